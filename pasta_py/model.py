@@ -1,0 +1,96 @@
+"""What control hands to the worker, as frozen records.
+
+Both processes import this module, so it imports nothing but `record`. Addresses are 16 bytes, IPv4 in its
+v4-mapped form (RFC 4291, 2.5.5.2); b"" is "none". MAC addresses are 6 bytes. `control.plan` makes a WorkerPlan
+out of the options and the host; `wire` carries it; nothing changes it afterwards.
+"""
+
+from pasta_py.record import Record
+
+IPPROTO_TCP = 6
+IPPROTO_UDP = 17
+
+#: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors.
+FD_TAP = "tap"
+FD_CAPTURE = "capture"
+FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
+FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this is has ended
+FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory of the namespace's path
+FD_LISTENER = "listener"  # one for each of WorkerPlan.listeners, in order
+
+
+class Listener(Record):
+    """One bound host socket whose connections or datagrams go to the guest."""
+
+    proto: int  # IPPROTO_TCP or IPPROTO_UDP
+    port: int  # the host port it is bound to
+    target: bytes  # guest address, b"": the guest's first address of the peer's family
+    target_port: int
+
+
+class WorkerPlan(Record):
+    """Everything the worker needs besides descriptors."""
+
+    # The link
+    guest_mac: bytes
+    our_mac: bytes
+    mtu: int  # of the guest's interface, in bytes, 68 to 65535
+    link_mtu: int  # of the host's outbound interface
+    vnet_hdr: bool  # frames on the tap carry a 10-byte struct virtio_net_hdr
+    uso: bool  # the tap takes and gives UDP segmentation offload
+
+    # What is on
+    ipv4: bool
+    ipv6: bool
+    tcp: bool
+    udp: bool
+    icmp: bool
+    dhcp: bool
+    dhcpv6: bool
+    ndp: bool
+    ra: bool
+
+    # The guest
+    guest4: bytes  # first IPv4 address, b"" if none
+    prefix4: int
+    guest6: bytes  # first global IPv6 address, b"" if none
+    prefix6: int
+    gateway4: bytes
+    gateway6: bytes
+    our_ll6: bytes  # our own link-local address: source of RAs and DHCPv6
+
+    # Address mapping
+    map_host_loopback4: bytes
+    map_host_loopback6: bytes
+    map_guest_addr4: bytes
+    map_guest_addr6: bytes
+    dns_forward4: bytes
+    dns_forward6: bytes
+    dns_host4: bytes  # where queries to dns_forward4 go; any family
+    dns_host6: bytes
+    outbound4: bytes
+    outbound6: bytes
+    outbound_if4: str
+    outbound_if6: str
+    scope6: int  # interface index for link-local destinations on the host, 0 if none
+    host_addrs: tuple[bytes, ...]  # the host's own addresses, without loopback
+
+    # What DHCP, DHCPv6 and router advertisements tell the guest
+    dns: tuple[bytes, ...]  # nameservers, both families mixed, in order
+    search: tuple[str, ...]
+    hostname: str
+    fqdn: str
+    assign_mtu: bool  # announce the MTU
+
+    # Port forwarding
+    listeners: tuple[Listener, ...]
+
+    # The process
+    program: str  # name at the head of log lines
+    log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
+    log_syslog: bool  # FD_LOG is a datagram socket to syslog
+    log_size: int  # limit of the log file in bytes; 0: FD_LOG is no file of ours
+    netns_name: str  # basename watched by FD_NETNS_INOTIFY
+    pcapng: bool
+    stats_s: int  # print counters at most every so many seconds; 0: never
+    descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order

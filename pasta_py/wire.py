@@ -1,0 +1,151 @@
+"""Records to bytes and back, and the one exchange between control and worker.
+
+The two processes share a SOCK_SEQPACKET socketpair:
+
+    control -> worker   PLAN header with the length, then the encoded WorkerPlan in chunks, descriptors along (SCM_RIGHTS)
+    worker -> control   b"ready PID\\n", or b"error <one line>\\n"
+    either end closes   the other one ends
+
+Rejected: pickle and marshal (unsafe on bytes that are not trusted), json (1.4 MB more in the worker).
+The encoding is a tag byte, then: i 8-byte signed big-endian; t, f, n nothing; b, s a 4-byte length and the bytes;
+( a 4-byte count and the items; R a record: class name as s, then its fields as a tuple.
+
+Invariant: decode(encode(x)) == x, and decode of any bytes either returns such a value or raises WireError.
+"""
+
+import _socket
+from array import array
+
+from pasta_py import model
+from pasta_py.errors import WireError
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TypeAlias
+
+    Value: TypeAlias = "int | bool | None | bytes | str | tuple[Value, ...] | Record"
+
+_RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in (model.Listener, model.WorkerPlan)}
+_MAX_DEPTH = 8
+MAX_PLAN_BYTES = 16 << 20
+_CHUNK_BYTES = 64 << 10
+_FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
+
+
+def encode(value: "Value") -> bytes:
+    """Bytes of a value; TypeError for one that cannot be carried."""
+    if value is None:
+        return b"n"
+    if value is True:
+        return b"t"
+    if value is False:
+        return b"f"
+    if isinstance(value, int):
+        return b"i" + value.to_bytes(8, "big", signed=True)
+    if isinstance(value, (bytes, str)):
+        data = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        return (b"s" if isinstance(value, str) else b"b") + len(data).to_bytes(4, "big") + data
+    if isinstance(value, tuple):
+        return b"(" + len(value).to_bytes(4, "big") + b"".join(map(encode, value))
+    if isinstance(value, Record):
+        return b"R" + encode(type(value).__name__) + encode(tuple(value.__dict__.values()))
+    raise TypeError(f"cannot encode {type(value).__name__}")
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.pos = data, 0
+
+    def take(self, count: int) -> bytes:
+        end = self.pos + count
+        if end > len(self.data):
+            raise WireError(f"plan is cut short: {count} bytes wanted at {self.pos} of {len(self.data)}")
+        piece = self.data[self.pos : end]
+        self.pos = end
+        return piece
+
+    def length(self) -> int:
+        return int.from_bytes(self.take(4), "big")
+
+    def value(self, depth: int = 0) -> "Value":
+        if depth > _MAX_DEPTH:
+            raise WireError("plan is nested too deeply")
+        tag = self.take(1)
+        if tag == b"n":
+            return None
+        if tag in (b"t", b"f"):
+            return tag == b"t"
+        if tag == b"i":
+            return int.from_bytes(self.take(8), "big", signed=True)
+        if tag == b"b":
+            return self.take(self.length())
+        if tag == b"s":
+            try:
+                return self.take(self.length()).decode("utf-8", "surrogateescape")
+            except UnicodeDecodeError as error:
+                raise WireError(f"plan holds a string that is not UTF-8: {error}") from None
+        if tag == b"(":
+            count = self.length()
+            if count > len(self.data) - self.pos:
+                raise WireError(f"plan holds a tuple of {count} items in {len(self.data)} bytes")
+            return tuple(self.value(depth + 1) for _ in range(count))
+        if tag == b"R":
+            return self.record(depth)
+        raise WireError(f"plan holds the unknown tag {tag!r}")
+
+    def record(self, depth: int) -> Record:
+        name, values = self.value(depth + 1), self.value(depth + 1)
+        cls = _RECORDS.get(name) if isinstance(name, str) else None
+        if cls is None or not isinstance(values, tuple) or len(values) != len(cls._fields):
+            raise WireError(f"plan holds an unknown or incomplete record {name!r}")
+        return cls(**dict(zip(cls._fields, values)))
+
+
+def decode(data: bytes) -> "Value":
+    """The value that `data` encodes; WireError for anything else."""
+    reader = _Reader(data)
+    value = reader.value()
+    if reader.pos != len(data):
+        raise WireError(f"plan has {len(data) - reader.pos} bytes too many")
+    return value
+
+
+def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int]") -> None:
+    """Send the plan and the descriptors that plan.descriptors names, in that order."""
+    data = encode(plan)
+    sock.send(b"PLAN" + len(data).to_bytes(4, "big") + len(fds).to_bytes(4, "big"))
+    chunks = [data[i : i + _CHUNK_BYTES] for i in range(0, len(data), _CHUNK_BYTES)]
+    batches = [array("i", fds[i : i + _FDS_PER_MESSAGE]) for i in range(0, len(fds), _FDS_PER_MESSAGE)]
+    for index in range(max(len(chunks), len(batches))):
+        batch = batches[index : index + 1]
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds_array) for fds_array in batch]
+        sock.sendmsg([b"d" + chunks[index] if index < len(chunks) else b"d"], ancillary)
+
+
+def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | None":
+    """The plan and its descriptors (close-on-exec); None if control closed before sending one."""
+    header = sock.recv(64)
+    if not header:
+        return None
+    if len(header) != 12 or header[:4] != b"PLAN":
+        raise WireError(f"not a plan: {header[:16]!r}")
+    size, count = int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:], "big")
+    if size > MAX_PLAN_BYTES:
+        raise WireError(f"a plan of {size} bytes is over the limit of {MAX_PLAN_BYTES}")
+    data, fds = bytearray(), array("i")
+    space = _socket.CMSG_SPACE(_FDS_PER_MESSAGE * fds.itemsize)
+    while len(data) < size or len(fds) < count:
+        message, ancillary, flags, _ = sock.recvmsg(_CHUNK_BYTES + 1, space, _socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            raise WireError("control closed in the middle of the plan")
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            raise WireError("a plan message was cut: too many open files, or too long a message")
+        data += message[1:]
+        for _level, _kind, payload in ancillary:
+            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+    plan = decode(bytes(data))
+    if not isinstance(plan, model.WorkerPlan) or len(fds) != count or len(plan.descriptors) != count:
+        raise WireError("the plan and its descriptors do not belong together")
+    return plan, list(fds)
