@@ -1,0 +1,58 @@
+/* Owns the ring. Invariant: head < LOG_LINES, count <= LOG_LINES. A full ring loses the newest line and says so later:
+ * a guest that provokes lines slows neither the loop nor grows memory.
+ */
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/bytes.h"
+
+static void log_vadd(struct log *log, enum log_level level, const char *format, va_list ap)
+{
+	struct log_line *line = &log->lines[(log->head + log->count) % LOG_LINES];
+	int len = vsnprintf(line->text, sizeof(line->text), format, ap);
+
+	line->level = (uint32_t)level;
+	line->len = len < 0 ? 0 : u32_min((uint32_t)len, sizeof(line->text) - 1);
+	log->count++;
+}
+
+static void log_lost(struct log *log, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	log_vadd(log, LOG_LEVEL_WARNING, format, ap);
+	va_end(ap);
+}
+
+void log_add(struct log *log, enum log_level level, const char *format, ...)
+{
+	va_list ap;
+
+	if (log->level < (uint32_t)level)
+		return;
+	if (log->count + (log->lost ? 2u : 1u) > LOG_LINES) {
+		log->lost++;
+		return;
+	}
+	if (log->lost) {
+		log_lost(log, "%" PRIu64 " log lines lost: they came faster than they were written", log->lost);
+		log->lost = 0;
+	}
+	va_start(ap, format);
+	log_vadd(log, level, format, ap);
+	va_end(ap);
+}
+
+bool log_take(struct log *log, const struct log_line **line)
+{
+	if (!log->count)
+		return false;
+	*line = &log->lines[log->head];
+	log->head = (log->head + 1) % LOG_LINES;
+	log->count--;
+	return true;
+}

@@ -1,0 +1,86 @@
+/* The only ABI that Python sees: an opaque plane, a configuration, events.
+ *
+ * The plane never calls back. plane_run() blocks until Python has something to do and says what; Python does it and
+ * calls plane_run() again. All functions return 0 or -errno unless they say otherwise, and must be called from one thread.
+ * Addresses are 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); all zero means "none".
+ */
+#ifndef PASTA_PLANE_API_H
+#define PASTA_PLANE_API_H
+
+#include <stdint.h>
+
+/* cdef begin */
+#define PLANE_PUNT 1  /* a frame for the slow path: data, len */
+#define PLANE_WATCH 2 /* a watched descriptor is readable or hung up: id */
+#define PLANE_TICK 3  /* the interval set with plane_tick() has passed */
+#define PLANE_LOG 4   /* a line for the log: id is the level, data the text without newline */
+#define PLANE_END 5   /* the tap is gone: id is an errno */
+
+#define PLANE_VNET_HDR 1 /* frames on the tap carry struct virtio_net_hdr, 10 bytes */
+#define PLANE_USO 2	 /* the tap exchanges UDP segmentation offload frames */
+#define PLANE_IPV4 4
+#define PLANE_IPV6 8
+#define PLANE_TCP 16
+#define PLANE_UDP 32
+#define PLANE_ICMP 64
+
+struct plane_config {
+	int32_t tap_fd;	    /* one frame per read and write; made non-blocking, not closed by plane_free() */
+	uint32_t flags;	    /* PLANE_VNET_HDR and following */
+	uint32_t mtu;	    /* of the guest's interface, bytes */
+	uint32_t link_mtu;  /* of the host's outbound interface, bytes */
+	uint32_t scope6;    /* host interface index for link-local destinations */
+	uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
+	uint8_t guest_mac[6];
+	uint8_t our_mac[6];
+	uint8_t guest4[16];
+	uint8_t guest6[16];
+	uint8_t gateway4[16];
+	uint8_t gateway6[16];
+	uint8_t our_ll6[16];
+	uint8_t map_host_loopback4[16];
+	uint8_t map_host_loopback6[16];
+	uint8_t map_guest_addr4[16];
+	uint8_t map_guest_addr6[16];
+	uint8_t dns_forward4[16];
+	uint8_t dns_forward6[16];
+	uint8_t dns_host4[16];
+	uint8_t dns_host6[16];
+	uint8_t outbound4[16];
+	uint8_t outbound6[16];
+	char outbound_if4[16];
+	char outbound_if6[16];
+};
+
+struct plane_event {
+	uint32_t kind; /* PLANE_PUNT and following */
+	uint32_t id;
+	uint32_t len;
+	const uint8_t *data; /* valid until the next call */
+};
+
+struct plane;
+
+int plane_new(const struct plane_config *config, struct plane **out);
+void plane_free(struct plane *p);
+
+/* One of the host's own addresses: as a source it is shown as the mapped host loopback. */
+int plane_add_host_addr(struct plane *p, const uint8_t addr[16]);
+/* A bound host socket (TCP: listening) whose traffic goes to target:target_port, or the guest's first address. Not closed. */
+int plane_add_listener(struct plane *p, int proto, int fd, uint16_t port, const uint8_t target[16], uint16_t target_port);
+/* Capture every frame to fd, not closed. */
+int plane_capture(struct plane *p, int fd, int pcapng);
+int plane_watch(struct plane *p, int fd, uint32_t id);
+int plane_unwatch(struct plane *p, int fd);
+void plane_tick(struct plane *p, uint32_t interval_ms);
+/* Blocks until there is an event. */
+int plane_run(struct plane *p, struct plane_event *event);
+/* One Ethernet frame to the guest, all checksums complete. */
+int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
+
+/* Counters: names by index until NULL, values of the same index. */
+const char *plane_counter_name(uint32_t index);
+uint64_t plane_counter(const struct plane *p, uint32_t index);
+/* cdef end */
+
+#endif
