@@ -1,0 +1,48 @@
+/* Ethernet II frames (IEEE 802.3, 3.2.6; RFC 894). After eth_check() no accessor fails. */
+#ifndef PASTA_WIRE_ETH_H
+#define PASTA_WIRE_ETH_H
+
+#include <stdbool.h>
+
+#include "base/bytes.h"
+
+#define ETH_HLEN 14
+#define ETH_ALEN 6
+#define ETH_TYPE_IPV4 0x0800
+#define ETH_TYPE_ARP 0x0806
+#define ETH_TYPE_IPV6 0x86dd
+
+static inline bool eth_check(const uint8_t *frame, size_t len)
+{
+	(void)frame;
+	return len >= ETH_HLEN;
+}
+
+static inline const uint8_t *eth_dst(const uint8_t *frame)
+{
+	return frame;
+}
+
+static inline const uint8_t *eth_src(const uint8_t *frame)
+{
+	return frame + 6;
+}
+
+static inline uint16_t eth_type(const uint8_t *frame)
+{
+	return load_be16(frame + 12);
+}
+
+static inline bool eth_is_group(const uint8_t mac[ETH_ALEN])
+{
+	return mac[0] & 1;
+}
+
+static inline void eth_emit(uint8_t *frame, const uint8_t dst[ETH_ALEN], const uint8_t src[ETH_ALEN], uint16_t type)
+{
+	memcpy(frame, dst, ETH_ALEN);
+	memcpy(frame + 6, src, ETH_ALEN);
+	store_be16(frame + 12, type);
+}
+
+#endif

@@ -1,0 +1,27 @@
+/* Owns the ICMP error format of both families. */
+#include "wire/icmp.h"
+
+#include <netinet/in.h>
+
+#include "base/checksum.h"
+#include "wire/ip.h"
+
+uint16_t icmp_emit_error(uint8_t *m, const struct addr *src, const struct addr *dst, const struct icmp_error *error,
+			 const uint8_t *quote, uint32_t quote_len)
+{
+	bool v4 = addr_is_v4(src);
+	uint32_t len = u32_min(quote_len, v4 ? ICMP_QUOTE_MAX_V4 : ICMP_QUOTE_MAX_V6);
+	uint64_t sum;
+	uint16_t folded;
+
+	m[0] = error->type;
+	m[1] = error->code;
+	memset(m + 2, 0, 2);
+	/* IPv4 keeps the MTU in the low 16 bits (RFC 1191, 4), IPv6 in all 32 (RFC 4443, 3.2). */
+	store_be32(m + 4, v4 ? u32_min(error->info, 65535) : error->info);
+	memcpy(m + ICMP_HLEN, quote, len);
+	sum = v4 ? 0 : ip_pseudo_sum(src, dst, IPPROTO_ICMPV6, ICMP_HLEN + len);
+	folded = (uint16_t)~csum_fold(csum_add(m, ICMP_HLEN + len, sum));
+	memcpy(m + ICMP_CSUM_OFFSET, &folded, 2);
+	return (uint16_t)(ICMP_HLEN + len);
+}

@@ -1,0 +1,47 @@
+/* TCP segments (RFC 9293, 3.1) and the options that a SYN may carry. */
+#ifndef PASTA_WIRE_TCP_H
+#define PASTA_WIRE_TCP_H
+
+#include <stdbool.h>
+
+#include "base/bytes.h"
+#include "base/seq.h"
+
+#define TCP_HLEN 20
+#define TCP_CSUM_OFFSET 16
+#define TCP_MAX_OPTIONS_BYTES 40
+#define TCP_MSS_DEFAULT_V4 536	/* RFC 9293, 3.7.1 */
+#define TCP_MSS_DEFAULT_V6 1220 /* RFC 9293, 3.7.1 */
+#define TCP_WSCALE_MAX 14	/* RFC 7323, 2.3 */
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_PSH 0x08
+#define TCP_ACK 0x10
+
+struct tcp_view {
+	const uint8_t *payload;
+	uint32_t payload_len;
+	seq_t seq, ack;
+	uint16_t src_port, dst_port;
+	uint16_t window; /* as on the wire, not scaled */
+	uint16_t mss;	 /* 0: option absent; only looked for on a SYN */
+	uint8_t wscale;	 /* 255: option absent; only looked for on a SYN */
+	uint8_t flags;
+};
+
+/* How many sequence numbers the segment takes (RFC 9293, 3.4). */
+static inline uint32_t tcp_seq_len(const struct tcp_view *t)
+{
+	return t->payload_len + !!(t->flags & TCP_SYN) + !!(t->flags & TCP_FIN);
+}
+
+/* Checks the header length; malformed options of a SYN are left out, as RFC 9293, 3.1 allows. */
+bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
+
+/* Writes a header; mss and wscale become options unless 0 and 255. The checksum field is left 0. Returns its length. */
+uint16_t tcp_emit(uint8_t *segment, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags,
+		  uint16_t window, uint16_t mss, uint8_t wscale);
+
+#endif
