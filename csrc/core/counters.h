@@ -1,0 +1,53 @@
+/* Event counters: one table gives the index, the name in --stats and in the documentation. */
+#ifndef PASTA_CORE_COUNTERS_H
+#define PASTA_CORE_COUNTERS_H
+
+#include <stdint.h>
+
+#define COUNTERS(X)                                                     \
+	X(tap_rx_frames) /* frames from the guest */                    \
+	X(tap_rx_bytes)                                                 \
+	X(tap_tx_frames) /* frames to the guest */                      \
+	X(tap_tx_bytes)                                                 \
+	X(tap_tx_dropped)    /* the tap did not take them */            \
+	X(drop_malformed)    /* lengths, checksums or options wrong */  \
+	X(drop_unsupported)  /* a protocol or a group address */        \
+	X(drop_fragment)     /* fragments: not reassembled */           \
+	X(drop_disabled)     /* --no-tcp, --no-udp, --no-icmp, -4, -6 */ \
+	X(drop_policy)	     /* a destination the rules do not allow */ \
+	X(punt_frames)	     /* handed to the slow path */              \
+	X(punt_dropped)	     /* over the rate of the slow path */       \
+	X(tcp_flows)	     /* open now */                             \
+	X(tcp_opened)                                                   \
+	X(tcp_refused)	     /* connects that failed on the host */     \
+	X(tcp_limit)	     /* not opened: no flow or descriptor */    \
+	X(tcp_resets_sent)                                              \
+	X(tcp_retransmits)   /* segments sent to the guest again */     \
+	X(tcp_out_of_order)  /* segments from the guest after a hole */ \
+	X(tcp_challenges)    /* challenge ACKs, RFC 5961 */             \
+	X(tcp_spilled_bytes) /* did not fit a socket at once */         \
+	X(udp_flows)                                                    \
+	X(udp_opened)                                                   \
+	X(udp_limit)                                                    \
+	X(udp_tx_errors) /* datagrams a host socket did not take */     \
+	X(udp_unasked)	 /* from peers the guest has not written to */  \
+	X(icmp_flows)                                                   \
+	X(icmp_limit)                                                   \
+	X(icmp_errors_sent)
+
+enum counter {
+#define COUNTER_ENUM(name) CTR_##name,
+	COUNTERS(COUNTER_ENUM)
+#undef COUNTER_ENUM
+	    CTR_COUNT
+};
+
+struct counters {
+	uint64_t v[CTR_COUNT];
+};
+
+#define COUNT(counters, name) ((counters)->v[CTR_##name]++)
+#define COUNT_ADD(counters, name, n) ((counters)->v[CTR_##name] += (uint64_t)(n))
+#define COUNT_SUB(counters, name, n) ((counters)->v[CTR_##name] -= (uint64_t)(n))
+
+#endif

@@ -1,0 +1,90 @@
+/* Owns the address mapping rules, in the order in which they apply:
+ *
+ * outbound  1. DNS (UDP or TCP, port 53 or 853) to --dns-forward goes to --dns-host;
+ *           2. DNS to an address that is itself the nameserver is left alone, though that be the mapped gateway;
+ *           3. --map-host-loopback is the host's loopback;
+ *           4. --map-guest-addr is the guest's own address, on the host;
+ *           5. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
+ *              the host itself, whatever the other rules say;
+ *           6. anything else is itself.
+ * inbound   loopback sources, and the host's own addresses, appear as --map-host-loopback, or the guest could not answer;
+ *           the address that host and guest share appears as --map-guest-addr where there is one.
+ */
+#include "core/policy.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define PORT_DNS 53
+#define PORT_DNS_TLS 853 /* RFC 7858, 3.1 */
+
+static struct addr loopback(bool v4)
+{
+	static const uint8_t four[4] = {127, 0, 0, 1};
+	static const struct addr six = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
+
+	return v4 ? addr_from_v4(four) : six;
+}
+
+static bool is_dns(uint8_t proto, uint16_t port)
+{
+	return (proto == IPPROTO_UDP || proto == IPPROTO_TCP) && (port == PORT_DNS || port == PORT_DNS_TLS);
+}
+
+bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
+{
+	const struct addr *dst = &guest_dst->addr;
+	int f = addr_family_index(dst);
+
+	*host_dst = *guest_dst;
+	if (addr_is_none(dst))
+		return false;
+	if (is_dns(proto, guest_dst->port)) {
+		if (addr_eq(dst, &p->dns_forward[f]) && !addr_is_none(&p->dns_host[f])) {
+			host_dst->addr = p->dns_host[f];
+			return true;
+		}
+		if (addr_eq(dst, &p->dns_host[f]) && addr_is_unicast_remote(dst))
+			return true;
+	}
+	if (addr_eq(dst, &p->map_host_loopback[f])) {
+		host_dst->addr = loopback(f == 0);
+		return true;
+	}
+	if (addr_eq(dst, &p->map_guest_addr[f]) && !addr_is_none(&p->guest[f])) {
+		host_dst->addr = p->guest[f];
+		return true;
+	}
+	return addr_is_unicast_remote(dst);
+}
+
+static bool is_host_addr(const struct policy *p, const struct addr *a)
+{
+	for (uint32_t i = 0; i < p->host_addr_count; i++)
+		if (addr_eq(&p->host_addrs[i], a))
+			return true;
+	return false;
+}
+
+bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src)
+{
+	int f = addr_family_index(host_src);
+
+	*guest_src = *host_src;
+	if (addr_eq(host_src, &p->guest[f]) && !addr_is_none(&p->map_guest_addr[f]))
+		*guest_src = p->map_guest_addr[f];
+	else if (addr_is_loopback(host_src) || addr_eq(host_src, &p->guest[f]) || is_host_addr(p, host_src))
+		*guest_src = p->map_host_loopback[f];
+	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
+}
+
+int policy_add_host_addr(struct policy *p, const struct addr *a)
+{
+	struct addr *grown = realloc(p->host_addrs, (p->host_addr_count + 1) * sizeof(*grown));
+
+	if (!grown)
+		return -ENOMEM;
+	p->host_addrs = grown;
+	p->host_addrs[p->host_addr_count++] = *a;
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* What a protocol needs from the outside: narrow, and the same for all of them. */
+#ifndef PASTA_IO_IO_H
+#define PASTA_IO_IO_H
+
+#include "base/log.h"
+#include "core/counters.h"
+#include "core/policy.h"
+#include "io/loop.h"
+#include "io/tap.h"
+
+struct io {
+	struct tap *tap;
+	struct loop *loop;
+	struct log *log;
+	struct counters *counters;
+	const struct policy *policy;
+	uint32_t mtu;	   /* of the guest's interface */
+	uint32_t link_mtu; /* of the host's outbound interface */
+	uint8_t *scratch;  /* SCRATCH_BYTES, for the duration of one call */
+};
+
+#define SCRATCH_BYTES 65536
+
+#endif

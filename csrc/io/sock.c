@@ -1,0 +1,59 @@
+/* Owns how a host socket is made. A binding asked for with --outbound or --outbound-if does not apply to loopback
+ * destinations: nothing on the host's loopback could be reached from such a socket.
+ */
+#include "io/sock.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int sock_set(int fd, int level, int name, int value)
+{
+	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
+}
+
+static int bind_outbound(const struct sock_options *o, int fd, const struct addr *remote, uint16_t local_port)
+{
+	int f = addr_is_v4(remote) ? 0 : 1;
+	bool local = addr_is_loopback(remote);
+	struct addr any = ADDR_NONE;
+	struct sockaddr_storage ss;
+	socklen_t len;
+
+	if (!local && o->outbound_if[f][0] &&
+	    setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, o->outbound_if[f], (socklen_t)strlen(o->outbound_if[f])) < 0)
+		return -errno;
+	if (!local && !addr_is_none(&o->outbound[f]))
+		any = o->outbound[f];
+	else if (!local_port)
+		return 0;
+	else if (f == 0)
+		any = addr_from_v4("\0\0\0\0");
+	len = addr_to_sockaddr(&any, local_port, o->scope6, &ss);
+	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}
+
+int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port)
+{
+	int fd = socket(addr_is_v4(remote) ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), rc = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (!addr_is_v4(remote))
+		rc = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	if (!rc)
+		rc = bind_outbound(o, fd, remote, local_port);
+	if (rc) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+int sock_connect(const struct sock_options *o, int fd, const struct endpoint *remote)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = addr_to_sockaddr(&remote->addr, remote->port, o->scope6, &ss);
+
+	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}

@@ -1,0 +1,19 @@
+/* Host sockets: made non-blocking and close-on-exec, bound as --outbound and --outbound-if4/6 say. */
+#ifndef PASTA_IO_SOCK_H
+#define PASTA_IO_SOCK_H
+
+#include "base/addr.h"
+
+struct sock_options {
+	struct addr outbound[2]; /* by family: 0 IPv4, 1 IPv6; none: the kernel chooses */
+	char outbound_if[2][16];
+	uint32_t scope6; /* for link-local destinations */
+};
+
+/* A socket for traffic to remote (its family and whether it is loopback decide). The descriptor or -errno. */
+int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port);
+int sock_connect(const struct sock_options *o, int fd, const struct endpoint *remote);
+/* setsockopt() of an int; 0 or -errno. */
+int sock_set(int fd, int level, int name, int value);
+
+#endif
