@@ -1,0 +1,605 @@
+/* Owns a ring of bytes between the loop, which puts frames in, and one writer thread, which turns them into records and
+ * writes them.
+ *
+ * The ring holds records already laid out as in the file: the loop copies the frame to its place, and what the writer
+ * must know (struct slot) stands where the record's header will be. The writer completes checksum and header in place
+ * and hands runs of whole records to one write(), without another copy. A record never wraps: what is left at the end of
+ * the ring is skipped.
+ *
+ * Invariants: head and tail only grow, and tail <= head <= tail + RING_BYTES; only the loop stores head, only the writer
+ * stores tail; bytes in [tail, head) belong to the writer, all others to the loop. The file ends with a whole record
+ * whenever no write() is under way, also after an error.
+ *
+ * The writer sleeps when the ring is empty (IDLE); then the first frame wakes it. It lets frames gather for a moment
+ * (LINGER) and is woken earlier only by WAKE_BYTES of them, so that the loop makes two system calls a batch at most.
+ *
+ * Rejected: writing from the loop (a write to a busy disk takes as long as it likes); setting O_NONBLOCK on a stream,
+ * which would change it for every process that shares it; cancelling a blocked thread, which loads a library in a
+ * process that has no file system any more.
+ */
+#include "io/capture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdalign.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/checksum.h"
+
+#define RING_BYTES (8u << 20)
+#define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
+#define WRITE_BYTES (512u << 10) /* about the size of one write(): room is given back after each */
+#define STACK_BYTES (64u << 10)
+#define PIPE_ATOMIC_BYTES 4096 /* a pipe that polls writable takes so many without blocking */
+#define PIPE_WANTED_BYTES (1 << 20)
+
+#define NS_PER_MS 1000000ll
+#define LINGER_NS (10 * NS_PER_MS)
+#define FILE_STALL_NS (2000 * NS_PER_MS)
+#define STREAM_STALL_NS (100 * NS_PER_MS)
+#define STOP_STALL_NS (1000 * NS_PER_MS)
+#define STOP_TOTAL_NS (5000 * NS_PER_MS)
+#define POLL_MS 100
+
+#define UDP_CSUM_OFFSET 6 /* RFC 768 */
+
+enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
+
+enum slot_flags { SLOT_NEEDS_CSUM = 1, SLOT_TO_GUEST = 2, SLOT_SKIP = 4 };
+
+struct slot {
+	uint64_t time_ns;
+	uint32_t len_flags; /* len << 3 | slot_flags */
+	uint16_t csum_start, csum_offset;
+};
+
+_Static_assert(sizeof(struct slot) <= PCAP_FRAME_OFFSET_MIN, "a slot fits where the header will be");
+_Static_assert(PCAP_SNAPLEN_BYTES * 4 < RING_BYTES, "every frame fits, also after a skip");
+
+struct capture {
+	/* Set once */
+	uint8_t *ring;
+	int fd;
+	bool pcapng;
+	bool regular; /* can be cut back */
+	bool stream;  /* has a reader, who may be slow: pipe, socket, terminal */
+	size_t frame_offset;
+	pthread_t thread;
+
+	/* The loop's */
+	alignas(64) _Atomic uint64_t head;
+	uint64_t tail_seen;
+	uint64_t accepted, accepted_bytes, dropped;
+	int64_t patience_ns; /* of a stream: what is left of it until the reader has caught up */
+	bool stalled;        /* of anything else: no progress since tail was stalled_at */
+	uint64_t stalled_at;
+	int notice;
+	bool notice_given, failure_given;
+
+	/* The writer's */
+	alignas(64) _Atomic uint64_t tail;
+	_Atomic uint64_t written, written_bytes; /* frames */
+	_Atomic int failed;
+	bool nowait; /* the kernel knows RWF_NOWAIT for this descriptor */
+	int64_t progress_ns, stop_ns;
+
+	/* Both */
+	alignas(64) _Atomic uint32_t state; /* enum writer_state; a futex */
+	_Atomic uint32_t loop_waits;        /* a futex */
+	_Atomic bool stop;
+};
+
+static int64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return t.tv_sec * (1000 * NS_PER_MS) + t.tv_nsec;
+}
+
+/* Returns when *word is not value, on a wake-up, after timeout_ns (negative: never), or for no reason. */
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns)
+{
+	struct timespec t = {timeout_ns / (1000 * NS_PER_MS), timeout_ns % (1000 * NS_PER_MS)};
+
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns < 0 ? NULL : &t, NULL, 0);
+}
+
+/* Takes word from any other value to zero and wakes who waits on it. */
+static void futex_clear(_Atomic uint32_t *word)
+{
+	if (atomic_exchange(word, 0))
+		syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+/* ---- the writer ---- */
+
+/* Ends the wait of a loop that found the ring full. */
+static void give_back(struct capture *c, uint64_t tail)
+{
+	atomic_store(&c->tail, tail);
+	if (atomic_load(&c->loop_waits))
+		futex_clear(&c->loop_waits);
+}
+
+/* Whether capture_stop() has waited long enough for a stream. */
+static bool stop_is_due(struct capture *c)
+{
+	int64_t now_ns;
+
+	if (!atomic_load(&c->stop))
+		return false;
+	now_ns = clock_ns(CLOCK_MONOTONIC);
+	if (!c->stop_ns)
+		c->stop_ns = c->progress_ns = now_ns;
+	return now_ns - c->progress_ns > STOP_STALL_NS || now_ns - c->stop_ns > STOP_TOTAL_NS;
+}
+
+/* Waits until a stream takes bytes. Returns 0, or the error with which to give up. */
+static int wait_writable(struct capture *c)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+
+	while (!stop_is_due(c))
+		if (poll(&p, 1, POLL_MS) > 0)
+			return 0;
+	return ECANCELED;
+}
+
+/* One attempt at a stream, without blocking on it longer than capture_stop() may last. Returns like write(). */
+static ssize_t write_stream(struct capture *c, const uint8_t *data, size_t len)
+{
+	const struct iovec iov = {(void *)data, len};
+	ssize_t n;
+	int error;
+
+	if (c->nowait) {
+		n = pwritev2(c->fd, &iov, 1, -1, RWF_NOWAIT);
+		if (n >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS && errno != EAGAIN))
+			return n;
+		if (errno != EAGAIN)
+			c->nowait = false;
+	}
+	error = wait_writable(c);
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	if (c->nowait) {
+		errno = EINTR; /* again, as above */
+		return -1;
+	}
+	return write(c->fd, data, size_min(len, PIPE_ATOMIC_BYTES));
+}
+
+/* Returns 0 or an errno value; *done says how far it came. */
+static int write_all(struct capture *c, const uint8_t *data, size_t len, size_t *done)
+{
+	ssize_t n;
+
+	for (*done = 0; *done < len; *done += (size_t)n) {
+		if (c->stream)
+			n = write_stream(c, data + *done, len - *done);
+		else
+			n = write(c->fd, data + *done, len - *done);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
+			n = 0;
+			continue;
+		}
+		if (n <= 0)
+			return n ? errno : EIO;
+		if (c->stop_ns)
+			c->progress_ns = clock_ns(CLOCK_MONOTONIC);
+	}
+	return 0;
+}
+
+/* Adds the records that lie whole in the first len bytes to the counters. Returns their length. */
+static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
+{
+	uint64_t frames = 0, bytes = 0;
+	size_t at = 0, size;
+	uint32_t frame_len;
+
+	while (at < len) {
+		frame_len = pcap_record_frame_len(c->pcapng, data + at);
+		size = pcap_record_size(c->pcapng, frame_len);
+		if (size > len - at)
+			break;
+		at += size;
+		frames++;
+		bytes += frame_len;
+	}
+	atomic_fetch_add_explicit(&c->written, frames, memory_order_relaxed);
+	atomic_fetch_add_explicit(&c->written_bytes, bytes, memory_order_relaxed);
+	return at;
+}
+
+/* Takes the last excess bytes off a file, so that it ends with a whole record. */
+static void cut_back(struct capture *c, size_t excess)
+{
+	off_t end;
+
+	if (!c->regular || !excess)
+		return;
+	end = lseek(c->fd, 0, SEEK_CUR);
+	if (end < (off_t)excess || ftruncate(c->fd, end - (off_t)excess) < 0)
+		return;
+	(void)lseek(c->fd, end - (off_t)excess, SEEK_SET);
+}
+
+static void complete_checksum(uint8_t *frame, uint32_t len, const struct slot *slot)
+{
+	uint32_t field = (uint32_t)slot->csum_start + slot->csum_offset;
+	uint16_t csum;
+
+	if (field + sizeof(csum) > len) /* a guest's nonsense is kept as it came */
+		return;
+	csum = (uint16_t)~csum_fold(csum_add(frame + slot->csum_start, len - slot->csum_start, 0));
+	if (!csum && slot->csum_offset == UDP_CSUM_OFFSET)
+		csum = 0xffff; /* RFC 768: zero means none */
+	memcpy(frame + field, &csum, sizeof(csum));
+}
+
+/* Turns the slot at record into bytes of the file. Returns their number, or 0 for a skip. */
+static size_t finish_slot(struct capture *c, uint8_t *record)
+{
+	struct pcap_frame frame;
+	struct slot slot;
+
+	memcpy(&slot, record, sizeof(slot));
+	if (slot.len_flags & SLOT_SKIP)
+		return 0;
+	frame.time_ns = slot.time_ns;
+	frame.len = slot.len_flags >> 3;
+	frame.direction = slot.len_flags & SLOT_TO_GUEST ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST;
+	if (slot.len_flags & SLOT_NEEDS_CSUM)
+		complete_checksum(record + c->frame_offset, frame.len, &slot);
+	pcap_record_finish(c->pcapng, record, &frame);
+	return pcap_record_size(c->pcapng, frame.len);
+}
+
+/* Writes all records up to head. Returns false after an error. */
+static bool drain(struct capture *c, uint64_t tail, uint64_t head)
+{
+	size_t offset, left, len, size, done;
+	int error;
+
+	while (tail < head) {
+		offset = tail % RING_BYTES;
+		left = size_min(RING_BYTES - offset, head - tail);
+		for (len = 0; left - len >= sizeof(struct slot) && len < WRITE_BYTES; len += size) {
+			size = finish_slot(c, c->ring + offset + len);
+			if (!size)
+				break;
+		}
+		if (!len) { /* nothing but the skipped end of the ring */
+			tail += RING_BYTES - offset;
+			give_back(c, tail);
+			continue;
+		}
+		error = write_all(c, c->ring + offset, len, &done);
+		size = count_whole(c, c->ring + offset, done);
+		if (error) {
+			cut_back(c, done - size);
+			atomic_store(&c->failed, error);
+			futex_clear(&c->loop_waits);
+			return false;
+		}
+		tail += len;
+		give_back(c, tail);
+	}
+	return true;
+}
+
+/* Waits in a state until the loop ends it, timeout_ns have passed, or there are enough bytes or a stop to see to. */
+static void writer_wait(struct capture *c, uint64_t tail, enum writer_state state, uint64_t enough, int64_t timeout_ns)
+{
+	atomic_store(&c->state, state);
+	if (atomic_load(&c->head) - tail < enough && !atomic_load(&c->stop))
+		futex_wait(&c->state, state, timeout_ns);
+	atomic_store(&c->state, WRITER_BUSY);
+}
+
+static void *writer(void *arg)
+{
+	struct capture *c = arg;
+	uint64_t tail, head;
+	bool stop;
+
+	do {
+		tail = atomic_load_explicit(&c->tail, memory_order_relaxed);
+		if (atomic_load(&c->head) == tail)
+			writer_wait(c, tail, WRITER_IDLE, 1, -1);
+		writer_wait(c, tail, WRITER_LINGER, WAKE_BYTES, LINGER_NS);
+		stop = atomic_load(&c->stop); /* before head: nothing comes after it */
+		head = atomic_load(&c->head);
+	} while (drain(c, tail, head) && !stop);
+	return NULL;
+}
+
+/* ---- the loop ---- */
+
+static bool has_room(struct capture *c, uint64_t head, size_t need)
+{
+	if (head + need - c->tail_seen <= RING_BYTES)
+		return true;
+	c->tail_seen = atomic_load(&c->tail);
+	return head + need - c->tail_seen <= RING_BYTES;
+}
+
+/* Waits until there is room or patience ends. Returns what was left of it, or a negative number. */
+static int64_t wait_for_room(struct capture *c, uint64_t head, size_t need, int64_t patience_ns)
+{
+	int64_t end_ns = clock_ns(CLOCK_MONOTONIC) + patience_ns, left_ns;
+	uint64_t tail = c->tail_seen;
+	bool room;
+
+	futex_clear(&c->state);
+	for (;;) {
+		atomic_store(&c->loop_waits, 1);
+		room = has_room(c, head, need);
+		if (!c->stream && c->tail_seen != tail) {
+			tail = c->tail_seen;
+			end_ns = clock_ns(CLOCK_MONOTONIC) + patience_ns;
+		}
+		left_ns = end_ns - clock_ns(CLOCK_MONOTONIC);
+		if (room || left_ns <= 0 || atomic_load(&c->failed))
+			break;
+		futex_wait(&c->loop_waits, 1, left_ns);
+	}
+	atomic_store(&c->loop_waits, 0);
+	return room ? (left_ns > 0 ? left_ns : 0) : -1;
+}
+
+/* Makes room for need bytes at head, or says that there is none in time. */
+static bool make_room(struct capture *c, uint64_t head, size_t need)
+{
+	int64_t left_ns;
+
+	if (has_room(c, head, need)) {
+		c->stalled = false;
+		if (c->stream && c->patience_ns < STREAM_STALL_NS && atomic_load(&c->tail) == head)
+			c->patience_ns = STREAM_STALL_NS; /* the reader has caught up */
+		return true;
+	}
+	if (c->stream ? c->patience_ns <= 0 : c->stalled && c->stalled_at == c->tail_seen)
+		return false;
+	left_ns = wait_for_room(c, head, need, c->stream ? c->patience_ns : FILE_STALL_NS);
+	if (c->stream)
+		c->patience_ns = left_ns;
+	if (left_ns >= 0) {
+		c->stalled = false;
+		return true;
+	}
+	c->stalled = true;
+	c->stalled_at = c->tail_seen;
+	c->notice = c->stream ? EAGAIN : ETIMEDOUT;
+	return false;
+}
+
+/* Marks the end of the ring as skipped; what is too short for a mark needs none. */
+static void skip_end(struct capture *c, size_t offset)
+{
+	const struct slot slot = {.len_flags = SLOT_SKIP};
+
+	if (RING_BYTES - offset >= sizeof(slot))
+		memcpy(c->ring + offset, &slot, sizeof(slot));
+}
+
+static void publish(struct capture *c, uint64_t head)
+{
+	uint32_t state;
+
+	atomic_store(&c->head, head);
+	state = atomic_load(&c->state);
+	if (UNLIKELY(state == WRITER_IDLE) ||
+	    (state == WRITER_LINGER && head - atomic_load_explicit(&c->tail, memory_order_relaxed) >= WAKE_BYTES))
+		futex_clear(&c->state);
+}
+
+void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+		   uint16_t csum_start, uint16_t csum_offset, bool needs_csum)
+{
+	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
+	struct slot slot = {.csum_start = csum_start, .csum_offset = csum_offset};
+	size_t offset = head % RING_BYTES, len = 0, record_len, skip;
+	uint8_t *to;
+
+	for (int i = 0; i < iovcnt; i++)
+		len += iov[i].iov_len;
+	if (UNLIKELY(len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed))) {
+		c->dropped++;
+		return;
+	}
+	record_len = pcap_record_size(c->pcapng, (uint32_t)len);
+	skip = record_len > RING_BYTES - offset ? RING_BYTES - offset : 0;
+	if (UNLIKELY(!make_room(c, head, skip + record_len))) {
+		c->dropped++;
+		return;
+	}
+	if (skip) {
+		skip_end(c, offset);
+		offset = 0;
+	}
+	slot.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME);
+	slot.len_flags = (uint32_t)len << 3 | (needs_csum ? SLOT_NEEDS_CSUM : 0u) |
+			 (direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u);
+	memcpy(c->ring + offset, &slot, sizeof(slot));
+	to = c->ring + offset + c->frame_offset;
+	for (int i = 0; i < iovcnt; i++) {
+		if (iov[i].iov_len)
+			memcpy(to, iov[i].iov_base, iov[i].iov_len);
+		to += iov[i].iov_len;
+	}
+	c->accepted++;
+	c->accepted_bytes += len;
+	publish(c, head + skip + record_len);
+}
+
+struct capture_counters capture_counters(const struct capture *c)
+{
+	struct capture_counters counters = {c->accepted, c->accepted_bytes, c->dropped};
+
+	if (atomic_load(&c->failed)) {
+		counters.frames = atomic_load_explicit(&c->written, memory_order_relaxed);
+		counters.bytes = atomic_load_explicit(&c->written_bytes, memory_order_relaxed);
+		counters.dropped += c->accepted - counters.frames;
+	}
+	return counters;
+}
+
+int capture_error(struct capture *c)
+{
+	int failed = atomic_load_explicit(&c->failed, memory_order_relaxed);
+
+	if (UNLIKELY(failed && !c->failure_given)) {
+		c->failure_given = true;
+		return failed;
+	}
+	if (UNLIKELY(c->notice && !c->notice_given)) {
+		c->notice_given = true;
+		return c->notice;
+	}
+	return 0;
+}
+
+const char *capture_error_text(int error)
+{
+	switch (error) {
+	case ENOSPC:
+	case EDQUOT:
+		return "capture ended: no space left for its file, which ends with a whole frame; traffic goes on";
+	case EFBIG:
+		return "capture ended: its file has reached the size limit (ulimit -f, or of the file system); traffic goes on";
+	case EPIPE:
+	case ECONNRESET:
+		return "capture ended: its reader has closed the stream; traffic goes on";
+	case EAGAIN:
+		return "capture: its reader is too slow, frames are left out until it has caught up; traffic goes on";
+	case ETIMEDOUT:
+		return "capture: its file took no data for 2 s, frames are left out until it does; traffic goes on";
+	case ECANCELED:
+		return "capture: its reader did not take the last frames in time, they are left out";
+	default:
+		return "capture ended: its file cannot be written (input/output error); traffic goes on";
+	}
+}
+
+/* ---- life ---- */
+
+/* On the caller's thread, which might not block SIGPIPE and SIGXFSZ. */
+static int write_header(struct capture *c)
+{
+	const struct timespec zero = {0, 0};
+	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+	uint8_t header[PCAP_HEADER_MAX_BYTES];
+	size_t len = pcap_file_header(c->pcapng, header);
+	sigset_t fatal, before, pending;
+	bool was_pending;
+	ssize_t n;
+	int error;
+
+	if (c->stream && poll(&p, 1, STREAM_STALL_NS / NS_PER_MS) == 0)
+		return -EAGAIN;
+	sigemptyset(&fatal);
+	sigaddset(&fatal, SIGPIPE);
+	sigaddset(&fatal, SIGXFSZ);
+	pthread_sigmask(SIG_BLOCK, &fatal, &before);
+	sigpending(&pending);
+	was_pending = sigismember(&pending, SIGPIPE) || sigismember(&pending, SIGXFSZ);
+	do
+		n = write(c->fd, header, len);
+	while (n < 0 && errno == EINTR);
+	error = n < 0 ? -errno : n < (ssize_t)len ? -ENOSPC : 0;
+	if (error == -ENOSPC && n > 0)
+		cut_back(c, (size_t)n);
+	if (error && !was_pending)
+		sigtimedwait(&fatal, NULL, &zero);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
+static int start_writer(struct capture *c)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int error;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
+	error = pthread_create(&c->thread, &attr, writer, c);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	if (!error)
+		pthread_setname_np(c->thread, "pasta-capture");
+	return -error;
+}
+
+int capture_open(struct capture **out, int fd, bool pcapng)
+{
+	struct capture *c;
+	struct stat st;
+	int error;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	c = aligned_alloc(alignof(struct capture), sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	memset(c, 0, sizeof(*c));
+	c->fd = fd;
+	c->pcapng = pcapng;
+	c->regular = S_ISREG(st.st_mode);
+	c->stream = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || isatty(fd);
+	c->nowait = true;
+	c->frame_offset = pcap_frame_offset(pcapng);
+	c->patience_ns = STREAM_STALL_NS;
+	if (S_ISFIFO(st.st_mode))
+		(void)fcntl(fd, F_SETPIPE_SZ, PIPE_WANTED_BYTES); /* fewer turns between us and the reader */
+	error = write_header(c);
+	if (error)
+		goto fail;
+	c->ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (c->ring == MAP_FAILED) {
+		error = -ENOMEM;
+		goto fail;
+	}
+	error = start_writer(c);
+	if (error) {
+		munmap(c->ring, RING_BYTES);
+		goto fail;
+	}
+	*out = c;
+	return 0;
+fail:
+	free(c);
+	return error;
+}
+
+int capture_stop(struct capture *c)
+{
+	int error;
+
+	atomic_store(&c->stop, true);
+	futex_clear(&c->state);
+	pthread_join(c->thread, NULL);
+	error = capture_error(c);
+	munmap(c->ring, RING_BYTES);
+	free(c);
+	return error;
+}

@@ -1,0 +1,180 @@
+/* Owns the layout of both formats: pcap as in draft-ietf-opsawg-pcap, with the magic number of nanosecond times, and
+ * pcapng as in draft-ietf-opsawg-pcapng: one section, one interface, one enhanced packet block a frame. Invariant: the
+ * size of a record depends on the length of its frame alone. Holds no state and makes no system call.
+ */
+#include "io/pcap_format.h"
+
+#include <string.h>
+
+#define PCAP_MAGIC_NS 0xa1b23c4du /* draft-ietf-opsawg-pcap, 4 */
+#define LINKTYPE_ETHERNET 1
+#define NS_PER_S 1000000000u
+
+/* draft-ietf-opsawg-pcapng, sections 4.1 to 4.3 */
+#define SHB_TYPE 0x0a0d0d0au
+#define SHB_BYTE_ORDER 0x1a2b3c4du
+#define SHB_USERAPPL 4
+#define IDB_TYPE 1
+#define IDB_TSRESOL 9
+#define EPB_TYPE 6
+#define EPB_FLAGS 2
+#define EPB_FLAG_INBOUND 1u
+#define EPB_FLAG_OUTBOUND 2u
+
+struct pcap_file {
+	uint32_t magic;
+	uint16_t major, minor;
+	uint32_t reserved1, reserved2;
+	uint32_t snaplen;
+	uint32_t linktype;
+};
+
+struct pcap_record {
+	uint32_t seconds, nanoseconds;
+	uint32_t captured_len, original_len;
+};
+
+struct ng_option {
+	uint16_t code, len;
+};
+
+struct ng_head {
+	uint32_t shb_type, shb_len;
+	uint32_t byte_order;
+	uint16_t major, minor;
+	uint32_t section_len[2]; /* all ones: not known */
+	struct ng_option userappl;
+	char userappl_text[8];
+	struct ng_option shb_end;
+	uint32_t shb_len_again;
+
+	uint32_t idb_type, idb_len;
+	uint16_t linktype, reserved;
+	uint32_t snaplen;
+	struct ng_option tsresol;
+	uint8_t tsresol_exponent, tsresol_pad[3];
+	struct ng_option idb_end;
+	uint32_t idb_len_again;
+};
+
+#define SHB_BYTES offsetof(struct ng_head, idb_type)
+#define IDB_BYTES (sizeof(struct ng_head) - SHB_BYTES)
+
+struct ng_packet {
+	uint32_t type, block_len;
+	uint32_t interface;
+	uint32_t time_high, time_low;
+	uint32_t captured_len, original_len;
+};
+
+struct ng_packet_end {
+	struct ng_option flags;
+	uint32_t flags_value;
+	struct ng_option end;
+	uint32_t block_len_again;
+};
+
+_Static_assert(sizeof(struct pcap_file) == 24, "pcap file header");
+_Static_assert(sizeof(struct pcap_record) == 16, "pcap record header");
+_Static_assert(sizeof(struct ng_head) == 44 + 32, "pcapng section and interface");
+_Static_assert(sizeof(struct ng_head) <= PCAP_HEADER_MAX_BYTES, "room for the header");
+_Static_assert(sizeof(struct ng_packet) == 28 && sizeof(struct ng_packet_end) == 16, "pcapng packet");
+_Static_assert(PCAP_FRAME_OFFSET_MIN <= sizeof(struct pcap_record), "room before the frame");
+
+static uint32_t pad4(uint32_t len)
+{
+	return (len + 3) & ~3u;
+}
+
+size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES])
+{
+	const struct pcap_file file = {
+		.magic = PCAP_MAGIC_NS,
+		.major = 2,
+		.minor = 4,
+		.snaplen = PCAP_SNAPLEN_BYTES,
+		.linktype = LINKTYPE_ETHERNET,
+	};
+	const struct ng_head head = {
+		.shb_type = SHB_TYPE,
+		.shb_len = SHB_BYTES,
+		.byte_order = SHB_BYTE_ORDER,
+		.major = 1,
+		.section_len = {UINT32_MAX, UINT32_MAX},
+		.userappl = {SHB_USERAPPL, 8},
+		.userappl_text = {'p', 'a', 's', 't', 'a', '-', 'p', 'y'},
+		.shb_len_again = SHB_BYTES,
+		.idb_type = IDB_TYPE,
+		.idb_len = IDB_BYTES,
+		.linktype = LINKTYPE_ETHERNET,
+		.snaplen = PCAP_SNAPLEN_BYTES,
+		.tsresol = {IDB_TSRESOL, 1},
+		.tsresol_exponent = 9,
+		.idb_len_again = IDB_BYTES,
+	};
+
+	if (!pcapng) {
+		memcpy(out, &file, sizeof(file));
+		return sizeof(file);
+	}
+	memcpy(out, &head, sizeof(head));
+	return sizeof(head);
+}
+
+size_t pcap_frame_offset(bool pcapng)
+{
+	return pcapng ? sizeof(struct ng_packet) : sizeof(struct pcap_record);
+}
+
+size_t pcap_record_size(bool pcapng, uint32_t frame_len)
+{
+	if (!pcapng)
+		return sizeof(struct pcap_record) + frame_len;
+	return sizeof(struct ng_packet) + pad4(frame_len) + sizeof(struct ng_packet_end);
+}
+
+static void ng_record_finish(uint8_t *record, const struct pcap_frame *frame)
+{
+	uint32_t size = (uint32_t)pcap_record_size(true, frame->len);
+	const struct ng_packet packet = {
+		.type = EPB_TYPE,
+		.block_len = size,
+		.time_high = (uint32_t)(frame->time_ns >> 32),
+		.time_low = (uint32_t)frame->time_ns,
+		.captured_len = frame->len,
+		.original_len = frame->len,
+	};
+	const struct ng_packet_end end = {
+		.flags = {EPB_FLAGS, 4},
+		.flags_value = frame->direction == CAPTURE_FROM_GUEST ? EPB_FLAG_OUTBOUND : EPB_FLAG_INBOUND,
+		.block_len_again = size,
+	};
+
+	memcpy(record, &packet, sizeof(packet));
+	memset(record + sizeof(packet) + frame->len, 0, pad4(frame->len) - frame->len);
+	memcpy(record + size - sizeof(end), &end, sizeof(end));
+}
+
+void pcap_record_finish(bool pcapng, uint8_t *record, const struct pcap_frame *frame)
+{
+	const struct pcap_record header = {
+		.seconds = (uint32_t)(frame->time_ns / NS_PER_S),
+		.nanoseconds = (uint32_t)(frame->time_ns % NS_PER_S),
+		.captured_len = frame->len,
+		.original_len = frame->len,
+	};
+
+	if (pcapng)
+		ng_record_finish(record, frame);
+	else
+		memcpy(record, &header, sizeof(header));
+}
+
+uint32_t pcap_record_frame_len(bool pcapng, const uint8_t *record)
+{
+	size_t offset = pcapng ? offsetof(struct ng_packet, captured_len) : offsetof(struct pcap_record, captured_len);
+	uint32_t len;
+
+	memcpy(&len, record + offset, sizeof(len));
+	return len;
+}

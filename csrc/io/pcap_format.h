@@ -1,0 +1,34 @@
+/* The bytes of a capture file, pcap or pcapng, in native byte order (readers tell it by the magic number). Pure.
+ *
+ * A record is laid out in place: the caller puts the frame at pcap_frame_offset() of a buffer of pcap_record_size()
+ * bytes, and pcap_record_finish() writes what stands before and after it.
+ */
+#ifndef PASTA_IO_PCAP_FORMAT_H
+#define PASTA_IO_PCAP_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PCAP_SNAPLEN_BYTES 262144u
+#define PCAP_HEADER_MAX_BYTES 128
+#define PCAP_FRAME_OFFSET_MIN 16 /* every record has at least so many bytes before its frame */
+
+enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
+
+struct pcap_frame {
+	uint64_t time_ns; /* since 1970 */
+	uint32_t len;
+	enum capture_direction direction; /* only pcapng keeps it: from the guest is outbound, as seen on its interface */
+};
+
+/* The header of the file. Returns its length. */
+size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES]);
+
+size_t pcap_frame_offset(bool pcapng);
+size_t pcap_record_size(bool pcapng, uint32_t frame_len);
+void pcap_record_finish(bool pcapng, uint8_t *record, const struct pcap_frame *frame);
+/* The length of a frame in a finished record. */
+uint32_t pcap_record_frame_len(bool pcapng, const uint8_t *record);
+
+#endif
