@@ -36,10 +36,11 @@ void tap_free(struct tap *t)
 	t->rx = NULL;
 }
 
-static void capture(struct tap *t, const struct iovec *iov, int iovcnt, const struct tap_tx *tx, bool to_guest)
+static void capture(struct tap *t, const struct iovec *iov, int iovcnt, const struct tap_tx *tx,
+		    enum capture_direction direction)
 {
 	if (UNLIKELY(t->capture != NULL))
-		capture_frame(t->capture, iov, iovcnt, tx->csum_start, tx->csum_offset, tx->csum_start != 0, to_guest);
+		capture_frame(t->capture, direction, iov, iovcnt, tx->csum_start, tx->csum_offset, tx->csum_start != 0);
 }
 
 /* Reads what the header says about the frame; false if it points outside. */
@@ -82,7 +83,8 @@ int tap_read(struct tap *t, struct tap_frame *f)
 		}
 		COUNT_ADD(t->counters, tap_rx_bytes, f->len);
 		capture(t, &(struct iovec){f->data, f->len}, 1,
-			&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset}, false);
+			&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset},
+			CAPTURE_FROM_GUEST);
 		return 0;
 	}
 }
@@ -135,7 +137,7 @@ static bool send_plain(struct tap *t, const struct tap_tx *tx)
 		finish_checksum(head, tx->head_len, tx->csum_start, tx->csum_offset, tx->body, tx->body_len);
 	if (!write_frame(t, iov, 2, tx->head_len + tx->body_len))
 		return false;
-	capture(t, iov, 2, &(struct tap_tx){0}, true);
+	capture(t, iov, 2, &(struct tap_tx){0}, CAPTURE_TO_GUEST);
 	return true;
 }
 
@@ -200,7 +202,7 @@ bool tap_send(struct tap *t, const struct tap_tx *tx)
 	}
 	if (!write_frame(t, iov, 3, tx->head_len + tx->body_len))
 		return false;
-	capture(t, iov + 1, 2, tx, true);
+	capture(t, iov + 1, 2, tx, CAPTURE_TO_GUEST);
 	return true;
 }
 

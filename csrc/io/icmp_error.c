@@ -1,0 +1,54 @@
+/* Owns the way from an errno to an ICMP error in the guest. The quoted IP header is made anew: the guest's kernel only looks
+ * at addresses, protocol, ports and sequence number in it.
+ */
+#include "io/icmp_error.h"
+
+#include <errno.h>
+
+bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out)
+{
+	static const struct {
+		int error;
+		uint8_t v4_code, v6_code;
+	} table[] = {
+		{ENETUNREACH, ICMP4_NET_UNREACHABLE, ICMP6_NO_ROUTE},
+		{ENETDOWN, ICMP4_NET_UNREACHABLE, ICMP6_NO_ROUTE},
+		{ENODEV, ICMP4_NET_UNREACHABLE, ICMP6_NO_ROUTE},
+		{EHOSTUNREACH, ICMP4_HOST_UNREACHABLE, ICMP6_ADDR_UNREACHABLE},
+		{EHOSTDOWN, ICMP4_HOST_UNREACHABLE, ICMP6_ADDR_UNREACHABLE},
+		{EACCES, ICMP4_ADMIN_PROHIBITED, ICMP6_ADMIN_PROHIBITED},
+		{EPERM, ICMP4_ADMIN_PROHIBITED, ICMP6_ADMIN_PROHIBITED},
+		{ECONNREFUSED, ICMP4_PORT_UNREACHABLE, ICMP6_PORT_UNREACHABLE},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+		if (table[i].error != error)
+			continue;
+		*out = (struct icmp_error){v4 ? ICMP4_UNREACHABLE : ICMP6_UNREACHABLE,
+					   v4 ? table[i].v4_code : table[i].v6_code, 0};
+		return true;
+	}
+	return false;
+}
+
+void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
+		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
+		     const struct icmp_error *error)
+{
+	uint8_t quote[ICMP_QUOTE_MAX_V6 + IP6_HLEN], head[TAP_HEAD_MAX], message[ICMP_HLEN + ICMP_QUOTE_MAX_V6];
+	bool v4 = addr_is_v4(guest);
+	uint32_t quote_len, room = (v4 ? ICMP_QUOTE_MAX_V4 : ICMP_QUOTE_MAX_V6) - ip_header_bytes(v4), message_len;
+	const struct addr *src = addr_is_v4(from) == v4 && !addr_is_none(from) ? from : remote;
+
+	quote_len = ip_emit(quote, guest, remote, proto, IP_TTL_DEFAULT, 0, true, transport_total);
+	transport_len = u32_min(transport_len, room);
+	memcpy(quote + quote_len, transport, transport_len);
+	message_len = icmp_emit_error(message, src, guest, error, quote, quote_len + transport_len);
+
+	struct tap_tx tx = {.head = head, .body = message, .body_len = message_len};
+
+	tx.head_len = tap_begin(io->tap, head, src, guest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, IP_TTL_DEFAULT, 0, false,
+				message_len);
+	COUNT(io->counters, icmp_errors_sent);
+	tap_send(io->tap, &tx);
+}

@@ -1,0 +1,17 @@
+/* ICMP errors to the guest: what a host socket reported, put back into a packet. */
+#ifndef PASTA_IO_ICMP_ERROR_H
+#define PASTA_IO_ICMP_ERROR_H
+
+#include "io/io.h"
+#include "wire/icmp.h"
+
+/* The error that a router would have sent for this errno; false if it would have stayed silent. */
+bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out);
+
+/* Sends an error about a packet that the guest sent from guest to remote: transport is its header and as much data as is
+ * known, transport_total the length that the packet had after its IP header. from: who reports it. */
+void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
+		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
+		     const struct icmp_error *error);
+
+#endif

@@ -1,0 +1,358 @@
+/* Owns the flows of TCP: how they begin and end, the work list, the timers.
+ *
+ * Theory of operation. A packet or an event only changes a flow's state and puts it on the work list; tcp_service(), called
+ * once per batch, does everything that follows, in one order: drain the spill, drop acknowledged bytes, recompute the window,
+ * send what the socket has, pass on ends, acknowledge. So a batch of segments costs one ACK, and there is one place where a
+ * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
+ *
+ * Repair towards the guest is NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow.
+ * snd_nxt never goes back: after a timeout, too, holes are filled one frame per (partial) acknowledgement.
+ *
+ * Limits: flows (tcp_limit counts what was refused), the window and so the spill of each.
+ */
+#include "proto/tcp.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "proto/tcp_private.h"
+
+#define LIMIT_LOG_MS 10000
+#define ACCEPTS_PER_EVENT 64
+#define PORT_TRIES 64
+
+static const char *const state_names[] = {
+#define TCP_STATE_NAME(name) [TCPS_##name] = #name,
+	TCP_STATES(TCP_STATE_NAME)
+#undef TCP_STATE_NAME
+};
+
+static bool kernel_has_peek_offset(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool has = fd >= 0 && !sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
+
+	if (fd >= 0)
+		close(fd);
+	return has;
+}
+
+int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset)
+{
+	int rc;
+
+	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}};
+	t->peek_offset = peek_offset && kernel_has_peek_offset();
+	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
+	if (!rc && !t->peek_offset) {
+		t->discard = malloc(TCP_DISCARD_BYTES);
+		rc = t->discard ? 0 : -ENOMEM;
+	}
+	return rc;
+}
+
+void tcp_free(struct tcp *t)
+{
+	for (uint32_t i = 0; i < t->flows.made; i++) {
+		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
+
+		if (f) {
+			close(f->fd);
+			free(f->spill.bytes);
+		}
+	}
+	free(t->discard);
+	flow_table_free(&t->flows);
+	timer_heap_free(&t->timers);
+}
+
+const char *tcp_flow_str(const struct tcp_flow *f, char out[128])
+{
+	char guest[ADDR_STR_LEN], remote[ADDR_STR_LEN];
+
+	snprintf(out, 128, "%s:%u > %s:%u %s", addr_str(&f->flow.key.guest, guest), f->flow.key.guest_port,
+		 addr_str(&f->flow.key.remote, remote), f->flow.key.remote_port, state_names[f->state]);
+	return out;
+}
+
+/* --- beginning and end --- */
+
+/* RFC 6528, 3: a clock of 4 µs plus a keyed hash of the endpoints. */
+static seq_t initial_seq(const struct tcp *t, const struct io *io, const struct flow_key *key)
+{
+	return seq((uint32_t)(io->loop->now_ms * 250) + (uint32_t)siphash(&t->isn_key, key, sizeof(*key)));
+}
+
+void tcp_limit_reached(struct tcp *t, struct io *io, int error)
+{
+	COUNT(io->counters, tcp_limit);
+	if (t->limit_logged_ms && io->loop->now_ms - t->limit_logged_ms < LIMIT_LOG_MS)
+		return;
+	t->limit_logged_ms = io->loop->now_ms;
+	if (t->flows.used == t->flows.limit)
+		log_add(io->log, LOG_LEVEL_WARNING, "TCP connection refused: limit of %u connections reached", t->flows.limit);
+	else
+		log_add(io->log, LOG_LEVEL_WARNING, "TCP connection refused with %u open: %s%s", t->flows.used, strerror(error),
+			error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+}
+
+struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_key *key, int fd, enum tcp_state state)
+{
+	struct tcp_flow *f;
+
+	if (timer_heap_reserve(&t->timers, t->flows.used + 1) < 0)
+		return NULL;
+	f = (struct tcp_flow *)flow_add(&t->flows, key);
+	if (!f)
+		return NULL;
+	f->fd = fd;
+	f->state = (uint8_t)state;
+	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
+	if (loop_add(io->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+		     loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
+		flow_remove(&t->flows, &f->flow);
+		return NULL;
+	}
+	sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* the guest's own Nagle has decided already */
+	COUNT(io->counters, tcp_opened);
+	COUNT(io->counters, tcp_flows);
+	return f;
+}
+
+void tcp_add_work(struct tcp *t, struct tcp_flow *f)
+{
+	if (f->flags & TCPF_WORK)
+		return;
+	f->flags |= TCPF_WORK;
+	f->work_prev = t->work_tail;
+	f->work_next = NULL;
+	*(t->work_tail ? &t->work_tail->work_next : &t->work_head) = f;
+	t->work_tail = f;
+}
+
+static void remove_work(struct tcp *t, struct tcp_flow *f)
+{
+	if (!(f->flags & TCPF_WORK))
+		return;
+	f->flags &= (uint16_t)~TCPF_WORK;
+	*(f->work_prev ? &f->work_prev->work_next : &t->work_head) = f->work_next;
+	*(f->work_next ? &f->work_next->work_prev : &t->work_tail) = f->work_prev;
+}
+
+void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
+{
+	if (abort)
+		setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(f->fd);
+	free(f->spill.bytes);
+	remove_work(t, f);
+	timer_stop(&t->timers, &f->timer);
+	COUNT_SUB(io->counters, tcp_flows, 1);
+	flow_remove(&t->flows, &f->flow);
+}
+
+void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	if (f->state == TCPS_ESTABLISHED || f->state == TCPS_SYN_RECEIVED) {
+		COUNT(io->counters, tcp_resets_sent);
+		tcp_send(io, f, TCP_RST | TCP_ACK, f->snd_nxt, NULL, 0);
+	}
+	tcp_close(t, io, f, true);
+}
+
+/* --- from the host --- */
+
+/* Two host-side clients may look alike to the guest once their addresses are mapped: the later one gets another port. */
+static bool free_key(const struct tcp *t, struct flow_key *key)
+{
+	for (int i = 0; i < PORT_TRIES; i++) {
+		if (!flow_find(&t->flows, key))
+			return true;
+		key->remote_port = key->remote_port == 65535 ? 1024 : (uint16_t)(key->remote_port + 1);
+	}
+	return false;
+}
+
+static void accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)
+{
+	struct flow_key key = {.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
+	bool v4 = addr_is_v4(&peer->addr);
+	struct tcp_flow *f = NULL;
+
+	if (addr_is_none(&key.guest))
+		key.guest = io->policy->guest[addr_family_index(&peer->addr)];
+	if (!addr_is_none(&key.guest) && addr_is_v4(&key.guest) == v4 &&
+	    policy_inbound_source(io->policy, &peer->addr, &key.remote) && free_key(t, &key)) {
+		f = tcp_new_flow(t, io, &key, fd, TCPS_SYN_SENT);
+		if (!f)
+			tcp_limit_reached(t, io, ENOMEM);
+	}
+	if (!f) {
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+		close(fd);
+		return;
+	}
+	f->mss = v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;
+	tcp_send_syn(io, f);
+	tcp_arm_timer(t, io, f);
+}
+
+int tcp_accept(struct tcp *t, struct io *io, int listen_fd, const struct endpoint *target)
+{
+	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+		struct sockaddr_storage ss = {0};
+		socklen_t len = sizeof(ss);
+		int fd = accept4(listen_fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct endpoint peer;
+
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+			tcp_limit_reached(t, io, errno);
+			return -errno;
+		}
+		if (fd < 0 && errno == EAGAIN)
+			return 0;
+		if (fd < 0)
+			continue; /* that client has gone already (accept(2), "Error handling") */
+		peer = addr_from_sockaddr(&ss);
+		accepted(t, io, fd, &peer, target);
+	}
+	return 0;
+}
+
+/* What became of connect(), once epoll says that something has. */
+static void connect_event(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t events)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		error = errno;
+	if (error)
+		tcp_connect_failed(t, io, f, error);
+	else if (events & EPOLLOUT)
+		tcp_connected(t, io, f);
+}
+
+void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
+{
+	struct tcp_flow *f = (struct tcp_flow *)flow_at_generation(&t->flows, index, generation);
+
+	if (!f)
+		return;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		f->flags |= TCPF_READABLE;
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		f->flags |= TCPF_RDHUP;
+	if (f->state == TCPS_CONNECTING) {
+		connect_event(t, io, f, events);
+		return;
+	}
+	if (events & EPOLLOUT) {
+		f->flags &= (uint16_t)~TCPF_OUT_ARMED;
+		f->flags |= TCPF_WINDOW_OLD;
+	}
+	if (events & EPOLLERR && !f->error) {
+		socklen_t len = sizeof(f->error);
+
+		if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &f->error, &len) < 0)
+			f->error = errno;
+	}
+	if (f->error && f->state != TCPS_ESTABLISHED)
+		tcp_reset(t, io, f); /* a client that left before the guest answered, or a server that did */
+	else
+		tcp_add_work(t, f);
+}
+
+bool tcp_service(struct tcp *t, struct io *io)
+{
+	struct tcp_flow *last = t->work_tail;
+
+	/* Flows that put themselves back stand behind `last`; when it is closed under us the list only gets shorter. */
+	while (t->work_head) {
+		struct tcp_flow *f = t->work_head;
+		bool is_last = f == last;
+		uint32_t index = f->flow.index, generation = f->flow.generation;
+
+		remove_work(t, f);
+		if (tcp_service_flow(t, io, f) && flow_at_generation(&t->flows, index, generation))
+			tcp_add_work(t, f);
+		if (is_last)
+			break;
+	}
+	return t->work_head != NULL;
+}
+
+/* --- timers --- */
+
+static int64_t backoff_ms(int64_t first_ms, uint8_t tries)
+{
+	int64_t ms = first_ms << (tries < 8 ? tries : 8);
+
+	return ms < TCP_RTO_MAX_MS ? ms : TCP_RTO_MAX_MS;
+}
+
+/* The guest's window keeps bytes back that the socket has. */
+static bool window_blocked(const struct tcp_flow *f)
+{
+	return f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF);
+}
+
+void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	int64_t ms;
+
+	if (f->state == TCPS_CONNECTING)
+		ms = TCP_CONNECT_MS;
+	else if (f->state != TCPS_ESTABLISHED)
+		ms = backoff_ms(TCP_SYN_RTO_MS, f->tries);
+	else if (tcp_in_flight(f) || window_blocked(f))
+		ms = backoff_ms(TCP_RTO_MS, f->tries);
+	else if (f->tries)
+		ms = TCP_PROBE_MS;
+	else
+		ms = f->flags & TCPF_SOCK_SHUT ? TCP_HALF_CLOSED_MS : TCP_IDLE_MS;
+	/* RFC 6298, 5: sending more does not give what is in flight more time. */
+	if (tcp_in_flight(f) && !(f->flags & TCPF_PROGRESS) && timer_running(&f->timer) &&
+	    f->timer.deadline_ms < io->loop->now_ms + ms)
+		return;
+	f->flags &= (uint16_t)~TCPF_PROGRESS;
+	timer_set(&t->timers, &f->timer, io->loop->now_ms + ms);
+}
+
+static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	bool opening = f->state != TCPS_ESTABLISHED;
+	char text[128];
+
+	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX)) {
+		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
+		tcp_reset(t, io, f);
+		return;
+	}
+	f->tries++;
+	if (opening) {
+		tcp_send_syn(io, f);
+	} else if (tcp_in_flight(f)) {
+		f->flags |= TCPF_RECOVERY;
+		f->recover = f->snd_nxt;
+		f->dup_acks = 0;
+		tcp_retransmit_one(t, io, f);
+	} else {
+		/* A sequence number before the window: the guest must answer (RFC 9293, 3.8.6.1 and 3.8.4). */
+		tcp_send(io, f, TCP_ACK, seq_add(f->snd_nxt, (uint32_t)-1), NULL, 0);
+	}
+	tcp_arm_timer(t, io, f);
+}
+
+void tcp_timers(struct tcp *t, struct io *io)
+{
+	struct timer *due;
+
+	while ((due = timer_due(&t->timers, io->loop->now_ms)))
+		flow_timeout(t, io, CONTAINER_OF(due, struct tcp_flow, timer));
+}

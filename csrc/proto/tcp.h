@@ -1,0 +1,43 @@
+/* TCP: the guest's connections, reflected into host sockets without a stack of our own. */
+#ifndef PASTA_PROTO_TCP_H
+#define PASTA_PROTO_TCP_H
+
+#include "core/flow.h"
+#include "core/timer.h"
+#include "io/io.h"
+#include "io/sock.h"
+
+struct tcp_flow;
+
+struct tcp {
+	struct flow_table flows;
+	struct timer_heap timers;
+	struct siphash_key isn_key;
+	struct sock_options sock;
+	struct tcp_flow *work_head, *work_tail; /* flows that tcp_service() has to look at */
+	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
+	uint8_t *discard;			/* where bytes before the offset go without it */
+	int64_t challenge_second;
+	uint32_t challenges;	  /* sent within challenge_second */
+	int64_t limit_logged_ms;  /* when a limit was last written to the log */
+};
+
+/* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */
+int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset);
+void tcp_free(struct tcp *t);
+
+/* One packet from the guest, addresses checked by the caller, checksum right. */
+void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip);
+/* An event of a flow's socket. */
+void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
+/* Takes connections from a listening socket; they go to target. -EMFILE and the like: no descriptor is left. */
+int tcp_accept(struct tcp *t, struct io *io, int listen_fd, const struct endpoint *target);
+/* Everything that events and packets since the last call made necessary. True: call again without waiting. */
+bool tcp_service(struct tcp *t, struct io *io);
+void tcp_timers(struct tcp *t, struct io *io);
+static inline int64_t tcp_next_ms(const struct tcp *t)
+{
+	return timer_next_ms(&t->timers);
+}
+
+#endif

@@ -1,0 +1,299 @@
+/* Owns what a segment of the guest means: RFC 9293, 3.10.7, with RFC 5961's challenge ACKs.
+ *
+ * The guest is hostile: sequence numbers, acknowledgements, windows and flags are whatever it likes. A segment outside the
+ * window changes nothing. Segments after a hole are not kept: the tap does not reorder, and the guest sends them again.
+ */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <unistd.h>
+
+#include "proto/tcp_private.h"
+
+#define MSS_MIN 48 /* as Linux's TCP_MIN_SND_MSS: smaller ones only serve to make us work */
+#define DUP_ACKS 3 /* RFC 5681, 3.2 */
+
+/* --- a new connection --- */
+
+static void set_tos(struct tcp_flow *f, uint8_t tos)
+{
+	bool v4 = addr_is_v4(&f->flow.key.guest);
+
+	tos &= 0xfc; /* ECN is the sockets' own business */
+	if (tos == f->tos)
+		return;
+	f->tos = tos;
+	sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, tos);
+}
+
+static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
+{
+	bool v4 = addr_is_v4(&f->flow.key.guest);
+	uint32_t mss = seg->mss ? seg->mss : v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;
+
+	mss = u32_min(mss, io->mtu - ip_header_bytes(v4) - TCP_HLEN);
+	f->mss = (uint16_t)u32_max(mss, MSS_MIN);
+	if (seg->wscale != 255) {
+		f->flags |= TCPF_WSCALE;
+		f->snd_wscale = seg->wscale;
+	}
+	f->snd_wnd = seg->window; /* a SYN's window is never scaled (RFC 7323, 2.2) */
+	f->rcv_nxt = f->rcv_adv = seq_add(seg->seq, 1);
+	f->wl1 = seg->seq;
+}
+
+static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg, const struct flow_key *key)
+{
+	struct endpoint dst;
+	struct tcp_flow *f;
+	int fd, rc;
+
+	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &dst)) {
+		COUNT(io->counters, drop_policy);
+		tcp_send_refusal(io, ip, seg);
+		return;
+	}
+	fd = sock_open(&t->sock, &dst.addr, SOCK_STREAM, 0, 0);
+	f = fd < 0 ? NULL : tcp_new_flow(t, io, key, fd, TCPS_CONNECTING);
+	if (!f) {
+		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);
+		if (fd >= 0)
+			close(fd);
+		tcp_send_refusal(io, ip, seg);
+		return;
+	}
+	syn_options(io, f, seg);
+	set_tos(f, ip->tos);
+	tcp_arm_timer(t, io, f);
+	rc = sock_connect(&t->sock, fd, &dst);
+	if (!rc)
+		tcp_connected(t, io, f);
+	else if (rc != -EINPROGRESS)
+		tcp_connect_failed(t, io, f, -rc);
+}
+
+/* --- the first answer --- */
+
+/* The guest's ACK of our SYN-ACK. */
+static void established(struct tcp_flow *f, const struct tcp_view *seg)
+{
+	f->state = TCPS_ESTABLISHED;
+	f->tries = 0;
+	f->snd_wnd = (uint32_t)seg->window << f->snd_wscale;
+	f->wl1 = seg->seq;
+	f->wl2 = seg->ack;
+	f->flags |= TCPF_WINDOW_OLD;
+}
+
+/* The guest's answer to the SYN that announced a host-side client (RFC 9293, 3.10.7.3). */
+static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const struct ip_view *ip, const struct tcp_view *seg)
+{
+	if (!(seg->flags & TCP_ACK))
+		return; /* a simultaneous open with a port that we chose is no accident: let it time out */
+	if (!seq_eq(seg->ack, f->snd_una)) {
+		tcp_send_refusal(io, ip, seg);
+		return;
+	}
+	if (seg->flags & TCP_RST) {
+		tcp_close(t, io, f, true);
+		return;
+	}
+	if (!(seg->flags & TCP_SYN))
+		return;
+	syn_options(io, f, seg);
+	established(f, seg);
+	f->snd_wnd = seg->window;
+	f->flags |= TCPF_ACK_NOW | TCPF_READABLE;
+	tcp_add_work(t, f);
+}
+
+/* --- an established connection --- */
+
+/* RFC 9293, 3.10.7.4, first: whether any of the segment is inside the window. */
+static bool acceptable(const struct tcp_flow *f, const struct tcp_view *seg)
+{
+	uint32_t len = tcp_seq_len(seg);
+
+	if (!len) /* one byte of tolerance at a closed window, as the kernel has it */
+		return seq_le(f->rcv_nxt, seg->seq) && seq_le(seg->seq, f->rcv_adv);
+	return seq_lt(f->rcv_nxt, seq_add(seg->seq, len)) && seq_le(seg->seq, f->rcv_adv);
+}
+
+/* A probe for a byte that we have long had: the guest wants to know whether the peer lives. So does the host socket then. */
+static void keepalive_probe(struct tcp_flow *f, const struct tcp_view *seg)
+{
+	if (seg->payload_len > 1 || !seq_eq(seq_add(seg->seq, 1), f->rcv_nxt) || f->flags & TCPF_KEEPALIVE)
+		return;
+	f->flags |= TCPF_KEEPALIVE;
+	sock_set(f->fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
+	sock_set(f->fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
+	sock_set(f->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+static void unacceptable(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
+{
+	if (seg->flags & TCP_RST)
+		return;
+	keepalive_probe(f, seg);
+	if (seg->payload_len > 1) { /* data again: our ACK was lost, or it is ahead of the window */
+		f->flags |= TCPF_ACK_NOW;
+		tcp_add_work(t, f);
+	} else {
+		tcp_challenge(t, io, f);
+	}
+}
+
+/* The guest has everything before ack. */
+static void acknowledged(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t ack)
+{
+	uint32_t bytes = seq_diff(ack, f->snd_una);
+
+	if (f->flags & TCPF_FIN_SENT && seq_eq(ack, f->snd_nxt) && !(f->flags & TCPF_FIN_ACKED)) {
+		f->flags |= TCPF_FIN_ACKED;
+		bytes--;
+	}
+	f->flags |= TCPF_PROGRESS;
+	f->acked_bytes += bytes;
+	f->snd_una = ack;
+	f->dup_acks = 0;
+	if (!(f->flags & TCPF_RECOVERY))
+		return;
+	if (seq_lt(ack, f->recover))
+		tcp_retransmit_one(t, io, f); /* a partial acknowledgement: the next hole (RFC 6582, 3.2) */
+	else
+		f->flags &= (uint16_t)~TCPF_RECOVERY;
+}
+
+static void duplicate_ack(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	if (f->flags & TCPF_RECOVERY || ++f->dup_acks < DUP_ACKS)
+		return;
+	f->flags |= TCPF_RECOVERY;
+	f->recover = f->snd_nxt;
+	tcp_retransmit_one(t, io, f);
+}
+
+/* RFC 9293, 3.10.7.4, fifth, and RFC 5961, 5. False: the segment is to be dropped. */
+static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
+{
+	uint32_t window = (uint32_t)seg->window << f->snd_wscale;
+
+	if (seq_lt(f->snd_nxt, seg->ack) || (seq_lt(seg->ack, f->snd_una) && seq_diff(f->snd_una, seg->ack) > 1u << 30)) {
+		tcp_challenge(t, io, f);
+		return false;
+	}
+	f->tries = 0;
+	if (seq_lt(f->snd_una, seg->ack))
+		acknowledged(t, io, f, seg->ack);
+	else if (seq_eq(seg->ack, f->snd_una) && tcp_in_flight(f) && !tcp_seq_len(seg) && window == f->snd_wnd)
+		duplicate_ack(t, io, f);
+	if (seq_le(f->snd_una, seg->ack) &&
+	    (seq_lt(f->wl1, seg->seq) || (seq_eq(f->wl1, seg->seq) && seq_le(f->wl2, seg->ack)))) {
+		f->snd_wnd = window;
+		f->wl1 = seg->seq;
+		f->wl2 = seg->ack;
+	}
+	return true;
+}
+
+/* Payload and FIN, cut to the window. */
+static void process_data(struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
+{
+	uint32_t skip = seq_lt(seg->seq, f->rcv_nxt) ? seq_diff(f->rcv_nxt, seg->seq) : 0, len, kept = 0;
+	bool fin = seg->flags & TCP_FIN;
+
+	if (seq_lt(f->rcv_nxt, seg->seq)) {
+		COUNT(io->counters, tcp_out_of_order);
+		f->flags |= TCPF_ACK_NOW;
+		return;
+	}
+	if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)
+		return;
+	f->flags |= TCPF_ACK_NOW;
+	len = skip < seg->payload_len ? seg->payload_len - skip : 0;
+	if (len > seq_diff(f->rcv_adv, f->rcv_nxt)) {
+		len = seq_diff(f->rcv_adv, f->rcv_nxt);
+		fin = false;
+	}
+	if (len) {
+		kept = tcp_deliver(io, f, seg->payload + skip, len);
+		f->flags |= TCPF_WINDOW_OLD;
+		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
+	}
+	if (fin && kept == len) {
+		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
+		f->rcv_adv = seq_max(f->rcv_adv, f->rcv_nxt);
+		f->flags |= TCPF_GUEST_FIN;
+	}
+}
+
+/* RFC 9293, 3.10.7.4, for SYN-RECEIVED and all later states. */
+static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const struct ip_view *ip, const struct tcp_view *seg)
+{
+	if (f->state == TCPS_SYN_RECEIVED && seg->flags & TCP_SYN && seq_eq(seq_add(seg->seq, 1), f->rcv_nxt)) {
+		tcp_send_syn(io, f); /* our answer was lost */
+		return;
+	}
+	if (!acceptable(f, seg)) {
+		unacceptable(t, io, f, seg);
+		return;
+	}
+	if (seg->flags & TCP_RST) {
+		if (seq_eq(seg->seq, f->rcv_nxt)) /* what came before a FIN is still the kernel's to deliver */
+			tcp_close(t, io, f, !(f->flags & TCPF_SOCK_SHUT));
+		else
+			tcp_challenge(t, io, f); /* RFC 5961, 3.2 */
+		return;
+	}
+	if (seg->flags & TCP_SYN) {
+		tcp_challenge(t, io, f); /* RFC 5961, 4.2 */
+		return;
+	}
+	if (!(seg->flags & TCP_ACK))
+		return;
+	if (f->state == TCPS_SYN_RECEIVED) {
+		if (!seq_eq(seg->ack, f->snd_nxt)) {
+			tcp_send_refusal(io, ip, seg);
+			return;
+		}
+		established(f, seg);
+	}
+	if (!process_ack(t, io, f, seg))
+		return;
+	if (seg->payload_len)
+		set_tos(f, ip->tos);
+	process_data(io, f, seg);
+	tcp_add_work(t, f);
+}
+
+void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
+{
+	struct flow_key key = {ip->src, ip->dst, 0, 0};
+	struct tcp_view seg;
+	struct tcp_flow *f;
+
+	if (!tcp_parse(ip->payload, ip->payload_len, &seg)) {
+		COUNT(io->counters, drop_malformed);
+		return;
+	}
+	key.guest_port = seg.src_port;
+	key.remote_port = seg.dst_port;
+	f = (struct tcp_flow *)flow_find(&t->flows, &key);
+	if (f && f->state == TCPS_CONNECTING) {
+		bool again = seg.flags & TCP_SYN && seq_eq(seq_add(seg.seq, 1), f->rcv_nxt);
+
+		if (again || !(seg.flags & (TCP_SYN | TCP_RST)))
+			return; /* the guest does not know yet that we are still connecting */
+		if (seg.flags & TCP_RST && !seq_eq(seg.seq, f->rcv_nxt))
+			return;
+		tcp_close(t, io, f, true);
+		f = NULL;
+	}
+	if (f && f->state == TCPS_SYN_SENT)
+		syn_sent(t, io, f, ip, &seg);
+	else if (f)
+		synchronized(t, io, f, ip, &seg);
+	else if ((seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN)
+		open_flow(t, io, ip, &seg, &key);
+	else
+		tcp_send_refusal(io, ip, &seg);
+}

@@ -1,0 +1,144 @@
+/* Owns the segments to the guest, and the window they promise.
+ *
+ * The promise: what the socket will surely take, by the kernel's own accounting (SO_MEMINFO: send buffer less what is
+ * queued, which counts the kernel's overhead too), plus TCP_SPILL_BYTES. An eighth is kept back for the overhead of
+ * buffers still to be made. So a byte inside the window is never dropped. Rejected: passing on the far peer's window, which
+ * promises megabytes that the socket does not have room for and repairs the damage with retransmission timeouts.
+ *
+ * Data in the spill is acknowledged: it is held as safely as what lies in the kernel's send buffer, and an ACK that waited
+ * for a slow peer would make the guest retransmit.
+ *
+ * Invariant: rcv_adv, the right edge that the guest knows, never moves left (RFC 9293, 3.8.6).
+ */
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <sys/socket.h>
+
+#include "base/checksum.h"
+#include "proto/tcp_private.h"
+
+#define CHALLENGES_PER_SECOND 100 /* RFC 5961, 7 asks for a limit */
+
+/* The window field, with rcv_adv as near as its granularity allows, never left of what was said before. */
+static uint16_t window_field(struct tcp_flow *f, bool syn)
+{
+	uint32_t shift = (f->flags & TCPF_WSCALE) && !syn ? TCP_WSCALE : 0;
+	uint32_t bytes = seq_diff(f->rcv_adv, f->rcv_nxt);
+	uint32_t field = u32_min((bytes + (1u << shift) - 1) >> shift, 65535);
+
+	f->rcv_adv = seq_max(f->rcv_adv, seq_add(f->rcv_nxt, field << shift));
+	return (uint16_t)field;
+}
+
+static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len, const uint8_t *payload,
+		     uint32_t len, uint16_t mss)
+{
+	struct tap_tx tx = {.head = head, .head_len = l4 + tcp_len, .body = payload, .body_len = len, .csum_start = (uint16_t)l4,
+			    .csum_offset = TCP_CSUM_OFFSET, .gso_size = mss};
+	uint16_t sum = csum_fold(ip_pseudo_sum(&key->remote, &key->guest, IPPROTO_TCP, tcp_len + len));
+
+	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
+	memcpy(head + l4 + TCP_CSUM_OFFSET, &sum, 2);
+	tap_send(io->tap, &tx);
+}
+
+void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len)
+{
+	const struct flow_key *key = &f->flow.key;
+	uint8_t head[TAP_HEAD_MAX];
+	uint32_t l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + len);
+	uint32_t tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
+				    0, 255);
+
+	f->flags &= (uint16_t)~TCPF_ACK_NOW;
+	transmit(io, key, head, l4, tcp_len, payload, len, f->mss);
+}
+
+void tcp_send_syn(struct io *io, struct tcp_flow *f)
+{
+	const struct flow_key *key = &f->flow.key;
+	bool v4 = addr_is_v4(&key->guest), answer = f->state == TCPS_SYN_RECEIVED;
+	uint16_t mss = (uint16_t)(io->mtu - ip_header_bytes(v4) - TCP_HLEN);
+	uint8_t wscale = !answer || (f->flags & TCPF_WSCALE) ? TCP_WSCALE : 255, head[TAP_HEAD_MAX];
+	uint32_t options = 4 + (wscale == 255 ? 0 : 4), l4, tcp_len;
+
+	l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
+	tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
+			   answer ? f->rcv_nxt : seq(0), (uint8_t)(TCP_SYN | (answer ? TCP_ACK : 0)),
+			   answer ? window_field(f, true) : 65535, mss, wscale);
+	transmit(io, key, head, l4, tcp_len, NULL, 0, 0);
+}
+
+void tcp_send_refusal(struct io *io, const struct ip_view *ip, const struct tcp_view *seg)
+{
+	struct flow_key key = {ip->src, ip->dst, seg->src_port, seg->dst_port};
+	bool ack = seg->flags & TCP_ACK;
+	uint8_t head[TAP_HEAD_MAX];
+	uint32_t l4, tcp_len;
+
+	if (seg->flags & TCP_RST)
+		return;
+	l4 = tap_begin(io->tap, head, &key.remote, &key.guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN);
+	tcp_len = tcp_emit(head + l4, key.remote_port, key.guest_port, ack ? seg->ack : seq(0),
+			   ack ? seq(0) : seq_add(seg->seq, tcp_seq_len(seg)), ack ? TCP_RST : TCP_RST | TCP_ACK, 0, 0, 255);
+	COUNT(io->counters, tcp_resets_sent);
+	transmit(io, &key, head, l4, tcp_len, NULL, 0, 0);
+}
+
+void tcp_challenge(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	int64_t second = io->loop->now_ms / 1000;
+
+	if (second != t->challenge_second) {
+		t->challenge_second = second;
+		t->challenges = 0;
+	}
+	if (t->challenges++ >= CHALLENGES_PER_SECOND)
+		return;
+	COUNT(io->counters, tcp_challenges);
+	tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
+}
+
+/* Room in the socket's send buffer, bytes; *full: less than the third at which the kernel calls it writable. */
+static uint32_t socket_room(const struct tcp_flow *f, bool *full)
+{
+	uint32_t mem[SK_MEMINFO_VARS] = {0};
+	socklen_t len = sizeof(mem);
+
+	*full = false;
+	/* Sockets that are not TCP (in tests) or kernels before 4.12: promise the spill only. */
+	if (getsockopt(f->fd, SOL_SOCKET, SO_MEMINFO, mem, &len) < 0)
+		return 0;
+	if (mem[SK_MEMINFO_WMEM_QUEUED] >= mem[SK_MEMINFO_SNDBUF]) {
+		*full = true;
+		return 0;
+	}
+	*full = mem[SK_MEMINFO_SNDBUF] - mem[SK_MEMINFO_WMEM_QUEUED] < mem[SK_MEMINFO_WMEM_QUEUED] / 2;
+	return mem[SK_MEMINFO_SNDBUF] - mem[SK_MEMINFO_WMEM_QUEUED];
+}
+
+bool tcp_update_window(struct io *io, struct tcp_flow *f)
+{
+	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), room, window;
+	bool full;
+
+	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
+	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
+		return false;
+	room = socket_room(f, &full);
+	window = room - room / 8 + (f->spill.len < TCP_SPILL_BYTES ? TCP_SPILL_BYTES - f->spill.len : 0);
+	window = u32_min(window, TCP_WINDOW_MAX_BYTES);
+	/* The kernel only tells when room comes back if it has been asked while there was none. */
+	if (full && !f->spill.len && !(f->flags & TCPF_OUT_ARMED)) {
+		f->flags |= TCPF_OUT_ARMED;
+		loop_modify(io->loop, f->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+			    loop_tag(OWNER_TCP, f->flow.index, f->flow.generation));
+	}
+	if (!(f->flags & TCPF_WSCALE))
+		window = u32_min(window, 65535);
+	if (window <= before)
+		return false;
+	f->rcv_adv = seq_add(f->rcv_nxt, window);
+	/* RFC 9293, 3.8.6.2.2: not for a few bytes more; sooner if the guest could not send a full frame before. */
+	return window - before >= (before < 65536 ? 16384 : TCP_WINDOW_MAX_BYTES / 4);
+}

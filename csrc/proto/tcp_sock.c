@@ -1,0 +1,293 @@
+/* Owns the host socket of a flow: bytes from the guest into it, bytes from it to the guest.
+ *
+ * Towards the guest there is no buffer: bytes stay in the socket's receive queue until the guest acknowledges them. They are
+ * read with MSG_PEEK at the offset of snd_nxt (SO_PEEK_OFF), dropped with MSG_TRUNC when acknowledged, and a retransmission
+ * is setting the offset back. Where the kernel lacks SO_PEEK_OFF for TCP, a vector of discarded bytes stands before the
+ * wanted ones, and less is kept in flight. Rejected: a user-space send buffer (memory per flow, one copy more).
+ *
+ * Towards the host: sendmsg() straight from the frame; the spill takes what the socket does not, in order, and drains first.
+ *
+ * Invariants: while the spill holds anything nothing else is sent; peek_offset is what the kernel has; acked_bytes +
+ * peeked bytes never exceed what the socket has shown us.
+ */
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "io/icmp_error.h"
+#include "proto/tcp_private.h"
+
+#define SPILL_MIN_BYTES 16384
+
+/* --- guest to host --- */
+
+static bool spill_add(struct spill *s, const uint8_t *bytes, uint32_t len)
+{
+	if (s->from + s->len + len > s->space) {
+		uint32_t space = u32_max(s->space, SPILL_MIN_BYTES);
+		uint8_t *grown;
+
+		while (space < s->len + len)
+			space *= 2;
+		grown = malloc(space);
+		if (!grown)
+			return false;
+		if (s->len)
+			memcpy(grown, s->bytes + s->from, s->len);
+		free(s->bytes);
+		*s = (struct spill){grown, 0, s->len, space};
+	}
+	memcpy(s->bytes + s->from + s->len, bytes, len);
+	s->len += len;
+	return true;
+}
+
+/* Sends what the socket takes; errors are kept for tcp_service_flow(). */
+static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
+{
+	ssize_t n;
+
+	if (f->error)
+		return 0;
+	do
+		n = send(f->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
+		f->error = errno;
+		f->flags |= TCPF_READABLE; /* what the peer sent before goes to the guest first */
+	}
+	return n < 0 ? 0 : (uint32_t)n;
+}
+
+uint32_t tcp_deliver(struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
+{
+	uint32_t taken = 0;
+
+	if (!f->spill.len)
+		taken = send_some(f, bytes, len);
+	if (taken == len || f->error)
+		return len; /* after an error nobody will read it: a reset follows */
+	if (!spill_add(&f->spill, bytes + taken, len - taken))
+		return taken;
+	COUNT_ADD(io->counters, tcp_spilled_bytes, len - taken);
+	return len;
+}
+
+static void drain_spill(struct tcp_flow *f)
+{
+	struct spill *s = &f->spill;
+	uint32_t n;
+
+	if (!s->len)
+		return;
+	n = send_some(f, s->bytes + s->from, s->len);
+	s->from += n;
+	s->len -= n;
+	if (n)
+		f->flags |= TCPF_WINDOW_OLD;
+	if (!s->len || f->error) {
+		free(s->bytes);
+		*s = (struct spill){0};
+	}
+}
+
+/* --- host to guest --- */
+
+/* Peeks up to len bytes at offset into the scratch buffer. Bytes, 0 at the end, or -errno. */
+static ssize_t peek(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t offset, uint32_t len)
+{
+	struct iovec iov[TCP_DISCARD_IOVECS + 1];
+	struct msghdr msg = {.msg_iov = iov};
+	uint32_t skipped = 0;
+	ssize_t n;
+
+	if (t->peek_offset) {
+		if (f->peek_offset != offset && sock_set(f->fd, SOL_SOCKET, SO_PEEK_OFF, (int)offset) < 0)
+			return -errno;
+		f->peek_offset = offset;
+	} else {
+		for (; skipped < offset; msg.msg_iovlen++) {
+			uint32_t part = u32_min(offset - skipped, TCP_DISCARD_BYTES);
+
+			iov[msg.msg_iovlen] = (struct iovec){t->discard, part};
+			skipped += part;
+		}
+	}
+	iov[msg.msg_iovlen++] = (struct iovec){io->scratch, len};
+	do
+		n = recvmsg(f->fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (t->peek_offset)
+		f->peek_offset += (uint32_t)n;
+	else if (n == 0 && offset)
+		return 0;
+	else if ((uint32_t)n <= skipped && skipped)
+		return f->flags & TCPF_RDHUP ? 0 : -EAGAIN;
+	return n - (ssize_t)skipped;
+}
+
+/* Drops what the guest has acknowledged from the socket's queue. */
+static void drop_acked(struct tcp_flow *f)
+{
+	while (f->acked_bytes) {
+		ssize_t n = recv(f->fd, NULL, f->acked_bytes, MSG_TRUNC | MSG_DONTWAIT);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			/* The bytes were there when they were peeked: only an error can have taken them. */
+			f->error = n < 0 && errno != EAGAIN ? errno : EIO;
+			f->flags &= (uint16_t)~TCPF_READABLE;
+			f->acked_bytes = 0;
+			return;
+		}
+		f->acked_bytes -= (uint32_t)n;
+		f->peek_offset = f->peek_offset > (uint32_t)n ? f->peek_offset - (uint32_t)n : 0;
+	}
+}
+
+/* Payload that one frame may carry. */
+static uint32_t frame_room(const struct tcp_flow *f)
+{
+	return IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
+}
+
+/* Bytes that may be sent now; small pieces only when nothing is in flight (RFC 9293, 3.8.6.2.1). */
+static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f)
+{
+	uint32_t flight = tcp_in_flight(f), room = f->snd_wnd > flight ? f->snd_wnd - flight : 0;
+
+	if (!t->peek_offset)
+		room = u32_min(room, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES - u32_min(flight, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES));
+	return flight && room < f->mss ? 0 : u32_min(room, frame_room(f));
+}
+
+/* Sends what the socket has and the window allows. True: stopped by the budget only. */
+static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	for (int frames = 0; f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF); frames++) {
+		uint32_t room = send_room(t, f);
+		ssize_t n;
+
+		if (!room)
+			return false;
+		if (frames == TCP_FILL_FRAMES)
+			return true;
+		n = peek(t, io, f, tcp_in_flight(f), room);
+		if (n == 0) {
+			f->flags |= TCPF_SOCK_EOF;
+		} else if (n == -EAGAIN) {
+			f->flags &= (uint16_t)~TCPF_READABLE;
+		} else if (n < 0) {
+			f->error = f->error ? f->error : (int)-n;
+			f->flags &= (uint16_t)~TCPF_READABLE;
+		} else {
+			tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_nxt, io->scratch, (uint32_t)n);
+			f->snd_nxt = seq_add(f->snd_nxt, (uint32_t)n);
+			if ((uint32_t)n < room && !(f->flags & TCPF_RDHUP))
+				f->flags &= (uint16_t)~TCPF_READABLE;
+		}
+	}
+	return false;
+}
+
+void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	uint32_t data = tcp_in_flight(f) - !!(f->flags & TCPF_FIN_SENT);
+	ssize_t n = 0;
+
+	drop_acked(f);
+	data = u32_min(data, frame_room(f));
+	if (data)
+		n = peek(t, io, f, 0, data);
+	COUNT(io->counters, tcp_retransmits);
+	if (n > 0)
+		tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_una, io->scratch, (uint32_t)n);
+	else if (!data && f->flags & TCPF_FIN_SENT)
+		tcp_send(io, f, TCP_ACK | TCP_FIN, f->snd_una, NULL, 0);
+}
+
+/* --- both --- */
+
+void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	f->state = TCPS_SYN_RECEIVED;
+	tcp_update_window(io, f);
+	tcp_send_syn(io, f);
+	f->flags &= (uint16_t)~TCPF_ACK_NOW;
+	tcp_arm_timer(t, io, f);
+}
+
+void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
+{
+	const struct flow_key *key = &f->flow.key;
+	bool v4 = addr_is_v4(&key->guest);
+	struct icmp_error icmp;
+	uint8_t header[TCP_HLEN];
+	char text[128];
+
+	COUNT(io->counters, tcp_refused);
+	log_debug(io->log, "TCP %s: connect: %s", tcp_flow_str(f, text), strerror(error));
+	tcp_emit(header, key->guest_port, key->remote_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
+	if (error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL)
+		tcp_send_refusal(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
+				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
+						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
+	else if (icmp_error_from_errno(v4, error, &icmp))
+		icmp_error_send(io, &io->router[v4 ? 0 : 1], &key->guest, &key->remote, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
+	/* ETIMEDOUT, and the EINVAL of a blackhole route: silence was the answer, and stays so. */
+	tcp_close(t, io, f, false);
+}
+
+/* Passes on ends of either direction that are due. */
+static void half_close(struct io *io, struct tcp_flow *f)
+{
+	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->spill.len) {
+		if (shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
+			f->error = errno;
+		f->flags |= TCPF_SOCK_SHUT;
+	}
+	if ((f->flags & (TCPF_SOCK_EOF | TCPF_FIN_SENT)) == TCPF_SOCK_EOF && !f->error) {
+		tcp_send(io, f, TCP_ACK | TCP_FIN, f->snd_nxt, NULL, 0);
+		f->snd_nxt = seq_add(f->snd_nxt, 1);
+		f->flags |= TCPF_FIN_SENT;
+	}
+}
+
+bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	bool more = false, tell = false;
+
+	if (f->state != TCPS_ESTABLISHED) {
+		tcp_arm_timer(t, io, f);
+		return false;
+	}
+	drain_spill(f);
+	drop_acked(f);
+	if (f->flags & TCPF_WINDOW_OLD)
+		tell = tcp_update_window(io, f);
+	if (tell)
+		f->flags |= TCPF_ACK_NOW;
+	more = fill(t, io, f);
+	half_close(io, f);
+	/* As from a socket of its own, the guest first gets what came before the error. */
+	if (f->error && (!(f->flags & TCPF_READABLE) || f->flags & TCPF_SOCK_EOF)) {
+		char text[128];
+
+		log_debug(io->log, "TCP %s: %s", tcp_flow_str(f, text), strerror(f->error));
+		tcp_reset(t, io, f);
+		return false;
+	}
+	if (f->flags & TCPF_ACK_NOW)
+		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
+	if ((f->flags & (TCPF_SOCK_SHUT | TCPF_FIN_ACKED)) == (TCPF_SOCK_SHUT | TCPF_FIN_ACKED)) {
+		tcp_close(t, io, f, false);
+		return false;
+	}
+	tcp_arm_timer(t, io, f);
+	return more;
+}
