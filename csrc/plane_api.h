@@ -23,6 +23,7 @@
 #define PLANE_TCP 16
 #define PLANE_UDP 32
 #define PLANE_ICMP 64
+#define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 struct plane_config {
 	int32_t tap_fd;	    /* one frame per read and write; made non-blocking, not closed by plane_free() */

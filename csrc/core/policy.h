@@ -9,6 +9,7 @@
 /* Indexed by family: 0 IPv4, 1 IPv6. "None" is all zero. */
 struct policy {
 	struct addr guest[2];
+	struct addr guest_seen[2]; /* what the guest uses: where inbound traffic goes unless a rule says otherwise */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr dns_forward[2];

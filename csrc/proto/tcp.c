@@ -112,6 +112,7 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 		return NULL;
 	f->fd = fd;
 	f->state = (uint8_t)state;
+	f->peek_offset = UINT32_MAX; /* not switched on yet */
 	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
 	if (loop_add(io->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
 		     loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
@@ -185,7 +186,7 @@ static void accepted(struct tcp *t, struct io *io, int fd, const struct endpoint
 	struct tcp_flow *f = NULL;
 
 	if (addr_is_none(&key.guest))
-		key.guest = io->policy->guest[addr_family_index(&peer->addr)];
+		key.guest = io->policy->guest_seen[addr_family_index(&peer->addr)];
 	if (!addr_is_none(&key.guest) && addr_is_v4(&key.guest) == v4 &&
 	    policy_inbound_source(io->policy, &peer->addr, &key.remote) && free_key(t, &key)) {
 		f = tcp_new_flow(t, io, &key, fd, TCPS_SYN_SENT);

@@ -146,7 +146,7 @@ static void drop_acked(struct tcp_flow *f)
 			return;
 		}
 		f->acked_bytes -= (uint32_t)n;
-		f->peek_offset = f->peek_offset > (uint32_t)n ? f->peek_offset - (uint32_t)n : 0;
+		f->peek_offset -= u32_min(f->peek_offset, (uint32_t)n);
 	}
 }
 

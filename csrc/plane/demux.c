@@ -1,0 +1,171 @@
+/* Owns what happens to a frame of the guest first: checks that are the same for all protocols, then the fast path, the slow
+ * path, or a counter. Nothing here keeps state but the addresses the guest was seen to use.
+ *
+ * Invariants: a protocol module gets a packet only if its lengths, checksums and addresses are sound; a frame is handed to
+ * Python only within the rate of the slow path and with its checksum complete.
+ */
+#include <netinet/in.h>
+
+#include "plane/plane.h"
+#include "wire/icmp.h"
+#include "wire/udp.h"
+
+#define PORT_DHCP 67	/* RFC 2131, 4.1 */
+#define PORT_DHCPV6 547 /* RFC 8415, 7.2 */
+
+static bool take_punt_token(struct plane *p)
+{
+	int64_t now = p->loop.now_ms, gained = (now - p->punt_refill_ms) * PUNT_RATE_PER_S / 1000;
+
+	if (gained > 0) {
+		p->punt_refill_ms = now;
+		p->punt_tokens = gained > PUNT_BURST - p->punt_tokens ? PUNT_BURST : p->punt_tokens + (uint32_t)gained;
+	}
+	if (!p->punt_tokens)
+		return false;
+	p->punt_tokens--;
+	return true;
+}
+
+static void punt(struct plane *p, struct tap_frame *f)
+{
+	if (f->len > PUNT_MAX_BYTES || !take_punt_token(p)) {
+		COUNT(&p->counters, punt_dropped);
+		return;
+	}
+	tap_complete_checksum(f);
+	memcpy(p->punt, f->data, f->len);
+	p->punt_len = f->len;
+	COUNT(&p->counters, punt_frames);
+}
+
+/* Whether the slow path serves this: neighbour discovery, router solicitations, DHCP, DHCPv6. */
+static bool is_slow(const struct plane *p, const struct ip_view *ip)
+{
+	static const uint8_t broadcast[4] = {255, 255, 255, 255};
+	struct addr all = addr_from_v4(broadcast);
+
+	if (ip->proto == IPPROTO_ICMPV6 && !ip->v4 && ip->payload_len >= ICMP_HLEN)
+		return ip->payload[0] >= ICMP6_ROUTER_SOLICITATION && ip->payload[0] < ICMP6_REDIRECT;
+	if (ip->proto != IPPROTO_UDP || ip->payload_len < UDP_HLEN)
+		return false;
+	if (ip->v4)
+		return load_be16(ip->payload + 2) == PORT_DHCP &&
+		       (addr_eq(&ip->dst, &all) || !memcmp(ip->dst.b, p->config.gateway4, 16));
+	return load_be16(ip->payload + 2) == PORT_DHCPV6 && (addr_is_multicast(&ip->dst) || addr_is_linklocal6(&ip->dst));
+}
+
+static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
+{
+	if (f->partial_checksum)
+		return true;
+	if (ip->proto == IPPROTO_UDP && ip->v4 && ip->payload_len >= UDP_HLEN && !load_be16(ip->payload + UDP_CSUM_OFFSET))
+		return true;
+	return ip_transport_checksum_ok(ip);
+}
+
+/* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. */
+static void learn_address(struct plane *p, const struct addr *src)
+{
+	struct addr *seen = &p->policy.guest_seen[addr_family_index(src)];
+
+	if (!addr_is_linklocal6(src) && !addr_eq(seen, src))
+		*seen = *src;
+}
+
+static void trace(struct plane *p, const struct ip_view *ip)
+{
+	char src[ADDR_STR_LEN], dst[ADDR_STR_LEN];
+
+	if (log_enabled(&p->log, LOG_LEVEL_TRACE))
+		log_add(&p->log, LOG_LEVEL_TRACE, "from guest: %s > %s protocol %u, %u bytes", addr_str(&ip->src, src),
+			addr_str(&ip->dst, dst), ip->proto, ip->payload_len);
+}
+
+static void demux_transport(struct plane *p, const struct ip_view *ip, const struct tap_frame *f)
+{
+	uint32_t need = ip->proto == IPPROTO_TCP ? PLANE_TCP : ip->proto == IPPROTO_UDP ? PLANE_UDP : PLANE_ICMP;
+
+	if (!(p->config.flags & need)) {
+		COUNT(&p->counters, drop_disabled);
+		return;
+	}
+	/* Nobody may be answered at these. */
+	if (addr_is_multicast(&ip->src) || addr_is_unspecified(&ip->src) || addr_is_loopback(&ip->src)) {
+		COUNT(&p->counters, drop_policy);
+		return;
+	}
+	if (addr_is_multicast(&ip->dst)) {
+		COUNT(&p->counters, drop_unsupported);
+		return;
+	}
+	learn_address(p, &ip->src);
+	if (ip->proto == IPPROTO_TCP)
+		tcp_from_guest(&p->tcp, &p->io, ip);
+	else if (ip->proto == IPPROTO_UDP)
+		udp_from_guest(&p->udp, &p->io, ip, f);
+	else
+		icmp_from_guest(&p->icmp, &p->io, ip);
+}
+
+static void demux_ip(struct plane *p, struct tap_frame *f, bool v4)
+{
+	struct ip_view ip;
+
+	if (!(p->config.flags & (v4 ? PLANE_IPV4 : PLANE_IPV6))) {
+		COUNT(&p->counters, drop_disabled);
+		return;
+	}
+	if (!ip_parse(f->data + ETH_HLEN, f->len - ETH_HLEN, v4, &ip)) {
+		COUNT(&p->counters, drop_malformed);
+		return;
+	}
+	trace(p, &ip);
+	if (ip.fragment) {
+		COUNT(&p->counters, drop_fragment);
+		return;
+	}
+	switch (ip.proto) {
+	case IPPROTO_TCP:
+	case IPPROTO_UDP:
+		break;
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		if (v4 == (ip.proto == IPPROTO_ICMP))
+			break;
+		/* fall through */
+	default:
+		COUNT(&p->counters, drop_unsupported);
+		return;
+	}
+	if (!checksum_ok(&ip, f))
+		COUNT(&p->counters, drop_malformed);
+	else if (is_slow(p, &ip))
+		punt(p, f);
+	else
+		demux_transport(p, &ip, f);
+}
+
+void demux_frame(struct plane *p, struct tap_frame *f)
+{
+	if (!eth_is_group(eth_dst(f->data)) && memcmp(eth_dst(f->data), p->tap.our_mac, ETH_ALEN)) {
+		COUNT(&p->counters, drop_unsupported);
+		return;
+	}
+	if (!eth_is_group(eth_src(f->data)))
+		memcpy(p->tap.guest_mac, eth_src(f->data), ETH_ALEN);
+	switch (eth_type(f->data)) {
+	case ETH_TYPE_IPV4:
+		demux_ip(p, f, true);
+		return;
+	case ETH_TYPE_IPV6:
+		demux_ip(p, f, false);
+		return;
+	case ETH_TYPE_ARP:
+		if (p->config.flags & PLANE_IPV4)
+			punt(p, f);
+		return;
+	default:
+		COUNT(&p->counters, drop_unsupported);
+	}
+}

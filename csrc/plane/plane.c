@@ -1,0 +1,337 @@
+/* Owns the life of everything in the core, and the order of a turn of the loop:
+ *
+ *   lines for the log, a frame for the slow path, a tick - whatever Python has to see - come first;
+ *   then the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
+ *   then what these have made necessary (acknowledgements, windows, data), and the wait for the next ones.
+ *
+ * plane_run() may return between any two of these and goes on there when called again.
+ */
+#include "plane/plane.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define TAP_BATCH_FRAMES 32
+#define TAP_BATCH_BYTES (1u << 20) /* acknowledge before the guest's window runs dry; less costs an ACK more often */
+#define LISTENER_PAUSE_MS 500	     /* when no descriptor is left for another connection */
+#define TCP_LIMIT 65536
+#define UDP_LIMIT 32768
+#define ICMP_LIMIT 1024
+
+static void init_policy(struct policy *policy, const struct plane_config *c)
+{
+	memcpy(&policy->guest[0], c->guest4, 16);
+	memcpy(&policy->guest[1], c->guest6, 16);
+	memcpy(policy->guest_seen, policy->guest, sizeof(policy->guest));
+	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
+	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
+	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
+	memcpy(&policy->map_guest_addr[1], c->map_guest_addr6, 16);
+	memcpy(&policy->dns_forward[0], c->dns_forward4, 16);
+	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
+	memcpy(&policy->dns_host[0], c->dns_host4, 16);
+	memcpy(&policy->dns_host[1], c->dns_host6, 16);
+}
+
+static struct sock_options sock_options(const struct plane_config *c)
+{
+	struct sock_options o = {.scope6 = c->scope6};
+
+	memcpy(&o.outbound[0], c->outbound4, 16);
+	memcpy(&o.outbound[1], c->outbound6, 16);
+	memcpy(o.outbound_if[0], c->outbound_if4, 15);
+	memcpy(o.outbound_if[1], c->outbound_if6, 15);
+	return o;
+}
+
+static int init_protocols(struct plane *p)
+{
+	struct sock_options sock = sock_options(&p->config);
+	struct siphash_key key;
+	int rc;
+
+	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+		return -EIO;
+	rc = tcp_init(&p->tcp, TCP_LIMIT, &sock, &key, !(p->config.flags & PLANE_NO_PEEK_OFF));
+	if (!rc)
+		rc = udp_init(&p->udp, UDP_LIMIT, &sock, &key);
+	if (!rc)
+		rc = icmp_init(&p->icmp, ICMP_LIMIT, &sock, &key);
+	return rc;
+}
+
+int plane_new(const struct plane_config *config, struct plane **out)
+{
+	struct plane *p = calloc(1, sizeof(*p));
+	int rc;
+
+	if (!p)
+		return -ENOMEM;
+	p->config = *config;
+	p->log.level = config->log_level;
+	p->loop.epoll_fd = -1;
+	init_policy(&p->policy, config);
+	p->io = (struct io){.tap = &p->tap, .loop = &p->loop, .log = &p->log, .counters = &p->counters, .policy = &p->policy,
+			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch};
+	memcpy(&p->io.router[0], config->gateway4, 16);
+	memcpy(&p->io.router[1], config->gateway6, 16);
+	rc = loop_init(&p->loop);
+	if (!rc)
+		rc = tap_init(&p->tap, config->tap_fd, config->flags & PLANE_VNET_HDR, config->flags & PLANE_USO, &p->counters);
+	if (!rc)
+		rc = loop_add(&p->loop, config->tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
+	if (!rc)
+		rc = init_protocols(p);
+	if (rc) {
+		plane_free(p);
+		return rc;
+	}
+	memcpy(p->tap.guest_mac, config->guest_mac, ETH_ALEN);
+	memcpy(p->tap.our_mac, config->our_mac, ETH_ALEN);
+	p->punt_tokens = PUNT_BURST;
+	p->punt_refill_ms = p->loop.now_ms;
+	*out = p;
+	return 0;
+}
+
+void plane_free(struct plane *p)
+{
+	if (!p)
+		return;
+	if (p->capture)
+		capture_stop(p->capture);
+	icmp_free(&p->icmp);
+	udp_free(&p->udp);
+	tcp_free(&p->tcp);
+	tap_free(&p->tap);
+	loop_free(&p->loop);
+	free(p->policy.host_addrs);
+	free(p->listeners);
+	free(p);
+}
+
+int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
+{
+	struct addr a = addr_from_v6(addr);
+
+	return policy_add_host_addr(&p->policy, &a);
+}
+
+int plane_add_listener(struct plane *p, int proto, int fd, uint16_t port, const uint8_t target[16], uint16_t target_port)
+{
+	struct endpoint to = {addr_from_v6(target), target_port};
+	struct listener *grown;
+	int rc;
+
+	if (proto == IPPROTO_UDP)
+		return udp_listen(&p->udp, &p->io, fd, port, &to);
+	if (proto != IPPROTO_TCP)
+		return -EPROTONOSUPPORT;
+	grown = realloc(p->listeners, (p->listener_count + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	p->listeners = grown;
+	p->listeners[p->listener_count] = (struct listener){fd, to};
+	rc = loop_add(&p->loop, fd, EPOLLIN, loop_tag(OWNER_LISTENER, p->listener_count, 0));
+	if (!rc)
+		p->listener_count++;
+	return rc;
+}
+
+int plane_capture(struct plane *p, int fd, int pcapng)
+{
+	int rc = p->capture ? -EBUSY : capture_open(&p->capture, fd, pcapng);
+
+	p->tap.capture = p->capture;
+	return rc;
+}
+
+int plane_watch(struct plane *p, int fd, uint32_t id)
+{
+	return loop_add(&p->loop, fd, EPOLLIN | EPOLLRDHUP, loop_tag(OWNER_WATCH, id, 0));
+}
+
+int plane_unwatch(struct plane *p, int fd)
+{
+	return loop_remove(&p->loop, fd);
+}
+
+void plane_tick(struct plane *p, uint32_t interval_ms)
+{
+	p->tick_ms = interval_ms;
+	p->next_tick_ms = p->loop.now_ms + interval_ms;
+}
+
+/* --- a turn of the loop --- */
+
+static void pause_listeners(struct plane *p, bool pause)
+{
+	for (uint32_t i = 0; i < p->listener_count; i++)
+		loop_modify(&p->loop, p->listeners[i].fd, pause ? 0 : EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
+	p->listeners_resume_ms = pause ? p->loop.now_ms + LISTENER_PAUSE_MS : 0;
+}
+
+static void read_tap(struct plane *p)
+{
+	uint32_t bytes = 0;
+
+	for (int i = 0; i < TAP_BATCH_FRAMES && bytes < TAP_BATCH_BYTES && !p->punt_len; i++) {
+		struct tap_frame frame;
+		int rc = tap_read(&p->tap, &frame);
+
+		if (rc) {
+			if (rc != -EAGAIN)
+				p->end = -rc;
+			return;
+		}
+		bytes += frame.len;
+		demux_frame(p, &frame);
+	}
+}
+
+/* True if the event is Python's. */
+static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_event *event)
+{
+	uint32_t index = loop_tag_index(e->data.u64), generation = loop_tag_generation(e->data.u64);
+
+	switch (loop_tag_owner(e->data.u64)) {
+	case OWNER_TAP:
+		read_tap(p);
+		return false;
+	case OWNER_WATCH:
+		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
+		return true;
+	case OWNER_LISTENER:
+		if (tcp_accept(&p->tcp, &p->io, p->listeners[index].fd, &p->listeners[index].target))
+			pause_listeners(p, true);
+		return false;
+	case OWNER_TCP:
+		tcp_event(&p->tcp, &p->io, index, generation, e->events);
+		return false;
+	case OWNER_UDP:
+		udp_event(&p->udp, &p->io, index, generation, e->events);
+		return false;
+	case OWNER_ICMP:
+		icmp_event(&p->icmp, &p->io, index, generation, e->events);
+		return false;
+	}
+	return false;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int64_t next_deadline(const struct plane *p)
+{
+	int64_t at = earlier(tcp_next_ms(&p->tcp), earlier(udp_next_ms(&p->udp), icmp_next_ms(&p->icmp)));
+
+	if (p->tick_ms)
+		at = earlier(at, p->next_tick_ms);
+	if (p->listeners_resume_ms)
+		at = earlier(at, p->listeners_resume_ms);
+	return at;
+}
+
+static void run_timers(struct plane *p)
+{
+	tcp_timers(&p->tcp, &p->io);
+	udp_timers(&p->udp, &p->io);
+	icmp_timers(&p->icmp, &p->io);
+	if (p->listeners_resume_ms && p->listeners_resume_ms <= p->loop.now_ms)
+		pause_listeners(p, false);
+}
+
+static void check_capture(struct plane *p)
+{
+	int error = p->capture ? capture_error(p->capture) : 0;
+
+	if (error)
+		log_add(&p->log, LOG_LEVEL_WARNING, "capture: %s", capture_error_text(error));
+}
+
+/* What Python has to see before anything else. */
+static bool pending(struct plane *p, struct plane_event *event)
+{
+	const struct log_line *line;
+
+	if (log_take(&p->log, &line)) {
+		*event = (struct plane_event){PLANE_LOG, line->level, line->len, (const uint8_t *)line->text};
+		return true;
+	}
+	if (p->punt_len) {
+		*event = (struct plane_event){PLANE_PUNT, 0, p->punt_len, p->punt};
+		p->punt_len = 0;
+		return true;
+	}
+	if (p->end) {
+		*event = (struct plane_event){.kind = PLANE_END, .id = (uint32_t)p->end};
+		return true;
+	}
+	if (p->tick_ms && p->next_tick_ms <= p->loop.now_ms) {
+		p->next_tick_ms = p->loop.now_ms + p->tick_ms;
+		*event = (struct plane_event){.kind = PLANE_TICK};
+		return true;
+	}
+	return false;
+}
+
+int plane_run(struct plane *p, struct plane_event *event)
+{
+	for (;;) {
+		const struct epoll_event *e;
+		bool more;
+		int rc;
+
+		if (pending(p, event))
+			return 0;
+		e = loop_next(&p->loop);
+		if (e) {
+			if (dispatch(p, e, event))
+				return 0;
+			continue;
+		}
+		more = tcp_service(&p->tcp, &p->io);
+		more |= udp_service(&p->udp, &p->io);
+		check_capture(p);
+		if (p->log.count)
+			continue;
+		rc = loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p));
+		if (rc)
+			return rc;
+		run_timers(p);
+	}
+}
+
+int plane_send(struct plane *p, const uint8_t *frame, uint32_t len)
+{
+	uint8_t head[TAP_HEAD_MAX];
+	struct tap_tx tx = {.head = head, .head_len = u32_min(len, ETH_HLEN)};
+
+	if (len < ETH_HLEN || len > TAP_FRAME_MAX)
+		return -EMSGSIZE;
+	memcpy(head, frame, tx.head_len);
+	tx.body = frame + tx.head_len;
+	tx.body_len = len - tx.head_len;
+	return tap_send(&p->tap, &tx) ? 0 : -EAGAIN;
+}
+
+const char *plane_counter_name(uint32_t index)
+{
+	static const char *const names[] = {
+#define COUNTER_NAME(name) #name,
+		COUNTERS(COUNTER_NAME)
+#undef COUNTER_NAME
+	};
+
+	return index < ARRAY_LEN(names) ? names[index] : NULL;
+}
+
+uint64_t plane_counter(const struct plane *p, uint32_t index)
+{
+	return index < CTR_COUNT ? p->counters.v[index] : 0;
+}

@@ -1,0 +1,53 @@
+/* What plane/ shares: everything. Only this folder sees all modules at once. */
+#ifndef PASTA_PLANE_PLANE_H
+#define PASTA_PLANE_PLANE_H
+
+#include "base/log.h"
+#include "core/counters.h"
+#include "core/policy.h"
+#include "io/capture.h"
+#include "io/io.h"
+#include "io/loop.h"
+#include "io/tap.h"
+#include "plane_api.h"
+#include "proto/icmp.h"
+#include "proto/tcp.h"
+#include "proto/udp.h"
+
+#define PUNT_MAX_BYTES 2048   /* larger slow-path frames have no use */
+#define PUNT_RATE_PER_S 1000  /* a flood of ARP slows down its own ARP only */
+#define PUNT_BURST 100
+
+struct listener {
+	int fd;
+	struct endpoint target;
+};
+
+struct plane {
+	struct plane_config config;
+	struct log log;
+	struct counters counters;
+	struct policy policy;
+	struct loop loop;
+	struct tap tap;
+	struct io io;
+	struct tcp tcp;
+	struct udp udp;
+	struct icmp icmp;
+	struct capture *capture;
+	struct listener *listeners; /* TCP only */
+	uint32_t listener_count;
+	int64_t listeners_resume_ms; /* 0: not paused */
+	int64_t tick_ms, next_tick_ms;
+	int64_t punt_refill_ms;
+	uint32_t punt_tokens;
+	uint32_t punt_len; /* 0: no frame waits for Python */
+	int end;	   /* errno that ended the tap */
+	uint8_t punt[PUNT_MAX_BYTES];
+	uint8_t scratch[SCRATCH_BYTES];
+};
+
+/* demux.c: one frame of the guest to where it belongs. */
+void demux_frame(struct plane *p, struct tap_frame *frame);
+
+#endif

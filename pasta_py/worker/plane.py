@@ -1,0 +1,108 @@
+"""The core, for Python: the only module that imports the extension, and the only one that turns -errno into OSError.
+
+run() blocks in C with the GIL released and returns (kind, ident, data): see csrc/plane_api.h for the kinds. Nothing calls
+back; nothing here keeps state but the handle.
+"""
+
+import os
+
+from pasta_py import _plane
+from pasta_py.model import IPPROTO_TCP, Listener, WorkerPlan
+
+ffi, lib = _plane.ffi, _plane.lib
+
+PUNT: int = lib.PLANE_PUNT
+WATCH: int = lib.PLANE_WATCH
+TICK: int = lib.PLANE_TICK
+LOG: int = lib.PLANE_LOG
+END: int = lib.PLANE_END
+
+_FLAGS = (
+    ("vnet_hdr", lib.PLANE_VNET_HDR),
+    ("uso", lib.PLANE_USO),
+    ("ipv4", lib.PLANE_IPV4),
+    ("ipv6", lib.PLANE_IPV6),
+    ("tcp", lib.PLANE_TCP),
+    ("udp", lib.PLANE_UDP),
+    ("icmp", lib.PLANE_ICMP),
+)
+_ADDRESSES = (
+    "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
+    "map_guest_addr4", "map_guest_addr6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
+    "outbound4", "outbound6",
+)  # fmt: skip
+_NAMES = ("outbound_if4", "outbound_if6")
+_NONE = bytes(16)
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+
+
+class Plane:
+    """One core on one tap descriptor, which stays the caller's."""
+
+    def __init__(self, plan: WorkerPlan, tap_fd: int, extra_flags: int = 0) -> None:
+        config = ffi.new("struct plane_config *")
+        config.tap_fd = tap_fd
+        config.flags = extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
+        config.mtu, config.link_mtu, config.scope6 = plan.mtu, plan.link_mtu, plan.scope6
+        config.log_level = plan.log_level
+        config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
+        for name in _ADDRESSES:
+            setattr(config, name, getattr(plan, name) or _NONE)
+        for name in _NAMES:
+            setattr(config, name, getattr(plan, name).encode())
+        handle = ffi.new("struct plane **")
+        _check(lib.plane_new(config, handle))
+        self._plane = handle[0]
+        self._event = ffi.new("struct plane_event *")
+        for address in plan.host_addrs:
+            _check(lib.plane_add_host_addr(self._plane, address))
+
+    def add_listener(self, listener: Listener, fd: int) -> None:
+        """Forward what arrives at the bound socket fd (TCP: listening) to the guest."""
+        target = listener.target or _NONE
+        _check(lib.plane_add_listener(self._plane, listener.proto, fd, listener.port, target, listener.target_port))
+        if listener.proto == IPPROTO_TCP:
+            os.set_blocking(fd, False)
+
+    def capture(self, fd: int, pcapng: bool) -> None:
+        """Write every frame to fd, which stays the caller's."""
+        _check(lib.plane_capture(self._plane, fd, pcapng))
+
+    def watch(self, fd: int, ident: int) -> None:
+        """Let run() return (WATCH, ident, b"") whenever fd is readable or hung up."""
+        _check(lib.plane_watch(self._plane, fd, ident))
+
+    def unwatch(self, fd: int) -> None:
+        _check(lib.plane_unwatch(self._plane, fd))
+
+    def tick(self, interval_ms: int) -> None:
+        """Let run() return (TICK, 0, b"") that often; 0 stops."""
+        lib.plane_tick(self._plane, interval_ms)
+
+    def run(self) -> tuple[int, int, bytes]:
+        """Block until there is something for Python to do."""
+        event = self._event
+        _check(lib.plane_run(self._plane, event))
+        return event.kind, event.id, ffi.buffer(event.data, event.len)[:] if event.len else b""
+
+    def send(self, frame: bytes) -> None:
+        """One Ethernet frame to the guest; its checksums must be complete. A frame the tap cannot take is counted."""
+        result = lib.plane_send(self._plane, frame, len(frame))
+        if result != -11:  # EAGAIN: as lost as on any link
+            _check(result)
+
+    def counters(self) -> dict[str, int]:
+        values: dict[str, int] = {}
+        while name := lib.plane_counter_name(len(values)):
+            values[ffi.string(name).decode()] = lib.plane_counter(self._plane, len(values))
+        return values
+
+    def close(self) -> None:
+        """Flush the capture and end every flow. Nothing else may be called afterwards."""
+        if self._plane:
+            lib.plane_free(self._plane)
+            self._plane = None
