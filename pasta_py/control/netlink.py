@@ -1,0 +1,209 @@
+"""Routing netlink (rtnetlink, RFC 3549): pyroute2's message classes over one plain socket.
+
+Owns the way pyroute2 is loaded, and the exchange with the kernel; what the messages mean is in `rtnl`.
+
+Loading: pyroute2's package initialiser imports the whole library (asyncio, sqlite3, ssl: some 200 ms), and every
+container start would pay for it. So the package is registered without running its initialiser, and only the three
+modules of message classes are imported (some 15 ms). Should a later pyroute2 not bear that, it is imported the
+ordinary way: slower, otherwise the same.
+
+Rejected: IPRoute of pyroute2 (needs the initialiser, and an event loop); the ip program (a subprocess, a package).
+"""
+
+import errno
+import importlib
+import importlib.util
+import os
+import socket
+import struct
+import sys
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pasta_py.errors import HostError
+from pasta_py.record import Record
+
+# linux/netlink.h
+_NETLINK_ROUTE = 0
+_SOL_NETLINK = 270
+_NETLINK_CAP_ACK = 10
+_NETLINK_EXT_ACK = 11
+_NETLINK_GET_STRICT_CHK = 12
+_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP_INTR, _NLM_F_DUMP = 0x1, 0x4, 0x10, 0x300
+NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_NLMSGERR_ATTR_MSG = 1
+_HEADER = struct.Struct("=IHHII")
+
+# linux/rtnetlink.h: NEW, DEL and GET of each kind of object
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+
+_RECV_BYTES = 256 << 10
+_DUMP_TRIES = 8
+_MODULES = ("ifinfmsg", "ifaddrmsg", "rtmsg")
+
+_classes: dict[int, Any] = {}
+
+
+class Message(Record):
+    """One decoded message, or a nested attribute with fields of its own."""
+
+    fields: dict[str, int]  # the fixed part, by pyroute2's names
+    attrs: dict[str, Any]  # int, str, dict, Message, or a list of Message, by the kernel's names
+
+
+def message_classes() -> dict[int, Any]:
+    """pyroute2's message class for each RTM_NEW number, imported on first use; HostError without pyroute2."""
+    if not _classes:
+        modules = _import_messages()
+        for kind, name in zip((RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE), _MODULES):
+            _classes[kind] = getattr(modules[name], name)
+    return _classes
+
+
+def _import_messages() -> dict[str, Any]:
+    spec = importlib.util.find_spec("pyroute2")
+    if spec is None:
+        raise HostError("the Python package pyroute2 is missing: install it, as in `pip install pyroute2`")
+    bare = "pyroute2" not in sys.modules
+    before = set(sys.modules)
+    if bare:
+        sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+    try:
+        modules = {name: importlib.import_module(f"pyroute2.netlink.rtnl.{name}") for name in _MODULES}
+        if all(hasattr(module, name) for name, module in modules.items()):
+            return modules
+    except Exception:  # whatever a changed layout raises: the ordinary import decides
+        if not bare:
+            raise
+    finally:
+        if bare:  # whoever imports pyroute2 after us gets the whole package
+            del sys.modules["pyroute2"]
+    for name in set(sys.modules) - before:
+        if name.startswith("pyroute2."):
+            del sys.modules[name]
+    return {name: importlib.import_module(f"pyroute2.netlink.rtnl.{name}") for name in _MODULES}
+
+
+def _plain(message: Any, wanted: frozenset[str] = frozenset()) -> Message:
+    fields = {key: value for key, value in message.items() if isinstance(value, int)}
+    attrs: dict[str, Any] = {}
+    for slot in message.get("attrs", ()) or ():
+        if wanted and slot[0] not in wanted:
+            continue  # looking at the value would decode it
+        value = slot[1]
+        if isinstance(value, list):
+            value = [_plain(item) for item in value if isinstance(item, dict)]
+        elif isinstance(value, dict) and type(value) is not dict:
+            value = _plain(value)
+        attrs.setdefault(slot[0], value)
+    return Message(fields=fields, attrs=attrs)
+
+
+class Netlink:
+    """A NETLINK_ROUTE socket in the network namespace of the thread that makes it. Blocking; not thread-safe."""
+
+    def __init__(self) -> None:
+        message_classes()
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE)
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise HostError(
+                f"cannot open a netlink socket: {error.strerror}: allow AF_NETLINK to this process"
+            ) from None
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            try:
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            except OSError:  # before Linux 4.20: answers are longer, errors less clear, dumps not filtered
+                pass
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def dump(self, kind: int, wanted: frozenset[str], family: int = 0, **fields: int) -> list[Message]:
+        """All objects of an RTM_GET kind, with the attributes named in `wanted`.
+
+        `fields` of the request filter, where the kernel knows how. OSError with the kernel's reason. A dump that
+        something else changed meanwhile is taken again.
+        """
+        for _ in range(_DUMP_TRIES):
+            found: list[Message] = []
+            interrupted = False
+            self._send(kind, kind - 2, _NLM_F_DUMP, {"family": family, **fields}, ())
+            try:
+                for flags, data in self._receive():
+                    interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
+                    message = message_classes()[kind - 2](data)
+                    message.decode()
+                    found.append(_plain(message, wanted))
+            except OSError as error:
+                if error.errno == errno.ENOENT:  # a routing table that has never been used
+                    return []
+                raise
+            if not interrupted:
+                return found
+        raise OSError(errno.EAGAIN, "the kernel's tables change faster than they can be read")
+
+    def request(self, kind: int, fields: dict[str, int], attrs: Sequence[tuple[str, Any]] = (), flags: int = 0) -> None:
+        """Ask for one change and wait for the answer; OSError with the kernel's reason when refused."""
+        base = kind - (kind & 3)  # RTM_NEW is a multiple of four, RTM_DEL follows it
+        self._send(kind, base, _NLM_F_ACK | flags, fields, attrs)
+        for _ in self._receive():
+            pass
+
+    def _send(self, kind: int, base: int, flags: int, fields: dict[str, int], attrs: Sequence[tuple[str, Any]]) -> None:
+        self._sequence += 1
+        message = message_classes()[base]()
+        for name, value in fields.items():
+            message[name] = value
+        message["attrs"] = [list(attr) for attr in attrs]
+        header = {"type": kind, "flags": _NLM_F_REQUEST | flags, "sequence_number": self._sequence, "pid": 0}
+        message["header"] = header
+        message.encode()
+        self._socket.send(message.data)
+
+    def _receive(self) -> Iterator[tuple[int, bytes]]:
+        """Flags and bytes of each message of the answer; returns at its end, OSError if it is an error."""
+        while True:
+            data = self._socket.recv(_RECV_BYTES)
+            position = 0
+            while position + _HEADER.size <= len(data):
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
+                if length < _HEADER.size:
+                    raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
+                message = data[position : position + length]
+                position += (length + 3) & ~3
+                if sequence != self._sequence:  # rest of a dump that was given up
+                    continue
+                if kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                    _check(kind, message)
+                    return
+                yield flags, message
+
+
+def _check(kind: int, message: bytes) -> None:
+    """Raise the error that an NLMSG_ERROR or NLMSG_DONE carries, with the kernel's own words if there are any."""
+    if len(message) < _HEADER.size + 4:
+        return
+    code = -int.from_bytes(message[16:20], sys.byteorder, signed=True)
+    if code <= 0:
+        return
+    text = os.strerror(code)
+    position = 36 if kind == _NLMSG_ERROR else 20  # after an error stands the header of the request
+    while position + 4 <= len(message):
+        length, number = struct.unpack_from("=HH", message, position)
+        if number == _NLMSGERR_ATTR_MSG:
+            words = message[position + 4 : position + length].rstrip(b"\0").decode("utf-8", "replace")
+            text = f"{text} ({words.rstrip('.')})"
+        position += max(4, (length + 3) & ~3)
+    raise OSError(code, text)

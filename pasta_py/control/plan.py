@@ -1,0 +1,528 @@
+"""From options, host and resolv.conf to everything that is then done: pure, no system calls.
+
+Two results: what the worker is told (WorkerPlan), and how the guest's interface is to look (LinkPlan). Each family
+is planned by itself, and ends in one of four ways:
+
+    mirror   addresses and routes of the host's outbound interface, all of them
+    set      the user's -a or -g in place of the host's; routes of the host that still make sense are kept
+    local    no outbound interface: 169.254.2.1/16 by way of 169.254.2.2, or link-local IPv6 by way of fe80::1
+    off      -4 or -6, a host without the family, an MTU too small for IPv6
+
+A family that does not mirror although nobody asked for that says so in one notice.
+
+Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
+from typing import TYPE_CHECKING
+
+from pasta_py.control import rtnl
+from pasta_py.control.host import Family, HostSnapshot
+from pasta_py.control.resolv import Resolv
+from pasta_py.control.rtnl import Address, Interface, Ip, NextHop, Route
+from pasta_py.errors import HostError, UsageError
+from pasta_py.model import WorkerPlan
+from pasta_py.record import Record
+
+if TYPE_CHECKING:
+    from pasta_py.control.options import Options
+
+DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
+UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
+MIN_MTU = 68  # RFC 791, 3.2
+MIN_MTU6 = 1280  # RFC 8200, 5
+MAX_MTU = 65535
+DEFAULT_IFNAME = "tap0"
+
+# Local mode. IPv4 link-local, RFC 3927.
+LOCAL_ADDRESS4 = ip_interface("169.254.2.1/16")
+LOCAL_GATEWAY4 = IPv4Address("169.254.2.2")
+LOCAL_GATEWAY6 = IPv6Address("fe80::1")
+
+_IFA_F_TEMPORARY = 0x01
+_IFA_F_SECONDARY = 0x01
+
+
+class LinkPlan(Record):
+    """How the interface in the namespace is to look."""
+
+    ifname: str
+    mac: bytes  # 6 bytes; b"": keep the one it has
+    mtu: int  # bytes; 0: keep the one it has
+    configure: bool  # False: only lo and the MAC address, the guest configures the rest itself
+    addresses: tuple[Address, ...]
+    routes: tuple[Route, ...]
+    mirrored: tuple[int, ...]  # families (4, 6) whose routes are to be these and no others
+    ipv6: bool  # False: no IPv6 on the interface, not even a link-local address
+
+
+class Plan(Record):
+    """Everything that `build` decides."""
+
+    worker: WorkerPlan  # guest_mac, vnet_hdr, uso, listeners, descriptors, netns_name, log_* are the launcher's to fill
+    link: LinkPlan
+    notices: tuple[str, ...]  # one line each, for the user
+
+
+class _Guest(Record):
+    """One family of the guest."""
+
+    on: bool
+    addresses: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    gateway: Ip | None = None
+    link_mtu: int = 0  # of the host's interface; 0: none
+    link_index: int = 0
+    link_name: str = ""
+    mirrored: bool = False
+    notices: tuple[str, ...] = ()
+
+    def first(self) -> Address | None:
+        """The address others know the guest by: what the default route sends from, else the first lasting one."""
+        sources = [r.source for r in self.routes if r.source is not None and not r.destination.prefixlen]
+        usable = [a for a in self.addresses if not a.interface.ip.is_link_local or a.interface.version == 4]
+        lasting = [a for a in usable if not a.deprecated and not a.flags & _IFA_F_TEMPORARY]
+        preferred = [a for a in usable if a.interface.ip in sources]
+        return next(iter(preferred + lasting + usable), None)
+
+    def has(self, address: Ip) -> bool:
+        return any(a.interface.ip == address for a in self.addresses)
+
+
+class _Mapping(Record):
+    """Addresses of one family that mean something else than themselves, and the nameservers told to the guest."""
+
+    loopback: Ip | None
+    guest: Ip | None
+    dns_forward: Ip | None
+    dns_host: Ip | None
+
+
+def interfaces(options: "Options") -> tuple[str, str]:
+    """Names of the host interfaces to take a snapshot of, IPv4's and IPv6's; "" lets the host decide."""
+    return options.interface or options.outbound_if4, options.interface or options.outbound_if6
+
+
+def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
+    """The plan. UsageError for options that contradict each other or the host, HostError for a host that has neither family."""
+    mtu = _mtu(options)
+    _check_names(options, host)
+    guest4 = _guest(4, options, host.ipv4, mtu)
+    guest6 = _guest(6, options, host.ipv6, mtu)
+    if not guest4.on and not guest6.on:
+        raise HostError(f"nothing to offer the guest: {'; '.join(guest4.notices + guest6.notices)}")
+    map4, map6, dns, dns_notices = _mappings(options, resolv, guest4, guest6)
+    notices = guest4.notices + guest6.notices + dns_notices + _outbound_notices(options, host)
+    worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), dns, mtu)
+    return Plan(worker=worker, link=_link(options, guest4, guest6), notices=notices)
+
+
+# ---- checks ----
+
+
+def _mtu(options: "Options") -> int:
+    mtu = DEFAULT_MTU if options.mtu is None else options.mtu
+    if mtu and not MIN_MTU <= mtu <= MAX_MTU:
+        raise UsageError(f"MTU {mtu} is out of range: give --mtu {MIN_MTU} to {MAX_MTU}, or 0 to leave it alone")
+    return mtu or UNSET_MTU
+
+
+def _check_names(options: "Options", host: HostSnapshot) -> None:
+    for option, name in (("--outbound-if4", options.outbound_if4), ("--outbound-if6", options.outbound_if6)):
+        if name and name not in host.interfaces:
+            raise UsageError(f"{option}: the host has no interface {name!r}: name one of {', '.join(host.interfaces)}")
+
+
+def _outbound_notices(options: "Options", host: HostSnapshot) -> tuple[str, ...]:
+    return tuple(
+        f"outbound address {address} is not one of the host's: connections fail until it is"
+        for address in (options.outbound4, options.outbound6)
+        if address is not None and address not in host.addresses and not address.is_loopback and not options.freebind
+    )
+
+
+# ---- one family of the guest ----
+
+
+def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest:
+    asked, other = (options.ipv4, options.ipv6) if version == 4 else (options.ipv6, options.ipv4)
+    if not asked:
+        return _Guest(on=False)
+    if not family.available:
+        if not other:
+            raise HostError(
+                f"-{version}: the host has no IPv{version}: leave the option out, or switch IPv{version} on there"
+            )
+        return _Guest(on=False, notices=(f"IPv{version} is off: the host has none",))
+    if version == 6 and mtu < MIN_MTU6:
+        why = f"IPv6 needs an MTU of {MIN_MTU6} or more, not {mtu}"
+        if not other:
+            raise UsageError(f"{why}: raise --mtu or leave out -6")
+        return _Guest(on=False, notices=(f"IPv6 is off: {why}",))
+    given = next((a for a in options.address if a.version == version), None)
+    gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
+    addresses = tuple(a for a in family.addresses if _copied(a))
+    if given is None and not addresses and (version == 4 or not family.routes):
+        return _local(version, family, gateway)
+    return _from_host(version, options, family, addresses, given, gateway)
+
+
+def _copied(address: Address) -> bool:
+    """Not link-local IPv6, which is the guest's own affair, nor loopback, nor an address found to be another's."""
+    own = address.interface.ip
+    if own.is_loopback or own.is_unspecified or own.is_multicast or address.flags & rtnl.IFA_F_DADFAILED:
+        return False
+    return own.version == 4 or not own.is_link_local
+
+
+def _local(version: int, family: Family, gateway: Ip | None) -> _Guest:
+    if family.link is not None:
+        why = f"host interface {family.link.name} has no IPv{version} address"
+    else:
+        why = "no interface of the host leads anywhere"
+    if version == 4:
+        addresses: tuple[Address, ...] = (Address(interface=LOCAL_ADDRESS4),)
+        way: Ip = gateway or LOCAL_GATEWAY4
+        how = f"address {LOCAL_ADDRESS4.ip}, gateway {way}"
+    else:
+        addresses = ()
+        way = gateway or LOCAL_GATEWAY6
+        how = f"gateway {way}"
+    return _Guest(
+        on=True,
+        addresses=addresses,
+        routes=(_default_route(way, addresses),),
+        gateway=way,
+        notices=(f"IPv{version}: {why}, local mode ({how})",),
+    )
+
+
+def _from_host(
+    version: int,
+    options: "Options",
+    family: Family,
+    addresses: tuple[Address, ...],
+    given: Interface | None,
+    gateway: Ip | None,
+) -> _Guest:
+    mirrored = given is None and gateway is None and options.copy_addrs and options.copy_routes
+    if given is not None:
+        addresses = (_given_address(given),)
+    elif not options.copy_addrs:
+        addresses = addresses[:1]
+    name = options.ns_ifname or _link_name(family)
+    addresses = tuple(_fitted(address, _link_name(family), name) for address in addresses)
+    host_gateway = _host_gateway(family.routes)
+    way: Ip = gateway or host_gateway or (LOCAL_GATEWAY4 if version == 4 else LOCAL_GATEWAY6)
+    routes, notices = _routes(family.routes, addresses, mirrored)
+    if gateway is not None or (given is not None and family.link is None):
+        routes = (_default_route(way, addresses),)
+    elif not options.copy_routes:
+        routes = tuple(route for route in routes if not route.destination.prefixlen)[:1]
+    return _Guest(
+        on=True,
+        addresses=addresses,
+        routes=routes if mirrored else tuple(_reachable(route, addresses, routes) for route in routes),
+        gateway=way,
+        link_mtu=family.link.mtu if family.link is not None else 0,
+        link_index=family.link.index if family.link is not None else 0,
+        link_name=_link_name(family),
+        mirrored=mirrored,
+        notices=notices,
+    )
+
+
+def _link_name(family: Family) -> str:
+    return family.link.name if family.link is not None else ""
+
+
+def _given_address(given: Interface) -> Address:
+    own = given.ip
+    if own.is_unspecified or own.is_loopback or own.is_multicast or own == IPv4Address("255.255.255.255"):
+        raise UsageError(f"-a {given}: the guest cannot have this address: give a unicast address")
+    scope = rtnl.RT_SCOPE_LINK if given.version == 6 and own.is_link_local else rtnl.RT_SCOPE_UNIVERSE
+    if isinstance(own, IPv4Address):
+        network = given.network
+        broadcast = IPv4Address(network.broadcast_address.packed) if network.prefixlen < 31 else None
+        return Address(interface=given, scope=scope, broadcast=broadcast)
+    return Address(interface=given, scope=scope)
+
+
+def _fitted(address: Address, host_name: str, name: str) -> Address:
+    """As set on an interface of another name: without what only the kernel may say, and the label renamed."""
+    label = address.label
+    if name and label.startswith(host_name):
+        label = name + label[len(host_name) :]
+    keep = rtnl.IFA_F_HOMEADDRESS | rtnl.IFA_F_NOPREFIXROUTE | _IFA_F_TEMPORARY
+    flags = address.flags & keep | (rtnl.IFA_F_NODAD if address.interface.version == 6 else 0)
+    return Address(**{**address.__dict__, "flags": flags, "label": label[:15], "link": 0})
+
+
+def _host_gateway(routes: Iterable[Route]) -> Ip | None:
+    """Of the default route with the lowest metric that has one, of the family itself."""
+    best: Route | None = None
+    for route in routes:
+        if not route.destination.prefixlen and _gateway_of(route) and (best is None or route.metric < best.metric):
+            best = route
+    return _gateway_of(best) if best is not None else None
+
+
+def _gateway_of(route: Route) -> Ip | None:
+    version = route.destination.version
+    return next((hop.gateway for hop in route.hops if hop.gateway and hop.gateway.version == version), None)
+
+
+def _default_route(gateway: Ip, addresses: tuple[Address, ...]) -> Route:
+    version = gateway.version
+    any_network = ip_network("0.0.0.0/0" if version == 4 else "::/0")
+    return _reachable(Route(destination=any_network, hops=(NextHop(gateway=gateway),)), addresses, ())
+
+
+def _routes(
+    routes: tuple[Route, ...], addresses: tuple[Address, ...], mirrored: bool
+) -> tuple[tuple[Route, ...], tuple[str, ...]]:
+    """Those of the host that fit the guest's addresses, and a line for each that cannot be copied."""
+    kept, notices = [], []
+    own = {address.interface.ip for address in addresses}
+    for route in routes:
+        link_local = route.destination.version == 6 and route.destination.is_link_local
+        multicast = route.destination.version == 6 and route.destination.is_multicast
+        if multicast or (link_local and route.proto == rtnl.RTPROT_KERNEL):
+            continue  # every interface has its own
+        if route.encapsulated:
+            notices.append(f"route to {route.destination} is not copied: it leads into a tunnel")
+            continue
+        if not mirrored and route.proto == rtnl.RTPROT_KERNEL:
+            continue  # comes with its address, or not at all
+        hops = tuple(NextHop(gateway=hop.gateway, onlink=hop.onlink, weight=hop.weight) for hop in route.hops)
+        source = route.source if route.source in own else None
+        kept.append(Route(**{**route.__dict__, "hops": hops, "source": source}))
+    return tuple(kept), tuple(notices)
+
+
+def _reachable(route: Route, addresses: tuple[Address, ...], routes: tuple[Route, ...]) -> Route:
+    """The route with its gateways taken as on the link, where nothing else says that they are."""
+    near = [_prefix_of(address) for address in addresses]
+    near += [other.destination for other in routes if all(hop.gateway is None for hop in other.hops)]
+    hops = []
+    for hop in route.hops:
+        known = hop.gateway is None or (hop.gateway.version == 6 and hop.gateway.is_link_local)
+        known = known or any(hop.gateway.version == net.version and hop.gateway in net for net in near if hop.gateway)
+        hops.append(hop if known else NextHop(gateway=hop.gateway, onlink=True, weight=hop.weight))
+    return Route(**{**route.__dict__, "hops": tuple(hops)})
+
+
+def _prefix_of(address: Address) -> rtnl.Network:
+    if address.peer is None:
+        return address.interface.network
+    return ip_network(f"{address.peer}/{address.interface.network.prefixlen}", strict=False)
+
+
+# ---- mapping and name service ----
+
+
+def _mappings(
+    options: "Options", resolv: Resolv, guest4: _Guest, guest6: _Guest
+) -> tuple[_Mapping, _Mapping, tuple[Ip, ...], tuple[str, ...]]:
+    """What is mapped in each family, the nameservers told to the guest, and notices."""
+    notices: list[str] = []
+    maps: dict[int, _Mapping] = {}
+    for version, guest in ((4, guest4), (6, guest6)):
+        maps[version] = _family_mapping(version, options, resolv, guest)
+    _check_distinct(maps.values())
+    told = options.dns if options.dns is not None else None
+    dns = list(told or ())
+    if told is None:
+        dns, lines = _reachable_dns(resolv, maps, {4: guest4, 6: guest6}, bool(options.dns_host))
+        notices += lines
+    return maps[4], maps[6], tuple(dict.fromkeys(dns)), tuple(notices)
+
+
+def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Guest) -> _Mapping:
+    if not guest.on:
+        return _Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
+    loopback = _pick(options.map_host_loopback or (), version, "--map-host-loopback", guest)
+    if loopback is None and options.map_host_loopback != () and options.map_gw and guest.gateway is not None:
+        # A gateway that is the guest's own address (an unnumbered link can be like that) never reaches us.
+        loopback = None if guest.has(guest.gateway) or not _mappable(guest.gateway) else guest.gateway
+    dns_host = next((a for a in options.dns_host if a.version == version), None) or next(iter(options.dns_host), None)
+    if dns_host is None:
+        servers = resolv.nameservers
+        dns_host = next((a for a in servers if a.version == version), None) or next(iter(servers), None)
+    return _Mapping(
+        loopback=loopback,
+        guest=_pick(options.map_guest_addr, version, "--map-guest-addr", guest),
+        dns_forward=_pick(options.dns_forward, version, "--dns-forward", guest),
+        dns_host=dns_host,
+    )
+
+
+def _mappable(address: Ip) -> bool:
+    return not (address.is_unspecified or address.is_multicast or address.is_loopback)
+
+
+def _pick(given: Iterable[Ip], version: int, option: str, guest: _Guest) -> Ip | None:
+    address = next((a for a in given if a.version == version), None)
+    if address is None:
+        return None
+    if not _mappable(address):
+        raise UsageError(f"{option} {address}: this address cannot be mapped: give a unicast address")
+    if guest.has(address):
+        raise UsageError(
+            f"{option} {address}: this is the guest's own address, which it never sends to us: give another"
+        )
+    return address
+
+
+def _check_distinct(maps: Iterable[_Mapping]) -> None:
+    for mapping in maps:
+        if mapping.loopback is not None and mapping.loopback == mapping.guest:
+            raise UsageError(
+                f"--map-guest-addr {mapping.guest}: this address is mapped to the host's loopback: give another, or --no-map-gw"
+            )
+
+
+def _reachable_dns(
+    resolv: Resolv, maps: dict[int, _Mapping], guests: dict[int, _Guest], host_given: bool
+) -> tuple[list[Ip], list[str]]:
+    """The host's nameservers as the guest can reach them; changes `maps` where one is to stand in for another.
+
+    A nameserver that is a loopback address of the host (systemd-resolved's 127.0.0.53), or an address the guest has
+    itself, or one that is mapped to the host's loopback, is reached by way of the forwarding address of either
+    family: the one given with --dns-forward, else the address mapped to the host's loopback.
+    """
+    told: list[Ip] = []
+    notices: list[str] = []
+    for server in resolv.nameservers:
+        version = server.version
+        direct = not server.is_loopback and not server.is_unspecified
+        if direct and not guests[version].on:
+            continue
+        if (
+            direct
+            and not guests[version].has(server)
+            and server not in (maps[version].loopback, maps[version].dns_forward)
+        ):
+            told.append(IPv6Address(int(server)) if isinstance(server, IPv6Address) else server)
+            continue
+        via = _forwarder(server, version, maps, host_given)
+        if via is not None:
+            told.append(via)
+        elif direct or guests[version].on or not told:
+            notices.append(
+                f"nameserver {server} of the host is out of the guest's reach: give --dns-forward ADDR, or --dns ADDR"
+            )
+    return told, notices
+
+
+def _forwarder(server: Ip, version: int, maps: dict[int, _Mapping], host_given: bool) -> Ip | None:
+    for family in (version, 10 - version):
+        mapping = maps[family]
+        if mapping.dns_forward is not None:
+            return mapping.dns_forward
+        if mapping.loopback is not None:
+            dns_host = mapping.dns_host if host_given else server
+            maps[family] = mapping.replace(dns_forward=mapping.loopback, dns_host=dns_host)
+            return mapping.loopback
+    return None
+
+
+# ---- results ----
+
+
+def packed(address: Ip | None) -> bytes:
+    """16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); b"" for none."""
+    if address is None:
+        return b""
+    return address.packed if isinstance(address, IPv6Address) else b"\0" * 10 + b"\xff\xff" + address.packed
+
+
+def link_local_of(mac: bytes) -> IPv6Address:
+    """The link-local address made from a MAC address (RFC 4291, appendix A)."""
+    identifier = bytes((mac[0] ^ 2, mac[1], mac[2], 0xFF, 0xFE, mac[3], mac[4], mac[5]))
+    return IPv6Address(b"\xfe\x80" + b"\0" * 6 + identifier)
+
+
+def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
+    guests = (guest4, guest6) if options.config_net else ()
+    return LinkPlan(
+        ifname=options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME,
+        mac=options.ns_mac_addr,
+        mtu=DEFAULT_MTU if options.mtu is None else options.mtu,
+        configure=options.config_net,
+        addresses=tuple(address for guest in guests for address in guest.addresses),
+        routes=tuple(route for guest in guests for route in guest.routes),
+        mirrored=tuple(version for version, guest in ((4, guest4), (6, guest6)) if guest.mirrored and guest.on),
+        ipv6=guest6.on,
+    )
+
+
+def _worker(
+    options: "Options",
+    host: HostSnapshot,
+    resolv: Resolv,
+    guests: tuple[_Guest, _Guest],
+    maps: tuple[_Mapping, _Mapping],
+    dns: tuple[Ip, ...],
+    mtu: int,
+) -> WorkerPlan:
+    (guest4, guest6), (map4, map6) = guests, maps
+    first4, first6 = guest4.first(), guest6.first()
+    gateway6 = guest6.gateway if guest6.on else None
+    ours = gateway6 if gateway6 is not None and gateway6.is_link_local else link_local_of(options.mac_addr)
+    # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
+    tell_dns = options.dhcp_dns if options.dhcp_dns is not None else bool(options.dns)
+    tell_search = options.dhcp_search if options.dhcp_search is not None else bool(options.search)
+    return WorkerPlan(
+        guest_mac=options.ns_mac_addr or b"\0" * 6,
+        our_mac=options.mac_addr,
+        mtu=mtu,
+        link_mtu=min((g.link_mtu for g in guests if g.on and g.link_mtu), default=DEFAULT_MTU),
+        vnet_hdr=False,
+        uso=False,
+        ipv4=guest4.on,
+        ipv6=guest6.on,
+        tcp=options.tcp,
+        udp=options.udp,
+        icmp=options.icmp,
+        dhcp=options.dhcp and guest4.on,
+        dhcpv6=options.dhcpv6 and guest6.on,
+        ndp=options.ndp and guest6.on,
+        ra=options.ra and options.ndp and guest6.on,
+        guest4=packed(first4.interface.ip if first4 else None),
+        prefix4=first4.interface.network.prefixlen if first4 else 0,
+        guest6=packed(first6.interface.ip if first6 else None),
+        prefix6=first6.interface.network.prefixlen if first6 else 0,
+        gateway4=packed(guest4.gateway),
+        gateway6=packed(gateway6),
+        our_ll6=packed(ours),
+        map_host_loopback4=packed(map4.loopback),
+        map_host_loopback6=packed(map6.loopback),
+        map_guest_addr4=packed(map4.guest),
+        map_guest_addr6=packed(map6.guest),
+        dns_forward4=packed(map4.dns_forward),
+        dns_forward6=packed(map6.dns_forward),
+        dns_host4=packed(map4.dns_host),
+        dns_host6=packed(map6.dns_host),
+        outbound4=packed(options.outbound4),
+        outbound6=packed(options.outbound6),
+        outbound_if4=options.outbound_if4,
+        outbound_if6=options.outbound_if6,
+        scope6=guest6.link_index,
+        host_addrs=tuple(packed(address) for address in host.addresses),
+        dns=tuple(packed(address) for address in dns) if tell_dns else (),
+        search=(resolv.search if options.search is None else options.search) if tell_search else (),
+        hostname=options.hostname,
+        fqdn=options.fqdn,
+        listeners=(),
+        assign_mtu=options.mtu != 0,
+        program=options.program,
+        log_level=options.log_level,
+        log_syslog=False,
+        log_size=0,
+        netns_name="",
+        pcapng=options.pcap.endswith(".pcapng"),
+        stats_s=options.stats or 0,
+        descriptors=(),
+    )

@@ -1,0 +1,188 @@
+"""For the tests of host, plan and nsconf: code run in a fresh network namespace, as an ordinary user, and options."""
+
+import ctypes
+import json
+import os
+import pickle
+import signal
+import struct
+import subprocess
+import traceback
+from collections.abc import Callable
+from fcntl import ioctl
+from typing import Any
+
+from pasta_py.control import host, nsconf
+from pasta_py.control.netlink import message_classes
+from pasta_py.control.plan import LinkPlan
+from pasta_py.record import Record
+
+NOBODY = 65534
+LIMIT_S = 60
+_CLONE_NEWUSER, _CLONE_NEWNET, _PR_SET_DUMPABLE = 0x10000000, 0x40000000, 4
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+
+
+def in_new_namespace(function: Callable[..., Any], *args: Any) -> Any:
+    """What `function` returns, run in a child in a user and network namespace of its own, which end with it.
+
+    Where the tests run as root, the child becomes nobody first.
+    """
+    message_classes()  # imported while we may still read every file
+    libc = ctypes.CDLL(None, use_errno=True)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.close(reader)
+            signal.alarm(LIMIT_S)
+            outcome = _child(libc, function, args)
+            with os.fdopen(writer, "wb") as pipe:
+                pickle.dump(outcome, pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    try:
+        with os.fdopen(reader, "rb") as pipe:
+            data = pipe.read()
+    finally:
+        _, status = os.waitpid(child, 0)
+    assert status == 0 and data, f"the child in the namespace ended with status {status}"
+    done, value = pickle.loads(data)
+    assert done, value
+    return value
+
+
+def _child(libc: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any]:
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # or the files below would be root's
+        uid, gid = os.getuid(), os.getgid()
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
+        return True, function(*args)
+    except Exception:
+        return False, traceback.format_exc()
+
+
+def ip(*words: str) -> Any:
+    """The output of `ip -j WORDS`, decoded."""
+    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr.strip()}"
+    return json.loads(done.stdout) if done.stdout.strip() else []
+
+
+def script(text: str) -> None:
+    """Run lines of `ip` arguments, without the `ip`; a line that starts with "sysctl NAME VALUE" writes a sysctl."""
+    for line in filter(None, map(str.strip, text.splitlines())):
+        words = line.split()
+        if words[0] == "sysctl":
+            with open(f"/proc/sys/{words[1]}", "w", encoding="utf-8") as file:
+                file.write(words[2])
+        else:
+            ip(*words)
+
+
+def tables(name: str) -> dict[str, Any]:
+    """Addresses and routes of one interface, in the form in which host and guest must agree."""
+    shown = ip("addr", "show", "dev", name)
+    addresses = [
+        {key: value for key, value in address.items() if not key.endswith("_life_time")}
+        for link in shown
+        for address in link.get("addr_info", ())
+        if not (address["family"] == "inet6" and address["scope"] == "link")
+    ]
+    found: dict[str, Any] = {"addresses": addresses}
+    for family in ("-4", "-6"):
+        routes = [r for r in ip(family, "route", "show", "table", "main") if r.get("dst") != "fe80::/64"]
+        found[family] = sorted((_normal(route, name) for route in routes if _uses(route, name)), key=repr)
+    return found
+
+
+def _uses(route: dict[str, Any], name: str) -> bool:
+    return route.get("dev") == name or any(hop.get("dev") == name for hop in route.get("nexthops", ()))
+
+
+def _normal(route: dict[str, Any], name: str) -> dict[str, Any]:
+    if "nexthops" in route:
+        route["nexthops"] = [hop for hop in route["nexthops"] if hop.get("dev") == name]
+    return {key: value for key, value in route.items() if key != "expires"}
+
+
+def make_tap(name: str) -> int:
+    """A tap in this namespace; the descriptor keeps it."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    return fd
+
+
+def host_side(shape: str, name: str) -> tuple[host.HostSnapshot, dict[str, Any]]:
+    """Make a host of this shape; its snapshot, and its tables as `ip` shows them."""
+    script(shape)
+    return host.snapshot(), tables(name) if name else {}
+
+
+def guest_side(link: LinkPlan) -> tuple[nsconf.ConfigResult, dict[str, Any], list[Any]]:
+    """Make a guest and configure it: the result, its tables, and the interfaces with all their addresses."""
+    fd = make_tap(link.ifname)
+    result = nsconf.configure(link)
+    shown = tables(link.ifname), ip("addr", "show")
+    os.close(fd)
+    return result, *shown
+
+
+class FakeOptions(Record):
+    """The fields of Options that plan reads, with pasta-py's defaults."""
+
+    config_net: bool = True
+    ns_ifname: str = ""
+    ns_mac_addr: bytes = b""
+    mac_addr: bytes = b"\x9a\x55\x9a\x55\x9a\x55"
+    mtu: int | None = None
+    address: tuple[Any, ...] = ()
+    gateway4: Any = None
+    gateway6: Any = None
+    interface: str = ""
+    outbound4: Any = None
+    outbound6: Any = None
+    outbound_if4: str = ""
+    outbound_if6: str = ""
+    copy_routes: bool = True
+    copy_addrs: bool = True
+    ipv4: bool = True
+    ipv6: bool = True
+    dns: Any = None
+    search: Any = None
+    hostname: str = ""
+    fqdn: str = ""
+    dhcp_dns: bool | None = None
+    dhcp_search: bool | None = None
+    dhcp: bool = True
+    dhcpv6: bool = True
+    ndp: bool = True
+    ra: bool = True
+    tcp: bool = True
+    udp: bool = True
+    icmp: bool = True
+    map_host_loopback: Any = None
+    map_gw: bool = True
+    map_guest_addr: tuple[Any, ...] = ()
+    dns_forward: tuple[Any, ...] = ()
+    dns_host: tuple[Any, ...] = ()
+    freebind: bool = False
+    pcap: str = ""
+    log_level: int = 2
+    stats: int | None = None
+    program: str = "pasta-py"
+
+
+def options(**changes: Any) -> Any:
+    return FakeOptions(**changes)
