@@ -1,0 +1,44 @@
+"""ARP for IPv4 over Ethernet (RFC 826): we are the next hop to every address, so we answer for every address.
+
+Not for the guest's own, nor for what no station can hold. Address conflict detection (RFC 5227) asks something
+else: a probe (sender 0.0.0.0) wants to know whether an address is free, and answering for the whole world would
+take each address away that a guest tries to set (link-local ones, RFC 3927, or a second one of the host's). So a
+probe gets an answer only for the addresses that we do hold; an announcement (sender = target) never gets one.
+"""
+
+from pasta_py.worker import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.model import WorkerPlan
+
+_ARP_BYTES = 28
+_ETHERNET_IPV4 = b"\0\x01\x08\0\x06\x04"  # hardware and protocol types, their address lengths
+_REQUEST = b"\0\x01"
+_REPLY = b"\0\x02"
+
+
+def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
+    """The ARP reply to an ARP request, None for everything that gets none."""
+    message = frame[frames.ETHER_BYTES : frames.ETHER_BYTES + _ARP_BYTES]
+    if not plan.ipv4 or not frames.for_us(plan, frame) or frame[12:14] != frames.ETHERTYPE_ARP:
+        return None
+    if len(message) != _ARP_BYTES or message[:6] != _ETHERNET_IPV4 or message[6:8] != _REQUEST:
+        return None
+    sender_mac, sender, target = message[8:14], message[14:18], message[24:28]
+    if sender_mac[0] & 1 or not _answers(plan, sender, target):
+        return None
+    answer = _ETHERNET_IPV4 + _REPLY + plan.our_mac + target + sender_mac + sender
+    return frame[6:12] + plan.our_mac + frames.ETHERTYPE_ARP + answer
+
+
+def _answers(plan: "WorkerPlan", sender: bytes, target: bytes) -> bool:
+    # 0/8 and 127/8 mean the sender itself (RFC 1122, 3.2.1.3); from 224 on there are groups and broadcast.
+    multicast = 224 <= target[0] < 240
+    if target[0] in (0, 127) or multicast or target == frames.BROADCAST4:
+        return False
+    if target == sender or target == frames.ipv4(plan.guest4):
+        return False
+    if sender == frames.NOWHERE4:
+        return target in (frames.ipv4(address) for address in frames.ours(plan))
+    return True

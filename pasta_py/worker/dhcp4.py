@@ -1,0 +1,240 @@
+"""A DHCP server (RFC 2131, RFC 2132) with one address to give, and BOOTP (RFC 1534).
+
+Stateless: whoever asks gets the guest's address, for ever. A client that wants another one is told no (DHCPNAK), so
+that it starts over; one that has chosen another server is left alone. Relayed messages are ignored, as there is no
+relay on a link of two.
+
+Replies are no longer than the client takes (RFC 2132, 9.10): options that do not fit are left out, those that the
+client did not ask for first; lists are cut at the end. Options over 255 bytes are split (RFC 3396).
+"""
+
+from pasta_py.worker import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.model import WorkerPlan
+
+_SERVER_PORT, _CLIENT_PORT = 67, 68
+_COOKIE = b"\x63\x82\x53\x63"
+_FIXED_BYTES = 236  # op to file
+_BOOTP_BYTES = 300  # what old clients and relays expect at least (RFC 1542, 2.1)
+_REQUEST_HEAD = b"\x01\x01\x06"  # BOOTREQUEST, Ethernet, 6-byte addresses
+_REPLY_HEAD = b"\x02\x01\x06\0"
+_BROADCAST_FLAG = 0x80
+
+# Message types (RFC 2132, 9.6)
+_DISCOVER, _OFFER, _DHCPREQUEST, _ACK, _NAK, _INFORM = 1, 2, 3, 5, 6, 8
+
+# Options (RFC 2132, unless said)
+_PAD, _END = 0, 255
+_MASK, _ROUTER, _DNS, _HOSTNAME, _MTU, _BROADCAST = 1, 3, 6, 12, 26, 28
+_WANTED, _LEASE, _OVERLOAD, _TYPE, _SERVER, _PARAMETERS, _TEXT, _MAX_BYTES = 50, 51, 52, 53, 54, 55, 56, 57
+_CLIENT_ID = 61
+_RAPID_COMMIT = 80  # RFC 4039
+_FQDN = 81  # RFC 4702
+_SEARCH = 119  # RFC 3397
+_ROUTES = 121  # RFC 3442
+
+_SIZES = {_WANTED: 4, _OVERLOAD: 1, _TYPE: 1, _SERVER: 4, _MAX_BYTES: 2}
+_FOREVER = b"\xff\xff\xff\xff"
+_DEFAULT_MAX_BYTES = 576  # of the IP packet; each client takes that much (RFC 2131, 2)
+_MOST_BYTES = 1500
+
+#: Server identifier where the plan has no gateway: the gateway of local mode.
+_FALLBACK_SERVER = b"\xa9\xfe\x02\x02"
+
+
+def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
+    """The DHCP or BOOTP reply to a client's message, None for everything that gets none."""
+    guest = frames.ipv4(plan.guest4)
+    if not plan.ipv4 or not plan.dhcp or not guest:
+        return None
+    datagram = frames.datagram(frames.packet4(plan, frame, frames.UDP), _SERVER_PORT)
+    if datagram is None or datagram.destination not in (frames.BROADCAST4, _subnet(plan)[1], _server(plan)):
+        return None
+    message = datagram.data
+    if len(message) < _FIXED_BYTES + 4 or message[:3] != _REQUEST_HEAD or message[28] & 1:
+        return None
+    if message[24:28] != frames.NOWHERE4:  # giaddr: relayed
+        return None
+    options = _parse(message)
+    if options is None:
+        return None
+    kind = _answer_kind(plan, message, options)
+    return None if kind is None else _build(plan, datagram, options, kind)
+
+
+def _server(plan: "WorkerPlan") -> bytes:
+    """Our server identifier: it only has to be an address that leads from the guest to us."""
+    return frames.ipv4(plan.gateway4) or frames.ipv4(plan.dns_forward4) or _FALLBACK_SERVER
+
+
+def _subnet(plan: "WorkerPlan") -> "tuple[bytes, bytes]":
+    """(mask, broadcast address) of the guest's prefix."""
+    hosts = (1 << (32 - plan.prefix4)) - 1
+    guest = int.from_bytes(frames.ipv4(plan.guest4), "big")
+    return (0xFFFFFFFF ^ hosts).to_bytes(4, "big"), (guest | hosts).to_bytes(4, "big")
+
+
+def _parse(message: bytes) -> "dict[int, bytes] | None":
+    """The options of a message, {} for BOOTP; None where they do not add up."""
+    cookie = message[_FIXED_BYTES : _FIXED_BYTES + 4]
+    if cookie == bytes(4) and len(message) >= _BOOTP_BYTES:
+        return {}
+    options: dict[int, bytes] = {}
+    if cookie != _COOKIE or not _collect(message[_FIXED_BYTES + 4 :], options):
+        return None
+    overload = options.get(_OVERLOAD, b"\0")[:1]
+    areas = ((b"\x01\x03", message[108:236]), (b"\x02\x03", message[44:108]))  # file, then sname (RFC 2131, 4.1)
+    if not all(_collect(area, options) for which, area in areas if overload and overload in which):
+        return None
+    if any(len(options[code]) != size for code, size in _SIZES.items() if code in options):
+        return None
+    return options
+
+
+def _collect(area: bytes, options: "dict[int, bytes]") -> bool:
+    """Add the options of one area; parts of the same option join (RFC 3396, 7). False where one is cut short."""
+    position = 0
+    while position < len(area) and area[position] != _END:
+        if area[position] == _PAD:
+            position += 1
+            continue
+        end = position + 2 + (area[position + 1] if position + 1 < len(area) else len(area))
+        if end > len(area):
+            return False
+        options[area[position]] = options.get(area[position], b"") + area[position + 2 : end]
+        position = end
+    return True
+
+
+def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]") -> "int | None":
+    """The type of the answer (RFC 2131, 4.3), 0 for BOOTP's, None for silence."""
+    guest, current = frames.ipv4(plan.guest4), message[12:16]
+    kind = options.get(_TYPE, b"\0")[0]
+    if kind == 0:
+        return 0 if current in (frames.NOWHERE4, guest) else None
+    if kind == _DISCOVER:
+        return _ACK if _RAPID_COMMIT in options else _OFFER
+    if kind == _INFORM:
+        return None if current[0] >= 224 or current == _server(plan) else _ACK
+    if kind != _DHCPREQUEST or options.get(_SERVER, _server(plan)) != _server(plan):
+        return None  # DECLINE and RELEASE want no answer
+    wanted = options.get(_WANTED, current)
+    if wanted == frames.NOWHERE4:
+        return None
+    return _ACK if wanted == guest else _NAK
+
+
+def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, bytes]", kind: int) -> bytes:
+    message, guest = datagram.data, frames.ipv4(plan.guest4)
+    informed = options.get(_TYPE) == bytes((_INFORM,))
+    current = b"" if kind == _NAK else message[12:16]
+    if informed and current == frames.NOWHERE4 and datagram.source[0] < 224:
+        current = datagram.source  # RFC 2131 wants ciaddr, some clients leave it out
+    yours = frames.NOWHERE4 if informed or kind == _NAK else guest
+    # Where to (RFC 2131, 4.1)
+    if current and current != frames.NOWHERE4:
+        mac, destination = datagram.mac, current
+    elif informed or kind == _NAK or message[10] & _BROADCAST_FLAG:
+        mac, destination = frames.BROADCAST_MAC, frames.BROADCAST4
+    else:
+        mac, destination = message[28:34], guest
+    limit = _DEFAULT_MAX_BYTES
+    if _MAX_BYTES in options:
+        asked = int.from_bytes(options[_MAX_BYTES], "big")
+        limit = max(limit, min(asked, plan.mtu, _MOST_BYTES))
+    room = limit - frames.IPV4_BYTES - frames.UDP_BYTES - _FIXED_BYTES - len(_COOKIE) - 1
+    data = _REPLY_HEAD + message[4:8] + bytes(2) + message[10:12]  # xid, secs, flags
+    data += (current if current and kind else message[12:16] if kind == 0 else bytes(4)) + yours + bytes(8)
+    data += message[28:44] + bytes(192) + _COOKIE + _options(plan, options, kind, room) + bytes((_END,))
+    data += bytes(max(0, _BOOTP_BYTES - len(data)))
+    return frames.udp_frame((plan.our_mac, mac), (_server(plan), destination), (_SERVER_PORT, _CLIENT_PORT), data)
+
+
+def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int) -> bytes:
+    """The options of an answer in wire form, at most `room` bytes."""
+    out = b""
+    if kind:
+        out += bytes((_TYPE, 1, kind, _SERVER, 4)) + _server(plan)
+    if asked.get(_CLIENT_ID):  # RFC 6842, 3
+        out += _encode(_CLIENT_ID, asked[_CLIENT_ID], room - len(out))
+    if kind == _NAK:
+        return out + _encode(_TEXT, b"not the address of this guest", room - len(out))
+    if kind and asked[_TYPE] != bytes((_INFORM,)):
+        out += bytes((_LEASE, 4)) + _FOREVER
+    if kind == _ACK and asked[_TYPE] == bytes((_DISCOVER,)):
+        out += bytes((_RAPID_COMMIT, 0))
+    rank = {code: place for place, code in reversed(list(enumerate(asked.get(_PARAMETERS, b""))))}
+    known = _known(plan, asked, rank)
+    # The mask goes before the router (RFC 2132, 3.3) whatever the client's order; the sort is stable.
+    for code in sorted(known, key=lambda code: -1 if code == _MASK else rank.get(code, 256)):
+        left = room - len(out)
+        out += _encode(code, _search(plan, left - 2) if code == _SEARCH else known[code], left)
+    return out
+
+
+def _known(plan: "WorkerPlan", asked: "dict[int, bytes]", wanted: "dict[int, int]") -> "dict[int, bytes]":
+    """What there is to tell, in order of importance; the search list is filled in when its room is known."""
+    mask, broadcast = _subnet(plan)
+    guest, gateway = frames.ipv4(plan.guest4), frames.ipv4(plan.gateway4)
+    known = {_MASK: mask}
+    if gateway:
+        bits = int.from_bytes(mask, "big")
+        if (int.from_bytes(guest, "big") ^ int.from_bytes(gateway, "big")) & bits:
+            # Outside the prefix: reach the gateway on the link, then everything through it. Clients that take
+            # this option ignore the next one (RFC 3442).
+            known[_ROUTES] = b"\x20" + gateway + bytes(4) + b"\0" + gateway
+        known[_ROUTER] = gateway
+    if plan.prefix4 <= 30:
+        known[_BROADCAST] = broadcast
+    servers = [server for server in map(frames.ipv4, plan.dns) if server]
+    if servers:
+        known[_DNS] = b"".join(servers)
+    if plan.assign_mtu and plan.mtu >= 68:
+        known[_MTU] = plan.mtu.to_bytes(2, "big")
+    if plan.hostname and plan.hostname.isascii():
+        known[_HOSTNAME] = plan.hostname.encode()[:255]
+    fqdn = frames.dns_name(plan.fqdn)
+    if fqdn and (_FQDN in asked or _FQDN in wanted):
+        known[_FQDN] = _client_fqdn(plan, fqdn, asked.get(_FQDN, b"\x04")[:1])
+    if plan.search:
+        known[_SEARCH] = b""
+    return known
+
+
+def _client_fqdn(plan: "WorkerPlan", wire: bytes, flags: bytes) -> bytes:
+    """RFC 4702, 2: nobody updates the DNS (N), which overrides (O) a client that asked us to (S); its encoding (E)."""
+    asked = flags[0] if flags else 0
+    encoded = asked & 4
+    name = wire if encoded else plan.fqdn.rstrip(".").encode()
+    return bytes((8 | encoded | (asked & 1) << 1, 255, 255)) + name
+
+
+def _search(plan: "WorkerPlan", room: int) -> bytes:
+    """The search list, compressed within itself (RFC 3397, 2; RFC 1035, 4.1.4), as many domains as fit."""
+    out = b""
+    seen: dict[bytes, int] = {}
+    for name in plan.search:
+        wire = frames.dns_name(name)
+        piece, rest = b"", wire
+        places: dict[bytes, int] = {}
+        while len(rest) > 1 and rest not in seen:
+            places[rest] = len(out) + len(piece)
+            piece, rest = piece + rest[: 1 + rest[0]], rest[1 + rest[0] :]
+        piece += (0xC000 | seen[rest]).to_bytes(2, "big") if rest in seen else rest
+        if len(out) + len(piece) > room - 2 * (room // 257):  # heads of further parts
+            break
+        out += piece
+        seen.update({rest: place for rest, place in places.items() if place < 0x4000})
+    return out
+
+
+def _encode(code: int, value: bytes, room: int) -> bytes:
+    """One option, split where it is longer than 255 bytes; b"" for an empty one or without the room."""
+    if code == _DNS:
+        fits = max(0, room - 2 - 2 * (room // 257))
+        value = value[: fits - fits % 4]
+    parts = [value[start : start + 255] for start in range(0, len(value), 255)]
+    wire = b"".join(bytes((code, len(part))) + part for part in parts)
+    return wire if len(wire) <= room else b""

@@ -1,0 +1,134 @@
+"""Neighbour discovery (RFC 4861): neighbour and router solicitations in, advertisements out.
+
+As with ARP we are the next hop to everywhere and answer for every address but the guest's own. Duplicate address
+detection (RFC 4862, 5.4: solicitations from the unspecified address) is answered only for the addresses that we
+hold; otherwise no guest could ever take an address.
+
+Router advertisements carry everything the plan knows and never exceed the 1280 bytes that each link takes; names
+and nameservers that do not fit are left out, from the end.
+"""
+
+from pasta_py.worker import frames
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.model import WorkerPlan
+
+_ROUTER_SOLICITATION = 133
+_ROUTER_ADVERTISEMENT = 134
+_NEIGHBOUR_SOLICITATION = 135
+_NEIGHBOUR_ADVERTISEMENT = 136
+
+# Options: RFC 4861, 4.6; RFC 8106, 5
+_SOURCE_MAC = 1
+_TARGET_MAC = 2
+_PREFIX = 3
+_MTU = 5
+_RDNSS = 25
+_DNSSL = 31
+
+_FOREVER = b"\xff\xff\xff\xff"  # prefixes and servers last as long as we do
+_ROUTER_LIFETIME_S = 65535  # the longest there is (RFC 8319, 4)
+_HOP_LIMIT = 64  # what the guest is to use (RFC 4861, 4.2)
+_MANAGED, _OTHER = 0x80, 0x40
+_ON_LINK, _AUTONOMOUS = 0x80, 0x40
+_ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
+_AUTONOMOUS_PREFIX_BITS = 64  # with another length no interface identifier fits (RFC 4862, 5.5.3 d)
+
+
+def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
+    """The advertisement that answers a neighbour or router solicitation, None for everything that gets none."""
+    if not plan.ipv6 or not plan.ndp or not plan.our_ll6:
+        return None
+    packet = frames.packet6(plan, frame, frames.ICMPV6)
+    message = frames.icmp6(packet)
+    if packet is None or packet.hop_limit != 255 or message[1:2] != b"\0":
+        return None
+    if message[0] == _NEIGHBOUR_SOLICITATION:
+        return _neighbour(plan, packet, message)
+    if message[0] == _ROUTER_SOLICITATION and plan.ra:
+        return _router(plan, packet, message)
+    return None
+
+
+def advertisement(plan: "WorkerPlan") -> bytes:
+    """A router advertisement to all nodes that nobody asked for (RFC 4861, 6.2.4); b"" where they are off."""
+    if not plan.ipv6 or not plan.ndp or not plan.ra or not plan.our_ll6:
+        return b""
+    return _router_advertisement(plan, frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6)
+
+
+def _options(data: bytes) -> "dict[int, bytes] | None":
+    """The first option of each type without its 2-byte head; None where the options do not add up."""
+    found: dict[int, bytes] = {}
+    position = 0
+    while position < len(data):
+        size = data[position + 1] * 8 if position + 1 < len(data) else 0
+        if not 0 < size <= len(data) - position:
+            return None
+        found.setdefault(data[position], data[position + 2 : position + size])
+        position += size
+    return found
+
+
+def _neighbour(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "bytes | None":
+    target, options = message[8:24], _options(message[24:])
+    # RFC 4861, 7.1.1
+    if len(message) < 24 or target[0] == 0xFF or options is None:
+        return None
+    if target in (frames.NOWHERE6, frames.NOWHERE6[1:] + b"\x01", plan.guest6, packet.source):
+        return None
+    probe = packet.source == frames.NOWHERE6
+    if probe:
+        solicited_node = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
+        if packet.destination != solicited_node or _SOURCE_MAC in options or target not in frames.ours(plan):
+            return None
+    # A router by what we do: R unset would make the guest drop us from its default routers (RFC 4861, 7.2.5).
+    flags = _ROUTER | _OVERRIDE | (0 if probe else _SOLICITED)
+    body = bytes((flags, 0, 0, 0)) + target + bytes((_TARGET_MAC, 1)) + plan.our_mac
+    destination = frames.ALL_NODES6 if probe else packet.source
+    mac = frames.multicast_mac(destination) if probe else packet.mac
+    return frames.icmp6_frame((plan.our_mac, mac), (target, destination), _NEIGHBOUR_ADVERTISEMENT, body)
+
+
+def _router(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "bytes | None":
+    options = _options(message[8:])
+    # RFC 4861, 6.1.1
+    if len(message) < 8 or options is None:
+        return None
+    if packet.source != frames.NOWHERE6:
+        return _router_advertisement(plan, packet.mac, packet.source)
+    return None if _SOURCE_MAC in options else advertisement(plan)
+
+
+def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) -> bytes:
+    options = bytes((_SOURCE_MAC, 1)) + plan.our_mac
+    if plan.assign_mtu and plan.mtu >= frames.IPV6_SAFE_BYTES:  # less is no IPv6 link and would be ignored
+        options += bytes((_MTU, 1, 0, 0)) + plan.mtu.to_bytes(4, "big")
+    options += _prefix_information(plan)
+    room = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - 16 - len(options)
+    # A length field counts up to 255 units of 8 bytes, more than there is room for.
+    servers = [server for server in map(frames.ipv6, plan.dns) if server][: (room - 8) // 16]
+    if servers:
+        units = 1 + 2 * len(servers)
+        options += bytes((_RDNSS, units, 0, 0)) + _FOREVER + b"".join(servers)
+        room -= units * 8
+    names = frames.dns_names(plan.search, (room - 8) & ~7) if room > 8 else b""
+    if names:
+        names += bytes(-len(names) % 8)
+        options += bytes((_DNSSL, 1 + len(names) // 8, 0, 0)) + _FOREVER + names
+    managed = _MANAGED if plan.guest6 else 0
+    flags = (managed | _OTHER) if plan.dhcpv6 else 0
+    # Reachable time and retransmission timer: unspecified
+    body = bytes((_HOP_LIMIT, flags)) + _ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
+    return frames.icmp6_frame((plan.our_mac, mac), (plan.our_ll6, destination), _ROUTER_ADVERTISEMENT, body)
+
+
+def _prefix_information(plan: "WorkerPlan") -> bytes:
+    """RFC 4861, 4.6.2; b"" without an address, and for a prefix that holds nothing but the guest itself."""
+    if not plan.guest6 or not 0 < plan.prefix6 < 128:
+        return b""
+    host_bits = 128 - plan.prefix6
+    prefix = (int.from_bytes(plan.guest6, "big") >> host_bits << host_bits).to_bytes(16, "big")
+    flags = _ON_LINK | (_AUTONOMOUS if plan.prefix6 == _AUTONOMOUS_PREFIX_BITS else 0)
+    return bytes((_PREFIX, 4, plan.prefix6, flags)) + _FOREVER + _FOREVER + bytes(4) + prefix

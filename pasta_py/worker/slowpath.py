@@ -1,0 +1,23 @@
+"""Hands a punted frame to the handler of its protocol.
+
+What the core punts: ARP, ICMPv6 133 to 136, UDP to port 67 (DHCP) and UDP over IPv6 to port 547 (DHCPv6). The
+handlers check everything themselves; this only picks one.
+"""
+
+from pasta_py.worker import arp, dhcp4, dhcp6, frames, ndp
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.model import WorkerPlan
+
+
+def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
+    """The frame that answers a guest's frame, with complete checksums; None for what gets no answer."""
+    ethertype = frame[12:14] if len(frame) > 20 else b""
+    if ethertype == frames.ETHERTYPE_ARP:
+        return arp.reply(plan, frame)
+    if ethertype == frames.ETHERTYPE_IPV4:
+        return dhcp4.reply(plan, frame)
+    if ethertype == frames.ETHERTYPE_IPV6:
+        return ndp.reply(plan, frame) if frame[20] == frames.ICMPV6 else dhcp6.reply(plan, frame)
+    return None
