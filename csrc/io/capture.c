@@ -8,21 +8,17 @@
  *
  * Invariants: head and tail only grow, and tail <= head <= tail + RING_BYTES; only the loop stores head, only the writer
  * stores tail; bytes in [tail, head) belong to the writer, all others to the loop. The file ends with a whole record
- * whenever no write() is under way, also after an error.
+ * whenever no write() is under way, also after an error. (During one, most file systems show what is there so far.)
  *
  * The writer sleeps when the ring is empty (IDLE); then the first frame wakes it. It lets frames gather for a moment
  * (LINGER) and is woken earlier only by WAKE_BYTES of them, so that the loop makes two system calls a batch at most.
  *
- * Rejected: writing from the loop (a write to a busy disk takes as long as it likes); setting O_NONBLOCK on a stream,
- * which would change it for every process that shares it; cancelling a blocked thread, which loads a library in a
- * process that has no file system any more.
+ * Rejected: writing from the loop (a write to a busy disk takes as long as it likes).
  */
 #include "io/capture.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdalign.h>
@@ -30,28 +26,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/checksum.h"
+#include "io/sink.h"
 
 #define RING_BYTES (8u << 20)
 #define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
 #define WRITE_BYTES (512u << 10) /* about the size of one write(): room is given back after each */
 #define STACK_BYTES (64u << 10)
-#define PIPE_ATOMIC_BYTES 4096 /* a pipe that polls writable takes so many without blocking */
-#define PIPE_WANTED_BYTES (1 << 20)
 
-#define NS_PER_MS 1000000ll
 #define LINGER_NS (10 * NS_PER_MS)
 #define FILE_STALL_NS (2000 * NS_PER_MS)
 #define STREAM_STALL_NS (100 * NS_PER_MS)
-#define STOP_STALL_NS (1000 * NS_PER_MS)
-#define STOP_TOTAL_NS (5000 * NS_PER_MS)
-#define POLL_MS 100
 
 #define UDP_CSUM_OFFSET 6 /* RFC 768 */
 
@@ -71,10 +61,7 @@ _Static_assert(PCAP_SNAPLEN_BYTES * 4 < RING_BYTES, "every frame fits, also afte
 struct capture {
 	/* Set once */
 	uint8_t *ring;
-	int fd;
 	bool pcapng;
-	bool regular; /* can be cut back */
-	bool stream;  /* has a reader, who may be slow: pipe, socket, terminal */
 	size_t frame_offset;
 	pthread_t thread;
 
@@ -92,22 +79,13 @@ struct capture {
 	alignas(64) _Atomic uint64_t tail;
 	_Atomic uint64_t written, written_bytes; /* frames */
 	_Atomic int failed;
-	bool nowait; /* the kernel knows RWF_NOWAIT for this descriptor */
-	int64_t progress_ns, stop_ns;
+	struct sink sink;
 
 	/* Both */
 	alignas(64) _Atomic uint32_t state; /* enum writer_state; a futex */
 	_Atomic uint32_t loop_waits;        /* a futex */
 	_Atomic bool stop;
 };
-
-static int64_t clock_ns(clockid_t clock)
-{
-	struct timespec t;
-
-	clock_gettime(clock, &t);
-	return t.tv_sec * (1000 * NS_PER_MS) + t.tv_nsec;
-}
 
 /* Returns when *word is not value, on a wake-up, after timeout_ns (negative: never), or for no reason. */
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns)
@@ -134,78 +112,6 @@ static void give_back(struct capture *c, uint64_t tail)
 		futex_clear(&c->loop_waits);
 }
 
-/* Whether capture_stop() has waited long enough for a stream. */
-static bool stop_is_due(struct capture *c)
-{
-	int64_t now_ns;
-
-	if (!atomic_load(&c->stop))
-		return false;
-	now_ns = clock_ns(CLOCK_MONOTONIC);
-	if (!c->stop_ns)
-		c->stop_ns = c->progress_ns = now_ns;
-	return now_ns - c->progress_ns > STOP_STALL_NS || now_ns - c->stop_ns > STOP_TOTAL_NS;
-}
-
-/* Waits until a stream takes bytes. Returns 0, or the error with which to give up. */
-static int wait_writable(struct capture *c)
-{
-	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-
-	while (!stop_is_due(c))
-		if (poll(&p, 1, POLL_MS) > 0)
-			return 0;
-	return ECANCELED;
-}
-
-/* One attempt at a stream, without blocking on it longer than capture_stop() may last. Returns like write(). */
-static ssize_t write_stream(struct capture *c, const uint8_t *data, size_t len)
-{
-	const struct iovec iov = {(void *)data, len};
-	ssize_t n;
-	int error;
-
-	if (c->nowait) {
-		n = pwritev2(c->fd, &iov, 1, -1, RWF_NOWAIT);
-		if (n >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS && errno != EAGAIN))
-			return n;
-		if (errno != EAGAIN)
-			c->nowait = false;
-	}
-	error = wait_writable(c);
-	if (error) {
-		errno = error;
-		return -1;
-	}
-	if (c->nowait) {
-		errno = EINTR; /* again, as above */
-		return -1;
-	}
-	return write(c->fd, data, size_min(len, PIPE_ATOMIC_BYTES));
-}
-
-/* Returns 0 or an errno value; *done says how far it came. */
-static int write_all(struct capture *c, const uint8_t *data, size_t len, size_t *done)
-{
-	ssize_t n;
-
-	for (*done = 0; *done < len; *done += (size_t)n) {
-		if (c->stream)
-			n = write_stream(c, data + *done, len - *done);
-		else
-			n = write(c->fd, data + *done, len - *done);
-		if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
-			n = 0;
-			continue;
-		}
-		if (n <= 0)
-			return n ? errno : EIO;
-		if (c->stop_ns)
-			c->progress_ns = clock_ns(CLOCK_MONOTONIC);
-	}
-	return 0;
-}
-
 /* Adds the records that lie whole in the first len bytes to the counters. Returns their length. */
 static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 {
@@ -225,19 +131,6 @@ static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 	atomic_fetch_add_explicit(&c->written, frames, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->written_bytes, bytes, memory_order_relaxed);
 	return at;
-}
-
-/* Takes the last excess bytes off a file, so that it ends with a whole record. */
-static void cut_back(struct capture *c, size_t excess)
-{
-	off_t end;
-
-	if (!c->regular || !excess)
-		return;
-	end = lseek(c->fd, 0, SEEK_CUR);
-	if (end < (off_t)excess || ftruncate(c->fd, end - (off_t)excess) < 0)
-		return;
-	(void)lseek(c->fd, end - (off_t)excess, SEEK_SET);
 }
 
 static void complete_checksum(uint8_t *frame, uint32_t len, const struct slot *slot)
@@ -290,10 +183,10 @@ static bool drain(struct capture *c, uint64_t tail, uint64_t head)
 			give_back(c, tail);
 			continue;
 		}
-		error = write_all(c, c->ring + offset, len, &done);
+		error = sink_write(&c->sink, c->ring + offset, len, &done, &c->stop);
 		size = count_whole(c, c->ring + offset, done);
 		if (error) {
-			cut_back(c, done - size);
+			sink_cut(&c->sink, done - size);
 			atomic_store(&c->failed, error);
 			futex_clear(&c->loop_waits);
 			return false;
@@ -351,7 +244,7 @@ static int64_t wait_for_room(struct capture *c, uint64_t head, size_t need, int6
 	for (;;) {
 		atomic_store(&c->loop_waits, 1);
 		room = has_room(c, head, need);
-		if (!c->stream && c->tail_seen != tail) {
+		if (!c->sink.stream && c->tail_seen != tail) {
 			tail = c->tail_seen;
 			end_ns = clock_ns(CLOCK_MONOTONIC) + patience_ns;
 		}
@@ -371,14 +264,14 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 
 	if (has_room(c, head, need)) {
 		c->stalled = false;
-		if (c->stream && c->patience_ns < STREAM_STALL_NS && atomic_load(&c->tail) == head)
+		if (c->sink.stream && c->patience_ns < STREAM_STALL_NS && atomic_load(&c->tail) == head)
 			c->patience_ns = STREAM_STALL_NS; /* the reader has caught up */
 		return true;
 	}
-	if (c->stream ? c->patience_ns <= 0 : c->stalled && c->stalled_at == c->tail_seen)
+	if (c->sink.stream ? c->patience_ns <= 0 : c->stalled && c->stalled_at == c->tail_seen)
 		return false;
-	left_ns = wait_for_room(c, head, need, c->stream ? c->patience_ns : FILE_STALL_NS);
-	if (c->stream)
+	left_ns = wait_for_room(c, head, need, c->sink.stream ? c->patience_ns : FILE_STALL_NS);
+	if (c->sink.stream)
 		c->patience_ns = left_ns;
 	if (left_ns >= 0) {
 		c->stalled = false;
@@ -386,7 +279,7 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 	}
 	c->stalled = true;
 	c->stalled_at = c->tail_seen;
-	c->notice = c->stream ? EAGAIN : ETIMEDOUT;
+	c->notice = c->sink.stream ? EAGAIN : ETIMEDOUT;
 	return false;
 }
 
@@ -500,38 +393,6 @@ const char *capture_error_text(int error)
 
 /* ---- life ---- */
 
-/* On the caller's thread, which might not block SIGPIPE and SIGXFSZ. */
-static int write_header(struct capture *c)
-{
-	const struct timespec zero = {0, 0};
-	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
-	uint8_t header[PCAP_HEADER_MAX_BYTES];
-	size_t len = pcap_file_header(c->pcapng, header);
-	sigset_t fatal, before, pending;
-	bool was_pending;
-	ssize_t n;
-	int error;
-
-	if (c->stream && poll(&p, 1, STREAM_STALL_NS / NS_PER_MS) == 0)
-		return -EAGAIN;
-	sigemptyset(&fatal);
-	sigaddset(&fatal, SIGPIPE);
-	sigaddset(&fatal, SIGXFSZ);
-	pthread_sigmask(SIG_BLOCK, &fatal, &before);
-	sigpending(&pending);
-	was_pending = sigismember(&pending, SIGPIPE) || sigismember(&pending, SIGXFSZ);
-	do
-		n = write(c->fd, header, len);
-	while (n < 0 && errno == EINTR);
-	error = n < 0 ? -errno : n < (ssize_t)len ? -ENOSPC : 0;
-	if (error == -ENOSPC && n > 0)
-		cut_back(c, (size_t)n);
-	if (error && !was_pending)
-		sigtimedwait(&fatal, NULL, &zero);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return error;
-}
-
 static int start_writer(struct capture *c)
 {
 	pthread_attr_t attr;
@@ -552,26 +413,20 @@ static int start_writer(struct capture *c)
 
 int capture_open(struct capture **out, int fd, bool pcapng)
 {
+	uint8_t header[PCAP_HEADER_MAX_BYTES];
 	struct capture *c;
-	struct stat st;
 	int error;
 
-	if (fstat(fd, &st) < 0)
-		return -errno;
 	c = aligned_alloc(alignof(struct capture), sizeof(*c));
 	if (!c)
 		return -ENOMEM;
 	memset(c, 0, sizeof(*c));
-	c->fd = fd;
 	c->pcapng = pcapng;
-	c->regular = S_ISREG(st.st_mode);
-	c->stream = S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode) || isatty(fd);
-	c->nowait = true;
 	c->frame_offset = pcap_frame_offset(pcapng);
 	c->patience_ns = STREAM_STALL_NS;
-	if (S_ISFIFO(st.st_mode))
-		(void)fcntl(fd, F_SETPIPE_SZ, PIPE_WANTED_BYTES); /* fewer turns between us and the reader */
-	error = write_header(c);
+	error = sink_open(&c->sink, fd);
+	if (!error)
+		error = sink_write_here(&c->sink, header, pcap_file_header(pcapng, header));
 	if (error)
 		goto fail;
 	c->ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
