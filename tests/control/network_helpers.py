@@ -69,7 +69,7 @@ def _child(libc: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> tu
             with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
         return True, function(*args)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the parent shows it, whatever it is
         return False, traceback.format_exc()
 
 
