@@ -106,6 +106,8 @@ def interfaces(options: "Options") -> tuple[str, str]:
 
 def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
     """The plan. UsageError for options that contradict each other or the host, HostError for a host that has neither family."""
+    if not options.ipv4 and not options.ipv6:
+        raise UsageError("-4 and -6 together leave no family: give one of them, or neither for both")
     mtu = _mtu(options)
     _check_names(options, host)
     guest4 = _guest(4, options, host.ipv4, mtu)
@@ -162,6 +164,8 @@ def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest
         return _Guest(on=False, notices=(f"IPv6 is off: {why}",))
     given = next((a for a in options.address if a.version == version), None)
     gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
+    if gateway is not None and not _mappable(gateway):
+        raise UsageError(f"-g {gateway}: this cannot be a gateway: give a unicast address")
     addresses = tuple(a for a in family.addresses if _copied(a))
     if given is None and not addresses and (version == 4 or not family.routes):
         return _local(version, family, gateway)
@@ -331,9 +335,8 @@ def _mappings(
     for version, guest in ((4, guest4), (6, guest6)):
         maps[version] = _family_mapping(version, options, resolv, guest)
     _check_distinct(maps.values())
-    told = options.dns if options.dns is not None else None
-    dns = list(told or ())
-    if told is None:
+    dns = list(options.dns or ())
+    if options.dns is None:
         dns, lines = _reachable_dns(resolv, maps, {4: guest4, 6: guest6}, bool(options.dns_host))
         notices += lines
     return maps[4], maps[6], tuple(dict.fromkeys(dns)), tuple(notices)
@@ -395,29 +398,25 @@ def _reachable_dns(
     told: list[Ip] = []
     notices: list[str] = []
     for server in resolv.nameservers:
-        version = server.version
-        direct = not server.is_loopback and not server.is_unspecified
-        if direct and not guests[version].on:
+        # A scope names one of the host's interfaces, which means nothing to the guest.
+        plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
+        mapping, guest = maps[server.version], guests[server.version]
+        direct = not plain.is_loopback and not plain.is_unspecified
+        if direct and not guest.on:
             continue
-        if (
-            direct
-            and not guests[version].has(server)
-            and server not in (maps[version].loopback, maps[version].dns_forward)
-        ):
-            told.append(IPv6Address(int(server)) if isinstance(server, IPv6Address) else server)
+        if direct and not guest.has(plain) and plain not in (mapping.loopback, mapping.dns_forward):
+            told.append(plain)
             continue
-        via = _forwarder(server, version, maps, host_given)
+        via = _forwarder(server, maps, host_given)
         if via is not None:
             told.append(via)
-        elif direct or guests[version].on or not told:
-            notices.append(
-                f"nameserver {server} of the host is out of the guest's reach: give --dns-forward ADDR, or --dns ADDR"
-            )
+        else:
+            notices.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
     return told, notices
 
 
-def _forwarder(server: Ip, version: int, maps: dict[int, _Mapping], host_given: bool) -> Ip | None:
-    for family in (version, 10 - version):
+def _forwarder(server: Ip, maps: dict[int, _Mapping], host_given: bool) -> Ip | None:
+    for family in (server.version, 10 - server.version):
         mapping = maps[family]
         if mapping.dns_forward is not None:
             return mapping.dns_forward

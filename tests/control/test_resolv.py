@@ -35,7 +35,9 @@ def test_the_last_of_domain_and_search_wins(text: str, search: tuple[str, ...]) 
     assert resolv.parse(text).search == search
 
 
-@pytest.mark.parametrize("line", ["nameserver", "nameserver x", "nameserver 1.2.3.4.5", "nameservers 1.2.3.4", "options ndots:5"])
+@pytest.mark.parametrize(
+    "line", ["nameserver", "nameserver x", "nameserver 1.2.3.4.5", "nameservers 1.2.3.4", "options ndots:5"]
+)
 def test_a_line_that_names_no_server_is_left_out(line: str) -> None:
     assert resolv.parse(line + "\nnameserver 192.0.2.1\n").nameservers == (ip_address("192.0.2.1"),)
 

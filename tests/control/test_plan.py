@@ -1,0 +1,432 @@
+"""What is decided from options, host and resolv.conf: examples of each rule, and what holds for any of them."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from network_helpers import options
+
+from pasta_py import wire
+from pasta_py.control import plan
+from pasta_py.control.host import Family, HostSnapshot
+from pasta_py.control.plan import build, packed
+from pasta_py.control.resolv import Resolv
+from pasta_py.control.rtnl import IFF_UP, Address, Link, NextHop, Route
+from pasta_py.errors import HostError, PastaError, UsageError
+
+ETH0 = Link(index=2, name="eth0", mtu=1500, flags=IFF_UP, mac=b"\2\0\0\0\0\2")
+HOST4 = Family(
+    available=True,
+    link=ETH0,
+    addresses=(Address(interface=ip_interface("192.0.2.10/24"), link=2),),
+    routes=(
+        Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(gateway=ip_address("192.0.2.1"), link=2),)),
+        Route(destination=ip_network("192.0.2.0/24"), hops=(NextHop(link=2),), scope=253, proto=2),
+    ),
+)
+HOST6 = Family(
+    available=True,
+    link=ETH0,
+    addresses=(
+        Address(interface=ip_interface("2001:db8::10/64"), link=2),
+        Address(interface=ip_interface("fe80::2/64"), scope=253, link=2),
+    ),
+    routes=(
+        Route(destination=ip_network("::/0"), hops=(NextHop(gateway=ip_address("fe80::1"), link=2),), metric=1024),
+    ),
+)
+HOST = HostSnapshot(
+    ipv4=HOST4,
+    ipv6=HOST6,
+    interfaces=("lo", "eth0"),
+    addresses=(ip_address("192.0.2.10"), ip_address("2001:db8::10"), ip_address("fe80::2")),
+)
+NONE4, NONE6 = Family(available=True), Family(available=True)
+
+
+def _resolv(*servers: str) -> Resolv:
+    return Resolv(nameservers=tuple(map(ip_address, servers)))
+
+
+def _v(text: str) -> bytes:
+    return packed(ip_address(text))
+
+
+# ---- addresses, routes, gateways ----
+
+
+def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
+    made = build(options(), HOST, Resolv())
+    assert made.notices == () and made.link.mirrored == (4, 6)
+    assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/24", "2001:db8::10/64"]
+    assert (made.worker.guest4, made.worker.prefix4) == (_v("192.0.2.10"), 24)
+    assert (made.worker.guest6, made.worker.prefix6) == (_v("2001:db8::10"), 64)
+    assert (made.worker.gateway4, made.worker.gateway6) == (_v("192.0.2.1"), _v("fe80::1"))
+    assert made.worker.our_ll6 == _v("fe80::1") and made.worker.scope6 == 2
+    assert made.worker.host_addrs == (_v("192.0.2.10"), _v("2001:db8::10"), _v("fe80::2"))
+
+
+def test_the_plan_for_the_worker_survives_the_wire() -> None:
+    worker = build(options(hostname="guest", search=("a.example",)), HOST, _resolv("192.0.2.53")).worker
+    assert wire.decode(wire.encode(worker)) == worker
+
+
+def test_the_guest_is_known_by_the_address_its_default_route_sends_from() -> None:
+    family = HOST4.replace(
+        addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))),
+        routes=(HOST4.routes[0].replace(source=ip_address("192.0.2.11")),),
+    )
+    assert build(options(), HOST.replace(ipv4=family), Resolv()).worker.guest4 == _v("192.0.2.11")
+
+
+def test_deprecated_and_temporary_addresses_are_mirrored_but_not_what_the_guest_is_known_by() -> None:
+    old = Address(interface=ip_interface("2001:db8::dead/64"), deprecated=True)
+    temporary = Address(interface=ip_interface("2001:db8::7e/64"), flags=0x01)
+    family = HOST6.replace(addresses=(old, temporary, *HOST6.addresses))
+    made = build(options(), HOST.replace(ipv6=family), Resolv())
+    assert made.worker.guest6 == _v("2001:db8::10") and len(made.link.addresses) == 4
+
+
+def test_a_host_without_a_gateway_gives_the_guest_the_local_one_to_reach_the_host_by() -> None:
+    routes = (Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(link=2),)),)
+    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), Resolv())
+    assert made.worker.gateway4 == made.worker.map_host_loopback4 == _v("169.254.2.2")
+    assert [r.hops[0].gateway for r in made.link.routes if r.destination.version == 4] == [None]
+
+
+def test_of_several_default_routes_the_gateway_of_the_best_is_taken() -> None:
+    routes = tuple(
+        Route(
+            destination=ip_network("0.0.0.0/0"), hops=(NextHop(gateway=ip_address(f"192.0.2.{metric}")),), metric=metric
+        )
+        for metric in (200, 100, 150)
+    )
+    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), Resolv())
+    assert made.worker.gateway4 == _v("192.0.2.100")
+
+
+def test_no_copy_addrs_and_no_copy_routes_leave_one_address_and_the_default_route() -> None:
+    family = HOST4.replace(addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))))
+    made = build(options(copy_addrs=False, copy_routes=False, ipv6=False), HOST.replace(ipv4=family), Resolv())
+    assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/24"]
+    assert [str(r.destination) for r in made.link.routes] == ["0.0.0.0/0"]
+
+
+def test_a_route_into_a_tunnel_is_left_out_with_a_notice() -> None:
+    tunnel = Route(destination=ip_network("10.0.0.0/8"), hops=(NextHop(),), encapsulated=True)
+    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=(*HOST4.routes, tunnel))), Resolv())
+    assert "10.0.0.0/8" in made.notices[0] and tunnel.destination not in [r.destination for r in made.link.routes]
+
+
+def test_a_gateway_given_outside_the_network_of_the_guest_is_taken_as_on_the_link() -> None:
+    made = build(options(gateway4=ip_address("198.51.100.1"), ipv6=False), HOST, Resolv())
+    (hop,) = made.link.routes[0].hops
+    assert hop.onlink and hop.gateway == ip_address("198.51.100.1")
+
+
+def test_no_interface_gives_local_mode_in_both_families() -> None:
+    made = build(options(), HostSnapshot(ipv4=NONE4, ipv6=NONE6), Resolv())
+    assert made.worker.guest4 == _v("169.254.2.1") and made.worker.gateway4 == _v("169.254.2.2")
+    assert made.worker.guest6 == b"" and made.worker.gateway6 == made.worker.our_ll6 == _v("fe80::1")
+    assert made.link.ifname == "tap0" and len(made.notices) == 2
+
+
+@pytest.mark.parametrize(
+    "given_address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"]
+)
+def test_an_address_that_no_guest_can_have_is_refused(given_address: str) -> None:
+    with pytest.raises(UsageError, match="unicast"):
+        build(options(address=(ip_interface(given_address),)), HOST, Resolv())
+
+
+@pytest.mark.parametrize("gateway", ["0.0.0.0", "127.0.0.1", "224.0.0.1"])
+def test_a_gateway_that_is_no_unicast_address_is_refused(gateway: str) -> None:
+    with pytest.raises(UsageError, match=gateway):
+        build(options(gateway4=ip_address(gateway)), HOST, Resolv())
+
+
+# ---- which families are on ----
+
+
+def test_a_host_without_ipv6_is_one_notice() -> None:
+    made = build(options(), HOST.replace(ipv6=Family(available=False)), Resolv())
+    assert made.notices == ("IPv6 is off: the host has none",)
+    assert not made.worker.ipv6 and not made.worker.ndp and made.worker.gateway6 == b"" and not made.link.ipv6
+
+
+def test_ipv6_alone_on_a_host_without_it_is_refused() -> None:
+    with pytest.raises(HostError, match="no IPv6"):
+        build(options(ipv4=False), HOST.replace(ipv6=Family(available=False)), Resolv())
+
+
+def test_both_families_switched_off_are_refused_with_a_reason() -> None:
+    with pytest.raises(UsageError, match="-4 and -6"):
+        build(options(ipv4=False, ipv6=False), HOST, Resolv())
+
+
+def test_an_mtu_below_1280_switches_ipv6_off() -> None:
+    made = build(options(mtu=1279), HOST, Resolv())
+    assert not made.worker.ipv6 and made.worker.ipv4 and "1280" in made.notices[0]
+    assert build(options(mtu=1280), HOST, Resolv()).worker.ipv6
+    with pytest.raises(UsageError, match="1280"):
+        build(options(mtu=1279, ipv4=False), HOST, Resolv())
+
+
+@pytest.mark.parametrize("mtu", [-1, 1, 67, 65536, 10**9])
+def test_an_mtu_out_of_range_is_refused(mtu: int) -> None:
+    with pytest.raises(UsageError, match=str(mtu)):
+        build(options(mtu=mtu), HOST, Resolv())
+
+
+def test_mtu_0_leaves_the_interface_alone_and_announces_none() -> None:
+    made = build(options(mtu=0), HOST, Resolv())
+    assert made.link.mtu == 0 and made.worker.mtu == 1500 and not made.worker.assign_mtu
+
+
+def test_an_outbound_interface_the_host_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="'wlan9'"):
+        build(options(outbound_if4="wlan9"), HOST, Resolv())
+    assert plan.interfaces(options(outbound_if4="a", outbound_if6="b")) == ("a", "b")
+    assert plan.interfaces(options(outbound_if4="a", interface="c")) == ("c", "c")
+
+
+def test_an_outbound_address_the_host_does_not_have_is_a_notice() -> None:
+    made = build(options(outbound4=ip_address("203.0.113.1")), HOST, Resolv())
+    assert "203.0.113.1" in made.notices[0]
+    assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, Resolv()).notices == ()
+
+
+# ---- mapping ----
+
+
+def test_the_gateway_is_the_loopback_of_the_host_unless_switched_off() -> None:
+    made = build(options(), HOST, Resolv()).worker
+    assert (made.map_host_loopback4, made.map_host_loopback6) == (_v("192.0.2.1"), _v("fe80::1"))
+    for off in (options(map_gw=False), options(map_host_loopback=())):
+        made = build(off, HOST, Resolv()).worker
+        assert (made.map_host_loopback4, made.map_host_loopback6) == (b"", b"")
+
+
+def test_an_address_given_for_one_family_leaves_the_gateway_to_the_other() -> None:
+    made = build(options(map_host_loopback=(ip_address("10.9.9.9"),)), HOST, Resolv()).worker
+    assert (made.map_host_loopback4, made.map_host_loopback6) == (_v("10.9.9.9"), _v("fe80::1"))
+
+
+@pytest.mark.parametrize("field", ["map_host_loopback", "map_guest_addr", "dns_forward"])
+@pytest.mark.parametrize("address", ["192.0.2.10", "2001:db8::10", "127.0.0.1", "::1", "0.0.0.0", "ff02::1"])
+def test_addresses_of_the_guest_itself_and_no_unicast_ones_cannot_be_mapped(field: str, address: str) -> None:
+    with pytest.raises(UsageError, match=address):
+        build(options(**{field: (ip_address(address),)}), HOST, Resolv())
+
+
+def test_one_address_cannot_mean_both_the_loopback_and_the_address_of_the_host() -> None:
+    with pytest.raises(UsageError, match="--no-map-gw"):
+        build(options(map_guest_addr=(ip_address("192.0.2.1"),)), HOST, Resolv())
+    made = build(options(map_guest_addr=(ip_address("192.0.2.1"),), map_gw=False), HOST, Resolv())
+    assert made.worker.map_guest_addr4 == _v("192.0.2.1")
+
+
+def test_a_gateway_that_is_the_address_of_the_guest_is_not_mapped() -> None:
+    made = build(options(address=(ip_interface("192.0.2.1/24"),)), HOST, Resolv()).worker
+    assert made.map_host_loopback4 == b""
+
+
+# ---- nameservers ----
+
+
+def _dns(found: Any) -> tuple[bytes, ...]:
+    return found.worker.dns  # type: ignore[no-any-return]
+
+
+def test_nameservers_within_reach_are_told_as_they_are() -> None:
+    made = build(options(dhcp_dns=True), HOST, _resolv("198.51.100.53", "2001:db8::53"))
+    assert _dns(made) == (_v("198.51.100.53"), _v("2001:db8::53"))
+    assert made.worker.dns_forward4 == b"" and made.worker.dns_host4 == _v("198.51.100.53")
+
+
+def test_a_link_local_nameserver_that_is_the_gateway_is_the_resolver_and_not_the_loopback_of_the_host() -> None:
+    made = build(options(dhcp_dns=True), HOST, _resolv("fe80::1%eth0", "fe80::53%eth0"))
+    assert _dns(made) == (_v("fe80::1"), _v("fe80::53"))
+    assert (made.worker.dns_forward6, made.worker.dns_host6) == (_v("fe80::1"), _v("fe80::1"))
+
+
+@pytest.mark.parametrize("server", ["127.0.0.53", "192.0.2.1", "192.0.2.10"])
+def test_a_nameserver_out_of_reach_is_told_as_the_mapped_gateway(server: str) -> None:
+    made = build(options(dhcp_dns=True), HOST, _resolv(server))
+    assert _dns(made) == (_v("192.0.2.1"),)
+    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("192.0.2.1"), _v(server))
+
+
+def test_a_nameserver_out_of_reach_is_told_as_the_forwarding_address_if_there_is_one() -> None:
+    given_options = options(dhcp_dns=True, dns_forward=(ip_address("169.254.1.1"),))
+    made = build(given_options, HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == (_v("169.254.1.1"),)
+    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("169.254.1.1"), _v("127.0.0.53"))
+
+
+def test_a_loopback_nameserver_of_a_family_that_is_off_is_reached_by_way_of_the_other() -> None:
+    made = build(options(dhcp_dns=True, ipv4=False), HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == (_v("fe80::1"),) and made.worker.dns_host6 == _v("127.0.0.53")
+
+
+def test_a_nameserver_that_nothing_reaches_is_a_notice() -> None:
+    made = build(options(dhcp_dns=True, map_gw=False), HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == () and "127.0.0.53" in made.notices[0]
+
+
+def test_the_nameserver_given_answers_for_the_forwarding_address() -> None:
+    made = build(
+        options(dns_forward=(ip_address("169.254.1.1"),), dns_host=(ip_address("203.0.113.53"),)),
+        HOST,
+        _resolv("127.0.0.53"),
+    )
+    assert made.worker.dns_host4 == _v("203.0.113.53")
+
+
+def test_nameservers_are_told_by_dhcp_only_when_asked() -> None:
+    assert _dns(build(options(), HOST, _resolv("198.51.100.53"))) == ()
+    assert _dns(build(options(dns=(ip_address("9.9.9.9"),)), HOST, Resolv())) == (_v("9.9.9.9"),)
+    assert _dns(build(options(dns=(), dhcp_dns=True), HOST, _resolv("198.51.100.53"))) == ()
+    assert _dns(build(options(dns=(ip_address("9.9.9.9"),), dhcp_dns=False), HOST, Resolv())) == ()
+
+
+# ---- what holds for everything ----
+
+ADDRESSES4 = st.ip_addresses(v=4) | st.sampled_from(
+    [IPv4Address(a) for a in ("192.0.2.1", "192.0.2.10", "169.254.2.1", "169.254.2.2", "127.0.0.53", "0.0.0.0")]
+)
+ADDRESSES6 = st.ip_addresses(v=6) | st.sampled_from(
+    [IPv6Address(a) for a in ("fe80::1", "2001:db8::10", "2001:db8::1", "::1", "::")]
+)
+
+
+# What users give: mostly sensible, now and then not.
+GIVEN4 = st.sampled_from([IPv4Address("192.0.2.1"), IPv4Address("169.254.2.2")]) | st.ip_addresses(network="10.0.0.0/8")
+GIVEN6 = st.sampled_from([IPv6Address("fe80::1"), IPv6Address("2001:db8::1")]) | st.ip_addresses(network="fd00::/8")
+GIVEN4, GIVEN6 = GIVEN4 | GIVEN4 | GIVEN4 | GIVEN4 | ADDRESSES4, GIVEN6 | GIVEN6 | GIVEN6 | GIVEN6 | ADDRESSES6
+
+
+def _given(version: int) -> st.SearchStrategy[Any]:
+    addresses, bits = (GIVEN4, 32) if version == 4 else (GIVEN6, 128)
+    return st.builds(lambda address, length: ip_interface((address, length)), addresses, st.integers(0, bits))
+
+
+def _interfaces(version: int) -> st.SearchStrategy[Any]:
+    addresses, bits = (ADDRESSES4, 32) if version == 4 else (ADDRESSES6, 128)
+    return st.builds(lambda address, length: ip_interface((address, length)), addresses, st.integers(0, bits))
+
+
+def _families(version: int) -> st.SearchStrategy[Family]:
+    addresses = ADDRESSES4 if version == 4 else ADDRESSES6
+    any_gateway = st.none() | addresses | (ADDRESSES6 if version == 4 else addresses)
+    address = st.builds(
+        Address,
+        interface=_interfaces(version),
+        peer=st.none() | addresses,
+        label=st.sampled_from(["", "eth0", "eth0:1", "eth0:averylongone"]) if version == 4 else st.just(""),
+        scope=st.sampled_from([0, 200, 253, 254]),
+        flags=st.integers(0, 0xFFF),
+        deprecated=st.booleans(),
+        metric=st.integers(0, 2**32 - 1),
+        link=st.just(2),
+    )
+    hop = st.builds(NextHop, gateway=any_gateway, onlink=st.booleans(), weight=st.integers(1, 256), link=st.just(2))
+    route = st.builds(
+        Route,
+        destination=_interfaces(version).map(lambda each: each.network),
+        hops=st.lists(hop, min_size=1, max_size=3).map(tuple),
+        source=st.none() | addresses,
+        metric=st.integers(0, 2**32 - 1),
+        proto=st.sampled_from([2, 3, 4, 9, 16]),
+        encapsulated=st.booleans(),
+    )
+    some = st.builds(
+        Family,
+        available=st.just(True),
+        link=st.none() | st.just(ETH0),
+        addresses=st.lists(address, max_size=4).map(tuple),
+        routes=st.lists(route, max_size=4).map(tuple),
+    )
+    return some | st.just(Family(available=False)) | st.just(Family(available=True))
+
+
+HOSTS = st.builds(
+    HostSnapshot,
+    ipv4=_families(4),
+    ipv6=_families(6),
+    interfaces=st.just(("lo", "eth0")),
+    addresses=st.lists(ADDRESSES4 | ADDRESSES6, max_size=4).map(tuple),
+)
+RESOLVS = st.builds(
+    Resolv,
+    nameservers=st.lists(ADDRESSES4 | ADDRESSES6 | st.just(ip_address("fe80::1%eth0")), max_size=3, unique=True).map(
+        tuple
+    ),
+    search=st.just(("a.example",)),
+)
+
+
+def _per_family(four: st.SearchStrategy[Any], six: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(st.none() | four, st.none() | six).map(
+        lambda pair: tuple(each for each in pair if each is not None)
+    )
+
+
+OPTIONS = st.builds(
+    options,
+    config_net=st.booleans(),
+    ns_ifname=st.sampled_from(["", "tap0", "a-name-of-15-ch"]),
+    mtu=st.sampled_from([None, None, None, 0, 68, 1279, 1280, 1500, 1500, 9000, 65520, 65535, 65536]),
+    address=_per_family(_given(4), _given(6)),
+    gateway4=st.none() | GIVEN4,
+    gateway6=st.none() | GIVEN6,
+    copy_routes=st.booleans(),
+    copy_addrs=st.booleans(),
+    ipv4=st.sampled_from([True, True, True, True, False]),
+    ipv6=st.sampled_from([True, True, True, True, False]),
+    dns=st.none() | st.lists(GIVEN4 | GIVEN6, max_size=2).map(tuple),
+    dhcp_dns=st.none() | st.booleans(),
+    map_host_loopback=st.none() | _per_family(GIVEN4, GIVEN6),
+    map_gw=st.booleans(),
+    map_guest_addr=_per_family(GIVEN4, GIVEN6),
+    dns_forward=_per_family(GIVEN4, GIVEN6),
+    dns_host=_per_family(GIVEN4, GIVEN6),
+    outbound4=st.none() | GIVEN4,
+    outbound_if4=st.sampled_from(["", "", "", "", "", "", "eth0", "eth0", "eth0", "eth1"]),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(OPTIONS, HOSTS, RESOLVS)
+def test_any_plan_is_sound_or_refused_in_one_line(given_options: Any, host: HostSnapshot, resolv: Resolv) -> None:
+    try:
+        made = build(given_options, host, resolv)
+    except PastaError as error:
+        event("refused")
+        assert isinstance(error, (UsageError, HostError)) and "\n" not in str(error) and str(error)
+        return
+    worker, link = made.worker, made.link
+    on = {version for version, is_on in ((4, worker.ipv4), (6, worker.ipv6)) if is_on}
+    assert on
+    assert {a.interface.version for a in link.addresses} | {r.destination.version for r in link.routes} <= on
+    assert set(link.mirrored) <= on
+    assert link.configure or not (link.addresses or link.routes)
+    own = {packed(a.interface.ip) for a in link.addresses} | {worker.guest4, worker.guest6} - {b""}
+    mapped = [worker.map_host_loopback4, worker.map_host_loopback6, worker.map_guest_addr4, worker.map_guest_addr6]
+    mapped += [worker.dns_forward4, worker.dns_forward6]
+    assert not own & set(mapped)
+    if worker.map_host_loopback4:
+        assert worker.map_host_loopback4 != worker.map_guest_addr4
+    for version, names in ((4, ("guest4", "gateway4", "map_host_loopback4")), (6, ("guest6", "gateway6"))):
+        for name in names:
+            value = getattr(worker, name)
+            assert len(value) in (0, 16) and (version in on or value == b"")
+            assert not value or value.startswith(b"\0" * 10 + b"\xff\xff") == (version == 4)
+    assert all(line and "\n" not in line for line in made.notices)
+    assert not any(
+        a.interface.version == 6 and not a.flags & 0x02 and given_options.address == () for a in link.addresses
+    )
+    assert all(hop.link == 0 for route in link.routes for hop in route.hops)
+    assert wire.decode(wire.encode(worker)) == worker
