@@ -2,7 +2,7 @@
  *
  * usage: capture_stress FILE pcap|pcapng FRAME_BYTES COUNT [PAUSE_EVERY]
  * FRAME_BYTES 0: sizes from 60 to 65550, different ones in turn. PAUSE_EVERY n: 15 ms of silence after n frames each.
- * Prints: frames dropped seconds-in-capture_frame seconds-with-stop error
+ * Stops at the first error. Prints: frames dropped seconds-in-capture_frame seconds-with-stop error
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 	struct capture_counters counters;
 	struct capture *c;
 	double start, fed, paused = 0;
-	int fd, error;
+	int fd, error, first = 0;
 
 	if (argc < 5)
 		return 2;
@@ -52,7 +52,7 @@ int main(int argc, char **argv)
 		struct iovec iov[2] = {{frame, 54}, {frame + 54, len - 54}};
 
 		capture_frame(c, i & 1 ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST, iov, 2, 34, 16, true);
-		if (capture_error(c))
+		if ((first = capture_error(c)))
 			break;
 		if (pause_every && i % pause_every == pause_every - 1) {
 			usleep(15000);
@@ -62,6 +62,8 @@ int main(int argc, char **argv)
 	fed = now_s() - start - paused;
 	counters = capture_counters(c);
 	error = capture_stop(c);
+	if (first)
+		error = first;
 	printf("%llu %llu %.6f %.6f %d\n", (unsigned long long)counters.frames, (unsigned long long)counters.dropped, fed,
 	       now_s() - start - paused, error);
 	close(fd);

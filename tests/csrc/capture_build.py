@@ -1,0 +1,61 @@
+"""Builds the capture alone, from the sources of the extension: as a cffi module, and as a program with a C main."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "base/checksum.c"]
+
+CDEF = """
+struct capture;
+struct iovec { void *iov_base; size_t iov_len; ...; };
+enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
+struct capture_counters { uint64_t frames, bytes, dropped; };
+int capture_open(struct capture **out, int fd, bool pcapng);
+void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+                   uint16_t csum_start, uint16_t csum_offset, bool needs_csum);
+struct capture_counters capture_counters(const struct capture *c);
+int capture_error(struct capture *c);
+const char *capture_error_text(int error);
+int capture_stop(struct capture *c);
+"""
+
+
+def build_module(directory: Path) -> Any:
+    """Returns the imported cffi module, with `ffi` and `lib`, built in `directory`."""
+    builder = cffi.FFI()
+    builder.cdef(CDEF)
+    builder.set_source(
+        "_capture_alone",
+        '#include "io/capture.h"',
+        sources=[str(ROOT / "csrc" / source) for source in SOURCES],
+        include_dirs=[str(ROOT / "csrc")],
+        extra_compile_args=["-std=c11", "-D_GNU_SOURCE"],
+    )
+    path = builder.compile(tmpdir=str(directory))
+    spec = importlib.util.spec_from_file_location("_capture_alone", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def build_stress(directory: Path, *flags: str) -> Path:
+    """Compiles capture_stress.c with `flags` into `directory` and returns the program."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or "cc"
+    program = directory / "capture_stress"
+    sources = [str(ROOT / "csrc" / source) for source in SOURCES]
+    subprocess.run(
+        [compiler, "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", str(ROOT / "csrc")]
+        + [*flags, *sources, str(Path(__file__).with_name("capture_stress.c")), "-o", str(program)],
+        check=True,
+        timeout=120,
+    )
+    return program

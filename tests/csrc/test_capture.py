@@ -1,0 +1,413 @@
+"""The capture, against tshark, a reader of our own, and every way in which its file or its reader can fail."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import capture_build  # noqa: E402
+
+FROM_GUEST, TO_GUEST = 0, 1
+
+
+class Record(NamedTuple):
+    time_ns: int
+    frame: bytes
+    direction: int | None
+
+
+def read_pcap(data: bytes) -> tuple[list[Record], int]:
+    """The whole records of a pcap file, and how many bytes of it are left over."""
+    assert struct.unpack_from("=IHHIIII", data) == (0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
+    at, records = 24, []
+    while at + 16 <= len(data):
+        seconds, ns, captured, original = struct.unpack_from("=IIII", data, at)
+        assert captured == original <= 65550 and ns < 10**9
+        if at + 16 + captured > len(data):
+            break
+        records.append(Record(seconds * 10**9 + ns, data[at + 16 : at + 16 + captured], None))
+        at += 16 + captured
+    return records, len(data) - at
+
+
+def read_pcapng(data: bytes) -> tuple[list[Record], int]:
+    """The same for pcapng; checks both lengths of every block."""
+    at, records = 0, []
+    while at + 12 <= len(data):
+        kind, size = struct.unpack_from("=II", data, at)
+        if at + size > len(data):
+            break
+        assert size % 4 == 0 and struct.unpack_from("=I", data, at + size - 4)[0] == size
+        if kind == 6:
+            interface, high, low, captured, original = struct.unpack_from("=IIIII", data, at + 8)
+            assert interface == 0 and captured == original
+            option, length, flags = struct.unpack_from("=HHI", data, at + 28 + (captured + 3) // 4 * 4)
+            assert (option, length) == (2, 4)
+            direction = {1: TO_GUEST, 2: FROM_GUEST}[flags]
+            records.append(Record(high << 32 | low, data[at + 28 : at + 28 + captured], direction))
+        at += size
+    return records, len(data) - at
+
+
+class Capture:
+    """A thin wrapper round the C functions; stops in any case."""
+
+    def __init__(self, module: Any, fd: int, pcapng: bool = False) -> None:
+        self.ffi, self.lib = module.ffi, module.lib
+        out = self.ffi.new("struct capture **")
+        error = self.lib.capture_open(out, fd, pcapng)
+        if error:
+            raise OSError(-error, os.strerror(-error))
+        self.c = out[0]
+
+    def frame(self, *parts: bytes, direction: int = TO_GUEST, csum: tuple[int, int] | None = None) -> None:
+        buffers = [self.ffi.from_buffer(part) for part in parts]
+        iov = self.ffi.new("struct iovec[]", len(parts))
+        for i, part in enumerate(parts):
+            iov[i].iov_base, iov[i].iov_len = buffers[i], len(part)
+        start, offset = csum or (0, 0)
+        self.lib.capture_frame(self.c, direction, iov, len(parts), start, offset, csum is not None)
+
+    def error(self) -> int:
+        return int(self.lib.capture_error(self.c))
+
+    def counters(self) -> tuple[int, int, int]:
+        counters = self.lib.capture_counters(self.c)
+        return counters.frames, counters.bytes, counters.dropped
+
+    def stop(self) -> int:
+        c, self.c = self.c, None
+        return int(self.lib.capture_stop(c))
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.c is not None:
+            self.stop()
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return capture_build.build_module(tmp_path_factory.mktemp("capture"))
+
+
+@pytest.fixture(scope="module")
+def stress(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return capture_build.build_stress(tmp_path_factory.mktemp("stress"), "-O2")
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return capture_build.build_stress(tmp_path_factory.mktemp("tsan"), "-O1", "-g", "-fsanitize=thread")
+
+
+@pytest.fixture
+def pipe() -> Iterator[list[int]]:
+    ends = list(os.pipe())
+    yield ends
+    for fd in ends:
+        if fd >= 0:
+            os.close(fd)
+
+
+def drain(fd: int, into: bytearray) -> threading.Thread:
+    """Reads fd to its end in a thread."""
+
+    def run() -> None:
+        while data := os.read(fd, 1 << 20):
+            into.extend(data)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def fold(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total
+
+
+def partial(version: int, protocol: int, payload: bytes) -> tuple[bytes, tuple[int, int]]:
+    """A TCP (6) or UDP (17) frame whose checksum field holds only the pseudo-header's sum, and where that field is."""
+    source, target = ("192.0.2.1", "192.0.2.2") if version == 4 else ("2001:db8::1", "2001:db8::2")
+    addresses = ip_address(source).packed + ip_address(target).packed
+    length = len(payload) + (20 if protocol == 6 else 8)
+    pseudo = fold(addresses + struct.pack("!II", length, protocol))
+    if protocol == 6:
+        transport = struct.pack("!HHIIBBHHH", 1000, 80, 1, 1, 0x50, 0x10, 1024, pseudo, 0) + payload
+    else:
+        transport = struct.pack("!HHHH", 1000, 9, length, pseudo) + payload
+    if version == 4:
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + length, 0, 0x4000, 64, protocol, 0)
+        check = ~fold(head + addresses) & 0xFFFF
+        packet = head[:10] + struct.pack("!H", check) + addresses + transport
+    else:
+        packet = struct.pack("!IHBB", 0x60000000, length, protocol, 64) + addresses + transport
+    frame = bytes(12) + (b"\x08\x00" if version == 4 else b"\x86\xdd") + packet
+    return frame, (14 + (20 if version == 4 else 40), 16 if protocol == 6 else 6)
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_every_frame_comes_back_with_its_bytes_length_direction_and_time(
+    module: Any, tmp_path: Path, pcapng: bool
+) -> None:
+    """40 MB through an 8 MiB ring, in parts and of all lengths: it wraps several times, at every alignment."""
+    rng = random.Random(1)
+    noise = rng.randbytes(1 << 17)
+    path, sent = tmp_path / "c", []
+    before = time.time_ns()
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+        for i in range(2400):
+            start, length = rng.randrange(60000), rng.choice([0, 1, 14, 60, rng.randrange(65551), 65550])
+            frame, cut = noise[start : start + length], rng.randrange(length + 1)
+            capture.frame(frame[:cut], b"", frame[cut:], direction=i & 1)
+            sent.append((frame, i & 1))
+        assert capture.counters() == (len(sent), sum(len(frame) for frame, _ in sent), 0)
+        assert capture.stop() == 0
+    records, rest = (read_pcapng if pcapng else read_pcap)(path.read_bytes())
+    assert rest == 0 and sum(len(frame) for frame, _ in sent) > 3 * (8 << 20)
+    assert [record.frame for record in records] == [frame for frame, _ in sent]
+    if pcapng:
+        assert [record.direction for record in records] == [direction for _, direction in sent]
+    times = [record.time_ns for record in records]
+    assert before <= times[0] and times == sorted(times) and times[-1] <= time.time_ns()
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_tshark_finds_every_checksum_good(module: Any, tmp_path: Path, pcapng: bool) -> None:
+    """Both families, TCP and UDP, odd and even lengths, up to one 64 KiB segment."""
+    path, lengths = tmp_path / "c", []
+    payload = random.Random(2).randbytes(65536)
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+        for version in (4, 6):
+            for protocol in (6, 17):
+                for size in (0, 1, 2, 63, 1400, 9001, 65495 if protocol == 6 else 65507):
+                    frame, csum = partial(version, protocol, payload[:size])
+                    capture.frame(frame[:54], frame[54:], csum=csum)
+                    lengths.append(len(frame))
+        assert capture.stop() == 0
+    command = ["tshark", "-n", "-r", str(path), "-T", "fields", "-e", "frame.len", "-e", "frame.cap_len"]
+    for protocol_name in ("tcp", "udp", "ip"):
+        command += ["-o", f"{protocol_name}.check_checksum:TRUE", "-e", f"{protocol_name}.checksum.status"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [(int(row[0]), int(row[1])) for row in rows] == [(length, length) for length in lengths]
+    for row, expected in zip(
+        rows, [("1", "", "1")] * 7 + [("", "1", "1")] * 7 + [("1", "", "")] * 7 + [("", "1", "")] * 7
+    ):
+        assert tuple(row[2:5]) == expected
+
+
+def test_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones(module: Any, tmp_path: Path) -> None:
+    """RFC 768: a checksum of zero would mean that there is none."""
+    frame, (start, offset) = partial(4, 17, b"\0\0")
+    missing = ~fold(frame[start:]) & 0xFFFF
+    frame = frame[:-2] + struct.pack("!H", missing)
+    with open(tmp_path / "c", "wb") as file, Capture(module, file.fileno()) as capture:
+        capture.frame(frame, csum=(start, offset))
+        assert capture.stop() == 0
+    record = read_pcap((tmp_path / "c").read_bytes())[0][0]
+    assert record.frame[start + offset : start + offset + 2] == b"\xff\xff"
+
+
+@pytest.mark.parametrize("csum", [(60, 0), (59, 1), (0, 59), (65535, 65535), (61, 0)])
+def test_checksum_field_outside_the_frame_leaves_it_as_it_came(
+    module: Any, tmp_path: Path, csum: tuple[int, int]
+) -> None:
+    frame = bytes(range(60))
+    with open(tmp_path / "c", "wb") as file, Capture(module, file.fileno()) as capture:
+        capture.frame(frame, csum=csum)
+        assert capture.stop() == 0
+    assert read_pcap((tmp_path / "c").read_bytes())[0][0].frame == frame
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_file_shows_each_frame_within_100_ms_and_is_whole_when_traffic_rests(
+    module: Any, tmp_path: Path, pcapng: bool
+) -> None:
+    path, read = tmp_path / "c", read_pcapng if pcapng else read_pcap
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+        assert read(path.read_bytes()) == ([], 0)
+        total = 0
+        for burst in (1, 1, 2, 500, 1):
+            for _ in range(burst):
+                capture.frame(bytes(1500))
+            total += burst
+            time.sleep(0.1)
+            records, rest = read(path.read_bytes())
+            assert (len(records), rest) == (total, 0)
+
+
+def test_writer_is_named_blocks_all_signals_and_sleeps_when_idle(module: Any, tmp_path: Path) -> None:
+    with open(tmp_path / "c", "wb") as file, Capture(module, file.fileno()) as capture:
+        capture.frame(bytes(60))
+        time.sleep(0.1)
+        (task,) = [t for t in Path("/proc/self/task").iterdir() if (t / "comm").read_text() == "pasta-capture\n"]
+        status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        blocked = int(status["SigBlk"], 16)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            assert blocked >> (number - 1) & 1
+        time.sleep(0.5)
+        after = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines())
+        assert after["voluntary_ctxt_switches"] == status["voluntary_ctxt_switches"]
+
+
+def test_stuck_reader_costs_the_loop_100_ms_once_then_frames_are_dropped_and_counted(
+    module: Any, pipe: list[int]
+) -> None:
+    frame, got = bytes(65550), bytearray()
+    with Capture(module, pipe[1]) as capture:
+        start = time.monotonic()
+        for _ in range(2000):
+            capture.frame(frame)
+        elapsed = time.monotonic() - start
+        frames, _, dropped = capture.counters()
+        assert 0.1 <= elapsed < 0.6
+        assert frames + dropped == 2000 and frames >= 100 and dropped > 1000
+        assert [capture.error(), capture.error()] == [errno.EAGAIN, 0]
+        reader = drain(pipe[0], got)
+        deadline = time.monotonic() + 5
+        while len(got) < 24 + frames * 65566 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        capture.frame(b"after" * 20)
+        assert capture.counters() == (frames + 1, frames * 65550 + 100, dropped)
+        assert capture.stop() == 0
+    os.close(pipe[1])
+    pipe[1] = -1
+    reader.join(5)
+    records, rest = read_pcap(bytes(got))
+    assert (len(records), rest) == (frames + 1, 0) and records[-1].frame == b"after" * 20
+
+
+def test_stop_does_not_wait_for_ever_for_a_stuck_reader(module: Any, pipe: list[int]) -> None:
+    with Capture(module, pipe[1]) as capture:
+        for _ in range(50):
+            capture.frame(bytes(65550))
+        start = time.monotonic()
+        assert capture.stop() == errno.ECANCELED
+        assert time.monotonic() - start < 3
+
+
+def test_reader_that_leaves_ends_the_capture_with_one_report(module: Any, pipe: list[int]) -> None:
+    with Capture(module, pipe[1]) as capture:
+        os.close(pipe[0])
+        pipe[0] = -1
+        capture.frame(bytes(60))
+        time.sleep(0.1)
+        assert [capture.error(), capture.error()] == [errno.EPIPE, 0]
+        capture.frame(bytes(60))
+        assert capture.counters() == (0, 0, 2)
+        assert b"reader" in module.ffi.string(module.lib.capture_error_text(errno.EPIPE))
+        assert capture.stop() == 0
+
+
+def test_reader_that_leaves_does_not_kill_a_process_with_default_signals(stress: Path, pipe: list[int]) -> None:
+    command = [stress, f"/proc/self/fd/{pipe[1]}", "pcap", "65550", "1000000"]
+    child = subprocess.Popen(command, pass_fds=[pipe[1]], stdout=subprocess.PIPE, restore_signals=True)
+    try:
+        os.read(pipe[0], 100000)
+        os.close(pipe[0])
+        pipe[0] = -1
+        output = child.communicate(timeout=20)[0].split()
+    finally:
+        child.kill()
+        child.wait()
+    assert child.returncode == 0 and int(output[4]) in (errno.EPIPE, errno.EAGAIN)
+
+
+def test_full_device_is_refused_when_opening(module: Any) -> None:
+    with open("/dev/full", "wb") as full, pytest.raises(OSError) as caught:
+        Capture(module, full.fileno())
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_file_size_limit_ends_the_capture_after_a_whole_record(stress: Path, tmp_path: Path) -> None:
+    """EFBIG, without dying of SIGXFSZ."""
+    path = tmp_path / "c"
+    limit = 1_000_003
+    result = subprocess.run(
+        [stress, path, "pcap", "0", "1000"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        restore_signals=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    frames, _, _, _, error = result.stdout.split()
+    records, rest = read_pcap(path.read_bytes())
+    assert result.returncode == 0 and int(error) == errno.EFBIG
+    assert rest == 0 and limit - 65566 < path.stat().st_size <= limit and len(records) > 10
+
+
+@pytest.mark.parametrize("kind", ["pcap", "pcapng"])
+def test_full_file_system_ends_the_capture_after_a_whole_record(stress: Path, tmp_path: Path, kind: str) -> None:
+    """A tmpfs of 1 MiB in a user namespace of its own."""
+    script = 'set -e; mount -t tmpfs -o size=1m none "$1"; "$2" "$1/c" "$3" 0 1000 >&2; cat "$1/c"'
+    (tmp_path / "mnt").mkdir()
+    result = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", script, "sh", str(tmp_path / "mnt"), str(stress), kind],
+        capture_output=True,
+        timeout=20,
+        check=True,
+    )
+    assert int(result.stderr.split()[4]) == errno.ENOSPC
+    records, rest = (read_pcapng if kind == "pcapng" else read_pcap)(result.stdout)
+    assert rest == 0 and len(result.stdout) > (1 << 20) - 70000 and len(records) > 10
+
+
+def test_file_that_takes_nothing_for_2_s_costs_frames_and_one_report_but_not_the_loop(
+    stress: Path, tmp_path: Path
+) -> None:
+    """The writer alone is stopped, as a hung disk would, by tracing its thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    path = tmp_path / "c"
+    child = subprocess.Popen([stress, path, "pcap", "1000", "100000000", "400"], stdout=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 5
+        tasks: list[Path] = []
+        while not tasks and time.monotonic() < deadline:
+            tasks = [t for t in Path(f"/proc/{child.pid}/task").iterdir() if "pasta-cap" in (t / "comm").read_text()]
+        tid = int(tasks[0].name)
+        assert libc.ptrace(0x4206, tid, None, None) == 0, os.strerror(ctypes.get_errno())  # PTRACE_SEIZE
+        assert libc.ptrace(0x4207, tid, None, None) == 0  # PTRACE_INTERRUPT
+        os.waitpid(tid, 0x40000000)  # __WALL
+        time.sleep(4)
+        assert libc.ptrace(17, tid, None, None) == 0  # PTRACE_DETACH
+        output = child.communicate(timeout=20)[0].split()
+    finally:
+        child.kill()
+        child.wait()
+    frames, dropped, fed, _, error = int(output[0]), int(output[1]), float(output[2]), output[3], int(output[4])
+    assert error == errno.ETIMEDOUT and dropped == 1 and 2 <= fed < 3.5
+    records, rest = read_pcap(path.read_bytes())
+    assert (len(records), rest) == (frames, 0)
+
+
+@pytest.mark.parametrize("arguments", [["pcap", "0", "2000", "3"], ["pcapng", "0", "3000"], ["pcap", "100", "100000"]])
+def test_loop_and_writer_have_no_data_race(sanitized: Path, tmp_path: Path, arguments: list[str]) -> None:
+    """ThreadSanitizer, with bursts and rests, wraps and a full ring."""
+    result = subprocess.run([sanitized, tmp_path / "c", *arguments], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and not result.stderr, result.stderr
+    records, rest = (read_pcapng if arguments[0] == "pcapng" else read_pcap)((tmp_path / "c").read_bytes())
+    assert (len(records), rest) == (int(arguments[2]), 0)
+    (tmp_path / "c").unlink()
