@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import capture_build  # noqa: E402
+import capture_build
 
 FROM_GUEST, TO_GUEST = 0, 1
 
@@ -95,7 +95,7 @@ class Capture:
         c, self.c = self.c, None
         return int(self.lib.capture_stop(c))
 
-    def __enter__(self) -> Capture:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -346,13 +346,14 @@ def test_file_size_limit_ends_the_capture_after_a_whole_record(stress: Path, tmp
     limit = 1_000_003
     result = subprocess.run(
         [stress, path, "pcap", "0", "1000"],
+        check=False,
         capture_output=True,
         text=True,
         timeout=20,
         restore_signals=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    frames, _, _, _, error = result.stdout.split()
+    error = result.stdout.split()[4]
     records, rest = read_pcap(path.read_bytes())
     assert result.returncode == 0 and int(error) == errno.EFBIG
     assert rest == 0 and limit - 65566 < path.stat().st_size <= limit and len(records) > 10
@@ -403,10 +404,12 @@ def test_file_that_takes_nothing_for_2_s_costs_frames_and_one_report_but_not_the
     assert (len(records), rest) == (frames, 0)
 
 
-@pytest.mark.parametrize("arguments", [["pcap", "0", "2000", "3"], ["pcapng", "0", "3000"], ["pcap", "100", "100000"]])
+@pytest.mark.parametrize("arguments", [["pcap", "0", "2000", "50"], ["pcapng", "0", "3000"], ["pcap", "100", "100000"]])
 def test_loop_and_writer_have_no_data_race(sanitized: Path, tmp_path: Path, arguments: list[str]) -> None:
     """ThreadSanitizer, with bursts and rests, wraps and a full ring."""
-    result = subprocess.run([sanitized, tmp_path / "c", *arguments], capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        [sanitized, tmp_path / "c", *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0 and not result.stderr, result.stderr
     records, rest = (read_pcapng if arguments[0] == "pcapng" else read_pcap)((tmp_path / "c").read_bytes())
     assert (len(records), rest) == (int(arguments[2]), 0)
