@@ -39,6 +39,7 @@ DEFAULT_IFNAME = "tap0"
 LOCAL_ADDRESS4 = ip_interface("169.254.2.1/16")
 LOCAL_GATEWAY4 = IPv4Address("169.254.2.2")
 LOCAL_GATEWAY6 = IPv6Address("fe80::1")
+_BROADCAST = IPv4Address("255.255.255.255")
 
 _IFA_F_TEMPORARY = 0x01
 _IFA_F_SECONDARY = 0x01
@@ -175,7 +176,7 @@ def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest
 def _copied(address: Address) -> bool:
     """Not link-local IPv6, which is the guest's own affair, nor loopback, nor an address found to be another's."""
     own = address.interface.ip
-    if own.is_loopback or own.is_unspecified or own.is_multicast or address.flags & rtnl.IFA_F_DADFAILED:
+    if not _mappable(own) or address.flags & rtnl.IFA_F_DADFAILED:
         return False
     return own.version == 4 or not own.is_link_local
 
@@ -243,7 +244,7 @@ def _link_name(family: Family) -> str:
 
 def _given_address(given: Interface) -> Address:
     own = given.ip
-    if own.is_unspecified or own.is_loopback or own.is_multicast or own == IPv4Address("255.255.255.255"):
+    if not _mappable(own):
         raise UsageError(f"-a {given}: the guest cannot have this address: give a unicast address")
     scope = rtnl.RT_SCOPE_LINK if given.version == 6 and own.is_link_local else rtnl.RT_SCOPE_UNIVERSE
     if isinstance(own, IPv4Address):
@@ -362,7 +363,11 @@ def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Gu
 
 
 def _mappable(address: Ip) -> bool:
-    return not (address.is_unspecified or address.is_multicast or address.is_loopback)
+    """Whether it can stand in a frame as an address of one host; ::ffff:0:0/96 stands for IPv4 between us."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return False
+    special = address.is_unspecified or address.is_multicast or address.is_loopback
+    return not special and address != _BROADCAST
 
 
 def _pick(given: Iterable[Ip], version: int, option: str, guest: _Guest) -> Ip | None:
@@ -488,7 +493,8 @@ def _worker(
         dhcp=options.dhcp and guest4.on,
         dhcpv6=options.dhcpv6 and guest6.on,
         ndp=options.ndp and guest6.on,
-        ra=options.ra and options.ndp and guest6.on,
+        # An interface that is configured needs no advertisement, and would get routes and addresses twice by one.
+        ra=options.ra and options.ndp and guest6.on and not options.config_net,
         guest4=packed(first4.interface.ip if first4 else None),
         prefix4=first4.interface.network.prefixlen if first4 else 0,
         guest6=packed(first6.interface.ip if first6 else None),

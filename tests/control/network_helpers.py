@@ -92,10 +92,13 @@ def script(text: str) -> None:
 
 
 def tables(name: str) -> dict[str, Any]:
-    """Addresses and routes of one interface, in the form in which host and guest must agree."""
+    """Addresses and routes of one interface, in the form in which host and guest must agree.
+
+    Left out: link-local IPv6, each interface's own; lifetimes, which the copy has none of; the carrier.
+    """
     shown = ip("addr", "show", "dev", name)
     addresses = [
-        {key: value for key, value in address.items() if not key.endswith("_life_time")}
+        {key: value for key, value in address.items() if not key.endswith("_life_time") and key != "dynamic"}
         for link in shown
         for address in link.get("addr_info", ())
         if not (address["family"] == "inet6" and address["scope"] == "link")
@@ -114,6 +117,8 @@ def _uses(route: dict[str, Any], name: str) -> bool:
 def _normal(route: dict[str, Any], name: str) -> dict[str, Any]:
     if "nexthops" in route:
         route["nexthops"] = [hop for hop in route["nexthops"] if hop.get("dev") == name]
+    for way in (route, *route.get("nexthops", ())):
+        way["flags"] = [flag for flag in way.get("flags", ()) if flag != "linkdown"]
     return {key: value for key, value in route.items() if key != "expires"}
 
 

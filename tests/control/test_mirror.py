@@ -110,6 +110,24 @@ SHAPES = {
         route add default via 192.0.2.1
         addr add 2001:db8::10/64 dev eth0 nodad metric 700
     """,
+    "a tunnel, without carrier": """
+        link set lo up
+        tuntap add dev eth0 mode tun
+        link set eth0 up
+        addr add 10.8.0.6 peer 10.8.0.5 dev eth0
+        addr add fd00:8::6 peer fd00:8::5 dev eth0 nodad
+        route add 10.8.0.0/24 via 10.8.0.5
+        route add default dev eth0 metric 50
+        -6 route add default dev eth0 metric 50
+    """,
+    "leased by DHCP and router advertisements": LINK
+    + """
+        addr add 192.0.2.10/24 dev eth0 valid_lft 3600 preferred_lft 1800
+        addr add 2001:db8::10/64 dev eth0 nodad noprefixroute valid_lft 3600 preferred_lft 1800
+        route add default via 192.0.2.1 dev eth0 proto dhcp src 192.0.2.10 metric 100
+        -6 route add 2001:db8::/64 dev eth0 proto ra metric 100 expires 3600
+        -6 route add default via fe80::1 dev eth0 proto ra metric 100 expires 1800 mtu 1492 hoplimit 64
+    """,
     "IPv4 by way of an IPv6 gateway": LINK
     + """
         addr add 192.0.2.10/32 dev eth0

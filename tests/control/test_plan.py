@@ -134,7 +134,7 @@ def test_no_interface_gives_local_mode_in_both_families() -> None:
 
 
 @pytest.mark.parametrize(
-    "given_address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1"]
+    "given_address", ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "::ffff:10.0.0.1"]
 )
 def test_an_address_that_no_guest_can_have_is_refused(given_address: str) -> None:
     with pytest.raises(UsageError, match="unicast"):
@@ -196,6 +196,13 @@ def test_an_outbound_address_the_host_does_not_have_is_a_notice() -> None:
     made = build(options(outbound4=ip_address("203.0.113.1")), HOST, Resolv())
     assert "203.0.113.1" in made.notices[0]
     assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, Resolv()).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "ra"), [({}, False), ({"config_net": False}, True), ({"config_net": False, "ra": False}, False)]
+)
+def test_routers_are_advertised_only_to_a_guest_that_configures_itself(changes: dict[str, bool], ra: bool) -> None:
+    assert build(options(**changes), HOST, Resolv()).worker.ra is ra
 
 
 # ---- mapping ----
