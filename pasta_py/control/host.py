@@ -99,7 +99,10 @@ def _named(name: str, links: dict[int, Link]) -> int:
 
 def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tuple[Address, ...]:
     """For an unnumbered interface, the one address of another that the kernel sends from: as a host address."""
-    sources = [route.source for route in through(routes, index) if route.source is not None]
+    used = through(routes, index)
+    if not used:
+        return ()
+    sources = [route.source for route in used if route.source is not None]
     candidates = [a for a in addresses if a.interface.ip in sources] or [
         a for a in addresses if a.scope == rtnl.RT_SCOPE_UNIVERSE and not a.interface.ip.is_loopback
     ]

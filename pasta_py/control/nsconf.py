@@ -10,7 +10,8 @@ The order matters, and each step is the reason for the next:
 4. Routes in passes, until none is left or a pass sets none: a gateway needs the route to itself first, and the host's
    table is sorted otherwise.
 
-A failure in 1 to 3 is an error; a route that cannot be set is a warning, since the rest of the network works.
+An interface that does not come up is an error; an address or a route that cannot be set is a warning, since the rest
+of the network works.
 """
 
 import errno
@@ -30,7 +31,7 @@ class ConfigResult(Record):
     """What came of it."""
 
     mac: bytes  # of the interface, 6 bytes
-    warnings: tuple[str, ...]  # one line for each route that could not be set
+    warnings: tuple[str, ...]  # one line for each address or route that could not be set
 
 
 def configure(link: LinkPlan) -> ConfigResult:

@@ -94,7 +94,8 @@ def script(text: str) -> None:
 def tables(name: str) -> dict[str, Any]:
     """Addresses and routes of one interface, in the form in which host and guest must agree.
 
-    Left out: link-local IPv6, each interface's own; lifetimes, which the copy has none of; the carrier.
+    Left out: link-local IPv6, each interface's own; lifetimes, which the copy has none of; the carrier;
+    names of nexthop objects, which the copy resolves.
     """
     shown = ip("addr", "show", "dev", name)
     addresses = [
@@ -119,7 +120,7 @@ def _normal(route: dict[str, Any], name: str) -> dict[str, Any]:
         route["nexthops"] = [hop for hop in route["nexthops"] if hop.get("dev") == name]
     for way in (route, *route.get("nexthops", ())):
         way["flags"] = [flag for flag in way.get("flags", ()) if flag != "linkdown"]
-    return {key: value for key, value in route.items() if key != "expires"}
+    return {key: value for key, value in route.items() if key not in ("expires", "nhid")}
 
 
 def make_tap(name: str) -> int:

@@ -87,6 +87,16 @@ def test_an_unnumbered_interface_borrows_the_address_it_sends_from() -> None:
     assert [str(a.interface) for a in found.ipv4.addresses] == ["203.0.113.6/32"]
 
 
+def _without_address() -> HostSnapshot:
+    script(TWO_LINKS + "addr del 198.51.100.10/24 dev eth1\n route add default via 192.0.2.1")
+    return host.snapshot("eth1")
+
+
+def test_an_interface_without_routes_borrows_nothing() -> None:
+    found = in_new_namespace(_without_address)
+    assert found.ipv4.link.name == "eth1" and found.ipv4.addresses == () == found.ipv4.routes
+
+
 def _named(name: str) -> HostSnapshot:
     script(TWO_LINKS + "route add default via 192.0.2.1")
     return host.snapshot(name, name)

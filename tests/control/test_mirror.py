@@ -120,6 +120,18 @@ SHAPES = {
         route add default dev eth0 metric 50
         -6 route add default dev eth0 metric 50
     """,
+    "nexthop objects": LINK
+    + """
+        addr add 192.0.2.10/24 dev eth0
+        addr add 2001:db8::10/64 dev eth0 nodad
+        nexthop add id 1 via 192.0.2.1 dev eth0
+        nexthop add id 2 via 192.0.2.2 dev eth0
+        nexthop add id 3 group 1/2
+        nexthop add id 6 via 2001:db8::1 dev eth0
+        route add default nhid 3
+        route add 10.0.0.0/8 nhid 2
+        -6 route add default nhid 6
+    """,
     "leased by DHCP and router advertisements": LINK
     + """
         addr add 192.0.2.10/24 dev eth0 valid_lft 3600 preferred_lft 1800
