@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Options = list[tuple[int, bytes]]
 
 _SERVER_PORT, _CLIENT_PORT = 547, 546
-_ALL_SERVERS = b"\xff\x02" + bytes(10) + b"\x01\0\x02"  # All_DHCP_Relay_Agents_and_Servers (7.1)
+_ALL_SERVERS = b"\xff\x02" + bytes(10) + b"\0\x01\0\x02"  # All_DHCP_Relay_Agents_and_Servers (7.1)
 
 # Message types (7.3)
 _SOLICIT, _ADVERTISE, _REQUEST, _CONFIRM, _RENEW, _REBIND, _REPLY, _RELEASE, _DECLINE = 1, 2, 3, 4, 5, 6, 7, 8, 9
