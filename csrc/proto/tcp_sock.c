@@ -173,8 +173,12 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 		uint32_t room = send_room(t, f);
 		ssize_t n;
 
-		if (!room)
+		if (!room) {
+			/* After an error it matters whether anything is left to wait for. */
+			if (f->error && peek(t, io, f, tcp_in_flight(f), 1) <= 0)
+				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
+		}
 		if (frames == TCP_FILL_FRAMES)
 			return true;
 		n = peek(t, io, f, tcp_in_flight(f), room);

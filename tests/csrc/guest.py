@@ -1,0 +1,254 @@
+"""A guest made of bytes: drives the core over a socketpair, one frame per message, without any privilege.
+
+The host side is real: sockets on 127.0.0.1 and ::1, reached through the mapped addresses below.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from dataclasses import dataclass
+from types import TracebackType
+
+from pasta_py.model import Listener, WorkerPlan
+from pasta_py.worker import plane
+
+GUEST_MAC = bytes.fromhex("525400123456")
+OUR_MAC = bytes.fromhex("9a559a559a55")
+GUEST4, GATEWAY4 = "10.0.2.15", "10.0.2.2"
+GUEST6, GATEWAY6 = "fd00::15", "fd00::2"
+
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+
+
+def mapped(address: str) -> bytes:
+    """The 16 bytes of an address, IPv4 in v4-mapped form."""
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address)
+    return bytes(10) + b"\xff\xff" + socket.inet_aton(address)
+
+
+def plan(**changes: object) -> WorkerPlan:
+    """A plan with both families, the gateways mapped to the host's loopback, and no offloads."""
+    values: dict[str, object] = dict(
+        guest_mac=GUEST_MAC, our_mac=OUR_MAC, mtu=1500, link_mtu=65536, vnet_hdr=False, uso=False,
+        ipv4=True, ipv6=True, tcp=True, udp=True, icmp=True, dhcp=True, dhcpv6=True, ndp=True, ra=True,
+        guest4=mapped(GUEST4), prefix4=24, guest6=mapped(GUEST6), prefix6=64,
+        gateway4=mapped(GATEWAY4), gateway6=mapped(GATEWAY6), our_ll6=mapped("fe80::1"),
+        map_host_loopback4=mapped(GATEWAY4), map_host_loopback6=mapped(GATEWAY6),
+        map_guest_addr4=b"", map_guest_addr6=b"", dns_forward4=b"", dns_forward6=b"", dns_host4=b"", dns_host6=b"",
+        outbound4=b"", outbound6=b"", outbound_if4="", outbound_if6="", scope6=0, host_addrs=(),
+        dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), program="test", log_level=3,
+        log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),
+    )  # fmt: skip
+    values.update(changes)
+    return WorkerPlan(**values)  # type: ignore[arg-type]
+
+
+def checksum(data: bytes) -> int:
+    """RFC 1071."""
+    if len(data) % 2:
+        data += b"\0"
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def pseudo(src: str, dst: str, proto: int, length: int) -> bytes:
+    if ":" in src:
+        return socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst) + struct.pack("!II", length, proto)
+    return socket.inet_aton(src) + socket.inet_aton(dst) + struct.pack("!BBH", 0, proto, length)
+
+
+def ip_frame(src: str, dst: str, proto: int, payload: bytes, *, ttl: int = 64, tos: int = 0, df: bool = True) -> bytes:
+    """An Ethernet frame from the guest with one IP packet."""
+    if ":" in src:
+        head = struct.pack("!IHBB", 6 << 28 | tos << 20, len(payload), proto, ttl)
+        head += socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst)
+        return OUR_MAC + GUEST_MAC + b"\x86\xdd" + head + payload
+    head = struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(payload), 0, 0x4000 if df else 0, ttl, proto, 0)
+    head += socket.inet_aton(src) + socket.inet_aton(dst)
+    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
+    return OUR_MAC + GUEST_MAC + b"\x08\x00" + head + payload
+
+
+@dataclass
+class Segment:
+    """One TCP segment to the guest, parsed from its frame; the checksums were right."""
+
+    src: str
+    dst: str
+    sport: int
+    dport: int
+    seq: int
+    ack: int
+    flags: int
+    window: int
+    options: bytes
+    payload: bytes
+    frame_len: int
+
+
+@dataclass
+class Packet:
+    """Any other IP packet to the guest."""
+
+    src: str
+    dst: str
+    proto: int
+    payload: bytes
+
+
+def parse(frame: bytes) -> Segment | Packet:
+    """Checks every length and checksum of a frame that the core emitted, then takes it apart."""
+    assert frame[:6] == GUEST_MAC and frame[6:12] == OUR_MAC
+    packet = frame[14:]
+    if frame[12:14] == b"\x08\x00":
+        assert packet[0] == 0x45 and checksum(packet[:20]) == 0
+        assert int.from_bytes(packet[2:4], "big") == len(packet)
+        src, dst, proto, payload = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20]), packet[9], packet[20:]
+    else:
+        assert frame[12:14] == b"\x86\xdd" and packet[0] >> 4 == 6
+        assert int.from_bytes(packet[4:6], "big") == len(packet) - 40
+        src, dst = (socket.inet_ntop(socket.AF_INET6, packet[i : i + 16]) for i in (8, 24))
+        proto, payload = packet[6], packet[40:]
+    summed = b"" if proto == 1 else pseudo(src, dst, proto, len(payload))
+    assert checksum(summed + payload) == 0, f"bad checksum in protocol {proto}"
+    if proto != 6:
+        return Packet(src, dst, proto, payload)
+    sport, dport, seq, ack, offset, flags, window = struct.unpack_from("!HHIIBBH", payload)
+    header = (offset >> 4) * 4
+    return Segment(src, dst, sport, dport, seq, ack, flags, window, payload[20:header], payload[header:], len(frame))
+
+
+class Guest:
+    """The core with a guest on its tap. Use as a context manager."""
+
+    def __init__(self, extra_flags: int = 0, **changes: object) -> None:
+        self.sock, self.tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.sock, self.tap):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        self.sock.setblocking(False)
+        self.plane = plane.Plane(plan(**changes), self.tap.fileno(), extra_flags)
+        self.plane.tick(1)
+        self.logs: list[str] = []
+        self.punts: list[bytes] = []
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.plane.close()
+        self.sock.close()
+        self.tap.close()
+
+    def pump(self, ticks: int = 2) -> None:
+        """Let the core run until it has had nothing to do for a moment."""
+        while ticks:
+            kind, _ident, data = self.plane.run()
+            if kind == plane.TICK:
+                ticks -= 1
+            elif kind == plane.LOG:
+                self.logs.append(data.decode())
+            elif kind == plane.PUNT:
+                self.punts.append(data)
+
+    def send(self, frame: bytes) -> None:
+        self.sock.send(frame)
+
+    def frames(self) -> list[bytes]:
+        """Every frame that waits for the guest, after a pump."""
+        self.pump()
+        out: list[bytes] = []
+        while True:
+            try:
+                out.append(self.sock.recv(70000))
+            except BlockingIOError:
+                return out
+
+    def received(self) -> list[Segment | Packet]:
+        return [parse(frame) for frame in self.frames()]
+
+    def segments(self) -> list[Segment]:
+        return [s for s in self.received() if isinstance(s, Segment)]
+
+    def wait_segments(self, count: int = 1, seconds: float = 2) -> list[Segment]:
+        """At least count segments; the kernel's loopback may take a moment to deliver."""
+        found: list[Segment] = []
+        end = time.monotonic() + seconds
+        while len(found) < count and time.monotonic() < end:
+            found += self.segments()
+        assert len(found) >= count, f"{len(found)} of {count} segments within {seconds} s"
+        return found
+
+    def counter(self, name: str) -> int:
+        return self.plane.counters()[name]
+
+    def listen(self, proto: int, sock: socket.socket, target_port: int) -> None:
+        """Forward a bound host socket to the guest."""
+        port = sock.getsockname()[1]
+        self.plane.add_listener(Listener(proto=proto, port=port, target=b"", target_port=target_port), sock.fileno())
+
+
+class TcpPeer:
+    """One TCP connection of the guest, driven segment by segment; it acknowledges only when told to."""
+
+    def __init__(self, guest: Guest, port: int, *, v6: bool = False, sport: int = 40000, iss: int = 1000, window: int = 65535,
+                 wscale: int | None = 7, mss: int = 1460) -> None:  # fmt: skip
+        self.guest, self.sport, self.dport = guest, sport, port
+        self.src, self.dst = (GUEST6, GATEWAY6) if v6 else (GUEST4, GATEWAY4)
+        self.seq, self.ack, self.window, self.wscale, self.mss = iss, 0, window, wscale, mss
+        self.peer_wscale = 0
+
+    def send(self, flags: int = ACK, payload: bytes = b"", *, seq: int | None = None, ack: int | None = None, options: bytes = b"",
+             window: int | None = None) -> None:  # fmt: skip
+        """One segment as given; the connection's own numbers where nothing is said. Moves seq only if seq is not given."""
+        number = self.seq if seq is None else seq
+        ack_number = self.ack if ack is None else ack
+        scaled = self.window if flags & SYN else self.window >> (self.wscale or 0)
+        head = struct.pack(
+            "!HHIIBBHHH", self.sport, self.dport, number % 2**32, ack_number % 2**32 if flags & ACK else 0,
+            (20 + len(options)) // 4 << 4, flags, min(scaled, 65535) if window is None else window, 0, 0,
+        )  # fmt: skip
+        body = head + options + payload
+        total = checksum(pseudo(self.src, self.dst, 6, len(body)) + body)
+        body = body[:16] + struct.pack("!H", total) + body[18:]
+        self.guest.send(ip_frame(self.src, self.dst, 6, body))
+        if seq is None:
+            self.seq = (self.seq + len(payload) + bool(flags & SYN) + bool(flags & FIN)) % 2**32
+
+    def options(self) -> bytes:
+        out = struct.pack("!BBH", 2, 4, self.mss)
+        return out + (b"\x01\x03\x03" + bytes([self.wscale]) if self.wscale is not None else b"")
+
+    def connect(self) -> Segment:
+        """SYN, SYN-ACK, ACK; returns the SYN-ACK."""
+        self.send(SYN, options=self.options())
+        answer = self.guest.wait_segments()[0]
+        assert answer.flags == SYN | ACK and answer.ack == self.seq, answer
+        self.ack = (answer.seq + 1) % 2**32
+        if b"\x03\x03" in answer.options:
+            self.peer_wscale = answer.options[answer.options.index(b"\x03\x03") + 2]
+        self.send(ACK)
+        return answer
+
+    def take(self, segments: list[Segment]) -> bytes:
+        """Accepts in-sequence segments: moves ack past their payload and FIN, returns the payload."""
+        out = b""
+        for s in segments:
+            assert s.seq == self.ack, f"expected sequence {self.ack}, got {s.seq}"
+            out += s.payload
+            self.ack = (self.ack + len(s.payload) + bool(s.flags & FIN)) % 2**32
+        return out
+
+
+def server(v6: bool = False) -> socket.socket:
+    """A listening socket on the host's loopback."""
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("::1" if v6 else "127.0.0.1", 0))
+    sock.listen(16)
+    sock.settimeout(2)
+    return sock
