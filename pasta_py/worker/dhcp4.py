@@ -207,7 +207,7 @@ def _client_fqdn(plan: "WorkerPlan", wire: bytes, flags: bytes) -> bytes:
     """RFC 4702, 2: nobody updates the DNS (N), which overrides (O) a client that asked us to (S); its encoding (E)."""
     asked = flags[0] if flags else 0
     encoded = asked & 4
-    name = wire if encoded else plan.fqdn.rstrip(".").encode()
+    name = wire if encoded else plan.fqdn.removesuffix(".").encode()
     return bytes((8 | encoded | (asked & 1) << 1, 255, 255)) + name
 
 

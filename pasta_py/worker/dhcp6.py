@@ -127,10 +127,9 @@ def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") -> 
     if kind == _SOLICIT:
         # 255: nobody else is on this link to be waited for (18.2.1)
         out += _option(_RAPID_COMMIT, b"") if rapid else _option(_PREFERENCE, b"\xff")
-    pieces = _associations(plan, kind, options) + _settings(plan, options, _MOST_BYTES - len(out))
-    for piece in pieces:
+    for piece in _associations(plan, kind, options):
         out += piece if len(out) + len(piece) <= _MOST_BYTES else b""
-    return out
+    return out + _settings(plan, options, _MOST_BYTES - len(out))
 
 
 def _option(code: int, value: bytes) -> bytes:
@@ -179,21 +178,23 @@ def _lease(plan: "WorkerPlan", kind: int, named: "list[bytes]") -> bytes:
     return lease
 
 
-def _settings(plan: "WorkerPlan", options: "Options", room: int) -> "list[bytes]":
-    """Nameservers, search list and name, as far as the client asked; all but the name if it did not say."""
+def _settings(plan: "WorkerPlan", options: "Options", room: int) -> bytes:
+    """Nameservers, name and search list, as far as the client asked and as fits; all but the name if it did not say."""
     asked = _first(options, _WANTED)
     wanted = None if asked is None else {int.from_bytes(asked[i : i + 2], "big") for i in range(0, len(asked), 2)}
     client_fqdn = _first(options, _FQDN)
-    pieces = []
+    out = b""
     servers = b"".join(server for server in map(frames.ipv6, plan.dns) if server)
+    servers = servers[: max(0, room // 2 - 4) // 16 * 16]  # half is left to the others
     if servers and (wanted is None or _DNS in wanted):
-        pieces.append(_option(_DNS, servers[: room // 2 // 16 * 16]))
-    names = frames.dns_names(plan.search, room // 2 - 128)
-    if names and (wanted is None or _SEARCH in wanted):
-        pieces.append(_option(_SEARCH, names))
+        out += _option(_DNS, servers)
     fqdn = frames.dns_name(plan.fqdn)
     if fqdn and (client_fqdn is not None or (wanted is not None and _FQDN in wanted)):
         # Nobody updates the DNS (N), which overrides (O) a client that asked us to (S): RFC 4704, 4.1
         flags = 4 | (client_fqdn[0] & 1) << 1 if client_fqdn else 4
-        pieces.append(_option(_FQDN, bytes((flags,)) + fqdn))
-    return pieces
+        name = _option(_FQDN, bytes((flags,)) + fqdn)
+        out += name if len(out) + len(name) <= room else b""
+    names = frames.dns_names(plan.search, room - len(out) - 4)
+    if names and (wanted is None or _SEARCH in wanted):
+        out += _option(_SEARCH, names)
+    return out

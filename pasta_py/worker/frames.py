@@ -184,7 +184,7 @@ def _pseudo(source: bytes, destination: bytes, protocol: int, payload_bytes: int
 
 def dns_name(name: str) -> bytes:
     """A domain name in wire form (RFC 1035, 3.1), uncompressed; b"" for one that has none, and for the root."""
-    labels = name.rstrip(".").split(".")
+    labels = name.removesuffix(".").split(".")
     if not name.isascii() or not all(0 < len(label) < 64 for label in labels):
         return b""
     wire = b"".join(bytes((len(label),)) + label.encode() for label in labels) + b"\0"

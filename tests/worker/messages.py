@@ -37,7 +37,9 @@ def solicited_node(target: str) -> str:
     return str(ip_address(b"\xff\x02" + bytes(9) + b"\x01\xff" + ip_address(target).packed[13:]))
 
 
-def ns(target: str, *, src: str = GUEST_LL6, dst: str = "", hop_limit: int = 255, options: bytes | None = None) -> bytes:
+def ns(
+    target: str, *, src: str = GUEST_LL6, dst: str = "", hop_limit: int = 255, options: bytes | None = None
+) -> bytes:
     if options is None:
         options = b"" if src == "::" else b"\x01\x01" + mac(GUEST_MAC)
     body = bytes((135, 0, 0, 0)) + bytes(4) + ip_address(target).packed + options
@@ -48,7 +50,9 @@ def rs(*, src: str = GUEST_LL6, hop_limit: int = 255, options: bytes = b"", code
     return ip6(58, bytes((133, code, 0, 0)) + bytes(4) + options, src, "ff02::2", hop_limit)
 
 
-def udp4(data: bytes, *, src: str = "0.0.0.0", dst: str = "255.255.255.255", ports: tuple[int, int] = (68, 67)) -> bytes:
+def udp4(
+    data: bytes, *, src: str = "0.0.0.0", dst: str = "255.255.255.255", ports: tuple[int, int] = (68, 67)
+) -> bytes:
     packed = ip_address(src).packed + ip_address(dst).packed
     udp = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
     summed = 0xFFFF ^ fold(packed + struct.pack("!II", len(udp), 17) + udp)
@@ -83,9 +87,17 @@ def ia_na(*addresses: str, iaid: int = 1) -> bytes:
 
 
 def dhcp6(
-    kind: int, options: bytes, *, server: bool = False, client: bool = True, src: str = GUEST_LL6, dst: str = "ff02::1:2"
+    kind: int,
+    options: bytes,
+    *,
+    server: bool = False,
+    client: bool = True,
+    src: str = GUEST_LL6,
+    dst: str = "ff02::1:2",
 ) -> bytes:
-    data = bytes((kind,)) + XID[:3] + (opt6(1, DUID) if client else b"") + (opt6(2, OUR_DUID) if server else b"") + options
+    data = (
+        bytes((kind,)) + XID[:3] + (opt6(1, DUID) if client else b"") + (opt6(2, OUR_DUID) if server else b"") + options
+    )
     return ip6(17, struct.pack("!HHHH", 546, 547, 8 + len(data), 0) + data, src, dst, 64)
 
 
