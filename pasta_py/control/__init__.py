@@ -1,0 +1,1 @@
+"""The control process: from options to a running worker. Never imported by the worker."""

@@ -1,0 +1,332 @@
+"""Port specifications: the argument of -t, -u, -T and -U as a string, as a record, and as rules to bind.
+
+    SPEC  := none | [LADDR/]CHUNK{,CHUNK}
+    LADDR := ADDR[%IF] | [*][%IF]
+    CHUNK := all[:ADDR] | auto | ~R | R[:R' | :ADDR | :ADDR/R']        R := N[-M]
+
+Brackets round an address are optional. What stands before the first "/" is LADDR if it is one; so
+"2001:db8::1/80" listens on that address, and "8080:[fc00::1]/80" or "8080:192.0.2.1/80" names a target.
+
+Three steps, all pure: parse (string -> PortSpec), str (PortSpec -> string; parse is its inverse), resolve
+(PortSpecs of one option -> Rules). Rejected: expanding to one entry per port. 65,535 ports are one Rule.
+
+Invariants: no string makes parse or resolve raise anything but UsageError; the message quotes what was refused
+and says what would be taken. Rules of one resolve() never overlap on matching addresses.
+"""
+
+from pasta_py.errors import UsageError
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from ipaddress import IPv4Address, IPv6Address
+    from typing import TypeAlias
+
+    Address: TypeAlias = "IPv4Address | IPv6Address"
+
+MAX_PORT = 65535
+IFNAME_BYTES = 16  # IFNAMSIZ of the kernel, the terminating zero included
+
+#: Kinds of a chunk.
+ALL, AUTO, EXCLUDE, PORTS = "all", "auto", "exclude", "ports"
+
+
+class Chunk(Record):
+    """One item between commas. `first`..`last` are ports (0 where `kind` has none)."""
+
+    kind: str
+    first: int = 0
+    last: int = 0
+    target: "Address | None" = None  # where to, None: the same place as without forwarding
+    target_first: int = 0  # port that `first` becomes; the others follow
+
+    def __str__(self) -> str:
+        if self.kind == AUTO:
+            return "auto"
+        if self.kind == ALL:
+            return "all" if self.target is None else f"all:{_bracketed(self.target)}"
+        if self.kind == EXCLUDE:
+            return "~" + _ports(self.first, self.last)
+        moved = self.target_first != self.first
+        there = _ports(self.target_first, self.target_first + self.last - self.first)
+        text = _ports(self.first, self.last)
+        if self.target is not None:
+            return f"{text}:{_bracketed(self.target)}" + (f"/{there}" if moved else "")
+        return f"{text}:{there}" if moved else text
+
+
+class PortSpec(Record):
+    """One specification. No chunks: "none"."""
+
+    address: "Address | None" = None  # listening address; None: any, both families
+    ifname: str = ""  # interface that the listening socket is bound to
+    chunks: tuple[Chunk, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.chunks:
+            return "none"
+        where = "" if self.address is None else _bracketed(self.address)
+        where += f"%{self.ifname}" if self.ifname else ""
+        return (f"{where}/" if where else "") + ",".join(map(str, self.chunks))
+
+
+class Rule(Record):
+    """Ports `first`..`last` on one address, forwarded to `target_first` and up."""
+
+    address: "Address | None"  # None: any, both families
+    ifname: str
+    first: int
+    last: int
+    target: "Address | None"  # None: the guest's own address of the peer's family
+    target_first: int
+    weak: bool  # best effort: a port that cannot be bound is left out; only if all fail it is an error
+    scan: bool  # bound only while something listens on the target port ("auto")
+
+
+NONE = PortSpec()
+DEFAULT = PortSpec(chunks=(Chunk(kind=AUTO),))
+
+
+def _bracketed(address: "Address") -> str:
+    return f"[{address}]" if address.version == 6 else str(address)
+
+
+def _ports(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def _refuse(spec: str, part: str, why: str) -> UsageError:
+    if part == spec:
+        return UsageError(f"port specification {spec!r}: {why}")
+    return UsageError(f"port specification {spec!r}: {part!r}: {why}")
+
+
+def _address(text: str) -> "Address | None":
+    """The address, with or without brackets; None if it is none. v4-mapped ones become IPv4."""
+    from ipaddress import IPv4Address, IPv6Address
+
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    if not text or "%" in text or "/" in text:
+        return None
+    try:
+        if ":" not in text:
+            return IPv4Address(text)
+        six = IPv6Address(text)
+        return six.ipv4_mapped or six
+    except ValueError:
+        return None
+
+
+def _is_range(text: str) -> bool:
+    """Whether the text has the form N or N-M, whatever the numbers."""
+    first, dash, last = text.partition("-")
+    return _is_digits(first) and (not dash or _is_digits(last))
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _range(spec: str, text: str) -> tuple[int, int]:
+    if not _is_range(text):
+        raise _refuse(spec, text, "not a port or a range of ports; a number from 1 to 65535, or FIRST-LAST, is accepted")
+    first_text, dash, last_text = text.partition("-")
+    bounds = []
+    for number in (first_text, last_text) if dash else (first_text, first_text):
+        value = int(number) if len(number) <= 10 else MAX_PORT + 1
+        if not 1 <= value <= MAX_PORT:
+            raise _refuse(spec, number, "not a port; a number from 1 to 65535 is accepted")
+        bounds.append(value)
+    if bounds[0] > bounds[1]:
+        raise _refuse(spec, text, f"the range ends before it begins; {bounds[1]}-{bounds[0]} is accepted")
+    return bounds[0], bounds[1]
+
+
+def valid_ifname(name: str) -> bool:
+    """Whether the kernel would take this as an interface name (dev_valid_name)."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    if not 0 < size < IFNAME_BYTES or name in (".", ".."):
+        return False
+    return not any(c in "/:\0" or c.isspace() for c in name)
+
+
+def _listen(text: str) -> "tuple[Address | None, str] | None":
+    """LADDR as (address, interface); None if it is none."""
+    host, percent, ifname = text.partition("%")
+    if percent and not valid_ifname(ifname):
+        return None
+    if host in ("", "*"):
+        return None, ifname
+    address = _address(host)
+    return None if address is None else (address, ifname)
+
+
+def _listen_error(spec: str, text: str) -> UsageError:
+    host, percent, ifname = text.partition("%")
+    if percent and not valid_ifname(ifname):
+        return _refuse(spec, ifname, "not an interface name; 1 to 15 characters without '/', ':' or space are accepted")
+    return _refuse(spec, host, "not a listening address; an IPv4 or IPv6 address, '*', or nothing is accepted")
+
+
+def _looks_like_chunk(text: str) -> bool:
+    """Whether the text before the first "/", which is no LADDR, is more likely a chunk with a target."""
+    first = text.split(",", 1)[0]
+    return "," in text or first.startswith("~") or _is_range(first.split(":", 1)[0])
+
+
+def _chunk(spec: str, text: str) -> Chunk:
+    if text == "auto":
+        return Chunk(kind=AUTO)
+    if text == "all":
+        return Chunk(kind=ALL)
+    if text.startswith("~"):
+        first, last = _range(spec, text[1:])
+        return Chunk(kind=EXCLUDE, first=first, last=last)
+    if text == "none":
+        raise _refuse(spec, text, "stands alone; leave out the rest of the specification")
+    here, colon, there = text.partition(":")
+    if here == "all":
+        return Chunk(kind=ALL, target=_target(spec, there))
+    if not _is_range(here):
+        raise _refuse(spec, text, "a port, a range, ~PORTS, 'all' or 'auto' is accepted")
+    first, last = _range(spec, here)
+    if not colon:
+        return Chunk(kind=PORTS, first=first, last=last, target_first=first)
+    address = None
+    if not _is_range(there):
+        host, slash, there = there.partition("/")
+        address = _target(spec, host)
+        if not slash:
+            return Chunk(kind=PORTS, first=first, last=last, target=address, target_first=first)
+    target_first, target_last = _range(spec, there)
+    if target_last - target_first != last - first:
+        end = min(target_first + last - first, MAX_PORT)
+        raise _refuse(
+            spec, text, f"{last - first + 1} ports cannot become {target_last - target_first + 1}; "
+            f"a target range as long as {here}, such as {_ports(max(end - last + first, 1), end)}, is accepted"
+        )  # fmt: skip
+    return Chunk(kind=PORTS, first=first, last=last, target=address, target_first=target_first)
+
+
+def _target(spec: str, text: str) -> "Address":
+    address = _address(text)
+    if address is None:
+        raise _refuse(spec, text, "not a target; a port, a range of ports, or an IPv4 or IPv6 address is accepted")
+    if address.is_unspecified or address.is_multicast:
+        raise _refuse(spec, text, "not an address to connect to; a unicast address is accepted")
+    return address
+
+
+def parse(text: str, *, listen: bool = True) -> PortSpec:
+    """The specification that `text` is. listen=False: the directions -T and -U, which take no listening address."""
+    if text == "none":
+        return NONE
+    address, ifname, rest = None, "", text
+    where, slash, after = text.partition("/")
+    if slash:
+        found = _listen(where)
+        if found is not None:
+            address, ifname, rest = found[0], found[1], after
+            if not listen:
+                raise _refuse(text, where + "/", "no listening address here (the namespace's loopback); ports are accepted")
+        elif not _looks_like_chunk(where) and not where.startswith("all:"):
+            raise _listen_error(text, where)
+    if not rest:
+        raise _refuse(text, rest or text, "no ports; 'none', 'all', 'auto', or ports such as 8080,~22 are accepted")
+    chunks = tuple(_chunk(text, piece) for piece in rest.split(","))
+    if address is not None and address.is_multicast:
+        raise _refuse(text, where, "a multicast address has no connections; a unicast address, or '*', is accepted")
+    for chunk, piece in zip(chunks, rest.split(",")):
+        _check_target(text, piece, chunk, address)
+    if any(c.kind == PORTS for c in chunks) and any(c.kind == ALL and c.target for c in chunks):
+        raise _refuse(text, text, "'all:ADDR' has no effect beside ports; one of the two is accepted")
+    return PortSpec(address=address, ifname=ifname, chunks=chunks)
+
+
+def _check_target(spec: str, piece: str, chunk: Chunk, address: "Address | None") -> None:
+    if chunk.target is None or (address is not None and address.version == chunk.target.version):
+        return
+    anywhere = "0.0.0.0" if chunk.target.version == 4 else "[::]"
+    raise _refuse(
+        spec, piece, "a target address needs a listening address of its own family; "
+        f"{anywhere}/{chunk} is accepted"
+    )  # fmt: skip
+
+
+def add(specs: tuple[PortSpec, ...], spec: PortSpec) -> tuple[PortSpec, ...]:
+    """The specifications with one more: `none` may be followed by ports, but not the other way round."""
+    if spec.chunks:
+        return (*(s for s in specs if s.chunks), spec)
+    if any(s.chunks for s in specs):
+        raise UsageError(f"port specification 'none' after {str(specs[-1])!r}: one of the two is accepted")
+    return (NONE,)
+
+
+def _without(first: int, last: int, holes: "Sequence[tuple[int, int]]") -> "Iterable[tuple[int, int]]":
+    """The parts of first..last outside the holes, which are sorted by their first port."""
+    for low, high in holes:
+        if high < first:
+            continue
+        if low > last:
+            break
+        if low > first:
+            yield first, low - 1
+        first = max(first, high + 1)
+    if first <= last:
+        yield first, last
+
+
+def _rules(spec: PortSpec, ephemeral: tuple[int, int]) -> "Iterable[Rule]":
+    holes = [(c.first, c.last) for c in spec.chunks if c.kind == EXCLUDE]
+    scan = any(c.kind == AUTO for c in spec.chunks)
+    includes = [c for c in spec.chunks if c.kind == PORTS]
+    weak = not includes
+    if weak:
+        holes.append(ephemeral)
+        targets = [c.target for c in spec.chunks if c.kind == ALL and c.target is not None]
+        if len(targets) > 1:
+            raise _refuse(str(spec), f"all:{targets[1]}", "a second target for all ports; one is accepted")
+        everything = Chunk(kind=PORTS, first=1, last=MAX_PORT, target=targets[0] if targets else None, target_first=1)
+        includes = [everything]
+    holes.sort()
+    for chunk in includes:
+        for first, last in _without(chunk.first, chunk.last, holes):
+            yield Rule(
+                address=spec.address, ifname=spec.ifname, first=first, last=last, target=chunk.target,
+                target_first=chunk.target_first + first - chunk.first, weak=weak, scan=scan,
+            )  # fmt: skip
+
+
+def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60999)) -> tuple[Rule, ...]:
+    """The rules of one option, in the order given.
+
+    No specification means `auto`. `ephemeral` is the host's net.ipv4.ip_local_port_range (both ends included),
+    left out where no port is named. UsageError for a conflict: overlapping ports on the same address, or on any
+    address and another. The interface makes no difference there.
+    """
+    checked: tuple[PortSpec, ...] = ()
+    for spec in specs or (DEFAULT,):
+        checked = add(checked, spec)
+    pairs = [(rule, spec) for spec in checked for rule in _rules(spec, ephemeral)]
+    _check_conflicts(pairs)
+    for spec in checked:
+        if spec.chunks and not any(owner is spec for _, owner in pairs):
+            raise UsageError(f"port specification {str(spec)!r}: it excludes every port it names; leave a port, or use 'none'")
+    return tuple(rule for rule, _ in pairs)
+
+
+def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
+    # Sweep by first port: without a conflict, those open at one port all have different addresses.
+    live: list[tuple[Rule, PortSpec]] = []
+    for rule, spec in sorted(pairs, key=lambda pair: pair[0].first):
+        live = [pair for pair in live if pair[0].last >= rule.first]
+        for other, owner in live:
+            if other.address is None or rule.address is None or other.address == rule.address:
+                both = _ports(rule.first, min(rule.last, other.last))
+                raise UsageError(
+                    f"port specification {str(spec)!r} conflicts with {str(owner)!r} on {both}; "
+                    f"exclude them from one of the two, as in ~{both}"
+                )
+        live.append((rule, spec))
