@@ -1,0 +1,142 @@
+"""The pure folders of the core (base, wire, core) as a cffi module, so that each function can be asked directly.
+
+Static inline functions are reached through one-line wrappers named x_NAME. Nothing here is part of the program.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CDEF = """
+typedef struct { uint32_t v; } seq_t;
+struct addr { uint8_t b[16]; };
+struct endpoint { struct addr addr; uint16_t port; };
+struct siphash_key { uint64_t k[2]; };
+uint64_t csum_add(const void *p, size_t len, uint64_t sum);
+uint16_t x_csum_fold(uint64_t sum);
+uint64_t siphash(const struct siphash_key *key, const void *data, size_t len);
+bool x_seq_lt(uint32_t a, uint32_t b);
+bool x_seq_le(uint32_t a, uint32_t b);
+uint32_t x_seq_diff(uint32_t b, uint32_t a);
+uint32_t x_seq_max(uint32_t a, uint32_t b);
+bool x_addr_is_v4(const struct addr *a);
+bool addr_is_loopback(const struct addr *a);
+bool addr_is_unspecified(const struct addr *a);
+bool addr_is_multicast(const struct addr *a);
+bool addr_is_linklocal6(const struct addr *a);
+bool addr_is_unicast_remote(const struct addr *a);
+
+struct log_line { uint32_t level; uint32_t len; char text[240]; };
+struct log { uint32_t level; uint32_t head, count; uint64_t lost; ...; };
+bool log_take(struct log *log, const struct log_line **line);
+void x_log_add(struct log *log, int level, const char *text);
+
+struct ip_view { struct addr src, dst; const uint8_t *header; const uint8_t *payload; uint32_t payload_len; uint16_t header_len;
+                 uint8_t proto, ttl, tos; bool v4, df, fragment; };
+bool ip_parse(const uint8_t *packet, size_t len, bool v4, struct ip_view *view);
+uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos, bool df,
+                 uint32_t payload_len);
+uint64_t ip_pseudo_sum(const struct addr *src, const struct addr *dst, uint8_t proto, uint32_t payload_len);
+bool ip_transport_checksum_ok(const struct ip_view *view);
+struct tcp_view { const uint8_t *payload; uint32_t payload_len; seq_t seq, ack; uint16_t src_port, dst_port, window, mss;
+                  uint8_t wscale, flags; };
+bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
+uint16_t x_tcp_emit(uint8_t *segment, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint16_t window,
+                    uint16_t mss, uint8_t wscale);
+struct udp_view { const uint8_t *payload; uint32_t payload_len; uint16_t src_port, dst_port; bool has_checksum; };
+bool x_udp_parse(const uint8_t *datagram, uint32_t len, struct udp_view *view);
+uint16_t x_udp_emit(uint8_t *datagram, uint16_t sport, uint16_t dport, uint32_t payload_len);
+struct icmp_view { const uint8_t *payload; uint32_t payload_len; uint16_t id, sequence; uint8_t type, code; };
+bool x_icmp_parse(const uint8_t *message, uint32_t len, struct icmp_view *view);
+struct icmp_error { uint8_t type, code; uint32_t info; };
+uint16_t icmp_emit_error(uint8_t *message, const struct addr *src, const struct addr *dst, const struct icmp_error *error,
+                         const uint8_t *quote, uint32_t quote_len);
+
+struct flow_key { struct addr guest, remote; uint16_t guest_port, remote_port; };
+struct flow { struct flow_key key; uint32_t next, hash, index, generation; };
+struct flow_table { uint32_t bucket_mask, object_bytes, limit, used, made; ...; };
+int flow_table_init(struct flow_table *t, uint32_t object_bytes, uint32_t limit, const struct siphash_key *key);
+void flow_table_free(struct flow_table *t);
+struct flow *flow_find(const struct flow_table *t, const struct flow_key *key);
+struct flow *flow_add(struct flow_table *t, const struct flow_key *key);
+void flow_remove(struct flow_table *t, struct flow *f);
+struct flow *flow_at(const struct flow_table *t, uint32_t index);
+struct flow *flow_at_generation(const struct flow_table *t, uint32_t index, uint32_t generation);
+
+struct timer { int64_t deadline_ms; uint32_t slot; };
+struct timer_heap { uint32_t count, space; ...; };
+void timer_heap_free(struct timer_heap *h);
+int timer_heap_reserve(struct timer_heap *h, uint32_t count);
+void timer_set(struct timer_heap *h, struct timer *t, int64_t deadline_ms);
+void timer_stop(struct timer_heap *h, struct timer *t);
+struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
+int64_t x_timer_next_ms(const struct timer_heap *h);
+
+struct policy { struct addr guest[2]; struct addr guest_seen[2]; struct addr map_host_loopback[2]; struct addr map_guest_addr[2];
+                struct addr dns_forward[2]; struct addr dns_host[2]; ...; };
+bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
+bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
+int policy_add_host_addr(struct policy *p, const struct addr *a);
+void x_policy_free(struct policy *p);
+"""
+
+SOURCE = """
+#include <stdlib.h>
+#include "base/addr.h"
+#include "base/checksum.h"
+#include "base/log.h"
+#include "base/seq.h"
+#include "base/siphash.h"
+#include "core/flow.h"
+#include "core/policy.h"
+#include "core/timer.h"
+#include "wire/icmp.h"
+#include "wire/ip.h"
+#include "wire/tcp.h"
+#include "wire/udp.h"
+static uint16_t x_csum_fold(uint64_t s) { return csum_fold(s); }
+static bool x_seq_lt(uint32_t a, uint32_t b) { return seq_lt(seq(a), seq(b)); }
+static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
+static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq(a)); }
+static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }
+static bool x_addr_is_v4(const struct addr *a) { return addr_is_v4(a); }
+static void x_log_add(struct log *log, int level, const char *text) { log_add(log, level, "%s", text); }
+static uint16_t x_tcp_emit(uint8_t *s, uint16_t sp, uint16_t dp, uint32_t sq, uint32_t ak, uint8_t f, uint16_t w, uint16_t m, uint8_t ws)
+{ return tcp_emit(s, sp, dp, seq(sq), seq(ak), f, w, m, ws); }
+static bool x_udp_parse(const uint8_t *d, uint32_t l, struct udp_view *v) { return udp_parse(d, l, v); }
+static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }
+static bool x_icmp_parse(const uint8_t *m, uint32_t l, struct icmp_view *v) { return icmp_parse(m, l, v); }
+static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_ms(h); }
+static void x_policy_free(struct policy *p) { free(p->host_addrs); }
+"""
+
+
+@functools.cache
+def build() -> Any:
+    """The module, with `ffi` and `lib`, built once per process; extra compiler flags from PASTA_TEST_CFLAGS."""
+    directory = tempfile.mkdtemp(prefix="pasta-internals-")
+    builder = cffi.FFI()
+    builder.cdef(CDEF)
+    builder.set_source(
+        "_internals",
+        SOURCE,
+        sources=[str(path) for folder in ("base", "wire", "core") for path in sorted((ROOT / "csrc" / folder).glob("*.c"))],
+        include_dirs=[str(ROOT / "csrc")],
+        extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-g", *os.environ.get("PASTA_TEST_CFLAGS", "").split()],
+        extra_link_args=os.environ.get("PASTA_TEST_CFLAGS", "").split(),
+    )
+    path = builder.compile(tmpdir=directory)
+    spec = importlib.util.spec_from_file_location("_internals", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,201 @@
+"""core/: flow table, timers, address mapping, each against a model that is too simple to be wrong."""
+
+from __future__ import annotations
+
+import internals
+import pytest
+from guest import mapped
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+module = internals.build()
+ffi, lib = module.ffi, module.lib
+KEY = ffi.new("struct siphash_key *", {"k": [1, 2]})
+LIMIT = 200
+
+
+def key(number: int) -> object:
+    return ffi.new("struct flow_key *", {"guest_port": number % 65536, "remote_port": number // 65536})
+
+
+class FlowModel(RuleBasedStateMachine):
+    """The table finds exactly what a dict would, never moves an object, and never hands out a stale one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = ffi.new("struct flow_table *")
+        assert lib.flow_table_init(self.table, 80, LIMIT, KEY) == 0
+        self.known: dict[int, object] = {}
+        self.stale: list[tuple[int, int]] = []
+
+    @rule(numbers=st.lists(st.integers(0, 500), max_size=80))
+    def add(self, numbers: list[int]) -> None:
+        for n in numbers:
+            if n in self.known:
+                continue
+            flow = lib.flow_add(self.table, key(n))
+            assert (flow == ffi.NULL) == (len(self.known) == LIMIT)
+            if flow != ffi.NULL:
+                self.known[n] = flow
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        n = data.draw(st.sampled_from(sorted(self.known)))
+        flow = self.known.pop(n)
+        self.stale.append((flow.index, flow.generation))  # type: ignore[attr-defined]
+        lib.flow_remove(self.table, flow)
+
+    @invariant()
+    def agrees_with_a_dict(self) -> None:
+        assert self.table.used == len(self.known)
+        for n in range(0, 501, 7):
+            assert lib.flow_find(self.table, key(n)) == self.known.get(n, ffi.NULL)
+        for flow in self.known.values():
+            assert lib.flow_at(self.table, flow.index) == flow  # type: ignore[attr-defined]
+        for index, generation in self.stale[-20:]:
+            assert lib.flow_at_generation(self.table, index, generation) == ffi.NULL
+
+    def teardown(self) -> None:
+        lib.flow_table_free(self.table)
+
+
+class TimerModel(RuleBasedStateMachine):
+    """Every timer fires once, not before its deadline, and never after it was stopped; the wait is never too long."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heap = ffi.new("struct timer_heap *")
+        self.timers = ffi.new("struct timer[40]")
+        assert lib.timer_heap_reserve(self.heap, 40) == 0
+        self.deadline: dict[int, int] = {}
+        self.now = 0
+
+    @rule(which=st.integers(0, 39), after=st.integers(0, 1000))
+    def set(self, which: int, after: int) -> None:
+        lib.timer_set(self.heap, ffi.addressof(self.timers, which), self.now + after)
+        self.deadline[which] = self.now + after
+
+    @rule(which=st.integers(0, 39))
+    def stop(self, which: int) -> None:
+        lib.timer_stop(self.heap, ffi.addressof(self.timers, which))
+        self.deadline.pop(which, None)
+
+    @rule(step=st.integers(0, 400))
+    def pass_time(self, step: int) -> None:
+        self.now += step
+        fired = set()
+        while (timer := lib.timer_due(self.heap, self.now)) != ffi.NULL:
+            fired.add((int(ffi.cast("uintptr_t", timer)) - int(ffi.cast("uintptr_t", self.timers))) // ffi.sizeof("struct timer"))
+        assert fired == {i for i, at in self.deadline.items() if at <= self.now}
+        for i in fired:
+            del self.deadline[i]
+
+    @invariant()
+    def wait_ends_in_time(self) -> None:
+        assert lib.x_timer_next_ms(self.heap) <= min(self.deadline.values(), default=2**63 - 1)
+        assert self.heap.count == len(self.deadline)
+
+    def teardown(self) -> None:
+        lib.timer_heap_free(self.heap)
+
+
+TestFlowModel = FlowModel.TestCase
+TestFlowModel.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
+TestTimerModel = TimerModel.TestCase
+TestTimerModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+TCP, UDP, ICMP = 6, 17, 1
+
+
+def policy(**fields: tuple[str, str]) -> object:
+    p = ffi.new("struct policy *")
+    for name, pair in fields.items():
+        for family in (0, 1):
+            if pair[family]:
+                getattr(p, name)[family].b = list(mapped(pair[family]))
+    return p
+
+
+FULL = dict(
+    guest=("192.0.2.1", "2001:db8::1"), map_host_loopback=("192.0.2.254", "fe80::1"), map_guest_addr=("169.254.1.2", "fc00::2"),
+    dns_forward=("169.254.1.1", "fc00::53"), dns_host=("127.0.0.53", "2001:db8::53"),
+)  # fmt: skip
+
+
+def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
+    to = ffi.new("struct endpoint *")
+    if not lib.policy_outbound(p, proto, ffi.new("struct endpoint *", [[list(mapped(dst))], port]), to):
+        return None
+    assert to.port == port
+    import ipaddress
+
+    raw = ipaddress.IPv6Address(bytes(to.addr.b))
+    return str(raw.ipv4_mapped or raw)
+
+
+@pytest.mark.parametrize(
+    ("proto", "dst", "port", "expected"),
+    [
+        (TCP, "198.51.100.7", 80, "198.51.100.7"),
+        (TCP, "2001:db8:1::7", 80, "2001:db8:1::7"),
+        (TCP, "192.0.2.254", 80, "127.0.0.1"),
+        (ICMP, "192.0.2.254", 0, "127.0.0.1"),
+        (UDP, "fe80::1", 80, "::1"),
+        (TCP, "169.254.1.2", 80, "192.0.2.1"),
+        (UDP, "169.254.1.1", 53, "127.0.0.53"),
+        (TCP, "169.254.1.1", 853, "127.0.0.53"),
+        (UDP, "169.254.1.1", 54, "169.254.1.1"),
+        (ICMP, "169.254.1.1", 53, "169.254.1.1"),
+        (UDP, "fc00::53", 53, "2001:db8::53"),
+        (TCP, "127.0.0.1", 80, None),
+        (UDP, "127.0.0.53", 53, None),
+        (TCP, "::1", 80, None),
+        (TCP, "0.0.0.0", 80, None),
+        (UDP, "255.255.255.255", 9, None),
+        (UDP, "ff02::1", 9, None),
+        (TCP, "::", 9, None),
+        (TCP, "::7f00:1", 9, None),
+    ],
+)
+def test_outbound_rules(proto: int, dst: str, port: int, expected: str | None) -> None:
+    assert outbound(policy(**FULL), proto, dst, port) == expected
+
+
+def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
+    p = policy(map_host_loopback=("192.0.2.254", ""), dns_host=("192.0.2.254", ""))
+    assert outbound(p, UDP, "192.0.2.254", 53) == "192.0.2.254"
+    assert outbound(p, UDP, "192.0.2.254", 54) == "127.0.0.1"
+
+
+@given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([TCP, UDP, ICMP]))
+def test_without_mappings_nothing_reaches_the_host_itself(address: object, port: int, proto: int) -> None:
+    to = outbound(policy(), proto, str(address), port) if ":" not in str(address) or "::ffff:" not in str(address) else None
+    assert to is None or to == str(address)
+    assert to is None or not (to.startswith(("127.", "0.")) or to in ("::", "::1"))
+
+
+@pytest.mark.parametrize(
+    ("src", "shown"),
+    [
+        ("198.51.100.7", "198.51.100.7"),
+        ("127.0.0.1", "192.0.2.254"),
+        ("127.1.2.3", "192.0.2.254"),
+        ("::1", "fe80::1"),
+        ("192.0.2.1", "169.254.1.2"),
+        ("192.0.2.5", "192.0.2.254"),
+        ("2001:db8:9::9", "2001:db8:9::9"),
+    ],
+)
+def test_inbound_sources(src: str, shown: str) -> None:
+    p = policy(**FULL)
+    assert lib.policy_add_host_addr(p, ffi.new("struct addr *", [list(mapped("192.0.2.5"))])) == 0
+    out = ffi.new("struct addr *")
+    assert lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
+    assert bytes(out.b) == mapped(shown)
+    lib.x_policy_free(p)
+
+
+def test_inbound_source_without_a_mapping_is_refused() -> None:
+    assert not lib.policy_inbound_source(policy(), ffi.new("struct addr *", [list(mapped("127.0.0.1"))]), ffi.new("struct addr *"))
