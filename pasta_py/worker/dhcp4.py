@@ -39,6 +39,7 @@ _SIZES = {_WANTED: 4, _OVERLOAD: 1, _TYPE: 1, _SERVER: 4, _MAX_BYTES: 2}
 _FOREVER = b"\xff\xff\xff\xff"
 _DEFAULT_MAX_BYTES = 576  # of the IP packet; each client takes that much (RFC 2131, 2)
 _MOST_BYTES = 1500
+_RESERVED_BYTES = 14  # lease time, rapid commit and mask must fit whatever the client's identifier
 
 #: Server identifier where the plan has no gateway: the gateway of local mode.
 _FALLBACK_SERVER = b"\xa9\xfe\x02\x02"
@@ -146,7 +147,7 @@ def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, by
         limit = max(limit, min(asked, plan.mtu, _MOST_BYTES))
     room = limit - frames.IPV4_BYTES - frames.UDP_BYTES - _FIXED_BYTES - len(_COOKIE) - 1
     data = _REPLY_HEAD + message[4:8] + bytes(2) + message[10:12]  # xid, secs, flags
-    data += (current if current and kind else message[12:16] if kind == 0 else bytes(4)) + yours + bytes(8)
+    data += (current or frames.NOWHERE4) + yours + bytes(8)
     data += message[28:44] + bytes(192) + _COOKIE + _options(plan, options, kind, room) + bytes((_END,))
     data += bytes(max(0, _BOOTP_BYTES - len(data)))
     return frames.udp_frame((plan.our_mac, mac), (_server(plan), destination), (_SERVER_PORT, _CLIENT_PORT), data)
@@ -158,7 +159,7 @@ def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int
     if kind:
         out += bytes((_TYPE, 1, kind, _SERVER, 4)) + _server(plan)
     if asked.get(_CLIENT_ID):  # RFC 6842, 3
-        out += _encode(_CLIENT_ID, asked[_CLIENT_ID], room - len(out))
+        out += _encode(_CLIENT_ID, asked[_CLIENT_ID], room - len(out) - _RESERVED_BYTES)
     if kind == _NAK:
         return out + _encode(_TEXT, b"not the address of this guest", room - len(out))
     if kind and asked[_TYPE] != bytes((_INFORM,)):

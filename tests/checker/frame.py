@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 TCP_FLAGS = "FSRPAUEC"  # FIN first, from the lowest bit up
+TCP_OPTION_BYTES = {2: 2, 3: 1, 4: 0, 8: 8}  # values of a fixed size (RFC 9293, 3.2; RFC 7323; RFC 2018)
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ def decode(raw: bytes, *, partial: bool = False) -> Frame:
         return Frame(raw, ethernet, ip=ip, payload=payload)
     pseudo = ip.src.packed + ip.dst.packed + struct.pack("!II", len(payload), ip.protocol)
     if ip.protocol == 6:
-        tcp, data = _tcp(payload)
         assert partial or fold(pseudo + payload) == 0xFFFF, "the TCP checksum is wrong"
+        tcp, data = _tcp(payload)
         return Frame(raw, ethernet, ip=ip, tcp=tcp, payload=data)
     if ip.protocol == 17:
         udp, data = _udp(payload)
@@ -206,13 +207,15 @@ def _tcp_options(data: bytes) -> dict[str, object]:
             continue
         assert len(data) >= 2 and 2 <= data[1] <= len(data), f"TCP option {data[0]} is cut short"
         kind, value, data = data[0], data[2 : data[1]], data[data[1] :]
+        assert len(value) == TCP_OPTION_BYTES.get(kind, len(value)), f"TCP option {kind} holds {len(value)} bytes"
         if kind == 2:
-            found["mss"] = struct.unpack("!H", value)[0]
+            found["mss"] = int.from_bytes(value, "big")
         elif kind == 3:
-            found["wscale"] = struct.unpack("!B", value)[0]
+            found["wscale"] = value[0]
         elif kind == 4:
             found["sack_permitted"] = True
         elif kind == 5:
+            assert value and len(value) % 8 == 0, f"TCP option 5 holds {len(value)} bytes"
             found["sack"] = tuple(struct.iter_unpack("!II", value))
         elif kind == 8:
             found["timestamps"] = struct.unpack("!II", value)

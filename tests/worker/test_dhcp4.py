@@ -202,8 +202,9 @@ def test_an_answer_fits_576_bytes_unless_the_client_takes_more() -> None:
     assert 119 in parse(check(dhcp4.reply(plan, asked), ipv4(length=lambda n: n <= 576)).payload)[1]
 
 
-def test_a_long_client_identifier_leaves_room_for_what_must_be_said() -> None:
-    frame = dhcp(REQUEST, wanted(GUEST4) + opt4(61, b"a" * 255) + opt4(61, b"b" * 255))
+@pytest.mark.parametrize("size", [1, 20, 25, 30, 35, 40, 255])
+def test_a_long_client_identifier_leaves_room_for_what_must_be_said(size: int) -> None:
+    frame = dhcp(REQUEST, wanted(GUEST4) + opt4(61, b"a" * 255) + opt4(61, b"b" * size))
     found = parse(check(dhcp4.reply(PLAN, frame), ipv4(length=lambda n: n <= 576)).payload)[1]
     assert found[53] == b"\x05" and found[54] == ip(GATEWAY4) and found[51] == b"\xff" * 4 and found[1]
 

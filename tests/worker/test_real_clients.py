@@ -156,7 +156,7 @@ def test_dhcpcd_reaches_a_gateway_outside_its_prefix() -> None:
 
 
 def test_dhcpcd_finds_a_link_local_address_free_where_dhcp_is_off() -> None:
-    out = guest(_dhcpcd("-4 -t 1", "IPV4LL"), dhcp=False)
+    out = guest(_dhcpcd("-4 -y 1", "IPV4LL"), dhcp=False)
     assert "inet 169.254." in out
 
 
