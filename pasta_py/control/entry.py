@@ -1,0 +1,112 @@
+"""Console entry points: from sys.argv to an exit status, and every expected failure as one line on stderr.
+
+The light path of both programs. A runtime starts `pasta` for every container, so nothing but the option table is
+imported until the options are known to be good; --version and --help end there.
+"""
+
+import os
+import sys
+
+from pasta_py.control import options
+from pasta_py.errors import PastaError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USAGE = (
+    "Usage: {name} [OPTION]... [COMMAND [ARG]...]\n"
+    "       {name} [OPTION]... PID\n"
+    "       {name} [OPTION]... --netns PATH|NAME\n"
+)
+_HELP_COLUMN = 30
+
+
+def usage(name: str) -> str:
+    """The three forms of the command line."""
+    return _USAGE.format(name=name)
+
+
+def version(name: str) -> str:
+    """What --version prints; `podman info` stores it as it is."""
+    from pasta_py import __version__
+
+    return f"{name} {__version__}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}\n"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of words, each at most `width` characters (textwrap would cost 5 ms: it imports re)."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + word
+    return lines
+
+
+def plain_help(name: str, width: int = 100) -> str:
+    """Usage and all options as plain text, from the option table."""
+    lines = [usage(name), "Connect a network namespace to the host's network with ordinary sockets, without privileges."]
+    for section in options.SECTIONS:
+        lines += ["", f"{section}:"]
+        for option in options.TABLE:
+            if option.section != section:
+                continue
+            indent = "" if option.short else "    "
+            names = f"  {indent}{option.names} {option.metavar}".rstrip()
+            first, *others = _wrapped(option.help, width - _HELP_COLUMN)
+            if len(names) + 2 > _HELP_COLUMN:
+                lines.append(names)
+                names = ""
+            lines.append(names.ljust(_HELP_COLUMN) + first)
+            lines += [" " * _HELP_COLUMN + line for line in others]
+    return "\n".join(lines) + "\n"
+
+
+def _say(name: str, message: str) -> None:
+    sys.stderr.write(f"{name}: {' '.join(message.splitlines())}\n")
+
+
+def run(name: str, argv: "Sequence[str]") -> int:
+    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status."""
+    try:
+        parsed = options.parse(argv, name)
+        if parsed.action != "run":
+            sys.stdout.write(version(name) if parsed.action == "version" else plain_help(name))
+            sys.stdout.flush()
+            return 0
+        return start(parsed)
+    except UsageError as error:
+        _say(name, str(error))
+        sys.stderr.write(usage(name) + f"Try '{name} --help' for all options.\n")
+        return error.status
+    except PastaError as error:
+        _say(name, str(error))
+        return error.status
+    except BrokenPipeError:
+        # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def start(parsed: options.Options) -> int:
+    """Import the rest of the program, and run it."""
+    from pasta_py.control import launch
+
+    return launch.run(parsed)
+
+
+def _interrupted() -> int:
+    """End as the default action of SIGINT would, so that a calling shell sees it; no traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 128 + signal.SIGINT  # SIGINT is blocked: say it with the status
+
+
+def pasta() -> int:
+    """Console script `pasta`."""
+    return run("pasta", sys.argv[1:])
