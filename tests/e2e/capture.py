@@ -1,0 +1,81 @@
+"""What tshark, an independent reader, says about a capture."""
+
+from lab import Space
+
+FIELDS = (
+    "frame.time_epoch",
+    "frame.len",
+    "frame.cap_len",
+    "ip.src",
+    "ipv6.src",
+    "tcp.srcport",
+    "tcp.dstport",
+    "tcp.len",
+    "tcp.window_size",
+    "tcp.flags.reset",
+    "ip.checksum.status",
+    "tcp.checksum.status",
+    "udp.checksum.status",
+    "icmpv6.checksum.status",
+    "icmp.checksum.status",
+    "_ws.malformed",
+    "tcp.analysis.retransmission",
+    "tcp.analysis.lost_segment",
+    "tcp.analysis.ack_lost_segment",
+)
+CHECKSUMS = [name for name in FIELDS if name.endswith("checksum.status")]
+BAD, GOOD = "0", "1"  # tshark's names for a checksum's state
+NEVER = ("_ws.malformed", "tcp.analysis.retransmission", "tcp.analysis.lost_segment", "tcp.analysis.ack_lost_segment")
+
+Frame = dict[str, str]
+
+
+def fields(space: Space, path: str, names: tuple[str, ...], only: str = "", timeout: float = 120) -> list[Frame]:
+    """The named fields of each frame of a capture (of those that pass the display filter `only`)."""
+    options = [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
+    wanted = [word for name in names for word in ("-e", name)]
+    chosen = ["-Y", only] if only else []
+    done = space.run("tshark", "-n", "-r", path, *options, *chosen, "-T", "fields", *wanted, timeout=timeout)
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in done.stdout.splitlines()]
+
+
+def frames(space: Space, path: str, timeout: float = 120) -> list[Frame]:
+    """Each frame of the capture with FIELDS."""
+    return fields(space, path, FIELDS, timeout=timeout)
+
+
+def assert_sound(found: list[Frame]) -> None:
+    """No malformed frame, no bad checksum, no cut frame; at least one checksum was really verified."""
+    assert found, "the capture is empty"
+    verified = 0
+    for number, frame in enumerate(found, 1):
+        wrong = [name for name in CHECKSUMS if BAD in frame[name].split(",")]
+        assert not wrong and not frame["_ws.malformed"], f"frame {number}: {wrong or 'malformed'}: {frame}"
+        assert frame["frame.len"] == frame["frame.cap_len"], f"frame {number} is cut short: {frame}"
+        verified += any(GOOD in frame[name].split(",") for name in CHECKSUMS)
+    assert verified, "tshark verified no checksum at all"
+
+
+def assert_smooth(found: list[Frame], zero_window_s: float) -> None:
+    """No retransmission, no segment missing from the capture, no window closed for longer than `zero_window_s`."""
+    closed: dict[tuple[str, str, str], float] = {}
+    for number, frame in enumerate(found, 1):
+        events = [name for name in NEVER if frame[name]]
+        assert not events, f"frame {number}: {events}: {frame}"
+        if not frame["tcp.window_size"] or frame["tcp.flags.reset"] in ("1", "True"):
+            continue
+        sender = (frame["ip.src"] or frame["ipv6.src"], frame["tcp.srcport"], frame["tcp.dstport"])
+        now = float(frame["frame.time_epoch"])
+        if frame["tcp.window_size"] == "0":
+            closed.setdefault(sender, now)
+        elif sender in closed:
+            duration = now - closed.pop(sender)
+            assert duration <= zero_window_s, f"{sender} kept its window closed for {duration:.3f} s until frame {number}"
+    assert not closed, f"a window was still closed at the end: {closed}"
+
+
+def payload(found: list[Frame], port: int) -> tuple[int, int]:
+    """TCP payload bytes in all frames (from, to) a port."""
+    sent = sum(int(f["tcp.len"]) for f in found if f["tcp.srcport"] == str(port))
+    received = sum(int(f["tcp.len"]) for f in found if f["tcp.dstport"] == str(port))
+    return sent, received

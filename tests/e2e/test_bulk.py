@@ -1,0 +1,44 @@
+"""Point 1: 1 GB each way between nginx in the remote and curl in the guest, judged by SHA-256 and by tshark."""
+
+from collections.abc import Iterator
+
+import pytest
+from capture import assert_smooth, assert_sound, frames, payload
+from lab import BIG, REMOTES, Lab
+from servers import make_file, nginx
+
+SIZE = 1_000_000_000
+ZERO_WINDOW_S = 0.2
+URLS = {4: f"http://{REMOTES[4]}", 6: f"http://[{REMOTES[6]}]"}
+
+
+@pytest.fixture(scope="module")
+def digest(lab: Lab) -> Iterator[str]:
+    """The SHA-256 of the file that nginx serves and curl sends."""
+    nginx(lab)
+    yield make_file(lab, "www/big.bin", SIZE)
+
+
+@pytest.mark.parametrize("mtu", [1500, 65520])
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_a_gigabyte_arrives_unharmed(lab: Lab, digest: str, direction: str, family: int, mtu: int) -> None:
+    capture = f"{BIG}/bulk.pcap"
+    try:
+        with lab.guest("--mtu", mtu, "--pcap", capture) as guest:
+            if direction == "down":
+                command = f"curl -sS -f --max-time 60 {URLS[family]}/big.bin | sha256sum"
+                seen = guest.run("bash", "-o", "pipefail", "-ec", command, timeout=70).stdout.split()[0]
+            else:
+                upload = ("curl", "-sS", "-f", "--max-time", "60", "-T", f"{BIG}/www/big.bin")
+                guest.run(*upload, f"{URLS[family]}/up.bin", timeout=70)
+                seen = lab.host.run("sha256sum", f"{BIG}/www/up.bin").stdout.split()[0]
+        assert seen == digest
+        lab.host.run("rm", "-f", f"{BIG}/www/up.bin")
+        found = frames(lab.host, capture)
+    finally:
+        lab.host.run("rm", "-f", capture, f"{BIG}/www/up.bin")
+    assert_sound(found)
+    sent, received = payload(found, 80)
+    assert (sent if direction == "down" else received) >= SIZE
+    assert_smooth(found, ZERO_WINDOW_S)
