@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,7 +60,7 @@ def message_classes() -> dict[int, Any]:
     """pyroute2's message class for each RTM_NEW number, imported on first use; HostError without pyroute2."""
     if not _classes:
         modules = _import_messages()
-        for kind, name in zip((RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE), _MODULES):
+        for kind, name in zip((RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE), _MODULES, strict=True):
             _classes[kind] = getattr(modules[name], name)
     return _classes
 
@@ -116,10 +117,8 @@ class Netlink:
                 f"cannot open a netlink socket: {error.strerror}: allow AF_NETLINK to this process"
             ) from None
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-            try:
+            with suppress(OSError):  # before Linux 4.20: answers are longer, errors less clear, dumps not filtered
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            except OSError:  # before Linux 4.20: answers are longer, errors less clear, dumps not filtered
-                pass
         self._sequence = 0
 
     def __enter__(self) -> Self:

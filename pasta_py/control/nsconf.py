@@ -15,6 +15,7 @@ of the network works.
 """
 
 import errno
+from contextlib import suppress
 from ipaddress import ip_interface
 
 from pasta_py.control import rtnl
@@ -129,10 +130,9 @@ def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
             and not link_local
             and _key(route) not in wanted
         ):
-            try:  # the host took this one away from its address, or gave it another form
+            # The host took this one away from its address, or gave it another form. It may go by itself.
+            with suppress(OSError):
                 rtnl.delete_route(kernel, tap.index, route)
-            except OSError:
-                pass  # it went by itself
     return _set_in_passes(kernel, tap, pending)
 
 

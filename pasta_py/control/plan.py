@@ -106,7 +106,10 @@ def interfaces(options: "Options") -> tuple[str, str]:
 
 
 def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
-    """The plan. UsageError for options that contradict each other or the host, HostError for a host that has neither family."""
+    """The plan.
+
+    UsageError for options that contradict each other or the host, HostError for a host that has neither family.
+    """
     if not options.ipv4 and not options.ipv6:
         raise UsageError("-4 and -6 together leave no family: give one of them, or neither for both")
     mtu = _mtu(options)
@@ -211,9 +214,12 @@ def _from_host(
     given: Interface | None,
     gateway: Ip | None,
 ) -> _Guest:
-    mirrored = given is None and gateway is None and options.copy_addrs and options.copy_routes
+    length = options.netmask if version == 4 else None
+    mirrored = given is None and gateway is None and length is None and options.copy_addrs and options.copy_routes
     if given is not None:
         addresses = (_given_address(given),)
+    elif length is not None:
+        addresses = (_given_address(ip_interface(f"{addresses[0].interface.ip}/{length}")),)
     elif not options.copy_addrs:
         addresses = addresses[:1]
     name = options.ns_ifname or _link_name(family)
@@ -387,7 +393,8 @@ def _check_distinct(maps: Iterable[_Mapping]) -> None:
     for mapping in maps:
         if mapping.loopback is not None and mapping.loopback == mapping.guest:
             raise UsageError(
-                f"--map-guest-addr {mapping.guest}: this address is mapped to the host's loopback: give another, or --no-map-gw"
+                f"--map-guest-addr {mapping.guest}: this address is mapped to the host's loopback: "
+                "give another, or --no-map-gw"
             )
 
 

@@ -53,7 +53,7 @@ def _domains(words: Iterable[str]) -> tuple[str, ...]:
 def read(path: str = PATH) -> Resolv:
     """A resolv.conf on disk; one that is missing or unreadable says nothing."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib is slow to import
             return parse(file.read(_MAX_BYTES))
     except OSError:
         return Resolv()

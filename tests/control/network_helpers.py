@@ -10,12 +10,13 @@ import subprocess
 import traceback
 from collections.abc import Callable
 from fcntl import ioctl
+from pathlib import Path
 from typing import Any
 
 from pasta_py.control import host, nsconf
 from pasta_py.control.netlink import message_classes
+from pasta_py.control.options import Options
 from pasta_py.control.plan import LinkPlan
-from pasta_py.record import Record
 
 NOBODY = 65534
 LIMIT_S = 60
@@ -66,10 +67,9 @@ def _child(libc: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> tu
         if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
             raise OSError(ctypes.get_errno(), "unshare")
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
-                file.write(text)
+            Path(f"/proc/self/{name}").write_text(text, encoding="utf-8")
         return True, function(*args)
-    except Exception:  # noqa: BLE001 - the parent shows it, whatever it is
+    except Exception:
         return False, traceback.format_exc()
 
 
@@ -85,8 +85,7 @@ def script(text: str) -> None:
     for line in filter(None, map(str.strip, text.splitlines())):
         words = line.split()
         if words[0] == "sysctl":
-            with open(f"/proc/sys/{words[1]}", "w", encoding="utf-8") as file:
-                file.write(words[2])
+            Path(f"/proc/sys/{words[1]}").write_text(words[2], encoding="utf-8")
         else:
             ip(*words)
 
@@ -145,50 +144,6 @@ def guest_side(link: LinkPlan) -> tuple[nsconf.ConfigResult, dict[str, Any], lis
     return result, *shown
 
 
-class FakeOptions(Record):
-    """The fields of Options that plan reads, with pasta-py's defaults."""
-
-    config_net: bool = True
-    ns_ifname: str = ""
-    ns_mac_addr: bytes = b""
-    mac_addr: bytes = b"\x9a\x55\x9a\x55\x9a\x55"
-    mtu: int | None = None
-    address: tuple[Any, ...] = ()
-    gateway4: Any = None
-    gateway6: Any = None
-    interface: str = ""
-    outbound4: Any = None
-    outbound6: Any = None
-    outbound_if4: str = ""
-    outbound_if6: str = ""
-    copy_routes: bool = True
-    copy_addrs: bool = True
-    ipv4: bool = True
-    ipv6: bool = True
-    dns: Any = None
-    search: Any = None
-    hostname: str = ""
-    fqdn: str = ""
-    dhcp_dns: bool | None = None
-    dhcp_search: bool | None = None
-    dhcp: bool = True
-    dhcpv6: bool = True
-    ndp: bool = True
-    ra: bool = True
-    tcp: bool = True
-    udp: bool = True
-    icmp: bool = True
-    map_host_loopback: Any = None
-    map_gw: bool = True
-    map_guest_addr: tuple[Any, ...] = ()
-    dns_forward: tuple[Any, ...] = ()
-    dns_host: tuple[Any, ...] = ()
-    freebind: bool = False
-    pcap: str = ""
-    log_level: int = 2
-    stats: int | None = None
-    program: str = "pasta-py"
-
-
-def options(**changes: Any) -> Any:
-    return FakeOptions(**changes)
+def options(**changes: Any) -> Options:
+    """Options with the defaults of `pasta-py -- CMD`, but for the changes."""
+    return Options(**{"program": "pasta-py", "config_net": True, **changes})

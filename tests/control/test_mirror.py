@@ -1,4 +1,4 @@
-"""The guest's addresses and routes are the host's: real namespaces, as an ordinary user, compared by what `ip` shows."""
+"""The guest's addresses and routes are the host's: real namespaces, as an ordinary user, as `ip` shows."""
 
 import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options

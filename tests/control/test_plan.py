@@ -11,6 +11,7 @@ from network_helpers import options
 from pasta_py import wire
 from pasta_py.control import plan
 from pasta_py.control.host import Family, HostSnapshot
+from pasta_py.control.options import parse
 from pasta_py.control.plan import build, packed
 from pasta_py.control.resolv import Resolv
 from pasta_py.control.rtnl import IFF_UP, Address, Link, NextHop, Route
@@ -105,6 +106,36 @@ def test_of_several_default_routes_the_gateway_of_the_best_is_taken() -> None:
     )
     made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), Resolv())
     assert made.worker.gateway4 == _v("192.0.2.100")
+
+
+def test_a_netmask_alone_is_that_of_the_first_address_of_the_host() -> None:
+    family = HOST4.replace(addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))))
+    made = build(options(netmask=20, ipv6=False), HOST.replace(ipv4=family), Resolv())
+    assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/20"]
+    assert made.worker.prefix4 == 20 and made.link.mirrored == ()
+
+
+def test_arguments_of_rootlesskit_give_its_addresses() -> None:
+    arguments = (
+        "--stderr --ns-ifname=tap0 --mtu=65520 --config-net --address=10.0.2.100 --netmask=24 --gateway=10.0.2.2"
+    )
+    given_options = parse([*arguments.split(), "--dns-forward=10.0.2.3", "--no-map-gw", "--ipv4-only", "1"], "pasta")
+    made = build(given_options, HOST, _resolv("127.0.0.53"))
+    assert [str(a.interface) for a in made.link.addresses] == ["10.0.2.100/24"]
+    assert [(str(r.destination), str(r.hops[0].gateway)) for r in made.link.routes] == [("0.0.0.0/0", "10.0.2.2")]
+    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("10.0.2.3"), _v("127.0.0.53"))
+    assert made.worker.map_host_loopback4 == b"" and not made.worker.ipv6 and made.link.ifname == "tap0"
+
+
+def test_arguments_of_podman_give_its_mappings() -> None:
+    arguments = (
+        "--config-net --dns-forward 169.254.1.1 -t none -u none -T none -U none --no-map-gw --quiet --netns /run/n"
+    )
+    given_options = parse([*arguments.split(), "--map-guest-addr", "169.254.1.2"], "pasta")
+    made = build(given_options, HOST, _resolv("198.51.100.53"))
+    assert made.link.mirrored == (4, 6) and made.worker.map_guest_addr4 == _v("169.254.1.2")
+    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("169.254.1.1"), _v("198.51.100.53"))
+    assert made.notices == ()
 
 
 def test_no_copy_addrs_and_no_copy_routes_leave_one_address_and_the_default_route() -> None:
@@ -389,6 +420,7 @@ OPTIONS = st.builds(
     address=_per_family(_given(4), _given(6)),
     gateway4=st.none() | GIVEN4,
     gateway6=st.none() | GIVEN6,
+    netmask=st.sampled_from([None, None, 0, 24, 32]),
     copy_routes=st.booleans(),
     copy_addrs=st.booleans(),
     ipv4=st.sampled_from([True, True, True, True, False]),
