@@ -56,9 +56,15 @@ def in_new_namespace(function: Callable[..., Any], *args: Any) -> Any:
     return value
 
 
+def _mapped(uid: int) -> bool:
+    """Whether our user namespace has this user; that of a mapped root has none but root."""
+    ranges = [line.split() for line in Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()]
+    return any(int(first) <= uid < int(first) + int(count) for first, _, count in ranges)
+
+
 def _child(libc: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any]:
     try:
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and _mapped(NOBODY):
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
