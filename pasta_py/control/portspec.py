@@ -279,6 +279,8 @@ def _without(first: int, last: int, holes: "Sequence[tuple[int, int]]") -> "Iter
 
 
 def _rules(spec: PortSpec, ephemeral: tuple[int, int]) -> "Iterable[Rule]":
+    if not spec.chunks:
+        return
     holes = [(c.first, c.last) for c in spec.chunks if c.kind == EXCLUDE]
     scan = any(c.kind == AUTO for c in spec.chunks)
     includes = [c for c in spec.chunks if c.kind == PORTS]
@@ -312,7 +314,8 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
     pairs = [(rule, spec) for spec in checked for rule in _rules(spec, ephemeral)]
     _check_conflicts(pairs)
     for spec in checked:
-        if spec.chunks and not any(owner is spec for _, owner in pairs):
+        named = any(c.kind == PORTS for c in spec.chunks)
+        if named and not any(owner is spec for _, owner in pairs):
             raise UsageError(f"port specification {str(spec)!r}: it excludes every port it names; leave a port, or use 'none'")
     return tuple(rule for rule, _ in pairs)
 
