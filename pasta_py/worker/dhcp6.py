@@ -99,7 +99,7 @@ def _valid(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") ->
     if datagram.source in (frames.NOWHERE6, plan.our_ll6) or (to_all and not link_local):
         return False
     client, server = _first(options, _CLIENT_ID), _first(options, _SERVER_ID)
-    if client is None and wants_client or client is not None and not 2 < len(client) <= _DUID_BYTES:
+    if wants_client if client is None else not 2 < len(client) <= _DUID_BYTES:
         return False
     if kind == _INFORMATION:
         return server in (None, _server_id(plan)) and not any(code in _IA_HEAD for code, _ in options)

@@ -94,7 +94,7 @@ def packet4(plan: "WorkerPlan", frame: bytes, protocol: int) -> "Packet | None":
         return None
     header_bytes, total_bytes = (frame[14] & 15) * 4, int.from_bytes(frame[16:18], "big")
     packet = frame[ETHER_BYTES : ETHER_BYTES + total_bytes]
-    if packet[0] >> 4 != 4 or not IPV4_BYTES <= header_bytes <= total_bytes == len(packet):
+    if frame[14] >> 4 != 4 or not IPV4_BYTES <= header_bytes <= total_bytes == len(packet):
         return None
     fragment = int.from_bytes(packet[6:8], "big") & 0x3FFF  # MF and offset
     if fragment or packet[9] != protocol or checksum(packet[:header_bytes]):

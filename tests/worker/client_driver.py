@@ -14,9 +14,11 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+from sample_plan import GUEST_MAC, sample_plan
 
 from pasta_py.worker import slowpath
-from tests.worker.sample_plan import GUEST_MAC, sample_plan
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 2, 0x1000
@@ -31,7 +33,7 @@ def open_tap(name: str) -> int:
 
 def main(changes: str, command: str) -> int:
     for path in ("/run", "/tmp", "/var/lib/dhcp", "/var/lib/dhcpcd"):
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
     plan = sample_plan(**ast.literal_eval(changes))
     tap = open_tap("tap0")

@@ -3,8 +3,8 @@
 import struct
 from ipaddress import ip_address
 
-from tests.checker.frame import fold
-from tests.worker.sample_plan import GUEST_MAC, OUR_LL6, OUR_MAC, mac
+from checker.frame import fold
+from sample_plan import GUEST_MAC, OUR_LL6, OUR_MAC, mac
 
 GUEST_LL6 = "fe80::ff:fe00:2"
 XID = b"\x12\x34\x56\x78"

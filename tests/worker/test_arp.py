@@ -1,10 +1,10 @@
+import messages
 import pytest
+from checker import arp as arp_fields
+from checker import check, ethernet
+from sample_plan import GATEWAY4, GUEST4, GUEST_MAC, OUR_MAC, sample_plan
 
 from pasta_py.worker import arp
-from tests.checker import arp as arp_fields
-from tests.checker import check, ethernet
-from tests.worker import messages
-from tests.worker.sample_plan import GATEWAY4, GUEST4, GUEST_MAC, OUR_MAC, sample_plan
 
 PLAN = sample_plan()
 

@@ -1,11 +1,11 @@
 from ipaddress import ip_address
 
 import pytest
+from checker import check, ethernet, ipv4, udp
+from messages import XID, bootp, dhcp, opt4, udp4
+from sample_plan import GATEWAY4, GUEST4, GUEST_MAC, OUR_MAC, addr, mac, sample_plan
 
 from pasta_py.worker import dhcp4
-from tests.checker import check, ethernet, ipv4, udp
-from tests.worker.messages import XID, bootp, dhcp, opt4, udp4
-from tests.worker.sample_plan import GATEWAY4, GUEST4, GUEST_MAC, OUR_MAC, addr, mac, sample_plan
 
 PLAN = sample_plan()
 DISCOVER, OFFER, REQUEST, DECLINE, ACK, NAK, RELEASE, INFORM = range(1, 9)

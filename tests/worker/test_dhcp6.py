@@ -1,9 +1,9 @@
 import pytest
+from checker import check, ethernet, ipv6, udp
+from messages import DUID, GUEST_LL6, OUR_DUID, XID, dhcp6, ia_na, ip6, opt6
+from sample_plan import GUEST6, GUEST_MAC, OUR_LL6, OUR_MAC, addr, sample_plan
 
 from pasta_py.worker import dhcp6 as server
-from tests.checker import check, ethernet, ipv6, udp
-from tests.worker.messages import DUID, GUEST_LL6, OUR_DUID, XID, dhcp6, ia_na, ip6, opt6
-from tests.worker.sample_plan import GUEST6, GUEST_MAC, OUR_LL6, OUR_MAC, addr, sample_plan
 
 PLAN = sample_plan()
 SOLICIT, ADVERTISE, REQUEST, CONFIRM, RENEW, REBIND, REPLY, RELEASE, DECLINE, RECONFIGURE, INFORMATION = range(1, 12)

@@ -1,12 +1,12 @@
 import pytest
+from checker import check, decode, ethernet, icmp6, ipv4, ipv6, payload, udp
+from checker.frame import fold
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import ether, udp4
+from sample_plan import GUEST_MAC, OUR_MAC, addr, mac, sample_plan
 
 from pasta_py.worker import frames
-from tests.checker import check, decode, ethernet, icmp6, ipv4, ipv6, payload, udp
-from tests.checker.frame import fold
-from tests.worker.messages import ether, udp4
-from tests.worker.sample_plan import GUEST_MAC, OUR_MAC, addr, mac, sample_plan
 
 PLAN = sample_plan()
 MACS = (mac(OUR_MAC), mac(GUEST_MAC))

@@ -1,12 +1,12 @@
 from ipaddress import IPv6Address
 
+import messages
 import pytest
+from checker import check, ethernet, icmp6, ipv6, payload
+from messages import GUEST_LL6, ns, rs
+from sample_plan import GUEST6, GUEST_MAC, OUR_LL6, OUR_MAC, addr, mac, sample_plan
 
 from pasta_py.worker import ndp
-from tests.checker import check, ethernet, icmp6, ipv6, payload
-from tests.worker import messages
-from tests.worker.messages import GUEST_LL6, ns, rs
-from tests.worker.sample_plan import GUEST6, GUEST_MAC, OUR_LL6, OUR_MAC, addr, mac, sample_plan
 
 PLAN = sample_plan()
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sample_plan import addr
 
 _ROOT = Path(__file__).parents[2]
 _NOBODY = 65534
@@ -31,21 +32,24 @@ _LINK_LOCAL_READY = "until ip -6 addr show dev tap0 scope link -tentative | grep
 
 def _python() -> str:
     """An interpreter that the unprivileged user can start: ours may live in root's home."""
-    for path in (os.path.realpath(sys.executable), os.path.realpath("/usr/bin/python3")):
-        if all(os.stat(parent).st_mode & 0o001 for parent in (path, *map(str, Path(path).parents))):
-            return path
+    for path in (Path(sys.executable).resolve(), Path("/usr/bin/python3").resolve()):
+        if all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents)):
+            return str(path)
     raise AssertionError("no Python interpreter that other users can execute")
 
 
-def guest(command: str, *, up: bool = True, **plan: object) -> str:
+def guest(command: str, **plan: object) -> str:
     """Output of a shell command in a fresh guest with tap0 up; plan: changes to sample_plan."""
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHONPATH": f"{_ROOT}:{Path(__file__).parent}",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     inside = [
         _python(),
-        "-m",
-        "tests.worker.client_driver",
+        str(Path(__file__).with_name("client_driver.py")),
         repr(plan),
-        ("ip link set tap0 up\n" if up else "") + command,
+        "ip link set tap0 up\n" + command,
     ]
     unshare = ["unshare", "-Urnmpf", "--mount-proc", "--kill-child", *inside]
     user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
@@ -120,7 +124,10 @@ printf '#!/bin/sh\nenv | grep "^new_\|^nd1_\|^reason=" >> /tmp/told\n' > /tmp/sc
 dhcpcd -B -q -f /dev/null -c /tmp/script -o classless_static_routes,interface_mtu,domain_search OPTIONS tap0 \
     > /tmp/log 2>&1 &
 for word in WAITFOR; do
-    n=0; until grep -q "^reason=$word\$" /tmp/told; do sleep 0.1; n=$((n+1)); [ $n -lt 150 ] || { cat /tmp/log; exit 3; }; done
+    n=0
+    until grep -q "^reason=$word\$" /tmp/told; do
+        sleep 0.1; n=$((n+1)); [ $n -lt 150 ] || { cat /tmp/log; exit 3; }
+    done
 done
 cat /tmp/told; ip addr show tap0; ip route; ip -6 route
 """
@@ -146,8 +153,6 @@ def test_dhcpcd_configures_both_families_and_its_probes_meet_no_conflict() -> No
 
 
 def test_dhcpcd_reaches_a_gateway_outside_its_prefix() -> None:
-    from tests.worker.sample_plan import addr
-
     plan = {"prefix4": 32, "gateway4": addr("198.51.100.1")}
     out = guest(_dhcpcd("-4 -A", "BOUND"), **plan)
     assert "inet 192.0.2.15/32" in out

@@ -5,14 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from checker import decode
+from checker.frame import fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import ANSWERED, ether
+from sample_plan import OUR_MAC, addr, sample_plan
 
+from pasta_py.model import WorkerPlan
 from pasta_py.worker import slowpath
-from tests.checker import decode
-from tests.checker.frame import fold
-from tests.worker.messages import ANSWERED, ether
-from tests.worker.sample_plan import GUEST4, OUR_MAC, addr, sample_plan
 
 PLANS = [
     sample_plan(),
@@ -30,16 +31,16 @@ PLANS = [
 KINDS = sorted(ANSWERED)
 
 
-def answer(plan: object, frame: bytes) -> bytes | None:
+def answer(plan: WorkerPlan, frame: bytes) -> bytes | None:
     """The answer, after checking what holds for each one."""
-    reply = slowpath.reply(plan, frame)  # type: ignore[arg-type]
+    reply = slowpath.reply(plan, frame)
     assert reply is None or isinstance(reply, bytes)
     if reply is not None:
         found = decode(reply)  # lengths and checksums
         assert found.ethernet.src == OUR_MAC
         assert found.ethernet.type == int.from_bytes(frame[12:14], "big"), "an answer of another protocol"
         assert len(reply) <= 14 + 1500
-        assert found.arp is None or str(found.arp.sender) != GUEST4
+        assert found.arp is None or found.arp.sender.packed != plan.guest4[12:]
     return reply
 
 
@@ -74,6 +75,18 @@ def test_a_message_cut_short_anywhere_gets_no_answer(kind: str) -> None:
     assert [size for size in range(len(frame)) if answer(PLANS[0], frame[:size]) is not None] == []
 
 
+@pytest.mark.parametrize("value", [0, 1, 4, 0x7F, 0x80, 0xFF])
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_single_byte_or_length_of_a_message_can_raise(kind: str, value: int) -> None:
+    """Each byte and each pair of bytes set to an edge value, as it is and with the checksums right again."""
+    frame = ANSWERED[kind]
+    for at in range(len(frame)):
+        for size in (1, 2):
+            changed = (frame[:at] + bytes((value,)) * size + frame[at + size :])[: len(frame)]
+            answer(PLANS[0], changed)
+            answer(PLANS[0], repair(changed))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_repairing_changes_nothing_in_a_valid_message(kind: str) -> None:
     """Otherwise the mutations below would test nothing."""
@@ -81,13 +94,13 @@ def test_repairing_changes_nothing_in_a_valid_message(kind: str) -> None:
 
 
 @given(st.binary(max_size=2000), st.sampled_from(PLANS))
-def test_any_bytes_get_a_well_formed_answer_or_none(frame: bytes, plan: object) -> None:
+def test_any_bytes_get_a_well_formed_answer_or_none(frame: bytes, plan: WorkerPlan) -> None:
     answer(plan, frame)
 
 
 @given(st.binary(max_size=600), st.sampled_from([0x0800, 0x0806, 0x86DD]), st.sampled_from(PLANS), st.integers(0, 255))
 def test_any_payload_of_our_protocols_gets_a_well_formed_answer_or_none(
-    payload: bytes, ethertype: int, plan: object, protocol: int
+    payload: bytes, ethertype: int, plan: WorkerPlan, protocol: int
 ) -> None:
     data = bytearray(ether(payload, ethertype))
     if ethertype == 0x86DD and len(data) > 20:
@@ -105,7 +118,7 @@ _EDITS = st.lists(
 @settings(max_examples=1000)
 @given(st.sampled_from(KINDS), _EDITS, st.booleans(), st.sampled_from(PLANS))
 def test_any_change_to_a_valid_message_gets_a_well_formed_answer_or_none(
-    kind: str, edits: list[tuple[str, int, bytes]], mend: bool, plan: object
+    kind: str, edits: list[tuple[str, int, bytes]], mend: bool, plan: WorkerPlan
 ) -> None:
     frame = ANSWERED[kind]
     for edit, place, data in edits:
