@@ -82,6 +82,23 @@ int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
 /* Counters: names by index until NULL, values of the same index. */
 const char *plane_counter_name(uint32_t index);
 uint64_t plane_counter(const struct plane *p, uint32_t index);
+
+/* Sandbox: each function gives up one thing, so that the caller can say which the kernel refused. 0 or -errno. */
+#define CONFINE_USER 1
+#define CONFINE_MOUNT 2
+#define CONFINE_PID 4 /* of the next child */
+#define CONFINE_IPC 8
+#define CONFINE_UTS 16
+/* unshare(2) of these namespaces. */
+int confine_unshare(uint32_t which);
+/* An empty, read-only root directory; the mount namespace must be ours alone. */
+int confine_root(void);
+/* No capability in any set of this thread and those it starts, no way to gain one, not dumpable, no core dumps. */
+int confine_privileges(void);
+/* As many descriptors as the administrator allows. */
+int confine_descriptors(void);
+/* /proc/self belongs to the present user again after a change of user, for uid_map. */
+int confine_dumpable(void);
 /* cdef end */
 
 #endif

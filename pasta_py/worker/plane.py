@@ -106,3 +106,36 @@ class Plane:
         if self._plane:
             lib.plane_free(self._plane)
             self._plane = None
+
+
+# ---- the sandbox's system calls, which Python's os lacks ----
+
+USER: int = lib.CONFINE_USER
+MOUNT: int = lib.CONFINE_MOUNT
+PID: int = lib.CONFINE_PID
+IPC: int = lib.CONFINE_IPC
+UTS: int = lib.CONFINE_UTS
+
+
+def unshare(which: int) -> None:
+    """Leave the namespaces that `which` (USER and following, or-ed) names for new ones."""
+    _check(lib.confine_unshare(which))
+
+
+def empty_root() -> None:
+    """Make an empty, read-only directory the root; the mount namespace must be ours alone."""
+    _check(lib.confine_root())
+
+
+def drop_privileges() -> None:
+    """No capability in any set, no way to gain one, not dumpable, no core dumps. Before any thread is started."""
+    _check(lib.confine_privileges())
+
+
+def raise_descriptor_limit() -> None:
+    _check(lib.confine_descriptors())
+
+
+def own_proc_self() -> None:
+    """Let /proc/self belong to the present user after a change of user."""
+    _check(lib.confine_dumpable())

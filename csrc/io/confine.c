@@ -1,0 +1,90 @@
+/* Giving up what the worker does not need: namespaces, the root, privileges.
+ *
+ * Owns nothing. Python's os module has none of these calls, and the worker imports no ctypes. Declared in plane_api.h
+ * alone: nothing in C calls them. Rejected: one call that does all, which could not say which layer the kernel refused. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "plane_api.h"
+
+int confine_unshare(uint32_t which)
+{
+	int flags = 0;
+
+	if (which & CONFINE_USER)
+		flags |= CLONE_NEWUSER;
+	if (which & CONFINE_MOUNT)
+		flags |= CLONE_NEWNS;
+	if (which & CONFINE_PID)
+		flags |= CLONE_NEWPID;
+	if (which & CONFINE_IPC)
+		flags |= CLONE_NEWIPC;
+	if (which & CONFINE_UTS)
+		flags |= CLONE_NEWUTS;
+	return unshare(flags) ? -errno : 0;
+}
+
+int confine_root(void)
+{
+	/* Any directory serves as the mount point: nothing but the new file system is seen through it in the end. */
+	static const char *const points[] = {"/tmp", "/proc", "/dev", "/usr"};
+	static const char limits[] = "nr_inodes=2,nr_blocks=1,mode=0555";
+	size_t at = 0;
+
+	if (mount("", "/", "", MS_REC | MS_PRIVATE, NULL))
+		return -errno;
+	while (mount("", points[at], "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY, limits))
+		if (errno != ENOENT || ++at == ARRAY_LEN(points))
+			return -errno;
+	if (chdir(points[at]))
+		return -errno;
+	/* Old and new root on the same directory: the old one ends up mounted over the new one, and goes with the
+	 * unmount (pivot_root(2), NOTES). */
+	if (syscall(SYS_pivot_root, ".", "."))
+		return -errno;
+	if (umount2(".", MNT_DETACH) || chdir("/"))
+		return -errno;
+	return 0;
+}
+
+int confine_privileges(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+	struct rlimit no_core = {0, 0};
+
+	/* The bounding set needs CAP_SETPCAP to shrink: without it there is nothing that could be regained anyway,
+	 * since no_new_privs keeps exec from granting any. */
+	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EPERM)
+			return -errno;
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) && errno != EINVAL)
+		return -errno;
+	if (syscall(SYS_capset, &header, none))
+		return -errno;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		return -errno;
+	return setrlimit(RLIMIT_CORE, &no_core) ? -errno : 0;
+}
+
+int confine_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return -errno;
+	limit.rlim_cur = limit.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &limit) ? -errno : 0;
+}
+
+int confine_dumpable(void)
+{
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? -errno : 0;
+}

@@ -1,0 +1,429 @@
+"""From options to a running translator, and what comes after: the orchestration of everything in control.
+
+    worker starts ─┐ (loads and locks itself in meanwhile)
+    namespaces     │ of a command, or found
+    host ── plan   │
+    tap, addresses │ made inside the namespace by a child
+    ports          │
+    hand-over ─────┘ plan and descriptors; "ready"
+    background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
+
+Every resource stands on one ExitStack: whatever fails, what was made before it goes. The worker and the command end with
+their sockets to control, also when control is killed.
+"""
+
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from pasta_py import model, wire
+from pasta_py.errors import HostError, UsageError, WorkerError
+
+if TYPE_CHECKING:
+    from pasta_py.control.netns import Guest
+    from pasta_py.control.options import Options
+    from pasta_py.control.plan import Plan
+    from pasta_py.control.spawn import Command
+    from pasta_py.control.tap import Tap
+
+_MAX_FD = 1 << 20
+_WORKER_FD = 3
+_READY_TIMEOUT_S = 60
+_FINISH_TIMEOUT_S = 10
+_MESSAGE_BYTES = 4096
+_INFO, _WARNING = 2, 1
+_SYSLOG = "/dev/log"
+_SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
+_BOOTSTRAP = (
+    "import sys; sys.path += sys.argv[1:];"
+    f"from pasta_py.worker.__main__ import main; main({_WORKER_FD})"
+)
+# Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
+_KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
+_WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
+
+def run(options: "Options") -> int:
+    """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
+    _refuse_unavailable(options)
+    _clean_inheritance(options.fd)
+    with ExitStack() as stack:
+        pid_fd = _open_pid_file(options, stack)
+        if options.foreground:
+            from pasta_py.control import syscalls
+
+            syscalls.become_subreaper()  # the worker and the command's first process are children of children
+        worker = Worker()
+        stack.callback(worker.close)
+        command = _prepare_command(options, stack)
+        _set_up(options, worker, command)
+        if not options.foreground:
+            _write_pid(pid_fd, options, worker.pid)
+            worker.detach()
+            return 0
+        _write_pid(pid_fd, options, os.getpid())
+        status = _wait(options, worker, command)
+        if command:
+            command.close()
+        worker.finish()
+        return status
+
+
+def _set_up(options: "Options", worker: "Worker", command: "Command | None") -> None:
+    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing of it stays here."""
+    with ExitStack() as stack:
+        guest = _find_guest(options, command, stack)
+        log_fd, log_syslog, log_size = _open_log(options, stack)
+        plan = _plan(options)
+        for line in plan.notices:
+            _tell(options, _WARNING, line)
+        tap = _make_tap(options, guest, plan, stack)
+        for line in tap.warnings:
+            _tell(options, _WARNING, line)
+        listeners: list[model.Listener] = []
+        parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
+        parcel += _listeners(options, stack, listeners)
+        parcel += _capture(options, stack)
+        if guest and guest.pidfd >= 0:
+            parcel.append((model.FD_NETNS_PIDFD, guest.pidfd))
+        if guest and guest.inotify >= 0:
+            parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
+        final = plan.worker.replace(
+            guest_mac=tap.mac or plan.worker.guest_mac,
+            vnet_hdr=tap.vnet_hdr,
+            uso=tap.uso,
+            listeners=tuple(listeners),
+            log_syslog=log_syslog,
+            log_size=log_size,
+            netns_name=guest.name if guest else "",
+            descriptors=tuple(role for role, _fd in parcel),
+        )
+        worker.hand_over(final, [fd for _role, fd in parcel], options)
+
+
+# ---- before anything is made ----
+
+
+def _refuse_unavailable(options: "Options") -> None:
+    if options.splice_only:
+        raise UsageError("--splice-only: forwarding without a tap is not available")
+    if options.conf_path:
+        raise UsageError("--conf-path: the control socket is not available: give all ports on the command line")
+    if options.runas:
+        raise UsageError(f"--runas {options.runas!r} is not available: started as root, the worker becomes nobody by itself")
+    if options.fd is not None and (options.netns or options.pid is not None or options.command):
+        raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
+
+
+def _clean_inheritance(keep: int | None) -> None:
+    """Nothing of our caller's but the standard streams, and the descriptor of --fd; signals as they are by default."""
+    bounds = [3, _MAX_FD] if keep is None or keep < 3 else [3, keep, keep + 1, _MAX_FD]
+    for low, high in zip(bounds[::2], bounds[1::2]):
+        os.closerange(low, high)
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(stream, True)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _tell(options: "Options", level: int, line: str) -> None:
+    if options.log_level >= level:
+        prefix = "warning: " if level == _WARNING else ""
+        print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)
+
+
+def _open(path: str, flags: int, what: str, stack: ExitStack, mode: int = 0o600) -> int:
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise HostError(f"Couldn't open {what} {path!r}: {error.strerror}: choose a path that can be written") from None
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _open_pid_file(options: "Options", stack: ExitStack) -> int:
+    if not options.pid_file:
+        return -1
+    return _open(options.pid_file, os.O_WRONLY | os.O_TRUNC, "pidfile", stack)
+
+
+def _write_pid(fd: int, options: "Options", pid: int) -> None:
+    if fd < 0:
+        return
+    try:
+        os.write(fd, f"{pid}\n".encode())
+    except OSError as error:
+        raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {error.strerror}") from None
+
+
+def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
+    """Descriptor for the worker's log, whether it is syslog, and the size limit of a file of ours."""
+    if options.log_file:
+        fd = _open(options.log_file, os.O_RDWR, "log file", stack)
+        return fd, False, options.log_size if stat.S_ISREG(os.fstat(fd).st_mode) else 0
+    if options.foreground:
+        fd = _reopened_stderr()
+        stack.callback(os.close, fd)
+        return fd, False, 0
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.callback(sock.close)
+    with suppress(OSError):  # a machine without syslog: the lines are dropped, as by syslog(3)
+        sock.connect(_SYSLOG)
+    return sock.fileno(), True, 0
+
+
+def _reopened_stderr() -> int:
+    """Standard error; a pipe or terminal that nobody reads must not block the worker, nor be made non-blocking for others."""
+    kind = os.fstat(2).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
+        with suppress(OSError):
+            return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return os.dup(2)
+
+
+def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    if not options.pcap:
+        return []
+    if options.pcap == "-":
+        return [(model.FD_CAPTURE, 1)]
+    return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY | os.O_TRUNC, "capture file", stack))]
+
+
+# ---- guest, plan, tap, ports ----
+
+
+def _prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
+    if not options.spawn or options.fd is not None:
+        return None
+    from pasta_py.control import spawn
+
+    command = spawn.prepare(
+        options.command, hostname=options.hostname, pidns=options.pidns, userns=not options.netns_only
+    )
+    stack.callback(command.close)
+    return command
+
+
+def _find_guest(options: "Options", command: "Command | None", stack: ExitStack) -> "Guest | None":
+    if options.fd is not None:
+        return None
+    from pasta_py.control import netns
+
+    if command:
+        guest = netns.by_pid(command.pid, netns_only=options.netns_only, watch=False)
+    elif options.pid is not None:
+        guest = netns.by_pid(options.pid, netns_only=options.netns_only, userns=options.userns, watch=options.netns_quit)
+    else:
+        guest = netns.by_path(options.netns, userns=options.userns, watch=options.netns_quit)
+    stack.callback(guest.close)
+    return guest
+
+
+def _plan(options: "Options") -> "Plan":
+    from pasta_py.control import host, plan, resolv
+
+    return plan.build(options, host.snapshot(*plan.interfaces(options)), resolv.read())
+
+
+def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
+    from pasta_py.control import tap as taps
+
+    if options.fd is not None:
+        tap = taps.adopt(options.fd)
+    else:
+        assert guest is not None
+        tap = taps.make_inside(guest, plan.link)
+    stack.callback(os.close, tap.fd)
+    return tap
+
+
+def _listeners(options: "Options", stack: ExitStack, listeners: list[model.Listener]) -> list[tuple[str, int]]:
+    from pasta_py.control import ports
+
+    for line in ports.notices(options):
+        _tell(options, _WARNING, line)
+    parcel = []
+    for listener, fd in ports.bind(options):
+        stack.callback(os.close, fd)
+        listeners.append(listener)
+        parcel.append((model.FD_LISTENER, fd))
+    return parcel
+
+
+# ---- the worker ----
+
+
+class Worker:
+    """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.status: int | None = None  # wait status, once it has ended
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock = ours
+        with theirs:
+            self._starter = _start_worker(theirs.fileno())
+
+    def hand_over(self, plan: model.WorkerPlan, fds: list[int], options: "Options") -> None:
+        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
+        self._sock.settimeout(_READY_TIMEOUT_S)
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: what it said last is to be read yet
+                wire.send_plan(self._sock, plan, fds)
+            while not self.pid:
+                self._take(self._sock.recv(_MESSAGE_BYTES), options)
+        except TimeoutError:
+            raise WorkerError(f"the worker process was not ready after {_READY_TIMEOUT_S} s: is the machine overloaded?") from None
+        except OSError as error:
+            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
+        if self._starter != self.pid:
+            os.waitpid(self._starter, 0)  # left its place to a child in a PID namespace
+
+    def _take(self, message: bytes, options: "Options") -> None:
+        word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
+        if word == "ready" and rest.isdigit():
+            self.pid = int(rest)
+        elif word == "warning":
+            _tell(options, _WARNING, rest)
+        elif word == "error":
+            raise WorkerError(rest)
+        else:
+            raise WorkerError("the worker process died while it started: see its last words above, if it had any")
+
+    def detach(self) -> None:
+        """Let it go on without us."""
+        try:
+            self._sock.send(b"detach")
+        except OSError:
+            raise WorkerError("the worker process died as soon as it had started: see the log") from None
+        self._sock.close()
+
+    def close(self) -> None:
+        """End it, unless it was let go; returns at once."""
+        self._sock.close()
+
+    def finish(self) -> None:
+        """End it and wait until it has written everything; only for the parent of the worker (a subreaper)."""
+        self._sock.close()
+        if self.status is not None or not self.pid:
+            return
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            if not select.select([pidfd], [], [], _FINISH_TIMEOUT_S)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        finally:
+            os.close(pidfd)
+
+
+def _start_worker(fd: int) -> int:
+    from importlib.machinery import PathFinder
+
+    if not sys.executable:
+        raise WorkerError("no Python interpreter is known to start the worker with (sys.executable is empty)")
+    backend = PathFinder.find_spec("_cffi_backend")
+    paths = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    if backend and backend.origin:
+        paths.append(os.path.dirname(backend.origin))
+    environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}
+    # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
+    source = os.dup(fd) if fd == _WORKER_FD else fd
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *paths],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
+            setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT],
+        )
+    except OSError as error:
+        raise WorkerError(f"the worker process does not start: {sys.executable}: {error.strerror}") from None
+    finally:
+        if source != fd:
+            os.close(source)
+
+
+# ---- the foreground ----
+
+
+def _wait(options: "Options", worker: Worker, command: "Command | None") -> int:
+    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0)."""
+    terminal = _terminal()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    if command:
+        command.run()
+    try:
+        while True:
+            status = _reap(options, worker, command)
+            if status is not None:
+                return status
+            info = signal.sigwaitinfo(_WAITED)
+            if info.si_signo == signal.SIGCHLD:
+                continue
+            if command and info.si_code > _SI_USER:
+                continue  # typed on the terminal: for the command, which got it too
+            if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
+                return 0
+            _die_of(info.si_signo)
+    finally:
+        if terminal >= 0:
+            _take_back(terminal)
+
+
+def _reap(options: "Options", worker: Worker, command: "Command | None") -> int | None:
+    """The exit status to end with, if it is time; None to go on."""
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None if worker.status is None or command else 1
+        if pid == 0:
+            return None
+        code = os.waitstatus_to_exitcode(raw)
+        if command and pid == command.pid:
+            command.ended = True
+            return code if code >= 0 else 128 - code
+        if pid == worker.pid:
+            worker.status = code
+            why = f"by signal {-code}" if code < 0 else f"with status {code}"
+            if command:
+                _tell(options, _WARNING, f"the worker process ended {why}: the command has no network any more")
+                continue
+            if code < 0:
+                raise WorkerError(f"the worker process ended {why}: the namespace has no network any more")
+            return code
+
+
+def _die_of(signum: int) -> None:
+    """The default action of a signal that we held back."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+
+
+def _terminal() -> int:
+    """A standard stream whose terminal we are in the foreground of; -1: none."""
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            if os.tcgetpgrp(stream) == os.getpgrp():
+                return stream
+    return -1
+
+
+def _take_back(terminal: int) -> None:
+    """The foreground, from a shell with job control that ended while it had it."""
+    with suppress(OSError):
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(terminal, os.getpgrp())

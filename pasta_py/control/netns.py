@@ -1,0 +1,255 @@
+"""Finding, opening, watching and entering the namespaces of a guest.
+
+A Guest owns descriptors of namespaces, never paths that could change their meaning meanwhile. Nothing here changes the
+namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and back,
+since a joined user namespace cannot be left again).
+"""
+
+import fcntl
+import os
+import re
+import select
+import signal
+import socket
+import sys
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from pasta_py import wire
+from pasta_py.control import syscalls
+from pasta_py.errors import HostError, PastaError
+
+_NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_INSIDE_TIMEOUT_S = 60
+_MAX_REPLY_BYTES = 64 << 10
+_GONE = (
+    syscalls.IN_DELETE
+    | syscalls.IN_MOVED_FROM
+    | syscalls.IN_MOVED_TO
+    | syscalls.IN_DELETE_SELF
+    | syscalls.IN_MOVE_SELF
+    | syscalls.IN_ONLYDIR
+)
+
+
+class Guest:
+    """Descriptors of a guest's namespaces; -1 is "none". Closed by `close`."""
+
+    def __init__(self, netns: int = -1, userns: int = -1, pidfd: int = -1, inotify: int = -1, name: str = "") -> None:
+        self.netns, self.userns, self.pidfd, self.inotify, self.name = netns, userns, pidfd, inotify, name
+
+    def close(self) -> None:
+        for fd in (self.netns, self.userns, self.pidfd, self.inotify):
+            if fd >= 0:
+                os.close(fd)
+        self.netns = self.userns = self.pidfd = self.inotify = -1
+
+
+def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool = True) -> Guest:
+    """The network namespace of a process and its user namespace, or the one at `userns`; watched until that process ends.
+
+    HostError if there is no such process, or it is not ours.
+    """
+    with ExitStack() as stack:
+        guest = Guest()
+        stack.callback(guest.close)
+        net_path = f"/proc/{pid}/ns/net"
+        # The pidfd comes first: should the number be used again meanwhile, it tells that the process has ended.
+        pidfd = _open_pidfd(pid)
+        if pidfd < 0:
+            raise HostError(f"Couldn't open network namespace {net_path}: No such file or directory (no process {pid})")
+        guest.pidfd = pidfd
+        guest.netns = _open_namespace(net_path, "network", syscalls.CLONE_NEWNET)
+        if not netns_only:
+            guest.userns = _open_userns(userns or f"/proc/{pid}/ns/user")
+        if select.select([pidfd], [], [], 0)[0]:
+            raise HostError(f"Couldn't open network namespace {net_path}: process {pid} has ended")
+        if not watch:
+            os.close(pidfd)
+            guest.pidfd = -1
+        stack.pop_all()
+        return guest
+
+
+def by_path(path: str, *, userns: str = "", watch: bool = True) -> Guest:
+    """The network namespace at a path, or under /run/netns for a bare name; joined through `userns` if that is given."""
+    full = path if "/" in path else f"{_NETNS_DIRECTORY}/{path}"
+    with ExitStack() as stack:
+        guest = Guest()
+        stack.callback(guest.close)
+        guest.netns = _open_namespace(full, "network", syscalls.CLONE_NEWNET)
+        if userns:
+            guest.userns = _open_userns(userns)
+        if watch:
+            _watch(guest, full)
+        stack.pop_all()
+        return guest
+
+
+def _watch(guest: Guest, path: str) -> None:
+    owner = re.match(r"/proc/(\d+)/", path)
+    if owner:
+        guest.pidfd = _open_pidfd(int(owner[1]))
+        if guest.pidfd < 0:
+            raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
+    if owner and re.fullmatch(r"/proc/\d+/(task/\d+/)?(ns|fd)/[^/]+", path) or path.startswith("/proc/self/"):
+        return  # inotify does not work on procfs
+    directory, name = os.path.split(path)
+    try:
+        guest.inotify, guest.name = syscalls.inotify_watch(directory or "/", _GONE), name
+    except OSError as error:
+        raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}") from None
+    if not os.path.exists(path):
+        raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    except OSError as error:
+        raise HostError(f"Couldn't watch process {pid}: {error.strerror}") from None
+
+
+def _open_namespace(path: str, kind: str, flag: int) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"Couldn't open {kind} namespace {path}: {error.strerror}") from None
+    try:
+        found = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        found = 0
+    if found != flag:
+        os.close(fd)
+        raise HostError(f"Couldn't open {kind} namespace {path}: it is no {kind} namespace")
+    return fd
+
+
+def _open_userns(path: str) -> int:
+    """A descriptor of the user namespace, or -1 when we are in it already (the kernel refuses to join that one again)."""
+    fd = _open_namespace(path, "user", syscalls.CLONE_NEWUSER)
+    theirs, ours = os.fstat(fd), os.stat("/proc/self/ns/user")
+    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+        os.close(fd)
+        return -1
+    return fd
+
+
+def join(guest: Guest) -> None:
+    """Enter the guest's user namespace, then its network namespace. For a child process: there is no way back."""
+    if guest.userns >= 0:
+        try:
+            syscalls.setns(guest.userns, syscalls.CLONE_NEWUSER)
+        except OSError as error:
+            raise HostError(f"Couldn't join the user namespace: {error.strerror}: it must belong to this user") from None
+    try:
+        syscalls.setns(guest.netns, syscalls.CLONE_NEWNET)
+    except PermissionError as error:
+        hint = "give its user namespace with --userns" if guest.userns < 0 else "its user namespace is another one"
+        raise HostError(f"Couldn't join the network namespace: {error.strerror}: {hint}") from None
+    except OSError as error:
+        raise HostError(f"Couldn't join the network namespace: {error.strerror}") from None
+
+
+Job = Callable[[], "tuple[wire.Value, Sequence[int]]"]
+
+
+def call_inside(guest: Guest, job: Job, timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[wire.Value, list[int]]":
+    """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
+
+    A PastaError of the job is raised here with the same text; the child never outlives the call.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        sys.stderr.flush()
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _inside(guest, job, theirs, parent)
+        theirs.close()
+        try:
+            return _collect(ours, timeout_s)
+        finally:
+            if not _ended(child, 1.0):
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def _ended(child: int, wait_s: float) -> bool:
+    deadline = time.monotonic() + wait_s
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
+    """The child's part of call_inside; never returns."""
+    status = 1
+    try:
+        join(guest)
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        value, fds = job()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        sock.sendmsg([wire.encode((True, value))], rights)
+        status = 0
+    except (PastaError, OSError) as error:
+        text = str(error) if isinstance(error, PastaError) else f"Couldn't set up the namespace: {error}"
+        sock.send(wire.encode((False, text)))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _collect(sock: socket.socket, timeout_s: float) -> "tuple[wire.Value, list[int]]":
+    sock.settimeout(timeout_s)
+    try:
+        data, fds, _flags, _address = socket.recv_fds(sock, _MAX_REPLY_BYTES, 16)
+    except TimeoutError:
+        raise HostError(f"Couldn't set up the namespace: no answer from inside within {timeout_s:g} s") from None
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    reply = wire.decode(data) if data else None
+    if not isinstance(reply, tuple) or len(reply) != 2:
+        raise HostError("Couldn't set up the namespace: the process that configures it died")
+    ok, value = reply
+    if ok is not True:
+        raise HostError(str(value))
+    return value, list(fds)
+
+
+def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
+    """Why this machine refuses a user namespace, naming the setting that does, as far as it can be seen."""
+    reason = f"{what}: {error.strerror}"
+    if _setting("/proc/sys/user/max_user_namespaces") == 0:
+        return HostError(f"{reason}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000")
+    if _setting("/proc/sys/kernel/unprivileged_userns_clone") == 0:
+        return HostError(
+            f"{reason}: kernel.unprivileged_userns_clone is 0: allow it with sysctl -w kernel.unprivileged_userns_clone=1"
+        )
+    if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
+        return HostError(
+            f"{reason}: kernel.apparmor_restrict_unprivileged_userns is 1: give this program an AppArmor profile"
+            " with `userns,`, or set it to 0 with sysctl -w"
+        )
+    return HostError(
+        f"{reason}: not allowed here (user.max_user_namespaces used up, a chroot, or the filter of a container):"
+        " see user_namespaces(7)"
+    )
+
+
+def _setting(path: str) -> int | None:
+    try:
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,197 @@
+"""Binds the host sockets of -t and -u, before anything is handed to the worker: a port that is taken is told at once.
+
+One socket per port. "Any address" is one dual-stack socket where both families are on, so that a port is either ours for
+both or refused. `auto` and the namespace's own ports (-T, -U) are not bound here.
+"""
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+from pasta_py.control import portspec
+from pasta_py.errors import HostError
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, Listener
+
+if TYPE_CHECKING:
+    from pasta_py.control.options import Options
+
+_BACKLOG = 4096
+_PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
+_UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+_DEFAULT_RANGE = (32768, 60999)
+_SPARE_FDS = 64
+_NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
+
+# linux/in.h and linux/in6.h; the socket module has not all of them.
+_IP_PKTINFO = 8
+_IP_FREEBIND = 15
+_IPV6_FREEBIND = 78
+
+Bound = list[tuple[Listener, int]]
+
+
+def bind(options: "Options") -> Bound:
+    """A listener and a bound, non-blocking, close-on-exec socket (the caller's to close) for each port to forward.
+
+    HostError, with nothing left bound, when a port that was asked for cannot be had.
+    """
+    bound: Bound = []
+    wanted = [(IPPROTO_TCP, options.tcp_ports)] if options.tcp else []
+    wanted += [(IPPROTO_UDP, options.udp_ports)] if options.udp else []
+    try:
+        for proto, specs in wanted:
+            _bind_option(bound, proto, specs, options)
+    except BaseException:
+        for _listener, fd in bound:
+            os.close(fd)
+        raise
+    return bound
+
+
+def notices(options: "Options") -> list[str]:
+    """One line for each kind of forwarding that was asked for and is not done."""
+    lines = []
+    for name, specs in (("-t", options.tcp_ports), ("-u", options.udp_ports)):
+        if any(chunk.kind == portspec.AUTO for spec in specs for chunk in spec.chunks):
+            lines.append(f"{name}: automatic forwarding of ports is not available: give the ports by number")
+    for name, specs in (("-T", options.tcp_ns), ("-U", options.udp_ns)):
+        if any(spec.chunks for spec in specs):
+            lines.append(f"{name}: forwarding from the namespace is not available: use the gateway's address inside")
+    return lines
+
+
+def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], options: "Options") -> None:
+    """Best-effort rules fail together: only when none of their ports could be had."""
+    failure: HostError | None = None
+    got_weak = 0
+    for rule in portspec.resolve(specs, _ephemeral_ports()):
+        if rule.scan:
+            continue
+        before = len(bound)
+        refused = _bind_rule(bound, proto, rule, options)
+        if rule.weak:
+            got_weak += len(bound) - before
+            failure = failure or refused
+    if failure and not got_weak:
+        raise failure
+
+
+def _bind_rule(bound: Bound, proto: int, rule: portspec.Rule, options: "Options") -> HostError | None:
+    """Bind every port of a rule; the first refusal, which is raised at once unless the rule is best effort."""
+    first: HostError | None = None
+    if rule.address and not (options.ipv4 if rule.address.version == 4 else options.ipv6):
+        off = f"IPv{rule.address.version} is switched off"
+        raise HostError(f"Couldn't listen on host {_NAMES[proto]} port {rule.first}, address {rule.address}: {off}")
+    _make_room(len(bound) + rule.last - rule.first + 1)
+    target = b"" if rule.target is None else _packed(rule.target)
+    for port in range(rule.first, rule.last + 1):
+        try:
+            fd = _listen(proto, rule, port, options)
+        except OSError as error:
+            refusal = _refusal(proto, rule, port, error)
+            if not rule.weak or error.errno in (errno.EMFILE, errno.ENFILE):
+                raise refusal from None
+            first = first or refusal
+            continue
+        target_port = rule.target_first + port - rule.first
+        bound.append((Listener(proto=proto, port=port, target=target, target_port=target_port), fd))
+    return first
+
+
+def _make_room(sockets: int) -> None:
+    """Raise the soft limit of descriptors towards the hard one, if so many sockets need it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and sockets + _SPARE_FDS > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> int:
+    error = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+    for family, host in _choices(rule.address, options):
+        try:
+            return _listen_on(family, host, proto, rule.ifname, port, v6only=not options.ipv4, freebind=options.freebind)
+        except OSError as refused:
+            error = refused
+            if rule.address is not None or refused.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                break
+    raise error
+
+
+def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> Iterator[tuple[int, str]]:
+    if address is None:
+        if options.ipv6:
+            yield socket.AF_INET6, "::"
+        if options.ipv4:
+            yield socket.AF_INET, "0.0.0.0"
+    else:
+        yield (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)
+
+
+def _listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
+    kind = socket.SOCK_STREAM if proto == IPPROTO_TCP else socket.SOCK_DGRAM
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto))
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only or host != "::"))
+        if ifname:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode() + b"\0")
+        if freebind:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        if proto == IPPROTO_TCP:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            # A v6 socket that also takes IPv4 reports the addresses of the two in different messages.
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if family == socket.AF_INET6:
+            scope = socket.if_nametoindex(ifname) if ifname and IPv6Address(host).is_link_local else 0
+            sock.bind((host, port, 0, scope))
+        else:
+            sock.bind((host, port))
+        if proto == IPPROTO_TCP:
+            sock.listen(_BACKLOG)
+        return sock.detach()
+
+
+def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> HostError:
+    where = "any address" if rule.address is None else f"address {rule.address}"
+    where += f" of {rule.ifname}" if rule.ifname else ""
+    start = _numbers(_UNPRIVILEGED_START)
+    hint = ""
+    if error.errno in (errno.EACCES, errno.EPERM) and start and port < start[0]:
+        hint = f": ports below {start[0]} are privileged: lower net.ipv4.ip_unprivileged_port_start, or choose a higher port"
+    elif error.errno == errno.EADDRINUSE:
+        hint = ": another program listens there: stop it, or choose another port"
+    elif error.errno == errno.EADDRNOTAVAIL:
+        hint = ": the host has no such address: --freebind binds it all the same"
+    elif error.errno == errno.ENODEV:
+        hint = f": the host has no interface {rule.ifname!r}"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = ": raise the limit of open files (ulimit -n), or forward fewer ports"
+    return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {os.strerror(error.errno or 0)}{hint}")
+
+
+def _packed(address: IPv4Address | IPv6Address) -> bytes:
+    """16 bytes, IPv4 as v4-mapped."""
+    return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    numbers = _numbers(_PORT_RANGE)
+    return (numbers[0], numbers[1]) if len(numbers) == 2 else _DEFAULT_RANGE
+
+
+def _numbers(path: str) -> list[int]:
+    try:
+        with open(path, encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except (OSError, ValueError):
+        return []

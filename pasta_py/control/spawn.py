@@ -1,0 +1,214 @@
+"""A command in new namespaces: three short lives that start early and wait.
+
+    control ── entrant     makes the namespaces, forks the first process of the new PID namespace, ends
+       └────── init        that process; adopts orphans, ends with the command, and takes everything left with it
+                 └── command
+
+The command is not the first process itself: the kernel keeps that one from dying of most signals, Ctrl-C among them.
+All stay in control's process group, so that the terminal treats them as the one job they are.
+
+Control sends "arm" (the entrant is gone: from now on die with control), then "run". Its end at any time, even by SIGKILL,
+ends them all. Exit statuses: init's is the command's, 128+n for death by signal n.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+from pasta_py import wire
+from pasta_py.control import syscalls
+from pasta_py.control.netns import userns_refusal
+from pasta_py.errors import HostError
+
+_SETUP_TIMEOUT_S = 30
+_REPLY_BYTES = 4096
+_FAILED = 1
+_MAX_FD = 1 << 20
+_PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
+_MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
+# What a terminal or a user sends to the whole job: init leaves it to the command.
+_FOR_COMMAND = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP, signal.SIGTERM)
+
+
+class Command:
+    """A command that waits in its namespaces; `pid` is init's, as control sees it."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self.pid, self._sock = pid, sock
+        self.ended = False  # set by whoever reaps it
+
+    def run(self) -> None:
+        """Let it start."""
+        try:
+            self._sock.send(b"run")
+        except OSError:
+            raise HostError("Failed to start command or shell: its namespace is gone") from None
+
+    def close(self) -> None:
+        """End it, started or not."""
+        self._sock.close()
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
+    """The file to execute and its arguments; without a command, the user's shell as a login shell."""
+    if command:
+        return command[0], list(command)
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    return shell, ["-" + os.path.basename(shell)]
+
+
+def prepare(command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True) -> Command:
+    """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    entrant = os.fork()
+    if entrant == 0:
+        ours.close()
+        _enter(theirs, command, _hostname(hostname), pidns=pidns, userns=userns)
+    theirs.close()
+    try:
+        ours.settimeout(_SETUP_TIMEOUT_S)
+        try:
+            reply = wire.decode(ours.recv(_REPLY_BYTES) or b"n")
+        except TimeoutError:
+            reply = "Couldn't create namespaces: no answer for too long"
+            os.kill(entrant, signal.SIGKILL)
+        if pidns or not isinstance(reply, int):  # else the entrant has become init
+            os.waitpid(entrant, 0)
+        if not isinstance(reply, int):
+            raise HostError(str(reply or "Couldn't create namespaces: the process that does it died"))
+        ours.send(b"arm")
+        ours.settimeout(None)
+    except BaseException:
+        ours.close()
+        raise
+    return Command(reply, ours)
+
+
+def _hostname(wanted: str) -> str:
+    return (wanted or f"pasta-{os.uname().nodename}").encode()[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
+
+
+# ---- in the entrant and its descendants: nothing below returns to the caller ----
+
+
+def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool) -> None:
+    try:
+        # Control's other sockets and files: whoever waits for their end must not wait for us.
+        os.closerange(3, sock.fileno())
+        os.closerange(sock.fileno() + 1, _MAX_FD)
+        _make_namespaces(hostname, pidns=pidns, userns=userns)
+        if not pidns:
+            sock.send(wire.encode(os.getpid()))
+            _init(sock, command, pidns=False)
+        child = os.fork()
+        if child == 0:
+            _init(sock, command, pidns=True)
+        sock.send(wire.encode(child))
+        os._exit(0)
+    except HostError as error:
+        sock.send(wire.encode(str(error)))
+    except OSError as error:
+        sock.send(wire.encode(str(userns_refusal(error, f"Couldn't set up namespaces: {error.filename or 'fork'}"))))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(_FAILED)
+
+
+def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    flags = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+    flags |= (syscalls.CLONE_NEWPID if pidns else 0) | (syscalls.CLONE_NEWUSER if userns else 0)
+    try:
+        syscalls.unshare(flags)
+    except OSError as error:
+        if userns:
+            raise userns_refusal(error) from None
+        raise HostError(f"Couldn't create namespaces: {error.strerror}: only root can with --netns-only") from None
+    if userns:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            _write(f"/proc/self/{name}", text)
+    syscalls.set_hostname(hostname)
+    # Ping sockets for the guest's root, as pasta has it; the host's own setting is another namespace's.
+    _write(_PING_GROUPS, "0 0")
+    syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
+    status = _FAILED
+    try:
+        if sock.recv(8) != b"arm":
+            return
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        if pidns:
+            _mount_proc()
+        if sock.recv(8) != b"run":
+            return
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
+        child = os.fork()
+        if child == 0:
+            sock.close()
+            _execute(command, before, pidns=pidns)
+        for fd in (0, 1, 2):  # the command's alone: a reader of its output must see the end of it
+            os.close(fd)
+        status = _wait(child)
+    except OSError as error:
+        print(f"Failed to start command or shell: {error}", file=sys.stderr, flush=True)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _mount_proc() -> None:
+    try:
+        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+    except OSError as error:
+        # In containers that hide parts of /proc the kernel refuses a whole one.
+        print(f"warning: no fresh /proc for the command: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def _wait(child: int) -> int:
+    """Reap whatever ends, until the command does; its exit status."""
+    while True:
+        pid, raw = os.waitpid(-1, 0)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(raw)
+            return code if code >= 0 else 128 - code
+
+
+def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, pidns: bool) -> None:
+    file, argv = argv_of(command)
+    try:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these for itself
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        if not pidns:
+            syscalls.set_parent_death_signal(signal.SIGKILL)
+        os.execvp(file, argv)
+    except OSError as error:
+        print(f"Failed to start command or shell: {file}: {error.strerror}", file=sys.stderr, flush=True)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(_FAILED)

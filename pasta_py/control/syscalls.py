@@ -1,0 +1,87 @@
+"""The few system calls that Python 3.11's `os` lacks, through ctypes: namespaces, mounts, prctl, inotify.
+
+Only control uses them. Every function raises OSError with the kernel's errno.
+"""
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REC = 0x4000
+MS_SLAVE = 0x80000
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+IN_MOVED_FROM = 0x40
+IN_MOVED_TO = 0x80
+IN_DELETE = 0x200
+IN_DELETE_SELF = 0x400
+IN_MOVE_SELF = 0x800
+IN_ONLYDIR = 0x01000000
+_IN_NONBLOCK = 0x800
+_IN_CLOEXEC = 0x80000
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces that `flags` (CLONE_NEW*) name for new ones."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Join the namespace that `fd` refers to; EINVAL unless it is of that kind."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
+def mount(source: str, target: str, kind: str, flags: int) -> None:
+    arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(kind), ctypes.c_ulong(flags), None)
+    _check(_libc.mount(*arguments), "mount")
+
+
+def set_hostname(name: str) -> None:
+    data = name.encode()
+    _check(_libc.sethostname(data, ctypes.c_size_t(len(data))), "sethostname")
+
+
+def _prctl(option: int, value: int) -> None:
+    zero = ctypes.c_ulong(0)
+    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero), "prctl")
+
+
+def set_parent_death_signal(signum: int) -> None:
+    """Get this signal when the parent ends. Joining a namespace can clear it: call it after that."""
+    _prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become our children, so that their end and its reason reach us."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def inotify_watch(directory: str, mask: int) -> int:
+    """A new non-blocking, close-on-exec inotify descriptor watching one directory."""
+    fd = _check(_libc.inotify_init1(ctypes.c_int(_IN_NONBLOCK | _IN_CLOEXEC)), "inotify_init1")
+    try:
+        _check(_libc.inotify_add_watch(ctypes.c_int(fd), os.fsencode(directory), ctypes.c_uint32(mask)), directory)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,167 @@
+"""The tap device: made inside the guest's network namespace, handed to control as a descriptor.
+
+Offloads are asked for best first; what the kernel refuses is left out, and the core segments and checksums itself.
+"""
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from pasta_py import wire
+from pasta_py.errors import HostError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.control.netns import Guest
+    from pasta_py.control.plan import LinkPlan
+
+_DEVICE = "/dev/net/tun"
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_TUNSETOFFLOAD = 0x400454D0
+_TUNSETVNETHDRSZ = 0x400454D8
+_IFF_TUN = 0x0001
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_TUN_F_CSUM = 0x01
+_TUN_F_TSO4 = 0x02
+_TUN_F_TSO6 = 0x04
+_TUN_F_USO4 = 0x20
+_TUN_F_USO6 = 0x40
+_SIOCGIFHWADDR = 0x8927  # linux/sockios.h; a tap answers it on its own descriptor
+
+_IFREQ_BYTES = 40
+_VNET_HDR_BYTES = 10  # struct virtio_net_hdr without num_buffers
+_TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
+
+
+class Tap:
+    """An open frame descriptor: `vnet_hdr`: frames carry a virtio header; `uso`: UDP segments too; `mac` b"" if unknown."""
+
+    def __init__(self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = ()) -> None:
+        self.fd, self.vnet_hdr, self.uso, self.mac, self.warnings = fd, vnet_hdr, uso, mac, warnings
+
+
+def create(name: str) -> Tap:
+    """Make the tap `name` in the present network namespace; HostError if the kernel or the namespace refuses."""
+    try:
+        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        hints = {
+            errno.ENOENT: "load the module (modprobe tun) or give the container this device",
+            errno.ENODEV: "load the module (modprobe tun)",
+            errno.EACCES: "allow this user to open it (chmod 666, as udev does)",
+            errno.EPERM: "allow this device in the container",
+        }
+        hint = hints.get(error.errno or 0)
+        raise HostError(f"Couldn't open {_DEVICE}: {error.strerror}{f': {hint}' if hint else ''}") from None
+    try:
+        vnet_hdr = _set_interface(fd, name)
+        uso = vnet_hdr and _set_offloads(fd)
+        return Tap(fd, vnet_hdr=vnet_hdr, uso=uso, mac=mac_of(fd))
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _set_interface(fd: int, name: str) -> bool:
+    flags = _IFF_TAP | _IFF_NO_PI
+    try:
+        try:
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | _IFF_VNET_HDR))
+            fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))
+            return True
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        return False
+    except OSError as error:
+        hints = {
+            errno.EBUSY: "the namespace has an interface of that name, perhaps of another instance: choose one with -I",
+            errno.EPERM: "no privilege over this network namespace",
+            errno.EINVAL: "is that a name for an interface?",
+        }
+        hint = hints.get(error.errno or 0)
+        raise HostError(
+            f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {error.strerror}{f': {hint}' if hint else ''}"
+        ) from None
+
+
+def _set_offloads(fd: int) -> bool:
+    """Ask for segmentation offloads; True when UDP's are among them."""
+    for offloads in (_TSO | _TUN_F_USO4 | _TUN_F_USO6, _TSO, 0):
+        try:
+            # The argument is the value itself, not a pointer to it.
+            fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            continue
+        return bool(offloads & _TUN_F_USO4)
+    return False
+
+
+def mac_of(fd: int) -> bytes:
+    """The MAC address of the interface behind a tap's descriptor."""
+    reply = fcntl.ioctl(fd, _SIOCGIFHWADDR, bytes(_IFREQ_BYTES))
+    return reply[18:24]
+
+
+def adopt(number: int) -> Tap:
+    """The frame descriptor of --fd: a tap as it was set up, or a socket that keeps message boundaries."""
+    try:
+        fd = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise UsageError(f"--fd {number}: {error.strerror}: open it for this process first") from None
+    try:
+        return _adopt(fd, number)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _adopt(fd: int, number: int) -> Tap:
+    try:
+        reply = fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ_BYTES))
+    except OSError:
+        try:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                boundaries = sock.type in (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM)
+        except OSError:
+            boundaries = False
+        if not boundaries:
+            raise UsageError(f"--fd {number}: not a tap nor a datagram or seqpacket socket: frames need boundaries") from None
+        return Tap(fd, vnet_hdr=False, uso=False, mac=b"")
+    flags: int = struct.unpack_from("H", reply, 16)[0]
+    if not flags & _IFF_TAP or flags & _IFF_TUN:
+        raise UsageError(f"--fd {number}: a tun device carries no Ethernet frames: make it with IFF_TAP")
+    if not flags & _IFF_NO_PI:
+        raise UsageError(f"--fd {number}: the tap puts packet information before each frame: make it with IFF_NO_PI")
+    vnet_hdr = bool(flags & _IFF_VNET_HDR)
+    if vnet_hdr:
+        fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))
+    return Tap(fd, vnet_hdr=vnet_hdr, uso=vnet_hdr and _set_offloads(fd), mac=mac_of(fd))
+
+
+def make_inside(guest: "Guest", link: "LinkPlan") -> Tap:
+    """Make the tap in the guest's namespace and configure it; the descriptor returned is ours to close."""
+    from pasta_py.control import nsconf  # imports pyroute2: before the fork, so that it is paid once
+    from pasta_py.control.netns import call_inside
+
+    def job() -> "tuple[wire.Value, list[int]]":
+        tap = create(link.ifname)
+        result = nsconf.configure(link)
+        return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), [tap.fd]
+
+    value, fds = call_inside(guest, job)
+    if not isinstance(value, tuple) or len(value) != 4 or len(fds) != 1:
+        raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense")
+    vnet_hdr, uso, mac, warnings = value
+    assert isinstance(mac, bytes) and isinstance(warnings, tuple)
+    return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)))

@@ -1,0 +1,1 @@
+"""The worker: a bare interpreter and the extension, locked in, with nothing else imported."""

@@ -1,0 +1,248 @@
+"""The worker's life: lock in, take the plan, turn the core's crank until the guest is gone or someone says so.
+
+control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach"
+worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n"
+
+The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace, its
+process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored); 1 for an error, which is reported.
+"""
+
+import _socket
+import os
+import sys
+import time
+
+from pasta_py import model, wire
+from pasta_py.errors import PastaError
+from pasta_py.worker import log, ndp, plane, sandbox, slowpath
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    from collections.abc import Callable
+    from types import FrameType
+else:
+    import _signal
+
+_CONTROL, _SIGNAL, _PIDFD, _INOTIFY = range(1, 5)
+_MESSAGE_BYTES = 64
+_SIGNAL_BYTES = 64
+_INOTIFY_BYTES = 16 << 10
+_EVENT_HEAD_BYTES = 16  # struct inotify_event without its name
+_IN_MOVED_FROM = 0x40
+_IN_MOVED_TO = 0x80
+_IN_DELETE = 0x200
+_IN_DELETE_SELF = 0x400
+_IN_MOVE_SELF = 0x800
+_IN_UNMOUNT = 0x2000
+_NAME_GONE = _IN_MOVED_FROM | _IN_MOVED_TO | _IN_DELETE
+_DIRECTORY_GONE = _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_UNMOUNT
+# RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
+_ADVERTISE_S = 600
+_NEVER = float("inf")
+
+
+def main(socket_fd: int) -> None:
+    """Serve the control process at the other end of socket_fd; never returns."""
+    status = 1
+    sock = _socket.socket(fileno=socket_fd)
+    try:
+        status = _run(sock)
+    except (PastaError, OSError, ValueError, MemoryError) as error:
+        _say(sock, f"error {error}")
+    finally:
+        os._exit(status)
+
+
+def _say(sock: "_socket.socket", line: str) -> None:
+    try:
+        sock.send(line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass  # Control has gone: nobody is left to be told.
+
+
+def _run(sock: "_socket.socket") -> int:
+    try:
+        os.setsid()  # Ctrl-C on control's terminal is for the command
+    except PermissionError:
+        pass  # Already the head of a session.
+    null = os.open("/dev/null", os.O_RDWR)
+    if null != sock.fileno() + 1:
+        os.dup2(null, sock.fileno() + 1, inheritable=False)
+        os.close(null)
+        null = sock.fileno() + 1
+    time.tzset()
+    pid, warnings = sandbox.enter(null)
+    received = wire.recv_plan(sock)
+    if received is None:
+        return 0
+    plan, fds = received
+    worker = Worker(sock, plan, fds, pid)
+    for line in warnings:
+        _say(sock, f"warning {line}")
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+    _say(sock, f"ready {pid}")
+    return worker.serve()
+
+
+class Worker:
+    """The core, its watches and its log. Owns every descriptor it was given."""
+
+    def __init__(self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int) -> None:
+        roles: dict[str, list[int]] = {}
+        for role, fd in zip(plan.descriptors, fds):
+            roles.setdefault(role, []).append(fd)
+        if len(roles.get(model.FD_TAP, ())) != 1 or len(roles.get(model.FD_LISTENER, ())) != len(plan.listeners):
+            raise PastaError("the plan lacks the tap or has listeners without sockets")
+        self.plan, self.sock, self.attached = plan, sock, True
+        self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
+        self.wakeup, self.signals = _catch_signals()
+        self.plane = plane.Plane(plan, roles[model.FD_TAP][0])
+        for listener, fd in zip(plan.listeners, roles.get(model.FD_LISTENER, ())):
+            self.plane.add_listener(listener, fd)
+        for fd in roles.get(model.FD_CAPTURE, ()):
+            self.plane.capture(fd, plan.pcapng)
+        self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
+        watches = [(sock.fileno(), _CONTROL), (self.wakeup, _SIGNAL)]
+        watches += [(fd, _PIDFD) for fd in roles.get(model.FD_NETNS_PIDFD, ())]
+        watches += [(fd, _INOTIFY) for fd in roles.get(model.FD_NETNS_INOTIFY, ())]
+        for fd, ident in watches:
+            self.plane.watch(fd, ident)
+        self.shown: dict[str, int] = {}
+        self.advertise_at = _NEVER
+        self.stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
+
+    def serve(self) -> int:
+        """Until the end; returns the exit status."""
+        handlers: dict[int, Callable[[], int | None]] = {
+            _CONTROL: self._on_control,
+            _SIGNAL: self._on_signal,
+            _PIDFD: self._on_process_end,
+            _INOTIFY: self._on_directory,
+        }
+        try:
+            self._advertise()
+            self._arm()
+            while True:
+                kind, ident, data = self.plane.run()
+                if kind == plane.PUNT:
+                    answer = slowpath.reply(self.plan, data)
+                    if answer is not None:
+                        self.plane.send(answer)
+                elif kind == plane.WATCH:
+                    status = handlers[ident]()
+                    if status is not None:
+                        return status
+                elif kind == plane.LOG:
+                    self.log.write(ident, data.decode("utf-8", "replace"))
+                elif kind == plane.TICK:
+                    self._on_tick()
+                elif kind == plane.END:
+                    self.log.write(log.INFO, f"the tap is gone ({os.strerror(ident)}): quitting")
+                    return 0
+        except Exception as error:  # standard error is gone: the log is the only way to be heard
+            self.log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
+            return 1
+        finally:
+            self.plane.close()
+
+    # ---- what is watched ----
+
+    def _on_control(self) -> "int | None":
+        try:
+            message = self.sock.recv(_MESSAGE_BYTES)
+        except OSError:
+            message = b""
+        if message != b"detach":
+            return 0
+        self.plane.unwatch(self.sock.fileno())
+        self.sock.close()
+        self.attached = False
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+        _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
+        return None
+
+    def _on_signal(self) -> "int | None":
+        try:
+            numbers = os.read(self.wakeup, _SIGNAL_BYTES)
+        except BlockingIOError:
+            return None
+        for number in numbers:
+            if number in (_signal.SIGTERM, _signal.SIGQUIT):
+                return 0
+            if self.attached:
+                return 128 + number
+        return None
+
+    def _on_process_end(self) -> int:
+        self.log.write(log.INFO, "the process of the network namespace has ended: quitting")
+        return 0
+
+    def _on_directory(self) -> "int | None":
+        try:
+            data = os.read(self.inotify, _INOTIFY_BYTES)
+        except BlockingIOError:
+            return None
+        if not namespace_gone(data, os.fsencode(self.plan.netns_name)):
+            return None
+        self.log.write(log.INFO, f"the network namespace {self.plan.netns_name} is gone: quitting")
+        return 0
+
+    # ---- what is done from time to time ----
+
+    def _arm(self) -> None:
+        due = min(self.stats_at, self.advertise_at)
+        self.plane.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
+
+    def _on_tick(self) -> None:
+        now = time.monotonic()
+        if now >= self.advertise_at:
+            self._advertise()
+        if now >= self.stats_at:
+            self._show_counters()
+            self.stats_at = now + self.plan.stats_s
+        self._arm()
+
+    def _advertise(self) -> None:
+        frame = ndp.advertisement(self.plan)
+        if frame:
+            self.plane.send(frame)
+        self.advertise_at = time.monotonic() + _ADVERTISE_S if frame else _NEVER
+
+    def _show_counters(self) -> None:
+        counters = self.plane.counters()
+        if counters != self.shown:
+            self.shown = counters
+            # Asked for with --stats, so that --quiet does not hide it.
+            level = min(log.INFO, self.plan.log_level)
+            self.log.write(level, "stats: " + " ".join(f"{k}={v}" for k, v in counters.items() if v))
+
+
+def _catch_signals() -> "tuple[int, int]":
+    """A pipe that gets one byte, the number, for each signal: the C part of Python's handler writes it, whichever thread the
+    signal reaches and while the core blocks."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGINT, _signal.SIGHUP):
+        _signal.signal(number, _noted)
+    return reader, writer
+
+
+def _noted(_number: int, _frame: "FrameType | None") -> None:
+    """The pipe has it already."""
+
+
+def namespace_gone(events: bytes, name: bytes) -> bool:
+    """Whether inotify's events (struct inotify_event, inotify(7)) say that `name` or its directory is gone."""
+    position = 0
+    while position + _EVENT_HEAD_BYTES <= len(events):
+        mask = int.from_bytes(events[position + 4 : position + 8], sys.byteorder)
+        size = int.from_bytes(events[position + 12 : position + 16], sys.byteorder)
+        position += _EVENT_HEAD_BYTES
+        found = events[position : position + size].rstrip(b"\0")
+        position += size
+        if mask & _DIRECTORY_GONE or (mask & _NAME_GONE and found == name):
+            return True
+    return False

@@ -1,0 +1,88 @@
+"""Where log lines go: standard error, a log file kept under a size, or syslog. A log never stops the worker.
+
+Lines that a descriptor does not take (a full disk, a pipe that nobody reads) are dropped and counted; the count is
+written before the next line that fits. The file keeps its newest half when it is full: it is shortened in place, because
+the sandboxed worker cannot rename or open anything.
+"""
+
+import _socket
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.model import WorkerPlan
+
+ERROR, WARNING, INFO, DEBUG, TRACE = range(5)
+NAMES = ("error", "warning", "info", "debug", "trace")
+_SEVERITIES = (3, 4, 6, 7, 7)  # RFC 5424, 6.2.1
+_DAEMON = 3 << 3  # RFC 5424, 6.2.1: facility 3
+_COPY_BYTES = 64 << 10
+
+
+class Log:
+    """One sink. `write` never raises and never blocks on a descriptor that is non-blocking."""
+
+    def __init__(self, fd: int, plan: "WorkerPlan", pid: int) -> None:
+        self._fd, self._level, self._limit = fd, plan.log_level, plan.log_size
+        self._program, self._pid = plan.program, pid
+        self._lost = 0
+        self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
+        time.tzset()  # reads the zone's file while there is one to read
+
+    def write(self, level: int, text: str) -> None:
+        """One line, without its newline; below the level in force it is not written."""
+        if level > self._level or self._fd < 0:
+            return
+        if self._lost:
+            note = f"{self._lost} lines of the log were lost"
+            if not self._put(WARNING, note):
+                self._lost += 1
+                return
+            self._lost = 0
+        if not self._put(level, text):
+            self._lost += 1
+
+    def _put(self, level: int, text: str) -> bool:
+        level = min(max(level, 0), TRACE)
+        text = "".join(c if c >= " " else "?" for c in text)
+        try:
+            if self._socket:
+                stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, 4.1.2
+                head = f"<{_DAEMON | _SEVERITIES[level]}>{stamp} {self._program}[{self._pid}]: "
+                line = (head + text).encode("utf-8", "replace")
+                return self._socket.send(line, _socket.MSG_DONTWAIT) == len(line)
+            if self._limit:
+                line = f"{_timestamp()} {NAMES[level]}: {text}\n".encode("utf-8", "replace")
+                return self._append(line[: self._limit])
+            prefix = "" if level in (INFO, DEBUG, TRACE) else f"{NAMES[level]}: "
+            line = f"{self._program}: {prefix}{text}\n".encode("utf-8", "replace")
+            return os.write(self._fd, line) == len(line)
+        except OSError:
+            return False
+
+    def _append(self, line: bytes) -> bool:
+        size = os.fstat(self._fd).st_size
+        if size + len(line) > self._limit:
+            size = self._shorten(size, min(self._limit // 2, self._limit - len(line)))
+        return os.pwrite(self._fd, line, size) == len(line)
+
+    def _shorten(self, size: int, keep: int) -> int:
+        """Move the newest `keep` bytes, from the start of a line on, to the front; returns the new size."""
+        source, target = max(size - keep, 0), 0
+        piece = os.pread(self._fd, _COPY_BYTES, source)
+        cut = piece.find(b"\n") + 1 if source else 0
+        source += cut if cut else len(piece)
+        while piece := os.pread(self._fd, _COPY_BYTES, source):
+            source += len(piece)
+            while piece:
+                written = os.pwrite(self._fd, piece, target)
+                target += written
+                piece = piece[written:]
+        os.ftruncate(self._fd, target)
+        return target
+
+
+def _timestamp() -> str:
+    now = time.time_ns()
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now // 1000 % 10**6:06}Z"

@@ -1,0 +1,120 @@
+"""Locks the worker in, layer by layer; a layer that the kernel refuses costs one warning, never the start.
+
+    descriptors   none but standard streams and the socket to control
+    user          a user namespace of its own, no ambition beyond it; as real root, user nobody
+    namespaces    mount, PID, IPC, UTS. The network namespace stays: it is the host's side of every flow
+    root          an empty read-only directory
+    privileges    no capability, no_new_privs, not dumpable, no core dumps
+
+The order is forced: a PID namespace takes a fork, which no thread survives, and capabilities belong to threads. So all of it
+comes before the core exists, at the very start, while control is still reading the host's routes.
+System-call filters come last of all and are not here yet: `enter` leaves nothing to undo for them.
+"""
+
+import os
+
+from pasta_py.worker import plane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_NOBODY = 65534
+_MAX_FD = 1 << 20
+_INITIAL_UID_MAP = ["0", "0", "4294967295"]  # user_namespaces(7): every ID, as itself
+_PARENT_GONE = 1
+
+
+def enter(keep_fd: int) -> "tuple[int, list[str]]":
+    """Lock the process in, keeping descriptors up to keep_fd.
+
+    Returns in the process that goes on, a child if need be, with its PID as seen from outside and one line for each layer
+    that is missing. The process left behind ends with status 0.
+    """
+    os.closerange(keep_fd + 1, _MAX_FD)
+    warnings: list[str] = []
+    _try(warnings, "the limit of open files stays low", plane.raise_descriptor_limit)
+    root = os.geteuid() == 0 and _in_initial_userns()
+    uid, gid = (_NOBODY, _NOBODY) if root else (os.geteuid(), os.getegid())
+    others = plane.MOUNT | plane.PID | plane.IPC | plane.UTS
+    if root:
+        _be_nobody(saved=0)
+        plane.own_proc_self()
+    refusal = _unshare(plane.USER | others)
+    if refusal is None:
+        _try(warnings, "the user namespace has no IDs", lambda: _map_ids(uid, gid))
+        if root:
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+        separate = True
+    else:
+        if root:
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+        # Root, real or in a user namespace of its own, needs no new user namespace for the rest.
+        separate = _unshare(others) is None
+        lost = "no user namespace" if separate else "no namespaces: the worker sees the file system and other processes"
+        warnings.append(f"sandbox: {lost}: {refusal.strerror} (is user.max_user_namespaces used up, or a filter on?)")
+    pid = os.getpid()
+    if separate:
+        pid = _fork()
+        _try(warnings, "no empty root: the worker can see the file system", plane.empty_root)
+    if refusal is not None and root:
+        _be_nobody(saved=_NOBODY)
+    _try(warnings, "privileges stay", plane.drop_privileges)
+    return pid, warnings
+
+
+def _try(warnings: "list[str]", lost: str, layer: "Callable[[], None]") -> None:
+    try:
+        layer()
+    except OSError as error:
+        warnings.append(f"sandbox: {lost}: {error.strerror}")
+
+
+def _unshare(which: int) -> "OSError | None":
+    try:
+        plane.unshare(which)
+    except OSError as error:
+        return error
+    return None
+
+
+def _in_initial_userns() -> bool:
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() == _INITIAL_UID_MAP
+    except OSError:
+        return False
+
+
+def _be_nobody(saved: int) -> None:
+    """Change user and groups; with a saved ID of 0 the change can be undone."""
+    os.setgroups([])
+    os.setresgid(_NOBODY, _NOBODY, saved)
+    os.setresuid(_NOBODY, _NOBODY, saved)
+
+
+def _map_ids(uid: int, gid: int) -> None:
+    # user_namespaces(7): an ordinary user may map its own IDs only, the group only after giving up setgroups.
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def _fork() -> int:
+    """Go on as the first process of the new PID namespace; the child gets its own PID as the parent sees it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child:
+        os.write(writer, str(child).encode())
+        os._exit(0)
+    os.close(writer)
+    number = os.read(reader, 16)
+    os.close(reader)
+    if not number:
+        os._exit(_PARENT_GONE)
+    return int(number)
