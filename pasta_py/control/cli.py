@@ -80,7 +80,7 @@ def app() -> "typer.Typer":
     made.command(
         cls=TableCommand,
         options_metavar="[OPTION]...",
-        help="Connect a network namespace to the host's network with ordinary sockets, without privileges.",
+        help=entry.SUMMARY,
         context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     )(command)
     return made

@@ -20,6 +20,7 @@ _USAGE = (
     "       {name} [OPTION]... --netns PATH|NAME\n"
 )
 _HELP_COLUMN = 30
+SUMMARY = "Connect a network namespace to the host's network with ordinary sockets, without privileges."
 
 
 def usage(name: str) -> str:
@@ -46,7 +47,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def plain_help(name: str, width: int = 100) -> str:
     """Usage and all options as plain text, from the option table."""
-    lines = [usage(name), "Connect a network namespace to the host's network with ordinary sockets, without privileges."]
+    lines = [usage(name), *_wrapped(SUMMARY, width)]
     for section in options.SECTIONS:
         lines += ["", f"{section}:"]
         for option in options.TABLE:

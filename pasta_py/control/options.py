@@ -289,9 +289,8 @@ def _table() -> tuple[Option, ...]:
 
     def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
         short, _, long = names.rpartition(" ")
-        rows.append(
-            Option(section=section, long=long, short=short, metavar=metavar, dest=dest, rule=rule, value=value, help=text)
-        )
+        takes = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
+        rows.append(Option(section=section, long=long, short=short, help=text, **takes))
 
     _running(add)
     _guest(add)
@@ -301,7 +300,8 @@ def _table() -> tuple[Option, ...]:
 
 def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
     for row in (
-        ("netns", "PATH|NAME", "netns", "last", _text, "Join this network namespace; a NAME is looked up in /run/netns."),
+        ("netns", "PATH|NAME", "netns", "last", _text,
+         "Join this network namespace; a NAME is looked up in /run/netns."),
         ("userns", "PATH", "userns", "last", _text, "Join this user namespace first."),
         ("netns-only", "", "netns_only", "set", True,
          "Join no user namespace and make none. Implied by --netns without --userns."),
@@ -338,7 +338,7 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("M mac-addr", "MAC", "mac_addr", "last", _mac, "Our own MAC address. Default: 9a:55:9a:55:9a:55."),
         ("m mtu", "N", "mtu", "last", _mtu, "MTU in bytes; 0: do not assign one. Default: 65520."),
         ("a address", "ADDR[/LEN]", "address", "family", _guest_address,
-         "Guest address, once per family. Default: all addresses of the host's outbound interface but link-local ones."),
+         "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
         ("n netmask", "MASK", "netmask", "last", _netmask, "IPv4 netmask, dotted or in bits."),
         ("g gateway", "ADDR", "gateway", "family", _ip("of the default gateway"),
          "Default gateway of the guest, once per family. Default: the host's."),

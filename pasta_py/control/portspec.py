@@ -131,7 +131,7 @@ def _is_digits(text: str) -> bool:
 
 def _range(spec: str, text: str) -> tuple[int, int]:
     if not _is_range(text):
-        raise _refuse(spec, text, "not a port or a range of ports; a number from 1 to 65535, or FIRST-LAST, is accepted")
+        raise _refuse(spec, text, "not a port or a range of ports; 1 to 65535, or FIRST-LAST, is accepted")
     first_text, dash, last_text = text.partition("-")
     bounds = []
     for number in (first_text, last_text) if dash else (first_text, first_text):
@@ -230,7 +230,7 @@ def parse(text: str, *, listen: bool = True) -> PortSpec:
         if found is not None:
             address, ifname, rest = found[0], found[1], after
             if not listen:
-                raise _refuse(text, where + "/", "no listening address here (the namespace's loopback); ports are accepted")
+                raise _refuse(text, where + "/", "no listening address here; ports on the loopback are accepted")
         elif not _looks_like_chunk(where) and not where.startswith("all:"):
             raise _listen_error(text, where)
     if not rest:
@@ -238,7 +238,7 @@ def parse(text: str, *, listen: bool = True) -> PortSpec:
     chunks = tuple(_chunk(text, piece) for piece in rest.split(","))
     if address is not None and address.is_multicast:
         raise _refuse(text, where, "a multicast address has no connections; a unicast address, or '*', is accepted")
-    for chunk, piece in zip(chunks, rest.split(",")):
+    for chunk, piece in zip(chunks, rest.split(","), strict=True):
         _check_target(text, piece, chunk, address)
     if any(c.kind == PORTS for c in chunks) and any(c.kind == ALL and c.target for c in chunks):
         raise _refuse(text, text, "'all:ADDR' has no effect beside ports; one of the two is accepted")
@@ -316,7 +316,7 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
     for spec in checked:
         named = any(c.kind == PORTS for c in spec.chunks)
         if named and not any(owner is spec for _, owner in pairs):
-            raise UsageError(f"port specification {str(spec)!r}: it excludes every port it names; leave a port, or use 'none'")
+            raise _refuse(str(spec), str(spec), "it excludes every port it names; leave a port, or use 'none'")
     return tuple(rule for rule, _ in pairs)
 
 

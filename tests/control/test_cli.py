@@ -1,0 +1,142 @@
+"""The console entry points as a caller meets them: output, exit status, and what they import; and the manual page."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pasta_py import __version__
+from pasta_py.control import cli, entry, man, options
+
+ROOT = Path(__file__).resolve().parents[2]
+CALLS = {
+    "pasta": "from pasta_py.control.entry import pasta as call",
+    "pasta-py": "from pasta_py.control.cli import main as call",
+}
+BOTH = pytest.mark.parametrize("name", sorted(CALLS))
+
+
+def call(
+    name: str, *argv: str, before: str = "", after: str = "", environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the entry point in a process of its own; `before` and `after` are code round the call."""
+    code = f"import sys\n{before}\n{CALLS[name]}\nstatus = call()\n{after}\nsys.exit(status)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", "TERM": "dumb", **(environ or {})}
+    return subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=env, timeout=60, check=False
+    )
+
+
+@BOTH
+def test_version_goes_to_stdout(name: str) -> None:
+    done = call(name, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (f"pasta-py {__version__}\n" if name == "pasta-py" else f"pasta (pasta-py) {__version__}\n")
+
+
+@BOTH
+def test_a_bad_option_is_named_as_getopt_does_with_usage_and_status_1(name: str) -> None:
+    done = call(name, "--config-net", "--map-guest-addrs", "1")
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"{name}: unrecognized option '--map-guest-addrs'"
+    assert lines[1].startswith(f"Usage: {name} ")
+
+
+@BOTH
+def test_a_bad_value_is_one_line_and_usage(name: str) -> None:
+    done = call(name, "-t", "80,http", "1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith(f"{name}: --tcp-ports: port specification '80,http': 'http': ")
+
+
+def test_a_line_break_in_an_argument_does_not_break_the_line() -> None:
+    assert call("pasta", "--no\npe").stderr.splitlines()[0] == "pasta: unrecognized option '--no pe'"
+
+
+@BOTH
+@pytest.mark.parametrize("flag", ["-h", "--help", "--hel"])
+def test_help_shows_every_option_and_section(name: str, flag: str) -> None:
+    done = call(name, flag, environ={"COLUMNS": "160"})
+    assert (done.returncode, done.stderr) == (0, "")
+    for section in options.SECTIONS:
+        assert section in done.stdout
+    for option in options.TABLE:
+        assert f"--{option.long}" in done.stdout
+        if name == "pasta-py" and len(option.metavar) < 12:
+            assert option.metavar in done.stdout
+
+
+def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
+    text = entry.plain_help("pasta", 90)
+    assert max(map(len, text.splitlines())) <= 90
+    flat = " ".join(text.split())
+    assert all(" ".join(option.help.split()) in flat for option in options.TABLE)
+
+
+@BOTH
+def test_neither_version_nor_a_refusal_imports_anything_slow(name: str) -> None:
+    slow = "print(*[m for m in ('typer', 'pyroute2', 'argparse', 're', 'typing', 'dataclasses') if m in new])"
+    before = "known = set(sys.modules)"
+    for argv in (["--version"], ["--nope"]):
+        done = call(name, *argv, before=before, after=f"new = set(sys.modules) - known; {slow}")
+        assert done.stdout.splitlines()[-1] == ""
+
+
+def test_completion_offers_the_options_of_the_table() -> None:
+    environ = {"_PASTA_PY_COMPLETE": "complete_bash", "COMP_WORDS": "pasta-py --map", "COMP_CWORD": "1"}
+    done = call("pasta-py", environ=environ)
+    assert set(done.stdout.split()) == {"--map-host-loopback", "--map-gw", "--map-guest-addr"}
+
+
+def test_the_typer_application_parses_with_the_table_too() -> None:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(cli.app(), ["--mtu", "1500", "--no-such", "x"])
+    assert result.exit_code == 1
+    assert "unrecognized option '--no-such'" in result.output
+
+
+def test_every_option_of_the_table_is_a_typer_option() -> None:
+    import typer.main
+
+    command = typer.main.get_command(cli.app())
+    offered = {name for parameter in command.params for name in parameter.opts}
+    assert {f"--{o.long}" for o in options.TABLE if o.dest != "help"} <= offered
+    assert {f"-{o.short}" for o in options.TABLE if o.short and o.dest != "help"} <= offered
+
+
+def test_help_for_a_reader_that_has_gone_ends_quietly() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    code = f"import sys; {CALLS['pasta']}; sys.exit(call())"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-c", code, "--help"]
+    with os.fdopen(write, "w") as stdout:
+        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_interrupt_ends_the_process_by_the_signal_and_without_a_traceback() -> None:
+    before = (
+        "from pasta_py.control import entry\n"
+        "def interrupted(parsed):\n"
+        "    import os, signal, time\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
+        "entry.start = interrupted"
+    )
+    done = call("pasta", "1", before=before)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_the_manual_page_in_docs_is_current_and_holds_every_option() -> None:
+    page = man.page()
+    assert (ROOT / "docs" / "pasta-py.1").read_text() == page
+    plain = page.replace("\\-", "-")
+    for option in options.TABLE:
+        assert f"\\fB--{option.long}\\fR" in plain
+        assert option.help in plain
+    requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
+    assert requests <= {'.\\"', ".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".I", ".BR", ".RI", ".IR", ".br", ".nf", ".fi"}
