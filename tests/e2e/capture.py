@@ -32,7 +32,8 @@ Frame = dict[str, str]
 
 def fields(space: Space, path: str, names: tuple[str, ...], only: str = "", timeout: float = 120) -> list[Frame]:
     """The named fields of each frame of a capture (of those that pass the display filter `only`)."""
-    options = [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
+    options = ["-d", "tcp.port==80,data"]  # else HTTP reassembles a gigabyte, and judges random bytes
+    options += [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
     wanted = [word for name in names for word in ("-e", name)]
     chosen = ["-Y", only] if only else []
     done = space.run("tshark", "-n", "-r", path, *options, *chosen, "-T", "fields", *wanted, timeout=timeout)
