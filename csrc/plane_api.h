@@ -68,7 +68,7 @@ void plane_free(struct plane *p);
 /* One of the host's own addresses: as a source it is shown as the mapped host loopback. */
 int plane_add_host_addr(struct plane *p, const uint8_t addr[16]);
 /* A bound host socket (TCP: listening) whose traffic goes to target:target_port, or the guest's first address. Not closed. */
-int plane_add_listener(struct plane *p, int proto, int fd, uint16_t port, const uint8_t target[16], uint16_t target_port);
+int plane_add_listener(struct plane *p, int proto, int fd, const uint8_t target[16], uint16_t target_port);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
 int plane_watch(struct plane *p, int fd, uint32_t id);

@@ -130,14 +130,16 @@ static bool write_frame(struct tap *t, const struct iovec *iov, int iovcnt, uint
 static bool send_plain(struct tap *t, const struct tap_tx *tx)
 {
 	uint8_t head[TAP_HEAD_MAX];
-	struct iovec iov[2] = {{head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+	struct vnet_hdr vh = {0};
+	struct iovec iov[3] = {{&vh, sizeof(vh)}, {head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+	int skip = t->vnet_hdr ? 0 : 1;
 
 	memcpy(head, tx->head, tx->head_len);
 	if (tx->csum_start)
 		finish_checksum(head, tx->head_len, tx->csum_start, tx->csum_offset, tx->body, tx->body_len);
-	if (!write_frame(t, iov, 2, tx->head_len + tx->body_len))
+	if (!write_frame(t, iov + skip, 3 - skip, tx->head_len + tx->body_len))
 		return false;
-	capture(t, iov, 2, &(struct tap_tx){0}, CAPTURE_TO_GUEST);
+	capture(t, iov + 1, 2, &(struct tap_tx){0}, CAPTURE_TO_GUEST);
 	return true;
 }
 

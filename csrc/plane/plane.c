@@ -120,14 +120,14 @@ int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
 	return policy_add_host_addr(&p->policy, &a);
 }
 
-int plane_add_listener(struct plane *p, int proto, int fd, uint16_t port, const uint8_t target[16], uint16_t target_port)
+int plane_add_listener(struct plane *p, int proto, int fd, const uint8_t target[16], uint16_t target_port)
 {
 	struct endpoint to = {addr_from_v6(target), target_port};
 	struct listener *grown;
 	int rc;
 
 	if (proto == IPPROTO_UDP)
-		return udp_listen(&p->udp, &p->io, fd, port, &to);
+		return udp_listen(&p->udp, &p->io, fd, &to);
 	if (proto != IPPROTO_TCP)
 		return -EPROTONOSUPPORT;
 	grown = realloc(p->listeners, (p->listener_count + 1) * sizeof(*grown));
@@ -296,7 +296,6 @@ int plane_run(struct plane *p, struct plane_event *event)
 			continue;
 		}
 		more = tcp_service(&p->tcp, &p->io);
-		more |= udp_service(&p->udp, &p->io);
 		check_capture(p);
 		if (p->log.count)
 			continue;

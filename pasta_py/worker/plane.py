@@ -64,7 +64,7 @@ class Plane:
     def add_listener(self, listener: Listener, fd: int) -> None:
         """Forward what arrives at the bound socket fd (TCP: listening) to the guest."""
         target = listener.target or _NONE
-        _check(lib.plane_add_listener(self._plane, listener.proto, fd, listener.port, target, listener.target_port))
+        _check(lib.plane_add_listener(self._plane, listener.proto, fd, target, listener.target_port))
         if listener.proto == IPPROTO_TCP:
             os.set_blocking(fd, False)
 

@@ -1,0 +1,30 @@
+/* ICMP echo: the guest's pings through ping sockets (icmp(7)), which need no privilege. */
+#ifndef PASTA_PROTO_ICMP_H
+#define PASTA_PROTO_ICMP_H
+
+#include "core/flow.h"
+#include "core/timer.h"
+#include "io/io.h"
+#include "io/sock.h"
+
+struct icmp {
+	struct flow_table flows;
+	struct timer_heap timers;
+	struct sock_options sock;
+	bool refused_logged; /* the host allows us no ping sockets: said once */
+	int64_t limit_logged_ms;
+};
+
+/* 0 or -errno. limit: flows at most. */
+int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key);
+void icmp_free(struct icmp *m);
+/* One packet from the guest, addresses checked by the caller, checksum right. */
+void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip);
+void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
+void icmp_timers(struct icmp *m, struct io *io);
+static inline int64_t icmp_next_ms(const struct icmp *m)
+{
+	return timer_next_ms(&m->timers);
+}
+
+#endif

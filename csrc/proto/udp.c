@@ -1,0 +1,213 @@
+/* Owns UDP's flows and sockets.
+ *
+ * A guest endpoint has one host socket per family for as long as any flow uses it, whatever it sends to: endpoint-independent
+ * mapping (RFC 4787, 4.1). What comes back is taken from those the guest has written to, address and port: the stricter
+ * filtering of RFC 4787, 5, because a sandbox should hear from nobody it did not ask. A flow also remembers under which
+ * address the guest knows its peer, so that answers come from there after address mapping.
+ *
+ * A forwarded port is a listening socket; each peer that writes to it is a flow, whose answers leave through the same socket,
+ * from the address that the peer had written to.
+ *
+ * Invariants: every flow has an entry in `peers`; a socket's users counts its flows; a listening socket is never closed here.
+ * Limits: flows, and descriptors (udp_limit counts what was refused).
+ */
+#include "proto/udp.h"
+
+#include <errno.h>
+#include <netinet/udp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "io/sock_error.h"
+#include "proto/udp_private.h"
+
+#define LIMIT_LOG_MS 10000
+#define SOCKET_BUFFER_BYTES (4 << 20) /* as much of it as net.core.rmem_max allows */
+
+int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
+{
+	int rc;
+
+	*u = (struct udp){.sock = *sock};
+	rc = flow_table_init(&u->sockets, sizeof(struct udp_socket), limit * 2, key);
+	if (!rc)
+		rc = flow_table_init(&u->flows, sizeof(struct udp_flow), limit, key);
+	if (!rc)
+		rc = flow_table_init(&u->peers, sizeof(struct udp_peer), limit, key);
+	return rc;
+}
+
+void udp_free(struct udp *u)
+{
+	for (uint32_t i = 0; i < u->sockets.made; i++) {
+		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, i);
+
+		if (s && !s->listening)
+			close(s->fd);
+	}
+	flow_table_free(&u->sockets);
+	flow_table_free(&u->flows);
+	flow_table_free(&u->peers);
+	timer_heap_free(&u->timers);
+}
+
+static void limit_reached(struct udp *u, struct io *io, int error)
+{
+	COUNT(io->counters, udp_limit);
+	if (u->limit_logged_ms && io->loop->now_ms - u->limit_logged_ms < LIMIT_LOG_MS)
+		return;
+	u->limit_logged_ms = io->loop->now_ms;
+	log_add(io->log, LOG_LEVEL_WARNING, "UDP flow refused with %u open: %s%s", u->flows.used,
+		error ? strerror(error) : "limit of flows reached", error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+}
+
+/* Options that let datagrams keep their TTL and class, and bring errors back. Kernels without one of them do without. */
+static void prepare(int fd, bool v6)
+{
+	sock_receive_errors(fd, v6);
+	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
+	sock_set(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
+	sock_set(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
+}
+
+static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct flow_key *key, int fd, bool v6)
+{
+	struct udp_socket *s = (struct udp_socket *)flow_add(&u->sockets, key);
+
+	if (!s)
+		return NULL;
+	if (loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation)) < 0) {
+		flow_remove(&u->sockets, &s->flow);
+		return NULL;
+	}
+	s->fd = fd;
+	s->v6 = v6;
+	memset(s->discover, 255, sizeof(s->discover));
+	prepare(fd, v6);
+	return s;
+}
+
+struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote)
+{
+	struct flow_key key = {guest->addr, ADDR_NONE, guest->port, addr_is_v4(remote) ? 4 : 6};
+	struct udp_socket *s = (struct udp_socket *)flow_find(&u->sockets, &key);
+	int fd;
+
+	if (s)
+		return s;
+	fd = sock_open(&u->sock, remote, SOCK_DGRAM, 0, 0);
+	s = fd < 0 ? NULL : add_socket(u, io, &key, fd, !addr_is_v4(remote));
+	if (!s) {
+		limit_reached(u, io, fd < 0 ? -fd : 0);
+		if (fd >= 0)
+			close(fd);
+	}
+	return s;
+}
+
+int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *target)
+{
+	struct flow_key key = {.guest_port = (uint16_t)u->sockets.made, .remote_port = (uint16_t)(u->sockets.made >> 16)};
+	struct udp_socket *s;
+	int domain = AF_INET;
+	socklen_t len = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0)
+		return -errno;
+	s = add_socket(u, io, &key, fd, domain == AF_INET6);
+	if (!s)
+		return -ENOMEM;
+	s->listening = true;
+	s->target = *target;
+	return 0;
+}
+
+static struct flow_key peer_key(const struct udp_socket *s, const struct endpoint *remote)
+{
+	return (struct flow_key){.remote = remote->addr, .remote_port = remote->port, .guest_port = (uint16_t)s->flow.index,
+				 .guest.b[0] = (uint8_t)(s->flow.index >> 16), .guest.b[1] = (uint8_t)(s->flow.index >> 24)};
+}
+
+struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote)
+{
+	struct flow_key key = peer_key(s, remote);
+	struct udp_peer *p = (struct udp_peer *)flow_find(&u->peers, &key);
+
+	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
+}
+
+struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
+			      const struct endpoint *remote)
+{
+	struct flow_key pk = peer_key(s, remote);
+	struct udp_flow *f = NULL;
+	struct udp_peer *p = NULL;
+
+	/* Two addresses that the guest tells apart may be one on the host: the later one takes the answers. */
+	if (flow_find(&u->peers, &pk))
+		p = (struct udp_peer *)flow_find(&u->peers, &pk);
+	if (!timer_heap_reserve(&u->timers, u->flows.used + 1))
+		f = (struct udp_flow *)flow_add(&u->flows, key);
+	if (f && !p)
+		p = (struct udp_peer *)flow_add(&u->peers, &pk);
+	if (!f || !p) {
+		if (f)
+			flow_remove(&u->flows, &f->flow);
+		limit_reached(u, io, 0);
+		udp_release_socket(u, io, s);
+		return NULL;
+	}
+	f->remote = *remote;
+	f->socket = s->flow.index;
+	f->peer = p->flow.index;
+	p->index = f->flow.index;
+	s->users++;
+	COUNT(io->counters, udp_opened);
+	COUNT(io->counters, udp_flows);
+	return f;
+}
+
+void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s)
+{
+	if (s->users || s->listening)
+		return;
+	loop_remove(io->loop, s->fd);
+	close(s->fd);
+	flow_remove(&u->sockets, &s->flow);
+}
+
+/* When a flow ends if nothing more is said. */
+void udp_touch(struct udp *u, struct io *io, struct udp_flow *f)
+{
+	int64_t ms = UDP_TIMEOUT_MS;
+
+	if (f->remote.port == 53 && f->sent == 1 && f->received == 1)
+		ms = UDP_DNS_TIMEOUT_MS;
+	else if (f->sent > 1 && f->received > 1)
+		ms = UDP_STREAM_TIMEOUT_MS;
+	timer_set(&u->timers, &f->timer, io->loop->now_ms + ms);
+}
+
+static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f)
+{
+	struct udp_socket *s = udp_socket_of(u, f);
+	struct udp_peer *p = (struct udp_peer *)flow_at(&u->peers, f->peer);
+
+	if (p && p->index == f->flow.index)
+		flow_remove(&u->peers, &p->flow);
+	timer_stop(&u->timers, &f->timer);
+	flow_remove(&u->flows, &f->flow);
+	COUNT_SUB(io->counters, udp_flows, 1);
+	s->users--;
+	udp_release_socket(u, io, s);
+}
+
+void udp_timers(struct udp *u, struct io *io)
+{
+	struct timer *due;
+
+	while ((due = timer_due(&u->timers, io->loop->now_ms)))
+		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer));
+}

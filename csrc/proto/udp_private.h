@@ -1,0 +1,59 @@
+/* What the three files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets). */
+#ifndef PASTA_PROTO_UDP_PRIVATE_H
+#define PASTA_PROTO_UDP_PRIVATE_H
+
+#include "proto/udp.h"
+#include "wire/udp.h"
+
+/* A host socket. key.guest and guest_port: whose it is; key.remote_port: 4 or 6, the family on the host side. Listening
+ * sockets have an unspecified guest and a serial number in key.remote instead. */
+struct udp_socket {
+	struct flow flow;
+	int fd;
+	bool listening;
+	bool v6;		/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
+	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
+	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
+	struct endpoint target; /* of a listening one */
+};
+
+/* A conversation. key: as the guest sees it. */
+struct udp_flow {
+	struct flow flow;
+	struct timer timer;
+	struct endpoint remote; /* on the host side */
+	struct addr local;	/* which of our addresses the peer has written to; none: left to the kernel */
+	uint32_t socket;	/* index in udp.sockets */
+	uint32_t peer;		/* index in udp.peers */
+	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
+};
+
+/* The entry of a flow in udp.peers: key.guest_port and key.guest carry the socket's index. */
+struct udp_peer {
+	struct flow flow;
+	uint32_t index; /* of the udp_flow */
+};
+
+/* RFC 4787, 4.3 asks for two minutes at least, RFC 5452 lets a DNS client have a port per query. */
+#define UDP_TIMEOUT_MS 120000
+#define UDP_STREAM_TIMEOUT_MS 300000
+#define UDP_DNS_TIMEOUT_MS 10000
+
+/* udp.c */
+struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote);
+/* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
+struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
+			      const struct endpoint *remote);
+struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
+void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s);
+void udp_touch(struct udp *u, struct io *io, struct udp_flow *f);
+static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct udp_flow *f)
+{
+	return (struct udp_socket *)flow_at(&u->sockets, f->socket);
+}
+
+/* udp_sock.c */
+/* Reads errors that have come back and passes them on as ICMP. */
+void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s);
+
+#endif
