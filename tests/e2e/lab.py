@@ -166,8 +166,13 @@ class Script:
 
     def result(self, timeout: float = 30) -> dict[str, object]:
         """Close its input, which tells a server to finish, and return what it printed."""
-        out, err = self.process.communicate(timeout=timeout)
-        assert self.process.returncode == 0, err
+        return self.finished(self.process, timeout)
+
+    @staticmethod
+    def finished(process: "subprocess.Popen[str]", timeout: float = 30) -> dict[str, object]:
+        """The same for a program that was started by other means, and says no "ready"."""
+        out, err = process.communicate(timeout=timeout)
+        assert process.returncode == 0, err
         return dict(json.loads(out))
 
 
