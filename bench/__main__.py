@@ -1,0 +1,233 @@
+"""`python -m bench`: find the translators, run the inner half in namespaces of its own, write the results.
+
+Hermetic: everything runs as an ordinary user (of UID 1000, or --uid, where it is started as root) in new user, network,
+mount and PID namespaces; no frame leaves them, and they end with this process, however it ends.
+"""
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import report
+from .model import DIRECT, OURS, Cell, Order, Subject, all_cells
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent
+TOOLS = ("cc", "ip", "mount", "setpriv", "unshare")
+
+
+class BenchError(Exception):
+    """Something that the user must know and can change; one line."""
+
+
+def version_of(path: str, kind: str) -> str:
+    """A short name for the version of the program, or of its Debian package where the program does not know."""
+    done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    words = (done.stdout or done.stderr).split("\n", 1)[0].split()
+    text = words[-1] if words else "unknown"
+    if "unknown" in words and shutil.which("dpkg-query"):
+        query = ["dpkg-query", "-W", "-f", "${Version}", "passt" if kind == "pasta" else kind]
+        package = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+        text = f"Debian {package}" if package else "unknown"
+    return text
+
+
+def ours() -> Path:
+    """Our own entry point: $PASTA_UNDER_TEST, or `pasta` beside this Python."""
+    return Path(os.environ.get("PASTA_UNDER_TEST") or Path(sys.executable).parent / "pasta").absolute()
+
+
+def elsewhere(name: str) -> str:
+    """The program of that name on the PATH that is not our own, or ""."""
+    own = ours()
+    for directory in os.get_exec_path():
+        path = Path(directory) / name
+        if os.access(path, os.X_OK) and path.is_file():
+            mine = own.exists() and (path.samefile(own) or path.parent.resolve() == own.parent.resolve())
+            if not mine and path.read_bytes()[:2] != b"#!":
+                return str(path)
+    return ""
+
+
+def find_subjects(only: list[str], also: list[str]) -> list[Subject]:
+    """DIRECT, ours, and those on the PATH; `also` has NAME=PATH of further programs with pasta's command line."""
+    found = [Subject(DIRECT, DIRECT, "", "the same endpoints, no translator")]
+    if ours().exists():
+        found.append(Subject(OURS, "pasta", str(ours()), version_of(str(ours()), "pasta")))
+    else:
+        print(f"bench: no {ours()}: install the project beside this Python, or set PASTA_UNDER_TEST", file=sys.stderr)
+    for name, kind in (("passt", "pasta"), ("slirp4netns", "slirp4netns")):
+        path = elsewhere("pasta" if kind == "pasta" else kind)
+        if path:
+            found.append(Subject(name, kind, path, version_of(path, kind)))
+    for each in also:
+        name, _, path = each.partition("=")
+        if not path or not os.access(path, os.X_OK):
+            raise BenchError(f"--also '{each}': not NAME=PATH of a program; for example --also passt-new=/opt/pasta")
+        found.append(Subject(name, "pasta", str(Path(path).absolute()), version_of(path, "pasta")))
+    for name in only:
+        if name not in [subject.name for subject in found]:
+            raise BenchError(f"--subject '{name}': not found here; there are {', '.join(s.name for s in found)}")
+    return [subject for subject in found if not only or subject.name in only]
+
+
+def choose_cells(options: argparse.Namespace) -> list[Cell]:
+    """The cells to measure: by families, --quick and --cell patterns."""
+    cells = [cell for cell in all_cells(tuple(options.families)) if cell.quick or not options.quick]
+    if options.cell:
+        wanted = [pattern.lower() for pattern in options.cell]
+        cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.name.lower(), f"*{each}*") for each in wanted)]
+    if not cells:
+        raise BenchError(f"--cell {options.cell}: no cell has such a name; --list shows them")
+    return cells
+
+
+def closed_directories(needed: list[Path]) -> dict[Path, list[Path]]:
+    """The directories that an ordinary user may not enter, each with what lies in it and is needed."""
+    views: dict[Path, list[Path]] = {}
+    for path in sorted({each.resolve() for each in needed}):
+        closed = [above for above in path.parents if not above.stat().st_mode & 0o001]
+        if closed and not any(path.is_relative_to(taken) for taken in views.get(closed[-1], [])):
+            views.setdefault(closed[-1], []).append(path)
+    return views
+
+
+def view_script(views: dict[Path, list[Path]]) -> str:
+    """Shell lines that, in a mount namespace, put in place of each closed directory one with only what is needed."""
+    lines = ["set -e"]
+    for number, (closed, paths) in enumerate(views.items()):
+        stage = f"/run/bench-{number}"
+        lines.append(f"mkdir -p {stage}; mount -t tmpfs -o mode=755 bench {stage}")
+        for path in paths:
+            inside = f"{stage}/{path.relative_to(closed)}"
+            lines.append(f"mkdir -p '{inside}'; mount --bind '{path}' '{inside}'")
+        lines.append(f"mount --move {stage} '{closed}'; rmdir {stage}")
+    return "\n".join([*lines, 'exec "$@"'])
+
+
+def command_line(order: Path, lifeline: int, uid: int, subjects: list[Subject]) -> list[str]:
+    """The command that starts the inner half as an ordinary user in its own namespaces, mapped to root there."""
+    head: list[str] = []
+    if os.geteuid() == 0:
+        needed = [Path(sys.base_prefix), Path(sys.prefix), CHECKOUT, *(Path(s.path).parent for s in subjects if s.path)]
+        script = view_script(closed_directories(needed))
+        head = ["unshare", "--mount", "sh", "-c", script, "sh"]
+        head += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+    spaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    return [*head, *spaces, sys.executable, "-m", "bench.inside", str(order), str(lifeline)]
+
+
+def run_inside(order: Order, uid: int, limit_s: float) -> dict[str, object]:
+    """Run the inner half; its results. It is told to end when we do, by the closing of a pipe."""
+    order_file = Path(order.directory) / "order.json"
+    order_file.write_text(json.dumps(order.as_json()))
+    if os.geteuid() == 0:
+        for path in (order.directory, order_file, order.endpoint):
+            os.chown(path, uid, uid)
+    theirs, lifeline = os.pipe()
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "PYTHONHOME")}
+    environment.update(PYTHONPATH=str(CHECKOUT), PYTHONDONTWRITEBYTECODE="1")
+    environment.update(HOME=order.directory, TMPDIR=order.directory)
+    process = subprocess.Popen(
+        command_line(order_file, theirs, uid, order.subjects), pass_fds=[theirs], env=environment, cwd="/"
+    )
+    os.close(theirs)
+    try:
+        status = process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"no end within {limit_s:.0f} s; stopped") from None
+    finally:
+        os.close(lifeline)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
+        process.kill()
+        process.wait()
+    result = Path(order.directory) / "result.json"
+    if status or not result.exists():
+        raise BenchError(f"the measuring half ended with status {status}")
+    return dict(json.loads(result.read_text()))
+
+
+def compile_endpoint(directory: str) -> str:
+    """Compile endpoint.c where every user can execute it."""
+    Path(directory).chmod(0o755)
+    path = f"{directory}/endpoint"
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    subprocess.run(["cc", *flags, "-o", path, str(HERE / "endpoint.c")], check=True)
+    return path
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare translators in one hermetic run.")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer cells, rounds and seconds: under two minutes")
+    add("--rounds", type=int, default=0, help="measurements of each cell (default 5; quick: 2)")
+    add("--seconds", type=float, default=0, help="length of each measurement (default 1.5; quick: 0.5)")
+    add("--families", type=int, nargs="+", choices=(4, 6), default=(4, 6), help="for bulk TCP (default: 4 6)")
+    add("--cell", action="append", default=[], metavar="PATTERN", help="only cells with this in their name")
+    add("--subject", action="append", default=[], metavar="NAME", help="only this translator; may be repeated")
+    add("--also", action="append", default=[], metavar="NAME=PATH", help="one more program like pasta")
+    add("--json", default="", metavar="FILE", help="where to write all values (default build/bench.json)")
+    add("--doc", default="", metavar="FILE", help="Markdown file whose table to replace")
+    add("--uid", type=int, default=1000, help="user to run as when started as root (default 1000)")
+    add("--list", action="store_true", help="show the cells and translators, and end")
+    return parser.parse_args(arguments)
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    if missing:
+        raise BenchError(f"missing programs: {' '.join(missing)}; install them (Debian: gcc iproute2 mount util-linux)")
+    subjects, cells = find_subjects(options.subject, options.also), choose_cells(options)
+    if options.list:
+        print("\n".join([*(f"{s.name}: {s.version} {s.path}" for s in subjects), *(cell.name for cell in cells)]))
+        return
+    rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 1.5)
+    busy = report.busy_share()
+    if busy > 0.1:
+        print(f"bench: {busy:.0%} of the processors is already in use by others; expect noise", file=sys.stderr)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:
+        warm = 0.2 if seconds > 1 else 0.1
+        order = Order(subjects, cells, rounds, seconds, warm, compile_endpoint(directory), directory)
+        # The worst case of a measurement is an endpoint that its alarm ends.
+        limit_s = 60 + rounds * len(subjects) * len(cells) * (seconds + 14)
+        samples = run_inside(order, options.uid, limit_s)
+    results = report.collect(order, samples, busy, time.monotonic() - begin)
+    print(report.text(results))
+    target = Path(options.json) if options.json else CHECKOUT / "build" / "bench.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(results, indent=1) + "\n")
+    if options.doc:
+        report.into_document(Path(options.doc), report.markdown(results))
+
+
+def stop(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        benchmark(parse(sys.argv[1:]))
+    except (BenchError, OSError, subprocess.SubprocessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; everything it started has ended", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
