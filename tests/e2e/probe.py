@@ -1,0 +1,103 @@
+"""One small question to the network, asked with the kernel's own calls; prints a JSON object.
+
+    probe.py tcp ADDRESS PORT                 {"error": ERRNO NAME or null, "seconds": S}
+    probe.py udp ADDRESS PORT                 the same, from a connected socket that has sent one datagram
+    probe.py echo ADDRESS PORT SIZE COUNT     {"returned": N}: datagrams that came back as they were
+    probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
+    probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
+    probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
+"""
+
+import errno
+import json
+import socket
+import sys
+import time
+
+WAIT_S = 1.5
+IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
+IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
+IP_RECVERR, IPV6_RECVERR = 11, 25
+
+
+def make(address: str, kind: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    sock.settimeout(WAIT_S)
+    return sock
+
+
+def attempt(address: str, port: int, kind: int) -> dict[str, object]:
+    started, failed = time.monotonic(), None
+    try:
+        with make(address, kind) as sock:
+            six = ":" in address
+            if kind == socket.SOCK_DGRAM:  # else the kernel keeps all errors but a refused port to itself
+                sock.setsockopt(*((socket.IPPROTO_IPV6, IPV6_RECVERR, 1) if six else (socket.IPPROTO_IP, IP_RECVERR, 1)))
+            sock.connect((address, port))
+            if kind == socket.SOCK_DGRAM:
+                sock.send(b"anyone?")
+                sock.recv(100)
+    except TimeoutError as error:
+        failed = errno.errorcode.get(error.errno or 0, "silence")
+    except OSError as error:
+        failed = errno.errorcode[error.errno or 0]
+    return {"error": failed, "seconds": time.monotonic() - started}
+
+
+def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
+    returned = 0
+    with make(address, socket.SOCK_DGRAM) as sock:
+        sock.connect((address, port))
+        for index in range(count):
+            data = index.to_bytes(4, "big") * (size // 4)
+            sock.send(data)
+            returned += sock.recv(65536) == data
+    return {"returned": returned}
+
+
+def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
+    six = ":" in address
+    level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
+    failed, deadline = None, time.monotonic() + 5
+    with make(address, socket.SOCK_DGRAM) as sock:
+        discover = (IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO) if six else (IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+        sock.setsockopt(level, *discover)
+        sock.connect((address, port))
+        first = sock.getsockopt(level, IPV6_MTU if six else IP_MTU)
+        while failed is None and time.monotonic() < deadline:
+            try:
+                sock.send(bytes(size))
+                time.sleep(0.05)
+            except OSError as error:
+                failed = errno.errorcode[error.errno or 0]
+        mtu = sock.getsockopt(level, IPV6_MTU if six else IP_MTU)
+    return {"error": failed, "first": first, "mtu": mtu}
+
+
+def ask(address: str, port: int, kind: int) -> dict[str, object]:
+    with make(address, kind) as sock:
+        sock.connect((address, port))
+        if kind == socket.SOCK_DGRAM:
+            sock.send(b"?")
+            return {"answer": sock.recv(1000).decode(), "me": sock.getsockname()[:2]}
+        sock.shutdown(socket.SHUT_WR)
+        text = b""
+        while part := sock.recv(1000):
+            text += part
+        return {"answer": text.decode(), "me": sock.getsockname()[:2]}
+
+
+def main(what: str, address: str, *numbers: int) -> None:
+    if what == "echo":
+        result = echo(address, *numbers)
+    elif what == "mtu":
+        result = path_mtu(address, *numbers)
+    elif what in ("ask", "ask-udp"):
+        result = ask(address, numbers[0], socket.SOCK_STREAM if what == "ask" else socket.SOCK_DGRAM)
+    else:
+        result = attempt(address, numbers[0], socket.SOCK_STREAM if what == "tcp" else socket.SOCK_DGRAM)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

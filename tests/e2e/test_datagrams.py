@@ -1,0 +1,88 @@
+"""Point 5: DNS, refused ports, large datagrams, path MTU."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from lab import FAR4, FAR6, REMOTES, Guest, Lab, routed
+from servers import DNS4, DNS6, DNS_LONG, DNS_NAME, dnsmasq
+
+LARGE = 60_000
+ERROR_S = 1
+PATH_MTU = 1400
+FAR = {4: FAR4, 6: FAR6}
+HEADERS = {4: 28, 6: 48}  # IP and UDP
+
+
+@pytest.fixture(scope="module")
+def guest(lab: Lab) -> Iterator[Guest]:
+    with lab.guest() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def far_lab() -> Iterator[Lab]:
+    with Lab(routed) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def resolver(lab: Lab) -> None:
+    dnsmasq(lab)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("protocol", ["+notcp", "+tcp"])
+def test_dig_gets_its_answers(guest: Guest, resolver: None, protocol: str, family: int) -> None:
+    options = ("dig", f"@{REMOTES[family]}", "+short", "+tries=1", "+time=3", protocol)
+    assert guest.run(*options, DNS_NAME, "A").stdout.split() == [DNS4]
+    assert guest.run(*options, DNS_NAME, "AAAA").stdout.split() == [DNS6]
+
+
+def test_dig_goes_over_to_tcp_for_a_long_answer(guest: Guest, resolver: None) -> None:
+    done = guest.run("dig", f"@{REMOTES[4]}", "+noedns", "+tries=1", "+time=3", DNS_LONG, "TXT").stdout
+    assert "Truncated, retrying in TCP mode" in done
+    assert done.count("x" * 240) == 5
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_closed_udp_port_refuses(guest: Guest, family: int) -> None:
+    answer = guest.script("probe.py", "udp", REMOTES[family], 4999)
+    assert answer["error"] == "ECONNREFUSED"
+    assert float(str(answer["seconds"])) < ERROR_S
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_large_datagrams_both_ways(lab: Lab, guest: Guest, family: int) -> None:
+    server = lab.remote.start("answer.py", "echo", REMOTES[family], 5000 + family)
+    assert guest.script("probe.py", "echo", REMOTES[family], 5000 + family, LARGE, 50) == {"returned": 50}
+    assert server.result()["largest"] == LARGE
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_learns_the_path_mtu(far_lab: Lab, family: int) -> None:
+    address, port = FAR[family], 5010 + family
+    server = far_lab.remote.start("answer.py", "echo", address, port)
+    with far_lab.guest() as guest:
+        learnt = guest.script("probe.py", "mtu", address, port, 3000)
+        assert learnt["first"] == 65520
+        assert (learnt["error"], learnt["mtu"]) == ("EMSGSIZE", PATH_MTU)
+        fits = PATH_MTU - HEADERS[family]
+        assert guest.script("probe.py", "echo", address, port, fits, 3) == {"returned": 3}
+    assert server.result()["largest"] == fits
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("sender", ["guest", "remote"])
+def test_tcp_finds_the_path_mtu(far_lab: Lab, sender: str, family: int) -> None:
+    address, port, size = FAR[family], 5020 + family + (10 if sender == "guest" else 0), 20_000_000
+    mine, theirs = ("send", "read") if sender == "guest" else ("read", "send")
+    remote = far_lab.remote.start("stream.py", theirs, address, port, size, 0, "listen")
+    with far_lab.guest() as guest:
+        local = guest.script("stream.py", mine, address, port, size, 0, "connect", timeout=20)
+        if sender == "guest":
+            (route,) = json.loads(far_lab.host.run("ip", "-j", "route", "get", address).stdout)
+            assert route["metrics"][0]["mtu"] == PATH_MTU, "the host's own kernel has not learnt the path MTU"
+    there = remote.result()
+    assert local["bytes"] == there["bytes"] == size
+    assert local["sha256"] == there["sha256"]

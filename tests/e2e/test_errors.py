@@ -1,0 +1,90 @@
+"""Point 6: echo with the identifier kept, and the kernel's own errors inside the guest within a second."""
+
+from collections.abc import Iterator
+
+import pytest
+from capture import assert_sound, fields, frames
+from lab import BIG, FAR4, FAR6, GATEWAYS, Guest, Lab, routed
+
+ERROR_S = 1
+FAR = {4: FAR4, 6: FAR6}
+REFUSED_BY_ROUTER = {4: "203.0.113.1", 6: "2001:db8:2::1"}  # an "unreachable" route there
+PROHIBITED = {4: "203.0.113.2", 6: "2001:db8:2::2"}
+SILENT = {4: "203.0.113.3", 6: "2001:db8:2::3"}
+NO_ROUTE_ON_HOST = {4: "203.0.113.11", 6: "2001:db8:2::11"}  # an "unreachable" route on the host itself
+ECHO = {4: ("icmp.type", "icmp.ident"), 6: ("icmpv6.type", "icmpv6.echo.identifier")}
+TYPES = {4: ("8", "0"), 6: ("128", "129")}
+
+
+@pytest.fixture(scope="module")
+def far_lab() -> Iterator[Lab]:
+    with Lab(routed) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guest(far_lab: Lab) -> Iterator[Guest]:
+    with far_lab.guest() as made:
+        yield made
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_echo_keeps_its_identifier(far_lab: Lab, family: int) -> None:
+    capture = f"{BIG}/echo.pcap"
+    with far_lab.guest("--pcap", capture) as guest:
+        for identifier, size in ((4711, 56), (4712, 1300), (65535, 0)):
+            command = ("ping", "-c3", "-i0.2", "-W1", "-e", identifier, "-s", size, FAR[family])
+            assert " 3 received" in guest.run(*command).stdout
+    kind, ident = ECHO[family]
+    echoes = fields(far_lab.host, capture, (kind, ident), f"{kind}=={TYPES[family][0]} || {kind}=={TYPES[family][1]}")
+    assert_sound(frames(far_lab.host, capture))
+    found = [(e[kind], int(e[ident].split(",")[0], 0)) for e in echoes]
+    wanted = [(t, ident) for ident in (4711, 4712, 65535) for _ in range(3) for t in TYPES[family]]
+    assert found == wanted
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_ping_reports_an_unreachable_host(guest: Guest, family: int) -> None:
+    done = guest.run("ping", "-c1", "-W1", REFUSED_BY_ROUTER[family], check=False)
+    assert done.returncode == 1
+    assert "+1 errors" in done.stdout and "unreachable" in done.stdout.lower()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    "destinations",
+    [
+        pytest.param(FAR, id="refused"),
+        pytest.param(REFUSED_BY_ROUTER, id="router-unreachable"),
+        pytest.param(NO_ROUTE_ON_HOST, id="host-unreachable"),
+        pytest.param(PROHIBITED, id="prohibited"),
+    ],
+)
+def test_failures_look_as_without_us(
+    far_lab: Lab, guest: Guest, destinations: dict[int, str], protocol: str, family: int
+) -> None:
+    # A kernel drops the ICMP error that comes back while connect() still holds the socket, as over a veth it can, and
+    # then learns from the second SYN only: hence the comparison with what the host itself gets.
+    plain = far_lab.host.script("probe.py", protocol, destinations[family], 4998)
+    assert plain["error"] not in (None, "silence")
+    answer = guest.script("probe.py", protocol, destinations[family], 4998)
+    assert answer["error"] == plain["error"]
+    assert float(str(answer["seconds"])) < float(str(plain["seconds"])) + ERROR_S
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_silence_stays_silence(guest: Guest, protocol: str, family: int) -> None:
+    assert guest.script("probe.py", protocol, SILENT[family], 4998)["error"] == "silence"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_ping_reaches_the_gateway_as_host_loopback(guest: Guest, family: int) -> None:
+    assert " 1 received" in guest.run("ping", "-c1", "-W1", GATEWAYS[family]).stdout
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_refused_port_on_the_mapped_gateway(guest: Guest, family: int) -> None:
+    answer = guest.script("probe.py", "tcp", GATEWAYS[family], 4997)
+    assert answer["error"] == "ECONNREFUSED"
