@@ -183,14 +183,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def benchmark(options: argparse.Namespace) -> None:
+def benchmark(options: argparse.Namespace) -> int:
+    """The exit status: 1 where our own translator failed in any cell."""
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if missing:
         raise BenchError(f"missing programs: {' '.join(missing)}; install them (Debian: gcc iproute2 mount util-linux)")
     subjects, cells = find_subjects(options.subject, options.also), choose_cells(options)
     if options.list:
         print("\n".join([*(f"{s.name}: {s.version} {s.path}" for s in subjects), *(cell.name for cell in cells)]))
-        return
+        return 0
     rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 1.5)
     busy = report.busy_share()
     if busy > 0.1:
@@ -209,6 +210,7 @@ def benchmark(options: argparse.Namespace) -> None:
     target.write_text(json.dumps(results, indent=1) + "\n")
     if options.doc:
         report.into_document(Path(options.doc), report.markdown(results))
+    return int(any(OURS in cell["failed"] for cell in results["cells"]))
 
 
 def stop(number: int, frame: object) -> None:
@@ -219,14 +221,13 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
-        benchmark(parse(sys.argv[1:]))
-    except (BenchError, OSError, subprocess.SubprocessError) as error:
+        return benchmark(parse(sys.argv[1:]))
+    except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; everything it started has ended", file=sys.stderr)
         return 130
-    return 0
 
 
 if __name__ == "__main__":
