@@ -1,0 +1,504 @@
+"""The whole program's life cycle, as scripts see it: statuses, signals, pidfile, release of the streams, the end."""
+
+import os
+import pty
+import re
+import signal
+import socket
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from process_helpers import (
+    MAPPED_ROOT,
+    UID,
+    WAIT_S,
+    alive,
+    children,
+    command_line,
+    descendants,
+    ended_at_exit,
+    environment,
+    eventually,
+    guest,
+    pasta,
+    running,
+    user_prefix,
+    worker_of,
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A directory the ordinary user can write to and reach."""
+    if os.geteuid() == 0:
+        for each in (tmp_path, *tmp_path.parents):
+            if str(each).startswith("/tmp/") and not each.stat().st_mode & stat.S_IXOTH:
+                each.chmod(each.stat().st_mode | stat.S_IXOTH)
+        os.chown(tmp_path, UID, UID)
+    return tmp_path
+
+
+# ---- a command ----
+
+
+@pytest.mark.parametrize("prefix", [(), MAPPED_ROOT], ids=["user", "mapped-root"])
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("kill -INT $$", 130)],
+)
+def test_the_commands_status_is_passed_on(script: str, status: int, prefix: tuple[str, ...]) -> None:
+    result = pasta("--", "sh", "-c", script, prefix=prefix)
+    assert (result.returncode, result.stdout) == (status, "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="real root is for those who are")
+def test_real_root_can_run_a_command_and_the_worker_is_nobody() -> None:
+    host = ["unshare", "-n", "--", *command_line("pasta-py", "--", "sh", "-c", "echo up; read line; exit 4")]
+    with subprocess.Popen(
+        host, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        status = Path(f"/proc/{worker_of(process.pid)}/status").read_text()
+        process.communicate("go\n", timeout=WAIT_S)
+    assert process.returncode == 4
+    assert re.search(r"^Uid:\t65534\t65534\t65534\t65534$", status, re.MULTILINE)
+    assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
+
+
+def test_a_command_that_cannot_start_is_told() -> None:
+    result = pasta("--", "/nonexistent/program")
+    assert result.returncode == 1
+    assert "Failed to start command or shell: /nonexistent/program: No such file or directory" in result.stderr
+
+
+def test_a_command_has_its_own_streams_and_environment() -> None:
+    result = pasta("--", "sh", "-c", 'cat; echo "$GREETING" >&2', env={"GREETING": "hello"}, text="line\n")
+    assert (result.returncode, result.stdout) == (0, "line\n")
+    assert result.stderr.endswith("hello\n")
+
+
+def test_a_command_inherits_no_other_descriptor() -> None:
+    reader, writer = os.pipe()
+    try:
+        line = [*user_prefix(), *command_line("pasta", "--", "sh", "-c", "echo /proc/self/fd/*")]
+        result = subprocess.run(
+            line, env=environment(), capture_output=True, text=True, timeout=60, check=True, pass_fds=[writer]
+        )
+    finally:
+        os.close(reader)
+        os.close(writer)
+    # The shell has opened the directory itself while it expands the pattern.
+    assert f"/proc/self/fd/{writer}" not in result.stdout.split()[4:]
+    assert len(result.stdout.split()) <= 4
+
+
+def test_a_command_is_root_of_new_namespaces() -> None:
+    kinds = ("user", "net", "ipc", "pid", "uts", "mnt")
+    script = (
+        f"for n in {' '.join(kinds)}; do readlink /proc/self/ns/$n; done; id -u; id -g; cat /proc/self/setgroups;"
+        "cat /proc/self/uid_map; hostname; cat /proc/sys/net/ipv4/ping_group_range; ls /proc | grep -c '^[0-9]'"
+    )
+    lines = pasta("--", "sh", "-c", script).stdout.splitlines()
+    uid = UID if os.geteuid() == 0 else os.geteuid()
+    assert not {os.readlink(f"/proc/self/ns/{kind}") for kind in kinds} & set(lines[:6])
+    assert lines[6:9] == ["0", "0", "deny"]
+    assert lines[9].split() == ["0", str(uid), "1"]
+    assert lines[10] == f"pasta-{socket.gethostname()}"
+    assert lines[11].split() == ["0", "0"]
+    assert int(lines[12]) <= 5  # init, the shell, ls and grep
+
+
+def test_the_hostname_can_be_chosen() -> None:
+    assert pasta("-H", "inside", "--", "hostname").stdout == "inside\n"
+
+
+def test_without_a_command_the_shell_is_a_login_shell(folder: Path) -> None:
+    script = folder / "myshell"
+    os.symlink("/bin/sh", script)
+    result = pasta(env={"SHELL": str(script)}, text='echo "$0"; exit 9\n')
+    assert (result.returncode, result.stdout) == (9, "-myshell\n")
+
+
+def test_no_pidns_keeps_the_pid_namespace() -> None:
+    result = pasta("--no-pidns", "--", "readlink", "/proc/self/ns/pid")
+    assert result.stdout.strip() == os.readlink("/proc/self/ns/pid")
+
+
+def test_orphans_of_the_command_end_with_it() -> None:
+    with running("--", "sh", "-c", "sleep 299 & echo up; read line") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process.wait(WAIT_S) == 1  # read: end of /dev/null
+        eventually(lambda: not _sleepers("299"), "the sleeping orphan is gone")
+
+
+def _sleepers(seconds: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes() == f"sleep\0{seconds}\0".encode():
+                found.append(path.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_the_capture_is_complete_when_the_program_ends(folder: Path) -> None:
+    capture = folder / "out.pcap"
+    result = pasta("--pcap", str(capture), "--", "ping", "-c1", "-W1", "169.254.2.2", name="pasta-py")
+    assert result.returncode in (0, 1), result.stderr
+    data = capture.read_bytes()
+    assert len(data) > 24 + 16
+    assert b"\x08\x06" in data  # the ARP request for the gateway
+
+
+# ---- signals ----
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 0), (signal.SIGINT, -signal.SIGINT)])
+def test_a_signal_ends_the_program_and_its_command(signum: int, status: int) -> None:
+    with running("--", "sh", "-c", "echo up; exec sleep 298") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signum)
+        assert process.wait(WAIT_S) == status
+        eventually(lambda: not _sleepers("298"), "the command is gone")
+
+
+@pytest.mark.parametrize("extra", [(), ("--no-pidns",)], ids=["pidns", "no-pidns"])
+def test_a_killed_program_leaves_nothing_behind(extra: tuple[str, ...]) -> None:
+    with running(*extra, "--", "sh", "-c", "echo up; exec sleep 297") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        left = descendants(process.pid)
+        assert len(left) >= 3  # the worker, init, the command
+        process.kill()
+        eventually(lambda: not any(map(alive, left)), "worker and command are gone")
+
+
+def test_a_program_killed_while_it_starts_leaves_nothing_behind() -> None:
+    for delay_ms in range(0, 120, 15):
+        with running("--", "sleep", "296") as process:
+            time.sleep(delay_ms / 1000)
+            try:
+                left = descendants(process.pid)
+            except FileNotFoundError:
+                left = []
+            process.kill()
+            eventually(lambda: not any(map(alive, left)), f"all is gone after a kill at {delay_ms} ms")  # noqa: B023
+            eventually(lambda: not _sleepers("296"), "the command is gone")
+
+
+def test_a_worker_that_dies_is_told_and_the_command_goes_on() -> None:
+    with running("--", "sh", "-c", "echo up; sleep 1; exit 6") as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        os.kill(worker_of(process.pid), signal.SIGKILL)
+        assert process.wait(WAIT_S) == 6
+        assert "the worker process ended by signal 9" in process.stderr.read()
+
+
+# ---- a terminal ----
+
+
+class _Terminal:
+    def __init__(self, line: list[str]) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvpe(line[0], line, environment({"PS1": "# "}))
+        self.seen = ""
+
+    def until(self, pattern: str) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not re.search(pattern, self.seen):
+            assert time.monotonic() < deadline, self.seen
+            try:
+                self.seen += os.read(self.fd, 4096).decode(errors="replace")
+            except OSError:
+                raise AssertionError(f"the terminal was closed: {self.seen}") from None
+        self.seen = self.seen[re.search(pattern, self.seen).end() :]  # type: ignore[union-attr]
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def close(self) -> None:
+        os.close(self.fd)
+        try:
+            os.kill(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        os.waitpid(self.pid, 0)
+
+
+def test_control_c_goes_to_the_command_which_may_do_as_it_likes() -> None:
+    script = "trap 'echo caught; exit 5' INT; echo up; while :; do sleep 0.05; done"
+    terminal = _Terminal([*user_prefix(), *command_line("pasta", "--", "sh", "-c", script)])
+    try:
+        terminal.until("up")
+        terminal.type("\x03")
+        terminal.until("caught")
+        _pid, raw = os.waitpid(terminal.pid, 0)
+        assert os.waitstatus_to_exitcode(raw) == 5
+    finally:
+        os.close(terminal.fd)
+
+
+def test_a_job_can_be_stopped_continued_and_interrupted() -> None:
+    terminal = _Terminal([*user_prefix(), "bash", "--norc", "-i"])
+    try:
+        terminal.until("# ")
+        terminal.type(" ".join(map(_quoted, command_line("pasta", "--", "sh", "-c", "echo u''p; exec sleep 295"))) + "\n")
+        terminal.until("\nup")
+        terminal.type("\x1a")
+        terminal.until("Stopped")
+        terminal.type("fg\n")
+        terminal.until("sleep 295")
+        time.sleep(0.2)
+        terminal.type("\x03")
+        terminal.until("# ")
+        terminal.type("echo status=$?\n")
+        terminal.until("status=130")
+    finally:
+        terminal.close()
+    eventually(lambda: not _sleepers("295"), "the command is gone")
+
+
+def test_a_shell_has_job_control() -> None:
+    terminal = _Terminal([*user_prefix(), *command_line("pasta", "--", "bash", "--norc", "-i")])
+    try:
+        terminal.until("# ")
+        assert "no job control" not in terminal.seen
+        terminal.type("sleep 294\n")
+        time.sleep(0.3)
+        terminal.type("\x1a")
+        terminal.until("Stopped")
+        terminal.type("kill %1; exit 3\n")
+        terminal.until("exit")
+        terminal.type("exit 3\n")
+        deadline = time.monotonic() + WAIT_S
+        while (ended := os.waitpid(terminal.pid, os.WNOHANG)) == (0, 0):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert os.waitstatus_to_exitcode(ended[1]) == 3
+    finally:
+        os.close(terminal.fd)
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"
+
+
+# ---- attaching ----
+
+
+def _in_guest(pid: int, *command: str) -> str:
+    line = ["nsenter", "-t", str(pid), "-U", "-n", "--preserve-credentials", *command]
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def test_in_the_background_it_is_ready_on_return_and_lets_go_of_the_streams(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with guest() as target, ended_at_exit(pid_file):
+        # Reads standard output and error to their end: returns only when nobody holds them any more.
+        result = pasta("--config-net", "-I", "tap0", "-P", str(pid_file), str(target))
+        assert (result.returncode, result.stdout) == (0, ""), result.stderr
+        assert stat.S_IMODE(pid_file.stat().st_mode) == 0o600
+        text = pid_file.read_text()
+        assert re.fullmatch(r"\d+\n", text)
+        worker = int(text)
+        os.kill(worker, 0)
+        addresses = _in_guest(target, "ip", "addr", "show", "dev", "tap0")
+        assert "169.254.2.1/16" in addresses
+        assert "tentative" not in addresses
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            os.kill(worker, signum)
+        time.sleep(0.2)
+        assert alive(worker)
+        os.kill(worker, signal.SIGTERM)
+        eventually(lambda: not alive(worker), "SIGTERM ends the worker")
+
+
+def test_it_quits_with_the_process_it_is_attached_to(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with ended_at_exit(pid_file):
+        with guest() as target:
+            assert pasta("-P", str(pid_file), str(target)).returncode == 0
+            worker = int(pid_file.read_text())
+            assert alive(worker)
+        eventually(lambda: not alive(worker), "the worker follows its process")
+
+
+def test_a_second_attach_says_that_the_interface_is_busy(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with guest() as target, ended_at_exit(pid_file):
+        assert pasta("-P", str(pid_file), str(target)).returncode == 0
+        result = pasta(str(target))
+        assert result.returncode == 1
+        assert "TUNSETIFF: Device or resource busy" in result.stderr
+
+
+def test_attach_by_user_and_network_namespace_paths(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with guest() as target, ended_at_exit(pid_file):
+        proc = f"/proc/{target}/ns"
+        assert pasta(f"--userns={proc}/user", f"--netns={proc}/net", "-P", str(pid_file)).returncode == 0
+        assert "tap0" in _in_guest(target, "ip", "-br", "link")
+
+
+def test_a_network_namespace_without_its_user_namespace_is_refused_with_a_hint() -> None:
+    with guest() as target:
+        result = pasta("--netns", f"/proc/{target}/ns/net")
+        assert result.returncode == 1
+        assert "Couldn't join the network namespace: Operation not permitted" in result.stderr
+        assert "--userns" in result.stderr
+
+
+def test_in_the_foreground_it_stays_writes_its_own_pid_and_quits_on_sigterm(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with guest() as target, running("-f", "-P", str(pid_file), str(target)) as process:
+        eventually(lambda: pid_file.exists() and pid_file.read_text(), "the pidfile is written")
+        assert int(pid_file.read_text()) == process.pid
+        worker = worker_of(process.pid)
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+        assert not alive(worker)
+
+
+_BY_PATH = """
+set -e
+cd "$1"; shift
+touch ns
+unshare -n -- mount --bind /proc/self/ns/net ns
+echo "$PWD/ns"
+"$@" --netns "$PWD/ns" -P "$PWD/pid"
+%s
+worker=$(cat pid)
+kill -0 $worker
+echo attached
+%s
+for i in $(seq 100); do
+    state=$(sed 's/.*) //;s/ .*//' /proc/$worker/stat 2>/dev/null || echo gone)
+    case $state in Z|X|gone) echo quit; exit 0;; esac
+    sleep 0.05
+done
+kill -9 $worker
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["umount -l ns; rm ns", "umount -l ns; mv ns elsewhere", "umount -l ns; touch new; mv new ns"],
+    ids=["unlinked", "renamed", "replaced"],
+)
+def test_it_quits_when_the_path_of_its_namespace_is_gone(folder: Path, end: str) -> None:
+    # What podman does: in a user namespace as root there, the namespace a bind mount on a file.
+    script = _BY_PATH % ("", end)
+    line = [*user_prefix(), "unshare", "-Urm", "--", "sh", "-c", script, "sh", str(folder), *command_line("pasta")]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1:] == ["attached", "quit"]
+
+
+def test_a_lazy_unmount_alone_or_another_files_end_does_not_end_it(folder: Path) -> None:
+    script = _BY_PATH % ("touch other; umount -l ns; rm other; sleep 0.3", "rm ns")
+    line = [*user_prefix(), "unshare", "-Urm", "--", "sh", "-c", script, "sh", str(folder), *command_line("pasta")]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1:] == ["attached", "quit"]
+
+
+def test_the_log_file_tells_the_end_and_the_terminal_is_left_alone(folder: Path) -> None:
+    pid_file, log_file = folder / "pid", folder / "log"
+    with ended_at_exit(pid_file):
+        with guest() as target:
+            assert pasta("-l", str(log_file), "-P", str(pid_file), str(target)).returncode == 0
+        eventually(lambda: "the process of the network namespace has ended" in log_file.read_text(), "the end is logged")
+
+
+# ---- refusals ----
+
+
+def _refused(result: "subprocess.CompletedProcess[str]", text: str) -> None:
+    assert (result.returncode, result.stdout) == (1, "")
+    assert text in result.stderr
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+def test_a_missing_namespace_is_named() -> None:
+    where = "/run/netns/pasta-test-none"
+    _refused(pasta("--netns", "pasta-test-none"), f"Couldn't open network namespace {where}: No such file or directory")
+
+
+def test_a_file_that_is_no_namespace_is_refused() -> None:
+    _refused(pasta("--netns", "/etc/passwd"), "Couldn't open network namespace /etc/passwd: it is no network namespace")
+
+
+def test_a_vanished_process_is_named() -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    text = f"Couldn't open network namespace /proc/{child.pid}/ns/net: No such file or directory"
+    _refused(pasta(str(child.pid)), text)
+
+
+def test_an_unwritable_pidfile_fails_before_anything_else() -> None:
+    result = pasta("-P", "/nonexistent/pid", "--netns", "/nonexistent/ns")
+    _refused(result, "Couldn't open pidfile '/nonexistent/pid': No such file or directory")
+
+
+def test_a_missing_tun_device_is_named() -> None:
+    hide = ("unshare", "-Urm", "--", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+    result = pasta("--", "true", prefix=hide)
+    _refused_among_notices(result, "Couldn't open /dev/net/tun: No such file or directory: load the module (modprobe tun)")
+
+
+def _refused_among_notices(result: "subprocess.CompletedProcess[str]", text: str) -> None:
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if ": warning: " not in line]
+    assert len(errors) == 1 and text in errors[0], result.stderr
+
+
+def test_no_permission_for_user_namespaces_names_the_setting() -> None:
+    forbid = ("unshare", "-Ur", "--", "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"', "sh")
+    result = pasta("--", "true", prefix=forbid)
+    _refused(result, "Couldn't create user namespace: No space left on device: user.max_user_namespaces is 0")
+
+
+def test_a_taken_port_is_named_and_nothing_is_left() -> None:
+    taken = "import socket, sys, subprocess; s = socket.create_server(('127.0.0.1', 8099)); sys.exit(subprocess.call(sys.argv[1:]))"
+    from process_helpers import PYTHON
+
+    result = pasta("-t", "127.0.0.1/8099", "--", "sleep", "293", prefix=(PYTHON, "-c", taken))
+    _refused_among_notices(result, "Couldn't listen on host TCP port 8099, address 127.0.0.1: Address already in use")
+    eventually(lambda: not _sleepers("293"), "the command was not started")
+
+
+def test_a_privileged_port_names_the_setting() -> None:
+    result = pasta("-t", "80", "--", "true")
+    _refused_among_notices(result, "net.ipv4.ip_unprivileged_port_start")
+
+
+# ---- a descriptor instead of a tap ----
+
+
+def test_a_frame_descriptor_serves_instead_of_a_tap() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    mac, us = bytes.fromhex("020000000001"), bytes.fromhex("9a559a559a55")
+    asked = bytes([169, 254, 2, 2])
+    request = b"\xff" * 6 + mac + bytes.fromhex("0806000108000604" "0001") + mac + bytes([169, 254, 2, 1]) + bytes(6) + asked
+    with ours, theirs, running("-f", "-F", str(theirs.fileno()), pass_fds=[theirs.fileno()]) as process:
+        theirs.close()
+        ours.settimeout(WAIT_S)
+        ours.send(request)
+        answer = ours.recv(2048)
+        while answer[12:14] != b"\x08\x06":
+            answer = ours.recv(2048)
+        assert (answer[6:12], answer[28:32]) == (us, asked)
+        worker = children(process.pid)
+        ours.close()
+        assert process.wait(WAIT_S) == 0
+        assert not any(map(alive, worker))
