@@ -178,9 +178,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--also", action="append", default=[], metavar="NAME=PATH", help="one more program like pasta")
     add("--json", default="", metavar="FILE", help="where to write all values (default build/bench.json)")
     add("--doc", default="", metavar="FILE", help="Markdown file whose table to replace")
+    add(
+        "--congestion",
+        default="",
+        metavar="NAME",
+        help="TCP congestion control of all namespaces (default: the kernel's)",
+    )
     add("--uid", type=int, default=1000, help="user to run as when started as root (default 1000)")
     add("--list", action="store_true", help="show the cells and translators, and end")
     return parser.parse_args(arguments)
+
+
+def congestion_control(wanted: str) -> str:
+    """The TCP congestion control for all namespaces: the wanted one, or the kernel's own choice."""
+    settings = Path("/proc/sys/net/ipv4")
+    allowed = (settings / "tcp_allowed_congestion_control").read_text().split()
+    if wanted and wanted not in allowed:
+        raise BenchError(f"--congestion '{wanted}': the kernel lets ordinary users take only {', '.join(allowed)}")
+    return wanted or (settings / "tcp_congestion_control").read_text().strip()
 
 
 def benchmark(options: argparse.Namespace) -> int:
@@ -192,6 +207,7 @@ def benchmark(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join([*(f"{s.name}: {s.version} {s.path}" for s in subjects), *(cell.name for cell in cells)]))
         return 0
+    congestion = congestion_control(options.congestion)
     rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 1.5)
     busy = report.busy_share()
     if busy > 0.1:
@@ -199,7 +215,7 @@ def benchmark(options: argparse.Namespace) -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:
         warm = 0.2 if seconds > 1 else 0.1
-        order = Order(subjects, cells, rounds, seconds, warm, compile_endpoint(directory), directory)
+        order = Order(subjects, cells, rounds, seconds, warm, congestion, compile_endpoint(directory), directory)
         # The worst case of a measurement is an endpoint that its alarm ends.
         limit_s = 60 + rounds * len(subjects) * len(cells) * (seconds + 14)
         samples = run_inside(order, options.uid, limit_s)

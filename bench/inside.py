@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .model import DIRECT, Cell, Order, Sample, Subject
-from .translators import Namespace, Running, StartError, cpu_seconds, resident_mb
+from .translators import CONGESTION, Namespace, Running, StartError, cpu_seconds, resident_mb
 
 LINK_MTU = 65520
 REMOTES = {4: "192.0.2.10", 6: "2001:db8::10"}
@@ -65,7 +65,8 @@ class Bench:
     def __init__(self, order: Order) -> None:
         self.order = order
         self.ports = itertools.count(20000)
-        self.remote = Namespace(order.endpoint, order.directory)
+        self.remote = Namespace(order.endpoint, order.directory, order.congestion)
+        Path(CONGESTION).write_text(order.congestion)
         ip(HOST_SETUP.format(mtu=LINK_MTU, pid=self.remote.holder.pid))
         ip(REMOTE_SETUP, self.remote)
         ip(ROUTES)
@@ -100,7 +101,7 @@ class Bench:
         if subject.kind == DIRECT:
             return Sample(error="nothing to start")
         try:
-            started = Running(subject, LINK_MTU, self.order.endpoint, self.order.directory)
+            started = Running(subject, LINK_MTU, self.order)
         except StartError as error:
             return Sample(error=f"start: {error}")
         try:
@@ -116,7 +117,7 @@ class Bench:
             return now
         if now:
             self.running.pop(subject.name).close()
-        now = self.running[subject.name] = Running(subject, mtu, self.order.endpoint, self.order.directory)
+        now = self.running[subject.name] = Running(subject, mtu, self.order)
         if six:
             now.wait_ipv6(REMOTES[6])
         return now

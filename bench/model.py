@@ -58,6 +58,7 @@ class Order:
     rounds: int
     seconds: float
     warm: float
+    congestion: str
     endpoint: str
     directory: str
 

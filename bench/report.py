@@ -81,6 +81,7 @@ def collect(order: Order, samples: dict[str, Any], busy: float, duration_s: floa
         "date": date.today().isoformat(),
         "rounds": order.rounds,
         "seconds": order.seconds,
+        "congestion": order.congestion,
         "busy_before": round(busy, 3),
         "duration_s": round(duration_s, 1),
         "reference": reference,
@@ -118,9 +119,9 @@ def summary(results: dict[str, Any]) -> str:
     """What stands above the table: where, how, who."""
     versions = ", ".join(f"{name} ({version})" for name, version in results["subjects"].items() if name != DIRECT)
     return (
-        f"{results['machine']}; {results['date']}; medians of {results['rounds']} rounds of {results['seconds']:g} s, "
-        f"taking turns; ratios pair by pair. {versions}. {results['busy_before']:.0%} of the processors was in use by "
-        "others before the start."
+        f"{results['machine']}; {results['date']}; TCP congestion control {results['congestion']}; medians of "
+        f"{results['rounds']} rounds of {results['seconds']:g} s, taking turns; ratios pair by pair. {versions}. "
+        f"{results['busy_before']:.0%} of the processors was in use by others before the start."
     )
 
 

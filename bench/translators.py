@@ -10,9 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
-from .model import DIRECT, Subject
+from .model import DIRECT, Order, Subject
 
 START_LIMIT_S = 10.0
+CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 
 
 class StartError(Exception):
@@ -71,7 +72,7 @@ class Namespace:
 
     _numbers = itertools.count()
 
-    def __init__(self, endpoint: str, directory: str) -> None:
+    def __init__(self, endpoint: str, directory: str, congestion: str) -> None:
         self.endpoint = endpoint
         self.path = f"{directory}/netns-{next(self._numbers)}"
         self.holder = subprocess.Popen([endpoint, "hold"], stdout=subprocess.PIPE, text=True)
@@ -80,6 +81,7 @@ class Namespace:
             raise StartError("cannot make a network namespace")
         Path(self.path).touch()
         mount(f"/proc/{self.holder.pid}/ns/net", self.path)
+        self.run("sh", "-c", f"echo {congestion} > {CONGESTION}")
 
     def run(self, *command: str) -> str:
         """Run a command inside; its output. CalledProcessError where it fails."""
@@ -115,14 +117,14 @@ class Running:
     StartError where it does not get ready.
     """
 
-    def __init__(self, subject: Subject, mtu: int, endpoint: str, directory: str) -> None:
+    def __init__(self, subject: Subject, mtu: int, order: Order) -> None:
         self.subject, self.start_ms, self.pid = subject, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.guest: Namespace | None = None
         self.netns = "/proc/self/ns/net"
         if subject.kind == DIRECT:
             return
-        self.guest = Namespace(endpoint, directory)
+        self.guest = Namespace(order.endpoint, order.directory, order.congestion)
         self.netns = self.guest.path
         try:
             self.start(mtu)
