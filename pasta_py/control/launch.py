@@ -8,9 +8,11 @@
     hand-over ─────┘ plan and descriptors; "ready"
     background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
 
-Every resource stands on one ExitStack: whatever fails, what was made before it goes. The worker and the command end with
-their sockets to control, also when control is killed.
+Every resource stands on an ExitStack: whatever fails, what was made before it goes. The worker and the command end
+with their sockets to control, also when control is killed.
 """
+
+# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import os
 import select
@@ -39,10 +41,7 @@ _MESSAGE_BYTES = 4096
 _INFO, _WARNING = 2, 1
 _SYSLOG = "/dev/log"
 _SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
-_BOOTSTRAP = (
-    "import sys; sys.path += sys.argv[1:];"
-    f"from pasta_py.worker.__main__ import main; main({_WORKER_FD})"
-)
+_BOOTSTRAP = f"import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({_WORKER_FD})"
 # Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
 _KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 _WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
@@ -75,7 +74,7 @@ def run(options: "Options") -> int:
 
 
 def _set_up(options: "Options", worker: "Worker", command: "Command | None") -> None:
-    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing of it stays here."""
+    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
     with ExitStack() as stack:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
@@ -115,7 +114,9 @@ def _refuse_unavailable(options: "Options") -> None:
     if options.conf_path:
         raise UsageError("--conf-path: the control socket is not available: give all ports on the command line")
     if options.runas:
-        raise UsageError(f"--runas {options.runas!r} is not available: started as root, the worker becomes nobody by itself")
+        raise UsageError(
+            f"--runas {options.runas!r} is not available: started as root, the worker becomes nobody by itself"
+        )
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
 
@@ -123,7 +124,7 @@ def _refuse_unavailable(options: "Options") -> None:
 def _clean_inheritance(keep: int | None) -> None:
     """Nothing of our caller's but the standard streams, and the descriptor of --fd; signals as they are by default."""
     bounds = [3, _MAX_FD] if keep is None or keep < 3 else [3, keep, keep + 1, _MAX_FD]
-    for low, high in zip(bounds[::2], bounds[1::2]):
+    for low, high in zip(bounds[::2], bounds[1::2], strict=True):
         os.closerange(low, high)
     for stream in (0, 1, 2):
         try:
@@ -183,7 +184,7 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
 
 
 def _reopened_stderr() -> int:
-    """Standard error; a pipe or terminal that nobody reads must not block the worker, nor be made non-blocking for others."""
+    """Standard error. A pipe that nobody reads must not block the worker, nor become non-blocking for others."""
     kind = os.fstat(2).st_mode
     if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
         with suppress(OSError):
@@ -222,7 +223,8 @@ def _find_guest(options: "Options", command: "Command | None", stack: ExitStack)
     if command:
         guest = netns.by_pid(command.pid, netns_only=options.netns_only, watch=False)
     elif options.pid is not None:
-        guest = netns.by_pid(options.pid, netns_only=options.netns_only, userns=options.userns, watch=options.netns_quit)
+        only, userns = options.netns_only, options.userns
+        guest = netns.by_pid(options.pid, netns_only=only, userns=userns, watch=options.netns_quit)
     else:
         guest = netns.by_path(options.netns, userns=options.userns, watch=options.netns_quit)
     stack.callback(guest.close)
@@ -283,7 +285,8 @@ class Worker:
             while not self.pid:
                 self._take(self._sock.recv(_MESSAGE_BYTES), options)
         except TimeoutError:
-            raise WorkerError(f"the worker process was not ready after {_READY_TIMEOUT_S} s: is the machine overloaded?") from None
+            late = f"the worker process was not ready after {_READY_TIMEOUT_S} s"
+            raise WorkerError(f"{late}: is the machine overloaded?") from None
         except OSError as error:
             raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
         if self._starter != self.pid:
@@ -332,7 +335,8 @@ def _start_worker(fd: int) -> int:
     if not sys.executable:
         raise WorkerError("no Python interpreter is known to start the worker with (sys.executable is empty)")
     backend = PathFinder.find_spec("_cffi_backend")
-    paths = [os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))]
+    package = sys.modules["pasta_py"].__path__[0]
+    paths = [os.path.dirname(os.path.abspath(package))]
     if backend and backend.origin:
         paths.append(os.path.dirname(backend.origin))
     environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}

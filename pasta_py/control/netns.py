@@ -1,9 +1,11 @@
 """Finding, opening, watching and entering the namespaces of a guest.
 
 A Guest owns descriptors of namespaces, never paths that could change their meaning meanwhile. Nothing here changes the
-namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and back,
-since a joined user namespace cannot be left again).
+namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and
+back, since a joined user namespace cannot be left again).
 """
+
+# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import fcntl
 import os
@@ -49,9 +51,9 @@ class Guest:
 
 
 def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool = True) -> Guest:
-    """The network namespace of a process and its user namespace, or the one at `userns`; watched until that process ends.
+    """The network namespace of a process, and its user namespace or the one at `userns`.
 
-    HostError if there is no such process, or it is not ours.
+    Watched until that process ends. HostError if there is no such process, or it is not ours.
     """
     with ExitStack() as stack:
         guest = Guest()
@@ -75,7 +77,7 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
 
 
 def by_path(path: str, *, userns: str = "", watch: bool = True) -> Guest:
-    """The network namespace at a path, or under /run/netns for a bare name; joined through `userns` if that is given."""
+    """The network namespace at a path, or under /run/netns for a bare name; joined through `userns` if given."""
     full = path if "/" in path else f"{_NETNS_DIRECTORY}/{path}"
     with ExitStack() as stack:
         guest = Guest()
@@ -95,7 +97,7 @@ def _watch(guest: Guest, path: str) -> None:
         guest.pidfd = _open_pidfd(int(owner[1]))
         if guest.pidfd < 0:
             raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
-    if owner and re.fullmatch(r"/proc/\d+/(task/\d+/)?(ns|fd)/[^/]+", path) or path.startswith("/proc/self/"):
+    if re.fullmatch(r"/proc/(self|\d+)/(task/\d+/)?(ns|fd)/[^/]+", path):
         return  # inotify does not work on procfs
     directory, name = os.path.split(path)
     try:
@@ -131,7 +133,7 @@ def _open_namespace(path: str, kind: str, flag: int) -> int:
 
 
 def _open_userns(path: str) -> int:
-    """A descriptor of the user namespace, or -1 when we are in it already (the kernel refuses to join that one again)."""
+    """A descriptor of the user namespace, or -1 when we are in it already (the kernel refuses to join it again)."""
     fd = _open_namespace(path, "user", syscalls.CLONE_NEWUSER)
     theirs, ours = os.fstat(fd), os.stat("/proc/self/ns/user")
     if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
@@ -146,7 +148,8 @@ def join(guest: Guest) -> None:
         try:
             syscalls.setns(guest.userns, syscalls.CLONE_NEWUSER)
         except OSError as error:
-            raise HostError(f"Couldn't join the user namespace: {error.strerror}: it must belong to this user") from None
+            why = f"{error.strerror}: it must belong to this user"
+            raise HostError(f"Couldn't join the user namespace: {why}") from None
     try:
         syscalls.setns(guest.netns, syscalls.CLONE_NEWNET)
     except PermissionError as error:
@@ -231,10 +234,13 @@ def userns_refusal(error: OSError, what: str = "Couldn't create user namespace")
     """Why this machine refuses a user namespace, naming the setting that does, as far as it can be seen."""
     reason = f"{what}: {error.strerror}"
     if _setting("/proc/sys/user/max_user_namespaces") == 0:
-        return HostError(f"{reason}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000")
+        return HostError(
+            f"{reason}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"
+        )
     if _setting("/proc/sys/kernel/unprivileged_userns_clone") == 0:
         return HostError(
-            f"{reason}: kernel.unprivileged_userns_clone is 0: allow it with sysctl -w kernel.unprivileged_userns_clone=1"
+            f"{reason}: kernel.unprivileged_userns_clone is 0:"
+            " allow it with sysctl -w kernel.unprivileged_userns_clone=1"
         )
     if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
         return HostError(

@@ -1,8 +1,10 @@
 """Binds the host sockets of -t and -u, before anything is handed to the worker: a port that is taken is told at once.
 
-One socket per port. "Any address" is one dual-stack socket where both families are on, so that a port is either ours for
-both or refused. `auto` and the namespace's own ports (-T, -U) are not bound here.
+One socket per port. "Any address" is one dual-stack socket where both families are on, so that a port is either ours
+for both or refused. `auto` and the namespace's own ports (-T, -U) are not bound here.
 """
+
+# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import contextlib
 import errno
@@ -114,7 +116,8 @@ def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> i
     error = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
     for family, host in _choices(rule.address, options):
         try:
-            return _listen_on(family, host, proto, rule.ifname, port, v6only=not options.ipv4, freebind=options.freebind)
+            v6only, freebind = not options.ipv4, options.freebind
+            return _listen_on(family, host, proto, rule.ifname, port, v6only=v6only, freebind=freebind)
         except OSError as refused:
             error = refused
             if rule.address is not None or refused.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -167,7 +170,7 @@ def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> Host
     start = _numbers(_UNPRIVILEGED_START)
     hint = ""
     if error.errno in (errno.EACCES, errno.EPERM) and start and port < start[0]:
-        hint = f": ports below {start[0]} are privileged: lower net.ipv4.ip_unprivileged_port_start, or choose a higher port"
+        hint = f": ports below {start[0]} are privileged: lower net.ipv4.ip_unprivileged_port_start, or choose another"
     elif error.errno == errno.EADDRINUSE:
         hint = ": another program listens there: stop it, or choose another port"
     elif error.errno == errno.EADDRNOTAVAIL:
@@ -176,7 +179,8 @@ def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> Host
         hint = f": the host has no interface {rule.ifname!r}"
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         hint = ": raise the limit of open files (ulimit -n), or forward fewer ports"
-    return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {os.strerror(error.errno or 0)}{hint}")
+    reason = os.strerror(error.errno or 0)
+    return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {reason}{hint}")
 
 
 def _packed(address: IPv4Address | IPv6Address) -> bytes:

@@ -7,9 +7,11 @@
 The command is not the first process itself: the kernel keeps that one from dying of most signals, Ctrl-C among them.
 All stay in control's process group, so that the terminal treats them as the one job they are.
 
-Control sends "arm" (the entrant is gone: from now on die with control), then "run". Its end at any time, even by SIGKILL,
-ends them all. Exit statuses: init's is the command's, 128+n for death by signal n.
+Control sends "arm" (the entrant is gone: from now on die with control), then "run". Its end at any time, even by
+SIGKILL, ends them all. Exit statuses: init's is the command's, 128+n for death by signal n.
 """
+
+# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import contextlib
 import os
@@ -30,7 +32,15 @@ _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
 # What a terminal or a user sends to the whole job: init leaves it to the command.
-_FOR_COMMAND = (signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP, signal.SIGTERM)
+_FOR_COMMAND = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGHUP,
+    signal.SIGTERM,
+)
 
 
 class Command:

@@ -41,7 +41,7 @@ _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 
 
 class Tap:
-    """An open frame descriptor: `vnet_hdr`: frames carry a virtio header; `uso`: UDP segments too; `mac` b"" if unknown."""
+    """An open frame descriptor. `vnet_hdr`: each frame has a virtio header; `uso`: UDP segments too; `mac`: b"" unknown."""
 
     def __init__(self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = ()) -> None:
         self.fd, self.vnet_hdr, self.uso, self.mac, self.warnings = fd, vnet_hdr, uso, mac, warnings
@@ -136,7 +136,8 @@ def _adopt(fd: int, number: int) -> Tap:
         except OSError:
             boundaries = False
         if not boundaries:
-            raise UsageError(f"--fd {number}: not a tap nor a datagram or seqpacket socket: frames need boundaries") from None
+            why = "not a tap nor a datagram or seqpacket socket: frames need boundaries"
+            raise UsageError(f"--fd {number}: {why}") from None
         return Tap(fd, vnet_hdr=False, uso=False, mac=b"")
     flags: int = struct.unpack_from("H", reply, 16)[0]
     if not flags & _IFF_TAP or flags & _IFF_TUN:

@@ -3,9 +3,12 @@
 control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach"
 worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n"
 
-The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace, its
-process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored); 1 for an error, which is reported.
+The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace,
+its process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored); 1 for an error, which is
+reported.
 """
+
+# ruff: noqa: SIM105 - contextlib is not imported here
 
 import _socket
 import os
@@ -92,7 +95,7 @@ class Worker:
 
     def __init__(self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int) -> None:
         roles: dict[str, list[int]] = {}
-        for role, fd in zip(plan.descriptors, fds):
+        for role, fd in zip(plan.descriptors, fds, strict=True):
             roles.setdefault(role, []).append(fd)
         if len(roles.get(model.FD_TAP, ())) != 1 or len(roles.get(model.FD_LISTENER, ())) != len(plan.listeners):
             raise PastaError("the plan lacks the tap or has listeners without sockets")
@@ -100,7 +103,7 @@ class Worker:
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
         self.wakeup, self.signals = _catch_signals()
         self.plane = plane.Plane(plan, roles[model.FD_TAP][0])
-        for listener, fd in zip(plan.listeners, roles.get(model.FD_LISTENER, ())):
+        for listener, fd in zip(plan.listeners, roles.get(model.FD_LISTENER, ()), strict=True):
             self.plane.add_listener(listener, fd)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
@@ -221,8 +224,10 @@ class Worker:
 
 
 def _catch_signals() -> "tuple[int, int]":
-    """A pipe that gets one byte, the number, for each signal: the C part of Python's handler writes it, whichever thread the
-    signal reaches and while the core blocks."""
+    """A pipe that gets one byte, the number, for each signal.
+
+    The C part of Python's handler writes it, whichever thread the signal reaches and while the core blocks.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGINT, _signal.SIGHUP):

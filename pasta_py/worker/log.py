@@ -1,8 +1,8 @@
 """Where log lines go: standard error, a log file kept under a size, or syslog. A log never stops the worker.
 
 Lines that a descriptor does not take (a full disk, a pipe that nobody reads) are dropped and counted; the count is
-written before the next line that fits. The file keeps its newest half when it is full: it is shortened in place, because
-the sandboxed worker cannot rename or open anything.
+written before the next line that fits. The file keeps its newest half when it is full: it is shortened in place,
+because the sandboxed worker cannot rename or open anything.
 """
 
 import _socket

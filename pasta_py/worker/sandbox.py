@@ -6,8 +6,8 @@
     root          an empty read-only directory
     privileges    no capability, no_new_privs, not dumpable, no core dumps
 
-The order is forced: a PID namespace takes a fork, which no thread survives, and capabilities belong to threads. So all of it
-comes before the core exists, at the very start, while control is still reading the host's routes.
+The order is forced: a PID namespace takes a fork, which no thread survives, and capabilities belong to threads. So all
+of it comes before the core exists, at the very start, while control is still reading the host's routes.
 System-call filters come last of all and are not here yet: `enter` leaves nothing to undo for them.
 """
 
@@ -28,8 +28,8 @@ _PARENT_GONE = 1
 def enter(keep_fd: int) -> "tuple[int, list[str]]":
     """Lock the process in, keeping descriptors up to keep_fd.
 
-    Returns in the process that goes on, a child if need be, with its PID as seen from outside and one line for each layer
-    that is missing. The process left behind ends with status 0.
+    Returns in the process that goes on, a child if need be, with its PID as seen from outside and one line for each
+    layer that is missing. The process left behind ends with status 0.
     """
     os.closerange(keep_fd + 1, _MAX_FD)
     warnings: list[str] = []
@@ -82,7 +82,7 @@ def _unshare(which: int) -> "OSError | None":
 
 def _in_initial_userns() -> bool:
     try:
-        with open("/proc/self/uid_map") as file:
+        with open("/proc/self/uid_map") as file:  # noqa: PTH123 - no pathlib here
             return file.read().split() == _INITIAL_UID_MAP
     except OSError:
         return False

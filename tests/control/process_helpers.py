@@ -49,7 +49,11 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def pasta(
-    *arguments: str, name: str = "pasta", prefix: Sequence[str] = (), env: Mapping[str, str] | None = None, text: str = ""
+    *arguments: str,
+    name: str = "pasta",
+    prefix: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    text: str = "",
 ) -> "subprocess.CompletedProcess[str]":
     """Run to the end, standard output and error read to their end."""
     return subprocess.run(
