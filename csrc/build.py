@@ -60,5 +60,6 @@ ffibuilder.set_source(
     include_dirs=[relative(HERE)],
     extra_compile_args=compile_args,
     extra_link_args=link_args,
-    depends=[relative(path) for path in HERE.rglob("*.h")],
+    # Rebuilds when one changes, and makes them part of a source archive.
+    depends=[relative(path) for path in [Path(__file__).resolve(), *HERE.rglob("*.h")]],
 )

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Finds or installs what `make` needs from the system: `prepare.sh build` or `prepare.sh test`.
+# As root it installs missing Debian packages; otherwise it prints the one line to run first. Last line: the Python to use.
+set -eu
+
+declare -A packages=(
+    [cc]=gcc [ip]=iproute2 [unshare]=util-linux
+    [clang]=clang [curl]=curl [dhclient]=isc-dhcp-client [dhcpcd]=dhcpcd [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
+    [iperf3]=iperf3 [nft]=nftables [nginx]=nginx-light [ping]=iputils-ping [rdisc6]=ndisc6 [setpriv]=util-linux
+    [socat]=socat [ss]=iproute2 [tshark]=tshark
+)
+build=(cc ip unshare)
+tests=(clang curl dhclient dhcpcd dig dnsmasq iperf3 nft nginx ping rdisc6 setpriv socat ss tshark)
+PATH=$PATH:/usr/sbin:/sbin
+
+# The system's Python first: ordinary users can always start it, which root's own installation may not allow.
+python() {
+    local candidate
+    for candidate in ${PYTHON:-/usr/bin/python3 python3}; do
+        "$candidate" - 2>/dev/null <<'EOF' && command -v "$candidate" && return 0
+import ensurepip, os, sys, sysconfig, venv
+sys.exit(sys.version_info < (3, 11) or not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))
+EOF
+    done
+    return 1
+}
+
+missing() {
+    local tool
+    for tool in "${wanted[@]}"; do
+        command -v "$tool" >/dev/null || printf '%s\n' "${packages[$tool]}"
+    done | sort -u
+    # Programs that run on this libc need its headers too.
+    echo '#include <stdio.h>' | cc -fsyntax-only -xc - 2>/dev/null || echo libc6-dev
+    python >/dev/null || printf '%s\n' python3-venv python3-dev
+}
+
+wanted=("${build[@]}")
+[ "${1:-}" = test ] && wanted+=("${tests[@]}")
+lacking=$(missing | tr '\n' ' ')
+if [ -n "$lacking" ]; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "installing $lacking" >&2
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086
+        { apt-get update -q && apt-get install -y -q --no-install-recommends $lacking; } >&2 </dev/null
+        lacking=$(missing | tr '\n' ' ')
+        [ -z "$lacking" ] || { echo "still missing after the installation: $lacking" >&2; exit 1; }
+    else
+        echo "missing: run this first: sudo apt-get update && sudo apt-get install -y $lacking" >&2
+        exit 1
+    fi
+fi
+if [ ! -e /dev/net/tun ]; then
+    echo "missing: /dev/net/tun: run this first: sudo modprobe tun" >&2
+    exit 1
+fi
+# udev makes the device open to all, as every user of a user namespace needs; machines without udev leave it to root.
+if [ "$(id -u)" = 0 ] && [ "$(stat -c %a /dev/net/tun)" != 666 ]; then
+    chmod 666 /dev/net/tun
+fi
+python
