@@ -242,7 +242,7 @@ class Lab:
         self._directory.cleanup()
 
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith("COV")}
+        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith(("COV", "GCOV"))}
         kept["PATH"] = kept.get("PATH", "") + ":/usr/sbin:/sbin"
         return {**kept, "HOME": str(self.directory), "LC_ALL": "C", "SHELL": "/bin/sh"}
 

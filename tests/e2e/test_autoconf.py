@@ -1,0 +1,121 @@
+"""Point 8: a guest that is left alone configures itself with dhclient, dhcpcd and SLAAC, and then has a network."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from lab import GATEWAY4, HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, wait_until
+
+NAMESERVERS = (REMOTE4, REMOTE6)
+SEARCH = "lab.example.test example.test"
+
+
+@pytest.fixture
+def guest(lab: Lab) -> Iterator[Guest]:
+    lab.resolv("".join(f"nameserver {address}\n" for address in NAMESERVERS) + f"search {SEARCH}\n")
+    with lab.guest("--hostname", "guesthost", "--dhcp-dns", "--dhcp-search", config=False) as made:
+        assert " UP " not in made.run("ip", "-br", "link", "show", "dev", "eth0").stdout
+        made.setup("link set lo up\nlink set eth0 up")
+        yield made
+
+
+def dhclient(lab: Lab, guest: Guest, *options: str) -> dict[str, str]:
+    """Run dhclient until it is bound; what its script was told then."""
+    log = lab.directory / "lease.log"
+    log.unlink(missing_ok=True)
+    where = lab.directory
+    command = ("dhclient", *options, "-1", "-v", "-sf", HERE / "dhclient-script", "-lf", where / "leases", "-pf", where / "pid")
+    (where / "leases").unlink(missing_ok=True)
+    (where / "dhclient.conf").write_text(
+        "also request dhcp6.name-servers, dhcp6.domain-search, domain-search, interface-mtu;\ntimeout 4;\n"
+    )
+    config = ("-cf", where / "dhclient.conf")
+    said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", "eth0", timeout=20, check=False)
+    told = dict(line.split("=", 1) for line in log.read_text().splitlines() if "=" in line) if log.exists() else {}
+    assert said.returncode == 0 and told.get("reason", "").startswith("BOUND"), f"{told}\n{said.stderr}"
+    return told
+
+
+def test_dhclient_configures_ipv4(lab: Lab, guest: Guest) -> None:
+    told = dhclient(lab, guest, "-4")
+    assert told["new_ip_address"] == HOST4
+    assert told["new_subnet_mask"] == "255.255.255.0"
+    assert told["new_routers"] == GATEWAY4
+    assert told["new_domain_name_servers"] == REMOTE4
+    assert told["new_domain_search"].replace(".test.", ".test").split() == SEARCH.split()
+    assert told["new_host_name"] == "guesthost"
+    assert told["new_interface_mtu"] == "65520"
+    guest.run("ping", "-c1", "-W1", REMOTE4)
+
+
+def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
+    """The kernel's own SLAAC, then an address that works, then DHCPv6 for the host's very address."""
+
+    def usable() -> bool:
+        found = json.loads(guest.run("ip", "-j", "-6", "addr", "show", "dev", "eth0", "scope", "global").stdout)
+        info = [i for link in found for i in link.get("addr_info", [])]
+        return bool(info) and not any(i.get("tentative") for i in info)
+
+    wait_until(usable, 8, "a global address by SLAAC")
+    (default,) = json.loads(guest.run("ip", "-j", "-6", "route", "show", "default").stdout)
+    assert default["protocol"] == "ra" and default["gateway"].startswith("fe80:")
+    guest.run("ping", "-6", "-c1", "-W1", REMOTE6)
+    told = dhclient(lab, guest, "-6")
+    assert told["new_ip6_address"] == HOST6
+    assert told["new_dhcp6_name_servers"] == REMOTE6
+    assert told["new_dhcp6_domain_search"].replace(".test.", ".test").split() == SEARCH.split()
+    guest.run("ping", "-6", "-c1", "-W1", "-I", HOST6, REMOTE6)
+
+
+def rdisc6(guest: Guest) -> "subprocess.CompletedProcess[str]":
+    """Solicit one router advertisement, from a link-local address that is usable at once."""
+    guest.sysctl(ipv6__conf__eth0__accept_dad=0)
+    guest.setup("link set lo up\nlink set eth0 up")
+    return guest.run("rdisc6", "-1", "-r1", "-w2000", "eth0", check=False, timeout=15)
+
+
+def test_rdisc6_hears_everything(lab: Lab) -> None:
+    lab.resolv("".join(f"nameserver {address}\n" for address in NAMESERVERS) + f"search {SEARCH}\n")
+    with lab.guest("--dhcp-dns", "--dhcp-search", config=False) as guest:
+        said = rdisc6(guest)
+    assert said.returncode == 0, said.stderr
+    text = said.stdout
+    for pattern in (
+        r"Prefix +: 2001:db8::/64",
+        r"MTU +: +65520",
+        r"Source link-layer address: 9A:55:9A:55:9A:55",
+        r"Recursive DNS server +: 2001:db8::10",
+        *(rf"DNS search list +: .*\b{domain}" for domain in SEARCH.split()),
+    ):
+        assert re.search(pattern, text), f"no {pattern} in\n{text}"
+    lifetime = re.search(r"Router lifetime +: +(\d+)", text)
+    assert lifetime and int(lifetime[1]) > 0
+
+
+@pytest.mark.parametrize("option", ["--no-ra", "--no-ndp"])
+def test_router_advertisements_can_be_switched_off(lab: Lab, option: str) -> None:
+    with lab.guest(option, config=False) as guest:
+        assert rdisc6(guest).returncode != 0
+
+
+def test_dhcp_can_be_switched_off(lab: Lab) -> None:
+    with lab.guest("--no-dhcp", config=False) as guest:
+        guest.setup("link set lo up\nlink set eth0 up")
+        with pytest.raises(AssertionError, match="No DHCPOFFERS"):
+            dhclient(lab, guest, "-4")
+
+
+def test_dhcpcd_configures_ipv4(lab: Lab, guest: Guest) -> None:
+    (lab.directory / "dhcpcd.conf").write_text("duid\noption domain_name_servers, routers\nnoarp\nnohook resolv.conf, hostname\n")
+    done = guest.run(
+        *("unshare", "-m", "sh", "-ec"),
+        "mount -t tmpfs none /var/lib/dhcpcd; mount -t tmpfs none /run;"
+        f"dhcpcd -1 -B -d -t 8 -f {lab.directory}/dhcpcd.conf -4 eth0",
+        timeout=30,
+        check=False,
+    )
+    found = guest.run("ip", "-br", "-4", "addr", "show", "dev", "eth0").stdout
+    assert f"{HOST4}/24" in found, done.stderr
+    guest.run("ping", "-c1", "-W1", REMOTE4)
