@@ -6,6 +6,7 @@
     probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
     probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
     probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
+    probe.py hangup ADDRESS PORT              {"error": ...}: how a TCP connection ends on which nothing is said
 """
 
 import errno
@@ -26,7 +27,7 @@ def make(address: str, kind: int) -> socket.socket:
     return sock
 
 
-def attempt(address: str, port: int, kind: int) -> dict[str, object]:
+def attempt(address: str, port: int, kind: int, stay: bool = False) -> dict[str, object]:
     started, failed = time.monotonic(), None
     try:
         with make(address, kind) as sock:
@@ -36,6 +37,7 @@ def attempt(address: str, port: int, kind: int) -> dict[str, object]:
             sock.connect((address, port))
             if kind == socket.SOCK_DGRAM:
                 sock.send(b"anyone?")
+            if kind == socket.SOCK_DGRAM or stay:
                 sock.recv(100)
     except TimeoutError as error:
         failed = errno.errorcode.get(error.errno or 0, "silence")
@@ -95,7 +97,7 @@ def main(what: str, address: str, *numbers: int) -> None:
     elif what in ("ask", "ask-udp"):
         result = ask(address, numbers[0], socket.SOCK_STREAM if what == "ask" else socket.SOCK_DGRAM)
     else:
-        result = attempt(address, numbers[0], socket.SOCK_STREAM if what == "tcp" else socket.SOCK_DGRAM)
+        result = attempt(address, numbers[0], socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM, what == "hangup")
     print(json.dumps(result))
 
 
