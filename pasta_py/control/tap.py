@@ -41,7 +41,7 @@ _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 
 
 class Tap:
-    """An open frame descriptor. `vnet_hdr`: each frame has a virtio header; `uso`: UDP segments too; `mac`: b"" unknown."""
+    """An open frame descriptor. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `mac`: b"" unknown."""
 
     def __init__(self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = ()) -> None:
         self.fd, self.vnet_hdr, self.uso, self.mac, self.warnings = fd, vnet_hdr, uso, mac, warnings
@@ -142,8 +142,7 @@ def _adopt(fd: int, number: int) -> Tap:
     flags: int = struct.unpack_from("H", reply, 16)[0]
     if not flags & _IFF_TAP or flags & _IFF_TUN:
         raise UsageError(f"--fd {number}: a tun device carries no Ethernet frames: make it with IFF_TAP")
-    if not flags & _IFF_NO_PI:
-        raise UsageError(f"--fd {number}: the tap puts packet information before each frame: make it with IFF_NO_PI")
+    # Whether it was made with IFF_NO_PI cannot be known: the kernel reports that flag either way.
     vnet_hdr = bool(flags & _IFF_VNET_HDR)
     if vnet_hdr:
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))

@@ -150,6 +150,7 @@ class Worker:
             return 1
         finally:
             self.plane.close()
+            self.log.close()
 
     # ---- what is watched ----
 

@@ -43,6 +43,14 @@ class Log:
         if not self._put(level, text):
             self._lost += 1
 
+    def close(self) -> None:
+        """Let go of the descriptor; lines written later are dropped."""
+        if self._socket:
+            self._socket.close()
+        elif self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
     def _put(self, level: int, text: str) -> bool:
         level = min(max(level, 0), TRACE)
         text = "".join(c if c >= " " else "?" for c in text)

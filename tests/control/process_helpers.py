@@ -80,10 +80,10 @@ def running(
 
 
 @contextmanager
-def guest(*unshare_options: str) -> Iterator[int]:
-    """PID of a sleeping process in user and network namespaces of its own."""
+def guest(*unshare_options: str, first: str = ":") -> Iterator[int]:
+    """PID of a sleeping process in user and network namespaces of its own, which did `first` before."""
     process = subprocess.Popen(
-        [*user_prefix(), "unshare", "-Urn", *unshare_options, "--", "sh", "-c", "echo up; exec sleep 300"],
+        [*user_prefix(), "unshare", "-Urn", *unshare_options, "--", "sh", "-c", f"{first} && echo up; exec sleep 300"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -1,0 +1,114 @@
+"""Finding and entering namespaces; the work of `call_inside` comes back, or its error does."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from process_helpers import alive, guest
+
+from pasta_py.control import netns
+from pasta_py.errors import HostError
+
+
+@pytest.fixture
+def target() -> Iterator[tuple[int, netns.Guest]]:
+    with guest() as pid:
+        found = netns.by_pid(pid)
+        yield pid, found
+        found.close()
+
+
+def _open_fds() -> set[str]:
+    return {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
+def test_the_work_is_done_inside_and_we_stay_outside(target: tuple[int, netns.Guest]) -> None:
+    pid, found = target
+    before = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")]
+
+    def job():  # type: ignore[no-untyped-def]
+        return tuple(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")), []
+
+    value, fds = netns.call_inside(found, job)
+    assert value == tuple(str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("user", "net"))
+    assert fds == []
+    assert before == [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")]
+
+
+def test_descriptors_come_back_close_on_exec(target: tuple[int, netns.Guest]) -> None:
+    def job():  # type: ignore[no-untyped-def]
+        reader, writer = os.pipe()
+        os.write(writer, b"from inside")
+        return b"", [reader]
+
+    _value, (fd,) = netns.call_inside(target[1], job)
+    assert os.read(fd, 64) == b"from inside"
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+
+
+def test_an_error_inside_is_raised_outside_with_its_text(target: tuple[int, netns.Guest]) -> None:
+    def job():  # type: ignore[no-untyped-def]
+        raise HostError("no such luck")
+
+    with pytest.raises(HostError, match=r"^no such luck$"):
+        netns.call_inside(target[1], job)
+
+
+def test_a_death_inside_is_an_error(target: tuple[int, netns.Guest]) -> None:
+    def job():  # type: ignore[no-untyped-def]
+        os._exit(3)
+
+    with pytest.raises(HostError, match="died"):
+        netns.call_inside(target[1], job)
+
+
+def test_work_that_takes_too_long_is_ended(target: tuple[int, netns.Guest], tmp_path: Path) -> None:
+    def job():  # type: ignore[no-untyped-def]
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+        return None, []
+
+    with pytest.raises(HostError, match="no answer from inside within"):
+        netns.call_inside(target[1], job, timeout_s=0.5)
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_our_own_user_namespace_is_not_joined_again() -> None:
+    assert netns.by_pid(os.getpid(), watch=False).userns == -1
+
+
+def test_netns_only_opens_no_user_namespace() -> None:
+    with guest() as pid:
+        found = netns.by_pid(pid, netns_only=True)
+        assert (found.userns, found.pidfd >= 0) == (-1, True)
+        found.close()
+
+
+def test_a_failure_leaves_no_descriptor_open() -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    before = _open_fds()
+    for attempt in (
+        lambda: netns.by_pid(child.pid),
+        lambda: netns.by_path("/etc/passwd"),
+        lambda: netns.by_path(f"/proc/{os.getpid()}/ns/net", userns="/etc/passwd"),
+        lambda: netns.by_path(f"/proc/{os.getpid()}/ns/net", userns=f"/proc/{os.getpid()}/ns/net"),
+    ):
+        with pytest.raises(HostError, match="Couldn't open (network|user) namespace"):
+            attempt()
+    assert _open_fds() == before
+
+
+def test_a_path_on_procfs_is_watched_by_process_a_path_behind_its_root_by_both() -> None:
+    place = "mount -t tmpfs none /mnt && touch /mnt/net && mount --bind /proc/self/ns/net /mnt/net"
+    with guest("-m", first=place) as pid:
+        plain = netns.by_path(f"/proc/{pid}/ns/net", userns=f"/proc/{pid}/ns/user")
+        assert (plain.pidfd >= 0, plain.inotify) == (True, -1)
+        plain.close()
+        behind = netns.by_path(f"/proc/{pid}/root/mnt/net")
+        assert (behind.pidfd >= 0, behind.inotify >= 0, behind.name) == (True, True, "net")
+        behind.close()

@@ -1,0 +1,124 @@
+"""Sockets for -t and -u: bound as asked, or refused by name, with nothing left bound."""
+
+import fcntl
+import os
+import socket
+from contextlib import closing
+
+import pytest
+
+from pasta_py.control import options, ports
+from pasta_py.errors import HostError
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
+
+
+def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
+    bound = ports.bind(options.parse([*arguments, "1"], "pasta"))
+    return [(each.proto, each.port, each.target, each.target_port, socket.socket(fileno=fd)) for each, fd in bound]
+
+
+def _free_port(kind: int = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET6, kind) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_by_default_nothing_is_bound() -> None:
+    assert _bind() == []
+
+
+def test_a_plain_tcp_port_listens_on_both_families() -> None:
+    port = _free_port()
+    ((proto, number, target, target_port, sock),) = _bind("-t", str(port))
+    with sock:
+        assert (proto, number, target, target_port) == (IPPROTO_TCP, port, b"", port)
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=5).close()
+        assert not os.get_blocking(sock.fileno())
+        assert fcntl.fcntl(sock.fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+
+
+def test_a_udp_port_tells_where_a_datagram_was_sent_to() -> None:
+    port = _free_port(socket.SOCK_DGRAM)
+    ((proto, _number, _target, _target_port, sock),) = _bind("-u", str(port))
+    with sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        assert proto == IPPROTO_UDP
+        client.sendto(b"x", ("127.0.0.9", port))
+        sock.settimeout(5)
+        _data, ancillary, _flags, peer = sock.recvmsg(16, 256)
+        levels = {(level, kind): data for level, kind, data in ancillary}
+        assert peer[0] == "::ffff:127.0.0.1"
+        assert levels[(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)][:16] == bytes(10) + b"\xff\xff\x7f\x00\x00\x09"
+
+
+def test_one_family_alone_leaves_the_other_one_free() -> None:
+    port = _free_port()
+    ((*_, sock),) = _bind("-4", "-t", str(port))
+    with sock:
+        assert sock.family == socket.AF_INET
+    ((*_, sock),) = _bind("-6", "-t", str(port))
+    with sock, socket.socket(socket.AF_INET) as other:
+        other.bind(("0.0.0.0", port))
+
+
+def test_ranges_targets_and_exclusions() -> None:
+    bound = _bind("-t", "127.0.0.1/18000-18003:192.0.2.7/19000-19003,~18002")
+    try:
+        wanted = bytes(10) + b"\xff\xff" + bytes([192, 0, 2, 7])
+        assert [(port, target, to) for _, port, target, to, _ in bound] == [
+            (18000, wanted, 19000),
+            (18001, wanted, 19001),
+            (18003, wanted, 19003),
+        ]
+        assert {sock.getsockname() for *_, sock in bound} == {("127.0.0.1", port) for port in (18000, 18001, 18003)}
+    finally:
+        for *_, sock in bound:
+            sock.close()
+
+
+def test_an_interface_binds_to_the_device() -> None:
+    ((*_, sock),) = _bind("-t", f"%lo/{_free_port()}")
+    with sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
+
+
+def test_a_port_in_use_is_refused_by_name_and_the_others_are_let_go() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        first = port - 1
+        with pytest.raises(HostError, match=rf"host TCP port {port}, address 127.0.0.1: Address already in use"):
+            _bind("-t", f"127.0.0.1/{first}-{port}")
+        with closing(socket.create_server(("127.0.0.1", first))):
+            pass
+
+
+def test_an_address_the_host_lacks_needs_freebind() -> None:
+    with pytest.raises(HostError, match=r"address 192\.0\.2\.77: Cannot assign requested address: .*--freebind"):
+        _bind("-t", "192.0.2.77/8080")
+    ((*_, sock),) = _bind("--freebind", "-t", "192.0.2.77/8080")
+    sock.close()
+
+
+def test_an_unknown_interface_is_named() -> None:
+    with pytest.raises(HostError, match="the host has no interface 'nosuch0'"):
+        _bind("-t", "%nosuch0/8080")
+
+
+def test_an_address_of_a_family_that_is_off_is_refused() -> None:
+    with pytest.raises(HostError, match="address ::1: IPv6 is switched off"):
+        _bind("-4", "-t", "[::1]/8080")
+
+
+def test_a_protocol_that_is_off_listens_on_nothing() -> None:
+    assert _bind("--no-tcp", "-t", "8080") == []
+
+
+@pytest.mark.parametrize(("arguments", "option"), [(["-t", "auto"], "-t"), (["-U", "53"], "-U")])
+def test_what_cannot_be_done_is_said_once(arguments: list[str], option: str) -> None:
+    (line,) = ports.notices(options.parse([*arguments, "1"], "pasta"))
+    assert line.startswith(f"{option}: ")
+
+
+def test_defaults_and_none_are_silent() -> None:
+    assert ports.notices(options.parse(["-T", "none", "-t", "8080", "1"], "pasta")) == []

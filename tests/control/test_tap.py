@@ -1,0 +1,109 @@
+"""The tap: made in a namespace with its offloads, and descriptors given with --fd."""
+
+import fcntl
+import os
+import re
+import socket
+import struct
+
+import pytest
+from process_helpers import guest
+
+from pasta_py.control import netns, syscalls, tap
+from pasta_py.errors import HostError, UsageError
+
+_TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+
+
+def _inside(pid: int, name: str, times: int = 1) -> list[tap.Tap]:
+    def job():  # type: ignore[no-untyped-def]
+        made = [tap.create(name) for _ in range(times)]
+        return tuple((each.vnet_hdr, each.uso, each.mac) for each in made), [each.fd for each in made]
+
+    target = netns.by_pid(pid)
+    try:
+        values, fds = netns.call_inside(target, job)
+    finally:
+        target.close()
+    return [tap.Tap(fd, vnet_hdr=v[0], uso=v[1], mac=v[2]) for fd, v in zip(fds, values, strict=True)]
+
+
+def test_a_tap_is_made_inside_with_virtio_headers() -> None:
+    with guest() as pid:
+        (made,) = _inside(pid, "tap7")
+        try:
+            reply = fcntl.ioctl(made.fd, _TUNGETIFF, bytes(40))
+            assert reply[:16].rstrip(b"\0") == b"tap7"
+            assert made.vnet_hdr
+            assert len(made.mac) == 6 and made.mac[0] & 3 == 2  # unicast, locally administered
+            assert not os.get_inheritable(made.fd)
+        finally:
+            os.close(made.fd)
+
+
+def test_a_busy_name_is_refused_with_a_hint() -> None:
+    with guest() as pid, pytest.raises(HostError, match=r"TUNSETIFF: Device or resource busy: .* -I"):
+        _inside(pid, "tap7", times=2)
+
+
+def test_an_impossible_name_is_refused() -> None:
+    with guest() as pid, pytest.raises(HostError, match=r"'a/b'.*Invalid argument"):
+        _inside(pid, "a/b")
+
+
+def test_a_given_tap_is_taken_as_it_is_set_up() -> None:
+    with guest() as pid:
+        (made,) = _inside(pid, "tap7")
+        adopted = tap.adopt(made.fd)
+        try:
+            assert (adopted.vnet_hdr, adopted.uso, adopted.mac) == (made.vnet_hdr, made.uso, made.mac)
+        finally:
+            os.close(adopted.fd)
+            os.close(made.fd)
+
+
+def _device(pid: int, flags: int) -> int:
+    def job():  # type: ignore[no-untyped-def]
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"t0", flags))
+        return None, [fd]
+
+    target = netns.by_pid(pid)
+    try:
+        return netns.call_inside(target, job)[1][0]
+    finally:
+        target.close()
+
+
+def test_a_given_tun_device_is_refused() -> None:
+    with guest() as pid:
+        fd = _device(pid, 0x1001)
+        try:
+            with pytest.raises(UsageError, match="carries no Ethernet frames"):
+                tap.adopt(fd)
+        finally:
+            os.close(fd)
+
+
+def test_a_stream_socket_or_file_is_refused_and_a_seqpacket_socket_taken() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with one, other, pytest.raises(UsageError, match="frames need boundaries"):
+        tap.adopt(one.fileno())
+    with open(os.devnull) as file, pytest.raises(UsageError, match="frames need boundaries"):  # noqa: PTH123
+        tap.adopt(file.fileno())
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with one, other:
+        adopted = tap.adopt(one.fileno())
+        assert (adopted.vnet_hdr, adopted.mac) == (False, b"")
+        os.close(adopted.fd)
+
+
+def test_a_closed_descriptor_is_refused() -> None:
+    with pytest.raises(UsageError, match=re.escape("--fd 999: Bad file descriptor")):
+        tap.adopt(999)
+
+
+def test_syscalls_report_the_kernels_reason() -> None:
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        syscalls.setns(-1, 0)

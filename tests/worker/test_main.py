@@ -1,0 +1,138 @@
+"""The worker as a process of its own: what it is handed, says and does, over its socket and signals alone."""
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sample_plan import sample_plan
+
+from pasta_py import model, wire
+from pasta_py.worker import __main__ as worker_main
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
+
+from process_helpers import PYTHON, PYTHONPATH, alive, eventually, user_prefix  # noqa: E402
+
+_START = (
+    "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; main(int(sys.argv[1]))"
+)
+
+
+@contextmanager
+def _worker() -> "Iterator[socket.socket]":
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd = theirs.fileno()
+    line = [*user_prefix(), PYTHON, "-I", "-S", "-c", _START, str(fd), PYTHONPATH]
+    process = subprocess.Popen(line, pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
+    theirs.close()
+    ours.settimeout(10)
+    try:
+        yield ours
+    finally:
+        ours.close()
+        process.wait(10)
+
+
+def _ready(control: socket.socket, tap: socket.socket, *more: tuple[str, int], **changes: object) -> int:
+    roles = [(model.FD_TAP, tap.fileno()), *more]
+    plan = sample_plan(descriptors=tuple(role for role, _ in roles), **changes)
+    wire.send_plan(control, plan, [fd for _, fd in roles])
+    word, pid = control.recv(4096).split()
+    assert word == b"ready"
+    return int(pid)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(10)
+    return ours, theirs
+
+
+def test_the_end_of_control_ends_it() -> None:
+    guest, tap = _pair()
+    with guest, tap, _worker() as control:
+        pid = _ready(control, tap)
+        assert alive(pid)
+        control.close()
+        eventually(lambda: not alive(pid), "it quits")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
+def test_once_let_go_it_outlives_control_until_a_signal(signum: int) -> None:
+    guest, tap = _pair()
+    with guest, tap, _worker() as control:
+        pid = _ready(control, tap)
+        control.send(b"detach")
+        control.close()
+        os.kill(pid, signal.SIGHUP)
+        guest.recv(4096)  # the router advertisement of the start
+        assert alive(pid)
+        os.kill(pid, signum)
+        eventually(lambda: not alive(pid), "it quits")
+
+
+def test_the_end_of_the_watched_process_ends_it() -> None:
+    guest, tap = _pair()
+    with subprocess.Popen(["sleep", "60"]) as watched, guest, tap, _worker() as control:
+        pidfd = os.pidfd_open(watched.pid)
+        pid = _ready(control, tap, (model.FD_NETNS_PIDFD, pidfd))
+        os.close(pidfd)
+        watched.kill()
+        eventually(lambda: not alive(pid), "it quits")
+
+
+def test_the_slow_path_answers_while_it_serves() -> None:
+    guest, tap = _pair()
+    mac = bytes.fromhex("020000000002")
+    head = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001")
+    with guest, tap, _worker() as control:
+        _ready(control, tap)
+        guest.send(head + mac + bytes([192, 0, 2, 15]) + bytes(6) + bytes([192, 0, 2, 1]))
+        frame = guest.recv(4096)
+        while frame[12:14] != b"\x08\x06":
+            frame = guest.recv(4096)
+        assert frame[:6] == mac
+        assert frame[28:32] == bytes([192, 0, 2, 1])
+
+
+def test_a_plan_that_does_not_decode_is_told() -> None:
+    with _worker() as control:
+        control.send(b"nonsense")
+        assert control.recv(4096).startswith(b"error not a plan")
+
+
+def test_a_plan_without_a_tap_is_told() -> None:
+    with _worker() as control:
+        wire.send_plan(control, sample_plan(), [])
+        assert control.recv(4096) == b"error the plan lacks the tap or has listeners without sockets\n"
+
+
+def _event(mask: int, name: bytes) -> bytes:
+    padded = name + bytes(16 - len(name)) if name else b""
+    return struct.pack("iIII", 1, mask, 0, len(padded)) + padded
+
+
+@pytest.mark.parametrize(
+    ("events", "gone"),
+    [
+        (_event(0x200, b"ns"), True),  # IN_DELETE
+        (_event(0x40, b"ns"), True),  # IN_MOVED_FROM
+        (_event(0x80, b"ns"), True),  # IN_MOVED_TO: another file takes its place
+        (_event(0x200, b"ns2"), False),
+        (_event(0x200, b"other") + _event(0x200, b"ns"), True),
+        (_event(0x400, b""), True),  # IN_DELETE_SELF
+        (_event(0x2000, b""), True),  # IN_UNMOUNT
+        (_event(0x4000, b""), False),  # IN_Q_OVERFLOW
+        (_event(0x200, b"ns")[:10], False),
+        (b"", False),
+    ],
+)
+def test_only_the_end_of_the_name_or_its_directory_counts(events: bytes, gone: bool) -> None:
+    assert worker_main.namespace_gone(events, b"ns") is gone
