@@ -180,6 +180,7 @@ class Lab:
     """The namespaces of one hermetic host; a context manager."""
 
     def __init__(self, build: "Callable[[Lab], None] | None" = None, mapped_root: bool = False) -> None:
+        self.uid = UID
         self.processes: list[subprocess.Popen[str]] = []
         self._directory = tempfile.TemporaryDirectory(prefix="pasta-e2e-", ignore_cleanup_errors=True)
         self.directory = Path(self._directory.name)

@@ -11,6 +11,7 @@ def nginx(lab: Lab, port: int = 80) -> None:
         f"""\
 daemon off;
 master_process off;
+user root root;
 pid {BIG}/nginx-{port}.pid;
 error_log {lab.directory}/nginx-{port}.log;
 events {{ worker_connections 2048; }}
