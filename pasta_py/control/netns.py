@@ -169,7 +169,7 @@ def call_inside(guest: Guest, job: Job, timeout_s: float = _INSIDE_TIMEOUT_S) ->
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        sys.stderr.flush()
+        flush_streams()
         parent = os.getpid()
         child = os.fork()
         if child == 0:
@@ -181,6 +181,13 @@ def call_inside(guest: Guest, job: Job, timeout_s: float = _INSIDE_TIMEOUT_S) ->
             if not _ended(child, 1.0):
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
+
+
+def flush_streams() -> None:
+    """Before a fork, so that nothing is written twice. A stream that our caller closed is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.flush()
 
 
 def _ended(child: int, wait_s: float) -> bool:

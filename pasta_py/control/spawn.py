@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from pasta_py import wire
 from pasta_py.control import syscalls
-from pasta_py.control.netns import userns_refusal
+from pasta_py.control.netns import flush_streams, userns_refusal
 from pasta_py.errors import HostError
 
 _SETUP_TIMEOUT_S = 30
@@ -76,8 +76,7 @@ def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
 def prepare(command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True) -> Command:
     """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush_streams()
     entrant = os.fork()
     if entrant == 0:
         ours.close()

@@ -97,6 +97,18 @@ def test_a_command_inherits_no_other_descriptor() -> None:
     assert len(result.stdout.split()) <= 4
 
 
+def test_closed_standard_streams_do_no_harm() -> None:
+    line = [
+        *user_prefix(),
+        "sh",
+        "-c",
+        'exec "$@" <&- >&- 2>&-',
+        "sh",
+        *command_line("pasta", "--", "sh", "-c", "exit 8"),
+    ]
+    assert subprocess.run(line, env=environment(), timeout=60, check=False).returncode == 8
+
+
 def test_a_command_is_root_of_new_namespaces() -> None:
     kinds = ("user", "net", "ipc", "pid", "uts", "mnt")
     script = (
@@ -403,6 +415,15 @@ def test_it_quits_when_the_path_of_its_namespace_is_gone(folder: Path, end: str)
     # What podman does: in a user namespace as root there, the namespace a bind mount on a file.
     script = _BY_PATH % ("", end)
     line = [*user_prefix(), "unshare", "-Urm", "--", "sh", "-c", script, "sh", str(folder), *command_line("pasta")]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[1:] == ["attached", "quit"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="real root is for those who are")
+def test_real_root_can_attach_to_a_namespace_by_path(tmp_path: Path) -> None:
+    script = _BY_PATH % ("", "umount -l ns; rm ns")
+    line = ["unshare", "-nm", "--", "sh", "-c", script, "sh", str(tmp_path), *command_line("pasta", "--config-net")]
     result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[1:] == ["attached", "quit"]
