@@ -276,11 +276,31 @@ class Lab:
         return Translator(pids[0])
 
     def inner_pid(self, pid: int) -> int:
-        """The PID, as the host of the lab sees it, of a process seen from here."""
+        """The PID, as the host of the lab sees it, of a process seen from here; 0 if it is not inside."""
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         ids = next(line for line in lines if line.startswith("NSpid:")).split()[1:]
         own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("NSpid:"))
-        return int(ids[len(own.split()) - 1])
+        depth = len(own.split()) - 1
+        return int(ids[depth]) if len(ids) > depth else 0
+
+    def held(self, what: str, token: str) -> int:
+        """The PID, as seen from here, of the labtool that was started as "hold TOKEN" or "stray TOKEN"."""
+        (pid,) = [pid for pid in self.descendants() if cmdline(pid) == [tool(), what, token]]
+        return pid
+
+    @contextlib.contextmanager
+    def stray(self) -> "Iterator[Guest]":
+        """New user, network and mount namespaces on the host, for the program to join."""
+        token = f"stray-{len(self.processes)}"
+        process = self.host.popen(tool(), "stray", token)
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield Guest(self, process, self.held("stray", token))
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            process.wait(10)
 
     @contextlib.contextmanager
     def guest(self, *options: object, entry: str = "pasta", config: bool = True) -> "Iterator[Guest]":
@@ -294,9 +314,7 @@ class Lab:
         assert process.stdout is not None and process.stderr is not None
         if process.stdout.readline() != "held\n":
             raise AssertionError(f"the program did not start its command: {process.communicate(timeout=10)[1]}")
-        held = [pid for pid in self.descendants() if cmdline(pid) == [tool(), "hold", token]]
-        assert len(held) == 1, held
-        guest = Guest(self, process, held[0])
+        guest = Guest(self, process, self.held("hold", token))
         try:
             yield guest
         finally:

@@ -1,0 +1,282 @@
+"""What scripts and runtimes see of the process: status, signals, readiness, pidfile, quitting, error lines."""
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import REMOTE4, REMOTE6, Guest, Lab, program, tool, wait_until
+
+QUIT_S = 3  # a vanished namespace is noticed: one that is polled, is polled each second
+MISSING = "No such file or directory"
+
+
+@pytest.fixture(scope="module")
+def root_lab() -> Iterator[Lab]:
+    """A host of mapped root, as inside `podman unshare`."""
+    with Lab(mapped_root=True) as made:
+        yield made
+
+
+@pytest.fixture
+def pidfile(lab: Lab) -> Iterator[Path]:
+    path = lab.directory / "pasta.pid"
+    yield path
+    path.unlink(missing_ok=True)
+
+
+def refused(lab: Lab, *arguments: object, caps: bool = False) -> str:
+    """Run the program, which must refuse with status 1; its one line."""
+    done = lab.host.run(program(), *arguments, check=False, caps=caps)
+    assert done.returncode == 1, f"{done.returncode}: {done.stderr}"
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("pasta: ")
+    return lines[0]
+
+
+def outer(lab: Lab, inner: int) -> int:
+    (pid,) = [pid for pid in lab.descendants() if lab.inner_pid(pid) == inner]
+    return pid
+
+
+# Commands
+
+
+@pytest.mark.parametrize("status", [0, 1, 42, 255])
+def test_the_commands_status_is_ours(lab: Lab, status: int) -> None:
+    assert lab.host.run(program(), "--", "sh", "-c", f"exit {status}", check=False).returncode == status
+
+
+def test_a_command_that_a_signal_killed(lab: Lab) -> None:
+    done = lab.host.run(program(), "--", "sh", "-c", "kill -KILL $$", check=False)
+    assert done.returncode == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("command", ["/nonexistent", "/etc/passwd"])
+def test_a_command_that_cannot_be_started(lab: Lab, command: str) -> None:
+    done = lab.host.run(program(), "--", command, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "Failed to start command or shell" in line and command in line
+
+
+def test_a_command_keeps_stdio_environment_and_nothing_else(lab: Lab) -> None:
+    # ls sees 0, 1, 2 and the directory itself
+    script = f"exec {program()} -- sh -c 'cat; echo $MARK; ls /proc/self/fd; echo oops >&2' 7</etc/passwd"
+    done = lab.host.run("env", "MARK=here", "sh", "-c", script, input="typed\n")
+    assert done.stdout.split() == ["typed", "here", "0", "1", "2", "3"]
+    assert done.stderr == "oops\n"
+
+
+def test_no_command_is_a_login_shell(lab: Lab) -> None:
+    done = lab.host.run(program(), check=False, input="echo $0; exit 5\n")
+    assert (done.stdout, done.returncode) == ("-sh\n", 5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_term_ends_the_command_too(lab: Lab, number: signal.Signals) -> None:
+    process = lab.host.popen(program(), "--", "sh", "-c", "echo up; exec sleep 100")
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    process.send_signal(number)
+    assert process.wait(5) == 0
+    wait_until(lambda: not lab.translators(), 2, "the worker is gone")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_int_and_hup_have_their_default_action_in_the_foreground(lab: Lab, number: signal.Signals) -> None:
+    with lab.stray() as guest:
+        process = lab.host.popen(program(), "-f", "--config-net", lab.inner_pid(guest.pid))
+        wait_until(lab.translators, 5, "the tap is there")
+        time.sleep(0.3)
+        process.send_signal(number)
+        assert process.wait(5) in (-number, 128 + number)
+    wait_until(lambda: not lab.translators(), 2, "the worker is gone")
+
+
+def test_nothing_is_left_when_we_are_killed(lab: Lab) -> None:
+    process = lab.host.popen(program(), "--", tool(), "hold", "orphan")
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    command = lab.held("hold", "orphan")
+    (entered,) = children_of(process)
+    os.kill(entered, signal.SIGKILL)
+    process.wait(5)
+    wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone")
+    wait_until(lambda: not Path(f"/proc/{command}").exists(), QUIT_S, "the command is gone")
+
+
+def test_the_workers_death_is_told_and_leaves_the_command_alone(lab: Lab) -> None:
+    process = lab.host.popen(program(), "--", "sh", "-c", "echo up; cat; exit 7")
+    assert process.stdout is not None and process.stdout.readline() == "up\n"
+    os.kill(lab.translator().pid, signal.SIGKILL)
+    assert process.stderr is not None and "by signal 9" in process.stderr.readline()
+    out, err = process.communicate("still here", timeout=5)
+    assert (out, err, process.returncode) == ("still here", "", 7)
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+# Joining a namespace
+
+
+def attach(lab: Lab, *arguments: object, caps: bool = False) -> "subprocess.CompletedProcess[str]":
+    """Run the program, which goes to the background; it must let go of its output, or this never returns."""
+    return lab.host.run(program(), "--config-net", *arguments, caps=caps, timeout=10)
+
+
+def assert_online(guest: Guest) -> None:
+    for address in (REMOTE4, REMOTE6):
+        guest.run("ping", "-c1", "-W1", address)
+
+
+def test_attach_by_pid_in_the_background(lab: Lab, pidfile: Path) -> None:
+    with lab.stray() as guest:
+        done = attach(lab, "--pid", pidfile, lab.inner_pid(guest.pid))
+        assert "tentative" not in guest.run("ip", "addr").stdout  # usable as soon as we return
+        assert_online(guest)
+        text = pidfile.read_text()
+        assert stat.S_IMODE(pidfile.stat().st_mode) == 0o600
+        assert text == f"{int(text)}\n"
+        worker = lab.translator().pid
+        assert outer(lab, int(text)) == worker
+        for number in (signal.SIGINT, signal.SIGHUP):
+            os.kill(worker, number)
+        assert_online(guest)
+        assert done.stdout == ""
+        os.kill(worker, signal.SIGTERM)
+        wait_until(lambda: not lab.translators(), 2, "the worker is gone after SIGTERM")
+        assert pidfile.exists()
+
+
+def test_the_worker_quits_with_the_process_it_joined(lab: Lab) -> None:
+    with lab.stray() as guest:
+        attach(lab, lab.inner_pid(guest.pid))
+        assert_online(guest)
+    wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone with the namespace's process")
+
+
+@pytest.mark.parametrize("option", [(), ("--no-netns-quit",)], ids=["quits", "stays"])
+def test_namespaces_by_path(lab: Lab, pidfile: Path, option: tuple[str, ...]) -> None:
+    with lab.stray() as guest:
+        pid = lab.inner_pid(guest.pid)
+        attach(lab, *option, "-P", pidfile, "--userns", f"/proc/{pid}/ns/user", "--netns", f"/proc/{pid}/ns/net")
+        assert_online(guest)
+        worker = lab.translator().pid
+    if option:
+        time.sleep(QUIT_S)
+        os.kill(worker, signal.SIGTERM)
+    wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone")
+
+
+@pytest.mark.parametrize("way", ["name", "path"])
+@pytest.mark.parametrize("lazily", [False, True], ids=["unmount", "lazy-unmount"])
+def test_a_named_namespace_and_its_end(root_lab: Lab, way: str, lazily: bool) -> None:
+    root_lab.host.run("ip", "netns", "add", "box")
+    attach(root_lab, "--netns", "box" if way == "name" else "/run/netns/box")
+    inside = ("ip", "netns", "exec", "box")
+    for address in (REMOTE4, REMOTE6):
+        root_lab.host.run(*inside, "ping", "-c1", "-W1", address)
+    assert len(root_lab.translators()) == 1
+    root_lab.host.run("umount", *(["-l"] if lazily else []), "/run/netns/box")
+    root_lab.host.run("rm", "/run/netns/box")
+    wait_until(lambda: not root_lab.translators(), QUIT_S, "the worker is gone with the namespace's path")
+
+
+def test_as_podman_calls_it(root_lab: Lab) -> None:
+    root_lab.resolv(f"nameserver {REMOTE4}\n")
+    root_lab.host.run("ip", "netns", "add", "podman")
+    fixed = ("--dns-forward", "169.254.1.1", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw", "--quiet")
+    done = attach(root_lab, *fixed, "--netns", "/run/netns/podman", "--map-guest-addr", "169.254.1.2")
+    assert done.stdout + done.stderr == ""
+    server = root_lab.host.start("answer.py", "name", "192.0.2.2", 7401, "host")
+    asked = root_lab.host.run(
+        "ip", "netns", "exec", "podman", "socat", "-u", "TCP:169.254.1.2:7401,connect-timeout=2", "STDOUT"
+    )
+    assert asked.stdout.startswith("host 192.0.2.2 ")
+    server.result()
+    root_lab.host.run("ip", "netns", "del", "podman")
+    wait_until(lambda: not root_lab.translators(), QUIT_S, "the worker is gone after teardown")
+
+
+def test_as_rootlesskit_calls_it(lab: Lab) -> None:
+    assert lab.host.run(program(), "--version").stdout.strip()
+    with lab.stray() as guest:
+        attach(
+            lab,
+            *("--stderr", "--ns-ifname=tap0", "--mtu=65520", "--address=10.0.2.100", "--netmask=24", "--gateway=10.0.2.2"),
+            *("--dns-forward=10.0.2.3", "--no-map-gw", "--ipv4-only", "--tcp-ports=none", "--udp-ports=none"),
+            lab.inner_pid(guest.pid),
+        )
+        assert "10.0.2.100/24" in guest.run("ip", "-br", "addr", "show", "dev", "tap0").stdout
+        assert "default via 10.0.2.2" in guest.run("ip", "route").stdout
+        guest.run("ping", "-c1", "-W1", REMOTE4)
+    wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone")
+
+
+# Errors: one line each
+
+
+def test_a_second_translator_finds_the_tap_busy(lab: Lab) -> None:
+    with lab.stray() as guest:
+        pid = lab.inner_pid(guest.pid)
+        attach(lab, "--ns-ifname", "tap7", pid)
+        line = refused(lab, "--config-net", "--ns-ifname", "tap7", pid)
+        assert "tap7" in line and "busy" in line
+        assert_online(guest)
+    wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone")
+
+
+def test_a_missing_namespace(lab: Lab) -> None:
+    assert f"Couldn't open network namespace /nonexistent: {MISSING}" in refused(lab, "--netns", "/nonexistent")
+
+
+def test_a_pid_that_is_gone(lab: Lab) -> None:
+    assert "4194000" in refused(lab, 4194000)
+
+
+def test_an_option_that_does_not_exist(lab: Lab) -> None:
+    done = lab.host.run(program(), "--nonsense", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("pasta: unrecognized option '--nonsense'\n")
+
+
+@pytest.mark.parametrize("option", ["--pid", "--pcap", "--log-file"])
+def test_a_file_that_cannot_be_written(lab: Lab, option: str) -> None:
+    line = refused(lab, option, "/nonexistent/file", "--", "true")
+    assert "/nonexistent/file" in line and MISSING in line
+
+
+def test_a_pidfile_that_cannot_be_written_fails_before_the_namespace_is_touched(lab: Lab) -> None:
+    with lab.stray() as guest:
+        line = refused(lab, "--config-net", "-P", "/proc/nope", lab.inner_pid(guest.pid))
+        assert "/proc/nope" in line
+        assert guest.run("ip", "-br", "link").stdout.count("\n") == 1  # lo alone
+
+
+def test_a_machine_without_tun(root_lab: Lab) -> None:
+    script = f"mount -t tmpfs none /dev/net && exec {program()} -- true"
+    done = root_lab.host.run("unshare", "-m", "sh", "-c", script, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "/dev/net/tun" in line
+
+
+def test_user_namespaces_are_not_allowed(root_lab: Lab) -> None:
+    script = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {program()} -- true"
+    done = root_lab.host.run("unshare", "-Ur", "sh", "-c", script, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "user namespace" in line
+
+
+def test_quiet_and_nothing_to_say(lab: Lab) -> None:
+    done = lab.host.run(program(), "--quiet", "--config-net", "--", "true")
+    assert done.stdout + done.stderr == ""
