@@ -320,7 +320,7 @@ def test_in_the_background_it_is_ready_on_return_and_lets_go_of_the_streams(fold
     pid_file = folder / "pid"
     with guest() as target, ended_at_exit(pid_file):
         # Reads standard output and error to their end: returns only when nobody holds them any more.
-        result = pasta("--config-net", "-I", "tap0", "-P", str(pid_file), str(target))
+        result = pasta("--config-net", "-I", "tap0", "-a", "192.0.2.9/24", "-P", str(pid_file), str(target))
         assert (result.returncode, result.stdout) == (0, ""), result.stderr
         assert stat.S_IMODE(pid_file.stat().st_mode) == 0o600
         text = pid_file.read_text()
@@ -328,7 +328,7 @@ def test_in_the_background_it_is_ready_on_return_and_lets_go_of_the_streams(fold
         worker = int(text)
         os.kill(worker, 0)
         addresses = _in_guest(target, "ip", "addr", "show", "dev", "tap0")
-        assert "169.254.2.1/16" in addresses
+        assert "192.0.2.9/24" in addresses
         assert "tentative" not in addresses
         for signum in (signal.SIGINT, signal.SIGHUP):
             os.kill(worker, signum)
@@ -361,7 +361,8 @@ def test_attach_by_user_and_network_namespace_paths(folder: Path) -> None:
     pid_file = folder / "pid"
     with guest() as target, ended_at_exit(pid_file):
         proc = f"/proc/{target}/ns"
-        assert pasta(f"--userns={proc}/user", f"--netns={proc}/net", "-P", str(pid_file)).returncode == 0
+        result = pasta(f"--userns={proc}/user", f"--netns={proc}/net", "-I", "tap0", "-P", str(pid_file))
+        assert result.returncode == 0, result.stderr
         assert "tap0" in _in_guest(target, "ip", "-br", "link")
 
 
