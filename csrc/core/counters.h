@@ -33,6 +33,7 @@
 	X(udp_unasked)	 /* from peers the guest has not written to */  \
 	X(icmp_flows)                                                   \
 	X(icmp_limit)                                                   \
+	X(icmp_unasked)	 /* replies from others than the one asked */   \
 	X(icmp_errors_sent)
 
 enum counter {

@@ -31,6 +31,21 @@ bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out)
 	return false;
 }
 
+struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter, const struct addr *remote,
+				const struct addr *shown)
+{
+	int family = addr_family_index(shown);
+	struct addr mapped;
+
+	if (addr_eq(reporter, remote))
+		return *shown;
+	/* Addresses that the guest shares with the host would look like its own, and its kernel would drop the error. */
+	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
+	    !policy_inbound_source(io->policy, reporter, &mapped) || addr_eq(&mapped, &io->policy->guest_seen[family]))
+		return io->router[family];
+	return mapped;
+}
+
 void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
 		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
 		     const struct icmp_error *error)

@@ -8,6 +8,11 @@
 /* The error that a router would have sent for this errno; false if it would have stayed silent. */
 bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out);
 
+/* Under which address the guest knows who reported an error: reporter as the host's kernel names it, none if that was the
+ * kernel itself; remote and shown are the two names of the flow's other end. */
+struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter, const struct addr *remote,
+				const struct addr *shown);
+
 /* Sends an error about a packet that the guest sent from guest to remote: transport is its header and as much data as is
  * known, transport_total the length that the packet had after its IP header. from: who reports it. */
 void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,

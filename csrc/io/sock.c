@@ -41,6 +41,9 @@ int sock_open(const struct sock_options *o, const struct addr *remote, int type,
 		return -errno;
 	if (!addr_is_v4(remote))
 		rc = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	/* Ping sockets share identifiers unless told not to, and then only one of them gets the replies. */
+	if (!rc && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
+		rc = sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 0);
 	if (!rc)
 		rc = bind_outbound(o, fd, remote, local_port);
 	if (rc) {

@@ -1,6 +1,7 @@
-/* Owns the guest's echo requests. One ping socket per guest address, identifier and destination, connected, so that only
- * its own replies arrive; bound to the guest's identifier where that is free, so that it is kept on the wire, and restored in
- * the reply where it is not.
+/* Owns the guest's echo requests. One ping socket per guest address, identifier and destination; bound to the guest's
+ * identifier where that is free, so that it is kept on the wire, and restored in the reply where it is not. It is connected,
+ * which finds out at once where there is no route; but the kernel hands a ping socket whatever bears its identifier, so the
+ * sender of a reply is compared here.
  *
  * The kernel checks that a ping socket carries nothing but echo requests, and computes checksums. Errors that come back reach
  * the guest with its own request inside. Where net.ipv4.ping_group_range does not let us have such sockets, that is said
@@ -13,6 +14,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/datagram.h"
 #include "io/icmp_error.h"
 #include "io/packet.h"
 #include "io/sock_error.h"
@@ -21,6 +23,7 @@
 #define TIMEOUT_MS 30000
 #define LIMIT_LOG_MS 10000
 #define REPLIES_PER_EVENT 16
+#define SEND_TRIES 3
 
 /* key.guest_port is the identifier. */
 struct icmp_flow {
@@ -28,7 +31,7 @@ struct icmp_flow {
 	struct timer timer;
 	struct addr remote; /* on the host side */
 	int fd;
-	uint8_t ttl, tos; /* as set on the socket */
+	uint8_t ttl, tos, discover; /* as set on the socket */
 };
 
 int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
@@ -123,12 +126,13 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	f->fd = fd;
 	f->remote = remote.addr;
 	f->ttl = IP_TTL_DEFAULT;
+	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
 	sock_receive_errors(fd, !addr_is_v4(&remote.addr));
 	COUNT(io->counters, icmp_flows);
 	return f;
 }
 
-static void pass_ttl_and_tos(struct icmp_flow *f, const struct ip_view *ip)
+static void pass_header(const struct io *io, struct icmp_flow *f, const struct ip_view *ip)
 {
 	bool v4 = addr_is_v4(&f->remote);
 
@@ -138,28 +142,48 @@ static void pass_ttl_and_tos(struct icmp_flow *f, const struct ip_view *ip)
 		sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, ip->tos);
 	f->ttl = ip->ttl;
 	f->tos = ip->tos;
+	datagram_set_discover(f->fd, v4, ip->df, ip_header_bytes(v4) + ip->payload_len > io->link_mtu, &f->discover);
 }
 
-/* Errors that have come back, as ICMP with the guest's request inside. */
-static void read_errors(struct io *io, struct icmp_flow *f)
+/* Errors that have come back, as ICMP with the guest's request inside. sent: the request that was refused just now, which the
+ * kernel does not repeat in its own errors; or NULL. */
+static void read_errors(struct io *io, const struct icmp_flow *f, const struct ip_view *sent)
 {
 	const struct flow_key *key = &f->flow.key;
 	bool v4 = addr_is_v4(&key->guest);
 	struct sock_error e;
 
 	for (int i = 0; i < REPLIES_PER_EVENT && sock_next_error(f->fd, &e); i++) {
-		const struct addr *from = &e.reporter;
+		struct addr from = icmp_error_reporter(io, &e.reporter, &f->remote, &key->remote);
+		bool own = addr_is_none(&e.reporter) && sent;
+		uint32_t len = own ? u32_min(sent->payload_len, sizeof(e.data)) : e.len;
 
-		if (!(v4 ? e.known4 : e.known6) || e.len < ICMP_HLEN)
+		if (own)
+			memcpy(e.data, sent->payload, len);
+		if (!(v4 ? e.known4 : e.known6) || len < ICMP_HLEN)
 			continue;
-		if (addr_is_none(from))
-			from = &io->router[v4 ? 0 : 1];
-		else if (addr_eq(from, &f->remote) || addr_is_loopback(from))
-			from = &key->remote;
 		store_be16(e.data + 4, key->guest_port);
-		icmp_error_send(io, from, &key->guest, &key->remote, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, e.data, e.len, e.len,
-				v4 ? &e.icmp4 : &e.icmp6);
+		icmp_error_send(io, &from, &key->guest, &key->remote, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, e.data, len,
+				own ? sent->payload_len : len, v4 ? &e.icmp4 : &e.icmp6);
 	}
+}
+
+static void send_request(struct io *io, struct icmp_flow *f, const struct ip_view *ip)
+{
+	int error = 0;
+
+	/* An error may be an earlier request's: that is told first, then this one gets its chance. */
+	for (int i = 0; i < SEND_TRIES; i++) {
+		if (send(f->fd, ip->payload, ip->payload_len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+			return;
+		error = errno;
+		if (error == EAGAIN || error == ENOBUFS)
+			return;
+		read_errors(io, f, error == EMSGSIZE ? ip : NULL);
+		if (error == EMSGSIZE)
+			return;
+	}
+	error_to_guest(io, &io->router[ip->v4 ? 0 : 1], ip, error);
 }
 
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
@@ -167,7 +191,6 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
 	struct icmp_view echo;
 	struct icmp_flow *f;
-	ssize_t n;
 
 	if (!icmp_parse(ip->payload, ip->payload_len, &echo) ||
 	    echo.type != (ip->v4 ? ICMP4_ECHO_REQUEST : ICMP6_ECHO_REQUEST) || echo.code) {
@@ -181,46 +204,36 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 	if (!f)
 		return;
 	timer_set(&m->timers, &f->timer, io->loop->now_ms + TIMEOUT_MS);
-	pass_ttl_and_tos(f, ip);
-	n = send(f->fd, ip->payload, ip->payload_len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0 && errno != EAGAIN && errno != ENOBUFS) {
-		int error = errno;
-
-		/* Perhaps an earlier request's error: that goes first, then this one gets its chance. */
-		read_errors(io, f);
-		if (send(f->fd, ip->payload, ip->payload_len, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && error != EMSGSIZE)
-			error_to_guest(io, &io->router[ip->v4 ? 0 : 1], ip, error);
-	}
-}
-
-static void reply_ttl(struct msghdr *msg, struct packet *p)
-{
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		if ((c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) ||
-		    (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT))
-			p->ttl = (uint8_t) * (const int *)(const void *)CMSG_DATA(c);
-	}
+	pass_header(io, f, ip);
+	send_request(io, f, ip);
 }
 
 /* False: nothing more is there. */
 static bool receive_one(struct io *io, struct icmp_flow *f)
 {
-	_Alignas(struct cmsghdr) char control[256];
+	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
 	const struct flow_key *key = &f->flow.key;
 	bool v4 = addr_is_v4(&key->guest);
 	struct iovec iov = {io->scratch, SCRATCH_BYTES};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct sockaddr_storage from = {0};
+	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+			     .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(f->fd, &msg, MSG_DONTWAIT);
+	struct datagram_info info;
+	struct endpoint sender;
 	struct packet p;
 
 	if (n < 0)
 		return errno == EINTR;
-	if (n < ICMP_HLEN)
+	sender = addr_from_sockaddr(&from);
+	if (n < ICMP_HLEN || !addr_eq(&sender.addr, &f->remote)) {
+		COUNT(io->counters, icmp_unasked);
 		return true;
-	p = (struct packet){.src = key->remote, .dst = key->guest, .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, .ttl = IP_TTL_DEFAULT,
-			    .header = io->scratch, .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET,
+	}
+	info = datagram_read_info(&msg);
+	p = (struct packet){.src = key->remote, .dst = key->guest, .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, .ttl = info.ttl,
+			    .tos = info.tos, .header = io->scratch, .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET,
 			    .body = io->scratch + ICMP_HLEN, .body_len = (uint32_t)n - ICMP_HLEN};
-	reply_ttl(&msg, &p);
 	io->scratch[0] = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
 	memset(io->scratch + ICMP_CSUM_OFFSET, 0, 2);
 	store_be16(io->scratch + 4, key->guest_port);
@@ -235,7 +248,7 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 	if (!f)
 		return;
 	if (events & EPOLLERR)
-		read_errors(io, f);
+		read_errors(io, f, NULL);
 	for (int i = 0; i < REPLIES_PER_EVENT && receive_one(io, f); i++)
 		;
 }

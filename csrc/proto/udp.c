@@ -6,7 +6,8 @@
  * address the guest knows its peer, so that answers come from there after address mapping.
  *
  * A forwarded port is a listening socket; each peer that writes to it is a flow, whose answers leave through the same socket,
- * from the address that the peer had written to.
+ * from the address that the peer had written to. What the guest itself begins from such a port leaves through that socket too,
+ * if it is bound to any address, so that the port is the same for everybody (RFC 4787, 4.1).
  *
  * Invariants: every flow has an entry in `peers`; a socket's users counts its flows; a listening socket is never closed here.
  * Limits: flows, and descriptors (udp_limit counts what was refused).
@@ -20,6 +21,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/datagram.h"
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
@@ -53,7 +55,7 @@ void udp_free(struct udp *u)
 	timer_heap_free(&u->timers);
 }
 
-static void limit_reached(struct udp *u, struct io *io, int error)
+void udp_limit_reached(struct udp *u, struct io *io, int error)
 {
 	COUNT(io->counters, udp_limit);
 	if (u->limit_logged_ms && io->loop->now_ms - u->limit_logged_ms < LIMIT_LOG_MS)
@@ -84,9 +86,26 @@ static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct 
 	}
 	s->fd = fd;
 	s->v6 = v6;
-	memset(s->discover, 255, sizeof(s->discover));
+	memset(s->discover, DATAGRAM_DISCOVER_UNKNOWN, sizeof(s->discover));
 	prepare(fd, v6);
 	return s;
+}
+
+/* The listening socket through which a guest endpoint reaches everybody; NULL: it has none. */
+static struct udp_socket *find_listener(const struct udp *u, const struct endpoint *guest, const struct addr *remote)
+{
+	int family = addr_family_index(remote);
+	struct flow_key key = {.guest_port = guest->port, .remote_port = family ? LISTENER_V6 : LISTENER_V4};
+	struct udp_socket *s;
+
+	if (!addr_is_none(&u->sock.outbound[family]) || u->sock.outbound_if[family][0])
+		return NULL;
+	s = (struct udp_socket *)flow_find(&u->sockets, &key);
+	if (!s) {
+		key.remote_port = LISTENER_DUAL;
+		s = (struct udp_socket *)flow_find(&u->sockets, &key);
+	}
+	return s && (addr_is_none(&s->target.addr) || addr_eq(&s->target.addr, &guest->addr)) ? s : NULL;
 }
 
 struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote)
@@ -95,30 +114,67 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 	struct udp_socket *s = (struct udp_socket *)flow_find(&u->sockets, &key);
 	int fd;
 
+	if (!s)
+		s = find_listener(u, guest, remote);
 	if (s)
 		return s;
 	fd = sock_open(&u->sock, remote, SOCK_DGRAM, 0, 0);
 	s = fd < 0 ? NULL : add_socket(u, io, &key, fd, !addr_is_v4(remote));
 	if (!s) {
-		limit_reached(u, io, fd < 0 ? -fd : 0);
+		udp_limit_reached(u, io, fd < 0 ? -fd : 0);
 		if (fd >= 0)
 			close(fd);
 	}
 	return s;
 }
 
+static int get_int(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	return getsockopt(fd, level, name, &value, &len) < 0 ? -errno : value;
+}
+
+/* LISTENER_V4 and following: whom a bound socket can write to. */
+static uint16_t listener_reach(int fd, bool v6)
+{
+	struct sockaddr_storage ss = {0};
+	struct addr any;
+	char device[16] = "";
+	socklen_t len = sizeof(ss), device_len = sizeof(device);
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
+	    getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &device_len) < 0 || device[0])
+		return LISTENER_BOUND;
+	any = addr_from_sockaddr(&ss).addr;
+	if (!addr_is_unspecified(&any))
+		return LISTENER_BOUND;
+	if (!v6)
+		return LISTENER_V4;
+	return get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) ? LISTENER_V6 : LISTENER_DUAL;
+}
+
 int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *target)
 {
-	struct flow_key key = {.guest_port = (uint16_t)u->sockets.made, .remote_port = (uint16_t)(u->sockets.made >> 16)};
+	struct flow_key key = {.guest_port = target->port};
+	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN);
 	struct udp_socket *s;
-	int domain = AF_INET;
-	socklen_t len = sizeof(domain);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0)
-		return -errno;
+	if (domain < 0)
+		return domain;
+	key.remote_port = listener_reach(fd, domain == AF_INET6);
+	/* Several ports of the host may lead to one of the guest's: the first is the one it writes from. */
+	if (key.remote_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
+		key.remote_port = LISTENER_BOUND;
+		memcpy(key.remote.b, &u->sockets.made, sizeof(u->sockets.made));
+	}
 	s = add_socket(u, io, &key, fd, domain == AF_INET6);
 	if (!s)
 		return -ENOMEM;
+	sock_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+	if (s->v6)
+		sock_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
 	s->listening = true;
 	s->target = *target;
 	return 0;
@@ -143,11 +199,10 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 {
 	struct flow_key pk = peer_key(s, remote);
 	struct udp_flow *f = NULL;
-	struct udp_peer *p = NULL;
+	struct udp_peer *p;
 
-	/* Two addresses that the guest tells apart may be one on the host: the later one takes the answers. */
-	if (flow_find(&u->peers, &pk))
-		p = (struct udp_peer *)flow_find(&u->peers, &pk);
+	/* Two addresses that the guest tells apart may be one on the host. */
+	p = (struct udp_peer *)flow_find(&u->peers, &pk);
 	if (!timer_heap_reserve(&u->timers, u->flows.used + 1))
 		f = (struct udp_flow *)flow_add(&u->flows, key);
 	if (f && !p)
@@ -155,7 +210,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	if (!f || !p) {
 		if (f)
 			flow_remove(&u->flows, &f->flow);
-		limit_reached(u, io, 0);
+		udp_limit_reached(u, io, 0);
 		udp_release_socket(u, io, s);
 		return NULL;
 	}
@@ -163,10 +218,18 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	f->socket = s->flow.index;
 	f->peer = p->flow.index;
 	p->index = f->flow.index;
+	p->users++;
 	s->users++;
 	COUNT(io->counters, udp_opened);
 	COUNT(io->counters, udp_flows);
 	return f;
+}
+
+void udp_claim_peer(const struct udp *u, const struct udp_flow *f)
+{
+	struct udp_peer *p = (struct udp_peer *)flow_at(&u->peers, f->peer);
+
+	p->index = f->flow.index;
 }
 
 void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s)
@@ -195,8 +258,10 @@ static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f)
 	struct udp_socket *s = udp_socket_of(u, f);
 	struct udp_peer *p = (struct udp_peer *)flow_at(&u->peers, f->peer);
 
-	if (p && p->index == f->flow.index)
+	if (--p->users == 0)
 		flow_remove(&u->peers, &p->flow);
+	else if (p->index == f->flow.index)
+		p->index = FLOW_NONE;
 	timer_stop(&u->timers, &f->timer);
 	flow_remove(&u->flows, &f->flow);
 	COUNT_SUB(io->counters, udp_flows, 1);

@@ -8,41 +8,23 @@
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
+#include "io/datagram.h"
 #include "io/icmp_error.h"
 #include "proto/udp_private.h"
 
-/* The socket address of a peer in the family of the socket. */
-static socklen_t peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, struct sockaddr_storage *ss)
+#define RETRIES 2
+
+/* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
+static socklen_t peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
+			      struct sockaddr_storage *ss)
 {
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
 
 	if (!s->v6 || !addr_is_v4(&to->addr))
-		return addr_to_sockaddr(&to->addr, to->port, u->sock.scope6, ss);
+		return addr_to_sockaddr(&to->addr, to->port, scope ? scope : u->sock.scope6, ss);
 	*in6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(to->port)};
 	memcpy(&in6->sin6_addr, to->addr.b, 16);
 	return sizeof(*in6);
-}
-
-static void set_discover(struct udp_socket *s, bool v4, bool df, bool oversize)
-{
-	uint8_t want = (uint8_t)(oversize ? IP_PMTUDISC_WANT : df ? IP_PMTUDISC_DO : IP_PMTUDISC_DONT);
-
-	_Static_assert(IP_PMTUDISC_DO == IPV6_PMTUDISC_DO && IP_PMTUDISC_WANT == IPV6_PMTUDISC_WANT, "one table for both");
-	if (s->discover[v4 ? 0 : 1] == want)
-		return;
-	s->discover[v4 ? 0 : 1] = want;
-	sock_set(s->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, want);
-}
-
-static void add_cmsg(struct msghdr *msg, int level, int type, const void *data, size_t len)
-{
-	struct cmsghdr *c = (struct cmsghdr *)(void *)((char *)msg->msg_control + msg->msg_controllen);
-
-	c->cmsg_level = level;
-	c->cmsg_type = type;
-	c->cmsg_len = CMSG_LEN(len);
-	memcpy(CMSG_DATA(c), data, len);
-	msg->msg_controllen += CMSG_SPACE(len);
 }
 
 /* Where an answer from a forwarded port has to come from. */
@@ -52,12 +34,12 @@ static void add_source(struct msghdr *msg, const struct udp_socket *s, const str
 		struct in6_pktinfo info = {0};
 
 		memcpy(&info.ipi6_addr, local->b, 16);
-		add_cmsg(msg, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
+		datagram_add_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	} else {
 		struct in_pktinfo info = {0};
 
 		memcpy(&info.ipi_spec_dst, local->b + 12, 4);
-		add_cmsg(msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
+		datagram_add_control(msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	}
 }
 
@@ -72,17 +54,17 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	bool v4 = addr_is_v4(&f->remote.addr);
 	int value;
 
-	msg.msg_namelen = peer_address(u, s, &f->remote, &to);
+	msg.msg_namelen = peer_address(u, s, &f->remote, f->scope, &to);
 	if (ip->ttl != IP_TTL_DEFAULT) {
 		value = ip->ttl;
-		add_cmsg(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
+		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
 	}
 	if (ip->tos) {
 		value = ip->tos;
-		add_cmsg(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof(value));
+		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, &value, sizeof(value));
 	}
-	if (gso_size && gso_size < d->payload_len)
-		add_cmsg(&msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
+	if (gso_size)
+		datagram_add_control(&msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
 	if (!addr_is_none(&f->local))
 		add_source(&msg, s, &f->local);
 	if (!msg.msg_controllen)
@@ -104,27 +86,53 @@ static void send_failed(struct io *io, const struct ip_view *ip, int error)
 				ip->payload_len, &icmp);
 }
 
-static void send_to_host(struct udp *u, struct io *io, struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
-			 uint16_t gso_size)
+/* One datagram: errors become ICMP. */
+static void send_one(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_flow *f, const struct ip_view *ip,
+		     const struct udp_view *d)
+{
+	int rc = send_datagram(u, s, f, ip, d, 0);
+
+	/* An unconnected socket is never refused: that is an earlier datagram's error, which the queue holds. Any other may be
+	 * earlier too, or this one's: then it comes again. */
+	for (int i = 0; i < RETRIES && rc && rc != -EAGAIN && rc != -EMSGSIZE; i++) {
+		udp_read_errors(u, io, s, NULL);
+		rc = send_datagram(u, s, f, ip, d, 0);
+	}
+	if (rc == -EMSGSIZE)
+		udp_read_errors(u, io, s, &(struct udp_refused){f, d});
+	if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOMEM || rc == -ECONNREFUSED || rc == -EMSGSIZE)
+		COUNT(io->counters, udp_tx_errors); /* as lost as on any congested link, or told already */
+	else if (rc)
+		send_failed(io, ip, -rc);
+}
+
+/* A segmentation offload frame, if possible with one call; a path that is too narrow for a segment refuses all of it. */
+static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_flow *f, const struct ip_view *ip,
+			  const struct udp_view *d, uint16_t gso_size)
+{
+	struct udp_view part = *d;
+
+	if (!send_datagram(u, s, f, ip, d, gso_size))
+		return;
+	for (uint32_t done = 0; done < d->payload_len; done += part.payload_len) {
+		part.payload = d->payload + done;
+		part.payload_len = u32_min(gso_size, d->payload_len - done);
+		send_one(u, io, s, f, ip, &part);
+	}
+}
+
+static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip,
+			 const struct udp_view *d, uint16_t gso_size)
 {
 	struct udp_socket *s = udp_socket_of(u, f);
-	uint32_t index = f->flow.index, generation = f->flow.generation, packet = ip->header_len + UDP_HLEN;
-	int rc;
+	bool v4 = addr_is_v4(&f->remote.addr), several = gso_size && gso_size < d->payload_len;
+	uint32_t packet = ip_header_bytes(v4) + UDP_HLEN + (several ? gso_size : d->payload_len);
 
-	packet += gso_size ? gso_size : d->payload_len;
-	set_discover(s, addr_is_v4(&f->remote.addr), ip->df, packet > io->link_mtu);
-	rc = send_datagram(u, s, f, ip, d, gso_size);
-	if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOMEM) {
-		COUNT(io->counters, udp_tx_errors); /* as lost as on any congested link */
-		rc = 0;
-	} else if (rc) {
-		/* Either this datagram failed, and the queue has the details, or an earlier one did. */
-		udp_read_errors(u, io, s);
-		if (rc != -EMSGSIZE && flow_at_generation(&u->flows, index, generation))
-			rc = send_datagram(u, s, f, ip, d, gso_size);
-	}
-	if (rc && rc != -EMSGSIZE)
-		send_failed(io, ip, -rc);
+	datagram_set_discover(s->fd, v4, ip->df, packet > io->link_mtu, &s->discover[v4 ? 0 : 1]);
+	if (several)
+		send_segments(u, io, s, f, ip, d, gso_size);
+	else
+		send_one(u, io, s, f, ip, d);
 }
 
 static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct flow_key *key)
@@ -160,5 +168,6 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 		return;
 	f->sent += f->sent < 2;
 	udp_touch(u, io, f);
+	udp_claim_peer(u, f);
 	send_to_host(u, io, f, ip, &d, gso_size);
 }

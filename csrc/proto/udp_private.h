@@ -6,7 +6,12 @@
 #include "wire/udp.h"
 
 /* A host socket. key.guest and guest_port: whose it is; key.remote_port: 4 or 6, the family on the host side. Listening
- * sockets have an unspecified guest and a serial number in key.remote instead. */
+ * sockets have no guest; key.remote_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.remote. */
+#define LISTENER_BOUND 0 /* to an address or a device */
+#define LISTENER_V4 4	 /* any address */
+#define LISTENER_V6 6
+#define LISTENER_DUAL 10
+
 struct udp_socket {
 	struct flow flow;
 	int fd;
@@ -23,6 +28,7 @@ struct udp_flow {
 	struct timer timer;
 	struct endpoint remote; /* on the host side */
 	struct addr local;	/* which of our addresses the peer has written to; none: left to the kernel */
+	uint32_t scope;		/* interface that the peer is behind; 0: not known */
 	uint32_t socket;	/* index in udp.sockets */
 	uint32_t peer;		/* index in udp.peers */
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
@@ -31,7 +37,8 @@ struct udp_flow {
 /* The entry of a flow in udp.peers: key.guest_port and key.guest carry the socket's index. */
 struct udp_peer {
 	struct flow flow;
-	uint32_t index; /* of the udp_flow */
+	uint32_t index; /* of the udp_flow that takes what the peer sends; FLOW_NONE until one writes again */
+	uint32_t users; /* flows; more than one where the guest has two names for the peer */
 };
 
 /* RFC 4787, 4.3 asks for two minutes at least, RFC 5452 lets a DNS client have a port per query. */
@@ -40,11 +47,15 @@ struct udp_peer {
 #define UDP_DNS_TIMEOUT_MS 10000
 
 /* udp.c */
+/* Counts, and logs at times, what was refused; error: errno, or 0 for the limit of flows. */
+void udp_limit_reached(struct udp *u, struct io *io, int error);
 struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote);
 /* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote);
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
+/* What the peer sends is for this flow now, where two flows have one peer. */
+void udp_claim_peer(const struct udp *u, const struct udp_flow *f);
 void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s);
 void udp_touch(struct udp *u, struct io *io, struct udp_flow *f);
 static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct udp_flow *f)
@@ -53,7 +64,12 @@ static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct
 }
 
 /* udp_sock.c */
-/* Reads errors that have come back and passes them on as ICMP. */
-void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s);
+/* A datagram that the kernel itself has just refused: its errors name neither the port nor the data. */
+struct udp_refused {
+	const struct udp_flow *flow;
+	const struct udp_view *datagram;
+};
+/* Reads errors that have come back and passes them on as ICMP. refused: NULL if there is none. */
+void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused);
 
 #endif

@@ -4,6 +4,7 @@
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
+#include "io/datagram.h"
 #include "io/icmp_error.h"
 #include "io/packet.h"
 #include "io/sock_error.h"
@@ -13,45 +14,17 @@
 #define ERRORS_PER_EVENT 16
 #define PORT_TRIES 64
 
-/* What came along with a datagram. */
-struct ancillary {
-	struct addr local;
-	int gso_size;
-	uint8_t ttl, tos;
-};
-
-static struct ancillary read_ancillary(struct msghdr *msg)
-{
-	struct ancillary a = {.ttl = IP_TTL_DEFAULT};
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		const void *data = CMSG_DATA(c);
-
-		if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TTL) {
-			a.ttl = (uint8_t) * (const int *)data;
-		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_HOPLIMIT) {
-			a.ttl = (uint8_t) * (const int *)data;
-		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_TOS) {
-			a.tos = *(const uint8_t *)data;
-		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
-			a.tos = (uint8_t) * (const int *)data;
-		} else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO) {
-			a.gso_size = *(const int *)data;
-		} else if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
-			a.local = addr_from_v4(&((const struct in_pktinfo *)data)->ipi_addr);
-		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
-			a.local = addr_from_v6(&((const struct in6_pktinfo *)data)->ipi6_addr);
-		}
-	}
-	return a;
-}
-
 /* A peer's first datagram to a forwarded port. */
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
 {
 	struct flow_key key = {.guest = s->target.addr, .guest_port = s->target.port, .remote_port = peer->port};
 	int family = addr_family_index(&peer->addr);
 
+	/* A flood of senders must not keep the guest from opening flows of its own. */
+	if (u->flows.used >= u->flows.limit / 4 * 3) {
+		udp_limit_reached(u, io, 0);
+		return NULL;
+	}
 	if (addr_is_none(&key.guest))
 		key.guest = io->policy->guest_seen[family];
 	if (addr_is_none(&key.guest) || addr_family_index(&key.guest) != family ||
@@ -66,13 +39,14 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 	return udp_add_flow(u, io, s, &key, peer);
 }
 
-static void to_guest(struct udp *u, struct io *io, struct udp_flow *f, const uint8_t *data, uint32_t len, const struct ancillary *a)
+static void to_guest(struct udp *u, struct io *io, struct udp_flow *f, const uint8_t *data, uint32_t len,
+		     const struct datagram_info *a)
 {
 	const struct flow_key *key = &f->flow.key;
 	uint8_t header[UDP_HLEN];
 	struct packet p = {.src = key->remote, .dst = key->guest, .proto = IPPROTO_UDP, .ttl = a->ttl, .tos = a->tos, .header = header,
 			   .header_len = UDP_HLEN, .csum_offset = UDP_CSUM_OFFSET, .body = data, .body_len = len,
-			   .gso_size = (uint16_t)a->gso_size};
+			   .gso_size = a->gso_size};
 
 	udp_emit(header, key->remote_port, key->guest_port, len);
 	f->received += f->received < 2;
@@ -83,19 +57,19 @@ static void to_guest(struct udp *u, struct io *io, struct udp_flow *f, const uin
 /* False: nothing more is there. */
 static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 {
-	_Alignas(struct cmsghdr) char control[256];
+	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
 	struct sockaddr_storage from;
 	struct iovec iov = {io->scratch, SCRATCH_BYTES};
 	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 			     .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(s->fd, &msg, MSG_DONTWAIT);
-	struct ancillary a;
+	struct datagram_info info;
 	struct endpoint peer;
 	struct udp_flow *f;
 
 	if (n < 0)
 		return errno == EINTR;
-	a = read_ancillary(&msg);
+	info = datagram_read_info(&msg);
 	peer = addr_from_sockaddr(&from);
 	f = udp_find_peer(u, s, &peer);
 	if (!f && s->listening)
@@ -104,48 +78,43 @@ static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 		COUNT(io->counters, udp_unasked);
 		return true;
 	}
-	if (s->listening)
-		f->local = a.local;
-	to_guest(u, io, f, io->scratch, (uint32_t)n, &a);
+	if (s->listening) {
+		f->local = info.local;
+		f->scope = info.ifindex;
+	}
+	to_guest(u, io, f, io->scratch, (uint32_t)n, &info);
 	return true;
 }
 
 /* --- errors --- */
 
-/* Who reports it, as the guest knows it. */
-static struct addr reporter(const struct io *io, const struct udp_flow *f, const struct sock_error *e)
-{
-	if (addr_is_none(&e->reporter))
-		return io->router[addr_is_v4(&f->flow.key.guest) ? 0 : 1];
-	if (addr_eq(&e->reporter, &f->remote.addr) || addr_is_loopback(&e->reporter))
-		return f->flow.key.remote;
-	return e->reporter;
-}
-
-static void error_to_guest(struct io *io, const struct udp_flow *f, const struct sock_error *e)
+/* sent: what the error is about, where the error does not say it; or NULL. */
+static void error_to_guest(struct io *io, const struct udp_flow *f, const struct sock_error *e, const struct udp_view *sent)
 {
 	const struct flow_key *key = &f->flow.key;
 	bool v4 = addr_is_v4(&key->guest);
+	uint32_t total = sent ? sent->payload_len : e->len, len = u32_min(total, sizeof(e->data));
 	uint8_t quote[UDP_HLEN + sizeof(e->data)];
-	struct addr from = reporter(io, f, e);
+	struct addr from = icmp_error_reporter(io, &e->reporter, &f->remote.addr, &key->remote);
 
 	if (!(v4 ? e->known4 : e->known6))
 		return;
-	udp_emit(quote, key->guest_port, key->remote_port, e->len);
-	memcpy(quote + UDP_HLEN, e->data, e->len);
-	icmp_error_send(io, &from, &key->guest, &key->remote, IPPROTO_UDP, quote, UDP_HLEN + e->len, UDP_HLEN + e->len,
+	udp_emit(quote, key->guest_port, key->remote_port, total);
+	memcpy(quote + UDP_HLEN, sent ? sent->payload : e->data, len);
+	icmp_error_send(io, &from, &key->guest, &key->remote, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total,
 			v4 ? &e->icmp4 : &e->icmp6);
 }
 
-void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s)
+void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused)
 {
 	struct sock_error e;
 
 	for (int i = 0; i < ERRORS_PER_EVENT && sock_next_error(s->fd, &e); i++) {
-		struct udp_flow *f = udp_find_peer(u, s, &e.to);
+		bool own = refused && addr_is_none(&e.reporter) && addr_eq(&e.to.addr, &refused->flow->remote.addr);
+		const struct udp_flow *f = own ? refused->flow : udp_find_peer(u, s, &e.to);
 
 		if (f)
-			error_to_guest(io, f, &e);
+			error_to_guest(io, f, &e, own ? refused->datagram : NULL);
 	}
 }
 
@@ -156,7 +125,7 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 	if (!s)
 		return;
 	if (events & EPOLLERR)
-		udp_read_errors(u, io, s);
+		udp_read_errors(u, io, s, NULL);
 	for (int i = 0; i < DATAGRAMS_PER_EVENT && receive_one(u, io, s); i++)
 		;
 }

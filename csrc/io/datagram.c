@@ -1,0 +1,95 @@
+/* Owns the control messages of datagram sockets (ip(7), ipv6(7), udp(7)). IPv4 datagrams on an IPv6 socket speak of their
+ * TTL and class in IPv4's messages, and of their addresses in both.
+ */
+#include "io/datagram.h"
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
+#include "base/bytes.h"
+#include "io/sock.h"
+#include "wire/ip.h"
+
+static int read_int(const struct cmsghdr *c)
+{
+	int value;
+
+	memcpy(&value, CMSG_DATA(c), sizeof(value));
+	return value;
+}
+
+static void read_v4(const struct cmsghdr *c, struct datagram_info *out)
+{
+	struct in_pktinfo info;
+
+	if (c->cmsg_type == IP_TTL) {
+		out->ttl = (uint8_t)read_int(c);
+	} else if (c->cmsg_type == IP_TOS) {
+		out->tos = *CMSG_DATA(c);
+	} else if (c->cmsg_type == IP_PKTINFO) {
+		memcpy(&info, CMSG_DATA(c), sizeof(info));
+		out->local = addr_from_v4(&info.ipi_spec_dst);
+		out->ifindex = (uint32_t)info.ipi_ifindex;
+	}
+}
+
+static void read_v6(const struct cmsghdr *c, struct datagram_info *out)
+{
+	struct in6_pktinfo info;
+	struct addr local;
+
+	if (c->cmsg_type == IPV6_HOPLIMIT) {
+		out->ttl = (uint8_t)read_int(c);
+	} else if (c->cmsg_type == IPV6_TCLASS) {
+		out->tos = (uint8_t)read_int(c);
+	} else if (c->cmsg_type == IPV6_PKTINFO) {
+		memcpy(&info, CMSG_DATA(c), sizeof(info));
+		local = addr_from_v6(&info.ipi6_addr);
+		out->ifindex = info.ipi6_ifindex;
+		/* IPv4's own message also knows the source for an answer to a broadcast. */
+		if (!addr_is_multicast(&local) && !addr_is_v4(&local))
+			out->local = local;
+	}
+}
+
+struct datagram_info datagram_read_info(struct msghdr *msg)
+{
+	struct datagram_info out = {.ttl = IP_TTL_DEFAULT};
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level == IPPROTO_IP)
+			read_v4(c, &out);
+		else if (c->cmsg_level == IPPROTO_IPV6)
+			read_v6(c, &out);
+		else if (c->cmsg_level == IPPROTO_UDP && c->cmsg_type == UDP_GRO)
+			out.gso_size = (uint16_t)read_int(c);
+	}
+	return out;
+}
+
+void datagram_add_control(struct msghdr *msg, int level, int type, const void *data, size_t len)
+{
+	struct cmsghdr *c = (struct cmsghdr *)(void *)((char *)msg->msg_control + msg->msg_controllen);
+
+	c->cmsg_level = level;
+	c->cmsg_type = type;
+	c->cmsg_len = CMSG_LEN(len);
+	memcpy(CMSG_DATA(c), data, len);
+	msg->msg_controllen += CMSG_SPACE(len);
+}
+
+void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *current)
+{
+	uint8_t want = (uint8_t)(!df ? IP_PMTUDISC_DONT : oversize ? IP_PMTUDISC_WANT : IP_PMTUDISC_DO);
+
+	_Static_assert(IP_PMTUDISC_DO == IPV6_PMTUDISC_DO && IP_PMTUDISC_WANT == IPV6_PMTUDISC_WANT &&
+			       IP_PMTUDISC_DONT == IPV6_PMTUDISC_DONT,
+		       "one table for both");
+	/* Nobody else fragments IPv6: the path MTU has to be known either way. */
+	if (!v4 && want == IP_PMTUDISC_DONT)
+		want = IP_PMTUDISC_WANT;
+	if (*current == want)
+		return;
+	*current = want;
+	sock_set(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, want);
+}
