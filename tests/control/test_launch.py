@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import socket
 import stat
@@ -230,7 +231,7 @@ class _Terminal:
     def until(self, pattern: str) -> None:
         deadline = time.monotonic() + WAIT_S
         while not re.search(pattern, self.seen):
-            assert time.monotonic() < deadline, self.seen
+            assert select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0], self.seen
             try:
                 self.seen += os.read(self.fd, 4096).decode(errors="replace")
             except OSError:
