@@ -1,7 +1,7 @@
 """A server on one port, UDP and TCP, until EOF on standard input.
 
-    answer.py echo ADDRESS PORT       UDP: every datagram goes back; prints {"largest": BYTES}
-    answer.py name ADDRESS PORT WHO   UDP and TCP: answers "WHO PEER-ADDRESS PEER-PORT"; prints {}
+answer.py echo ADDRESS PORT       UDP: every datagram goes back; prints {"largest": BYTES}
+answer.py name ADDRESS PORT WHO   UDP and TCP: answers "WHO PEER-ADDRESS PEER-PORT"; prints {}
 """
 
 import json

@@ -71,7 +71,9 @@ def assert_smooth(found: list[Frame], zero_window_s: float) -> None:
             closed.setdefault(sender, now)
         elif sender in closed:
             duration = now - closed.pop(sender)
-            assert duration <= zero_window_s, f"{sender} kept its window closed for {duration:.3f} s until frame {number}"
+            assert duration <= zero_window_s, (
+                f"{sender} kept its window closed for {duration:.3f} s until frame {number}"
+            )
     assert not closed, f"a window was still closed at the end: {closed}"
 
 

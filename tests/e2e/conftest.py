@@ -10,7 +10,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from lab import Lab, missing_tools  # noqa: E402
 
-TOOLS = ("cc", "curl", "dhclient", "dig", "dnsmasq", "ip", "nginx", "ping", "rdisc6", "sha256sum", "socat", "ss", "tshark")
+TOOLS = (
+    "cc",
+    "curl",
+    "dhclient",
+    "dig",
+    "dnsmasq",
+    "ip",
+    "nginx",
+    "ping",
+    "rdisc6",
+    "sha256sum",
+    "socat",
+    "ss",
+    "tshark",
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -191,7 +191,16 @@ class Lab:
             os.chown(self.directory, UID, UID)
             os.chown(resolv, UID, UID)
         self._init = subprocess.Popen(
-            [tool(), "init", str(UID), "root" if mapped_root else "user", resolv, "remote", "router", *closed_directories()],
+            [
+                tool(),
+                "init",
+                str(UID),
+                "root" if mapped_root else "user",
+                resolv,
+                "remote",
+                "router",
+                *closed_directories(),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -235,15 +244,21 @@ class Lab:
     def close(self) -> None:
         """End everything that runs inside."""
         self._init.kill()
-        self._init.communicate()
-        for process in self.processes:
+        for process in (self._init, *self.processes):
             process.kill()
-            with contextlib.suppress(ValueError):  # its streams may be closed already
-                process.communicate(timeout=10)
+            process.wait(10)
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
         self._directory.cleanup()
 
     def environment(self) -> dict[str, str]:
-        kept = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith(("COV", "GCOV"))}
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith(("COV", "GCOV"))
+        }
         kept["PATH"] = kept.get("PATH", "") + ":/usr/sbin:/sbin"
         return {**kept, "HOME": str(self.directory), "LC_ALL": "C", "SHELL": "/bin/sh"}
 
@@ -441,7 +456,9 @@ route add blackhole 203.0.113.3
 -6 route add blackhole 2001:db8:2::3
 """
     )
-    lab.router.sysctl(ipv4__ip_forward=1, ipv6__conf__all__forwarding=1, ipv6__icmp__ratelimit=0, ipv4__icmp_ratelimit=0)
+    lab.router.sysctl(
+        ipv4__ip_forward=1, ipv6__conf__all__forwarding=1, ipv6__icmp__ratelimit=0, ipv4__icmp_ratelimit=0
+    )
     lab.remote.setup(
         f"""\
 link set eth0 up

@@ -1,12 +1,12 @@
 """One small question to the network, asked with the kernel's own calls; prints a JSON object.
 
-    probe.py tcp ADDRESS PORT                 {"error": ERRNO NAME or null, "seconds": S}
-    probe.py udp ADDRESS PORT                 the same, from a connected socket that has sent one datagram
-    probe.py echo ADDRESS PORT SIZE COUNT     {"returned": N}: datagrams that came back as they were
-    probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
-    probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
-    probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
-    probe.py hangup ADDRESS PORT              {"error": ...}: how a TCP connection ends on which nothing is said
+probe.py tcp ADDRESS PORT                 {"error": ERRNO NAME or null, "seconds": S}
+probe.py udp ADDRESS PORT                 the same, from a connected socket that has sent one datagram
+probe.py echo ADDRESS PORT SIZE COUNT     {"returned": N}: datagrams that came back as they were
+probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
+probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
+probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
+probe.py hangup ADDRESS PORT              {"error": ...}: how a TCP connection ends on which nothing is said
 """
 
 import errno
@@ -33,7 +33,9 @@ def attempt(address: str, port: int, kind: int, stay: bool = False) -> dict[str,
         with make(address, kind) as sock:
             six = ":" in address
             if kind == socket.SOCK_DGRAM:  # else the kernel keeps all errors but a refused port to itself
-                sock.setsockopt(*((socket.IPPROTO_IPV6, IPV6_RECVERR, 1) if six else (socket.IPPROTO_IP, IP_RECVERR, 1)))
+                sock.setsockopt(
+                    *((socket.IPPROTO_IPV6, IPV6_RECVERR, 1) if six else (socket.IPPROTO_IP, IP_RECVERR, 1))
+                )
             sock.connect((address, port))
             if kind == socket.SOCK_DGRAM:
                 sock.send(b"anyone?")
@@ -97,7 +99,9 @@ def main(what: str, address: str, *numbers: int) -> None:
     elif what in ("ask", "ask-udp"):
         result = ask(address, numbers[0], socket.SOCK_STREAM if what == "ask" else socket.SOCK_DGRAM)
     else:
-        result = attempt(address, numbers[0], socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM, what == "hangup")
+        result = attempt(
+            address, numbers[0], socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM, what == "hangup"
+        )
     print(json.dumps(result))
 
 

@@ -26,7 +26,18 @@ def dhclient(lab: Lab, guest: Guest, *options: str) -> dict[str, str]:
     log = lab.directory / "lease.log"
     log.unlink(missing_ok=True)
     where = lab.directory
-    command = ("dhclient", *options, "-1", "-v", "-sf", HERE / "dhclient-script", "-lf", where / "leases", "-pf", where / "pid")
+    command = (
+        "dhclient",
+        *options,
+        "-1",
+        "-v",
+        "-sf",
+        HERE / "dhclient-script",
+        "-lf",
+        where / "leases",
+        "-pf",
+        where / "pid",
+    )
     (where / "leases").unlink(missing_ok=True)
     (where / "dhclient.conf").write_text(
         "also request dhcp6.name-servers, dhcp6.domain-search, domain-search, interface-mtu;\ntimeout 4;\n"
@@ -108,7 +119,9 @@ def test_dhcp_can_be_switched_off(lab: Lab) -> None:
 
 
 def test_dhcpcd_configures_ipv4(lab: Lab, guest: Guest) -> None:
-    (lab.directory / "dhcpcd.conf").write_text("duid\noption domain_name_servers, routers\nnoarp\nnohook resolv.conf, hostname\n")
+    (lab.directory / "dhcpcd.conf").write_text(
+        "duid\noption domain_name_servers, routers\nnoarp\nnohook resolv.conf, hostname\n"
+    )
     done = guest.run(
         *("unshare", "-m", "sh", "-ec"),
         "mount -t tmpfs none /var/lib/dhcpcd; mount -t tmpfs none /run;"

@@ -88,5 +88,7 @@ def test_a_reader_that_stalls_loses_nothing(lab: Lab, reader: str, family: int) 
     assert ours["bytes"] == theirs["bytes"] == STREAM
     assert ours["sha256"] == theirs["sha256"]
     sender = ours if reader == "remote" else theirs
-    assert float(str(sender["longest_send_s"])) > STALL_S / 2, "the stall did not reach the sender, so nothing was tested"
+    assert float(str(sender["longest_send_s"])) > STALL_S / 2, (
+        "the stall did not reach the sender, so nothing was tested"
+    )
     assert highest - before <= STALL_KIB, f"{highest - before} KiB more than the {before} KiB before the stream"

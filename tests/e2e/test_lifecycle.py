@@ -193,7 +193,20 @@ def test_a_named_namespace_and_its_end(root_lab: Lab, way: str, lazily: bool) ->
 def test_as_podman_calls_it(root_lab: Lab) -> None:
     root_lab.resolv(f"nameserver {REMOTE4}\n")
     root_lab.host.run("ip", "netns", "add", "podman")
-    fixed = ("--dns-forward", "169.254.1.1", "-t", "none", "-u", "none", "-T", "none", "-U", "none", "--no-map-gw", "--quiet")
+    fixed = (
+        "--dns-forward",
+        "169.254.1.1",
+        "-t",
+        "none",
+        "-u",
+        "none",
+        "-T",
+        "none",
+        "-U",
+        "none",
+        "--no-map-gw",
+        "--quiet",
+    )
     done = attach(root_lab, *fixed, "--netns", "/run/netns/podman", "--map-guest-addr", "169.254.1.2")
     assert done.stdout + done.stderr == ""
     server = root_lab.host.start("answer.py", "name", "192.0.2.2", 7401, "host")
@@ -211,7 +224,14 @@ def test_as_rootlesskit_calls_it(lab: Lab) -> None:
     with lab.stray() as guest:
         attach(
             lab,
-            *("--stderr", "--ns-ifname=tap0", "--mtu=65520", "--address=10.0.2.100", "--netmask=24", "--gateway=10.0.2.2"),
+            *(
+                "--stderr",
+                "--ns-ifname=tap0",
+                "--mtu=65520",
+                "--address=10.0.2.100",
+                "--netmask=24",
+                "--gateway=10.0.2.2",
+            ),
             *("--dns-forward=10.0.2.3", "--no-map-gw", "--ipv4-only", "--tcp-ports=none", "--udp-ports=none"),
             lab.inner_pid(guest.pid),
         )
