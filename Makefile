@@ -48,7 +48,7 @@ lint: dev
 
 test-units: dev
 	$(BIN)/python tests/measure/prepare.py $(MEASURED)
-	cd $(MEASURED) && PASTA_TEST_CFLAGS="$$(cat cflags)" PYTHONPATH=. $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
+	cd $(MEASURED) && PYTHONPATH=. $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
 		$(foreach path,$(AS_BUILT),--ignore=$(path))
 
 test-as-built: dev

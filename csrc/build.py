@@ -1,6 +1,7 @@
 """cffi API-mode build of pasta_py._plane: what Python sees is the part of plane_api.h between its cdef markers.
 
-Environment: PASTA_WERROR=1 makes warnings errors; PASTA_COVERAGE=1 builds for gcov; PASTA_SANITIZE=address,undefined.
+Environment: PASTA_WERROR=1 makes warnings errors; PASTA_COVERAGE=DIRECTORY builds for gcov and
+keeps its data there (tests/measure/keep.c); PASTA_SANITIZE=address,undefined.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ def relative(path: Path) -> str:
 
 
 def sources() -> list[str]:
-    return [relative(path) for folder in FOLDERS for path in sorted((HERE / folder).glob("*.c"))]
+    paths = [path for folder in FOLDERS for path in sorted((HERE / folder).glob("*.c"))]
+    if os.environ.get("PASTA_COVERAGE"):
+        paths.append(HERE.parent / "tests" / "measure" / "keep.c")
+    return [relative(path) for path in paths]
 
 
 def flags() -> tuple[list[str], list[str]]:
@@ -41,9 +45,10 @@ def flags() -> tuple[list[str], list[str]]:
     link_args = ["-pthread"]
     if os.environ.get("PASTA_WERROR"):
         compile_args.append("-Werror")
-    if os.environ.get("PASTA_COVERAGE"):
-        compile_args += ["--coverage", "-O1", "-fprofile-update=atomic"]
-        link_args.append("--coverage")
+    if directory := os.environ.get("PASTA_COVERAGE"):
+        compile_args += ["-fprofile-arcs", "-ftest-coverage", "-fprofile-update=atomic", "-fprofile-info-section=gcov_info"]
+        compile_args += ["-O1", f'-DPASTA_COVERAGE="{directory}"']
+        link_args += ["-lgcov", "-Wl,--wrap=plane_free"]
     if sanitize := os.environ.get("PASTA_SANITIZE"):
         compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g"]
         link_args.append(f"-fsanitize={sanitize}")

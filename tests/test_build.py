@@ -52,10 +52,12 @@ def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: 
         packed.extractall(tmp_path / "site")
     assert [name for name in names if re.fullmatch(r"pasta_py/_plane\..*so", name)]
     assert "pasta_py/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"pasta_py", wheel.name.rpartition("-cp")[0] + ".dist-info"}
+    assert {name.split("/")[0] for name in names} == {"pasta_py", "-".join(wheel.name.split("-")[:2]) + ".dist-info"}
     code = "import pasta_py.worker.plane as p; print(p.PUNT, p.__file__)"
     paths = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    done = subprocess.run([sys.executable, "-c", code], env=paths, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=paths, capture_output=True, text=True, check=True, timeout=30
+    )
     assert done.stdout.split() == ["1", str(tmp_path / "site" / "pasta_py" / "worker" / "plane.py")]
 
 
