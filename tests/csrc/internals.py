@@ -129,7 +129,7 @@ def build() -> Any:
     builder.set_source(
         "_internals",
         SOURCE,
-        sources=[str(path) for folder in ("base", "wire", "core") for path in sorted((ROOT / "csrc" / folder).glob("*.c"))],
+        sources=sorted(str(path) for folder in ("base", "wire", "core") for path in (ROOT / "csrc" / folder).glob("*.c")),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-g", *os.environ.get("PASTA_TEST_CFLAGS", "").split()],
         extra_link_args=os.environ.get("PASTA_TEST_CFLAGS", "").split(),

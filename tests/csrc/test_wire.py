@@ -34,7 +34,7 @@ class Exact:
 
 def inside(view: object, buf: Exact, field: str, length: int) -> bool:
     start = int(ffi.cast("uintptr_t", getattr(view, field))) - int(ffi.cast("uintptr_t", buf.data))
-    return 0 <= start and start + length <= buf.len
+    return start >= 0 and start + length <= buf.len
 
 
 @given(pairs, u8, u8, u8, st.booleans(), st.integers(0, 65495))
