@@ -110,7 +110,8 @@ static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq
 static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }
 static bool x_addr_is_v4(const struct addr *a) { return addr_is_v4(a); }
 static void x_log_add(struct log *log, int level, const char *text) { log_add(log, level, "%s", text); }
-static uint16_t x_tcp_emit(uint8_t *s, uint16_t sp, uint16_t dp, uint32_t sq, uint32_t ak, uint8_t f, uint16_t w, uint16_t m, uint8_t ws)
+static uint16_t x_tcp_emit(uint8_t *s, uint16_t sp, uint16_t dp, uint32_t sq, uint32_t ak, uint8_t f,
+                           uint16_t w, uint16_t m, uint8_t ws)
 { return tcp_emit(s, sp, dp, seq(sq), seq(ak), f, w, m, ws); }
 static bool x_udp_parse(const uint8_t *d, uint32_t l, struct udp_view *v) { return udp_parse(d, l, v); }
 static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }

@@ -83,7 +83,9 @@ def test_what_is_never_a_remote(address: str) -> None:
     assert not lib.addr_is_unicast_remote(ffi.new("struct addr *", [list(mapped(address))]))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1", "10.0.0.1", "169.254.2.2", "223.255.255.255", "2001:db8::1", "fe80::1", "fd00::1"])
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1", "10.0.0.1", "169.254.2.2", "223.255.255.255", "2001:db8::1", "fe80::1", "fd00::1"]
+)
 def test_what_is_a_remote(address: str) -> None:
     assert lib.addr_is_unicast_remote(ffi.new("struct addr *", [list(mapped(address))]))
 
