@@ -12,7 +12,8 @@
 	X(tap_tx_dropped)    /* the tap did not take them */            \
 	X(drop_malformed)    /* lengths, checksums or options wrong */  \
 	X(drop_unsupported)  /* a protocol or a group address */        \
-	X(drop_fragment)     /* fragments: not reassembled */           \
+	X(reassembled)	     /* packets made of fragments */            \
+	X(drop_fragment)     /* fragments that contradict each other */ \
 	X(drop_disabled)     /* --no-tcp, --no-udp, --no-icmp, -4, -6 */ \
 	X(drop_policy)	     /* a destination the rules do not allow */ \
 	X(punt_frames)	     /* handed to the slow path */              \

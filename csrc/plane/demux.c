@@ -108,7 +108,31 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 		icmp_from_guest(&p->icmp, &p->io, ip);
 }
 
-static void demux_ip(struct plane *p, struct tap_frame *f, bool v4)
+static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut);
+
+/* Puts fragments together; what they make is taken as if it had come in one frame. */
+static void demux_fragment(struct plane *p, const struct tap_frame *f, const struct ip_view *ip)
+{
+	struct tap_frame whole = {0};
+	uint8_t *packet;
+
+	switch (reassembly_add(&p->reassembly, ip, p->loop.now_ms, &packet, &whole.len)) {
+	case REASSEMBLY_HELD:
+		return;
+	case REASSEMBLY_REFUSED:
+		COUNT(&p->counters, drop_fragment);
+		return;
+	case REASSEMBLY_WHOLE:
+		_Static_assert(ETH_HLEN <= REASSEMBLY_HEADROOM, "the Ethernet header goes before the packet");
+		COUNT(&p->counters, reassembled);
+		whole.data = packet - ETH_HLEN;
+		whole.len += ETH_HLEN;
+		memcpy(whole.data, f->data, ETH_HLEN);
+		demux_ip(p, &whole, ip->v4, true);
+	}
+}
+
+static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut)
 {
 	struct ip_view ip;
 
@@ -121,10 +145,16 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4)
 		return;
 	}
 	trace(p, &ip);
-	if (ip.fragment) {
-		COUNT(&p->counters, drop_fragment);
+	if (ip.fragment && was_cut) {
+		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
 	}
+	if (ip.fragment) {
+		demux_fragment(p, f, &ip);
+		return;
+	}
+	if (was_cut)
+		ip.df = false; /* the guest has chosen fragments, IPv6 too: the host may do the same */
 	switch (ip.proto) {
 	case IPPROTO_TCP:
 	case IPPROTO_UDP:
@@ -156,10 +186,10 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		memcpy(p->tap.guest_mac, eth_src(f->data), ETH_ALEN);
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
-		demux_ip(p, f, true);
+		demux_ip(p, f, true, false);
 		return;
 	case ETH_TYPE_IPV6:
-		demux_ip(p, f, false);
+		demux_ip(p, f, false, false);
 		return;
 	case ETH_TYPE_ARP:
 		if (p->config.flags & PLANE_IPV4)

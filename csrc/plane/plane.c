@@ -106,6 +106,7 @@ void plane_free(struct plane *p)
 	icmp_free(&p->icmp);
 	udp_free(&p->udp);
 	tcp_free(&p->tcp);
+	reassembly_free(&p->reassembly);
 	tap_free(&p->tap);
 	loop_free(&p->loop);
 	free(p->policy.host_addrs);

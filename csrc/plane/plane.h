@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "core/counters.h"
 #include "core/policy.h"
+#include "core/reassembly.h"
 #include "io/capture.h"
 #include "io/io.h"
 #include "io/loop.h"
@@ -28,6 +29,7 @@ struct plane {
 	struct log log;
 	struct counters counters;
 	struct policy policy;
+	struct reassembly reassembly;
 	struct loop loop;
 	struct tap tap;
 	struct io io;

@@ -1,7 +1,7 @@
 """Tests that need a network of their own: loopback addresses, routes and sysctls without touching the machine's.
 
 `isolated` runs a test in a child process with a new network namespace (and user namespace where we are not root), in which
-lo is up and ping sockets are allowed. What the test raises there fails it here.
+lo is up and ping sockets are allowed unless it wants none. What the test raises there fails it here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _enter() -> None:
+def _enter(ping_sockets: bool) -> None:
     uid, gid = os.geteuid(), os.getegid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWNET if uid == 0 else CLONE_NEWUSER | CLONE_NEWNET):
@@ -52,10 +52,11 @@ def _enter() -> None:
         _write("/proc/self/uid_map", f"0 {uid} 1")
         _write("/proc/self/gid_map", f"0 {gid} 1")
     ip("link set lo up")
-    sysctl("ipv4/ping_group_range", "0 0")
+    if ping_sockets:  # a new namespace allows none
+        sysctl("ipv4/ping_group_range", "0 0")
 
 
-def isolated(test: Callable[..., None]) -> Callable[..., None]:
+def isolated(test: Callable[..., None], *, ping_sockets: bool = True) -> Callable[..., None]:
     """The decorator; fixtures are made before, in the parent."""
 
     @functools.wraps(test)
@@ -67,7 +68,7 @@ def isolated(test: Callable[..., None]) -> Callable[..., None]:
             os.close(reader)
             status = 1
             try:
-                _enter()
+                _enter(ping_sockets)
                 test(*args, **kwargs)
                 status = 0
             except BaseException:

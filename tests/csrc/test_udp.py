@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, checksum, ip_frame, mapped, pseudo
 from isolated import ip, isolated, narrow_link
+from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
@@ -63,7 +64,7 @@ def send(guest: Guest, src: str, sport: int, dst: str, dport: int, payload: byte
     """One datagram from the guest; its Ethernet frame is as long as it needs to be."""
     body = udp_packet(src, sport, dst, dport, payload, summed=summed)
     guest.send(ip_frame(src, dst, UDP, body, ttl=ttl, tos=tos, df=df))
-    guest.pump()
+    settle(guest)
 
 
 def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:
@@ -175,7 +176,7 @@ def test_wrong_checksum_is_dropped(guest: Guest, v6: bool) -> None:
         body = bytearray(udp_packet(own, 5000, gateway, sock.getsockname()[1], b"data"))
         body[-1] ^= 1
         guest.send(ip_frame(own, gateway, UDP, bytes(body)))
-        guest.pump()
+        settle(guest)
         assert guest.counter("drop_malformed") == 1 and guest.counter("udp_opened") == 0
 
 
@@ -275,7 +276,7 @@ def test_segmentation_offload_frame_of_the_guest_becomes_datagrams(v6: bool) -> 
         start = 14 + (40 if v6 else 20)
         header = struct.pack("=BBHHHH", 1, 5, start + 8, 1000, start, 6)
         guest.send(header + ip_frame(own, gateway, UDP, body))
-        guest.pump()
+        settle(guest)
         assert [len(sock.recv(2000)) for _ in range(6)] == [1000] * 5 + [123]
 
 
@@ -285,7 +286,7 @@ def test_segments_reach_a_guest_with_offload_as_one_frame(v6: bool) -> None:
     with Guest(vnet_hdr=True, uso=True) as guest, host_socket(v6) as sock:
         body = udp_packet(own, 5000, gateway, sock.getsockname()[1], b"x")
         guest.send(bytes(10) + ip_frame(own, gateway, UDP, body))
-        guest.pump()
+        settle(guest)
         _, source = sock.recvfrom(10)
         sock.sendmsg([payload], [(socket.IPPROTO_UDP, 103, struct.pack("=H", 1000))], 0, source)
         found = guest.frames()
@@ -370,7 +371,7 @@ def test_an_error_of_one_peer_does_not_keep_datagrams_from_another(guest: Guest,
             # Both in one batch: the second one meets the error of the first.
             for to in (port, sock.getsockname()[1]):
                 guest.send(ip_frame(own, gateway, UDP, udp_packet(own, 5000, gateway, to, b"%d" % number)))
-            guest.pump()
+            settle(guest)
             assert sock.recv(100) == b"%d" % number
         errors = frames(guest)
     assert len(errors) == 20 and all(quoted(e)[3] == port for e in errors)
@@ -558,11 +559,141 @@ def test_frames_of_noise_open_nothing_and_crash_nothing(guest: Guest) -> None:
                 frame[rng.randrange(12, len(frame))] ^= 1 << rng.randrange(8)
             guest.send(bytes(frame))
             if rng.random() < 0.05:
-                guest.pump(1)
-        guest.pump()
+                settle(guest)
+        settle(guest)
         send(guest, GUEST4, 5000, GATEWAY4, sock.getsockname()[1], b"still there")
         sock.settimeout(0.2)
         received = []
         while b"still there" not in received:
             received.append(sock.recv(100))
     assert OUR_MAC != GUEST_MAC
+
+
+# --- fragments of the guest ---
+
+
+def fragments(src: str, dst: str, packet: bytes, room: int, ident: int = 1) -> list[bytes]:
+    """Ethernet frames of a packet's fragments, each with room bytes of it."""
+    out = []
+    for offset in range(0, len(packet), room):
+        more = offset + room < len(packet)
+        out.append(fragment(src, dst, packet[offset : offset + room], offset, more, ident))
+    return out
+
+
+def fragment(src: str, dst: str, piece: bytes, offset: int, more: bool, ident: int = 1) -> bytes:
+    if ":" in src:
+        return ip_frame(src, dst, 44, struct.pack("!BBHI", UDP, 0, offset | more, ident) + piece)
+    frame = bytearray(ip_frame(src, dst, UDP, piece, df=False))
+    frame[18:22] = struct.pack("!HH", ident, offset // 8 | more << 13)
+    frame[24:26] = bytes(2)
+    frame[24:26] = struct.pack("!H", checksum(bytes(frame[14:34])))
+    return bytes(frame)
+
+
+def test_fragments_become_one_datagram_in_any_order(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    rng = random.Random(8)
+    with host_socket(v6) as sock:
+        for ident, size in enumerate((1473, 3000, 8192, 60000, 65507)):
+            payload = rng.randbytes(size)
+            pieces = fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448, ident)
+            if ident % 2:
+                rng.shuffle(pieces)
+            for number, piece in enumerate(pieces):
+                guest.send(piece)
+                if number % 20 == 0:
+                    guest.send(piece)  # a repetition
+            settle(guest)
+            assert sock.recv(70000) == payload
+        assert guest.counter("reassembled") == 5
+
+
+def test_interleaved_packets_do_not_mix(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock:
+        payloads = [random.Random(n).randbytes(4000) for n in range(8)]
+        cut = [
+            fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448, n)
+            for n, payload in enumerate(payloads)
+        ]
+        for row in zip(*cut, strict=True):
+            for piece in row:
+                guest.send(piece)
+        settle(guest)
+        assert [sock.recv(5000) for _ in payloads] == payloads
+
+
+def test_contradictory_fragments_end_their_packet(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock:
+        packet = udp_packet(own, 5000, gateway, sock.getsockname()[1], bytes(3000))
+        contradictions = (
+            [(8, 1448, True)],  # overlaps the first and the second
+            [(2896, 104, False)],  # another end
+            [(4000, 80, True)],  # beyond the end
+        )
+        for ident, extra in enumerate(contradictions):
+            pieces = fragments(own, gateway, packet, 1448, ident)
+            guest.send(pieces[2])
+            guest.send(pieces[0])
+            for offset, size, more in extra:
+                guest.send(fragment(own, gateway, bytes(size), offset, more, ident))
+            guest.send(pieces[1])
+            settle(guest)
+            assert guest.counter("drop_fragment") == 2 * (ident + 1)
+        assert guest.counter("reassembled") == 0 and guest.counter("udp_opened") == 0
+
+
+def test_fragments_that_cannot_be_are_dropped(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    for offset, size, more in ((0, 7, True), (8, 0, False), (65528, 64, True), (65528, 64, False), (0, 0, True)):
+        guest.send(fragment(own, gateway, bytes(size), offset, more))
+    settle(guest)
+    assert guest.counter("drop_fragment") == 5
+
+
+def test_a_flood_of_first_fragments_keeps_nobody_from_finishing(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock:
+        for ident in range(1000):
+            guest.send(fragment(own, gateway, bytes(1448), 0, True, 5000 + ident))
+            if ident % 100 == 0:
+                settle(guest)
+        payload = random.Random(9).randbytes(60000)
+        for piece in fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448):
+            guest.send(piece)
+        settle(guest)
+        assert sock.recv(70000) == payload
+
+
+@isolated
+def test_what_the_guest_cut_may_be_cut_again_on_a_narrow_path() -> None:
+    narrow_link()
+    for own, remote in ((GUEST4, "192.0.2.10"), (GUEST6, "2001:db8::10")):
+        with Guest(link_mtu=65520) as guest:
+            for piece in fragments(own, remote, udp_packet(own, 5000, remote, 7777, bytes(3000)), 1448):
+                guest.send(piece)
+            settle(guest)
+            assert guest.frames() == [] and guest.counter("reassembled") == 1 and guest.counter("udp_tx_errors") == 0
+
+
+def test_random_fragments_never_make_anything_but_the_datagram_that_was_cut(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    rng = random.Random(10)
+    with host_socket(v6) as sock:
+        sock.settimeout(0)
+        packet = udp_packet(own, 5000, gateway, sock.getsockname()[1], rng.randbytes(4000))
+        for _ in range(200):
+            for _ in range(rng.randrange(1, 12)):
+                offset = rng.randrange(0, len(packet) // 8) * 8
+                size = rng.randrange(1, 200) * 8 if rng.random() < 0.9 else rng.randrange(1, 1400)
+                piece = packet[offset : offset + size]
+                more = offset + size < len(packet) if rng.random() < 0.9 else rng.random() < 0.5
+                guest.send(fragment(own, gateway, piece, offset, more, rng.randrange(4)))
+            settle(guest)
+            while True:
+                try:
+                    assert sock.recv(5000) == packet[8:]
+                except BlockingIOError:
+                    break
