@@ -116,6 +116,7 @@ static void demux_fragment(struct plane *p, const struct tap_frame *f, const str
 	struct tap_frame whole = {0};
 	uint8_t *packet;
 
+	_Static_assert(ETH_HLEN <= REASSEMBLY_HEADROOM, "the Ethernet header goes before the packet");
 	switch (reassembly_add(&p->reassembly, ip, p->loop.now_ms, &packet, &whole.len)) {
 	case REASSEMBLY_HELD:
 		return;
@@ -123,7 +124,6 @@ static void demux_fragment(struct plane *p, const struct tap_frame *f, const str
 		COUNT(&p->counters, drop_fragment);
 		return;
 	case REASSEMBLY_WHOLE:
-		_Static_assert(ETH_HLEN <= REASSEMBLY_HEADROOM, "the Ethernet header goes before the packet");
 		COUNT(&p->counters, reassembled);
 		whole.data = packet - ETH_HLEN;
 		whole.len += ETH_HLEN;
