@@ -1,7 +1,21 @@
 #!/usr/bin/env bash
-# Finds or installs what `make` needs from the system: `prepare.sh build` or `prepare.sh test`.
+# Finds or installs what `make` needs from the system: `prepare.sh build` or `prepare.sh test`; `prepare.sh reachable` tells whether the tests can run here.
 # As root it installs missing Debian packages; otherwise it prints the one line to run first. Last line: the Python to use.
 set -eu
+
+# As root the tests become an ordinary user, who has to read the checkout.
+reachable() {
+    [ "$(id -u)" != 0 ] || setpriv --reuid 65534 --regid 65534 --clear-groups test -r "$PWD/Makefile"
+}
+cd "$(dirname "$0")/.."
+if [ "${1:-}" = reachable ]; then
+    reachable
+    exit
+fi
+if [ "${1:-}" = test ] && ! reachable; then
+    echo "ordinary users cannot read $PWD, as the tests need: move the checkout, for example to /var/tmp" >&2
+    exit 1
+fi
 
 declare -A packages=(
     [cc]=gcc [ip]=iproute2 [unshare]=util-linux
