@@ -87,6 +87,10 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
 int policy_add_host_addr(struct policy *p, const struct addr *a);
 void x_policy_free(struct policy *p);
+
+struct reassembly { ...; };
+void reassembly_free(struct reassembly *r);
+int x_reassembly_add(struct reassembly *r, const struct ip_view *fragment, int64_t now_ms, uint8_t **packet, uint32_t *len);
 """
 
 SOURCE = """
@@ -98,6 +102,7 @@ SOURCE = """
 #include "base/siphash.h"
 #include "core/flow.h"
 #include "core/policy.h"
+#include "core/reassembly.h"
 #include "core/timer.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
@@ -117,6 +122,8 @@ static bool x_udp_parse(const uint8_t *d, uint32_t l, struct udp_view *v) { retu
 static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }
 static bool x_icmp_parse(const uint8_t *m, uint32_t l, struct icmp_view *v) { return icmp_parse(m, l, v); }
 static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_ms(h); }
+static int x_reassembly_add(struct reassembly *r, const struct ip_view *f, int64_t now, uint8_t **p, uint32_t *l)
+{ return (int)reassembly_add(r, f, now, p, l); }
 static void x_policy_free(struct policy *p) { free(p->host_addrs); }
 """
 

@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cutting import fragment, fragments
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, checksum, ip_frame, mapped, pseudo
 from isolated import ip, isolated, narrow_link
 from settle import settle
@@ -572,25 +573,6 @@ def test_frames_of_noise_open_nothing_and_crash_nothing(guest: Guest) -> None:
 # --- fragments of the guest ---
 
 
-def fragments(src: str, dst: str, packet: bytes, room: int, ident: int = 1) -> list[bytes]:
-    """Ethernet frames of a packet's fragments, each with room bytes of it."""
-    out = []
-    for offset in range(0, len(packet), room):
-        more = offset + room < len(packet)
-        out.append(fragment(src, dst, packet[offset : offset + room], offset, more, ident))
-    return out
-
-
-def fragment(src: str, dst: str, piece: bytes, offset: int, more: bool, ident: int = 1) -> bytes:
-    if ":" in src:
-        return ip_frame(src, dst, 44, struct.pack("!BBHI", UDP, 0, offset | more, ident) + piece)
-    frame = bytearray(ip_frame(src, dst, UDP, piece, df=False))
-    frame[18:22] = struct.pack("!HH", ident, offset // 8 | more << 13)
-    frame[24:26] = bytes(2)
-    frame[24:26] = struct.pack("!H", checksum(bytes(frame[14:34])))
-    return bytes(frame)
-
-
 def test_fragments_become_one_datagram_in_any_order(guest: Guest, v6: bool) -> None:
     own, gateway, _ = names(v6)
     rng = random.Random(8)
@@ -697,3 +679,21 @@ def test_random_fragments_never_make_anything_but_the_datagram_that_was_cut(gues
                     assert sock.recv(5000) == packet[8:]
                 except BlockingIOError:
                     break
+
+
+@isolated
+def test_an_answered_dns_question_is_forgotten_after_ten_seconds_and_others_are_not() -> None:
+    with Guest() as guest, host_socket(port=53) as server, host_socket() as other:
+        for port, sock in ((5000, server), (5001, other)):
+            send(guest, GUEST4, port, GATEWAY4, sock.getsockname()[1])
+            sock.sendto(b"answer", sock.recvfrom(100)[1])
+        assert len(frames(guest, 2)) == 2
+        asked = time.monotonic()
+        guest.plane.tick(100)
+        while guest.counter("udp_flows") == 2:
+            settle(guest)
+            assert time.monotonic() < asked + 12
+        assert time.monotonic() > asked + 9.5
+        send(guest, GUEST4, 5001, GATEWAY4, other.getsockname()[1], b"still open")
+        assert other.recv(100) == b"still open"
+        assert guest.counter("udp_flows") == 1 and guest.counter("udp_opened") == 2
