@@ -281,8 +281,19 @@ class Lab:
         return sorted(set(found[2:] + entered))
 
     def translators(self) -> list[int]:
-        """PIDs, as seen from here, of the processes that hold a tap."""
-        return [pid for pid in self.descendants() if any("/dev/net/tun" in link for link in descriptors(pid))]
+        """PIDs, as seen from here, of the processes that hold a tap.
+
+        Where we are not root, the translator's sandbox hides its descriptors from us, and shows it by that.
+        """
+        found = []
+        for pid in self.descendants():
+            try:
+                holds = any("/dev/net/tun" in link for link in descriptors(pid))
+            except PermissionError:
+                holds = cmdline(pid)[:1] not in ([], [tool()])
+            if holds:
+                found.append(pid)
+        return found
 
     def translator(self) -> "Translator":
         """The one process that holds a tap."""
@@ -363,11 +374,14 @@ class Translator:
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
-    def descriptors(self) -> list[str]:
-        return descriptors(self.pid)
-
-    def sockets(self) -> int:
-        return sum(link.startswith("socket:") for link in descriptors(self.pid))
+    def descriptors(self) -> int:
+        """How many it has open."""
+        try:
+            return len(descriptors(self.pid))
+        except PermissionError:
+            count = os.stat(f"/proc/{self.pid}/fd").st_size  # since Linux 6.2
+            assert count, "descriptors cannot be counted: this needs root, or Linux 6.2"
+            return count
 
     def rss_kib(self) -> int:
         """Resident memory, KiB."""
