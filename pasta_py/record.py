@@ -24,7 +24,8 @@ class Record:
     _fields: "ClassVar[tuple[str, ...]]" = ()
 
     def __init_subclass__(cls) -> None:
-        own = tuple(name for name in cls.__dict__.get("__annotations__", {}) if not name.startswith("_"))
+        # The class's own annotations only, and since Python 3.14 (PEP 649) evaluated by this very look-up: cls.__dict__ has none.
+        own = tuple(name for name in cls.__annotations__ if not name.startswith("_"))
         cls._fields = cls._fields + own
 
     def __init__(self, **values: "Any") -> None:
