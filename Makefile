@@ -9,7 +9,8 @@ MEASURED := build/measured
 AS_BUILT := tests/e2e tests/test_lean.py tests/test_build.py tests/test_layering.py \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
 	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
-PYTEST := $(BIN)/pytest --durations=10
+# Some tests start Python without site-packages, where an editable installation is unknown.
+PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
