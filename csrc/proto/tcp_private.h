@@ -54,7 +54,8 @@ struct tcp_flow {
 
 	/* guest to host */
 	seq_t rcv_nxt; /* everything before it is in the socket or the spill */
-	seq_t rcv_adv; /* right edge of the window as the guest knows it; never moves left */
+	seq_t rcv_adv; /* right edge of the window: bytes before it are taken; never moves left */
+	seq_t rcv_told; /* the edge as the guest last heard it */
 	struct spill spill;
 
 	/* host to guest: bytes from snd_una on are still in the socket's receive queue */
@@ -72,6 +73,7 @@ struct tcp_flow {
 	int error;     /* of the socket: goes to the guest as a reset when all data has */
 };
 
+#define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 #define TCP_WSCALE 8		       /* ours */
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */

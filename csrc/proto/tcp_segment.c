@@ -1,14 +1,16 @@
 /* Owns the segments to the guest, and the window they promise.
  *
  * The promise: what the socket will surely take, by the kernel's own accounting (SO_MEMINFO: send buffer less what is
- * queued, which counts the kernel's overhead too), plus TCP_SPILL_BYTES. An eighth is kept back for the overhead of
- * buffers still to be made. So a byte inside the window is never dropped. Rejected: passing on the far peer's window, which
- * promises megabytes that the socket does not have room for and repairs the damage with retransmission timeouts.
+ * queued, which counts the kernel's overhead too), plus TCP_SPILL_BYTES less what is spilled. An eighth is kept back for
+ * the overhead of buffers still to be made. So a byte inside the window is never dropped. Rejected: passing on the far
+ * peer's window, which promises megabytes that the socket does not have room for and repairs the damage with
+ * retransmission timeouts.
  *
  * Data in the spill is acknowledged: it is held as safely as what lies in the kernel's send buffer, and an ACK that waited
  * for a slow peer would make the guest retransmit.
  *
- * Invariant: rcv_adv, the right edge that the guest knows, never moves left (RFC 9293, 3.8.6).
+ * Invariants: rcv_adv, the right edge up to which bytes are taken, never moves left (RFC 9293, 3.8.6); rcv_told, what the
+ * guest last heard of it, is not beyond it.
  */
 #include <errno.h>
 #include <linux/sock_diag.h>
@@ -19,14 +21,18 @@
 
 #define CHALLENGES_PER_SECOND 100 /* RFC 5961, 7 asks for a limit */
 
-/* The window field, with rcv_adv as near as its granularity allows, never left of what was said before. */
+/* The window field, as near to rcv_adv as its unit allows. Rounded up, so that the edge stays where it was, as long as the
+ * socket takes what comes; rounded down once bytes are spilled, or a guest that always stays just inside the edge would push
+ * it on for ever (the edge then seems to move left by less than a unit, RFC 7323, 2.4, but bytes up to rcv_adv are taken).
+ */
 static uint16_t window_field(struct tcp_flow *f, bool syn)
 {
 	uint32_t shift = (f->flags & TCPF_WSCALE) && !syn ? TCP_WSCALE : 0;
 	uint32_t bytes = seq_diff(f->rcv_adv, f->rcv_nxt);
-	uint32_t field = u32_min((bytes + (1u << shift) - 1) >> shift, 65535);
+	uint32_t field = u32_min((bytes + (f->spill.len ? 0 : (1u << shift) - 1)) >> shift, 65535);
 
-	f->rcv_adv = seq_max(f->rcv_adv, seq_add(f->rcv_nxt, field << shift));
+	f->rcv_told = seq_add(f->rcv_nxt, field << shift);
+	f->rcv_adv = seq_max(f->rcv_adv, f->rcv_told);
 	return (uint16_t)field;
 }
 
@@ -119,19 +125,22 @@ static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 
 bool tcp_update_window(struct io *io, struct tcp_flow *f)
 {
-	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), room, window;
-	bool full;
+	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_told, f->rcv_nxt), f->rcv_nxt);
+	uint32_t room = 0, window;
+	bool full = false;
 
 	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
-	room = socket_room(f, &full);
+	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
+	if (!f->spill.len)
+		room = socket_room(f, &full);
 	window = room - room / 8 + (f->spill.len < TCP_SPILL_BYTES ? TCP_SPILL_BYTES - f->spill.len : 0);
 	window = u32_min(window, TCP_WINDOW_MAX_BYTES);
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
-	if (full && !f->spill.len && !(f->flags & TCPF_OUT_ARMED)) {
+	if (full && !(f->flags & TCPF_OUT_ARMED)) {
 		f->flags |= TCPF_OUT_ARMED;
-		loop_modify(io->loop, f->fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+		loop_modify(io->loop, f->fd, TCP_EVENTS,
 			    loop_tag(OWNER_TCP, f->flow.index, f->flow.generation));
 	}
 	if (!(f->flags & TCPF_WSCALE))
@@ -139,6 +148,6 @@ bool tcp_update_window(struct io *io, struct tcp_flow *f)
 	if (window <= before)
 		return false;
 	f->rcv_adv = seq_add(f->rcv_nxt, window);
-	/* RFC 9293, 3.8.6.2.2: not for a few bytes more; sooner if the guest could not send a full frame before. */
-	return window - before >= (before < 65536 ? 16384 : TCP_WINDOW_MAX_BYTES / 4);
+	/* RFC 9293, 3.8.6.2.2: not for a few bytes more than were told; sooner if the guest cannot send a full frame. */
+	return window - told >= (told < 65535 ? 16384 : TCP_WINDOW_MAX_BYTES / 4);
 }

@@ -1,0 +1,117 @@
+"""TCP where the kernel, the guest or the peer is at its least helpful: slow readers, urgent bytes, resets at the wrong moment."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+from guest import ACK, PSH, SYN, Guest, Segment, TcpPeer, server
+
+NO_PEEK_OFF = 128
+SPILL_BYTES = 128 << 10
+TCP_NOTSENT_LOWAT = 25
+
+
+@pytest.fixture(params=[0, NO_PEEK_OFF], ids=["peek_off", "discard"])
+def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+    with Guest(extra_flags=request.param) as made:
+        yield made
+
+
+def core_socket(far: socket.socket) -> socket.socket:
+    """The core's own end of a connection of which the host holds `far`: a duplicate, for options that the core does not set."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:
+            continue
+        try:
+            if sock.getsockname() == far.getpeername() and sock.getpeername() == far.getsockname():
+                return sock
+        except OSError:
+            pass
+        sock.close()
+    raise AssertionError("the core has no such connection")
+
+
+def connection(guest: Guest) -> tuple[TcpPeer, socket.socket]:
+    """A connection of the guest to a host whose receive buffer holds only a few thousand bytes."""
+    with server() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer = TcpPeer(guest, listener.getsockname()[1])
+        peer.connect()
+        sock, _ = listener.accept()
+    sock.settimeout(2)
+    guest.pump()
+    return peer, sock
+
+
+def slow_connection(guest: Guest) -> tuple[TcpPeer, socket.socket, int]:
+    """The same with a core whose send buffer is as small, once what it promised before is used up; and the window's edge."""
+    peer, sock = connection(guest)
+    with core_socket(sock) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    start = peer.seq
+    edge = fill_window(guest, peer, start + 60000)
+    read = 0
+    while read < peer.seq - start:
+        read += len(sock.recv(1 << 20))
+        guest.pump(1)
+    return peer, sock, edge_of(peer, guest.wait_segments(), edge)
+
+
+def edge_of(peer: TcpPeer, segments: list[Segment], edge: int) -> int:
+    return max([edge, *(s.ack + (s.window << peer.peer_wscale) for s in segments if not s.flags & SYN)])
+
+
+def fill_window(guest: Guest, peer: TcpPeer, edge: int, limit: int = 16 << 20) -> int:
+    """Send whatever the window allows until it stays closed; returns its edge."""
+    start, quiet = peer.seq, 0
+    while quiet < 3 and peer.seq - start < limit:
+        for _ in range(32):
+            peer.send(ACK | PSH, bytes(min(1400, edge - peer.seq)))
+            if peer.seq >= edge:
+                break
+        edge = edge_of(peer, guest.segments(), edge)
+        quiet = quiet + 1 if peer.seq >= edge else 0
+    return edge
+
+
+def test_window_closes_though_its_unit_is_coarse(guest: Guest) -> None:
+    """A guest that never sends up to the edge is not promised another unit of the window's scale each time."""
+    peer, sock, edge = slow_connection(guest)
+    with sock:
+        sent = 0
+        while sent < 3 * SPILL_BYTES and edge > peer.seq:
+            size = min(1400, max(1, edge - peer.seq - 1))
+            sent += size
+            peer.send(ACK | PSH, bytes(size))
+            if edge - peer.seq < 1400:
+                last = guest.segments()[-1]
+                edge = last.ack + (last.window << peer.peer_wscale)
+        assert sent < 2 * SPILL_BYTES, "the window never closed"
+
+
+def test_spill_is_bounded_when_the_socket_refuses_what_it_has_room_for(guest: Guest) -> None:
+    """net.ipv4.tcp_notsent_lowat and short memory make send() refuse while the send buffer has room."""
+    peer, sock = connection(guest)
+    with sock, core_socket(sock) as own:
+        own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
+        fill_window(guest, peer, peer.seq + 60000)
+        assert guest.counter("tcp_spilled_bytes") < 5 << 20
+
+
+def test_window_that_reopens_in_small_steps_is_announced(guest: Guest) -> None:
+    """A closed window opens again by what a slow reader takes, though each step alone is too small to be worth an ACK."""
+    peer, sock, edge = slow_connection(guest)
+    with sock:
+        start, edge = peer.seq, fill_window(guest, peer, edge)
+        news: list[Segment] = guest.segments()
+        assert news == []
+        read = 0
+        while read < peer.seq - start and not news:
+            read += len(sock.recv(2000))
+            news = guest.segments()
+        assert edge_of(peer, news, edge) > edge and read < 80000, f"{read} bytes read before the window opened"
