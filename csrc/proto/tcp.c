@@ -32,10 +32,11 @@ static const char *const state_names[] = {
 #undef TCP_STATE_NAME
 };
 
-static bool kernel_has_peek_offset(void)
+/* Linux 6.9 has it for IPv4 only. A family that the kernel lacks does not need it. */
+static bool kernel_has_peek_offset(int family)
 {
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool has = fd >= 0 && !sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool has = fd < 0 || !sock_set(fd, SOL_SOCKET, SO_PEEK_OFF, 0);
 
 	if (fd >= 0)
 		close(fd);
@@ -47,7 +48,7 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 	int rc;
 
 	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}};
-	t->peek_offset = peek_offset && kernel_has_peek_offset();
+	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
 	if (!rc && !t->peek_offset) {
 		t->discard = malloc(TCP_DISCARD_BYTES);
@@ -114,12 +115,12 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 	f->state = (uint8_t)state;
 	f->peek_offset = UINT32_MAX; /* not switched on yet */
 	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
-	if (loop_add(io->loop, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-		     loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
+	if (loop_add(io->loop, fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
 		flow_remove(&t->flows, &f->flow);
 		return NULL;
 	}
 	sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* the guest's own Nagle has decided already */
+	sock_set(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte left out would shift all offsets (RFC 6093, 4) */
 	COUNT(io->counters, tcp_opened);
 	COUNT(io->counters, tcp_flows);
 	return f;
@@ -245,8 +246,10 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 
 	if (!f)
 		return;
-	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		f->flags |= TCPF_READABLE;
+	if (events & EPOLLPRI)
+		f->flags |= TCPF_URGENT;
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 		f->flags |= TCPF_RDHUP;
 	if (f->state == TCPS_CONNECTING) {
@@ -263,8 +266,8 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &f->error, &len) < 0)
 			f->error = errno;
 	}
-	if (f->error && f->state != TCPS_ESTABLISHED)
-		tcp_reset(t, io, f); /* a client that left before the guest answered, or a server that did */
+	if (f->error && f->state == TCPS_SYN_SENT)
+		tcp_reset(t, io, f); /* a client that left before the guest answered; a server may have said something */
 	else
 		tcp_add_work(t, f);
 }

@@ -36,6 +36,7 @@ enum {
 	TCPF_KEEPALIVE = 1 << 12,  /* the guest probes: so does the host socket */
 	TCPF_WSCALE = 1 << 13,	   /* both sides scale windows */
 	TCPF_PROGRESS = 1 << 14,   /* the guest has acknowledged something: the retransmission timer starts anew */
+	TCPF_URGENT = 1 << 15,	   /* a mark of urgent data may cut reads short (tcp(7), "SO_OOBINLINE") */
 };
 
 struct spill {
@@ -73,7 +74,7 @@ struct tcp_flow {
 	int error;     /* of the socket: goes to the guest as a reset when all data has */
 };
 
-#define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
+#define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 #define TCP_WSCALE 8		       /* ours */
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */

@@ -126,7 +126,7 @@ static ssize_t peek(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t o
 	else if (n == 0 && offset)
 		return 0;
 	else if ((uint32_t)n <= skipped && skipped)
-		return f->flags & TCPF_RDHUP ? 0 : -EAGAIN;
+		return (f->flags & (TCPF_RDHUP | TCPF_URGENT)) == TCPF_RDHUP ? 0 : -EAGAIN;
 	return n - (ssize_t)skipped;
 }
 
@@ -185,14 +185,17 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 		if (n == 0) {
 			f->flags |= TCPF_SOCK_EOF;
 		} else if (n == -EAGAIN) {
-			f->flags &= (uint16_t)~TCPF_READABLE;
+			/* Without SO_PEEK_OFF what follows an urgent mark shows only when what precedes it is gone. */
+			if (f->flags & TCPF_URGENT && !t->peek_offset && tcp_in_flight(f))
+				return false;
+			f->flags &= (uint16_t)~(TCPF_READABLE | TCPF_URGENT);
 		} else if (n < 0) {
 			f->error = f->error ? f->error : (int)-n;
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_nxt, io->scratch, (uint32_t)n);
 			f->snd_nxt = seq_add(f->snd_nxt, (uint32_t)n);
-			if ((uint32_t)n < room && !(f->flags & TCPF_RDHUP))
+			if ((uint32_t)n < room && !(f->flags & (TCPF_RDHUP | TCPF_URGENT)))
 				f->flags &= (uint16_t)~TCPF_READABLE;
 		}
 	}
@@ -266,10 +269,8 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	bool more = false, tell = false;
 
-	if (f->state != TCPS_ESTABLISHED) {
-		tcp_arm_timer(t, io, f);
-		return false;
-	}
+	if (f->state != TCPS_ESTABLISHED)
+		return false; /* its timer runs since the state began */
 	drain_spill(f);
 	drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from guest import ACK, PSH, SYN, Guest, Segment, TcpPeer, server
+from guest import ACK, FIN, PSH, RST, SYN, Guest, Segment, TcpPeer, server
 
 NO_PEEK_OFF = 128
 SPILL_BYTES = 128 << 10
@@ -115,3 +118,73 @@ def test_window_that_reopens_in_small_steps_is_announced(guest: Guest) -> None:
             read += len(sock.recv(2000))
             news = guest.segments()
         assert edge_of(peer, news, edge) > edge and read < 80000, f"{read} bytes read before the window opened"
+
+
+def test_urgent_bytes_of_the_host_stay_in_the_stream(guest: Guest) -> None:
+    """RFC 6093, 4: urgent data belongs to the stream; nothing is doubled, left out or held back around it."""
+    peer, sock = connection(guest)
+    with sock:
+        sock.sendall(b"before")
+        sock.send(b"!", socket.MSG_OOB)
+        sock.sendall(b"after")
+        got, end = b"", time.monotonic() + 3
+        while len(got) < 12 and time.monotonic() < end:
+            segments = [s for s in guest.segments() if s.payload]
+            got += peer.take(segments)
+            if segments:
+                peer.send()
+        assert got == b"before!after"
+        sock.shutdown(socket.SHUT_WR)
+        assert guest.wait_segments()[0].flags & FIN
+
+
+def test_urgent_byte_right_before_the_end(guest: Guest) -> None:
+    peer, sock = connection(guest)
+    with sock:
+        sock.sendall(b"before")
+        sock.send(b"!", socket.MSG_OOB)
+        sock.sendall(b"after")
+        sock.shutdown(socket.SHUT_WR)
+        got, fin, end = b"", False, time.monotonic() + 3
+        while not fin and time.monotonic() < end:
+            segments = [s for s in guest.segments() if s.payload or s.flags & FIN]
+            got += peer.take(segments)
+            fin = any(s.flags & FIN for s in segments)
+            if segments:
+                peer.send()
+        assert (got, fin) == (b"before!after", True)
+
+
+def test_words_of_a_server_that_resets_at_once_reach_the_guest(guest: Guest) -> None:
+    """The server speaks and resets before the guest's ACK of the SYN-ACK has come."""
+    with server() as listener:
+        peer = TcpPeer(guest, listener.getsockname()[1])
+        peer.send(SYN, options=peer.options())
+        answer = guest.wait_segments()[0]
+        sock, _ = listener.accept()
+        sock.sendall(b"go away")
+        guest.pump()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+        assert guest.segments() == []
+    peer.ack = (answer.seq + 1) % 2**32
+    peer.send(ACK)
+    got = guest.wait_segments(2)
+    assert got[0].payload == b"go away" and got[-1].flags & RST
+
+
+def test_syn_ack_is_repeated_however_talkative_the_server(guest: Guest) -> None:
+    """Events of the socket do not push the timer back on which the SYN-ACK depends."""
+    with server() as listener:
+        peer = TcpPeer(guest, listener.getsockname()[1])
+        peer.send(SYN, options=peer.options())
+        guest.wait_segments()
+        sock, _ = listener.accept()
+        with sock:
+            again: list[Segment] = []
+            end = time.monotonic() + 1.6
+            while not again and time.monotonic() < end:
+                sock.sendall(b"x")
+                again = guest.segments()
+                time.sleep(0.05)
+            assert again and again[0].flags == SYN | ACK
