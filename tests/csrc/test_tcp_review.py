@@ -1,4 +1,4 @@
-"""TCP where the kernel, the guest or the peer is at its least helpful: slow readers, urgent bytes, resets at the wrong moment."""
+"""TCP where kernel, guest or peer is least helpful: slow readers, urgent bytes, resets at the wrong moment."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
 
 
 def core_socket(far: socket.socket) -> socket.socket:
-    """The core's own end of a connection of which the host holds `far`: a duplicate, for options that the core does not set."""
-    for name in os.listdir("/proc/self/fd"):
+    """The core's own end of a connection of which the host holds `far`: a duplicate, to set options on."""
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            sock = socket.socket(fileno=os.dup(int(name)))
+            sock = socket.socket(fileno=os.dup(int(path.name)))
         except OSError:
             continue
         try:
@@ -52,7 +52,7 @@ def connection(guest: Guest) -> tuple[TcpPeer, socket.socket]:
 
 
 def slow_connection(guest: Guest) -> tuple[TcpPeer, socket.socket, int]:
-    """The same with a core whose send buffer is as small, once what it promised before is used up; and the window's edge."""
+    """The same with a core whose send buffer is as small, its earlier promises used up; and the window's edge."""
     peer, sock = connection(guest)
     with core_socket(sock) as own:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -107,7 +107,7 @@ def test_spill_is_bounded_when_the_socket_refuses_what_it_has_room_for(guest: Gu
 
 
 def test_window_that_reopens_in_small_steps_is_announced(guest: Guest) -> None:
-    """A closed window opens again by what a slow reader takes, though each step alone is too small to be worth an ACK."""
+    """A closed window opens by what a slow reader takes, though each step alone is too small to be worth an ACK."""
     peer, sock, edge = slow_connection(guest)
     with sock:
         start, edge = peer.seq, fill_window(guest, peer, edge)
