@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections import Counter
 from pathlib import Path
@@ -73,7 +74,12 @@ def inside(ports: dict[int, int]) -> int:
         gateway, _, device = gateways[family].partition("%")
         scope = f"%25{device}" if gateway.startswith("fe80:") else ""
         host = f"[{gateway}{scope}]" if family == 6 else gateway
-        fetch(f"http://{host}:{port}/{NAME}")
+        url = f"http://{host}:{port}/{NAME}"
+        try:
+            fetch(url)
+        except urllib.error.URLError as error:
+            print(f"guest: {url}: {error.reason}; is the host's loopback up? (ip link show lo)")
+            return 1
         fetched += 1
     return 0 if fetched else 1
 
