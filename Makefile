@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
 export PASTA_TESTS_ALONE ?= 1
 
-.PHONY: run build dev test lint test-units test-as-built coverage man bench bench-quick clean
+.PHONY: run build dev test lint test-units test-as-built coverage fuzz man bench bench-quick clean
 
 run: build
 	$(BIN)/python bench/demo.py
@@ -62,11 +62,22 @@ test-as-built: dev
 coverage: dev
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
 
+# Rounds of new examples until TIME seconds are over, or one fails; its seed is what repeats it.
+TIME := 600
+fuzz: dev
+	@end=$$(($$(date +%s) + $(TIME))); while [ $$(date +%s) -lt $$end ]; do \
+		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
+		$(BIN)/pytest -q fuzz --hypothesis-seed=$$seed || exit 1; \
+	done
+
 man: build
 	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1
 
 bench: build
 	$(BIN)/python -m bench
+
+bench-quick: build
+	$(BIN)/python -m bench --quick
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_plane*.so .coverage*
