@@ -27,6 +27,7 @@
 	X(tcp_out_of_order)  /* segments from the guest after a hole */ \
 	X(tcp_challenges)    /* challenge ACKs, RFC 5961 */             \
 	X(tcp_spilled_bytes) /* did not fit a socket at once */         \
+	X(tcp_spill_limit)   /* segments not taken: spills are full */  \
 	X(udp_flows)                                                    \
 	X(udp_opened)                                                   \
 	X(udp_limit)                                                    \

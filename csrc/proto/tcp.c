@@ -8,7 +8,7 @@
  * Repair towards the guest is NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow.
  * snd_nxt never goes back: after a timeout, too, holes are filled one frame per (partial) acknowledgement.
  *
- * Limits: flows (tcp_limit counts what was refused), the window and so the spill of each.
+ * Limits: flows (tcp_limit counts what was refused), the window of each, the memory of all spills together (tcp_spill_limit).
  */
 #include "proto/tcp.h"
 
@@ -151,7 +151,7 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 	if (abort)
 		setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
 	close(f->fd);
-	free(f->spill.bytes);
+	tcp_free_spill(t, f);
 	remove_work(t, f);
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);
@@ -209,14 +209,14 @@ int tcp_accept(struct tcp *t, struct io *io, int listen_fd, const struct endpoin
 	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
 		struct sockaddr_storage ss = {0};
 		socklen_t len = sizeof(ss);
-		int fd = accept4(listen_fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		int fd = accept4(listen_fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC), error = errno;
 		struct endpoint peer;
 
-		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-			tcp_limit_reached(t, io, errno);
-			return -errno;
+		if (fd < 0 && (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM)) {
+			tcp_limit_reached(t, io, error);
+			return -error;
 		}
-		if (fd < 0 && errno == EAGAIN)
+		if (fd < 0 && error == EAGAIN)
 			return 0;
 		if (fd < 0)
 			continue; /* that client has gone already (accept(2), "Error handling") */

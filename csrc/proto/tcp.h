@@ -17,9 +17,11 @@ struct tcp {
 	struct tcp_flow *work_head, *work_tail; /* flows that tcp_service() has to look at */
 	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
 	uint8_t *discard;			/* where bytes before the offset go without it */
+	uint64_t spill_bytes;			/* allocated for the spills of all flows */
 	int64_t challenge_second;
 	uint32_t challenges;	  /* sent within challenge_second */
 	int64_t limit_logged_ms;  /* when a limit was last written to the log */
+	int64_t spill_logged_ms;  /* the same for that of the spills */
 };
 
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */

@@ -197,7 +197,7 @@ static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const 
 }
 
 /* Payload and FIN, cut to the window. */
-static void process_data(struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
+static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
 {
 	uint32_t skip = seq_lt(seg->seq, f->rcv_nxt) ? seq_diff(f->rcv_nxt, seg->seq) : 0, len, kept = 0;
 	bool fin = seg->flags & TCP_FIN;
@@ -216,7 +216,7 @@ static void process_data(struct io *io, struct tcp_flow *f, const struct tcp_vie
 		fin = false;
 	}
 	if (len) {
-		kept = tcp_deliver(io, f, seg->payload + skip, len);
+		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->flags |= TCPF_WINDOW_OLD;
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 	}
@@ -262,7 +262,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		return;
 	if (seg->payload_len)
 		set_tos(f, ip->tos);
-	process_data(io, f, seg);
+	process_data(t, io, f, seg);
 	tcp_add_work(t, f);
 }
 

@@ -78,6 +78,7 @@ struct tcp_flow {
 #define TCP_WSCALE 8		       /* ours */
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
+#define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
 #define TCP_FILL_FRAMES 8	       /* frames to the guest per flow and turn */
 #define TCP_DISCARD_BYTES 65536	       /* one iovec of the replacement for SO_PEEK_OFF */
 #define TCP_DISCARD_IOVECS 16
@@ -113,7 +114,8 @@ static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
 /* In-sequence bytes of the guest: to the socket, what does not fit to the spill. Returns how many were kept. */
-uint32_t tcp_deliver(struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
+uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
+void tcp_free_spill(struct tcp *t, struct tcp_flow *f);
 /* Everything that the flow needs now. True: more could be done at once. The flow may be gone afterwards. */
 bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
@@ -125,6 +127,6 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f);
 void tcp_send_refusal(struct io *io, const struct ip_view *ip, const struct tcp_view *seg);
 void tcp_challenge(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Computes the window again; true if the guest should hear of it without being asked. */
-bool tcp_update_window(struct io *io, struct tcp_flow *f);
+bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f);
 
 #endif

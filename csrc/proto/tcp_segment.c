@@ -2,9 +2,9 @@
  *
  * The promise: what the socket will surely take, by the kernel's own accounting (SO_MEMINFO: send buffer less what is
  * queued, which counts the kernel's overhead too), plus TCP_SPILL_BYTES less what is spilled. An eighth is kept back for
- * the overhead of buffers still to be made. So a byte inside the window is never dropped. Rejected: passing on the far
- * peer's window, which promises megabytes that the socket does not have room for and repairs the damage with
- * retransmission timeouts.
+ * the overhead of buffers still to be made. So a byte inside the window is not dropped, unless all spills together reach
+ * their limit: then it is not acknowledged, and the guest sends it again. Rejected: passing on the far peer's window, which
+ * promises megabytes that the socket does not have room for and repairs the damage with retransmission timeouts.
  *
  * Data in the spill is acknowledged: it is held as safely as what lies in the kernel's send buffer, and an ACK that waited
  * for a slow peer would make the guest retransmit.
@@ -123,10 +123,10 @@ static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 	return mem[SK_MEMINFO_SNDBUF] - mem[SK_MEMINFO_WMEM_QUEUED];
 }
 
-bool tcp_update_window(struct io *io, struct tcp_flow *f)
+bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_told, f->rcv_nxt), f->rcv_nxt);
-	uint32_t room = 0, window;
+	uint32_t room = 0, spill = TCP_SPILL_BYTES, window;
 	bool full = false;
 
 	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
@@ -135,7 +135,9 @@ bool tcp_update_window(struct io *io, struct tcp_flow *f)
 	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
 	if (!f->spill.len)
 		room = socket_room(f, &full);
-	window = room - room / 8 + (f->spill.len < TCP_SPILL_BYTES ? TCP_SPILL_BYTES - f->spill.len : 0);
+	if (t->spill_bytes > TCP_SPILL_TOTAL_BYTES / 2)
+		spill /= 8; /* many peers are slow: promise little that the limit of all spills could break */
+	window = room - room / 8 + (f->spill.len < spill ? spill - f->spill.len : 0);
 	window = u32_min(window, TCP_WINDOW_MAX_BYTES);
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {

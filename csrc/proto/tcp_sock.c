@@ -20,10 +20,11 @@
 #include "proto/tcp_private.h"
 
 #define SPILL_MIN_BYTES 16384
+#define LIMIT_LOG_MS 10000
 
 /* --- guest to host --- */
 
-static bool spill_add(struct spill *s, const uint8_t *bytes, uint32_t len)
+static bool spill_add(struct tcp *t, struct spill *s, const uint8_t *bytes, uint32_t len)
 {
 	if (s->from + s->len + len > s->space) {
 		uint32_t space = u32_max(s->space, SPILL_MIN_BYTES);
@@ -31,9 +32,12 @@ static bool spill_add(struct spill *s, const uint8_t *bytes, uint32_t len)
 
 		while (space < s->len + len)
 			space *= 2;
+		if (t->spill_bytes - s->space + space > TCP_SPILL_TOTAL_BYTES)
+			return false;
 		grown = malloc(space);
 		if (!grown)
 			return false;
+		t->spill_bytes += space - s->space;
 		if (s->len)
 			memcpy(grown, s->bytes + s->from, s->len);
 		free(s->bytes);
@@ -42,6 +46,23 @@ static bool spill_add(struct spill *s, const uint8_t *bytes, uint32_t len)
 	memcpy(s->bytes + s->from + s->len, bytes, len);
 	s->len += len;
 	return true;
+}
+
+void tcp_free_spill(struct tcp *t, struct tcp_flow *f)
+{
+	t->spill_bytes -= f->spill.space;
+	free(f->spill.bytes);
+	f->spill = (struct spill){0};
+}
+
+static void spill_limit_reached(struct tcp *t, struct io *io)
+{
+	COUNT(io->counters, tcp_spill_limit);
+	if (t->spill_logged_ms && io->loop->now_ms - t->spill_logged_ms < LIMIT_LOG_MS)
+		return;
+	t->spill_logged_ms = io->loop->now_ms;
+	log_add(io->log, LOG_LEVEL_WARNING, "TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
+		(unsigned)(t->spill_bytes >> 20));
 }
 
 /* Sends what the socket takes; errors are kept for tcp_service_flow(). */
@@ -61,7 +82,7 @@ static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len
 	return n < 0 ? 0 : (uint32_t)n;
 }
 
-uint32_t tcp_deliver(struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
+uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
 {
 	uint32_t taken = 0;
 
@@ -69,13 +90,15 @@ uint32_t tcp_deliver(struct io *io, struct tcp_flow *f, const uint8_t *bytes, ui
 		taken = send_some(f, bytes, len);
 	if (taken == len || f->error)
 		return len; /* after an error nobody will read it: a reset follows */
-	if (!spill_add(&f->spill, bytes + taken, len - taken))
+	if (!spill_add(t, &f->spill, bytes + taken, len - taken)) {
+		spill_limit_reached(t, io);
 		return taken;
+	}
 	COUNT_ADD(io->counters, tcp_spilled_bytes, len - taken);
 	return len;
 }
 
-static void drain_spill(struct tcp_flow *f)
+static void drain_spill(struct tcp *t, struct tcp_flow *f)
 {
 	struct spill *s = &f->spill;
 	uint32_t n;
@@ -87,10 +110,8 @@ static void drain_spill(struct tcp_flow *f)
 	s->len -= n;
 	if (n)
 		f->flags |= TCPF_WINDOW_OLD;
-	if (!s->len || f->error) {
-		free(s->bytes);
-		*s = (struct spill){0};
-	}
+	if (!s->len || f->error)
+		tcp_free_spill(t, f);
 }
 
 /* --- host to guest --- */
@@ -223,7 +244,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	f->state = TCPS_SYN_RECEIVED;
-	tcp_update_window(io, f);
+	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
 	tcp_arm_timer(t, io, f);
@@ -271,10 +292,10 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* its timer runs since the state began */
-	drain_spill(f);
+	drain_spill(t, f);
 	drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
-		tell = tcp_update_window(io, f);
+		tell = tcp_update_window(t, io, f);
 	if (tell)
 		f->flags |= TCPF_ACK_NOW;
 	more = fill(t, io, f);

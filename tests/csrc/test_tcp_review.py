@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 import time
@@ -27,10 +28,9 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
 def core_socket(far: socket.socket) -> socket.socket:
     """The core's own end of a connection of which the host holds `far`: a duplicate, to set options on."""
     for path in Path("/proc/self/fd").iterdir():
-        try:
-            sock = socket.socket(fileno=os.dup(int(path.name)))
-        except OSError:
+        if not (path.is_symlink() and str(path.readlink()).startswith("socket:")):
             continue
+        sock = socket.socket(fileno=os.dup(int(path.name)))
         try:
             if sock.getsockname() == far.getpeername() and sock.getpeername() == far.getsockname():
                 return sock
@@ -192,3 +192,94 @@ def test_syn_ack_is_repeated_however_talkative_the_server(guest: Guest) -> None:
                 again = guest.segments()
                 time.sleep(0.05)
             assert again and again[0].flags == SYN | ACK
+
+
+def test_all_spills_together_are_bounded_and_nothing_is_lost_beyond() -> None:
+    """Peers of the host that read nothing cost 64 MiB at most; what was not taken by then is not acknowledged either."""
+    stream = os.urandom(4 << 20)
+    with Guest(mtu=65520) as guest, contextlib.ExitStack() as stack:
+        peers: list[tuple[TcpPeer, socket.socket, int]] = []
+        owned: list[socket.socket] = []
+        acked: dict[int, int] = {}
+        edges: dict[int, int] = {}
+
+        def listen_to_core() -> None:
+            for s in guest.segments():
+                acked[s.dport] = max(acked[s.dport], s.ack)
+                edges[s.dport] = max(edges[s.dport], s.ack + (s.window << 8))
+
+        def say(peer: TcpPeer, start: int) -> int:
+            """One segment of what the core has not acknowledged; how much that was."""
+            done = acked[peer.sport] - start
+            part = stream[done : done + min(60000, edges[peer.sport] - acked[peer.sport])]
+            if part:
+                peer.send(ACK | PSH, part, seq=start + done)
+            listen_to_core()
+            return len(part) and acked[peer.sport] - start - done
+
+        with server() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for i in range(24):
+                peer = TcpPeer(guest, listener.getsockname()[1], sport=40000 + i, mss=65480)
+                peer.connect()
+                sock, _ = listener.accept()
+                stack.enter_context(sock)
+                owned.append(stack.enter_context(core_socket(sock)))
+                owned[-1].setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
+                peers.append((peer, sock, peer.seq))
+                acked[peer.sport], edges[peer.sport] = peer.seq, peer.seq + 60000
+        for peer, _, start in peers:
+            while say(peer, start):
+                pass
+        assert (32 << 20) < guest.counter("tcp_spilled_bytes") <= (64 << 20)
+        assert guest.counter("tcp_spill_limit") > 0 and any("slow peers" in line for line in guest.logs)
+        for (peer, sock, start), own in list(zip(peers, owned, strict=True))[::-8]:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+            own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1 << 30)
+            got = bytearray()
+            end = time.monotonic() + 20
+            while len(got) < len(stream) and time.monotonic() < end:
+                say(peer, start)
+                with contextlib.suppress(BlockingIOError):
+                    got += sock.recv(1 << 20, socket.MSG_DONTWAIT)
+            assert got == stream
+
+
+def test_guest_that_restarts_gets_its_old_ports_again(guest: Guest) -> None:
+    """RFC 5961, 4.2: the SYN of a guest that has forgotten the connection is challenged, and its reset clears the way."""
+    peer, sock = connection(guest)
+    with sock, server() as listener:
+        sock.sendall(b"x" * 3000)
+        guest.pump()
+        guest.frames()
+        again = TcpPeer(guest, sock.getsockname()[1], iss=7777777)
+        again.send(SYN, options=again.options())
+        challenge = guest.wait_segments()[-1]
+        assert challenge.flags == ACK and challenge.ack == peer.seq
+        again.send(RST, seq=challenge.ack)
+        guest.pump()
+        with pytest.raises(ConnectionResetError):
+            sock.recv(1)
+        again = TcpPeer(guest, listener.getsockname()[1], iss=7777777)
+        again.connect()
+    assert guest.counter("tcp_opened") == 2
+
+
+def test_clients_wait_while_no_descriptor_is_left_and_are_served_then(guest: Guest) -> None:
+    """accept() without a descriptor does not spin, and the listener is not forgotten."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with server() as listener, socket.socket() as client:
+        guest.listen(6, listener, 8080)
+        lowest = os.dup(0)
+        os.close(lowest)
+        client.connect(listener.getsockname())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            guest.pump(50)
+            refusals = guest.counter("tcp_limit")
+            guest.pump(100)
+            assert refusals == guest.counter("tcp_limit") == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert any("ulimit -n" in line for line in guest.logs)
+        assert guest.wait_segments()[0].flags == SYN
