@@ -6,6 +6,7 @@
  * Records in the file: name length, name, data length, data; a length of 0 ends them. See report.py.
  */
 #include <gcov.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,17 +70,33 @@ static void keep(void)
 	memset(space + used, 0, sizeof(uint32_t));
 }
 
-__attribute__((constructor)) static void open_space(void)
+static void open_space(void)
 {
 	char path[] = PASTA_COVERAGE "/c-XXXXXX";
 	int fd = mkstemp(path);
 
-	if (fd < 0 || ftruncate(fd, SPACE_BYTES))
+	space = NULL;
+	if (fd < 0)
 		return; /* a process that was locked in before it loaded the extension goes uncounted */
-	space = mmap(NULL, SPACE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (!ftruncate(fd, SPACE_BYTES))
+		space = mmap(NULL, SPACE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (space == MAP_FAILED)
 		space = NULL;
 	close(fd);
+}
+
+/* A child has counters of its own: parent and child must not write over each other. */
+static void open_space_of_child(void)
+{
+	if (space)
+		munmap(space, SPACE_BYTES);
+	open_space();
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	open_space();
+	pthread_atfork(NULL, NULL, open_space_of_child);
 }
 
 __attribute__((destructor)) static void at_exit(void)
