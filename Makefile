@@ -53,7 +53,7 @@ lint: dev
 
 test-units: dev
 	$(BIN)/python tests/measure/prepare.py $(MEASURED)
-	cd $(MEASURED) && PYTHONPATH=. $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
+	cd $(MEASURED) && PYTHONPATH=. PASTA_COVERAGE=$(CURDIR)/$(MEASURED)/data $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
 		$(foreach path,$(AS_BUILT),--deselect=$(path))
 
 test-as-built: dev

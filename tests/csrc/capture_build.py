@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cffi
+import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "base/checksum.c"]
@@ -28,18 +29,20 @@ int capture_stop(struct capture *c);
 """
 
 
-def build_module(directory: Path) -> Any:
-    """Returns the imported cffi module, with `ffi` and `lib`, built in `directory`."""
+def build_module() -> Any:
+    """Returns the imported cffi module, with `ffi` and `lib`."""
+    also = counted.build("capture")
     builder = cffi.FFI()
     builder.cdef(CDEF)
     builder.set_source(
         "_capture_alone",
         '#include "io/capture.h"',
-        sources=[str(ROOT / "csrc" / source) for source in SOURCES],
+        sources=[*(str(ROOT / "csrc" / source) for source in SOURCES), *also.sources],
         include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args=["-std=c11", "-D_GNU_SOURCE"],
+        extra_compile_args=["-std=c11", "-D_GNU_SOURCE", *also.compile_args],
+        extra_link_args=also.link_args,
     )
-    path = builder.compile(tmpdir=str(directory))
+    path = builder.compile(tmpdir=also.directory)
     spec = importlib.util.spec_from_file_location("_capture_alone", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import cffi
+import counted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,18 +131,19 @@ static void x_policy_free(struct policy *p) { free(p->host_addrs); }
 @functools.cache
 def build() -> Any:
     """The module, with `ffi` and `lib`, built once per process; extra compiler flags from PASTA_TEST_CFLAGS."""
-    directory = tempfile.mkdtemp(prefix="pasta-internals-")
+    also, flags = counted.build("internals"), os.environ.get("PASTA_TEST_CFLAGS", "").split()
+    own = sorted(str(path) for folder in ("base", "wire", "core") for path in (ROOT / "csrc" / folder).glob("*.c"))
     builder = cffi.FFI()
     builder.cdef(CDEF)
     builder.set_source(
         "_internals",
         SOURCE,
-        sources=sorted(str(path) for folder in ("base", "wire", "core") for path in (ROOT / "csrc" / folder).glob("*.c")),
+        sources=[*own, *also.sources],
         include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-g", *os.environ.get("PASTA_TEST_CFLAGS", "").split()],
-        extra_link_args=os.environ.get("PASTA_TEST_CFLAGS", "").split(),
+        extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-g", *also.compile_args, *flags],
+        extra_link_args=[*also.link_args, *flags],
     )
-    path = builder.compile(tmpdir=directory)
+    path = builder.compile(tmpdir=also.directory)
     spec = importlib.util.spec_from_file_location("_internals", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

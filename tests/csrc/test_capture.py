@@ -104,8 +104,8 @@ class Capture:
 
 
 @pytest.fixture(scope="module")
-def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return capture_build.build_module(tmp_path_factory.mktemp("capture"))
+def module() -> Any:
+    return capture_build.build_module()
 
 
 @pytest.fixture(scope="module")

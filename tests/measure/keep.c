@@ -1,8 +1,9 @@
 /* Keeps gcov's counters of a process that cannot open a file when it ends: the worker, in an empty root, leaves by _exit.
  *
- * Part of the extension in coverage builds only (PASTA_COVERAGE is the directory). A file there is mapped when the
- * extension is loaded, before the sandbox; the counters are written into the mapping when a plane is freed and at exit,
- * without any system call. Rejected: leaving the sandbox off, which would measure another program than the one that ships.
+ * Part of the extension in coverage builds only (PASTA_COVERAGE is the directory), and of separate builds of parts of it
+ * (PASTA_COVERAGE_OF_PARTS, see tests/csrc/counted.py). A file there is mapped when the module is loaded, before the sandbox;
+ * the counters are written into the mapping when a plane is freed and at exit, without any system call. Rejected: leaving the
+ * sandbox off, which would measure another program than the one that ships.
  * Records in the file: name length, name, data length, data; a length of 0 ends them. See report.py.
  */
 #include <gcov.h>
@@ -15,7 +16,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifndef PASTA_COVERAGE_OF_PARTS
 #include "plane_api.h"
+#endif
 
 #define SPACE_BYTES (8u << 20)
 
@@ -26,9 +29,6 @@ extern const struct gcov_info *const __stop_gcov_info[] __attribute__((visibilit
 static uint8_t *space;
 static size_t used;
 static size_t length_at;
-
-void __real_plane_free(struct plane *p);
-void __wrap_plane_free(struct plane *p);
 
 static void put(const void *data, unsigned length, void *unused)
 {
@@ -104,8 +104,13 @@ __attribute__((destructor)) static void at_exit(void)
 	keep();
 }
 
+#ifndef PASTA_COVERAGE_OF_PARTS
+void __real_plane_free(struct plane *p);
+void __wrap_plane_free(struct plane *p);
+
 void __wrap_plane_free(struct plane *p)
 {
 	__real_plane_free(p);
 	keep();
 }
+#endif

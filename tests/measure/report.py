@@ -30,7 +30,8 @@ def records(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def add_gcov(kept: Path, lines: Lines) -> None:
-    """Unite what one process executed into `lines`."""
+    """Unite what one process executed into `lines`; a separate build knows its sources by their full paths."""
+    root = f"{kept.parents[1]}/"
     with tempfile.TemporaryDirectory() as scratch:
         names = []
         for name, data in records(kept):
@@ -44,10 +45,10 @@ def add_gcov(kept: Path, lines: Lines) -> None:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=True)
     for document in done.stdout.splitlines():
         for file in json.loads(document)["files"]:
-            if file["file"].startswith("csrc/"):
+            if (name := file["file"].removeprefix(root)).startswith("csrc/"):
                 for line in file["lines"]:
                     number = line["line_number"]
-                    lines[file["file"]][number] = lines[file["file"]].get(number, False) or line["count"] > 0
+                    lines[name][number] = lines[name].get(number, False) or line["count"] > 0
 
 
 def report_c(data: Path) -> None:
