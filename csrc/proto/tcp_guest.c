@@ -119,9 +119,14 @@ static bool acceptable(const struct tcp_flow *f, const struct tcp_view *seg)
 }
 
 /* A probe for a byte that we have long had: the guest wants to know whether the peer lives. So does the host socket then. */
-static void keepalive_probe(struct tcp_flow *f, const struct tcp_view *seg)
+static bool is_probe(const struct tcp_flow *f, const struct tcp_view *seg)
 {
-	if (seg->payload_len > 1 || !seq_eq(seq_add(seg->seq, 1), f->rcv_nxt) || f->flags & TCPF_KEEPALIVE)
+	return seg->payload_len <= 1 && !(seg->flags & TCP_SYN) && seq_eq(seq_add(seg->seq, 1), f->rcv_nxt);
+}
+
+static void start_keepalive(struct tcp_flow *f)
+{
+	if (f->flags & TCPF_KEEPALIVE)
 		return;
 	f->flags |= TCPF_KEEPALIVE;
 	sock_set(f->fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
@@ -133,8 +138,11 @@ static void unacceptable(struct tcp *t, struct io *io, struct tcp_flow *f, const
 {
 	if (seg->flags & TCP_RST)
 		return;
-	keepalive_probe(f, seg);
-	if (seg->payload_len > 1) { /* data again: our ACK was lost, or it is ahead of the window */
+	if (is_probe(f, seg))
+		start_keepalive(f);
+	/* Data again: our ACK was lost, or it is ahead of the window. No challenge, so not under that limit; nor are probes:
+	 * many connections may be probed in the same second, and those that get no answer end. */
+	if (seg->payload_len > 1 || is_probe(f, seg)) {
 		f->flags |= TCPF_ACK_NOW;
 		tcp_add_work(t, f);
 	} else {
