@@ -201,6 +201,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	switch (loop_tag_owner(e->data.u64)) {
 	case OWNER_TAP:
 		read_tap(p);
+		udp_flush(&p->udp, &p->io);
 		return false;
 	case OWNER_WATCH:
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <netinet/udp.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -32,7 +33,8 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 {
 	int rc;
 
-	*u = (struct udp){.sock = *sock};
+	memset(u, 0, offsetof(struct udp, to_host_data)); /* the buffers take memory when they are used */
+	u->sock = *sock;
 	rc = flow_table_init(&u->sockets, sizeof(struct udp_socket), limit * 2, key);
 	if (!rc)
 		rc = flow_table_init(&u->flows, sizeof(struct udp_flow), limit, key);
@@ -167,7 +169,8 @@ int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *targ
 	/* Several ports of the host may lead to one of the guest's: the first is the one it writes from. */
 	if (key.remote_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
 		key.remote_port = LISTENER_BOUND;
-		memcpy(key.remote.b, &u->sockets.made, sizeof(u->sockets.made));
+		u->listener_serial++;
+		memcpy(key.remote.b, &u->listener_serial, sizeof(u->listener_serial));
 	}
 	s = add_socket(u, io, &key, fd, domain == AF_INET6);
 	if (!s)
@@ -223,6 +226,19 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	COUNT(io->counters, udp_opened);
 	COUNT(io->counters, udp_flows);
 	return f;
+}
+
+bool udp_run_takes(const struct udp_run *r, const struct udp_run *next)
+{
+	return r->count && r->flow == next->flow && next->bytes && next->bytes <= r->size && r->ttl == next->ttl &&
+	       r->tos == next->tos && r->bytes + next->bytes <= UDP_RUN_BYTES;
+}
+
+bool udp_run_add(struct udp_run *r, const struct udp_run *next)
+{
+	r->bytes += next->bytes;
+	r->count++;
+	return r->count == UDP_RUN_MAX || next->bytes < r->size;
 }
 
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f)

@@ -6,6 +6,22 @@
 #include "core/timer.h"
 #include "io/io.h"
 #include "io/sock.h"
+#include "wire/ip.h"
+#include "wire/udp.h"
+
+/* At most as many datagrams as Linux before 6.9 takes in one segmentation offload, at most as many bytes as one packet of
+ * either family has room for. */
+#define UDP_RUN_MAX 64
+#define UDP_RUN_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
+
+/* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
+struct udp_run {
+	uint32_t flow; /* index; meaningless while count is 0 */
+	uint32_t bytes; /* of payload, together */
+	uint16_t size;	/* bytes of each but the last */
+	uint8_t count;
+	uint8_t ttl, tos;
+};
 
 struct udp {
 	struct flow_table sockets; /* by guest endpoint and family of the host side; listening ones by their own port */
@@ -14,6 +30,11 @@ struct udp {
 	struct timer_heap timers;
 	struct sock_options sock;
 	int64_t limit_logged_ms;
+	uint32_t listener_serial;
+	struct udp_run to_host, to_guest;
+	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */
+	uint8_t to_host_data[UDP_RUN_BYTES];
+	uint8_t to_guest_data[UDP_RUN_BYTES + IP_MAX_BYTES]; /* room for any datagram behind the run */
 };
 
 /* 0 or -errno. limit: flows at most. */
@@ -22,6 +43,8 @@ void udp_free(struct udp *u);
 
 /* One packet from the guest, addresses checked by the caller, checksum right. */
 void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame);
+/* Sends what udp_from_guest() has held back to send it together with what follows: after the last packet of a batch. */
+void udp_flush(struct udp *u, struct io *io);
 /* Forwards what arrives at fd, a bound socket with packet information switched on, to target. fd stays the caller's. */
 int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *target);
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events);

@@ -1,5 +1,8 @@
 /* Owns the way of the guest's datagrams into host sockets.
  *
+ * A guest's kernel gives most datagrams one by one, and the way through the host's costs far more than a copy: those that
+ * follow each other in one batch of frames are gathered and sent with UDP_SEGMENT. Nothing waits for a datagram to come.
+ *
  * Path MTU: the guest's kernel sets "don't fragment" on everything and has a link of up to 64 KiB, so the flag alone says
  * little. A datagram that the host's own link could carry is sent with the flag, and what the path cannot carry comes back as
  * ICMP "fragmentation needed"; a larger one is what a program on the host would have had fragmented by its kernel, and is.
@@ -13,6 +16,7 @@
 #include "proto/udp_private.h"
 
 #define RETRIES 2
+#define SEGMENTS_MAX 128 /* what Linux makes of one send, UDP_MAX_SEGMENTS */
 
 /* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
 static socklen_t peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
@@ -76,14 +80,19 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 }
 
 /* What a router, or the guest's own kernel, would have said. */
-static void send_failed(struct io *io, const struct ip_view *ip, int error)
+static void send_failed(struct io *io, const struct ip_view *ip, const struct udp_view *d, int error)
 {
+	uint8_t quote[UDP_HLEN + ICMP_QUOTE_MAX_V6];
+	uint32_t len = u32_min(d->payload_len, ICMP_QUOTE_MAX_V6);
 	struct icmp_error icmp;
 
 	COUNT(io->counters, udp_tx_errors);
-	if (icmp_error_from_errno(ip->v4, error, &icmp))
-		icmp_error_send(io, &io->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, ip->payload, ip->payload_len,
-				ip->payload_len, &icmp);
+	if (!icmp_error_from_errno(ip->v4, error, &icmp))
+		return;
+	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
+	memcpy(quote + UDP_HLEN, d->payload, len);
+	icmp_error_send(io, &io->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
+			UDP_HLEN + d->payload_len, &icmp);
 }
 
 /* One datagram: errors become ICMP. */
@@ -103,10 +112,10 @@ static void send_one(struct udp *u, struct io *io, struct udp_socket *s, const s
 	if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOMEM || rc == -ECONNREFUSED || rc == -EMSGSIZE)
 		COUNT(io->counters, udp_tx_errors); /* as lost as on any congested link, or told already */
 	else if (rc)
-		send_failed(io, ip, -rc);
+		send_failed(io, ip, d, -rc);
 }
 
-/* A segmentation offload frame, if possible with one call; a path that is too narrow for a segment refuses all of it. */
+/* Several datagrams, if possible with one call; a path that is too narrow for a segment refuses all of it. */
 static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_flow *f, const struct ip_view *ip,
 			  const struct udp_view *d, uint16_t gso_size)
 {
@@ -121,18 +130,61 @@ static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, co
 	}
 }
 
+static bool exceeds_link(const struct io *io, const struct udp_flow *f, uint32_t len)
+{
+	return ip_header_bytes(addr_is_v4(&f->remote.addr)) + UDP_HLEN + len > io->link_mtu;
+}
+
+/* gso_size: bytes of each datagram but the last; 0: there is one. */
 static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip,
 			 const struct udp_view *d, uint16_t gso_size)
 {
 	struct udp_socket *s = udp_socket_of(u, f);
-	bool v4 = addr_is_v4(&f->remote.addr), several = gso_size && gso_size < d->payload_len;
-	uint32_t packet = ip_header_bytes(v4) + UDP_HLEN + (several ? gso_size : d->payload_len);
+	bool v4 = addr_is_v4(&f->remote.addr);
 
-	datagram_set_discover(s->fd, v4, ip->df, packet > io->link_mtu, &s->discover[v4 ? 0 : 1]);
-	if (several)
+	datagram_set_discover(s->fd, v4, ip->df, exceeds_link(io, f, gso_size ? gso_size : d->payload_len),
+			      &s->discover[v4 ? 0 : 1]);
+	if (gso_size)
 		send_segments(u, io, s, f, ip, d, gso_size);
 	else
 		send_one(u, io, s, f, ip, d);
+}
+
+void udp_flush(struct udp *u, struct io *io)
+{
+	struct udp_run *r = &u->to_host;
+	const struct udp_flow *f;
+	struct udp_view d;
+
+	if (!r->count)
+		return;
+	f = (const struct udp_flow *)flow_at(&u->flows, r->flow);
+	d = (struct udp_view){.payload = u->to_host_data, .payload_len = r->bytes, .src_port = f->flow.key.guest_port,
+			      .dst_port = f->flow.key.remote_port};
+	send_to_host(u, io, f, &u->to_host_ip, &d, r->count > 1 ? r->size : 0);
+	r->count = 0;
+}
+
+/* Holds a datagram back, or sends it if nothing could go with it. */
+static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d)
+{
+	struct udp_run *r = &u->to_host;
+	struct udp_run next = {f->flow.index, d->payload_len, (uint16_t)d->payload_len, 1, ip->ttl, ip->tos};
+
+	if (!udp_run_takes(r, &next) || u->to_host_ip.df != ip->df) {
+		udp_flush(u, io);
+		if (!d->payload_len || d->payload_len > UDP_RUN_BYTES || exceeds_link(io, f, d->payload_len)) {
+			send_to_host(u, io, f, ip, d, 0);
+			return;
+		}
+		u->to_host_ip = *ip;
+		*r = next;
+		memcpy(u->to_host_data, d->payload, d->payload_len);
+		return;
+	}
+	memcpy(u->to_host_data + r->bytes, d->payload, d->payload_len);
+	if (udp_run_add(r, &next))
+		udp_flush(u, io);
 }
 
 static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct flow_key *key)
@@ -155,7 +207,9 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	struct udp_view d;
 	struct udp_flow *f;
 
-	if (!udp_parse(ip->payload, ip->payload_len, &d) || !d.src_port || !d.dst_port) {
+	/* More segments than a kernel makes would only keep us busy. */
+	if (!udp_parse(ip->payload, ip->payload_len, &d) || !d.src_port || !d.dst_port ||
+	    (gso_size && d.payload_len > (uint32_t)gso_size * SEGMENTS_MAX)) {
 		COUNT(io->counters, drop_malformed);
 		return;
 	}
@@ -169,5 +223,10 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	f->sent += f->sent < 2;
 	udp_touch(u, io, f);
 	udp_claim_peer(u, f);
-	send_to_host(u, io, f, ip, &d, gso_size);
+	if (gso_size && gso_size < d.payload_len) {
+		udp_flush(u, io);
+		send_to_host(u, io, f, ip, &d, gso_size);
+	} else {
+		gather(u, io, f, ip, &d);
+	}
 }

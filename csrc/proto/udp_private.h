@@ -3,7 +3,6 @@
 #define PASTA_PROTO_UDP_PRIVATE_H
 
 #include "proto/udp.h"
-#include "wire/udp.h"
 
 /* A host socket. key.guest and guest_port: whose it is; key.remote_port: 4 or 6, the family on the host side. Listening
  * sockets have no guest; key.remote_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.remote. */
@@ -62,6 +61,11 @@ static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct
 {
 	return (struct udp_socket *)flow_at(&u->sockets, f->socket);
 }
+
+/* Whether a run of one datagram may be added to another, whose data it follows. */
+bool udp_run_takes(const struct udp_run *r, const struct udp_run *next);
+/* Adds it; true: nothing can follow. */
+bool udp_run_add(struct udp_run *r, const struct udp_run *next);
 
 /* udp_sock.c */
 /* A datagram that the kernel itself has just refused: its errors name neither the port nor the data. */

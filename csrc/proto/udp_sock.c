@@ -1,4 +1,8 @@
-/* Owns what host sockets bring: datagrams, and errors from the error queue. */
+/* Owns what host sockets bring: datagrams, and errors from the error queue.
+ *
+ * Datagrams that follow each other in one event are gathered in place and given to the tap as one segmentation offload frame:
+ * a frame costs more than everything else here.
+ */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
@@ -39,8 +43,7 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 	return udp_add_flow(u, io, s, &key, peer);
 }
 
-static void to_guest(struct udp *u, struct io *io, struct udp_flow *f, const uint8_t *data, uint32_t len,
-		     const struct datagram_info *a)
+static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *data, uint32_t len, const struct datagram_info *a)
 {
 	const struct flow_key *key = &f->flow.key;
 	uint8_t header[UDP_HLEN];
@@ -49,9 +52,40 @@ static void to_guest(struct udp *u, struct io *io, struct udp_flow *f, const uin
 			   .gso_size = a->gso_size};
 
 	udp_emit(header, key->remote_port, key->guest_port, len);
-	f->received += f->received < 2;
-	udp_touch(u, io, f);
 	packet_send(io, &p);
+}
+
+static void flush(struct udp *u, struct io *io)
+{
+	struct udp_run *r = &u->to_guest;
+
+	if (r->count)
+		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow), u->to_guest_data, r->bytes,
+			 &(struct datagram_info){.gso_size = r->count > 1 ? r->size : 0, .ttl = r->ttl, .tos = r->tos});
+	r->count = 0;
+	r->bytes = 0;
+}
+
+/* Takes the datagram that was read behind the run. */
+static void gather(struct udp *u, struct io *io, const struct udp_flow *f, uint32_t len, const struct datagram_info *info)
+{
+	struct udp_run *r = &u->to_guest;
+	struct udp_run next = {f->flow.index, len, (uint16_t)len, 1, info->ttl, info->tos};
+	const uint8_t *data = u->to_guest_data + r->bytes;
+
+	if (!info->gso_size && udp_run_takes(r, &next)) {
+		if (udp_run_add(r, &next))
+			flush(u, io);
+		return;
+	}
+	flush(u, io);
+	if (info->gso_size || !len || len > UDP_RUN_BYTES ||
+	    ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + UDP_HLEN + len > io->mtu) {
+		to_guest(io, f, data, len, info);
+		return;
+	}
+	memmove(u->to_guest_data, data, len);
+	*r = next;
 }
 
 /* False: nothing more is there. */
@@ -59,7 +93,7 @@ static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
 	struct sockaddr_storage from;
-	struct iovec iov = {io->scratch, SCRATCH_BYTES};
+	struct iovec iov = {u->to_guest_data + u->to_guest.bytes, IP_MAX_BYTES};
 	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
 			     .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(s->fd, &msg, MSG_DONTWAIT);
@@ -82,7 +116,9 @@ static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 		f->local = info.local;
 		f->scope = info.ifindex;
 	}
-	to_guest(u, io, f, io->scratch, (uint32_t)n, &info);
+	f->received += f->received < 2;
+	udp_touch(u, io, f);
+	gather(u, io, f, (uint32_t)n, &info);
 	return true;
 }
 
@@ -96,13 +132,17 @@ static void error_to_guest(struct io *io, const struct udp_flow *f, const struct
 	uint32_t total = sent ? sent->payload_len : e->len, len = u32_min(total, sizeof(e->data));
 	uint8_t quote[UDP_HLEN + sizeof(e->data)];
 	struct addr from = icmp_error_reporter(io, &e->reporter, &f->remote.addr, &key->remote);
+	struct icmp_error icmp = v4 ? e->icmp4 : e->icmp6;
 
 	if (!(v4 ? e->known4 : e->known6))
 		return;
+	/* The same datagram has another length in the other family (a nameserver behind --dns-forward). */
+	if (icmp.info > IP6_HLEN)
+		icmp.info += (uint32_t)ip_header_bytes(v4) - ip_header_bytes(addr_is_v4(&f->remote.addr));
 	udp_emit(quote, key->guest_port, key->remote_port, total);
 	memcpy(quote + UDP_HLEN, sent ? sent->payload : e->data, len);
 	icmp_error_send(io, &from, &key->guest, &key->remote, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total,
-			v4 ? &e->icmp4 : &e->icmp6);
+			&icmp);
 }
 
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused)
@@ -128,4 +168,5 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 		udp_read_errors(u, io, s, NULL);
 	for (int i = 0; i < DATAGRAMS_PER_EVENT && receive_one(u, io, s); i++)
 		;
+	flush(u, io);
 }

@@ -11,20 +11,16 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
-from cutting import fragment, fragments
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, checksum, ip_frame, mapped, pseudo
+from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet, whole
+from guest import GATEWAY4, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, ip_frame, mapped
 from isolated import ip, isolated, narrow_link
 from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
-
-UDP = 17
-DEFAULT_TTL = 64
+from checker.frame import IPv6, decode  # noqa: E402
 
 
 @pytest.fixture
@@ -36,66 +32,6 @@ def guest() -> Iterator[Guest]:
 @pytest.fixture(params=[False, True], ids=["v4", "v6"])
 def v6(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-def names(v6: bool) -> tuple[str, str, str]:
-    """The guest, the gateway that stands for the host's loopback, and that loopback."""
-    return (GUEST6, GATEWAY6, "::1") if v6 else (GUEST4, GATEWAY4, "127.0.0.1")
-
-
-def host_socket(v6: bool = False, address: str = "", port: int = 0) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    sock.bind((address or names(v6)[2], port))
-    sock.settimeout(2)
-    return sock
-
-
-def udp_packet(src: str, sport: int, dst: str, dport: int, payload: bytes, *, summed: bool = True) -> bytes:
-    """A UDP header and payload."""
-    head = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0)
-    if not summed:
-        return head + payload
-    total = checksum(pseudo(src, dst, UDP, 8 + len(payload)) + head + payload) or 0xFFFF
-    return head[:6] + struct.pack("!H", total) + payload
-
-
-def send(guest: Guest, src: str, sport: int, dst: str, dport: int, payload: bytes = b"x", *, summed: bool = True,
-         ttl: int = DEFAULT_TTL, tos: int = 0, df: bool = True) -> None:  # fmt: skip
-    """One datagram from the guest; its Ethernet frame is as long as it needs to be."""
-    body = udp_packet(src, sport, dst, dport, payload, summed=summed)
-    guest.send(ip_frame(src, dst, UDP, body, ttl=ttl, tos=tos, df=df))
-    settle(guest)
-
-
-def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:
-    """At least count frames for the guest, decoded; IPv6 fragments stay as they are."""
-    found: list[Frame] = []
-    end = time.monotonic() + seconds
-    while len(found) < count and time.monotonic() < end:
-        found += [decode(raw) for raw in guest.frames()]
-    assert len(found) >= count, f"{len(found)} of {count} frames within {seconds} s"
-    return found
-
-
-def whole(found: list[Frame]) -> tuple[str, str, bytes]:
-    """Source, destination and IP payload of one packet, put together from its fragments, which come in order."""
-    first = found[0].ip
-    assert first is not None
-    out = b""
-    for number, frame in enumerate(found):
-        last = number == len(found) - 1
-        if isinstance(frame.ip, IPv4):
-            offset, more, piece = frame.ip.offset, frame.ip.mf, frame.payload
-        else:
-            assert isinstance(frame.ip, IPv6) and frame.ip.protocol == 44
-            field = int.from_bytes(frame.payload[2:4], "big")
-            offset, more, piece = field & ~7, bool(field & 1), frame.payload[8:]
-        assert offset == len(out) and more == (not last) and len(frame.raw) <= 14 + 1500
-        out += piece
-    src, dst = str(first.src), str(first.dst)
-    assert checksum(pseudo(src, dst, UDP, len(out)) + out) == 0
-    return src, dst, out
 
 
 # --- guest to host, and answers ---
@@ -339,16 +275,6 @@ def test_two_names_of_one_host_answer_to_the_name_used_last() -> None:
 # --- errors ---
 
 
-def quoted(frame: Frame) -> tuple[str, int, str, int]:
-    """The addresses and ports of the UDP datagram inside an ICMP error."""
-    assert frame.icmp
-    v4 = frame.icmp.body[0] >> 4 == 4
-    size, start, length = (20, 12, 4) if v4 else (40, 8, 16)
-    src, dst = (str(ip_address(frame.icmp.body[i : i + length])) for i in (start, start + length))
-    sport, dport = struct.unpack_from("!HH", frame.icmp.body, size)
-    return src, sport, dst, dport
-
-
 def test_closed_port_is_told_with_the_datagram_inside(guest: Guest, v6: bool) -> None:
     own, gateway, _ = names(v6)
     with host_socket(v6) as sock:
@@ -425,6 +351,21 @@ def test_offload_frame_on_a_narrow_path_is_told() -> None:
         guest.send(struct.pack("=BBHHHH", 1, 5, 42, 1450, 34, 6) + ip_frame(GUEST4, "192.0.2.10", UDP, body))
         errors = [decode(raw[10:]) for raw in guest.frames()]
     assert errors and all(e.icmp and (e.icmp.type, e.icmp.code, e.icmp.rest) == (3, 4, 1400) for e in errors)
+
+
+@isolated
+def test_narrow_path_to_a_nameserver_of_the_other_family_is_told_in_the_guests_own_measure() -> None:
+    narrow_link()
+    names_of = dict(dns_forward4=mapped("10.0.2.3"), dns_host4=mapped("2001:db8::10"),
+                    dns_forward6=mapped("fd00::3"), dns_host6=mapped("192.0.2.10"))  # fmt: skip
+    for own, name, header, room in ((GUEST4, "10.0.2.3", 20, 1400 - 48), (GUEST6, "fd00::3", 40, 1400 - 28)):
+        with Guest(link_mtu=1500, **names_of) as guest:
+            send(guest, own, 5000, name, 53, bytes(room))
+            assert guest.frames() == [], "a datagram that fits"
+            send(guest, own, 5000, name, 53, bytes(room + 1))
+            error = frames(guest)[0]
+            assert error.icmp and error.icmp.rest == room + 8 + header
+            assert quoted(error) == (own, 5000, name, 53)
 
 
 # --- forwarded ports ---
@@ -568,117 +509,6 @@ def test_frames_of_noise_open_nothing_and_crash_nothing(guest: Guest) -> None:
         while b"still there" not in received:
             received.append(sock.recv(100))
     assert OUR_MAC != GUEST_MAC
-
-
-# --- fragments of the guest ---
-
-
-def test_fragments_become_one_datagram_in_any_order(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    rng = random.Random(8)
-    with host_socket(v6) as sock:
-        for ident, size in enumerate((1473, 3000, 8192, 60000, 65507)):
-            payload = rng.randbytes(size)
-            pieces = fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448, ident)
-            if ident % 2:
-                rng.shuffle(pieces)
-            for number, piece in enumerate(pieces):
-                guest.send(piece)
-                if number % 20 == 0:
-                    guest.send(piece)  # a repetition
-            settle(guest)
-            assert sock.recv(70000) == payload
-        assert guest.counter("reassembled") == 5
-
-
-def test_interleaved_packets_do_not_mix(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    with host_socket(v6) as sock:
-        payloads = [random.Random(n).randbytes(4000) for n in range(8)]
-        cut = [
-            fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448, n)
-            for n, payload in enumerate(payloads)
-        ]
-        for row in zip(*cut, strict=True):
-            for piece in row:
-                guest.send(piece)
-        settle(guest)
-        assert [sock.recv(5000) for _ in payloads] == payloads
-
-
-def test_contradictory_fragments_end_their_packet(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    with host_socket(v6) as sock:
-        packet = udp_packet(own, 5000, gateway, sock.getsockname()[1], bytes(3000))
-        contradictions = (
-            [(8, 1448, True)],  # overlaps the first and the second
-            [(2896, 104, False)],  # another end
-            [(4000, 80, True)],  # beyond the end
-        )
-        for ident, extra in enumerate(contradictions):
-            pieces = fragments(own, gateway, packet, 1448, ident)
-            guest.send(pieces[2])
-            guest.send(pieces[0])
-            for offset, size, more in extra:
-                guest.send(fragment(own, gateway, bytes(size), offset, more, ident))
-            guest.send(pieces[1])
-            settle(guest)
-            assert guest.counter("drop_fragment") == 2 * (ident + 1)
-        assert guest.counter("reassembled") == 0 and guest.counter("udp_opened") == 0
-
-
-def test_fragments_that_cannot_be_are_dropped(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    for offset, size, more in ((0, 7, True), (8, 0, False), (65528, 64, True), (65528, 64, False), (0, 0, True)):
-        guest.send(fragment(own, gateway, bytes(size), offset, more))
-    settle(guest)
-    assert guest.counter("drop_fragment") == 5
-
-
-def test_a_flood_of_first_fragments_keeps_nobody_from_finishing(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    with host_socket(v6) as sock:
-        for ident in range(1000):
-            guest.send(fragment(own, gateway, bytes(1448), 0, True, 5000 + ident))
-            if ident % 100 == 0:
-                settle(guest)
-        payload = random.Random(9).randbytes(60000)
-        for piece in fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448):
-            guest.send(piece)
-        settle(guest)
-        assert sock.recv(70000) == payload
-
-
-@isolated
-def test_what_the_guest_cut_may_be_cut_again_on_a_narrow_path() -> None:
-    narrow_link()
-    for own, remote in ((GUEST4, "192.0.2.10"), (GUEST6, "2001:db8::10")):
-        with Guest(link_mtu=65520) as guest:
-            for piece in fragments(own, remote, udp_packet(own, 5000, remote, 7777, bytes(3000)), 1448):
-                guest.send(piece)
-            settle(guest)
-            assert guest.frames() == [] and guest.counter("reassembled") == 1 and guest.counter("udp_tx_errors") == 0
-
-
-def test_random_fragments_never_make_anything_but_the_datagram_that_was_cut(guest: Guest, v6: bool) -> None:
-    own, gateway, _ = names(v6)
-    rng = random.Random(10)
-    with host_socket(v6) as sock:
-        sock.settimeout(0)
-        packet = udp_packet(own, 5000, gateway, sock.getsockname()[1], rng.randbytes(4000))
-        for _ in range(200):
-            for _ in range(rng.randrange(1, 12)):
-                offset = rng.randrange(0, len(packet) // 8) * 8
-                size = rng.randrange(1, 200) * 8 if rng.random() < 0.9 else rng.randrange(1, 1400)
-                piece = packet[offset : offset + size]
-                more = offset + size < len(packet) if rng.random() < 0.9 else rng.random() < 0.5
-                guest.send(fragment(own, gateway, piece, offset, more, rng.randrange(4)))
-            settle(guest)
-            while True:
-                try:
-                    assert sock.recv(5000) == packet[8:]
-                except BlockingIOError:
-                    break
 
 
 @isolated

@@ -1,0 +1,187 @@
+"""Datagrams of one flow that follow each other: they share system calls, and arrive as what they were."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet
+from guest import GATEWAY4, GUEST4, GUEST6, Guest, ip_frame
+from isolated import isolated, narrow_link
+from settle import settle
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from checker.frame import decode  # noqa: E402
+
+UDP_GRO = 104  # linux/udp.h; Python has no name for it
+RUN_DATAGRAMS = 64
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    with Guest() as made:
+        yield made
+
+
+@pytest.fixture(params=[False, True], ids=["v4", "v6"])
+def v6(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+def write(
+    guest: Guest, src: str, dst: str, dport: int, payload: bytes, *, ttl: int = 64, tos: int = 0, sport: int = 5000
+) -> None:
+    """One frame that waits for the core to read it: no pump."""
+    guest.send(ip_frame(src, dst, UDP, udp_packet(src, sport, dst, dport, payload), ttl=ttl, tos=tos))
+
+
+def receive_joined(sock: socket.socket) -> list[tuple[int, int]]:
+    """What waits, as the kernel joined it: bytes, and bytes of each datagram in it (0: it is one)."""
+    out = []
+    sock.setblocking(False)
+    while True:
+        try:
+            data, controls, _, _ = sock.recvmsg(70000, 100)
+        except BlockingIOError:
+            return out
+        sizes = [
+            int.from_bytes(value, sys.byteorder) for level, kind, value in controls if (level, kind) == (UDP, UDP_GRO)
+        ]
+        out.append((len(data), sizes[0] if sizes else 0))
+
+
+def test_frames_of_one_batch_leave_in_one_call(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock:
+        sock.setsockopt(UDP, UDP_GRO, 1)
+        for size in (1000, 1000, 1000, 400):
+            write(guest, own, gateway, sock.getsockname()[1], bytes(size))
+        settle(guest)
+        assert receive_joined(sock) == [(3400, 1000)]
+
+
+def test_what_differs_leaves_by_itself(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock:
+        sock.setsockopt(UDP, UDP_GRO, 1)
+        for size, ttl, tos in (
+            (500, 64, 0),
+            (500, 63, 0),
+            (500, 63, 2),
+            (400, 63, 2),
+            (400, 63, 2),
+            (401, 63, 2),
+            (0, 63, 2),
+        ):
+            write(guest, own, gateway, sock.getsockname()[1], bytes(size), ttl=ttl, tos=tos)
+        settle(guest)
+        # 900 is 500 and 400: a shorter one ends what it follows.
+        assert receive_joined(sock) == [(500, 0), (500, 0), (900, 500), (400, 0), (401, 0), (0, 0)]
+
+
+def test_bursts_of_any_sizes_to_several_sockets_arrive_in_order(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    rng = random.Random(1)
+    with host_socket(v6) as one, host_socket(v6) as two:
+        for _ in range(30):
+            sent: dict[socket.socket, list[bytes]] = {one: [], two: []}
+            for number in range(rng.randrange(1, 32)):
+                sock = rng.choice((one, one, one, two))
+                payload = struct.pack("!I", number) * rng.choice((0, 1, 100, 100, 100, 350))
+                sent[sock].append(payload)
+                write(guest, own, gateway, sock.getsockname()[1], payload)
+            settle(guest)
+            for sock, payloads in sent.items():
+                assert [sock.recv(2000) for _ in payloads] == payloads
+    assert guest.counter("udp_tx_errors") == 0
+
+
+@isolated
+def test_every_datagram_of_a_burst_that_is_too_large_for_the_path_is_told() -> None:
+    narrow_link()
+    for own, remote, header in ((GUEST4, "192.0.2.10", 20), (GUEST6, "2001:db8::10", 40)):
+        with Guest(link_mtu=1500) as guest:
+            payloads = [bytes([number]) * (1400 - 8 - header + 1) for number in range(5)]
+            for payload in payloads:
+                write(guest, own, remote, 7777, payload)
+            settle(guest)
+            errors = frames(guest, 5)
+            assert len(errors) == 5
+            for error, payload in zip(errors, payloads, strict=True):
+                assert error.icmp and error.icmp.rest == 1400
+                assert quoted(error) == (own, 5000, remote, 7777)
+                inside = error.icmp.body[header:]
+                assert struct.unpack_from("!H", inside, 4)[0] == 8 + len(payload) and payload.startswith(inside[8:])
+
+
+@isolated
+def test_every_datagram_of_a_burst_without_a_route_is_told() -> None:
+    with Guest() as guest:
+        for number in range(4):
+            write(guest, GUEST4, "198.51.100.1", 7777, bytes([number]) * 100)
+        settle(guest)
+        errors = frames(guest, 4)
+        assert [e.icmp.body[28:] for e in errors if e.icmp] == [bytes([number]) * 100 for number in range(4)]
+
+
+def test_a_closed_port_in_the_middle_of_a_burst_costs_nobody_else_a_datagram(guest: Guest, v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with host_socket(v6) as sock, host_socket(v6) as closed:
+        port = closed.getsockname()[1]
+        closed.close()
+        for _ in range(10):
+            for to in (sock.getsockname()[1], port, sock.getsockname()[1]):
+                write(guest, own, gateway, to, b"first")
+                write(guest, own, gateway, to, b"again")
+            settle(guest)
+            assert [sock.recv(100) for _ in range(4)] == [b"first", b"again"] * 2
+        assert {quoted(error)[3] for error in frames(guest)} == {port}
+
+
+def test_more_segments_than_a_kernel_makes_are_malformed() -> None:
+    with Guest(vnet_hdr=True, uso=True) as guest, host_socket() as sock:
+        port = sock.getsockname()[1]
+        for size, count in ((1, 60000), (1, 129), (1, 128)):
+            frame = ip_frame(GUEST4, GATEWAY4, UDP, udp_packet(GUEST4, 5000, GATEWAY4, port, bytes(size * count)))
+            guest.send(struct.pack("=BBHHHH", 1, 5, 42, size, 34, 6) + frame)
+        settle(guest)
+        assert guest.counter("drop_malformed") == 2
+        assert [sock.recv(10) for _ in range(128)] == [b"\0"] * 128
+
+
+def test_a_burst_of_the_host_reaches_a_guest_with_offload_in_few_frames(v6: bool) -> None:
+    own, gateway, _ = names(v6)
+    with Guest(vnet_hdr=True, uso=True) as guest, host_socket(v6) as sock:
+        guest.send(bytes(10) + ip_frame(own, gateway, UDP, udp_packet(own, 5000, gateway, sock.getsockname()[1], b"x")))
+        settle(guest)
+        _, source = sock.recvfrom(10)
+        for size, count in ((10, 100), (1400, 60)):
+            sent = [struct.pack("!H", number) * (size // 2) for number in range(count)]
+            for payload in sent:
+                sock.sendto(payload, source)
+            found = guest.frames()
+            received: list[bytes] = []
+            for raw in found:
+                gso = struct.unpack_from("=BBHHHH", raw)[3] if raw[1] else 0
+                data = decode(raw[10:], partial=True).payload
+                assert len(raw) <= 10 + 14 + 65535 and len(data) <= (gso or size) * RUN_DATAGRAMS
+                assert not gso or gso == size
+                received += [data[at : at + size] for at in range(0, len(data), size)]
+            assert received == sent and len(found) <= 4
+
+
+def test_largest_datagrams_in_a_row_stay_apart() -> None:
+    with Guest(mtu=65535) as guest, host_socket() as sock:
+        send(guest, GUEST4, 5000, GATEWAY4, sock.getsockname()[1])
+        _, source = sock.recvfrom(10)
+        payloads = [
+            random.Random(number).randbytes(size) for number, size in enumerate((65507, 65507, 65487, 65480, 7, 65507))
+        ]
+        for payload in payloads:
+            sock.sendto(payload, source)
+        assert [frame.payload for frame in frames(guest, len(payloads))] == payloads
