@@ -3,8 +3,11 @@
 Time limits are pytest-timeout's (pyproject.toml). Nothing here depends on the order of tests.
 """
 
+import errno
 import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +31,24 @@ def leftovers() -> list[str]:
         if root in words and any(b"pasta_py.worker.__main__" in word for word in words) and started >= _STARTED:
             found.append(f"{directory.name}: {b' '.join(words).decode(errors='replace')[:200]}")
     return found
+
+
+def pytest_sessionstart() -> None:
+    """As root the tests become ordinary users, who must be able to start this Python and to read the program."""
+    if os.geteuid():
+        return
+    command = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1])", pasta_py.__file__]
+    try:
+        done = subprocess.run(command, user=65534, group=65534, extra_groups=[], cwd="/", stderr=subprocess.PIPE, text=True)
+        why = done.stderr.strip().rpartition("\n")[2]
+    except OSError as error:
+        why = str(error) if error.errno == errno.EACCES else ""  # root of a user namespace cannot become others: no such tests
+    if why:
+        pytest.exit(
+            f"ordinary users cannot start {sys.executable} or read {pasta_py.__file__} ({why}): "
+            "move the checkout to where they can, for example /var/tmp, and give `make` a Python that they can start (PYTHON=...)",
+            returncode=3,
+        )
 
 
 def _own_start() -> int:
