@@ -37,9 +37,9 @@ class Connection:
             link.guest, listener.getsockname()[1], sport=40000 + number, v6=link.v6, iss=rng.choice([1000, MOD - 700]),
             wscale=rng.choice([None, 0, 7, 14]), mss=rng.choice([48, 536, 1460]),
         )  # fmt: skip
-        size = rng.choice([0, 1, 5000, 100000])
-        self.up = rng.randbytes(size)
-        self.down = rng.randbytes(rng.choice([0, 1, 5000, 300000]))
+        # Counted in segments, so that small ones do not take minutes to be repeated.
+        self.up = rng.randbytes(rng.choice([0, 1, 4 * self.peer.mss, 70 * self.peer.mss]))
+        self.down = rng.randbytes(rng.choice([0, 1, 4 * self.peer.mss, 200 * self.peer.mss]))
         self.base = (self.peer.seq + 1) % MOD
         self.una = self.nxt = -1  # of `up`; -1 is the SYN, len(up) the FIN
         self.edge = 0
