@@ -23,6 +23,8 @@
 #define PLANE_TCP 16
 #define PLANE_UDP 32
 #define PLANE_ICMP 64
+#define PLANE_LO_TO_LO 256   /* the bypass goes to the guest's loopback, not to its own address */
+#define PLANE_BYPASS 512   /* clients on the host's loopback do not take the tap */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 struct plane_config {
@@ -67,8 +69,20 @@ void plane_free(struct plane *p);
 
 /* One of the host's own addresses: as a source it is shown as the mapped host loopback. */
 int plane_add_host_addr(struct plane *p, const uint8_t addr[16]);
-/* A bound host socket (TCP: listening) whose traffic goes to target:target_port, or the guest's first address. Not closed. */
-int plane_add_listener(struct plane *p, int proto, int fd, const uint8_t target[16], uint16_t target_port);
+/* A bound socket (TCP: listening) to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
+ * guest, or the guest's own address. In the guest's namespace (to_host): to the host's loopback at target_port. */
+int plane_add_listener(struct plane *p, int proto, int fd, int to_host, const uint8_t target[16], uint16_t target_port);
+/* Takes nothing more from it; flows of UDP through it end. */
+int plane_remove_listener(struct plane *p, int fd);
+/* The core's end of a socketpair whose other end a helper serves with nsock_serve(). */
+void plane_set_helper(struct plane *p, int fd);
+/* A bound socket (TCP: listening) in the guest's namespace, made by the helper: the descriptor or -errno. */
+int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port);
+/* A sock_diag(7) socket of the guest's namespace, made by the helper: the descriptor or -errno. */
+int plane_diag_in_guest(struct plane *p);
+/* The helper's life, in a process of its own: enters the namespaces it is sent, makes sockets there until the other end
+ * closes. First answers with a 32-bit 0, or -errno. */
+int nsock_serve(int sock);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
 int plane_watch(struct plane *p, int fd, uint32_t id);
@@ -93,8 +107,9 @@ uint64_t plane_counter(const struct plane *p, uint32_t index);
 int confine_unshare(uint32_t which);
 /* An empty, read-only root directory; the mount namespace must be ours alone. */
 int confine_root(void);
-/* No capability in any set of this thread and those it starts, no way to gain one, not dumpable, no core dumps. */
-int confine_privileges(void);
+/* No capability but those kept (bits below 32) in any set of this thread and those it starts, no way to gain one, not
+ * dumpable, no core dumps. */
+int confine_privileges(uint32_t kept);
 /* As many descriptors as the administrator allows. */
 int confine_descriptors(void);
 /* /proc/self belongs to the present user again after a change of user, for uid_map. */

@@ -16,16 +16,33 @@ FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
 FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this is has ended
 FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory of the namespace's path
-FD_LISTENER = "listener"  # one for each of WorkerPlan.listeners, in order
+FD_LISTENER = "listener"  # one for each port of each of WorkerPlan.listeners, in order
+FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
+FD_GUEST_NETNS = "guest-netns"
 
 
 class Listener(Record):
-    """One bound host socket whose connections or datagrams go to the guest."""
+    """Consecutive ports of bound host sockets whose traffic goes to the guest; in WorkerPlan.guest_ports, to be bound yet."""
 
     proto: int  # IPPROTO_TCP or IPPROTO_UDP
-    port: int  # the host port it is bound to
-    target: bytes  # guest address, b"": the guest's first address of the peer's family
-    target_port: int
+    port: int  # the first of them
+    target: bytes  # address on the other side, b"": the guest's own of the peer's family, or the host's loopback
+    target_port: int  # of the first port; the others follow
+    count: int = 1
+    weak: bool = False  # of WorkerPlan.guest_ports: ports that cannot be had are left out
+
+
+class AutoRule(Record):
+    """Ports that are listened at while something listens at their targets."""
+
+    proto: int
+    to_host: bool  # listens in the guest's namespace, for targets on the host's loopback
+    address: bytes  # to listen at, b"": any
+    ifname: str  # to be bound to, "": none
+    first: int
+    last: int
+    target: bytes  # address in the guest, b"": its own
+    target_first: int
 
 
 class WorkerPlan(Record):
@@ -84,6 +101,10 @@ class WorkerPlan(Record):
 
     # Port forwarding
     listeners: tuple[Listener, ...]
+    guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for the loopback of the host
+    auto_rules: tuple[AutoRule, ...]
+    bypass: bool  # local connections go from socket to socket
+    lo_to_lo: bool  # and to the guest's loopback instead of its own address
 
     # The process
     program: str  # name at the head of log lines

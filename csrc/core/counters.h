@@ -32,7 +32,11 @@
 	X(udp_opened)                                                   \
 	X(udp_limit)                                                    \
 	X(udp_tx_errors) /* datagrams a host socket did not take */     \
+	X(udp_local_flows)   /* of the bypass, open now */              \
 	X(udp_unasked)	 /* from peers the guest has not written to */  \
+	X(splice_flows)	     /* local connections open now */              \
+	X(splice_opened)                                                \
+	X(splice_limit)                                                 \
 	X(icmp_flows)                                                   \
 	X(icmp_limit)                                                   \
 	X(icmp_unasked)	 /* replies from others than the one asked */   \

@@ -18,7 +18,7 @@
 #define PORT_DNS 53
 #define PORT_DNS_TLS 853 /* RFC 7858, 3.1 */
 
-static struct addr loopback(bool v4)
+struct addr policy_loopback(bool v4)
 {
 	static const uint8_t four[4] = {127, 0, 0, 1};
 	static const struct addr six = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
@@ -48,7 +48,7 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 			return true;
 	}
 	if (addr_eq(dst, &p->map_host_loopback[f])) {
-		host_dst->addr = loopback(f == 0);
+		host_dst->addr = policy_loopback(f == 0);
 		return true;
 	}
 	if (addr_eq(dst, &p->map_guest_addr[f]) && !addr_is_none(&p->guest[f])) {

@@ -29,6 +29,9 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 /* Translates the source of traffic that the host side started into the address shown to the guest; false if it has none. */
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
 
+/* 127.0.0.1 or ::1. */
+struct addr policy_loopback(bool v4);
+
 /* 0 or -ENOMEM. */
 int policy_add_host_addr(struct policy *p, const struct addr *a);
 

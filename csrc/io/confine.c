@@ -54,10 +54,10 @@ int confine_root(void)
 	return 0;
 }
 
-int confine_privileges(void)
+int confine_privileges(uint32_t kept)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-	struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0, 0, 0}};
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{.effective = kept, .permitted = kept}};
 	struct rlimit no_core = {0, 0};
 
 	/* The bounding set needs CAP_SETPCAP to shrink: without it there is nothing that could be regained anyway,
@@ -67,7 +67,7 @@ int confine_privileges(void)
 			return -errno;
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) && errno != EINVAL)
 		return -errno;
-	if (syscall(SYS_capset, &header, none))
+	if (syscall(SYS_capset, &header, sets))
 		return -errno;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return -errno;

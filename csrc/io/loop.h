@@ -5,7 +5,17 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-enum loop_owner { OWNER_TAP, OWNER_WATCH, OWNER_LISTENER, OWNER_TCP, OWNER_UDP, OWNER_ICMP };
+enum loop_owner {
+	OWNER_TAP,
+	OWNER_WATCH,
+	OWNER_LISTENER,
+	OWNER_TCP,
+	OWNER_UDP,
+	OWNER_UDP_LOCAL,
+	OWNER_ICMP,
+	OWNER_SPLICE_ACCEPTED,
+	OWNER_SPLICE_CONNECTED,
+};
 
 #define LOOP_EVENTS 64
 

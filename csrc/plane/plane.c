@@ -16,10 +16,10 @@
 
 #define TAP_BATCH_FRAMES 32
 #define TAP_BATCH_BYTES (1u << 20) /* acknowledge before the guest's window runs dry; less costs an ACK more often */
-#define LISTENER_PAUSE_MS 500	     /* when no descriptor is left for another connection */
 #define TCP_LIMIT 65536
 #define UDP_LIMIT 32768
 #define ICMP_LIMIT 1024
+#define SPLICE_LIMIT 65536
 
 static void init_policy(struct policy *policy, const struct plane_config *c)
 {
@@ -60,6 +60,8 @@ static int init_protocols(struct plane *p)
 		rc = udp_init(&p->udp, UDP_LIMIT, &sock, &key);
 	if (!rc)
 		rc = icmp_init(&p->icmp, ICMP_LIMIT, &sock, &key);
+	if (!rc)
+		rc = splice_init(&p->splice, SPLICE_LIMIT, &key);
 	return rc;
 }
 
@@ -73,6 +75,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	p->config = *config;
 	p->log.level = config->log_level;
 	p->loop.epoll_fd = -1;
+	nsock_init(&p->nsock, -1);
 	init_policy(&p->policy, config);
 	p->io = (struct io){.tap = &p->tap, .loop = &p->loop, .log = &p->log, .counters = &p->counters, .policy = &p->policy,
 			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch};
@@ -110,7 +113,9 @@ void plane_free(struct plane *p)
 	tap_free(&p->tap);
 	loop_free(&p->loop);
 	free(p->policy.host_addrs);
-	free(p->listeners);
+	free(p->listeners.at);
+	nsock_free(&p->nsock);
+	splice_free(&p->splice);
 	free(p);
 }
 
@@ -121,25 +126,40 @@ int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
 	return policy_add_host_addr(&p->policy, &a);
 }
 
-int plane_add_listener(struct plane *p, int proto, int fd, const uint8_t target[16], uint16_t target_port)
+int plane_add_listener(struct plane *p, int proto, int fd, int to_host, const uint8_t target[16], uint16_t target_port)
 {
-	struct endpoint to = {addr_from_v6(target), target_port};
-	struct listener *grown;
-	int rc;
+	struct listener l = {fd, to_host, {addr_from_v6(target), target_port}};
 
 	if (proto == IPPROTO_UDP)
-		return udp_listen(&p->udp, &p->io, fd, &to);
-	if (proto != IPPROTO_TCP)
-		return -EPROTONOSUPPORT;
-	grown = realloc(p->listeners, (p->listener_count + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	p->listeners = grown;
-	p->listeners[p->listener_count] = (struct listener){fd, to};
-	rc = loop_add(&p->loop, fd, EPOLLIN, loop_tag(OWNER_LISTENER, p->listener_count, 0));
-	if (!rc)
-		p->listener_count++;
-	return rc;
+		return udp_listen(&p->udp, &p->io, fd, to_host, &l.target);
+	return proto == IPPROTO_TCP ? listen_add(p, &l) : -EPROTONOSUPPORT;
+}
+
+int plane_remove_listener(struct plane *p, int fd)
+{
+	int rc = listen_remove(p, fd);
+
+	return rc == -ENOENT ? udp_unlisten(&p->udp, &p->io, fd) : rc;
+}
+
+void plane_set_helper(struct plane *p, int fd)
+{
+	nsock_init(&p->nsock, fd);
+	p->udp.nsock = &p->nsock;
+	p->udp.bypass = p->config.flags & PLANE_BYPASS;
+	p->udp.lo_to_lo = p->config.flags & PLANE_LO_TO_LO;
+}
+
+int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port)
+{
+	struct addr a = addr_from_v6(addr);
+
+	return nsock_listen(&p->nsock, proto == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM, &a, port);
+}
+
+int plane_diag_in_guest(struct plane *p)
+{
+	return nsock_diag(&p->nsock);
 }
 
 int plane_capture(struct plane *p, int fd, int pcapng)
@@ -167,13 +187,6 @@ void plane_tick(struct plane *p, uint32_t interval_ms)
 }
 
 /* --- a turn of the loop --- */
-
-static void pause_listeners(struct plane *p, bool pause)
-{
-	for (uint32_t i = 0; i < p->listener_count; i++)
-		loop_modify(&p->loop, p->listeners[i].fd, pause ? 0 : EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
-	p->listeners_resume_ms = pause ? p->loop.now_ms + LISTENER_PAUSE_MS : 0;
-}
 
 static void read_tap(struct plane *p)
 {
@@ -207,14 +220,22 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return true;
 	case OWNER_LISTENER:
-		if (tcp_accept(&p->tcp, &p->io, p->listeners[index].fd, &p->listeners[index].target))
-			pause_listeners(p, true);
+		listen_accept(p, index);
+		return false;
+	case OWNER_SPLICE_ACCEPTED:
+		splice_event(&p->splice, &p->io, index, generation, 0, e->events);
+		return false;
+	case OWNER_SPLICE_CONNECTED:
+		splice_event(&p->splice, &p->io, index, generation, 1, e->events);
 		return false;
 	case OWNER_TCP:
 		tcp_event(&p->tcp, &p->io, index, generation, e->events);
 		return false;
 	case OWNER_UDP:
 		udp_event(&p->udp, &p->io, index, generation, e->events);
+		return false;
+	case OWNER_UDP_LOCAL:
+		udp_local_event(&p->udp, &p->io, index, generation);
 		return false;
 	case OWNER_ICMP:
 		icmp_event(&p->icmp, &p->io, index, generation, e->events);
@@ -234,8 +255,8 @@ static int64_t next_deadline(const struct plane *p)
 
 	if (p->tick_ms)
 		at = earlier(at, p->next_tick_ms);
-	if (p->listeners_resume_ms)
-		at = earlier(at, p->listeners_resume_ms);
+	if (p->listeners.resume_ms)
+		at = earlier(at, p->listeners.resume_ms);
 	return at;
 }
 
@@ -244,8 +265,7 @@ static void run_timers(struct plane *p)
 	tcp_timers(&p->tcp, &p->io);
 	udp_timers(&p->udp, &p->io);
 	icmp_timers(&p->icmp, &p->io);
-	if (p->listeners_resume_ms && p->listeners_resume_ms <= p->loop.now_ms)
-		pause_listeners(p, false);
+	listen_timers(p);
 }
 
 static void check_capture(struct plane *p)
@@ -298,6 +318,7 @@ int plane_run(struct plane *p, struct plane_event *event)
 			continue;
 		}
 		more = tcp_service(&p->tcp, &p->io);
+		more |= splice_service(&p->splice, &p->io);
 		check_capture(p);
 		if (p->log.count)
 			continue;

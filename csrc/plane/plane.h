@@ -9,20 +9,18 @@
 #include "io/capture.h"
 #include "io/io.h"
 #include "io/loop.h"
+#include "io/nsock.h"
 #include "io/tap.h"
+#include "plane/listen.h"
 #include "plane_api.h"
 #include "proto/icmp.h"
+#include "proto/splice.h"
 #include "proto/tcp.h"
 #include "proto/udp.h"
 
 #define PUNT_MAX_BYTES 2048   /* larger slow-path frames have no use */
 #define PUNT_RATE_PER_S 1000  /* a flood of ARP slows down its own ARP only */
 #define PUNT_BURST 100
-
-struct listener {
-	int fd;
-	struct endpoint target;
-};
 
 struct plane {
 	struct plane_config config;
@@ -36,10 +34,10 @@ struct plane {
 	struct tcp tcp;
 	struct udp udp;
 	struct icmp icmp;
+	struct splice splice;
 	struct capture *capture;
-	struct listener *listeners; /* TCP only */
-	uint32_t listener_count;
-	int64_t listeners_resume_ms; /* 0: not paused */
+	struct listeners listeners;
+	struct nsock nsock;
 	int64_t tick_ms, next_tick_ms;
 	int64_t punt_refill_ms;
 	uint32_t punt_tokens;

@@ -23,7 +23,6 @@
 #include "proto/tcp_private.h"
 
 #define LIMIT_LOG_MS 10000
-#define ACCEPTS_PER_EVENT 64
 #define PORT_TRIES 64
 
 static const char *const state_names[] = {
@@ -180,7 +179,7 @@ static bool free_key(const struct tcp *t, struct flow_key *key)
 	return false;
 }
 
-static void accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)
+void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)
 {
 	struct flow_key key = {.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
 	bool v4 = addr_is_v4(&peer->addr);
@@ -202,28 +201,6 @@ static void accepted(struct tcp *t, struct io *io, int fd, const struct endpoint
 	f->mss = v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;
 	tcp_send_syn(io, f);
 	tcp_arm_timer(t, io, f);
-}
-
-int tcp_accept(struct tcp *t, struct io *io, int listen_fd, const struct endpoint *target)
-{
-	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
-		struct sockaddr_storage ss = {0};
-		socklen_t len = sizeof(ss);
-		int fd = accept4(listen_fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC), error = errno;
-		struct endpoint peer;
-
-		if (fd < 0 && (error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM)) {
-			tcp_limit_reached(t, io, error);
-			return -error;
-		}
-		if (fd < 0 && error == EAGAIN)
-			return 0;
-		if (fd < 0)
-			continue; /* that client has gone already (accept(2), "Error handling") */
-		peer = addr_from_sockaddr(&ss);
-		accepted(t, io, fd, &peer, target);
-	}
-	return 0;
 }
 
 /* What became of connect(), once epoll says that something has. */

@@ -32,8 +32,10 @@ void tcp_free(struct tcp *t);
 void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip);
 /* An event of a flow's socket. */
 void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
-/* Takes connections from a listening socket; they go to target. -EMFILE and the like: no descriptor is left. */
-int tcp_accept(struct tcp *t, struct io *io, int listen_fd, const struct endpoint *target);
+/* Takes over the socket of a client that was accepted on the host, for the guest's endpoint target. */
+void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target);
+/* Counts and logs that a connection was not taken: no flow, or the errno of a system call. */
+void tcp_limit_reached(struct tcp *t, struct io *io, int error);
 /* Everything that events and packets since the last call made necessary. True: call again without waiting. */
 bool tcp_service(struct tcp *t, struct io *io);
 void tcp_timers(struct tcp *t, struct io *io);

@@ -102,7 +102,6 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort);
 /* Ends the flow towards both sides. */
 void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f);
-void tcp_limit_reached(struct tcp *t, struct io *io, int error);
 const char *tcp_flow_str(const struct tcp_flow *f, char out[128]);
 static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 {

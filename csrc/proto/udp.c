@@ -40,6 +40,8 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 		rc = flow_table_init(&u->flows, sizeof(struct udp_flow), limit, key);
 	if (!rc)
 		rc = flow_table_init(&u->peers, sizeof(struct udp_peer), limit, key);
+	if (!rc)
+		rc = udp_local_init(u, limit, key);
 	return rc;
 }
 
@@ -55,6 +57,7 @@ void udp_free(struct udp *u)
 	flow_table_free(&u->flows);
 	flow_table_free(&u->peers);
 	timer_heap_free(&u->timers);
+	udp_local_free(u);
 }
 
 void udp_limit_reached(struct udp *u, struct io *io, int error)
@@ -157,7 +160,7 @@ static uint16_t listener_reach(int fd, bool v6)
 	return get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) ? LISTENER_V6 : LISTENER_DUAL;
 }
 
-int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *target)
+int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct endpoint *target)
 {
 	struct flow_key key = {.guest_port = target->port};
 	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN);
@@ -167,7 +170,7 @@ int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *targ
 		return domain;
 	key.remote_port = listener_reach(fd, domain == AF_INET6);
 	/* Several ports of the host may lead to one of the guest's: the first is the one it writes from. */
-	if (key.remote_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
+	if (to_host || key.remote_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
 		key.remote_port = LISTENER_BOUND;
 		u->listener_serial++;
 		memcpy(key.remote.b, &u->listener_serial, sizeof(u->listener_serial));
@@ -179,11 +182,12 @@ int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *targ
 	if (s->v6)
 		sock_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
 	s->listening = true;
+	s->to_host = to_host;
 	s->target = *target;
 	return 0;
 }
 
-static struct flow_key peer_key(const struct udp_socket *s, const struct endpoint *remote)
+struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote)
 {
 	return (struct flow_key){.remote = remote->addr, .remote_port = remote->port, .guest_port = (uint16_t)s->flow.index,
 				 .guest.b[0] = (uint8_t)(s->flow.index >> 16), .guest.b[1] = (uint8_t)(s->flow.index >> 24)};
@@ -191,7 +195,7 @@ static struct flow_key peer_key(const struct udp_socket *s, const struct endpoin
 
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote)
 {
-	struct flow_key key = peer_key(s, remote);
+	struct flow_key key = udp_peer_key(s, remote);
 	struct udp_peer *p = (struct udp_peer *)flow_find(&u->peers, &key);
 
 	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
@@ -200,7 +204,7 @@ struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, 
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote)
 {
-	struct flow_key pk = peer_key(s, remote);
+	struct flow_key pk = udp_peer_key(s, remote);
 	struct udp_flow *f = NULL;
 	struct udp_peer *p;
 
@@ -285,10 +289,35 @@ static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f)
 	udp_release_socket(u, io, s);
 }
 
+int udp_unlisten(struct udp *u, struct io *io, int fd)
+{
+	struct udp_socket *s = NULL;
+
+	for (uint32_t i = 0; i < u->sockets.made; i++) {
+		s = (struct udp_socket *)flow_at(&u->sockets, i);
+		if (s && s->listening && s->fd == fd)
+			break;
+		s = NULL;
+	}
+	if (!s)
+		return -ENOENT;
+	for (uint32_t i = 0; i < u->flows.made; i++) {
+		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
+
+		if (f && f->socket == s->flow.index)
+			remove_flow(u, io, f);
+	}
+	udp_local_forget(u, io, s->flow.index);
+	loop_remove(io->loop, fd);
+	flow_remove(&u->sockets, &s->flow);
+	return 0;
+}
+
 void udp_timers(struct udp *u, struct io *io)
 {
 	struct timer *due;
 
 	while ((due = timer_due(&u->timers, io->loop->now_ms)))
 		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer));
+	udp_local_timers(u, io);
 }

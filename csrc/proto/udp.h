@@ -5,6 +5,7 @@
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/io.h"
+#include "io/nsock.h"
 #include "io/sock.h"
 #include "wire/ip.h"
 #include "wire/udp.h"
@@ -28,7 +29,12 @@ struct udp {
 	struct flow_table flows;   /* by guest and remote endpoint, as the guest sees them */
 	struct flow_table peers;   /* the same, by socket and host-side remote endpoint */
 	struct timer_heap timers;
+	struct flow_table locals;  /* the bypass: by listening socket and peer */
+	struct timer_heap local_timers;
 	struct sock_options sock;
+	struct nsock *nsock; /* NULL: no sockets of the guest's namespace are to be had */
+	bool bypass;	     /* for peers on the host's loopback */
+	bool lo_to_lo;	     /* the bypass goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;
 	uint32_t listener_serial;
 	struct udp_run to_host, to_guest;
@@ -43,15 +49,22 @@ void udp_free(struct udp *u);
 
 /* One packet from the guest, addresses checked by the caller, checksum right. */
 void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame);
+/* Forwards what arrives at fd, a bound socket, to target: in the guest, or (to_host: a socket of the guest's namespace) on the
+ * host's loopback. fd stays the caller's. */
+int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct endpoint *target);
+/* Ends that, and every flow through it. -ENOENT: fd is not listened at. */
+int udp_unlisten(struct udp *u, struct io *io, int fd);
 /* Sends what udp_from_guest() has held back to send it together with what follows: after the last packet of a batch. */
 void udp_flush(struct udp *u, struct io *io);
-/* Forwards what arrives at fd, a bound socket with packet information switched on, to target. fd stays the caller's. */
-int udp_listen(struct udp *u, struct io *io, int fd, const struct endpoint *target);
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
+/* An event of a socket of the bypass. */
+void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation);
 void udp_timers(struct udp *u, struct io *io);
 static inline int64_t udp_next_ms(const struct udp *u)
 {
-	return timer_next_ms(&u->timers);
+	int64_t a = timer_next_ms(&u->timers), b = timer_next_ms(&u->local_timers);
+
+	return a < b ? a : b;
 }
 
 #endif

@@ -18,9 +18,8 @@
 #define RETRIES 2
 #define SEGMENTS_MAX 128 /* what Linux makes of one send, UDP_MAX_SEGMENTS */
 
-/* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
-static socklen_t peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
-			      struct sockaddr_storage *ss)
+socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
+			   struct sockaddr_storage *ss)
 {
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
 
@@ -31,8 +30,7 @@ static socklen_t peer_address(const struct udp *u, const struct udp_socket *s, c
 	return sizeof(*in6);
 }
 
-/* Where an answer from a forwarded port has to come from. */
-static void add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local)
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local)
 {
 	if (s->v6) {
 		struct in6_pktinfo info = {0};
@@ -58,7 +56,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	bool v4 = addr_is_v4(&f->remote.addr);
 	int value;
 
-	msg.msg_namelen = peer_address(u, s, &f->remote, f->scope, &to);
+	msg.msg_namelen = udp_peer_address(u, s, &f->remote, f->scope, &to);
 	if (ip->ttl != IP_TTL_DEFAULT) {
 		value = ip->ttl;
 		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
@@ -70,7 +68,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	if (gso_size)
 		datagram_add_control(&msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
 	if (!addr_is_none(&f->local))
-		add_source(&msg, s, &f->local);
+		udp_add_source(&msg, s, &f->local);
 	if (!msg.msg_controllen)
 		msg.msg_control = NULL;
 	while (sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)

@@ -1,7 +1,9 @@
-/* What the three files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets). */
+/* What the four files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets), udp_local.c
+ * (the bypass). */
 #ifndef PASTA_PROTO_UDP_PRIVATE_H
 #define PASTA_PROTO_UDP_PRIVATE_H
 
+#include "io/datagram.h"
 #include "proto/udp.h"
 
 /* A host socket. key.guest and guest_port: whose it is; key.remote_port: 4 or 6, the family on the host side. Listening
@@ -15,6 +17,7 @@ struct udp_socket {
 	struct flow flow;
 	int fd;
 	bool listening;
+	bool to_host; /* it is in the guest's namespace */
 	bool v6;		/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
 	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
 	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
@@ -52,6 +55,8 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 /* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote);
+/* How a peer of a socket is found in udp.peers and udp.locals. */
+struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote);
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
 /* What the peer sends is for this flow now, where two flows have one peer. */
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f);
@@ -75,5 +80,23 @@ struct udp_refused {
 };
 /* Reads errors that have come back and passes them on as ICMP. refused: NULL if there is none. */
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused);
+
+/* udp_guest.c */
+/* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
+socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
+			   struct sockaddr_storage *ss);
+/* Where an answer from a forwarded port has to come from. */
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local);
+
+/* udp_local.c */
+int udp_local_init(struct udp *u, uint32_t limit, const struct siphash_key *key);
+void udp_local_free(struct udp *u);
+/* Whether what this peer writes to a listening socket takes the bypass. */
+bool udp_is_local(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer);
+/* A datagram from a local peer, to the other side. */
+void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer, const uint8_t *data,
+		       uint32_t len, const struct datagram_info *info);
+void udp_local_forget(struct udp *u, struct io *io, uint32_t socket);
+void udp_local_timers(struct udp *u, struct io *io);
 
 #endif

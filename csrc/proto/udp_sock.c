@@ -105,6 +105,10 @@ static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 		return errno == EINTR;
 	info = datagram_read_info(&msg);
 	peer = addr_from_sockaddr(&from);
+	if (s->listening && udp_is_local(u, s, &peer)) {
+		udp_local_forward(u, io, s, &peer, iov.iov_base, (uint32_t)n, &info);
+		return true;
+	}
 	f = udp_find_peer(u, s, &peer);
 	if (!f && s->listening)
 		f = inbound_flow(u, io, s, &peer);

@@ -50,7 +50,8 @@ _WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal
 def run(options: "Options") -> int:
     """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
     _refuse_unavailable(options)
-    _clean_inheritance(options.fd)
+    inherited = _inherited()
+    _clean_inheritance({fd for fd in (options.fd, *inherited) if fd is not None})
     with ExitStack() as stack:
         pid_fd = _open_pid_file(options, stack)
         if options.foreground:
@@ -60,7 +61,7 @@ def run(options: "Options") -> int:
         worker = Worker()
         stack.callback(worker.close)
         command = _prepare_command(options, stack)
-        _set_up(options, worker, command)
+        _set_up(options, worker, command, inherited)
         if not options.foreground:
             _write_pid(pid_fd, options, worker.pid)
             worker.detach()
@@ -73,8 +74,10 @@ def run(options: "Options") -> int:
         return status
 
 
-def _set_up(options: "Options", worker: "Worker", command: "Command | None") -> None:
+def _set_up(options: "Options", worker: "Worker", command: "Command | None", inherited: dict[int, str]) -> None:
     """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
+    from pasta_py.control import ports
+
     with ExitStack() as stack:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
@@ -86,17 +89,25 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None") -> 
             _tell(options, _WARNING, line)
         listeners: list[model.Listener] = []
         parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
-        parcel += _listeners(options, stack, listeners)
+        parcel += _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
+        if guest and guest.userns >= 0:
+            parcel.append((model.FD_GUEST_USERNS, guest.userns))
+        if guest:
+            parcel.append((model.FD_GUEST_NETNS, guest.netns))
         if guest and guest.pidfd >= 0:
             parcel.append((model.FD_NETNS_PIDFD, guest.pidfd))
         if guest and guest.inotify >= 0:
             parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
+        auto_rules = ports.auto_rules(options) if guest else ()
         final = plan.worker.replace(
             guest_mac=tap.mac or plan.worker.guest_mac,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
             listeners=tuple(listeners),
+            guest_ports=ports.guest_ports(options) if guest else (),
+            auto_rules=auto_rules,
+            bypass=plan.worker.bypass and (bool(auto_rules) or bool(listeners)),
             log_syslog=log_syslog,
             log_size=log_size,
             netns_name=guest.name if guest else "",
@@ -121,11 +132,21 @@ def _refuse_unavailable(options: "Options") -> None:
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
 
 
-def _clean_inheritance(keep: int | None) -> None:
-    """Nothing of our caller's but the standard streams, and the descriptor of --fd; signals as they are by default."""
-    bounds = [3, _MAX_FD] if keep is None or keep < 3 else [3, keep, keep + 1, _MAX_FD]
-    for low, high in zip(bounds[::2], bounds[1::2], strict=True):
-        os.closerange(low, high)
+def _inherited() -> dict[int, str]:
+    """Sockets of socket activation, with their names."""
+    if "LISTEN_FDS" not in os.environ:
+        return {}
+    from pasta_py.control import activation
+
+    return activation.take()
+
+
+def _clean_inheritance(keep: set[int]) -> None:
+    """Nothing of our caller's but the standard streams and the descriptors to keep; signals as they are by default."""
+    low = 3
+    for fd in [*sorted(fd for fd in keep if fd >= low), _MAX_FD]:
+        os.closerange(low, fd)
+        low = fd + 1
     for stream in (0, 1, 2):
         try:
             os.fstat(stream)
@@ -249,16 +270,22 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
     return tap
 
 
-def _listeners(options: "Options", stack: ExitStack, listeners: list[model.Listener]) -> list[tuple[str, int]]:
+def _listeners(
+    options: "Options", inherited: dict[int, str], stack: ExitStack, listeners: list[model.Listener]
+) -> list[tuple[str, int]]:
     from pasta_py.control import ports
 
-    for line in ports.notices(options):
-        _tell(options, _WARNING, line)
+    bound = ports.bind(options)
+    if inherited:
+        from pasta_py.control import activation
+
+        bound += activation.listeners(inherited)
     parcel = []
-    for listener, fd in ports.bind(options):
-        stack.callback(os.close, fd)
+    for listener, fds in bound:
         listeners.append(listener)
-        parcel.append((model.FD_LISTENER, fd))
+        for fd in fds:
+            stack.callback(os.close, fd)
+            parcel.append((model.FD_LISTENER, fd))
     return parcel
 
 

@@ -1,12 +1,11 @@
 """Binds the host sockets of -t and -u, before anything is handed to the worker: a port that is taken is told at once.
 
 One socket per port. "Any address" is one dual-stack socket where both families are on, so that a port is either ours
-for both or refused. `auto` and the namespace's own ports (-T, -U) are not bound here.
+for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by the worker.
 """
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
-import contextlib
 import errno
 import os
 import resource
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pasta_py.control import portspec
 from pasta_py.errors import HostError
-from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, Listener
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, Listener
 
 if TYPE_CHECKING:
     from pasta_py.control.options import Options
@@ -34,11 +33,11 @@ _IP_PKTINFO = 8
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 
-Bound = list[tuple[Listener, int]]
+Bound = list[tuple[Listener, list[int]]]
 
 
 def bind(options: "Options") -> Bound:
-    """A listener and a bound, non-blocking, close-on-exec socket (the caller's to close) for each port to forward.
+    """Runs of ports to forward, and for each port a bound, non-blocking, close-on-exec socket, the caller's to close.
 
     HostError, with nothing left bound, when a port that was asked for cannot be had.
     """
@@ -49,22 +48,52 @@ def bind(options: "Options") -> Bound:
         for proto, specs in wanted:
             _bind_option(bound, proto, specs, options)
     except BaseException:
-        for _listener, fd in bound:
-            os.close(fd)
+        for _listener, fds in bound:
+            for fd in fds:
+                os.close(fd)
         raise
     return bound
 
 
-def notices(options: "Options") -> list[str]:
-    """One line for each kind of forwarding that was asked for and is not done."""
-    lines = []
-    for name, specs in (("-t", options.tcp_ports), ("-u", options.udp_ports)):
-        if any(chunk.kind == portspec.AUTO for spec in specs for chunk in spec.chunks):
-            lines.append(f"{name}: automatic forwarding of ports is not available: give the ports by number")
-    for name, specs in (("-T", options.tcp_ns), ("-U", options.udp_ns)):
-        if any(spec.chunks for spec in specs):
-            lines.append(f"{name}: forwarding from the namespace is not available: use the gateway's address inside")
-    return lines
+def auto_rules(options: "Options") -> tuple[AutoRule, ...]:
+    """The rules that are bound and unbound while the program runs."""
+    wanted = [(IPPROTO_TCP, False, options.tcp_ports), (IPPROTO_TCP, True, options.tcp_ns)] if options.tcp else []
+    if options.udp:
+        wanted += [(IPPROTO_UDP, False, options.udp_ports), (IPPROTO_UDP, True, options.udp_ns)]
+    return tuple(
+        AutoRule(
+            proto=proto,
+            to_host=to_host,
+            address=b"" if rule.address is None else _packed(rule.address),
+            ifname=rule.ifname,
+            first=rule.first,
+            last=rule.last,
+            target=b"" if rule.target is None else _packed(rule.target),
+            target_first=rule.target_first,
+        )
+        for proto, to_host, specs in wanted
+        for rule in portspec.resolve(specs, _ephemeral_ports())
+        if rule.scan
+    )
+
+
+def guest_ports(options: "Options") -> tuple[Listener, ...]:
+    """The ports of -T and -U, which the worker binds inside the namespace."""
+    wanted = [(IPPROTO_TCP, options.tcp_ns)] if options.tcp else []
+    wanted += [(IPPROTO_UDP, options.udp_ns)] if options.udp else []
+    return tuple(
+        Listener(
+            proto=proto,
+            port=rule.first,
+            target=b"",
+            target_port=rule.target_first,
+            count=rule.last - rule.first + 1,
+            weak=rule.weak,
+        )
+        for proto, specs in wanted
+        for rule in portspec.resolve(specs, _ephemeral_ports())
+        if not rule.scan
+    )
 
 
 def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], options: "Options") -> None:
@@ -77,7 +106,7 @@ def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], o
         before = len(bound)
         refused = _bind_rule(bound, proto, rule, options)
         if rule.weak:
-            got_weak += len(bound) - before
+            got_weak += len(bound) - before  # runs: whether there are any is what counts
             failure = failure or refused
     if failure and not got_weak:
         raise failure
@@ -89,20 +118,31 @@ def _bind_rule(bound: Bound, proto: int, rule: portspec.Rule, options: "Options"
     if rule.address and not (options.ipv4 if rule.address.version == 4 else options.ipv6):
         off = f"IPv{rule.address.version} is switched off"
         raise HostError(f"Couldn't listen on host {_NAMES[proto]} port {rule.first}, address {rule.address}: {off}")
-    _make_room(len(bound) + rule.last - rule.first + 1)
-    target = b"" if rule.target is None else _packed(rule.target)
-    for port in range(rule.first, rule.last + 1):
-        try:
-            fd = _listen(proto, rule, port, options)
-        except OSError as error:
-            refusal = _refusal(proto, rule, port, error)
-            if not rule.weak or error.errno in (errno.EMFILE, errno.ENFILE):
-                raise refusal from None
-            first = first or refusal
-            continue
-        target_port = rule.target_first + port - rule.first
-        bound.append((Listener(proto=proto, port=port, target=target, target_port=target_port), fd))
+    _make_room(sum(len(fds) for _listener, fds in bound) + rule.last - rule.first + 1)
+    run: list[int] = []
+    try:
+        for port in range(rule.first, rule.last + 1):
+            try:
+                run.append(_listen(proto, rule, port, options))
+            except OSError as error:
+                refusal = _refusal(proto, rule, port, error)
+                if not rule.weak or error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise refusal from None
+                first = first or refusal
+                _end_run(bound, proto, rule, port, run)
+                run = []
+    finally:
+        _end_run(bound, proto, rule, rule.last + 1, run)
     return first
+
+
+def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[int]) -> None:
+    """Record the sockets of the ports up to, not including, `end`."""
+    if fds:
+        target = b"" if rule.target is None else _packed(rule.target)
+        port = end - len(fds)
+        target_port = rule.target_first + port - rule.first
+        bound.append((Listener(proto=proto, port=port, target=target, target_port=target_port, count=len(fds)), fds))
 
 
 def _make_room(sockets: int) -> None:
@@ -137,8 +177,7 @@ def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> I
 
 def _listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
     kind = socket.SOCK_STREAM if proto == IPPROTO_TCP else socket.SOCK_DGRAM
-    with contextlib.ExitStack() as stack:
-        sock = stack.enter_context(socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto))
+    with socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto) as sock:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only or host != "::"))
         if ifname:
@@ -150,7 +189,7 @@ def _listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6
         if proto == IPPROTO_TCP:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
-            # A v6 socket that also takes IPv4 reports the addresses of the two in different messages.
+            # Before the first datagram can come. A v6 socket reports the addresses of IPv4 in messages of their own.
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)

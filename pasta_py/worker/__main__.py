@@ -17,7 +17,7 @@ import time
 
 from pasta_py import model, wire
 from pasta_py.errors import PastaError
-from pasta_py.worker import log, ndp, plane, sandbox, slowpath
+from pasta_py.worker import autoports, helper, log, ndp, plane, sandbox, slowpath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,13 +75,15 @@ def _run(sock: "_socket.socket") -> int:
         os.close(null)
         null = sock.fileno() + 1
     time.tzset()
-    pid, warnings = sandbox.enter(null)
+    helper_fd = null + 1
+    helper.start(null, helper_fd)
+    pid, warnings = sandbox.enter(helper_fd)
     received = wire.recv_plan(sock)
     if received is None:
         return 0
     plan, fds = received
-    worker = Worker(sock, plan, fds, pid)
-    for line in warnings:
+    worker = Worker(sock, plan, fds, pid, helper_fd)
+    for line in warnings + worker.warnings:
         _say(sock, f"warning {line}")
     for stream in (0, 1, 2):
         os.dup2(null, stream)
@@ -93,18 +95,27 @@ def _run(sock: "_socket.socket") -> int:
 class Worker:
     """The core, its watches and its log. Owns every descriptor it was given."""
 
-    def __init__(self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int) -> None:
+    def __init__(
+        self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int, helper_fd: int
+    ) -> None:
         roles: dict[str, list[int]] = {}
         for role, fd in zip(plan.descriptors, fds, strict=True):
             roles.setdefault(role, []).append(fd)
-        if len(roles.get(model.FD_TAP, ())) != 1 or len(roles.get(model.FD_LISTENER, ())) != len(plan.listeners):
+        ports = sum(listener.count for listener in plan.listeners)
+        if len(roles.get(model.FD_TAP, ())) != 1 or len(roles.get(model.FD_LISTENER, ())) != ports:
             raise PastaError("the plan lacks the tap or has listeners without sockets")
         self.plan, self.sock, self.attached = plan, sock, True
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
         self.wakeup, self.signals = _catch_signals()
         self.plane = plane.Plane(plan, roles[model.FD_TAP][0])
-        for listener, fd in zip(plan.listeners, roles.get(model.FD_LISTENER, ()), strict=True):
-            self.plane.add_listener(listener, fd)
+        sockets = iter(roles.get(model.FD_LISTENER, ()))
+        for listener in plan.listeners:
+            for offset in range(listener.count):
+                self.plane.add_listener(listener, next(sockets), offset=offset)
+        self.warnings: list[str] = []
+        self.auto: autoports.AutoPorts | None = None
+        self.scan_at = _NEVER
+        self._use_helper(helper_fd, roles)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
@@ -116,6 +127,41 @@ class Worker:
         self.shown: dict[str, int] = {}
         self.advertise_at = _NEVER
         self.stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
+
+    def _use_helper(self, fd: int, roles: "dict[str, list[int]]") -> None:
+        """Send the helper into the guest's namespace if anything needs it; without it local connections take the tap."""
+        netns = roles.get(model.FD_GUEST_NETNS, [])
+        userns = roles.get(model.FD_GUEST_USERNS, [])
+        used = bool(netns) and (self.plan.bypass or bool(self.plan.guest_ports) or bool(self.plan.auto_rules))
+        try:
+            if used:
+                helper.enter(fd, userns[0] if userns else None, netns[0])
+        except OSError as error:
+            if self.plan.guest_ports:
+                raise PastaError(f"no sockets in the guest's namespace, so no -T: {error.strerror}") from None
+            self.warnings.append(f"no bypass and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
+            used = False
+        for namespace in netns + userns:
+            os.close(namespace)
+        if not used:
+            os.close(fd)
+            return
+        self.plane.set_helper(fd)
+        bound = list(helper.listen(self.plane, self.plan))
+        if self.plan.auto_rules:
+            self._forward_automatically(bound + roles.get(model.FD_LISTENER, []))
+
+    def _forward_automatically(self, ours: "list[int]") -> None:
+        try:
+            self.auto = autoports.AutoPorts(
+                self.plane, self.plan, autoports.diag_socket(self.plane.diag_in_guest())
+            )
+            for fd in ours:
+                self.auto.exclude(fd)
+            self.auto.scan()
+            self.scan_at = time.monotonic() + autoports.INTERVAL_S
+        except OSError as error:
+            self.warnings.append(f"no automatic forwarding of ports: sock_diag: {error.strerror}")
 
     def serve(self) -> int:
         """Until the end; returns the exit status."""
@@ -197,7 +243,7 @@ class Worker:
     # ---- what is done from time to time ----
 
     def _arm(self) -> None:
-        due = min(self.stats_at, self.advertise_at)
+        due = min(self.stats_at, self.advertise_at, self.scan_at)
         self.plane.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
 
     def _on_tick(self) -> None:
@@ -207,7 +253,18 @@ class Worker:
         if now >= self.stats_at:
             self._show_counters()
             self.stats_at = now + self.plan.stats_s
+        if self.auto and now >= self.scan_at:
+            self._scan()
+            self.scan_at = now + autoports.INTERVAL_S
         self._arm()
+
+    def _scan(self) -> None:
+        try:
+            assert self.auto is not None
+            self.auto.scan()
+        except OSError as error:
+            self.log.write(log.WARNING, f"automatic forwarding of ports ends: sock_diag: {error.strerror}")
+            self.auto = None
 
     def _advertise(self) -> None:
         frame = ndp.advertisement(self.plan)

@@ -5,9 +5,14 @@ back; nothing here keeps state but the handle.
 """
 
 import os
+import sys
 
 from pasta_py import _plane
 from pasta_py.model import IPPROTO_TCP, Listener, WorkerPlan
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 ffi, lib = _plane.ffi, _plane.lib
 
@@ -25,6 +30,8 @@ _FLAGS = (
     ("tcp", lib.PLANE_TCP),
     ("udp", lib.PLANE_UDP),
     ("icmp", lib.PLANE_ICMP),
+    ("lo_to_lo", lib.PLANE_LO_TO_LO),
+    ("bypass", lib.PLANE_BYPASS),
 )
 _ADDRESSES = (
     "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
@@ -61,12 +68,32 @@ class Plane:
         for address in plan.host_addrs:
             _check(lib.plane_add_host_addr(self._plane, address))
 
-    def add_listener(self, listener: Listener, fd: int) -> None:
-        """Forward what arrives at the bound socket fd (TCP: listening) to the guest."""
+    def add_listener(self, listener: Listener, fd: int, *, offset: int = 0, to_host: bool = False) -> None:
+        """Forward what arrives at fd, the bound (TCP: listening) socket of the listener's port at offset, to the other side."""
         target = listener.target or _NONE
-        _check(lib.plane_add_listener(self._plane, listener.proto, fd, target, listener.target_port))
+        _check(lib.plane_add_listener(self._plane, listener.proto, fd, to_host, target, listener.target_port + offset))
         if listener.proto == IPPROTO_TCP:
             os.set_blocking(fd, False)
+
+    def remove_listener(self, fd: int) -> None:
+        """Take no more from a TCP listener; its socket stays the caller's."""
+        _check(lib.plane_remove_listener(self._plane, fd))
+
+    def set_helper(self, fd: int) -> None:
+        """Ask the process that serves the other end of fd for sockets of the guest's namespace."""
+        lib.plane_set_helper(self._plane, fd)
+
+    def listen_in_guest(self, proto: int, address: bytes, port: int) -> int:
+        """A bound socket (TCP: listening) of the guest's namespace: the descriptor, the caller's."""
+        fd: int = lib.plane_listen_in_guest(self._plane, proto, address, port)
+        _check(fd)
+        return fd
+
+    def diag_in_guest(self) -> int:
+        """A sock_diag socket of the guest's namespace: the descriptor, the caller's."""
+        fd: int = lib.plane_diag_in_guest(self._plane)
+        _check(fd)
+        return fd
 
     def capture(self, fd: int, pcapng: bool) -> None:
         """Write every frame to fd, which stays the caller's."""
@@ -108,6 +135,17 @@ class Plane:
             self._plane = None
 
 
+# ---- the helper (pasta_py.worker.helper) ----
+
+BYTE_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"
+
+
+def serve_helper(fd: int) -> int:
+    """Make sockets for the other end of fd until it closes; 0 or -errno."""
+    result: int = lib.nsock_serve(fd)
+    return result
+
+
 # ---- the sandbox's system calls, which Python's os lacks ----
 
 USER: int = lib.CONFINE_USER
@@ -129,7 +167,7 @@ def empty_root() -> None:
 
 def drop_privileges() -> None:
     """No capability in any set, no way to gain one, not dumpable, no core dumps. Before any thread is started."""
-    _check(lib.confine_privileges())
+    _check(lib.confine_privileges(0))
 
 
 def raise_descriptor_limit() -> None:

@@ -135,7 +135,12 @@ def descendants(pid: int) -> list[int]:
 
 
 def worker_of(pid: int) -> int:
-    """The worker among the children of a control process in the foreground."""
-    found = [child for child in children(pid) if b"worker.__main__" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """The worker among the children of a control process in the foreground; its helper has the same command line."""
+    found = [
+        child
+        for child in children(pid)
+        if b"worker.__main__" in Path(f"/proc/{child}/cmdline").read_bytes()
+        and Path(f"/proc/{child}/comm").read_text() != "pasta-helper\n"
+    ]
     assert len(found) == 1, found
     return found[0]

@@ -14,7 +14,11 @@ from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
 
 def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
     bound = ports.bind(options.parse([*arguments, "1"], "pasta"))
-    return [(each.proto, each.port, each.target, each.target_port, socket.socket(fileno=fd)) for each, fd in bound]
+    return [
+        (each.proto, each.port + i, each.target, each.target_port + i, socket.socket(fileno=fd))
+        for each, fds in bound
+        for i, fd in enumerate(fds)
+    ]
 
 
 def _free_port(kind: int = socket.SOCK_STREAM) -> int:
@@ -114,11 +118,27 @@ def test_a_protocol_that_is_off_listens_on_nothing() -> None:
     assert _bind("--no-tcp", "-t", "8080") == []
 
 
-@pytest.mark.parametrize(("arguments", "option"), [(["-t", "auto"], "-t"), (["-U", "53"], "-U")])
-def test_what_cannot_be_done_is_said_once(arguments: list[str], option: str) -> None:
-    (line,) = ports.notices(options.parse([*arguments, "1"], "pasta"))
-    assert line.startswith(f"{option}: ")
+def test_ports_of_the_namespace_are_left_to_the_worker() -> None:
+    parsed = options.parse(["-T", "8080-8090:9080-9090,~8085", "-U", "53", "1"], "pasta")
+    assert _bind("-T", "8080") == []
+    assert [(p.proto, p.port, p.target_port, p.count, p.weak) for p in ports.guest_ports(parsed)] == [
+        (IPPROTO_TCP, 8080, 9080, 5, False),
+        (IPPROTO_TCP, 8086, 9086, 5, False),
+        (IPPROTO_UDP, 53, 53, 1, False),
+    ]
 
 
-def test_defaults_and_none_are_silent() -> None:
-    assert ports.notices(options.parse(["-T", "none", "-t", "8080", "1"], "pasta")) == []
+def test_automatic_rules_are_the_default_of_all_four_and_leave_out_ephemeral_ports() -> None:
+    rules = ports.auto_rules(options.parse(["1"], "pasta"))
+    assert {(rule.proto, rule.to_host) for rule in rules} == {
+        (proto, to_host) for proto in (IPPROTO_TCP, IPPROTO_UDP) for to_host in (False, True)
+    }
+    assert not any(rule.first <= 40000 <= rule.last for rule in rules)
+    assert ports.auto_rules(options.parse(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "1"], "pasta")) == ()
+
+
+def test_an_automatic_rule_keeps_what_stands_beside_it() -> None:
+    others = ["-u", "none", "-T", "none", "-U", "none", "1"]
+    (rule,) = ports.auto_rules(options.parse(["-t", "192.0.2.1%lo/auto,8080-8089", *others], "pasta"))
+    assert (rule.ifname, rule.first, rule.last) == ("lo", 8080, 8089)
+    assert rule.address == bytes(10) + b"\xff\xff\xc0\x00\x02\x01"

@@ -1,0 +1,297 @@
+/* Owns the conversation with the helper, both ends of it.
+ *
+ * A socket belongs for ever to the network namespace of the process that made it. The helper is a child of the worker that
+ * entered the guest's namespaces before it gave up every privilege; it can do nothing but make sockets there and hand them
+ * over. Rejected: a thread, which cannot have a user namespace of its own and so would have kept the worker out of one.
+ *
+ * Requests and answers are single messages. Answers come in the order of the requests; connectable TCP sockets are asked for
+ * ahead, so that a connection does not wait for a process switch.
+ */
+#include "io/nsock.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "plane_api.h"
+
+#define BACKLOG 4096
+#define NOBODY 65534
+#define ANSWER_TIMEOUT_MS 2000
+#define LOW_WATER (NSOCK_POOL / 4)
+
+struct request {
+	int32_t type;	/* SOCK_STREAM or SOCK_DGRAM */
+	int32_t family; /* AF_INET, AF_INET6; or AF_NETLINK, for sock_diag(7) */
+	int32_t bind;	/* whether to bind to the endpoint, and to listen */
+	struct endpoint at;
+};
+
+/* --- messages with at most one descriptor --- */
+
+static int send_fd(int sock, const void *data, size_t len, int fd)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {(void *)(uintptr_t)data, len};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	if (fd >= 0) {
+		struct cmsghdr *c;
+
+		msg.msg_control = control;
+		msg.msg_controllen = sizeof(control);
+		c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+/* Bytes received, 0 at the end, or -errno; *fd is -1 if none came. */
+static ssize_t recv_fd(int sock, void *data, size_t len, int flags, int *fd)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = {data, len};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *c;
+	ssize_t n;
+
+	*fd = -1;
+	do
+		n = recvmsg(sock, &msg, flags | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	c = CMSG_FIRSTHDR(&msg);
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(c), sizeof(int));
+	return n;
+}
+
+/* --- the helper --- */
+
+static int bind_and_listen(int fd, const struct request *r)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = addr_to_sockaddr(&r->at.addr, r->at.port, 0, &ss);
+	int one = 1;
+
+	if (r->type == SOCK_STREAM)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(fd, (struct sockaddr *)&ss, len) < 0)
+		return -errno;
+	return r->type == SOCK_STREAM && listen(fd, BACKLOG) < 0 ? -errno : 0;
+}
+
+static int make_socket(const struct request *r)
+{
+	int protocol = r->family == AF_NETLINK ? NETLINK_SOCK_DIAG : 0;
+	int fd = socket(r->family, r->type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), one = 1, rc;
+
+	if (fd < 0)
+		return -errno;
+	if (r->family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
+	rc = r->bind ? bind_and_listen(fd, r) : 0;
+	if (rc < 0) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+/* The first messages name the namespaces: 'u' with a user namespace (optional), then 'n' with the network namespace. */
+static int enter_namespaces(int sock)
+{
+	for (;;) {
+		char what = 0;
+		int fd, rc;
+		ssize_t n = recv_fd(sock, &what, 1, 0, &fd);
+
+		if (n <= 0)
+			return n < 0 ? (int)n : -ECANCELED;
+		if (fd < 0 || (what != 'u' && what != 'n'))
+			return -EPROTO;
+		rc = setns(fd, what == 'u' ? CLONE_NEWUSER : CLONE_NEWNET) < 0 ? -errno : 0;
+		close(fd);
+		if (rc < 0 || what == 'n')
+			return rc;
+	}
+}
+
+/* All but the right to bind to the guest's own low ports, which -T 80 needs and the guest's root has as well. */
+static int give_up_privileges(void)
+{
+	int rc;
+
+	/* Real root has a user to change to; root of a namespace with one ID has not, and needs none. */
+	if (!geteuid() && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) && !setresgid(NOBODY, NOBODY, NOBODY)) {
+		if (setgroups(0, NULL) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0)
+			return -errno;
+	}
+	rc = confine_privileges(1u << CAP_NET_BIND_SERVICE);
+	return rc == -EPERM ? confine_privileges(0) : rc; /* it was not ours to keep */
+}
+
+int nsock_serve(int sock)
+{
+	int32_t result;
+	struct request r;
+	ssize_t n;
+	int fd;
+
+	prctl(PR_SET_NAME, "pasta-helper", 0, 0, 0);
+	result = enter_namespaces(sock);
+	if (result == -ECANCELED)
+		return 0; /* not needed */
+	if (!result)
+		result = give_up_privileges();
+	if (send_fd(sock, &result, sizeof(result), -1) < 0 || result < 0)
+		return result;
+	while ((n = recv_fd(sock, &r, sizeof(r), 0, &fd)) > 0) {
+		int made;
+
+		if (fd >= 0)
+			close(fd);
+		if (n != sizeof(r))
+			return -EPROTO;
+		made = make_socket(&r);
+		result = made < 0 ? made : 0;
+		n = send_fd(sock, &result, sizeof(result), made < 0 ? -1 : made);
+		if (made >= 0)
+			close(made);
+		if (n < 0)
+			return (int)n;
+	}
+	return (int)n;
+}
+
+/* --- the core's side --- */
+
+void nsock_init(struct nsock *n, int fd)
+{
+	*n = (struct nsock){.fd = fd};
+}
+
+void nsock_free(struct nsock *n)
+{
+	for (int f = 0; f < 2; f++)
+		while (n->ready[f])
+			close(n->pool[f][--n->ready[f]]);
+}
+
+static int family_of(int f)
+{
+	return f == 0 ? AF_INET : AF_INET6;
+}
+
+/* Waits for one answer: a descriptor or -errno. */
+static int answer(struct nsock *n)
+{
+	struct pollfd p = {.fd = n->fd, .events = POLLIN};
+	int32_t result;
+	ssize_t got;
+	int fd;
+
+	if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+		return -ETIMEDOUT;
+	got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
+	if (got != sizeof(result)) {
+		n->fd = -1; /* the helper has gone, or lost step: never ask again */
+		return got < 0 ? (int)got : -ECONNRESET;
+	}
+	if (result < 0)
+		return result;
+	return fd < 0 ? -EMFILE : fd; /* it was sent, and there was no room for it here */
+}
+
+static int order(struct nsock *n, const struct request *r)
+{
+	if (n->fd < 0)
+		return -ENOTCONN;
+	return send_fd(n->fd, r, sizeof(*r), -1);
+}
+
+/* Takes answers to what was ordered ahead, until none is missing. They were ordered family by family, 0 first. */
+static int collect(struct nsock *n)
+{
+	for (int f = 0; f < 2; f++) {
+		for (; n->ordered[f]; n->ordered[f]--) {
+			int fd = answer(n);
+
+			if (fd >= 0)
+				n->pool[f][n->ready[f]++] = fd;
+			else if (n->fd < 0 || fd == -ETIMEDOUT)
+				return fd;
+		}
+	}
+	return 0;
+}
+
+/* Asks for more, so that they are there when the pool runs dry. */
+static void refill(struct nsock *n, int f)
+{
+	struct request r = {.type = SOCK_STREAM, .family = family_of(f)};
+
+	if (n->ordered[0] || n->ordered[1] || n->ready[f] > LOW_WATER)
+		return;
+	while (n->ready[f] + n->ordered[f] < NSOCK_POOL && order(n, &r) == 0)
+		n->ordered[f]++;
+}
+
+int nsock_stream(struct nsock *n, bool v4)
+{
+	int f = v4 ? 0 : 1, rc;
+
+	if (!n->ready[f]) {
+		rc = collect(n);
+		if (rc < 0)
+			return rc;
+	}
+	if (!n->ready[f]) {
+		refill(n, f);
+		rc = collect(n);
+		if (rc < 0 || !n->ready[f])
+			return rc < 0 ? rc : -ENOBUFS;
+	}
+	rc = n->pool[f][--n->ready[f]];
+	refill(n, f);
+	return rc;
+}
+
+static int ask(struct nsock *n, const struct request *r)
+{
+	int rc = collect(n);
+
+	if (!rc)
+		rc = order(n, r);
+	return rc < 0 ? rc : answer(n);
+}
+
+int nsock_datagram(struct nsock *n, bool v4)
+{
+	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = v4 ? AF_INET : AF_INET6});
+}
+
+int nsock_diag(struct nsock *n)
+{
+	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = AF_NETLINK});
+}
+
+int nsock_listen(struct nsock *n, int type, const struct addr *addr, uint16_t port)
+{
+	return ask(n, &(struct request){.type = type, .family = addr_is_v4(addr) ? AF_INET : AF_INET6, .bind = 1, .at = {*addr, port}});
+}

@@ -1,0 +1,153 @@
+/* Owns the listening TCP sockets, and the choice of a connection's way:
+ *
+ *   a listener of the guest's namespace  the bypass, to the host's loopback;
+ *   a client on the host's loopback      the bypass, to the guest's own address (or its loopback, --host-lo-to-ns-lo), where
+ *                                        there is a helper to make a socket in the guest's namespace;
+ *   any other client                     the tap, with its own address and port.
+ *
+ * When descriptors run out all listeners rest for a while: a level-triggered listener with a client waiting would otherwise
+ * keep the loop busy, and the client is as well off in the backlog.
+ */
+#include "plane/listen.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "plane/plane.h"
+
+#define PAUSE_MS 500
+#define ACCEPTS_PER_EVENT 64
+
+int listen_add(struct plane *p, const struct listener *l)
+{
+	struct listeners *ls = &p->listeners;
+	uint32_t i = 0;
+	int rc;
+
+	while (i < ls->count && ls->at[i].fd >= 0)
+		i = ls->removed ? i + 1 : ls->count;
+	if (i == ls->space) {
+		uint32_t space = ls->space ? ls->space * 2 : 16;
+		struct listener *grown = realloc(ls->at, space * sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		ls->at = grown;
+		ls->space = space;
+	}
+	rc = loop_add(&p->loop, l->fd, EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
+	if (rc < 0)
+		return rc;
+	ls->removed -= i < ls->count;
+	ls->count += i == ls->count;
+	ls->at[i] = *l;
+	return 0;
+}
+
+int listen_remove(struct plane *p, int fd)
+{
+	struct listeners *ls = &p->listeners;
+
+	for (uint32_t i = 0; i < ls->count; i++) {
+		if (ls->at[i].fd != fd)
+			continue;
+		loop_remove(&p->loop, fd);
+		ls->at[i].fd = -1;
+		ls->removed++;
+		return 0;
+	}
+	return -ENOENT;
+}
+
+static void pause_all(struct plane *p, bool pause)
+{
+	for (uint32_t i = 0; i < p->listeners.count; i++)
+		if (p->listeners.at[i].fd >= 0)
+			loop_modify(&p->loop, p->listeners.at[i].fd, pause ? 0 : EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
+	p->listeners.resume_ms = pause ? p->loop.now_ms + PAUSE_MS : 0;
+}
+
+void listen_timers(struct plane *p)
+{
+	if (p->listeners.resume_ms && p->listeners.resume_ms <= p->loop.now_ms)
+		pause_all(p, false);
+}
+
+static void refuse(int fd)
+{
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(fd);
+}
+
+/* Joins the client with a socket on its way to dst; takes both over. */
+static void join(struct plane *p, int client, int fd, const struct endpoint *dst)
+{
+	int rc = fd < 0 ? fd : sock_connect(&p->tcp.sock, fd, dst);
+
+	if (!rc || rc == -EINPROGRESS) {
+		splice_join(&p->splice, &p->io, client, fd);
+		return;
+	}
+	if (fd < 0)
+		tcp_limit_reached(&p->tcp, &p->io, -fd);
+	else
+		close(fd);
+	refuse(client);
+}
+
+static void to_host(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
+{
+	struct endpoint dst = {policy_loopback(addr_is_v4(&peer->addr)), target->port};
+
+	join(p, client, sock_open(&p->tcp.sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
+}
+
+/* False: there is no way round the tap for this one. */
+static bool bypass(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
+{
+	bool v4 = addr_is_v4(&peer->addr);
+	struct endpoint dst = *target;
+	int fd;
+
+	if (!(p->config.flags & PLANE_BYPASS) || p->nsock.fd < 0 || !addr_is_loopback(&peer->addr))
+		return false;
+	if (addr_is_none(&dst.addr))
+		dst.addr = p->config.flags & PLANE_LO_TO_LO ? policy_loopback(v4) : p->policy.guest_seen[v4 ? 0 : 1];
+	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
+		return false;
+	fd = nsock_stream(&p->nsock, v4);
+	if (fd < 0 && p->nsock.fd < 0) {
+		log_add(&p->log, LOG_LEVEL_WARNING, "the helper in the guest's namespace is gone: local connections take the tap");
+		return false;
+	}
+	join(p, client, fd, &dst);
+	return true;
+}
+
+void listen_accept(struct plane *p, uint32_t index)
+{
+	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+		struct listener l = p->listeners.at[index];
+		struct sockaddr_storage ss = {0};
+		socklen_t len = sizeof(ss);
+		int fd = l.fd < 0 ? -1 : accept4(l.fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct endpoint peer;
+
+		if (l.fd < 0 || (fd < 0 && errno == EAGAIN))
+			return;
+		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
+			tcp_limit_reached(&p->tcp, &p->io, errno);
+			pause_all(p, true);
+			return;
+		}
+		if (fd < 0)
+			continue; /* that client has gone already (accept(2), "Error handling") */
+		peer = addr_from_sockaddr(&ss);
+		if (l.to_host)
+			to_host(p, fd, &peer, &l.target);
+		else if (!bypass(p, fd, &peer, &l.target))
+			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
+	}
+}

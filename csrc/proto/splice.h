@@ -1,0 +1,36 @@
+/* The local bypass: two sockets joined in the kernel, one in the host's namespace and one in the guest's. */
+#ifndef PASTA_PROTO_SPLICE_H
+#define PASTA_PROTO_SPLICE_H
+
+#include "core/flow.h"
+#include "io/io.h"
+
+#define SPLICE_POOL 16
+
+struct splice_pipe {
+	int in, out;	/* -1: none */
+	uint32_t bytes; /* inside */
+};
+
+struct splice_flow;
+
+struct splice {
+	struct flow_table flows;
+	uint32_t serial; /* of the next flow: they are found by index only */
+	uint32_t pooled;
+	struct splice_pipe pool[SPLICE_POOL]; /* empty pipes, kept for the next flow with something to say */
+	struct splice_flow *work_head, *work_tail;
+	int64_t limit_logged_ms;
+};
+
+/* 0 or -errno. limit: pairs at most. */
+int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key);
+void splice_free(struct splice *s);
+/* Joins an accepted socket with one whose connect() is under way or done; takes both over, also when it fails (counted). */
+void splice_join(struct splice *s, struct io *io, int accepted, int connecting);
+/* side: 0 the accepted socket, 1 the other. */
+void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t generation, int side, uint32_t events);
+/* Goes on with flows that had more to move than one turn's share. True: call again without waiting. */
+bool splice_service(struct splice *s, struct io *io);
+
+#endif

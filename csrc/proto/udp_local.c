@@ -1,0 +1,186 @@
+/* Owns the bypass for local datagrams: a forwarded port in one namespace, and for each peer that writes to it a connected socket
+ * in the other. The guest's side of a -u port is for peers on the host's loopback; the host's side of a -U port for everyone in
+ * the guest's namespace. Neither sees a tap, or each other's addresses: what arrives comes from the socket that we connected.
+ *
+ * Invariants: a local flow's socket index names a listening socket as long as the flow lives.
+ */
+#include <errno.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "io/datagram.h"
+#include "proto/udp_private.h"
+
+#define DATAGRAMS_PER_EVENT 64
+
+struct udp_local {
+	struct flow flow; /* key: udp_peer_key() */
+	struct timer timer;
+	struct endpoint peer;
+	struct addr local; /* which address of the listening socket the peer wrote to */
+	uint32_t scope;
+	uint32_t socket; /* index in udp.sockets */
+	int fd;
+};
+
+int udp_local_init(struct udp *u, uint32_t limit, const struct siphash_key *key)
+{
+	return flow_table_init(&u->locals, sizeof(struct udp_local), limit, key);
+}
+
+void udp_local_free(struct udp *u)
+{
+	for (uint32_t i = 0; i < u->locals.made; i++) {
+		struct udp_local *l = (struct udp_local *)flow_at(&u->locals, i);
+
+		if (l)
+			close(l->fd);
+	}
+	flow_table_free(&u->locals);
+	timer_heap_free(&u->local_timers);
+}
+
+bool udp_is_local(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer)
+{
+	return s->to_host || (u->bypass && u->nsock && u->nsock->fd >= 0 && addr_is_loopback(&peer->addr));
+}
+
+static void close_local(struct udp *u, struct io *io, struct udp_local *l)
+{
+	close(l->fd);
+	timer_stop(&u->local_timers, &l->timer);
+	COUNT_SUB(io->counters, udp_local_flows, 1);
+	flow_remove(&u->locals, &l->flow);
+}
+
+/* A socket on the other side, connected to where the port leads. */
+static int open_other_side(struct udp *u, struct io *io, const struct udp_socket *s, bool v4)
+{
+	struct endpoint to = s->target;
+	int fd, rc;
+
+	if (addr_is_none(&to.addr))
+		to.addr = s->to_host || u->lo_to_lo ? policy_loopback(v4) : io->policy->guest_seen[v4 ? 0 : 1];
+	if (addr_is_none(&to.addr) || addr_is_v4(&to.addr) != v4)
+		return -EADDRNOTAVAIL;
+	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : nsock_datagram(u->nsock, v4);
+	rc = fd < 0 ? fd : sock_connect(&u->sock, fd, &to);
+	if (rc < 0 && fd >= 0)
+		close(fd);
+	return rc < 0 ? rc : fd;
+}
+
+static struct udp_local *open_local(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
+				    const struct flow_key *key)
+{
+	struct udp_local *l = NULL;
+	int fd = open_other_side(u, io, s, addr_is_v4(&peer->addr)), rc;
+
+	if (fd >= 0 && !timer_heap_reserve(&u->local_timers, u->locals.used + 1))
+		l = (struct udp_local *)flow_add(&u->locals, key);
+	rc = l ? loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_LOCAL, l->flow.index, l->flow.generation)) : -ENOBUFS;
+	if (rc < 0) {
+		udp_limit_reached(u, io, fd < 0 ? -fd : -rc);
+		if (l)
+			flow_remove(&u->locals, &l->flow);
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	l->fd = fd;
+	l->peer = *peer;
+	l->socket = s->flow.index;
+	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
+	COUNT(io->counters, udp_local_flows);
+	return l;
+}
+
+static void touch(struct udp *u, struct io *io, struct udp_local *l)
+{
+	timer_set(&u->local_timers, &l->timer, io->loop->now_ms + UDP_TIMEOUT_MS);
+}
+
+/* What the receiver has no room for is lost, as with any datagram. */
+static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint32_t len, uint16_t gso_size)
+{
+	struct iovec iov = {(void *)(uintptr_t)data, len};
+
+	msg->msg_iov = &iov;
+	msg->msg_iovlen = 1;
+	if (gso_size && gso_size < len)
+		datagram_add_control(msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
+	if (!msg->msg_controllen)
+		msg->msg_control = NULL;
+	/* A connected socket tells of an earlier refusal first. */
+	if (sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ECONNREFUSED)
+		sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer, const uint8_t *data,
+		       uint32_t len, const struct datagram_info *info)
+{
+	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
+	struct msghdr msg = {.msg_control = control};
+	struct flow_key key = udp_peer_key(s, peer);
+	struct udp_local *l = (struct udp_local *)flow_find(&u->locals, &key);
+
+	if (!l)
+		l = open_local(u, io, s, peer, &key);
+	if (!l)
+		return;
+	l->local = info->local;
+	l->scope = info->ifindex;
+	touch(u, io, l);
+	send_datagram(l->fd, &msg, data, len, info->gso_size);
+}
+
+/* An answer, back through the listening socket. False: nothing more is there. */
+static bool answer_one(struct udp *u, struct io *io, struct udp_local *l)
+{
+	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
+	struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, l->socket);
+	struct sockaddr_storage to;
+	struct iovec iov = {io->scratch, SCRATCH_BYTES};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(l->fd, &msg, MSG_DONTWAIT);
+	struct datagram_info info;
+
+	if (n < 0)
+		return errno == EINTR || errno == ECONNREFUSED;
+	info = datagram_read_info(&msg);
+	memset(control, 0, sizeof(control));
+	msg = (struct msghdr){.msg_name = &to, .msg_control = control};
+	msg.msg_namelen = udp_peer_address(u, s, &l->peer, l->scope, &to);
+	if (!addr_is_none(&l->local))
+		udp_add_source(&msg, s, &l->local);
+	touch(u, io, l);
+	send_datagram(s->fd, &msg, io->scratch, (uint32_t)n, info.gso_size);
+	return true;
+}
+
+void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
+{
+	struct udp_local *l = (struct udp_local *)flow_at_generation(&u->locals, index, generation);
+
+	for (int i = 0; l && i < DATAGRAMS_PER_EVENT && answer_one(u, io, l); i++)
+		;
+}
+
+void udp_local_timers(struct udp *u, struct io *io)
+{
+	struct timer *due;
+
+	while ((due = timer_due(&u->local_timers, io->loop->now_ms)))
+		close_local(u, io, CONTAINER_OF(due, struct udp_local, timer));
+}
+
+void udp_local_forget(struct udp *u, struct io *io, uint32_t socket)
+{
+	for (uint32_t i = 0; i < u->locals.made; i++) {
+		struct udp_local *l = (struct udp_local *)flow_at(&u->locals, i);
+
+		if (l && l->socket == socket)
+			close_local(u, io, l);
+	}
+}

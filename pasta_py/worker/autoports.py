@@ -1,0 +1,206 @@
+"""Automatic forwarding: a port is listened at on one side for as long as something listens at its target on the other.
+
+Each second the listening sockets of both namespaces are read with sock_diag(7), which gives nothing but those; what has
+come and gone is bound and unbound. Our own sockets are known by their inodes and never forwarded back. A target counts
+for the families and addresses it can be reached at: an IPv4-only service is not offered over IPv6, and one on the
+guest's loopback only where connections go there. Ports that cannot be bound (taken, privileged) are tried again.
+
+Rejected: /proc/net/tcp, which lists every connection as well; binding through control, which has long gone.
+"""
+
+import _socket
+import os
+import sys
+
+from pasta_py import model
+from pasta_py.worker import plane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    #: family (4 or 6), port
+    Port = tuple[int, int]
+
+INTERVAL_S = 0.8  # a service is to be reachable within a second of its start
+
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
+AF_NETLINK = 16
+_NETLINK_SOCK_DIAG = 4
+_NLMSG_ERROR = 2
+_NLMSG_DONE = 3
+_NLM_F_REQUEST_DUMP = 0x301
+_SOCK_DIAG_BY_FAMILY = 20
+_REQUEST_BYTES = 72
+_HEADER_BYTES = 16
+_MESSAGE_BYTES = 72
+_INET_DIAG_SKV6ONLY = 11
+_STATES = {model.IPPROTO_TCP: 1 << 10, model.IPPROTO_UDP: 1 << 7}  # TCP_LISTEN; TCP_CLOSE: not connected
+_RECEIVE_BYTES = 64 << 10
+_TIMEOUT_S = 1.0
+_BACKLOG = 4096
+_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"
+
+_LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
+_LOOPBACK6 = bytes(15) + b"\x01"
+_ANY, _LOOPBACK, _OTHER = range(3)
+
+
+def diag_socket(fileno: "int | None" = None) -> "_socket.socket":
+    """A socket to ask, of this namespace or the given one."""
+    sock = _socket.socket(AF_NETLINK, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG, fileno=fileno)
+    sock.settimeout(_TIMEOUT_S)
+    return sock
+
+
+def listening(sock: "_socket.socket", proto: int) -> "list[tuple[int, int, int, int]]":
+    """(family 4 or 6, port, where: any, loopback or other, inode) of each listening or unconnected socket; OSError."""
+    found: list[tuple[int, int, int, int]] = []
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        request = _REQUEST_BYTES.to_bytes(4, _ORDER) + _SOCK_DIAG_BY_FAMILY.to_bytes(2, _ORDER)
+        request += _NLM_F_REQUEST_DUMP.to_bytes(2, _ORDER) + bytes(8)
+        request += bytes([family, proto, 0, 0]) + _STATES[proto].to_bytes(4, _ORDER)
+        sock.send(request.ljust(_REQUEST_BYTES, b"\0"))
+        while not _take(sock.recv(_RECEIVE_BYTES), found):
+            pass
+    return found
+
+
+def _take(data: bytes, found: "list[tuple[int, int, int, int]]") -> bool:
+    """Add the sockets in one batch of messages; True at the end of the dump."""
+    at = 0
+    while at + _HEADER_BYTES <= len(data):
+        size = int.from_bytes(data[at : at + 4], _ORDER)
+        kind = int.from_bytes(data[at + 4 : at + 6], _ORDER)
+        if kind == _NLMSG_DONE or size < _HEADER_BYTES:
+            return True
+        if kind == _NLMSG_ERROR:
+            number = -int.from_bytes(data[at + 16 : at + 20], _ORDER, signed=True)
+            raise OSError(number, os.strerror(number))
+        _take_socket(data[at + _HEADER_BYTES : at + size], found)
+        at += (size + 3) & ~3
+    return False
+
+
+def _take_socket(body: bytes, found: "list[tuple[int, int, int, int]]") -> None:
+    """One struct inet_diag_msg with its attributes."""
+    if len(body) < _MESSAGE_BYTES:
+        return
+    port = int.from_bytes(body[4:6], "big")
+    inode = int.from_bytes(body[68:72], _ORDER)
+    if body[0] == _socket.AF_INET:
+        found.append((4, port, _where(bytes(10) + b"\xff\xff" + body[8:12]), inode))
+        return
+    address = body[8:24]
+    if address[:12] == bytes(10) + b"\xff\xff":
+        found.append((4, port, _where(address), inode))
+        return
+    found.append((6, port, _where(address), inode))
+    if address == bytes(16) and not _v6only(body[_MESSAGE_BYTES:]):
+        found.append((4, port, _ANY, inode))
+
+
+def _where(address: bytes) -> int:
+    if address in (bytes(16), bytes(10) + b"\xff\xff" + bytes(4)):
+        return _ANY
+    return _LOOPBACK if address == _LOOPBACK6 or address[:13] == _LOOPBACK4[:13] else _OTHER
+
+
+def _v6only(attributes: bytes) -> bool:
+    at = 0
+    while at + 4 <= len(attributes):
+        size = int.from_bytes(attributes[at : at + 2], _ORDER)
+        if int.from_bytes(attributes[at + 2 : at + 4], _ORDER) == _INET_DIAG_SKV6ONLY:
+            return attributes[at + 4 : at + 5] == b"\x01"
+        at += max(4, (size + 3) & ~3)
+    return False
+
+
+class AutoPorts:
+    """The automatic rules of a plan, at work. Owns every socket it has bound."""
+
+    def __init__(self, core: "plane.Plane", plan: model.WorkerPlan, guest: "_socket.socket") -> None:
+        self._core, self._plan = core, plan
+        self._diag = {False: guest, True: diag_socket()}  # by to_host: where the targets are
+        self._bound: dict[tuple[model.AutoRule, Port], int] = {}
+        self._own: set[int] = set()  # inodes
+
+    def exclude(self, fd: int) -> None:
+        """A socket of ours that was bound by others: never a target."""
+        self._own.add(os.fstat(fd).st_ino)
+
+    def scan(self) -> None:
+        """Bind and unbind what has changed. OSError when the kernel does not tell what listens."""
+        seen: dict[tuple[bool, int], list[tuple[int, int, int, int]]] = {}
+        for rule in self._plan.auto_rules:
+            targets: set[Port] = set()
+            # The rule of -u and -U: a port of TCP often speaks UDP too (HTTP/3, DNS), on sockets that come and go.
+            for proto in {model.IPPROTO_TCP, rule.proto}:
+                if (rule.to_host, proto) not in seen:
+                    seen[rule.to_host, proto] = listening(self._diag[rule.to_host], proto)
+                targets |= self._targets(rule, seen[rule.to_host, proto])
+            self._follow(rule, targets)
+
+    def _targets(self, rule: model.AutoRule, found: "list[tuple[int, int, int, int]]") -> "set[Port]":
+        """The ports to bind for what was found."""
+        # Connections arrive at the host's loopback, or at the guest's own address, or at its loopback.
+        wanted = _LOOPBACK if rule.to_host or self._plan.lo_to_lo else _OTHER
+        shift = rule.target_first - rule.first
+        return {
+            (family, port - shift)
+            for family, port, where, inode in found
+            if inode not in self._own
+            and where in (_ANY, wanted)
+            and (self._plan.ipv4 if family == 4 else self._plan.ipv6)
+            and rule.first <= port - shift <= rule.last
+        }
+
+    def _follow(self, rule: model.AutoRule, targets: "set[Port]") -> None:
+        for held in [key for key in self._bound if key[0] == rule and key[1] not in targets]:
+            fd = self._bound.pop(held)
+            self._own.discard(os.fstat(fd).st_ino)
+            self._core.remove_listener(fd)
+            os.close(fd)
+        for port in targets:
+            if (rule, port) not in self._bound:
+                self._bind(rule, port)
+
+    def _bind(self, rule: model.AutoRule, port: "Port") -> None:
+        family, number = port
+        if rule.address and rule.address.startswith(bytes(10) + b"\xff\xff") != (family == 4):
+            return
+        try:
+            if rule.to_host:
+                fd = self._core.listen_in_guest(rule.proto, _LOOPBACK4 if family == 4 else _LOOPBACK6, number)
+            else:
+                fd = _bind_on_host(rule, family, number)
+        except OSError:
+            return  # taken, or privileged: perhaps it is free at the next scan
+        target_port = rule.target_first + number - rule.first
+        listener = model.Listener(proto=rule.proto, port=number, target=rule.target, target_port=target_port)
+        self._own.add(os.fstat(fd).st_ino)
+        self._core.add_listener(listener, fd, to_host=rule.to_host)
+        self._bound[rule, port] = fd
+
+
+def _bind_on_host(rule: model.AutoRule, family: int, number: int) -> int:
+    """A bound socket, listening if it is TCP, as control binds them for other rules."""
+    tcp = rule.proto == model.IPPROTO_TCP
+    kind = (_socket.SOCK_STREAM if tcp else _socket.SOCK_DGRAM) | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    sock = _socket.socket(_socket.AF_INET if family == 4 else _socket.AF_INET6, kind)
+    try:
+        if family == 6:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+        if rule.ifname:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, rule.ifname.encode() + b"\0")
+        if tcp:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if family == 4:
+            sock.bind((_socket.inet_ntop(_socket.AF_INET, rule.address[12:] or bytes(4)), number))
+        else:
+            sock.bind((_socket.inet_ntop(_socket.AF_INET6, rule.address or bytes(16)), number))
+        if tcp:
+            sock.listen(_BACKLOG)
+        return sock.detach()
+    finally:
+        sock.close()

@@ -1,0 +1,91 @@
+"""The helper: a child of the worker that lives in the guest's network namespace and makes sockets there (csrc/io/nsock.c).
+
+It is started before the sandbox closes, because it needs the caller's rights over the guest's namespaces, and gives
+all of them up as soon as it is inside. Where nothing needs it, it ends when its socket does. `start` is called once,
+before the core exists: a fork takes no threads along.
+"""
+
+import _socket
+import os
+from array import array
+
+from pasta_py import model
+from pasta_py.errors import HostError
+from pasta_py.worker import plane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RESULT_BYTES = 4
+_LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
+_LOOPBACK6 = bytes(15) + b"\x01"
+_NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
+# errno.h: the guest has no such family, or has it switched off.
+_NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
+
+
+def start(null: int, ours: int) -> None:
+    """Fork the helper, and leave the core's end of the conversation with it at descriptor `ours`.
+
+    The helper keeps no stream of our caller's: who waits for their end would wait for it. `null` takes their place.
+    """
+    here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    if os.fork() == 0:
+        status = 1
+        try:
+            for stream in (0, 1, 2):
+                os.dup2(null, stream)
+            os.dup2(there.fileno(), 3)
+            os.closerange(4, 1 << 20)
+            status = 0 if plane.serve_helper(3) == 0 else 1
+        finally:
+            os._exit(status)
+    there.close()
+    if here.fileno() != ours:
+        os.dup2(here.fileno(), ours, inheritable=False)
+        here.close()
+    else:
+        here.detach()
+
+
+def enter(fd: int, userns: "int | None", netns: int) -> None:
+    """Send the helper into the guest's namespaces; OSError if it cannot go there."""
+    sock = _socket.socket(fileno=os.dup(fd))
+    try:
+        for what, namespace in ((b"u", userns), (b"n", netns)):
+            if namespace is not None:
+                sock.sendmsg([what], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [namespace]))])
+        answer = sock.recv(_RESULT_BYTES)
+    finally:
+        sock.close()
+    number = int.from_bytes(answer, plane.BYTE_ORDER, signed=True) if len(answer) == _RESULT_BYTES else -104  # ECONNRESET
+    if number:
+        raise OSError(-number, os.strerror(-number))
+
+
+def listen(core: "plane.Plane", plan: model.WorkerPlan) -> "Iterator[int]":
+    """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be had."""
+    for listener in plan.guest_ports:
+        for offset in range(listener.count):
+            yield from _listen(core, plan, listener, offset)
+
+
+def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int) -> "Iterator[int]":
+    where = f"{_NAMES[listener.proto]} port {listener.port + offset}"
+    made = 0
+    for on, address in ((plan.ipv4, _LOOPBACK4), (plan.ipv6, _LOOPBACK6)):
+        if not on:
+            continue
+        try:
+            fd = core.listen_in_guest(listener.proto, address, listener.port + offset)
+        except OSError as error:
+            if error.errno in _NO_FAMILY or listener.weak:
+                continue
+            host = "127.0.0.1" if address == _LOOPBACK4 else "::1"
+            raise HostError(f"Couldn't listen on namespace {where}, address {host}: {error.strerror}") from None
+        core.add_listener(listener, fd, offset=offset, to_host=True)
+        made += 1
+        yield fd
+    if not made and not listener.weak:
+        raise HostError(f"Couldn't listen on namespace {where}: its loopback has no address")
