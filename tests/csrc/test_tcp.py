@@ -55,6 +55,17 @@ def test_syn_ack_comes_after_the_connect_and_carries_mss_and_wscale(guest: Guest
     assert answer.options[4:7] == b"\x01\x03\x03"
 
 
+def test_mss_is_a_whole_number_of_the_host_s_segments() -> None:
+    with Guest(mtu=65520) as guest, server() as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        peer = TcpPeer(guest, listener.getsockname()[1])
+        mss = int.from_bytes(peer.connect().options[2:4], "big")
+        sock, _ = listener.accept()
+        with sock:
+            host = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG)
+    assert mss == 65480 - 65480 % host
+
+
 def test_no_window_scale_unless_offered(guest: Guest) -> None:
     with server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1], wscale=None)

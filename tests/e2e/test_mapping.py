@@ -117,17 +117,6 @@ def test_a_server_in_the_guest_sees_its_clients_own_address(lab: Lab, open_guest
 
 
 @pytest.mark.parametrize("family", [4, 6])
-@pytest.mark.parametrize("how", ASK)
-def test_a_client_on_the_hosts_loopback_is_shown_as_the_gateway(
-    lab: Lab, open_guest: Guest, how: str, family: int
-) -> None:
-    server = open_guest.start("answer.py", "name", HOSTS[family], PORT + 2, "guest")
-    reply = lab.host.script("probe.py", how, LOOPBACK[family], PORT + 2)
-    server.result()
-    assert str(reply["answer"]).startswith(f"guest {GATEWAYS[family]} ")
-
-
-@pytest.mark.parametrize("family", [4, 6])
 def test_a_port_nobody_serves_in_the_guest_refuses(lab: Lab, open_guest: Guest, family: int) -> None:
     """The host's kernel has accepted already, so the refusal arrives as a reset."""
     done = lab.remote.script("probe.py", "hangup", HOSTS[family], PORT + 2)

@@ -1,0 +1,424 @@
+"""The bypass: clients of the host's loopback joined with sockets of the guest's namespace, and the other way round.
+
+Real sockets, a real helper, two real network namespaces; the core runs in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from guest import GUEST4, GUEST6, Guest, mapped
+from isolated import CLONE_NEWNET, ip, isolated
+
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, Listener
+from pasta_py.worker import helper, plane
+
+LIMIT_S = 10
+SIZE = 10_000_000
+KEPT = 2 * 16 + 32  # descriptors of empty pipes (splice.h) and of sockets (nsock.h) that wait for the next pair
+GUESTS = {False: GUEST4, True: GUEST6}
+LOOPBACKS = {False: "127.0.0.1", True: "::1"}
+LIBC = ctypes.CDLL(None, use_errno=True)
+both = pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+
+
+def enter(namespace: int) -> None:
+    if LIBC.setns(namespace, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+class Bypass:
+    """A core with a helper in a second namespace, whose loopback has the guest's addresses too."""
+
+    def __init__(self, **changes: object) -> None:
+        null = os.open("/dev/null", os.O_RDWR)
+        self.fd = os.dup(null)
+        helper.start(null, self.fd)
+        self.host = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        if LIBC.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        ip(f"link set lo up\naddr add {GUEST4}/32 dev lo\naddr add {GUEST6}/128 dev lo nodad")
+        self.inside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        enter(self.host)
+        helper.enter(self.fd, None, self.inside)
+        self.guest = Guest(bypass=True, **changes)
+        self.guest.plane.set_helper(self.fd)
+        self.kept: list[socket.socket] = []
+        self.going = True
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        self.guest.plane.tick(10)
+        while self.going:
+            kind, _, data = self.guest.plane.run()
+            if kind == plane.LOG:
+                self.guest.logs.append(data.decode())
+
+    def __enter__(self) -> Bypass:
+        return self
+
+    def start(self) -> Bypass:
+        """From now on the core belongs to its thread: no listener may be added any more."""
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.going = False
+        if self.thread.is_alive():
+            self.thread.join(LIMIT_S)
+        for sock in self.kept:
+            sock.close()
+        self.guest.plane.close()
+
+    @contextmanager
+    def in_guest(self) -> Iterator[None]:
+        """This thread is in the guest's namespace meanwhile."""
+        enter(self.inside)
+        try:
+            yield
+        finally:
+            enter(self.host)
+
+    def forward(self, v6: bool, kind: socket.SocketKind = socket.SOCK_STREAM, target_port: int = 0) -> tuple[str, int]:
+        """A port of the host's loopback, forwarded to target_port of the guest."""
+        sock = bound(LOOPBACKS[v6], kind)
+        if kind == socket.SOCK_DGRAM:
+            sock.setsockopt(*((socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1) if v6 else (socket.IPPROTO_IP, 8, 1)))
+        sock.setblocking(False)
+        self.kept.append(sock)
+        proto = IPPROTO_TCP if kind == socket.SOCK_STREAM else IPPROTO_UDP
+        host, port = sock.getsockname()[:2]
+        listener = Listener(proto=proto, port=port, target=b"", target_port=target_port)
+        self.guest.plane.add_listener(listener, sock.fileno())
+        return host, port
+
+    def server(self, v6: bool, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
+        with self.in_guest():
+            sock = bound(GUESTS[v6], kind)
+        self.kept.append(sock)
+        return sock
+
+    def pair(self, v6: bool = False) -> tuple[socket.socket, socket.socket]:
+        """A client on the host, and what the guest's service accepted from it. Starts the core."""
+        server = self.server(v6)
+        where = self.forward(v6, target_port=server.getsockname()[1])
+        self.start()
+        client = connected(where)
+        accepted = server.accept()[0]
+        accepted.settimeout(LIMIT_S)
+        self.kept += [client, accepted]
+        return client, accepted
+
+
+def bound(address: str, kind: socket.SocketKind) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
+    sock.settimeout(LIMIT_S)
+    sock.bind((address, 0))
+    if kind == socket.SOCK_STREAM:
+        sock.listen(1024)
+    return sock
+
+
+def connected(where: tuple[str, int]) -> socket.socket:
+    return socket.create_connection(where, timeout=LIMIT_S)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def until(true: object, what: str) -> None:
+    end = time.monotonic() + LIMIT_S
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while piece := sock.recv(1 << 18):
+        data += piece
+    return bytes(data)
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@both
+@isolated
+def test_ten_megabytes_both_ways_at_once(v6: bool) -> None:
+    """The service sees the guest's own address; every byte arrives; no frame touches the tap."""
+    with Bypass() as bypass:
+        ends = bypass.pair(v6)
+        assert ends[1].getpeername()[0] == ends[1].getsockname()[0] == GUESTS[v6]
+        sent = [random.Random(i).randbytes(SIZE) for i in range(2)]
+
+        def send(index: int) -> None:
+            ends[index].sendall(sent[index])
+            ends[index].shutdown(socket.SHUT_WR)
+
+        got: dict[int, bytes] = {}
+        threads = [threading.Thread(target=send, args=(i,)) for i in range(2)]
+        threads += [threading.Thread(target=lambda i=i: got.setdefault(i, read_all(ends[i]))) for i in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+        assert [hashlib.sha256(got[1 - i]).digest() for i in range(2)] == [hashlib.sha256(s).digest() for s in sent]
+        with pytest.raises(BlockingIOError):
+            bypass.guest.sock.recv(70000)
+
+
+@both
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
+@isolated
+def test_a_half_closed_connection_carries_the_other_half(v6: bool, first: int) -> None:
+    with Bypass() as bypass:
+        ends = bypass.pair(v6)
+        ends[first].sendall(b"question")
+        ends[first].shutdown(socket.SHUT_WR)
+        assert read_all(ends[1 - first]) == b"question"
+        for _ in range(3):
+            time.sleep(0.02)
+            ends[1 - first].sendall(bytes(100_000))
+        ends[1 - first].shutdown(socket.SHUT_WR)
+        assert len(read_all(ends[first])) == 300_000
+        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
+@isolated
+def test_a_reset_is_a_reset_for_the_other_side(first: int) -> None:
+    with Bypass() as bypass:
+        ends = bypass.pair()
+        ends[first].sendall(b"x")
+        assert ends[1 - first].recv(10) == b"x"
+        reset(ends[first])
+        with pytest.raises(ConnectionResetError):
+            ends[1 - first].recv(10)
+        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
+@isolated
+def test_a_reset_after_the_other_sides_end(first: int) -> None:
+    """One side has ended its half; the other resets: the pair goes."""
+    with Bypass() as bypass:
+        ends = bypass.pair()
+        ends[1 - first].shutdown(socket.SHUT_WR)
+        assert ends[first].recv(10) == b""
+        reset(ends[first])
+        with pytest.raises(ConnectionResetError):
+            ends[1 - first].recv(10)
+        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+
+
+@isolated
+def test_a_reset_while_the_reader_stalls() -> None:
+    """The pair is full of bytes that nobody reads; the writer's reset still ends it."""
+    with Bypass() as bypass:
+        client, accepted = bypass.pair()
+        client.settimeout(0.3)
+        with suppress(TimeoutError):
+            while True:
+                client.sendall(bytes(1 << 20))
+        reset(client)
+        accepted.settimeout(LIMIT_S)
+        with pytest.raises(ConnectionResetError):
+            read_all(accepted)
+        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+
+
+@pytest.mark.parametrize("reader", [0, 1], ids=["client", "service"])
+@isolated
+def test_a_reader_that_stalls_gets_everything(reader: int) -> None:
+    """The writer is held up meanwhile (the kernel's buffers take up to about 70 MB), and the other direction is not."""
+    with Bypass() as bypass:
+        ends = bypass.pair()
+        data = random.Random(1).randbytes(SIZE) * 12
+        writer = ends[1 - reader]
+        thread = threading.Thread(target=lambda: (writer.sendall(data), writer.shutdown(socket.SHUT_WR)))
+        thread.start()
+        time.sleep(0.3)
+        assert thread.is_alive()
+        ends[reader].sendall(b"still here")
+        assert writer.recv(100) == b"still here"
+        assert read_all(ends[reader]) == data
+        thread.join(LIMIT_S)
+
+
+@both
+@isolated
+def test_a_port_nobody_serves_resets_the_client(v6: bool) -> None:
+    with Bypass() as bypass:
+        where = bypass.forward(v6, target_port=9)
+        bypass.start()
+        with pytest.raises(ConnectionResetError), connected(where) as client:
+            client.recv(10)
+        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+
+
+@isolated
+def test_bytes_sent_before_the_service_accepts() -> None:
+    """A client that speaks and ends at once loses nothing."""
+    with Bypass() as bypass:
+        server = bypass.server(False)
+        where = bypass.forward(False, target_port=server.getsockname()[1])
+        bypass.start()
+        for index in range(50):
+            with connected(where) as client:
+                client.sendall(str(index).encode())
+        for index in range(50):
+            with server.accept()[0] as accepted:
+                accepted.settimeout(LIMIT_S)
+                assert read_all(accepted) == str(index).encode()
+
+
+@isolated
+def test_a_thousand_pairs_and_every_descriptor_given_back() -> None:
+    with Bypass() as bypass:
+        server = bypass.server(False)
+        where = bypass.forward(False, target_port=server.getsockname()[1])
+        bypass.start()
+        before = descriptors()
+        for _ in range(3):
+            pairs = []
+            for _ in range(334):
+                client = connected(where)
+                pairs.append((client, server.accept()[0]))
+            until(lambda: bypass.guest.counter("splice_flows") == 334, "pairs are missing")
+            for client, accepted in pairs:
+                client.sendall(b"ping")
+                accepted.sendall(b"pong")
+            for client, accepted in pairs:
+                accepted.settimeout(LIMIT_S)
+                assert (client.recv(10), accepted.recv(10)) == (b"pong", b"ping")
+            for index, (client, accepted) in enumerate(pairs):
+                if index % 3 == 0:
+                    reset(client)
+                    accepted.close()
+                else:
+                    client.close()
+                    accepted.close()
+            until(lambda: bypass.guest.counter("splice_flows") == 0, "pairs stay")
+            assert descriptors() <= before + KEPT
+        assert bypass.guest.counter("splice_opened") == 3 * 334
+
+
+@isolated
+def test_the_guests_loopback_with_lo_to_lo() -> None:
+    with Bypass(lo_to_lo=True) as bypass:
+        with bypass.in_guest():
+            server = bound("127.0.0.1", socket.SOCK_STREAM)
+        bypass.kept.append(server)
+        where = bypass.forward(False, target_port=server.getsockname()[1])
+        bypass.start()
+        with connected(where), server.accept()[0] as accepted:
+            assert accepted.getpeername()[0] == accepted.getsockname()[0] == "127.0.0.1"
+
+
+@both
+@isolated
+def test_ports_of_the_guests_loopback_reach_the_hosts(v6: bool) -> None:
+    with Bypass() as bypass:
+        server = bound(LOOPBACKS[v6], socket.SOCK_STREAM)
+        bypass.kept.append(server)
+        port = server.getsockname()[1]
+        fd = bypass.guest.plane.listen_in_guest(IPPROTO_TCP, mapped(LOOPBACKS[v6]), 7300)
+        listener = Listener(proto=IPPROTO_TCP, port=7300, target=b"", target_port=port)
+        bypass.guest.plane.add_listener(listener, fd, to_host=True)
+        bypass.start()
+        with bypass.in_guest():
+            client = connected((LOOPBACKS[v6], 7300))
+        with client, server.accept()[0] as accepted:
+            assert accepted.getpeername()[0] == LOOPBACKS[v6]
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(accepted) == b"hello"
+        os.close(fd)
+
+
+# UDP
+
+
+@both
+@isolated
+def test_datagrams_of_many_clients_are_answered_to_each(v6: bool) -> None:
+    """Each client is a peer of its own for the service, at the guest's own address; answers come from the port asked."""
+    with Bypass() as bypass:
+        server = bypass.server(v6, socket.SOCK_DGRAM)
+        where = bypass.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
+        bypass.start()
+        clients = [bound(LOOPBACKS[v6], socket.SOCK_DGRAM) for _ in range(100)]
+        bypass.kept += clients
+        for index, client in enumerate(clients):
+            client.connect(where)
+            client.send(b"%d" % index)
+        peers = {}
+        for _ in clients:
+            data, peer = server.recvfrom(100)
+            assert peer[0] == GUESTS[v6]
+            peers[data] = peer
+        assert len(set(peers.values())) == len(peers) == 100
+        for data, peer in peers.items():
+            server.sendto(b"to " + data, peer)
+        for index, client in enumerate(clients):
+            assert client.recv(100) == b"to %d" % index
+        with pytest.raises(BlockingIOError):
+            bypass.guest.sock.recv(70000)
+
+
+@both
+@isolated
+def test_datagrams_keep_their_sizes(v6: bool) -> None:
+    with Bypass() as bypass:
+        server = bypass.server(v6, socket.SOCK_DGRAM)
+        where = bypass.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
+        bypass.start()
+        with bound(LOOPBACKS[v6], socket.SOCK_DGRAM) as client:
+            client.connect(where)
+            for size in (0, 1, 1400, 9000, 65507):
+                data = os.urandom(size)
+                client.send(data)
+                got, peer = server.recvfrom(70000)
+                assert got == data
+                server.sendto(data[::-1], peer)
+                assert client.recv(70000) == data[::-1]
+
+
+@both
+@isolated
+def test_a_datagram_to_a_port_nobody_serves_is_refused(v6: bool) -> None:
+    """Datagrams have no connection to refuse: the client hears of it if its socket can be told, and nothing breaks."""
+    with Bypass() as bypass:
+        server = bypass.server(v6, socket.SOCK_DGRAM)
+        port = server.getsockname()[1]
+        where = bypass.forward(v6, socket.SOCK_DGRAM, port)
+        bypass.start()
+        with bound(LOOPBACKS[v6], socket.SOCK_DGRAM) as client:
+            client.connect(where)
+            client.send(b"one")
+            assert server.recv(10) == b"one"
+            server.close()
+            for _ in range(3):
+                client.send(b"nobody")
+                time.sleep(0.05)
+            with bypass.in_guest():
+                again = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
+                again.settimeout(LIMIT_S)
+                again.bind((GUESTS[v6], port))
+            with again:
+                client.send(b"two")
+                assert again.recv(10) == b"two"
