@@ -275,7 +275,7 @@ def _listeners(
 ) -> list[tuple[str, int]]:
     from pasta_py.control import ports
 
-    bound = ports.bind(options)
+    bound = ports.bind(options, lambda line: _tell(options, _WARNING, line))
     if inherited:
         from pasta_py.control import activation
 

@@ -10,7 +10,7 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ _BACKLOG = 4096
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _DEFAULT_RANGE = (32768, 60999)
-_SPARE_FDS = 64
+_SPARE_FDS = 1024  # for connections
 _NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 # linux/in.h and linux/in6.h; the socket module has not all of them.
@@ -36,17 +36,18 @@ _IPV6_FREEBIND = 78
 Bound = list[tuple[Listener, list[int]]]
 
 
-def bind(options: "Options") -> Bound:
+def bind(options: "Options", warn: Callable[[str], None]) -> Bound:
     """Runs of ports to forward, and for each port a bound, non-blocking, close-on-exec socket, the caller's to close.
 
-    HostError, with nothing left bound, when a port that was asked for cannot be had.
+    HostError, with nothing left bound, when a port that was asked for cannot be had. A best-effort rule (`all`) ends with a
+    warning where the limit of descriptors would leave none for the traffic.
     """
     bound: Bound = []
     wanted = [(IPPROTO_TCP, options.tcp_ports)] if options.tcp else []
     wanted += [(IPPROTO_UDP, options.udp_ports)] if options.udp else []
     try:
         for proto, specs in wanted:
-            _bind_option(bound, proto, specs, options)
+            _bind_option(bound, proto, specs, options, warn)
     except BaseException:
         for _listener, fds in bound:
             for fd in fds:
@@ -96,7 +97,9 @@ def guest_ports(options: "Options") -> tuple[Listener, ...]:
     )
 
 
-def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], options: "Options") -> None:
+def _bind_option(
+    bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], options: "Options", warn: Callable[[str], None]
+) -> None:
     """Best-effort rules fail together: only when none of their ports could be had."""
     failure: HostError | None = None
     got_weak = 0
@@ -104,7 +107,7 @@ def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], o
         if rule.scan:
             continue
         before = len(bound)
-        refused = _bind_rule(bound, proto, rule, options)
+        refused = _bind_rule(bound, proto, rule, options, warn)
         if rule.weak:
             got_weak += len(bound) - before  # runs: whether there are any is what counts
             failure = failure or refused
@@ -112,16 +115,22 @@ def _bind_option(bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], o
         raise failure
 
 
-def _bind_rule(bound: Bound, proto: int, rule: portspec.Rule, options: "Options") -> HostError | None:
+def _bind_rule(
+    bound: Bound, proto: int, rule: portspec.Rule, options: "Options", warn: Callable[[str], None]
+) -> HostError | None:
     """Bind every port of a rule; the first refusal, which is raised at once unless the rule is best effort."""
     first: HostError | None = None
     if rule.address and not (options.ipv4 if rule.address.version == 4 else options.ipv6):
         off = f"IPv{rule.address.version} is switched off"
         raise HostError(f"Couldn't listen on host {_NAMES[proto]} port {rule.first}, address {rule.address}: {off}")
-    _make_room(sum(len(fds) for _listener, fds in bound) + rule.last - rule.first + 1)
+    last = rule.last
+    room = _make_room(sum(len(fds) for _listener, fds in bound), rule.last - rule.first + 1)
+    if rule.weak and last - rule.first + 1 > room:
+        last = rule.first + room - 1
+        warn(f"{_NAMES[proto]} ports {last + 1}-{rule.last} are not forwarded: raise the limit of open files (ulimit -Hn)")
     run: list[int] = []
     try:
-        for port in range(rule.first, rule.last + 1):
+        for port in range(rule.first, last + 1):
             try:
                 run.append(_listen(proto, rule, port, options))
             except OSError as error:
@@ -132,7 +141,7 @@ def _bind_rule(bound: Bound, proto: int, rule: portspec.Rule, options: "Options"
                 _end_run(bound, proto, rule, port, run)
                 run = []
     finally:
-        _end_run(bound, proto, rule, rule.last + 1, run)
+        _end_run(bound, proto, rule, last + 1, run)
     return first
 
 
@@ -145,11 +154,13 @@ def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[
         bound.append((Listener(proto=proto, port=port, target=target, target_port=target_port, count=len(fds)), fds))
 
 
-def _make_room(sockets: int) -> None:
-    """Raise the soft limit of descriptors towards the hard one, if so many sockets need it."""
+def _make_room(made: int, more: int) -> int:
+    """Raise the soft limit of descriptors to the hard one, if that many sockets need it; for how many more there is room."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and sockets + _SPARE_FDS > soft:
+    if soft != resource.RLIM_INFINITY and made + more + _SPARE_FDS > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return more if soft == resource.RLIM_INFINITY else max(0, soft - made - _SPARE_FDS)
 
 
 def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> int:

@@ -3,6 +3,8 @@
 import fcntl
 import os
 import socket
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -13,7 +15,7 @@ from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
 
 
 def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
-    bound = ports.bind(options.parse([*arguments, "1"], "pasta"))
+    bound = ports.bind(options.parse([*arguments, "1"], "pasta"), pytest.fail)
     return [
         (each.proto, each.port + i, each.target, each.target_port + i, socket.socket(fileno=fd))
         for each, fds in bound
@@ -142,3 +144,18 @@ def test_an_automatic_rule_keeps_what_stands_beside_it() -> None:
     (rule,) = ports.auto_rules(options.parse(["-t", "192.0.2.1%lo/auto,8080-8089", *others], "pasta"))
     assert (rule.ifname, rule.first, rule.last) == ("lo", 8080, 8089)
     assert rule.address == bytes(10) + b"\xff\xff\xc0\x00\x02\x01"
+
+
+def test_all_ports_end_with_a_warning_where_descriptors_do() -> None:
+    """In a process of its own, since a limit that was lowered stays low."""
+    program = (
+        "import resource\n"
+        "from pasta_py.control import options, ports\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (1200, 1200))\n"
+        "bound = ports.bind(options.parse(['-t', '127.0.0.1/all', '1'], 'pasta'), print)\n"
+        "print(sum(listener.count for listener, _fds in bound) <= 1200 - 1024)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    lines = result.stdout.splitlines()
+    assert lines[-1] == "True" and len(lines) >= 2, result
+    assert all(line.startswith("TCP ports ") and "raise the limit of open files" in line for line in lines[:-1])
