@@ -1,0 +1,110 @@
+"""Many connections at once, from either side: bounded by descriptors and flows, counted, and gone when they are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import resource
+import socket
+from collections.abc import Iterator
+
+import pytest
+from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server
+
+from pasta_py.model import IPPROTO_TCP, Listener
+
+STORM = 500
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """At most that many more descriptors for this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = {number for number in map(int, os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{number}")}
+    free = (number for number in itertools.count() if number not in taken)
+    # The limit is on numbers: one more than the last that may still be given out.
+    limit = next(itertools.islice(free, count - 1, None)) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def collect(guest: Guest, count: int) -> list[Segment]:
+    segments: list[Segment] = []
+    while len(segments) < count:
+        segments += guest.wait_segments()
+    return segments
+
+
+def test_a_storm_of_clients_that_the_guest_refuses_leaves_nothing() -> None:
+    with Guest() as guest, server() as listener, contextlib.ExitStack() as stack:
+        listener.listen(STORM)
+        guest.listen(IPPROTO_TCP, listener, 8080)
+        for _ in range(STORM):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        syns = collect(guest, STORM)
+        assert {syn.flags for syn in syns} == {SYN} and len({syn.sport for syn in syns}) == STORM
+        assert guest.counter("tcp_flows") == STORM
+        for syn in syns:
+            peer = TcpPeer(guest, syn.sport, sport=8080)
+            peer.ack = (syn.seq + 1) % 2**32
+            peer.send(RST | ACK)
+            guest.pump(1)
+        assert guest.counter("tcp_flows") == 0
+
+
+def test_clients_beyond_the_descriptors_wait_in_the_backlog_and_are_served_later() -> None:
+    with Guest() as guest, server() as listener, contextlib.ExitStack() as stack:
+        listener.listen(64)
+        guest.listen(IPPROTO_TCP, listener, 8080)
+        clients = [stack.enter_context(socket.socket()) for _ in range(40)]
+        with descriptors_left(10):
+            for client in clients:
+                client.connect(listener.getsockname())
+            first = collect(guest, 10)
+            assert guest.counter("tcp_flows") == 10 and guest.counter("tcp_limit") >= 1
+            assert any("raise the limit of open files" in line for line in guest.logs)
+        assert len(collect(guest, 30)) >= 30, "those who waited are accepted once there is room"
+        assert len(first) >= 10 and guest.counter("tcp_flows") == 40
+
+
+def test_a_flood_of_syns_is_refused_beyond_the_descriptors_and_older_connections_live_on() -> None:
+    with Guest() as guest, server() as listener:
+        listener.listen(STORM)
+        peer = TcpPeer(guest, listener.getsockname()[1], sport=30000)
+        peer.connect()
+        sock, _ = listener.accept()
+        with sock, descriptors_left(50):
+            for number in range(STORM):
+                TcpPeer(guest, listener.getsockname()[1], sport=40000 + number).send(SYN)
+                if number % 50 == 49:
+                    guest.pump(1)
+            answers = collect(guest, STORM)
+            refused = [s for s in answers if s.flags & RST]
+            assert len(refused) >= STORM - 50 and guest.counter("tcp_limit") == len(refused)
+            peer.send(ACK, b"still here")
+            guest.pump()
+            assert sock.recv(100) == b"still here"
+
+
+def test_a_flood_of_syns_to_a_closed_port_is_answered_one_by_one() -> None:
+    with server() as listener:
+        port = listener.getsockname()[1]
+    with Guest() as guest:
+        for number in range(STORM):
+            TcpPeer(guest, port, sport=40000 + number).send(SYN)
+        assert all(s.flags == RST | ACK for s in collect(guest, STORM))
+        assert guest.counter("tcp_flows") == 0 and guest.counter("tcp_refused") == STORM
+
+
+@pytest.mark.parametrize("target", ["10.0.2.99", "192.0.2.7"])
+def test_a_rule_with_a_target_address_leads_there(target: str) -> None:
+    with Guest() as guest, server() as listener:
+        port = listener.getsockname()[1]
+        guest.plane.add_listener(Listener(proto=IPPROTO_TCP, port=port, target=mapped(target), target_port=99), listener.fileno())
+        with socket.create_connection(listener.getsockname()):
+            (syn,) = guest.wait_segments()
+            assert (syn.src, syn.dst, syn.dport) == (GATEWAY4, target, 99)
