@@ -69,9 +69,10 @@ void plane_free(struct plane *p);
 
 /* One of the host's own addresses: as a source it is shown as the mapped host loopback. */
 int plane_add_host_addr(struct plane *p, const uint8_t addr[16]);
-/* A bound socket (TCP: listening) to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
+/* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
  * guest, or the guest's own address. In the guest's namespace (to_host): to the host's loopback at target_port. */
-int plane_add_listener(struct plane *p, int proto, int fd, int to_host, const uint8_t target[16], uint16_t target_port);
+int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
+			uint16_t target_port);
 /* Takes nothing more from it; flows of UDP through it end. */
 int plane_remove_listener(struct plane *p, int fd);
 /* The core's end of a socketpair whose other end a helper serves with nsock_serve(). */

@@ -10,13 +10,12 @@ from pasta_py.record import Record
 IPPROTO_TCP = 6
 IPPROTO_UDP = 17
 
-#: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors.
+#: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors. The sockets of WorkerPlan.listeners follow them.
 FD_TAP = "tap"
 FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
 FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this is has ended
 FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory of the namespace's path
-FD_LISTENER = "listener"  # one for each port of each of WorkerPlan.listeners, in order
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
 
@@ -114,4 +113,4 @@ class WorkerPlan(Record):
     netns_name: str  # basename watched by FD_NETNS_INOTIFY
     pcapng: bool
     stats_s: int  # print counters at most every so many seconds; 0: never
-    descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order
+    descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order, but for the sockets of `listeners`

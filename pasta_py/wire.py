@@ -113,7 +113,7 @@ def decode(data: bytes) -> "Value":
 
 
 def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int]") -> None:
-    """Send the plan and the descriptors that plan.descriptors names, in that order."""
+    """Send the plan, the descriptors that plan.descriptors names, in that order, and one for each port of plan.listeners."""
     data = encode(plan)
     sock.send(b"PLAN" + len(data).to_bytes(4, "big") + len(fds).to_bytes(4, "big"))
     chunks = [data[i : i + _CHUNK_BYTES] for i in range(0, len(data), _CHUNK_BYTES)]
@@ -122,6 +122,11 @@ def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int
         batch = batches[index : index + 1]
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds_array) for fds_array in batch]
         sock.sendmsg([b"d" + chunks[index] if index < len(chunks) else b"d"], ancillary)
+
+
+def descriptor_count(plan: model.WorkerPlan) -> int:
+    """How many descriptors belong to a plan."""
+    return len(plan.descriptors) + sum(listener.count for listener in plan.listeners)
 
 
 def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | None":
@@ -146,6 +151,6 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
         for _level, _kind, payload in ancillary:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     plan = decode(bytes(data))
-    if not isinstance(plan, model.WorkerPlan) or len(fds) != count or len(plan.descriptors) != count:
+    if not isinstance(plan, model.WorkerPlan) or len(fds) != count or descriptor_count(plan) != count:
         raise WireError("the plan and its descriptors do not belong together")
     return plan, list(fds)

@@ -126,13 +126,18 @@ int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
 	return policy_add_host_addr(&p->policy, &a);
 }
 
-int plane_add_listener(struct plane *p, int proto, int fd, int to_host, const uint8_t target[16], uint16_t target_port)
+int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
+			uint16_t target_port)
 {
-	struct listener l = {fd, to_host, {addr_from_v6(target), target_port}};
+	struct listener l = {-1, to_host, {addr_from_v6(target), target_port}};
+	int rc = proto == IPPROTO_TCP || proto == IPPROTO_UDP ? 0 : -EPROTONOSUPPORT;
 
-	if (proto == IPPROTO_UDP)
-		return udp_listen(&p->udp, &p->io, fd, to_host, &l.target);
-	return proto == IPPROTO_TCP ? listen_add(p, &l) : -EPROTONOSUPPORT;
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		l.fd = fds[i];
+		rc = proto == IPPROTO_UDP ? udp_listen(&p->udp, &p->io, l.fd, to_host, &l.target) : listen_add(p, &l);
+		l.target.port++;
+	}
+	return rc;
 }
 
 int plane_remove_listener(struct plane *p, int fd)

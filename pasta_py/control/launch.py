@@ -89,7 +89,7 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None", inh
             _tell(options, _WARNING, line)
         listeners: list[model.Listener] = []
         parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
-        parcel += _listeners(options, inherited, stack, listeners)
+        sockets = _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
         if guest and guest.userns >= 0:
             parcel.append((model.FD_GUEST_USERNS, guest.userns))
@@ -113,7 +113,7 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None", inh
             netns_name=guest.name if guest else "",
             descriptors=tuple(role for role, _fd in parcel),
         )
-        worker.hand_over(final, [fd for _role, fd in parcel], options)
+        worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
 
 
 # ---- before anything is made ----
@@ -272,7 +272,8 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
 
 def _listeners(
     options: "Options", inherited: dict[int, str], stack: ExitStack, listeners: list[model.Listener]
-) -> list[tuple[str, int]]:
+) -> list[int]:
+    """Bind what is forwarded from the host; the sockets, and what they are for in `listeners`."""
     from pasta_py.control import ports
 
     bound = ports.bind(options, lambda line: _tell(options, _WARNING, line))
@@ -280,13 +281,15 @@ def _listeners(
         from pasta_py.control import activation
 
         bound += activation.listeners(inherited)
-    parcel = []
-    for listener, fds in bound:
-        listeners.append(listener)
-        for fd in fds:
-            stack.callback(os.close, fd)
-            parcel.append((model.FD_LISTENER, fd))
-    return parcel
+    sockets = [fd for _listener, fds in bound for fd in fds]
+    stack.callback(_close_all, sockets)
+    listeners += [listener for listener, _fds in bound]
+    return sockets
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 # ---- the worker ----

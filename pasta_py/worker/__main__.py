@@ -99,23 +99,23 @@ class Worker:
         self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int, helper_fd: int
     ) -> None:
         roles: dict[str, list[int]] = {}
-        for role, fd in zip(plan.descriptors, fds, strict=True):
+        listeners = fds[len(plan.descriptors) :]
+        for role, fd in zip(plan.descriptors, fds, strict=False):
             roles.setdefault(role, []).append(fd)
-        ports = sum(listener.count for listener in plan.listeners)
-        if len(roles.get(model.FD_TAP, ())) != 1 or len(roles.get(model.FD_LISTENER, ())) != ports:
-            raise PastaError("the plan lacks the tap or has listeners without sockets")
+        if len(roles.get(model.FD_TAP, ())) != 1:
+            raise PastaError("the plan lacks the tap, or has more than one")
         self.plan, self.sock, self.attached = plan, sock, True
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
         self.wakeup, self.signals = _catch_signals()
         self.plane = plane.Plane(plan, roles[model.FD_TAP][0])
-        sockets = iter(roles.get(model.FD_LISTENER, ()))
+        taken = 0
         for listener in plan.listeners:
-            for offset in range(listener.count):
-                self.plane.add_listener(listener, next(sockets), offset=offset)
+            self.plane.add_listeners(listener, listeners[taken : taken + listener.count])
+            taken += listener.count
         self.warnings: list[str] = []
         self.auto: autoports.AutoPorts | None = None
         self.scan_at = _NEVER
-        self._use_helper(helper_fd, roles)
+        self._use_helper(helper_fd, roles, listeners)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
@@ -128,7 +128,7 @@ class Worker:
         self.advertise_at = _NEVER
         self.stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
 
-    def _use_helper(self, fd: int, roles: "dict[str, list[int]]") -> None:
+    def _use_helper(self, fd: int, roles: "dict[str, list[int]]", listeners: "list[int]") -> None:
         """Send the helper into the guest's namespace if anything needs it; without it local connections take the tap."""
         netns = roles.get(model.FD_GUEST_NETNS, [])
         userns = roles.get(model.FD_GUEST_USERNS, [])
@@ -149,7 +149,7 @@ class Worker:
         self.plane.set_helper(fd)
         bound = list(helper.listen(self.plane, self.plan))
         if self.plan.auto_rules:
-            self._forward_automatically(bound + roles.get(model.FD_LISTENER, []))
+            self._forward_automatically(bound + listeners)
 
     def _forward_automatically(self, ours: "list[int]") -> None:
         try:

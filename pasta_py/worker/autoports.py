@@ -179,7 +179,7 @@ class AutoPorts:
         target_port = rule.target_first + number - rule.first
         listener = model.Listener(proto=rule.proto, port=number, target=rule.target, target_port=target_port)
         self._own.add(os.fstat(fd).st_ino)
-        self._core.add_listener(listener, fd, to_host=rule.to_host)
+        self._core.add_listeners(listener, [fd], to_host=rule.to_host)
         self._bound[rule, port] = fd
 
 

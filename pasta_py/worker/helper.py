@@ -84,7 +84,7 @@ def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listene
                 continue
             host = "127.0.0.1" if address == _LOOPBACK4 else "::1"
             raise HostError(f"Couldn't listen on namespace {where}, address {host}: {error.strerror}") from None
-        core.add_listener(listener, fd, offset=offset, to_host=True)
+        core.add_listeners(listener, [fd], offset=offset, to_host=True)
         made += 1
         yield fd
     if not made and not listener.weak:

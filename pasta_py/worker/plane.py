@@ -8,7 +8,7 @@ import os
 import sys
 
 from pasta_py import _plane
-from pasta_py.model import IPPROTO_TCP, Listener, WorkerPlan
+from pasta_py.model import Listener, WorkerPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,12 +68,11 @@ class Plane:
         for address in plan.host_addrs:
             _check(lib.plane_add_host_addr(self._plane, address))
 
-    def add_listener(self, listener: Listener, fd: int, *, offset: int = 0, to_host: bool = False) -> None:
-        """Forward what arrives at fd, the bound (TCP: listening) socket of the listener's port at offset, to the other side."""
+    def add_listeners(self, listener: Listener, fds: "list[int]", *, offset: int = 0, to_host: bool = False) -> None:
+        """Forward what arrives at fds, bound non-blocking sockets (TCP: listening) of the listener's ports from offset on."""
         target = listener.target or _NONE
-        _check(lib.plane_add_listener(self._plane, listener.proto, fd, to_host, target, listener.target_port + offset))
-        if listener.proto == IPPROTO_TCP:
-            os.set_blocking(fd, False)
+        port = listener.target_port + offset
+        _check(lib.plane_add_listeners(self._plane, listener.proto, fds, len(fds), to_host, target, port))
 
     def remove_listener(self, fd: int) -> None:
         """Take no more from a TCP listener; its socket stays the caller's."""

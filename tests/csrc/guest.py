@@ -190,7 +190,9 @@ class Guest:
     def listen(self, proto: int, sock: socket.socket, target_port: int) -> None:
         """Forward a bound host socket to the guest."""
         port = sock.getsockname()[1]
-        self.plane.add_listener(Listener(proto=proto, port=port, target=b"", target_port=target_port), sock.fileno())
+        sock.setblocking(False)
+        listener = Listener(proto=proto, port=port, target=b"", target_port=target_port)
+        self.plane.add_listeners(listener, [sock.fileno()])
 
 
 class TcpPeer:

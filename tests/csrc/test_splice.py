@@ -99,7 +99,7 @@ class Bypass:
         proto = IPPROTO_TCP if kind == socket.SOCK_STREAM else IPPROTO_UDP
         host, port = sock.getsockname()[:2]
         listener = Listener(proto=proto, port=port, target=b"", target_port=target_port)
-        self.guest.plane.add_listener(listener, sock.fileno())
+        self.guest.plane.add_listeners(listener, [sock.fileno()])
         return host, port
 
     def server(self, v6: bool, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -338,7 +338,7 @@ def test_ports_of_the_guests_loopback_reach_the_hosts(v6: bool) -> None:
         port = server.getsockname()[1]
         fd = bypass.guest.plane.listen_in_guest(IPPROTO_TCP, mapped(LOOPBACKS[v6]), 7300)
         listener = Listener(proto=IPPROTO_TCP, port=7300, target=b"", target_port=port)
-        bypass.guest.plane.add_listener(listener, fd, to_host=True)
+        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
         bypass.start()
         with bypass.in_guest():
             client = connected((LOOPBACKS[v6], 7300))

@@ -104,7 +104,8 @@ def test_a_flood_of_syns_to_a_closed_port_is_answered_one_by_one() -> None:
 def test_a_rule_with_a_target_address_leads_there(target: str) -> None:
     with Guest() as guest, server() as listener:
         port = listener.getsockname()[1]
-        guest.plane.add_listener(Listener(proto=IPPROTO_TCP, port=port, target=mapped(target), target_port=99), listener.fileno())
+        rule = Listener(proto=IPPROTO_TCP, port=port, target=mapped(target), target_port=99)
+        guest.plane.add_listeners(rule, [listener.fileno()])
         with socket.create_connection(listener.getsockname()):
             (syn,) = guest.wait_segments()
             assert (syn.src, syn.dst, syn.dport) == (GATEWAY4, target, 99)

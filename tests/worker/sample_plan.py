@@ -28,8 +28,9 @@ def sample_plan(**changes: object) -> WorkerPlan:
     values: dict[str, object] = {
         **dict.fromkeys(WorkerPlan._fields, b""),
         **dict.fromkeys(("ipv4", "ipv6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
-        **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng"), False),
+        **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "bypass", "lo_to_lo"), False),
         **dict.fromkeys(("outbound_if4", "outbound_if6", "netns_name"), ""),
+        **dict.fromkeys(("listeners", "guest_ports", "auto_rules", "descriptors"), ()),
         **dict.fromkeys(("scope6", "log_size", "stats_s"), 0),
         "guest_mac": mac(GUEST_MAC),
         "our_mac": mac(OUR_MAC),
@@ -47,9 +48,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
         "search": ("example.org", "lab.example.org"),
         "hostname": "guest",
         "fqdn": "guest.example.org",
-        "listeners": (),
         "program": "test",
         "log_level": 1,
-        "descriptors": (),
     }
     return WorkerPlan(**(values | changes))  # type: ignore[arg-type]

@@ -111,7 +111,14 @@ def test_a_plan_that_does_not_decode_is_told() -> None:
 def test_a_plan_without_a_tap_is_told() -> None:
     with _worker() as control:
         wire.send_plan(control, sample_plan(), [])
-        assert control.recv(4096) == b"error the plan lacks the tap or has listeners without sockets\n"
+        assert control.recv(4096) == b"error the plan lacks the tap, or has more than one\n"
+
+
+def test_a_plan_without_the_sockets_of_its_listeners_is_told() -> None:
+    listener = model.Listener(proto=model.IPPROTO_TCP, port=80, target=b"", target_port=80, count=2)
+    with _worker() as control:
+        wire.send_plan(control, sample_plan(listeners=(listener,)), [control.fileno()])
+        assert control.recv(4096) == b"error the plan and its descriptors do not belong together\n"
 
 
 def _event(mask: int, name: bytes) -> bytes:

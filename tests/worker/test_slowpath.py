@@ -46,7 +46,7 @@ def answer(plan: WorkerPlan, frame: bytes) -> bytes | None:
 
 def repair(frame: bytes) -> bytes:
     """Right lengths and checksums again after a change, so that it gets past the first checks."""
-    data = bytearray(frame)
+    data = bytearray(frame[: 14 + 65535])  # more is no packet
     if data[12:14] == b"\x08\0" and len(data) > 42:
         data[14], data[23] = 0x45, 17
         data[16:18] = (len(data) - 14).to_bytes(2, "big")
