@@ -10,15 +10,12 @@ Rejected: /proc/net/tcp, which lists every connection as well; binding through c
 
 import _socket
 import os
-import sys
 
 from pasta_py import model
 from pasta_py.worker import plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
-
     #: family (4 or 6), port
     Port = tuple[int, int]
 
@@ -39,7 +36,7 @@ _STATES = {model.IPPROTO_TCP: 1 << 10, model.IPPROTO_UDP: 1 << 7}  # TCP_LISTEN;
 _RECEIVE_BYTES = 64 << 10
 _TIMEOUT_S = 1.0
 _BACKLOG = 4096
-_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"
+_ORDER = plane.BYTE_ORDER
 
 _LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 _LOOPBACK6 = bytes(15) + b"\x01"
