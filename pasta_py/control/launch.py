@@ -15,16 +15,16 @@ with their sockets to control, also when control is killed.
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import os
-import select
 import signal
 import socket
 import stat
-import sys
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
-from pasta_py import model, wire
-from pasta_py.errors import HostError, UsageError, WorkerError
+from pasta_py import model
+from pasta_py.control.tell import WARNING, tell
+from pasta_py.control.worker_process import Worker
+from pasta_py.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from pasta_py.control.netns import Guest
@@ -34,17 +34,7 @@ if TYPE_CHECKING:
     from pasta_py.control.tap import Tap
 
 _MAX_FD = 1 << 20
-_WORKER_FD = 3
-_READY_TIMEOUT_S = 60
-_FINISH_TIMEOUT_S = 10
-_MESSAGE_BYTES = 4096
-_INFO, _WARNING = 2, 1
 _SYSLOG = "/dev/log"
-_SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
-_BOOTSTRAP = f"import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({_WORKER_FD})"
-# Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
-_KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
-_WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
 def run(options: "Options") -> int:
@@ -66,8 +56,10 @@ def run(options: "Options") -> int:
             _write_pid(pid_fd, options, worker.pid)
             worker.detach()
             return 0
+        from pasta_py.control import foreground
+
         _write_pid(pid_fd, options, os.getpid())
-        status = _wait(options, worker, command)
+        status = foreground.wait(options, worker, command)
         if command:
             command.close()
         worker.finish()
@@ -83,10 +75,10 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None", inh
         log_fd, log_syslog, log_size = _open_log(options, stack)
         plan = _plan(options)
         for line in plan.notices:
-            _tell(options, _WARNING, line)
+            tell(options, WARNING, line)
         tap = _make_tap(options, guest, plan, stack)
         for line in tap.warnings:
-            _tell(options, _WARNING, line)
+            tell(options, WARNING, line)
         listeners: list[model.Listener] = []
         parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
@@ -156,12 +148,6 @@ def _clean_inheritance(keep: set[int]) -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _tell(options: "Options", level: int, line: str) -> None:
-    if options.log_level >= level:
-        prefix = "warning: " if level == _WARNING else ""
-        print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)
 
 
 def _open(path: str, flags: int, what: str, stack: ExitStack, mode: int = 0o600) -> int:
@@ -276,7 +262,7 @@ def _listeners(
     """Bind what is forwarded from the host; the sockets, and what they are for in `listeners`."""
     from pasta_py.control import ports
 
-    bound = ports.bind(options, lambda line: _tell(options, _WARNING, line))
+    bound = ports.bind(options, lambda line: tell(options, WARNING, line))
     if inherited:
         from pasta_py.control import activation
 
@@ -290,174 +276,3 @@ def _listeners(
 def _close_all(fds: list[int]) -> None:
     for fd in fds:
         os.close(fd)
-
-
-# ---- the worker ----
-
-
-class Worker:
-    """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.status: int | None = None  # wait status, once it has ended
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock = ours
-        with theirs:
-            self._starter = _start_worker(theirs.fileno())
-
-    def hand_over(self, plan: model.WorkerPlan, fds: list[int], options: "Options") -> None:
-        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
-        self._sock.settimeout(_READY_TIMEOUT_S)
-        try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: what it said last is to be read yet
-                wire.send_plan(self._sock, plan, fds)
-            while not self.pid:
-                self._take(self._sock.recv(_MESSAGE_BYTES), options)
-        except TimeoutError:
-            late = f"the worker process was not ready after {_READY_TIMEOUT_S} s"
-            raise WorkerError(f"{late}: is the machine overloaded?") from None
-        except OSError as error:
-            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
-        if self._starter != self.pid:
-            os.waitpid(self._starter, 0)  # left its place to a child in a PID namespace
-
-    def _take(self, message: bytes, options: "Options") -> None:
-        word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
-        if word == "ready" and rest.isdigit():
-            self.pid = int(rest)
-        elif word == "warning":
-            _tell(options, _WARNING, rest)
-        elif word == "error":
-            raise WorkerError(rest)
-        else:
-            raise WorkerError("the worker process died while it started: see its last words above, if it had any")
-
-    def detach(self) -> None:
-        """Let it go on without us."""
-        try:
-            self._sock.send(b"detach")
-        except OSError:
-            raise WorkerError("the worker process died as soon as it had started: see the log") from None
-        self._sock.close()
-
-    def close(self) -> None:
-        """End it, unless it was let go; returns at once."""
-        self._sock.close()
-
-    def finish(self) -> None:
-        """End it and wait until it has written everything; only for the parent of the worker (a subreaper)."""
-        self._sock.close()
-        if self.status is not None or not self.pid:
-            return
-        pidfd = os.pidfd_open(self.pid)
-        try:
-            if not select.select([pidfd], [], [], _FINISH_TIMEOUT_S)[0]:
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        finally:
-            os.close(pidfd)
-
-
-def _start_worker(fd: int) -> int:
-    from importlib.machinery import PathFinder
-
-    if not sys.executable:
-        raise WorkerError("no Python interpreter is known to start the worker with (sys.executable is empty)")
-    backend = PathFinder.find_spec("_cffi_backend")
-    package = sys.modules["pasta_py"].__path__[0]
-    paths = [os.path.dirname(os.path.abspath(package))]
-    if backend and backend.origin:
-        paths.append(os.path.dirname(backend.origin))
-    environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}
-    # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
-    source = os.dup(fd) if fd == _WORKER_FD else fd
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *paths],
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
-            setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT],
-        )
-    except OSError as error:
-        raise WorkerError(f"the worker process does not start: {sys.executable}: {error.strerror}") from None
-    finally:
-        if source != fd:
-            os.close(source)
-
-
-# ---- the foreground ----
-
-
-def _wait(options: "Options", worker: Worker, command: "Command | None") -> int:
-    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0)."""
-    terminal = _terminal()
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
-    if command:
-        command.run()
-    try:
-        while True:
-            status = _reap(options, worker, command)
-            if status is not None:
-                return status
-            info = signal.sigwaitinfo(_WAITED)
-            if info.si_signo == signal.SIGCHLD:
-                continue
-            if command and info.si_code > _SI_USER:
-                continue  # typed on the terminal: for the command, which got it too
-            if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
-                return 0
-            _die_of(info.si_signo)
-    finally:
-        if terminal >= 0:
-            _take_back(terminal)
-
-
-def _reap(options: "Options", worker: Worker, command: "Command | None") -> int | None:
-    """The exit status to end with, if it is time; None to go on."""
-    while True:
-        try:
-            pid, raw = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return None if worker.status is None or command else 1
-        if pid == 0:
-            return None
-        code = os.waitstatus_to_exitcode(raw)
-        if command and pid == command.pid:
-            command.ended = True
-            return code if code >= 0 else 128 - code
-        if pid == worker.pid:
-            worker.status = code
-            why = f"by signal {-code}" if code < 0 else f"with status {code}"
-            if command:
-                _tell(options, _WARNING, f"the worker process ended {why}: the command has no network any more")
-                continue
-            if code < 0:
-                raise WorkerError(f"the worker process ended {why}: the namespace has no network any more")
-            return code
-
-
-def _die_of(signum: int) -> None:
-    """The default action of a signal that we held back."""
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
-
-
-def _terminal() -> int:
-    """A standard stream whose terminal we are in the foreground of; -1: none."""
-    for stream in (0, 1, 2):
-        with suppress(OSError):
-            if os.tcgetpgrp(stream) == os.getpgrp():
-                return stream
-    return -1
-
-
-def _take_back(terminal: int) -> None:
-    """The foreground, from a shell with job control that ended while it had it."""
-    with suppress(OSError):
-        if os.tcgetpgrp(terminal) != os.getpgrp():
-            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-            os.tcsetpgrp(terminal, os.getpgrp())

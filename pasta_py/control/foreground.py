@@ -1,0 +1,89 @@
+"""The time after "ready" of an instance that stays: the command, the worker and signals are waited for, one sigwait for all."""
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pasta_py.control.tell import WARNING, tell
+from pasta_py.errors import WorkerError
+
+if TYPE_CHECKING:
+    from pasta_py.control.options import Options
+    from pasta_py.control.spawn import Command
+    from pasta_py.control.worker_process import Worker
+
+_SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
+_WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+
+
+def wait(options: "Options", worker: "Worker", command: "Command | None") -> int:
+    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0)."""
+    terminal = _terminal()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+    if command:
+        command.run()
+    try:
+        while True:
+            status = _reap(options, worker, command)
+            if status is not None:
+                return status
+            info = signal.sigwaitinfo(_WAITED)
+            if info.si_signo == signal.SIGCHLD:
+                continue
+            if command and info.si_code > _SI_USER:
+                continue  # typed on the terminal: for the command, which got it too
+            if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
+                return 0
+            _die_of(info.si_signo)
+    finally:
+        if terminal >= 0:
+            _take_back(terminal)
+
+
+def _reap(options: "Options", worker: "Worker", command: "Command | None") -> int | None:
+    """The exit status to end with, if it is time; None to go on."""
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None if worker.status is None or command else 1
+        if pid == 0:
+            return None
+        code = os.waitstatus_to_exitcode(raw)
+        if command and pid == command.pid:
+            command.ended = True
+            return code if code >= 0 else 128 - code
+        if pid == worker.pid:
+            worker.status = code
+            why = f"by signal {-code}" if code < 0 else f"with status {code}"
+            if command:
+                tell(options, WARNING, f"the worker process ended {why}: the command has no network any more")
+                continue
+            if code < 0:
+                raise WorkerError(f"the worker process ended {why}: the namespace has no network any more")
+            return code
+
+
+def _die_of(signum: int) -> None:
+    """The default action of a signal that we held back."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+
+
+def _terminal() -> int:
+    """A standard stream whose terminal we are in the foreground of; -1: none."""
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            if os.tcgetpgrp(stream) == os.getpgrp():
+                return stream
+    return -1
+
+
+def _take_back(terminal: int) -> None:
+    """The foreground, from a shell with job control that ended while it had it."""
+    with suppress(OSError):
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(terminal, os.getpgrp())

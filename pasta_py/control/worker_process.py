@@ -1,0 +1,122 @@
+"""The worker process as control sees it: started early, given the plan, then let go or waited for.
+
+The worker ends with its socket to control, also when control is killed.
+"""
+
+# ruff: noqa: PTH100, PTH116, PTH120 - pathlib takes milliseconds to import, at every start
+
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pasta_py import model, wire
+from pasta_py.control.tell import WARNING, tell
+from pasta_py.errors import WorkerError
+
+if TYPE_CHECKING:
+    from pasta_py.control.options import Options
+
+_WORKER_FD = 3
+_READY_TIMEOUT_S = 60
+_FINISH_TIMEOUT_S = 10
+_MESSAGE_BYTES = 4096
+_BOOTSTRAP = f"import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({_WORKER_FD})"
+# Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
+_KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
+
+
+class Worker:
+    """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.status: int | None = None  # wait status, once it has ended
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sock = ours
+        with theirs:
+            self._starter = _start_worker(theirs.fileno())
+
+    def hand_over(self, plan: model.WorkerPlan, fds: list[int], options: "Options") -> None:
+        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
+        self._sock.settimeout(_READY_TIMEOUT_S)
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: what it said last is to be read yet
+                wire.send_plan(self._sock, plan, fds)
+            while not self.pid:
+                self._take(self._sock.recv(_MESSAGE_BYTES), options)
+        except TimeoutError:
+            late = f"the worker process was not ready after {_READY_TIMEOUT_S} s"
+            raise WorkerError(f"{late}: is the machine overloaded?") from None
+        except OSError as error:
+            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
+        if self._starter != self.pid:
+            os.waitpid(self._starter, 0)  # left its place to a child in a PID namespace
+
+    def _take(self, message: bytes, options: "Options") -> None:
+        word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
+        if word == "ready" and rest.isdigit():
+            self.pid = int(rest)
+        elif word == "warning":
+            tell(options, WARNING, rest)
+        elif word == "error":
+            raise WorkerError(rest)
+        else:
+            raise WorkerError("the worker process died while it started: see its last words above, if it had any")
+
+    def detach(self) -> None:
+        """Let it go on without us."""
+        try:
+            self._sock.send(b"detach")
+        except OSError:
+            raise WorkerError("the worker process died as soon as it had started: see the log") from None
+        self._sock.close()
+
+    def close(self) -> None:
+        """End it, unless it was let go; returns at once."""
+        self._sock.close()
+
+    def finish(self) -> None:
+        """End it and wait until it has written everything; only for the parent of the worker (a subreaper)."""
+        self._sock.close()
+        if self.status is not None or not self.pid:
+            return
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            if not select.select([pidfd], [], [], _FINISH_TIMEOUT_S)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        finally:
+            os.close(pidfd)
+
+
+def _start_worker(fd: int) -> int:
+    from importlib.machinery import PathFinder
+
+    if not sys.executable:
+        raise WorkerError("no Python interpreter is known to start the worker with (sys.executable is empty)")
+    backend = PathFinder.find_spec("_cffi_backend")
+    package = sys.modules["pasta_py"].__path__[0]
+    paths = [os.path.dirname(os.path.abspath(package))]
+    if backend and backend.origin:
+        paths.append(os.path.dirname(backend.origin))
+    environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}
+    # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
+    source = os.dup(fd) if fd == _WORKER_FD else fd
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, *paths],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
+            setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT],
+        )
+    except OSError as error:
+        raise WorkerError(f"the worker process does not start: {sys.executable}: {error.strerror}") from None
+    finally:
+        if source != fd:
+            os.close(source)
