@@ -113,4 +113,5 @@ class WorkerPlan(Record):
     netns_name: str  # basename watched by FD_NETNS_INOTIFY
     pcapng: bool
     stats_s: int  # print counters at most every so many seconds; 0: never
+    local_only: bool  # FD_TAP leads nowhere: no frames, just local connections
     descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order, but for the sockets of `listeners`

@@ -76,6 +76,8 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None", inh
         plan = _plan(options)
         for line in plan.notices:
             tell(options, WARNING, line)
+        if options.splice_only:
+            options = _for_loopback(options, plan.worker)
         tap = _make_tap(options, guest, plan, stack)
         for line in tap.warnings:
             tell(options, WARNING, line)
@@ -112,8 +114,9 @@ def _set_up(options: "Options", worker: "Worker", command: "Command | None", inh
 
 
 def _refuse_unavailable(options: "Options") -> None:
-    if options.splice_only:
-        raise UsageError("--splice-only: forwarding without a tap is not available")
+    if options.splice_only and (options.fd is not None or options.pcap):
+        other = "--fd" if options.fd is not None else "--pcap"
+        raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
     if options.conf_path:
         raise UsageError("--conf-path: the control socket is not available: give all ports on the command line")
     if options.runas:
@@ -244,6 +247,15 @@ def _plan(options: "Options") -> "Plan":
     return plan.build(options, host.snapshot(*plan.interfaces(options)), resolv.read())
 
 
+def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
+    from pasta_py.control import portspec
+
+    versions = [version for version, on in ((4, plan.ipv4), (6, plan.ipv6)) if on]
+    tcp, udp = (portspec.loopback_only(specs, versions) for specs in (options.tcp_ports, options.udp_ports))
+    changed: Options = options.replace(tcp_ports=tcp, udp_ports=udp)
+    return changed
+
+
 def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
     from pasta_py.control import tap as taps
 
@@ -251,7 +263,7 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
         tap = taps.adopt(options.fd)
     else:
         assert guest is not None
-        tap = taps.make_inside(guest, plan.link)
+        tap = taps.none_inside(guest) if options.splice_only else taps.make_inside(guest, plan.link)
     stack.callback(os.close, tap.fd)
     return tap
 

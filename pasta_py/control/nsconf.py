@@ -38,15 +38,11 @@ class ConfigResult(Record):
 def configure(link: LinkPlan) -> ConfigResult:
     """Configure the calling thread's network namespace; HostError, in one line, when the interface cannot be used."""
     with Netlink() as kernel:
-        try:
-            found = {each.name: each for each in rtnl.links(kernel)}
-        except OSError as error:
-            raise HostError(f"cannot read the namespace's interfaces: {error.strerror}") from None
+        found = _links(kernel)
         if link.ifname not in found:
             raise HostError(f"interface {link.ifname!r} is not in the namespace: was it renamed or removed meanwhile?")
         tap = found[link.ifname]
-        if _LOOPBACK in found and not found[_LOOPBACK].flags & rtnl.IFF_UP:
-            _do(f"bring {_LOOPBACK} up", rtnl.set_link, kernel, found[_LOOPBACK].index, up=True)
+        _loopback_up(kernel, found)
         if link.mac and link.mac != tap.mac:
             _do(
                 f"set the MAC address of {tap.name} to {link.mac.hex(':')}",
@@ -64,6 +60,24 @@ def configure(link: LinkPlan) -> ConfigResult:
         warnings += _set_addresses(kernel, tap, link)
         warnings += _set_routes(kernel, tap, link)
     return ConfigResult(mac=mac, warnings=tuple(warnings))
+
+
+def bring_loopback_up() -> None:
+    """All that a namespace without a tap needs. HostError when the kernel refuses."""
+    with Netlink() as kernel:
+        _loopback_up(kernel, _links(kernel))
+
+
+def _links(kernel: Netlink) -> dict[str, Link]:
+    try:
+        return {each.name: each for each in rtnl.links(kernel)}
+    except OSError as error:
+        raise HostError(f"cannot read the namespace's interfaces: {error.strerror}") from None
+
+
+def _loopback_up(kernel: Netlink, found: dict[str, Link]) -> None:
+    if _LOOPBACK in found and not found[_LOOPBACK].flags & rtnl.IFF_UP:
+        _do(f"bring {_LOOPBACK} up", rtnl.set_link, kernel, found[_LOOPBACK].index, up=True)
 
 
 def _do(what: str, action: object, *args: object, **kwargs: object) -> None:

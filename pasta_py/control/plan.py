@@ -121,6 +121,9 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
     map4, map6, dns, dns_notices = _mappings(options, resolv, guest4, guest6)
     notices = guest4.notices + guest6.notices + dns_notices + _outbound_notices(options, host)
     worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), dns, mtu)
+    if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
+        worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
+        notices = ()
     return Plan(worker=worker, link=_link(options, guest4, guest6), notices=notices)
 
 
@@ -540,5 +543,6 @@ def _worker(
         netns_name="",
         pcapng=options.pcap.endswith(".pcapng"),
         stats_s=options.stats or 0,
+        local_only=False,
         descriptors=(),
     )

@@ -301,6 +301,26 @@ def _rules(spec: PortSpec, ephemeral: tuple[int, int]) -> "Iterable[Rule]":
             )  # fmt: skip
 
 
+def loopback_only(specs: "Sequence[PortSpec]", versions: "Sequence[int]") -> tuple[PortSpec, ...]:
+    """The same, listening on loopback addresses of the given IP versions instead of any address (--splice-only).
+
+    UsageError for a specification that names another address, or another interface than lo.
+    """
+    from ipaddress import IPv4Address, IPv6Address
+
+    loopback: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+    found: list[PortSpec] = []
+    for spec in specs or (DEFAULT,):
+        if spec.ifname not in ("", "lo") or (spec.address is not None and not spec.address.is_loopback):
+            why = "--splice-only takes local connections: a loopback address, %lo or nothing is accepted"
+            raise _refuse(str(spec), str(spec).partition("/")[0], why)
+        if spec.address is not None or not spec.chunks:
+            found.append(spec)
+        else:
+            found += [spec.replace(address=loopback[v]) for v in versions]
+    return tuple(found)
+
+
 def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60999)) -> tuple[Rule, ...]:
     """The rules of one option, in the order given.
 

@@ -165,3 +165,17 @@ def make_inside(guest: "Guest", link: "LinkPlan") -> Tap:
     vnet_hdr, uso, mac, warnings = value
     assert isinstance(mac, bytes) and isinstance(warnings, tuple)
     return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)))
+
+
+def none_inside(guest: "Guest") -> Tap:
+    """In place of a tap, for local connections only: a socket without another end; brings up the namespace's loopback."""
+    from pasta_py.control import nsconf
+    from pasta_py.control.netns import call_inside
+
+    def job() -> "tuple[wire.Value, list[int]]":
+        nsconf.bring_loopback_up()
+        return True, []
+
+    call_inside(guest, job)
+    nowhere = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    return Tap(nowhere.detach(), vnet_hdr=False, uso=False, mac=b"")

@@ -137,8 +137,10 @@ class Worker:
             if used:
                 helper.enter(fd, userns[0] if userns else None, netns[0])
         except OSError as error:
-            if self.plan.guest_ports:
-                raise PastaError(f"no sockets in the guest's namespace, so no -T: {error.strerror}") from None
+            if self.plan.guest_ports or self.plan.local_only:
+                raise PastaError(
+                    f"no sockets in the guest's namespace, so neither -T nor --splice-only: {error.strerror}"
+                ) from None
             self.warnings.append(f"no bypass and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
             used = False
         for namespace in netns + userns:

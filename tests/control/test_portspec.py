@@ -232,3 +232,24 @@ def test_conflicts_name_both_specifications(texts: tuple[str, ...], parts: tuple
 def test_thousands_of_chunks_resolve_without_comparing_all_pairs() -> None:
     rules = resolved(",".join(str(port) for port in range(1, 65536, 2)))
     assert len(rules) == 32768
+
+
+@pytest.mark.parametrize(
+    ("given", "listened"),
+    [
+        ([], ["127.0.0.1/auto", "[::1]/auto"]),
+        (["8080"], ["127.0.0.1/8080", "[::1]/8080"]),
+        (["%lo/80-90,~85"], ["127.0.0.1%lo/80-90,~85", "[::1]%lo/80-90,~85"]),
+        (["127.0.0.2/8080", "[::1]/9090"], ["127.0.0.2/8080", "[::1]/9090"]),
+        (["none"], ["none"]),
+    ],
+)
+def test_loopback_only(given: list[str], listened: list[str]) -> None:
+    specs = [portspec.parse(text) for text in given]
+    assert [str(spec) for spec in portspec.loopback_only(specs, (4, 6))] == listened
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1/80", "[2001:db8::1]/80", "%eth0/80", "127.0.0.1%eth0/80"])
+def test_loopback_only_refuses_others(text: str) -> None:
+    with pytest.raises(UsageError, match="--splice-only"):
+        portspec.loopback_only([portspec.parse(text)], (4, 6))
