@@ -305,17 +305,26 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 	timer_set(&t->timers, &f->timer, io->loop->now_ms + ms);
 }
 
+/* RFC 9293, 3.8.3. A closed window that the guest keeps confirming is no reason to end (3.8.6.1); nor is time that passed while
+ * we were stopped, so repetitions count as well. */
+static bool waited_enough(const struct io *io, const struct tcp_flow *f)
+{
+	return f->state == TCPS_ESTABLISHED && tcp_in_flight(f) && f->snd_wnd && f->repeats >= TCP_TRIES_MAX &&
+	       (uint32_t)io->loop->now_ms - f->waiting_ms >= TCP_USER_TIMEOUT_MS;
+}
+
 static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	bool opening = f->state != TCPS_ESTABLISHED;
 	char text[128];
 
-	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX)) {
+	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) || waited_enough(io, f)) {
 		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
 		tcp_reset(t, io, f);
 		return;
 	}
 	f->tries++;
+	f->repeats += f->repeats < TCP_TRIES_MAX;
 	if (opening) {
 		tcp_send_syn(io, f);
 	} else if (tcp_in_flight(f)) {

@@ -160,6 +160,7 @@ static void acknowledged(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t
 		bytes--;
 	}
 	f->flags |= TCPF_PROGRESS;
+	tcp_restart_wait(io, f);
 	f->acked_bytes += bytes;
 	f->snd_una = ack;
 	f->dup_acks = 0;
@@ -184,9 +185,9 @@ static void duplicate_ack(struct tcp *t, struct io *io, struct tcp_flow *f)
 static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
 {
 	uint32_t window = (uint32_t)seg->window << f->snd_wscale;
-	bool newer = seq_lt(f->snd_una, seg->ack);
+	bool newer = seq_lt(f->snd_una, seg->ack), older = seq_lt(seg->ack, f->snd_una);
 
-	if (seq_lt(f->snd_nxt, seg->ack) || (seq_lt(seg->ack, f->snd_una) && seq_diff(f->snd_una, seg->ack) > 1u << 30)) {
+	if (seq_lt(f->snd_nxt, seg->ack) || (older && seq_diff(f->snd_una, seg->ack) > 1u << 30)) {
 		tcp_challenge(t, io, f);
 		return false;
 	}
@@ -195,11 +196,13 @@ static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const 
 		acknowledged(t, io, f, seg->ack);
 	else if (seq_eq(seg->ack, f->snd_una) && tcp_in_flight(f) && !tcp_seq_len(seg) && window == f->snd_wnd)
 		duplicate_ack(t, io, f);
-	/* RFC 9293, 3.8.6.1, but a new acknowledgement always brings its window: the old one would reach too far from it. */
-	if (newer || seq_lt(f->wl1, seg->seq) || (seq_eq(f->wl1, seg->seq) && seq_le(f->wl2, seg->ack))) {
+	/* RFC 9293, 3.10.7.4, but a new acknowledgement always brings its window: the old one would reach too far from it. */
+	if (newer || (!older && (seq_lt(f->wl1, seg->seq) || (seq_eq(f->wl1, seg->seq) && seq_le(f->wl2, seg->ack))))) {
 		f->snd_wnd = window;
 		f->wl1 = seg->seq;
 		f->wl2 = seg->ack;
+		if (!window)
+			tcp_restart_wait(io, f);
 	}
 	return true;
 }

@@ -65,12 +65,14 @@ struct tcp_flow {
 	seq_t wl1, wl2;		 /* sequence and ACK of the last window update (RFC 9293, 3.8.6.1) */
 	seq_t recover;		 /* see TCPF_RECOVERY */
 	uint32_t snd_wnd;	 /* bytes from snd_una */
+	uint32_t waiting_ms;	 /* since then (low 32 bits of the clock) the guest owes an acknowledgement */
 	uint32_t acked_bytes;	 /* acknowledged, still to be dropped from the socket */
 	uint32_t peek_offset;	 /* as the kernel has it */
 	uint16_t mss;		 /* of segments to the guest */
 	uint8_t snd_wscale;
 	uint8_t dup_acks;
 	uint8_t tries; /* timeouts since the guest last answered */
+	uint8_t repeats; /* timeouts since waiting_ms, as far as they matter */
 	int error;     /* of the socket: goes to the guest as a reset when all data has */
 };
 
@@ -88,6 +90,7 @@ struct tcp_flow {
 #define TCP_RTO_MS 500
 #define TCP_RTO_MAX_MS 16000
 #define TCP_TRIES_MAX 10 /* about two minutes */
+#define TCP_USER_TIMEOUT_MS 120000 /* RFC 9293, 3.8.3: R2, at least 100 s; also for a guest that says other things meanwhile */
 #define TCP_SYN_TRIES_MAX 5
 #define TCP_CONNECT_MS 180000	 /* longer than the host's own connect() */
 #define TCP_HALF_CLOSED_MS 60000 /* then ask the guest whether it still wants the rest */
@@ -102,6 +105,12 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort);
 /* Ends the flow towards both sides. */
 void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* The guest has shown that it is at work on what is in flight, or nothing was: the user timeout starts anew. */
+static inline void tcp_restart_wait(const struct io *io, struct tcp_flow *f)
+{
+	f->waiting_ms = (uint32_t)io->loop->now_ms;
+	f->repeats = 0;
+}
 const char *tcp_flow_str(const struct tcp_flow *f, char out[128]);
 static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 {

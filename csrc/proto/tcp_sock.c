@@ -171,6 +171,13 @@ static void drop_acked(struct tcp_flow *f)
 	}
 }
 
+static void count_sent(struct io *io, struct tcp_flow *f, uint32_t len)
+{
+	if (!tcp_in_flight(f))
+		tcp_restart_wait(io, f);
+	f->snd_nxt = seq_add(f->snd_nxt, len);
+}
+
 /* Payload that one frame may carry. */
 static uint32_t frame_room(const struct tcp_flow *f)
 {
@@ -215,7 +222,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_nxt, io->scratch, (uint32_t)n);
-			f->snd_nxt = seq_add(f->snd_nxt, (uint32_t)n);
+			count_sent(io, f, (uint32_t)n);
 			if ((uint32_t)n < room && !(f->flags & (TCPF_RDHUP | TCPF_URGENT)))
 				f->flags &= (uint16_t)~TCPF_READABLE;
 		}
@@ -281,7 +288,7 @@ static void half_close(struct io *io, struct tcp_flow *f)
 	}
 	if ((f->flags & (TCPF_SOCK_EOF | TCPF_FIN_SENT)) == TCPF_SOCK_EOF && !f->error) {
 		tcp_send(io, f, TCP_ACK | TCP_FIN, f->snd_nxt, NULL, 0);
-		f->snd_nxt = seq_add(f->snd_nxt, 1);
+		count_sent(io, f, 1);
 		f->flags |= TCPF_FIN_SENT;
 	}
 }

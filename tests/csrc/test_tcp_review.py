@@ -293,3 +293,22 @@ def test_every_keepalive_probe_is_answered_however_many_come_at_once(guest: Gues
             peer.send(ACK, seq=peer.seq - 1)
             assert [s.ack for s in guest.wait_segments()] == [peer.seq]
     assert guest.counter("tcp_challenges") == 0
+
+
+def test_window_of_an_old_acknowledgement_does_not_count(guest: Guest) -> None:
+    """RFC 9293, 3.10.7.4: only with SND.UNA =< SEG.ACK, however new the sequence number is."""
+    peer, sock = connection(guest)
+    with sock:
+        sock.sendall(b"first")
+        peer.take(guest.wait_segments())
+        old = peer.ack - len(b"first")
+        peer.send(ACK)
+        for _ in range(2):
+            peer.send(ACK | PSH, b"x", ack=old, window=0)
+        guest.pump()
+        sock.sendall(b"second")
+        assert peer.take([s for s in guest.wait_segments(2) if s.payload]) == b"second", "the window is as it was"
+        peer.send(ACK, window=0)
+        guest.pump()
+        sock.sendall(b"third")
+        assert not [s for s in guest.segments() if s.payload], "the window of the last acknowledgement does"

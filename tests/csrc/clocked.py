@@ -1,0 +1,86 @@
+"""The whole core with clocks that a test can move: lifetimes of minutes and hours are tested in milliseconds.
+
+Built from the sources of the extension as they are; only the name `clock_gettime` is another one there. What ships knows
+nothing of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import counted
+import pytest
+from guest import Guest
+
+from pasta_py.worker import plane
+
+ROOT = Path(__file__).resolve().parents[2]
+MOVED = """
+#include <time.h>
+#undef clock_gettime
+int64_t moved_ms[2];
+int clock_gettime(clockid_t clock, struct timespec *t);
+int moved_clock_gettime(clockid_t clock, struct timespec *t)
+{
+	int64_t ms = moved_ms[clock == CLOCK_REALTIME];
+	int rc = clock_gettime(clock, t);
+
+	t->tv_sec += ms / 1000;
+	t->tv_nsec += ms % 1000 * 1000000;
+	if (t->tv_nsec >= 1000000000) {
+		t->tv_nsec -= 1000000000;
+		t->tv_sec++;
+	}
+	return rc;
+}
+"""
+
+
+@functools.cache
+def build() -> Any:
+    """The module, with `ffi` and `lib` as pasta_py._plane has them, and lib.moved_ms: [monotonic, real time]."""
+    also = counted.build("clocked")
+    spec = importlib.util.spec_from_file_location("_build_plane", ROOT / "csrc" / "build.py")
+    assert spec and spec.loader
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    builder = recipe.cffi.FFI()
+    builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2];")
+    builder.set_source(
+        "_clocked",
+        '#include "plane_api.h"\n' + MOVED,
+        sources=[*(str(ROOT / source) for source in recipe.sources() if source.startswith("csrc")), *also.sources],
+        include_dirs=[str(ROOT / "csrc")],
+        extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-pthread", "-Dclock_gettime=moved_clock_gettime", *also.compile_args],
+        extra_link_args=["-pthread", *also.link_args],
+    )
+    path = builder.compile(tmpdir=also.directory)
+    spec = importlib.util.spec_from_file_location("_clocked", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Clock:
+    """Moves the core's clocks; nothing else that is in the process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.module = build()
+        self.module.lib.moved_ms[0] = self.module.lib.moved_ms[1] = 0
+        monkeypatch.setattr(plane, "ffi", self.module.ffi)
+        monkeypatch.setattr(plane, "lib", self.module.lib)
+
+    def pass_(self, guest: Guest, seconds: float, step: float = 1.0) -> None:
+        """Let time pass in steps, with the core at work after each."""
+        while seconds > 0:
+            self.module.lib.moved_ms[0] += round(1000 * min(step, seconds))
+            seconds -= step
+            guest.pump()
+
+    def set_wall(self, seconds: float) -> None:
+        """Put the clock of the wall so far from the real one."""
+        self.module.lib.moved_ms[1] = round(1000 * seconds)
