@@ -82,7 +82,7 @@ int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], ui
 /* A sock_diag(7) socket of the guest's namespace, made by the helper: the descriptor or -errno. */
 int plane_diag_in_guest(struct plane *p);
 /* The helper's life, in a process of its own: enters the namespaces it is sent, makes sockets there until the other end
- * closes. First answers with a 32-bit 0, or -errno. */
+ * closes. First answers with a 32-bit 0, -errno, or errno as it is for a helper that works, without a filter on its calls. */
 int nsock_serve(int sock);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
@@ -115,6 +115,15 @@ int confine_privileges(uint32_t kept);
 int confine_descriptors(void);
 /* /proc/self belongs to the present user again after a change of user, for uid_map. */
 int confine_dumpable(void);
+/* Landlock: no file can be opened, no abstract UNIX socket connected, no process outside signalled, as far as the kernel knows
+ * these rules; for this thread and those it starts. -ENOSYS or -EOPNOTSUPP: it has no Landlock. */
+int confine_landlock(void);
+/* No process can be started; no regular file grows, unless `files` says that one has to. */
+int confine_limits(int files);
+/* Only the system calls that csrc/io/seccomp_table.c allows to one of these, for all threads; any other kills the process. */
+#define CONFINE_WORKER 1
+#define CONFINE_HELPER 2
+int confine_calls(uint32_t who);
 /* cdef end */
 
 #endif

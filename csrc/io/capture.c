@@ -84,6 +84,7 @@ struct capture {
 	/* Both */
 	alignas(64) _Atomic uint32_t state; /* enum writer_state; a futex */
 	_Atomic uint32_t loop_waits;        /* a futex */
+	_Atomic uint32_t starting;          /* a futex */
 	_Atomic bool stop;
 };
 
@@ -212,6 +213,8 @@ static void *writer(void *arg)
 	uint64_t tail, head;
 	bool stop;
 
+	pthread_setname_np(pthread_self(), "pasta-capture"); /* of another thread it goes through /proc, which a sandbox hides */
+	futex_clear(&c->starting);
 	do {
 		tail = atomic_load_explicit(&c->tail, memory_order_relaxed);
 		if (atomic_load(&c->head) == tail)
@@ -403,12 +406,16 @@ static int start_writer(struct capture *c)
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
+	atomic_store(&c->starting, 1);
 	error = pthread_create(&c->thread, &attr, writer, c);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
-	if (!error)
-		pthread_setname_np(c->thread, "pasta-capture");
-	return -error;
+	if (error)
+		return -error;
+	/* What the C library asks of the kernel to start a thread (rseq, set_robust_list) has to come before a sandbox. */
+	while (atomic_load(&c->starting))
+		futex_wait(&c->starting, 1, -1);
+	return 0;
 }
 
 int capture_open(struct capture **out, int fd, bool pcapng)

@@ -1,8 +1,9 @@
 /* The capture: every frame exchanged with the guest, in a pcap or pcapng file or stream, written by a thread of its own.
  * All functions belong to one thread, the loop's.
  *
- * System calls of the writer, for the sandbox: write, pwritev2, poll, lseek, ftruncate, futex, clock_gettime, and those
- * with which the C library ends a thread (madvise, munmap, rt_sigprocmask, exit). The loop's: futex, clock_gettime.
+ * System calls of the writer once capture_open() has returned, for the sandbox: write, pwritev2, poll, lseek, ftruncate,
+ * futex, clock_gettime, and those with which the C library ends a thread (madvise, munmap, rt_sigprocmask, exit).
+ * The loop's: futex, clock_gettime.
  */
 #ifndef PASTA_IO_CAPTURE_H
 #define PASTA_IO_CAPTURE_H

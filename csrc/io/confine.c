@@ -1,4 +1,4 @@
-/* Giving up what the worker does not need: namespaces, the root, privileges.
+/* Giving up what the worker does not need: namespaces, the root, privileges, files, limits. System calls: seccomp.c.
  *
  * Owns nothing. Python's os module has none of these calls, and the worker imports no ctypes. Declared in plane_api.h
  * alone: nothing in C calls them. Rejected: one call that does all, which could not say which layer the kernel refused. */
@@ -87,4 +87,41 @@ int confine_descriptors(void)
 int confine_dumpable(void)
 {
 	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? -errno : 0;
+}
+
+/* linux/landlock.h, struct landlock_ruleset_attr of ABI 6; older kernels take the beginning of it. */
+struct landlock_attr {
+	uint64_t handled_access_fs, handled_access_net, scoped;
+};
+#define LANDLOCK_VERSION 1 /* LANDLOCK_CREATE_RULESET_VERSION */
+#define LANDLOCK_SCOPED (1 | 2) /* abstract UNIX sockets, signals */
+
+int confine_landlock(void)
+{
+	/* Number of access rights to files since ABI 1 to 5: every one of them is handled, and no rule grants any. */
+	static const uint8_t rights[] = {13, 14, 15, 15, 16};
+	struct landlock_attr attr = {0};
+	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION), fd, rc;
+
+	if (abi < 1)
+		return abi < 0 ? -errno : -EOPNOTSUPP;
+	attr.handled_access_fs = (1u << rights[abi > (long)ARRAY_LEN(rights) ? ARRAY_LEN(rights) - 1 : (size_t)abi - 1]) - 1;
+	if (abi >= 6)
+		attr.scoped = LANDLOCK_SCOPED;
+	/* Its rules for TCP name ports only, and a guest may use any port. */
+	fd = syscall(SYS_landlock_create_ruleset, &attr, abi >= 6 ? sizeof(attr) : sizeof(attr.handled_access_fs), 0);
+	if (fd < 0)
+		return -errno;
+	rc = syscall(SYS_landlock_restrict_self, (int)fd, 0) ? -errno : 0;
+	close((int)fd);
+	return (int)rc;
+}
+
+int confine_limits(int files)
+{
+	struct rlimit none = {0, 0};
+
+	if (setrlimit(RLIMIT_NPROC, &none))
+		return -errno;
+	return !files && setrlimit(RLIMIT_FSIZE, &none) ? -errno : 0;
 }

@@ -146,6 +146,22 @@ static int give_up_privileges(void)
 	return rc == -EPERM ? confine_privileges(0) : rc; /* it was not ours to keep */
 }
 
+/* An empty root, as far as its rights in the guest's user namespace allow; Landlock and the filter hide as much where not.
+ * Returns 0, a positive errno value if there is no filter, or -errno. */
+static int lock_in(void)
+{
+	int rc;
+
+	if (!confine_unshare(CONFINE_MOUNT | CONFINE_IPC | CONFINE_UTS))
+		(void)confine_root();
+	rc = give_up_privileges();
+	if (rc < 0)
+		return rc;
+	(void)confine_landlock();
+	(void)confine_limits(0);
+	return -confine_calls(CONFINE_HELPER);
+}
+
 int nsock_serve(int sock)
 {
 	int32_t result;
@@ -158,7 +174,7 @@ int nsock_serve(int sock)
 	if (result == -ECANCELED)
 		return 0; /* not needed */
 	if (!result)
-		result = give_up_privileges();
+		result = lock_in();
 	if (send_fd(sock, &result, sizeof(result), -1) < 0 || result < 0)
 		return result;
 	while ((n = recv_fd(sock, &r, sizeof(r), 0, &fd)) > 0) {

@@ -56,13 +56,19 @@ def _reap(options: "Options", worker: "Worker", command: "Command | None") -> in
             return code if code >= 0 else 128 - code
         if pid == worker.pid:
             worker.status = code
-            why = f"by signal {-code}" if code < 0 else f"with status {code}"
+            why = _ending(code)
             if command:
                 tell(options, WARNING, f"the worker process ended {why}: the command has no network any more")
                 continue
             if code < 0:
                 raise WorkerError(f"the worker process ended {why}: the namespace has no network any more")
             return code
+
+
+def _ending(code: int) -> str:
+    if code == -signal.SIGSYS:
+        return "by its sandbox, for a system call that is not allowed (the kernel's log names it; please report it)"
+    return f"by signal {-code}" if code < 0 else f"with status {code}"
 
 
 def _die_of(signum: int) -> None:

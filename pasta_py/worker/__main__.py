@@ -83,11 +83,12 @@ def _run(sock: "_socket.socket") -> int:
         return 0
     plan, fds = received
     worker = Worker(sock, plan, fds, pid, helper_fd)
-    for line in warnings + worker.warnings:
-        _say(sock, f"warning {line}")
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
+    warnings += worker.warnings + sandbox.close(worker.files)
+    for line in warnings:
+        _say(sock, f"warning {line}")
     _say(sock, f"ready {pid}")
     return worker.serve()
 
@@ -118,6 +119,7 @@ class Worker:
         self._use_helper(helper_fd, roles, listeners)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
+        self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
         watches = [(sock.fileno(), _CONTROL), (self.wakeup, _SIGNAL)]
         watches += [(fd, _PIDFD) for fd in roles.get(model.FD_NETNS_PIDFD, ())]
@@ -135,7 +137,9 @@ class Worker:
         used = bool(netns) and (self.plan.bypass or bool(self.plan.guest_ports) or bool(self.plan.auto_rules))
         try:
             if used:
-                helper.enter(fd, userns[0] if userns else None, netns[0])
+                lost = helper.enter(fd, userns[0] if userns else None, netns[0])
+                if lost:
+                    self.warnings.append(f"sandbox: no filter on the helper's system calls: {lost}")
         except OSError as error:
             if self.plan.guest_ports or self.plan.local_only:
                 raise PastaError(

@@ -49,8 +49,11 @@ def start(null: int, ours: int) -> None:
         here.detach()
 
 
-def enter(fd: int, userns: "int | None", netns: int) -> None:
-    """Send the helper into the guest's namespaces; OSError if it cannot go there."""
+def enter(fd: int, userns: "int | None", netns: int) -> str:
+    """Send the helper into the guest's namespaces; OSError if it cannot go there.
+
+    Returns why it has no filter on its system calls, or nothing.
+    """
     sock = _socket.socket(fileno=os.dup(fd))
     try:
         for what, namespace in ((b"u", userns), (b"n", netns)):
@@ -60,8 +63,9 @@ def enter(fd: int, userns: "int | None", netns: int) -> None:
     finally:
         sock.close()
     number = int.from_bytes(answer, plane.BYTE_ORDER, signed=True) if len(answer) == _RESULT_BYTES else -104  # ECONNRESET
-    if number:
+    if number < 0:
         raise OSError(-number, os.strerror(-number))
+    return os.strerror(number) if number else ""
 
 
 def listen(core: "plane.Plane", plan: model.WorkerPlan) -> "Iterator[int]":

@@ -169,6 +169,21 @@ def drop_privileges() -> None:
     _check(lib.confine_privileges(0))
 
 
+def landlock() -> None:
+    """As far as Landlock goes: no file can be opened, no abstract UNIX socket reached. Before any thread is started."""
+    _check(lib.confine_landlock())
+
+
+def limit_resources(*, files: bool) -> None:
+    """No process can be started, and with files=False no regular file grows. After every thread has been started."""
+    _check(lib.confine_limits(files))
+
+
+def filter_calls() -> None:
+    """From now on, in every thread, the system calls of csrc/io/seccomp_table.c or death."""
+    _check(lib.confine_calls(lib.CONFINE_WORKER))
+
+
 def raise_descriptor_limit() -> None:
     _check(lib.confine_descriptors())
 

@@ -48,13 +48,13 @@ def program(name: str = "pasta") -> str:
 
 
 @functools.cache
-def tool() -> str:
-    """Compile labtool.c once per run, where every user can execute it."""
+def tool(name: str = "labtool") -> str:
+    """Compile one of the C files beside this one once per run, where every user can execute it."""
     where = tempfile.TemporaryDirectory(prefix="pasta-labtool-")
     _keep.append(where)
     os.chmod(where.name, 0o755)
-    path = f"{where.name}/labtool"
-    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / "labtool.c"], check=True)
+    path = f"{where.name}/{name}"
+    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / f"{name}.c"], check=True)
     return path
 
 

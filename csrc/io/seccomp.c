@@ -1,0 +1,152 @@
+/* Owns the way from the table to a filter in the kernel.
+ *
+ * The program of one process, classic BPF as seccomp(2) takes it:
+ *
+ *   another architecture, or x32                     kill
+ *   the number of a call without conditions          allow
+ *   the number of a call with conditions             its rows, one after the other: all met: allow; none left: kill
+ *   anything else                                    kill
+ *
+ * Calls without conditions never look at an argument, so that kernels since 5.11 answer for them from a bitmap without
+ * running the program: the calls of the data path have none. Rejected: libseccomp, a dependency for what is a page of code;
+ * a binary search, which only the calls with conditions would notice, and no flow makes more than a dozen of those.
+ */
+#include "io/seccomp.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "plane_api.h"
+
+#if defined(__x86_64__)
+#define OUR_ARCH AUDIT_ARCH_X86_64
+#define X32_BIT 0x40000000u /* __X32_SYSCALL_BIT of asm/unistd.h */
+#elif defined(__aarch64__)
+#define OUR_ARCH AUDIT_ARCH_AARCH64
+#else
+#define OUR_ARCH 0 /* no filter: seccomp_install() says so */
+#endif
+
+#define PROGRAM_MAX 1024 /* of the kernel's 4096 (BPF_MAXINSNS) */
+
+struct program {
+	struct sock_filter code[PROGRAM_MAX];
+	uint16_t len;
+	bool full;
+};
+
+static void put(struct program *p, uint16_t code, uint32_t k, uint8_t yes, uint8_t no)
+{
+	if (p->len == PROGRAM_MAX) {
+		p->full = true;
+		return;
+	}
+	p->code[p->len++] = (struct sock_filter){code, yes, no, k};
+}
+
+static void put_load(struct program *p, size_t offset)
+{
+	put(p, BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset, 0, 0);
+}
+
+static void put_result(struct program *p, uint32_t result)
+{
+	put(p, BPF_RET | BPF_K, result, 0, 0);
+}
+
+static size_t low_half(uint32_t arg)
+{
+	size_t offset = offsetof(struct seccomp_data, args) + arg * sizeof(uint64_t);
+
+	return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? offset + sizeof(uint32_t) : offset;
+}
+
+/* Allows if all conditions are met, goes on behind itself if not. */
+static void put_row(struct program *p, const struct seccomp_row *row)
+{
+	uint16_t failed[SECCOMP_CONDITIONS];
+	size_t n = 0;
+
+	for (; n < SECCOMP_CONDITIONS && row->when[n].mask; n++) {
+		const struct seccomp_condition *c = &row->when[n];
+
+		put_load(p, low_half(c->arg));
+		if (c->mask != UINT32_MAX)
+			put(p, BPF_ALU | BPF_AND | BPF_K, c->mask, 0, 0);
+		failed[n] = p->len;
+		put(p, BPF_JMP | BPF_JEQ | BPF_K, c->value, 0, 0);
+	}
+	put_result(p, SECCOMP_RET_ALLOW);
+	for (size_t i = 0; i < n && !p->full; i++)
+		p->code[failed[i]].jf = (uint8_t)(p->len - failed[i] - 1);
+}
+
+/* All rows of one call that are for us, from row on. Returns the number of rows of the call. */
+static size_t put_call(struct program *p, const struct seccomp_row *row, size_t left, uint32_t who)
+{
+	size_t rows = 1, ours = 0;
+	uint16_t skip;
+
+	while (rows < left && row[rows].call == row->call)
+		rows++;
+	for (size_t i = 0; i < rows; i++)
+		ours += (row[i].who & who) != 0;
+	if (row->call == SECCOMP_ABSENT || !ours)
+		return rows;
+	put(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)row->call, 1, 0);
+	skip = p->len;
+	put(p, BPF_JMP | BPF_JA, 0, 0, 0);
+	for (size_t i = 0; i < rows; i++)
+		if (row[i].who & who)
+			put_row(p, &row[i]);
+	put_result(p, SECCOMP_RET_KILL_PROCESS);
+	if (!p->full)
+		p->code[skip].k = (uint32_t)(p->len - skip - 1);
+	return rows;
+}
+
+static int build(struct program *p, uint32_t who)
+{
+	put_load(p, offsetof(struct seccomp_data, arch));
+	put(p, BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0);
+	put_result(p, SECCOMP_RET_KILL_PROCESS);
+	put_load(p, offsetof(struct seccomp_data, nr));
+#ifdef X32_BIT
+	put(p, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
+	put_result(p, SECCOMP_RET_KILL_PROCESS);
+#endif
+	for (size_t i = 0; i < seccomp_rows;)
+		i += put_call(p, &seccomp_table[i], seccomp_rows - i, who);
+	put_result(p, SECCOMP_RET_KILL_PROCESS);
+	return p->full ? -E2BIG : 0;
+}
+
+int confine_calls(uint32_t who)
+{
+	/* SPEC_ALLOW: kernels before 5.16 slow a filtered process down otherwise, against attacks of code that it runs for
+	 * others; it runs none. Kernels before 4.17 do not know the flag. */
+	unsigned long flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+	struct program p = {0};
+	struct sock_fprog prog = {.filter = p.code};
+	long rc;
+
+	if (!OUR_ARCH)
+		return -EOPNOTSUPP;
+	rc = build(&p, who);
+	if (rc)
+		return (int)rc;
+	prog.len = p.len;
+	rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &prog);
+	if (rc < 0 && errno == EINVAL)
+		rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags & ~SECCOMP_FILTER_FLAG_SPEC_ALLOW, &prog);
+	if (rc > 0)
+		return -ESRCH; /* a thread that cannot be brought under the filter */
+	return rc < 0 ? -errno : 0;
+}

@@ -1,0 +1,128 @@
+/* Owns the list of what the worker and its helper may ask of the kernel, once they are ready. Anything else kills them.
+ *
+ * One row, one line: the call; whose it is; conditions on its arguments; why. "Not here" marks what this architecture,
+ * C library or machine does otherwise, or what only an accident makes necessary; every other row is used by
+ * tests/e2e/test_calls.py, which fails for a row that is not, and docs/security.md shows the same table.
+ *
+ * What the conditions are for: no memory that can be executed, no sockets but those of flows, no file but open ones.
+ * Conditions cost a few instructions per call, so that calls of the data path have none. Pointers cannot be followed.
+ */
+#include "io/seccomp.h"
+
+#include <fcntl.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+
+#include "base/bytes.h"
+#include "plane_api.h"
+
+/* Calls that only older architectures have. */
+#ifndef __NR_epoll_wait
+#define __NR_epoll_wait SECCOMP_ABSENT
+#endif
+#ifndef __NR_poll
+#define __NR_poll SECCOMP_ABSENT
+#endif
+
+#define WORKER CONFINE_WORKER
+#define HELPER CONFINE_HELPER
+#define BOTH (CONFINE_WORKER | CONFINE_HELPER)
+
+#define IS(arg, number) {arg, UINT32_MAX, (uint32_t)(number)}
+#define ONLY(arg, bits) {arg, ~(uint32_t)(bits), 0}
+#define WITH(arg, bits) {arg, (uint32_t)(bits), (uint32_t)(bits)}
+#define TYPE(arg, type) {arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type}
+#define OPTION(level, name) IS(1, level), IS(2, name)
+
+/* clang-format off */
+const struct seccomp_row seccomp_table[] = {
+	/* the loop */
+	{__NR_epoll_wait, WORKER, {{0}}}, /* waits for events */
+	{__NR_epoll_pwait, WORKER, {{0}}}, /* not here: epoll_wait of aarch64, and of musl */
+	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
+	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
+	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */
+	/* flows */
+	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper */
+	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams; asks the helper, and answers */
+	{__NR_recvfrom, WORKER, {{0}}}, /* drops what the guest has acknowledged; control's messages */
+	{__NR_sendto, WORKER, {{0}}}, /* writes to TCP sockets; messages to control and to syslog */
+	{__NR_splice, WORKER, {{0}}}, /* local connections, between sockets and pipes */
+	{__NR_getsockopt, WORKER, {{0}}}, /* free buffer, maximum segment, errors */
+	{__NR_close, BOTH, {{0}}}, /* the end of a flow */
+	{__NR_connect, WORKER, {{0}}}, /* a flow the guest has begun */
+	{__NR_accept4, WORKER, {{0}}}, /* a flow from the host */
+	{__NR_shutdown, WORKER, {{0}}}, /* the end of one direction */
+	{__NR_bind, BOTH, {{0}}}, /* forwarded ports, and the source address of UDP flows */
+	{__NR_listen, BOTH, {{0}}}, /* forwarded TCP ports */
+	{__NR_getsockname, WORKER, {{0}}}, /* which address the host chose for a flow of UDP */
+	{__NR_pipe2, WORKER, {{0}}}, /* for splice */
+	{__NR_fcntl, WORKER, {IS(1, F_SETPIPE_SZ)}}, /* the size of that pipe */
+	{__NR_socket, BOTH, {IS(0, AF_INET), TYPE(1, SOCK_STREAM), IS(2, 0)}}, /* TCP */
+	{__NR_socket, BOTH, {IS(0, AF_INET6), TYPE(1, SOCK_STREAM), IS(2, 0)}}, /* TCP */
+	{__NR_socket, BOTH, {IS(0, AF_INET), TYPE(1, SOCK_DGRAM), IS(2, 0)}}, /* UDP */
+	{__NR_socket, BOTH, {IS(0, AF_INET6), TYPE(1, SOCK_DGRAM), IS(2, 0)}}, /* UDP */
+	{__NR_socket, WORKER, {IS(0, AF_INET), TYPE(1, SOCK_DGRAM), IS(2, IPPROTO_ICMP)}}, /* ping */
+	{__NR_socket, WORKER, {IS(0, AF_INET6), TYPE(1, SOCK_DGRAM), IS(2, IPPROTO_ICMPV6)}}, /* ping */
+	{__NR_socket, HELPER, {IS(0, AF_NETLINK), TYPE(1, SOCK_DGRAM), IS(2, NETLINK_SOCK_DIAG)}}, /* automatic ports */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_PEEK_OFF)}}, /* sends again what was lost */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_NODELAY)}}, /* the guest has collected its data already */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_OOBINLINE)}}, /* urgent data stays in the stream */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_KEEPALIVE)}}, /* a guest that has fallen silent */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPIDLE)}}, /* a guest that has fallen silent */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPINTVL)}}, /* a guest that has fallen silent */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_LINGER)}}, /* a reset instead of an end */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BINDTODEVICE)}}, /* --outbound-if, and ports on one interface */
+	{__NR_setsockopt, BOTH, {OPTION(SOL_SOCKET, SO_REUSEADDR)}}, /* ports bound at run time */
+	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_V6ONLY)}}, /* no IPv4 through an IPv6 socket */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_RCVBUF)}}, /* bursts of UDP */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_UDP, UDP_GRO)}}, /* many datagrams at once */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVPKTINFO)}}, /* which address a datagram was sent to */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_TTL)}}, /* TTL of a ping passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_UNICAST_HOPS)}}, /* hop limit of a ping passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_TOS)}}, /* the class of a connection or a ping passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_TCLASS)}}, /* the class of a connection or a ping passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVERR)}}, /* ICMP errors for the guest */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVERR)}}, /* ICMP errors for the guest */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_MTU_DISCOVER)}}, /* path MTU discovery is the guest's */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_MTU_DISCOVER)}}, /* path MTU discovery is the guest's */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVTTL)}}, /* TTL passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVHOPLIMIT)}}, /* hop limit passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVTOS)}}, /* ECN passes through */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVTCLASS)}}, /* ECN passes through */
+	/* the capture, and the log */
+	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop */
+	{__NR_pwritev2, WORKER, {{0}}}, /* captured frames, to a stream without blocking */
+	{__NR_pwrite64, WORKER, {{0}}}, /* a log file under a size */
+	{__NR_pread64, WORKER, {{0}}}, /* its newest half, to be kept */
+	{__NR_ftruncate, WORKER, {{0}}}, /* the log file's other half; half a record of a capture on a full disk */
+	{__NR_lseek, WORKER, {{0}}}, /* the end of a capture on a full disk */
+	{__NR_newfstatat, WORKER, {WITH(3, AT_EMPTY_PATH)}}, /* the size of the log file; which sockets are our own */
+	{__NR_fstat, WORKER, {{0}}}, /* not here: the same with an older C library */
+	/* memory, time, signals, the end */
+	{__NR_brk, WORKER, {{0}}}, /* memory */
+	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), {3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS}}}, /* memory that cannot be executed */
+	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
+	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
+	{__NR_madvise, WORKER, {IS(2, MADV_DONTNEED)}}, /* the C library ends the capture's thread */
+	{__NR_futex, WORKER, {{0}}}, /* the loop and the capture's thread wake each other */
+	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
+	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */
+	{__NR_clock_gettime, WORKER, {{0}}}, /* not here: machines whose clock the vDSO cannot read */
+	{__NR_restart_syscall, BOTH, {{0}}}, /* not here: the kernel goes on with a poll after SIGSTOP and SIGCONT */
+	{__NR_rt_sigaction, WORKER, {{0}}}, /* let go by control: SIGINT and SIGHUP are ignored from then on */
+	{__NR_rt_sigprocmask, WORKER, {{0}}}, /* the C library ends the capture's thread */
+	{__NR_rt_sigreturn, WORKER, {{0}}}, /* the end of a signal handler */
+	{__NR_exit, WORKER, {{0}}}, /* the end of the capture's thread */
+	{__NR_exit_group, BOTH, {{0}}}, /* the end */
+};
+/* clang-format on */
+
+const size_t seccomp_rows = ARRAY_LEN(seccomp_table);

@@ -1,0 +1,184 @@
+"""What code that has taken the worker over can do: every attempt is made from inside the real process, and ends it.
+
+`inject` (inject.c) stops the process with ptrace and makes its main thread, waiting in the kernel, call what is asked for.
+Each attempt first succeeds in a process of the same host that is not locked in, so that it is the sandbox that refuses it.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import BIG, REMOTE4, Guest, Lab, tool, wait_until
+
+AT_FDCWD = -100
+SIGSYS = 31
+# Prints its PID once it has a terminal (descriptor 0) and waits.
+_FREE = """
+import os, pty, time
+out = os.dup(1)
+pid, _ = pty.fork()
+if pid == 0:
+    os.write(out, b"%d\\n" % os.getpid())
+    while True:
+        time.sleep(1000)
+os.waitpid(pid, 0)
+"""
+_WAIT = "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
+EXEC = "7"  # PROT_READ | PROT_WRITE | PROT_EXEC
+ANONYMOUS = "0x22"  # MAP_PRIVATE | MAP_ANONYMOUS
+
+Call = tuple[object, ...]
+
+# Name: the call, after those that prepare it and are not made in the worker; "$" is the last one's result.
+ATTEMPTS: dict[str, list[Call]] = {
+    "open a file": [("openat", AT_FDCWD, "=/etc/passwd", 0)],
+    "create a file": [("openat", AT_FDCWD, "=/run/netns/breakout", "0x41", "0600")],
+    "open a file, openat2": [("openat2", AT_FDCWD, "=/etc/passwd", "#" + "00" * 24, 24)],
+    "make a directory": [("mkdirat", AT_FDCWD, "=/run/netns/breakout.d", "0755")],
+    "remove a file": [("openat", AT_FDCWD, "=/run/netns/gone", "0x41", "0600"), ("unlinkat", AT_FDCWD, "=/run/netns/gone", 0)],
+    "make a link": [("symlinkat", "=/etc/passwd", AT_FDCWD, "=/run/netns/breakout.l")],
+    "leave the root": [("chroot", "=/tmp")],
+    "change directory": [("chdir", "=/tmp")],
+    "exec": [("execve", "=/bin/true", 0, 0)],
+    "exec a descriptor": [("openat", AT_FDCWD, "=/bin/true", 0), ("execveat", "$", "=", 0, 0, "0x1000")],
+    "fork": [("clone", SIGSYS - 14, 0, 0, 0, 0)],  # SIGCHLD: fork()
+    "ptrace": [("ptrace", 16, "VICTIM", 0, 0)],  # PTRACE_ATTACH
+    "kill": [("kill", "VICTIM", 0)],
+    "kill a thread": [("tgkill", "VICTIM", "VICTIM", 0)],
+    "name a process": [("pidfd_open", "VICTIM", 0)],
+    "limit a process": [("prlimit64", "VICTIM", 7, 0, 0)],
+    "UNIX socket": [("socket", socket.AF_UNIX, 1, 0)],
+    "pair of UNIX sockets": [("socketpair", socket.AF_UNIX, 1, 0, "#" + "00" * 8)],
+    "netlink socket": [("socket", socket.AF_NETLINK, 3, 0)],
+    "packet socket": [("socket", socket.AF_PACKET, 3, 0)],
+    "raw socket": [("socket", socket.AF_INET, 3, 1)],
+    "raw socket, IPv6": [("socket", socket.AF_INET6, 3, 58)],
+    "multipath TCP": [("socket", socket.AF_INET, 1, 262)],
+    "UDP-Lite": [("socket", socket.AF_INET, 2, 136)],
+    "socket option": [("socket", socket.AF_INET, 1, 0), ("setsockopt", "$", 1, 15, "#01000000", 4)],  # SO_REUSEPORT
+    "mark": [("socket", socket.AF_INET, 1, 0), ("setsockopt", "$", 1, 36, "#01000000", 4)],  # SO_MARK
+    "mount": [("mount", "=none", "=/mnt", "=tmpfs", 0, 0)],
+    "unmount": [("mount", "=none", "=/mnt", "=tmpfs", 0, 0), ("umount2", "=/mnt", 0)],
+    "enter a namespace": [("openat", AT_FDCWD, "=/proc/self/ns/net", 0), ("setns", "$", 0)],
+    "new user namespace": [("unshare", "0x10000000")],
+    "new network namespace": [("unshare", "0x40000000")],
+    "executable memory": [("mmap", 0, 4096, EXEC, ANONYMOUS, -1, 0)],
+    "a file as memory": [("openat", AT_FDCWD, "=/bin/true", 0), ("mmap", 0, 4096, 1, 2, "$", 0)],
+    "shared memory": [("mmap", 0, 4096, 3, "0x21", -1, 0)],
+    "make memory executable": [("mprotect", "page", 4096, EXEC)],
+    "memory file": [("memfd_create", "=x", 0)],
+    "type on the terminal": [("ioctl", 0, "0x5412", "=x")],  # TIOCSTI
+    "terminal's size": [("ioctl", 0, "0x5413", "#" + "00" * 8)],  # TIOCGWINSZ
+    "io_uring": [("io_uring_setup", 8, "#" + "00" * 120)],
+    "page faults": [("userfaultfd", 1)],
+    "keyring": [("keyctl", 0, -3, 1)],
+    "be dumpable": [("prctl", 4, 1, 0, 0, 0)],
+    "change user": [("setresuid", -1, -1, -1)],
+    "personality": [("personality", "0x0040000")],
+    "watch files": [("inotify_init1", 0)],
+    "watch a signal": [("fcntl", 0, 8, "VICTIM")],  # F_SETOWN
+    "copy a descriptor": [("fcntl", 0, 0, 0)],  # F_DUPFD
+    "take a path's status": [("newfstatat", AT_FDCWD, "=/etc/passwd", "#" + "00" * 144, 0)],
+    "advise on memory": [("madvise", "page", 4096, 14)],  # MADV_HUGEPAGE
+}
+HELPER = (
+    "open a file", "exec", "fork", "ptrace", "kill", "UNIX socket", "netlink socket", "raw socket", "socket option",
+    "enter a namespace", "new user namespace", "executable memory", "mount", "type on the terminal",
+)  # fmt: skip
+
+
+class Target:
+    """A process of the lab, by its PID there."""
+
+    def __init__(self, lab: Lab, pid: int) -> None:
+        self.lab, self.pid = lab, pid
+
+    def call(self, *call: object) -> str:
+        """What became of it: "returned N", or "killed SIGNAL"."""
+        return self.lab.host.run(tool("inject"), self.pid, *call, caps=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def started(lab: Lab, script: str) -> "Iterator[Target]":
+    process = lab.host.popen(sys.executable, "-I", "-S", "-c", script, caps=True, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    try:
+        yield Target(lab, int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def victim(lab: Lab) -> "Iterator[int]":
+    with started(lab, _WAIT) as target:
+        yield target.pid
+
+
+def fill(call: Call, result: str, victim: int) -> Call:
+    return tuple(result if word == "$" else victim if word == "VICTIM" else word for word in call)
+
+
+def free(lab: Lab, calls: list[Call], victim: int) -> int:
+    """The result of the last call, in a process that may do everything."""
+    result = "0"
+    with started(lab, _FREE) as target:
+        for call in calls:
+            word, _, result = target.call(*fill(call, result, victim)).partition(" ")
+            assert word == "returned", f"{call}: {word} {result}"
+    return int(result)
+
+
+def helper(lab: Lab) -> int:
+    (pid,) = [pid for pid in lab.descendants() if (Path(f"/proc/{pid}/comm").read_text()) == "pasta-helper\n"]
+    return pid
+
+
+def worker(lab: Lab, guest: Guest) -> Target:
+    return Target(lab, lab.inner_pid(lab.translator().pid))
+
+
+def test_a_call_that_is_allowed_harms_nothing(lab: Lab) -> None:
+    with lab.guest() as guest:
+        word, address = worker(lab, guest).call("mmap", 0, 4096, 3, ANONYMOUS, -1, 0).split()
+        assert word == "returned" and int(address) > 0
+        guest.run("ping", "-c1", "-W2", REMOTE4)
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_an_attempt_from_inside_ends_the_worker(lab: Lab, victim: int, name: str) -> None:
+    calls = ATTEMPTS[name]
+    assert free(lab, calls, victim) >= 0
+    with lab.guest() as guest:
+        target = worker(lab, guest)
+        assert target.call(*fill(calls[-1], "0", victim)) == f"killed {SIGSYS}"
+
+
+@pytest.mark.parametrize("name", HELPER)
+def test_an_attempt_from_inside_ends_the_helper(lab: Lab, victim: int, name: str) -> None:
+    with lab.guest():
+        target = Target(lab, lab.inner_pid(helper(lab)))
+        assert target.call(*fill(ATTEMPTS[name][-1], "0", victim)) == f"killed {SIGSYS}"
+
+
+def test_an_attempt_from_inside_the_captures_thread_ends_the_worker(lab: Lab) -> None:
+    with lab.guest("--pcap", f"{BIG}/breakout.pcap"):
+        pid = lab.translator().pid
+        names = {task: (Path(f"/proc/{pid}/task/{task}/comm")).read_text() for task in os.listdir(f"/proc/{pid}/task")}
+        (thread,) = [int(task) for task, name in names.items() if name == "pasta-capture\n"]
+        assert Target(lab, lab.inner_pid(thread)).call(*ATTEMPTS["open a file"][-1]) == f"killed {SIGSYS}"
+
+
+def test_the_foreground_says_what_ended_the_worker(lab: Lab) -> None:
+    with lab.guest("--stderr") as guest:
+        assert worker(lab, guest).call("getpid") == f"killed {SIGSYS}"
+        wait_until(lambda: not lab.translators(), 5, "the worker has ended")
+        guest.process.terminate()
+        assert guest.process.stderr is not None
+        (line,) = [line for line in guest.process.stderr if "the worker process ended" in line]
+        assert "by its sandbox, for a system call that is not allowed" in line
