@@ -21,10 +21,10 @@ declare -A packages=(
     [cc]=gcc [ip]=iproute2 [unshare]=util-linux
     [clang]=clang [curl]=curl [dhclient]=isc-dhcp-client [dhcpcd]=dhcpcd-base [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
     [iperf3]=iperf3 [nft]=nftables [nginx]=nginx-light [ping]=iputils-ping [rdisc6]=ndisc6 [setpriv]=util-linux
-    [socat]=socat [ss]=iproute2 [systemd-socket-activate]=systemd [tshark]=tshark
+    [socat]=socat [strace]=strace [ss]=iproute2 [systemd-socket-activate]=systemd [tshark]=tshark
 )
 build=(cc ip unshare)
-tests=(clang curl dhclient dhcpcd dig dnsmasq iperf3 nft nginx ping rdisc6 setpriv socat ss systemd-socket-activate tshark)
+tests=(clang curl dhclient dhcpcd dig dnsmasq iperf3 nft nginx ping rdisc6 setpriv socat ss strace systemd-socket-activate tshark)
 PATH=$PATH:/usr/sbin:/sbin
 
 # The system's Python first: ordinary users can always start it, which root's own installation may not allow.

@@ -36,6 +36,7 @@
 #define IS(arg, number) {arg, UINT32_MAX, (uint32_t)(number)}
 #define ONLY(arg, bits) {arg, ~(uint32_t)(bits), 0}
 #define WITH(arg, bits) {arg, (uint32_t)(bits), (uint32_t)(bits)}
+#define OF(arg, bits, set) {arg, (uint32_t)(bits), (uint32_t)(set)}
 #define TYPE(arg, type) {arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type}
 #define OPTION(level, name) IS(1, level), IS(2, name)
 
@@ -108,7 +109,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_fstat, WORKER, {{0}}}, /* not here: the same with an older C library */
 	/* memory, time, signals, the end */
 	{__NR_brk, WORKER, {{0}}}, /* memory */
-	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), {3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS}}}, /* memory that cannot be executed */
+	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* memory that cannot be executed */
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
 	{__NR_madvise, WORKER, {IS(2, MADV_DONTNEED)}}, /* the C library ends the capture's thread */
@@ -116,7 +117,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
 	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */
 	{__NR_clock_gettime, WORKER, {{0}}}, /* not here: machines whose clock the vDSO cannot read */
-	{__NR_restart_syscall, BOTH, {{0}}}, /* not here: the kernel goes on with a poll after SIGSTOP and SIGCONT */
+	{__NR_restart_syscall, WORKER, {{0}}}, /* not here: the kernel goes on with a poll after SIGSTOP and SIGCONT */
 	{__NR_rt_sigaction, WORKER, {{0}}}, /* let go by control: SIGINT and SIGHUP are ignored from then on */
 	{__NR_rt_sigprocmask, WORKER, {{0}}}, /* the C library ends the capture's thread */
 	{__NR_rt_sigreturn, WORKER, {{0}}}, /* the end of a signal handler */

@@ -23,6 +23,7 @@ TOOLS = (
     "sha256sum",
     "socat",
     "ss",
+    "strace",
     "tshark",
 )
 

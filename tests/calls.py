@@ -1,0 +1,126 @@
+"""The table of system calls (csrc/io/seccomp_table.c), as its compiler and its readers see it, and what strace saw of it."""
+
+import functools
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "csrc/io/seccomp_table.c"
+WORKER, HELPER = 1, 2
+NAMES = {"WORKER": "worker", "HELPER": "helper", "BOTH": "both"}
+NOT_HERE = "not here: "
+_ROW = re.compile(r"^\t\{__NR_(\w+), (WORKER|HELPER|BOTH), \{(.*)\}\}, /\* (.*) \*/$")
+_CALL = re.compile(r"^\[ *(\d+)\] (\w+)\((.*?)(?:\)\s+=|$)")
+_PRINT = """
+#include "io/seccomp_table.c"
+#include <stdio.h>
+int main(void)
+{
+	for (size_t i = 0; i < seccomp_rows; i++) {
+		printf("%d %u", seccomp_table[i].call, seccomp_table[i].who);
+		for (int c = 0; c < SECCOMP_CONDITIONS && seccomp_table[i].when[c].mask; c++)
+			printf(" %u,%u,%u", seccomp_table[i].when[c].arg, seccomp_table[i].when[c].mask, seccomp_table[i].when[c].value);
+		puts("");
+	}
+}
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: numbers as compiled for this machine, and words as written."""
+
+    number: int
+    who: int
+    conditions: tuple[tuple[int, int, int], ...]  # argument, mask, value
+    name: str
+    owner: str
+    when: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.when}) of {self.owner}"
+
+    def allows(self, number: int, arguments: list[int]) -> bool:
+        return number == self.number and all(arguments[arg] & mask == value for arg, mask, value in self.conditions)
+
+
+# How the conditions' macros read in the documentation.
+_WORDS = (
+    (re.compile(r"(?:IS|TYPE)\(\d, ([^()]+)\)"), r"\1"),
+    (re.compile(r"OPTION\(([^()]+)\)"), r"\1"),
+    (re.compile(r"ONLY\(\d, ([^()]+)\)"), r"no bits but \1"),
+    (re.compile(r"WITH\(\d, ([^()]+)\)"), r"with \1"),
+    (re.compile(r"OF\(\d, ([^(),]+), ([^()]+)\)"), r"of \1 only \2"),
+)
+
+
+def documentation() -> list[str]:
+    """The table as docs/security.md has it."""
+    lines = ["| Call | Arguments | Whose | Why |", "|---|---|---|---|"]
+    for row in rows():
+        when = row.when
+        for pattern, words in _WORDS:
+            when = pattern.sub(words, when)
+        when = f"`{when}`" if when else "any"
+        lines.append(f"| `{row.name}` | {when.replace('|', chr(92) + '|')} | {NAMES[row.owner]} | {row.why} |")
+    return lines
+
+
+@functools.cache
+def rows() -> tuple[Row, ...]:
+    words = [match.groups() for line in SOURCE.read_text().splitlines() if (match := _ROW.match(line))]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "print.c")
+        source.write_text(_PRINT)
+        subprocess.run(["cc", "-D_GNU_SOURCE", "-I", ROOT / "csrc", "-o", f"{folder}/print", source], check=True)
+        printed = subprocess.run([f"{folder}/print"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(words) == len(printed), "a row of the table is not on a line of its own, as this file reads them"
+    found = []
+    for (name, owner, when, why), line in zip(words, printed, strict=True):
+        number, who, *conditions = line.split()
+        numbers = tuple(tuple(map(int, condition.split(","))) for condition in conditions)
+        found.append(Row(int(number), int(who), numbers, name, owner, "" if when == "{0}" else when, why))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+def used(traces: list[Path]) -> tuple[Counter[tuple[int, Row]], Counter[str]]:
+    """How often the worker and the helper used each row once they were locked in, and what no row allows.
+
+    The traces are those of `strace -ff -n -e raw=all`, one file for each thread; only the program's own.
+    """
+    found: Counter[tuple[int, Row]] = Counter()
+    strange: Counter[str] = Counter()
+    for path in traces:
+        lines = path.read_text(errors="replace").splitlines()
+        who, start = _locked_in(lines)
+        for line in lines[start:] if who else ():
+            match = _CALL.match(line)
+            if not match:
+                continue
+            number, arguments = int(match[1]), [int(word, 0) for word in match[3].split(", ") if word]
+            row = next((row for row in rows() if row.who & who and row.allows(number, arguments)), None)
+            if row:
+                found[who, row] += 1
+            else:
+                strange[line] += 1
+    return found, strange
+
+
+def _locked_in(lines: list[str]) -> tuple[int, int]:
+    """Whose trace it is (0: nobody's who locks himself in), and the line after which the filter is in force."""
+    calls = [match[2] if (match := _CALL.match(line)) else "" for line in lines]
+    if "seccomp" in calls:
+        return HELPER if "setns" in calls else WORKER, calls.index("seccomp") + 1
+    for at, line in enumerate(lines[:5]):
+        if re.search(r"\bprctl\(0xf,", line):  # PR_SET_NAME: the capture's thread; then it wakes the one that waits for it
+            return WORKER, at + 2
+    return 0, 0
+
+
+if __name__ == "__main__":
+    print("\n".join(documentation()))

@@ -1,0 +1,128 @@
+"""The table of system calls is as short as it can be: a tour of all features, under strace, uses every row of it."""
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from calls import HELPER, NOT_HERE, WORKER, rows, used
+from lab import BIG, REMOTE4, REMOTES, Guest, Lab, program, wait_until
+from ports import FAMILIES, LOOPBACK, SEEN, Cell, faults
+
+PORT, AUTO, LOCAL, KEEP = 7300, 7301, 7302, 7303
+SOON_S = 3
+FLOWS = 8400
+
+
+@pytest.fixture
+def traces(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the traces are of everything that the program starts from now on."""
+    folder = lab.directory / "traces"
+    lab.host.run("mkdir", folder)
+    traced = lab.directory / "pasta"
+    real = Path(sys.executable).parent / "pasta"
+    lab.host.run("sh", "-c", f"cat >{traced}; chmod 755 {traced}", input=(
+        f'#!/bin/sh\nexec strace -ff -qq -n -e raw=all -e signal=none -o {folder}/t{time.monotonic_ns()}-$$ {real} "$@"\n'
+    ))  # fmt: skip
+    monkeypatch.setenv("PASTA_UNDER_TEST", str(traced))
+    return folder
+
+
+def connections(lab: Lab, guest: Guest) -> None:
+    for family in FAMILIES:
+        server = lab.remote.start("exchange.py", "serve", REMOTES[family], PORT)
+        guest.script("exchange.py", "connect", REMOTES[family], PORT, 24, 100_000)
+        server.result()
+        tos = "tos=16" if family == 4 else "ipv6-tclass=16"
+        host = REMOTES[family] if family == 4 else f"[{REMOTES[family]}]"
+        server = lab.remote.start("portserve.py", "any", KEEP)
+        probing = f"TCP{family}:{host}:{KEEP},{tos},keepalive,keepidle=1,keepintvl=1"
+        guest.run("socat", "-u", "SYSTEM:sleep 2.5", probing)
+        server.result()
+
+
+def datagrams(lab: Lab, guest: Guest) -> None:
+    for family in FAMILIES:
+        server = lab.remote.start("answer.py", "echo", REMOTES[family], PORT)
+        guest.script("probe.py", "echo", REMOTES[family], PORT, 1000, 20)
+        guest.script("probe.py", "mtu", REMOTES[family], PORT, 1000)
+        server.result()
+        guest.run("ping", "-c2", "-i0.2", "-t9", "-Q8", REMOTES[family])
+
+
+def crowd(guest: Guest) -> None:
+    """So many flows at once that tables grow, and grow again."""
+    script = f"""
+import socket, time
+flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range({FLOWS})]
+for number, flow in enumerate(flows):
+    flow.sendto(b"", ("{REMOTE4}", 9))
+    if number % 50 == 0:
+        time.sleep(0.02)
+"""
+    guest.run("prlimit", f"--nofile={FLOWS + 100}:", sys.executable, "-I", "-S", "-c", script)
+
+
+def ports(lab: Lab, guest: Guest) -> None:
+    """What listens in the guest is reached from the host's loopback and from afar; the guest reaches the host's."""
+    inside = guest.start("portserve.py", "any", AUTO)
+    for client in ("loopback", "remote"):
+        cells = [Cell("auto", client, proto, family, AUTO, True) for proto in ("tcp", "udp") for family in FAMILIES]
+        assert not faults(lab, cells, SEEN, size=1_000_000, patience=SOON_S)
+    inside.result()
+    outside = lab.host.start("portserve.py", "loopback", LOCAL)
+    time.sleep(SOON_S / 2)
+    for family in FAMILIES:
+        guest.run("socat", "-u", "OPEN:/dev/zero,readbytes=1000000",
+                  f"TCP{family}:{LOOPBACK[4] if family == 4 else '[::1]'}:{LOCAL}")  # fmt: skip
+    outside.result()
+
+
+def foreground(lab: Lab) -> None:
+    lab.host.run("mkdir", "-p", f"{BIG}/tiny", caps=True)
+    lab.host.run("mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "none", f"{BIG}/tiny", caps=True)
+    options = ("--pcap", f"{BIG}/tiny/out.pcap", "--log-file", f"{BIG}/tour.log", "--log-size", 4096, "--trace")
+    with lab.guest(*options, "--outbound-if4", "eth0", "-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto") as guest:
+        connections(lab, guest)
+        datagrams(lab, guest)
+        ports(lab, guest)
+        crowd(guest)
+    lab.host.run("umount", f"{BIG}/tiny", caps=True)
+
+
+def background(lab: Lab) -> None:
+    """Let go by control, with a capture to a reader, and ended by a signal."""
+    fifo = f"{BIG}/fifo"
+    lab.host.run("mkfifo", fifo)
+    reader = lab.host.popen("sh", "-c", f"cat {fifo} >/dev/null")
+    with lab.stray() as guest:
+        pidfile = f"{BIG}/pid"  # strace itself stays until the worker has ended
+        tracer = lab.host.popen(program(), "--config-net", "--pid", pidfile, "--pcap", fifo, lab.inner_pid(guest.pid))
+        wait_until(lambda: lab.host.run("test", "-s", pidfile, check=False).returncode == 0, 10, "it has gone to the background")
+        guest.run("ping", "-c2", "-i0.2", REMOTE4)
+        lab.host.run("sh", "-c", f"kill $(cat {pidfile})")
+        tracer.wait(10)
+    reader.wait(5)
+
+
+def test_every_row_is_used_and_nothing_else_is(lab: Lab, traces: Path) -> None:
+    foreground(lab)
+    background(lab)
+    time.sleep(0.2)
+    found, strange = used(list(traces.iterdir()))
+    assert not strange
+    for who, name in ((WORKER, "worker"), (HELPER, "helper")):
+        ours = [row for row in rows() if row.who & who]
+        print("\n".join(f"{name} {found[who, row]:8} {row}" for row in ours))
+        idle = [str(row) for row in ours if not found[who, row] and not row.why.startswith(NOT_HERE)]
+        assert not idle, (name, idle)
+
+
+def test_each_row_says_why() -> None:
+    for row in rows():
+        assert len(row.why.removeprefix(NOT_HERE)) > 2, row
+
+
+def test_rows_of_one_call_follow_each_other() -> None:
+    names = [row.name for row in rows()]
+    assert len(set(names)) == 1 + sum(a != b for a, b in zip(names, names[1:], strict=False))
