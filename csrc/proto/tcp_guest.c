@@ -102,6 +102,7 @@ static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const str
 	syn_options(io, f, seg);
 	established(f, seg);
 	f->snd_wnd = seg->window;
+	tcp_update_window(t, io, f); /* our SYN has promised one: no answer may take it back, though it is only a challenge */
 	f->flags |= TCPF_ACK_NOW | TCPF_READABLE;
 	tcp_add_work(t, f);
 }

@@ -323,6 +323,19 @@ def test_inbound_connection_keeps_port_and_shows_the_mapped_address(guest: Guest
         client.close()
 
 
+def test_no_answer_takes_back_the_window_that_the_first_segment_of_an_inbound_connection_promised(guest: Guest) -> None:
+    with server() as listener:
+        guest.listen(6, listener, 8080)
+        with socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+            syn = guest.wait_segments()[0]
+            peer = TcpPeer(guest, syn.sport, sport=8080)
+            peer.ack = (syn.seq + 1) % 2**32
+            for _ in range(2):  # both in one batch: the second is challenged before anything else is done
+                peer.send(SYN | ACK, seq=1000, options=peer.options())
+            answers = guest.wait_segments()
+            assert all(s.flags == ACK and s.window << 8 >= syn.window - 255 for s in answers), answers
+
+
 def test_inbound_connection_that_the_guest_refuses_is_reset(guest: Guest) -> None:
     with server() as listener:
         guest.listen(6, listener, 8080)
