@@ -1,0 +1,253 @@
+/* Owns what must always hold: of every frame to the guest, of every byte to a socket, of every flow whenever the core waits. */
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/checksum.h"
+#include "guest.h"
+#include "kernel.h"
+#include "proto/tcp_private.h"
+#include "wire/icmp.h"
+#include "wire/udp.h"
+
+#define SCRIPTED_SPILL_MAX (TCP_WINDOW_MAX_BYTES + IP_MAX_BYTES)
+
+/* --- which states a run has seen: libFuzzer follows them as it follows edges --- */
+
+/* RFC 9293, 3.3.2, from the core's end towards the guest. A flow ends where TIME-WAIT or CLOSED would begin. */
+#define STATES(X)                                                                                                         \
+	X(CONNECTING) X(SYN_RECEIVED) X(SYN_SENT) X(ESTABLISHED) X(FIN_WAIT_1) X(FIN_WAIT_2) X(CLOSE_WAIT) X(CLOSING) X(LAST_ACK) \
+	X(SPILLING) X(RECOVERING) X(WINDOW_CLOSED) X(RESET_BY_HOST)
+
+enum state {
+#define STATE_ENUM(name) STATE_##name,
+	STATES(STATE_ENUM)
+#undef STATE_ENUM
+	STATE_COUNT
+};
+
+static const char *const state_names[] = {
+#define STATE_NAME(name) #name,
+	STATES(STATE_NAME)
+#undef STATE_NAME
+};
+
+__attribute__((used, section("__libfuzzer_extra_counters"))) static uint8_t seen_now[4096];
+static uint64_t seen[STATE_COUNT];
+
+static void report(void)
+{
+	FILE *file = fopen(getenv("PASTA_FUZZ_STATES"), "a");
+
+	for (int i = 0; file && i < STATE_COUNT; i++)
+		fprintf(file, "%s %llu\n", state_names[i], (unsigned long long)seen[i]);
+	if (file)
+		fclose(file);
+}
+
+static void saw(enum state state)
+{
+	if (!seen[state]++ && getenv("PASTA_FUZZ_STATES")) {
+		static bool registered;
+
+		if (!registered)
+			atexit(report);
+		registered = true;
+	}
+}
+
+static void saw_flow(const struct tcp_flow *f, struct fake *s)
+{
+	bool fin = f->flags & TCPF_GUEST_FIN, sent = f->flags & TCPF_FIN_SENT, acked = f->flags & TCPF_FIN_ACKED;
+
+	seen_now[f->state << 9 | (f->flags >> 2 & 0x1ff)] = 1;
+	if (f->state != TCPS_ESTABLISHED)
+		saw((enum state)(STATE_CONNECTING + (int)f->state));
+	else if (!fin && !sent)
+		saw(STATE_ESTABLISHED);
+	else if (!fin)
+		saw(acked ? STATE_FIN_WAIT_2 : STATE_FIN_WAIT_1);
+	else if (!sent)
+		saw(STATE_CLOSE_WAIT);
+	else if (!acked && s->first_end)
+		saw(s->first_end == 'g' ? STATE_LAST_ACK : STATE_CLOSING);
+	if (!s->first_end && fin != sent)
+		s->first_end = fin ? 'g' : 'h';
+	if (f->spill.len)
+		saw(STATE_SPILLING);
+	if (f->flags & TCPF_RECOVERY)
+		saw(STATE_RECOVERING);
+	if (f->state == TCPS_ESTABLISHED && !f->snd_wnd)
+		saw(STATE_WINDOW_CLOSED);
+	if (s->dead)
+		saw(STATE_RESET_BY_HOST);
+}
+
+/* --- flows --- */
+
+static void check_flow(const struct tcp_flow *f)
+{
+	struct fake *s = kernel_fd(f->fd);
+	uint32_t sent = seq_diff(f->snd_nxt, f->snd_una) - (f->flags & TCPF_FIN_SENT && !(f->flags & TCPF_FIN_ACKED));
+	uint32_t base;
+
+	REQUIRE(s->kind == FAKE_STREAM && s->watched);
+	saw_flow(f, s);
+	if (f->state == TCPS_SYN_SENT)
+		return;
+	base = f->rcv_nxt.v - !!(f->flags & TCPF_GUEST_FIN) - f->spill.len - (uint32_t)s->tx_taken;
+	REQUIRE(s->lossy || !s->has_base || s->base == base, "bytes of the guest were lost or counted twice");
+	s->base = base;
+	s->has_base = true;
+	REQUIRE(seq_le(f->rcv_nxt, f->rcv_adv));
+	REQUIRE(seq_diff(f->rcv_adv, f->rcv_nxt) <= TCP_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
+	REQUIRE(f->spill.len <= SCRIPTED_SPILL_MAX && f->spill.from + f->spill.len <= f->spill.space);
+	REQUIRE(sent + f->acked_bytes <= s->rx_written - s->rx_dropped || s->dead, "more is in flight than there was");
+	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "an end that nobody made");
+	REQUIRE(timer_running(&f->timer), "a flow that could stay for ever");
+}
+
+void check_flows(void)
+{
+	const struct tcp *t = &guest.plane->tcp;
+	uint64_t spilled = 0, used = 0;
+
+	for (uint32_t i = 0; i < t->flows.made; i++) {
+		const struct tcp_flow *f = (const struct tcp_flow *)flow_at(&t->flows, i);
+
+		if (!f)
+			continue;
+		used++;
+		spilled += f->spill.space;
+		check_flow(f);
+	}
+	REQUIRE(spilled == t->spill_bytes);
+	REQUIRE(used == t->flows.used && used == guest.plane->counters.v[CTR_tcp_flows]);
+	REQUIRE(guest.plane->udp.flows.used == guest.plane->counters.v[CTR_udp_flows]);
+	REQUIRE(guest.plane->icmp.flows.used == guest.plane->counters.v[CTR_icmp_flows]);
+	REQUIRE(guest.plane->splice.flows.used == guest.plane->counters.v[CTR_splice_flows]);
+}
+
+static const struct tcp_flow *flow_of_fd(int fd)
+{
+	const struct tcp *t = &guest.plane->tcp;
+
+	for (uint32_t i = 0; i < t->flows.made; i++) {
+		const struct tcp_flow *f = (const struct tcp_flow *)flow_at(&t->flows, i);
+
+		if (f && f->fd == fd)
+			return f;
+	}
+	return NULL;
+}
+
+void check_bytes_to_host(int fd, const struct fake *f, const uint8_t *bytes, uint32_t len)
+{
+	const struct tcp_flow *flow = flow_of_fd(fd);
+	uint32_t first;
+
+	(void)f;
+	REQUIRE(flow, "bytes for a socket without a flow");
+	REQUIRE(!(flow->flags & TCPF_SOCK_SHUT));
+	/* A segment's bytes are sent before they are counted, those of the spill have been counted. */
+	first = flow->rcv_nxt.v - !!(flow->flags & TCPF_GUEST_FIN) - flow->spill.len;
+	for (uint32_t i = 0; i < len; i++)
+		REQUIRE(bytes[i] == content_from_guest(first + i), "not the bytes that the guest sent");
+}
+
+/* --- frames to the guest --- */
+
+static void check_tcp(const struct ip_view *ip, const uint8_t *tcp)
+{
+	struct flow_key key = {ip->dst, ip->src, load_be16(tcp + 2), load_be16(tcp)};
+	uint32_t header = (uint32_t)(tcp[12] >> 4) * 4, len = ip->payload_len - header, sequence = load_be32(tcp + 4), end, edge;
+	const struct tcp_flow *f;
+	struct fake *s;
+	uint64_t at;
+
+	REQUIRE(ip->payload_len >= TCP_HLEN && header >= TCP_HLEN && header <= ip->payload_len);
+	REQUIRE(key.guest_port && key.remote_port);
+	guest_heard(!ip->v4, key.remote_port, key.guest_port, &ip->src, tcp, len);
+	f = (const struct tcp_flow *)flow_find(&guest.plane->tcp.flows, &key);
+	if (!f || tcp[13] & TCP_RST) {
+		REQUIRE(tcp[13] & TCP_RST && !len, "only a reset may speak for no flow");
+		return;
+	}
+	s = kernel_fd(f->fd);
+	edge = load_be32(tcp + 8) + ((uint32_t)load_be16(tcp + 14) << (f->flags & TCPF_WSCALE && !(tcp[13] & TCP_SYN) ? TCP_WSCALE : 0));
+	if (tcp[13] & TCP_SYN) {
+		REQUIRE(!s->has_isn || s->isn == sequence, "another initial sequence number for the same connection");
+		s->isn = sequence;
+		s->has_isn = true;
+		s->edge_told = edge;
+		s->has_edge = tcp[13] & TCP_ACK;
+		return;
+	}
+	REQUIRE(s->has_isn && tcp[13] & TCP_ACK);
+	at = sequence - s->isn - 1;
+	/* Positions count modulo 2^32, and scripts are shorter than that. */
+	REQUIRE(!len || at + len <= s->rx_written, "bytes that no peer has written");
+	for (uint32_t i = 0; i < len; i++)
+		REQUIRE(tcp[header + i] == content_from_host(at + i), "not the bytes that the peer wrote");
+	end = (uint32_t)(s->rx_written + s->isn + 1);
+	REQUIRE(!(tcp[13] & TCP_FIN) || (sequence + len == end && (s->rx_eof || s->dead)), "an end before the end");
+	if (!s->has_edge) /* our SYN spoke of 65535 bytes, but of no sequence number */
+		s->edge_told = f->rcv_nxt.v + 65535;
+	s->has_edge = true;
+	REQUIRE((int32_t)(edge - s->edge_told) >= -256, "the window's edge moves left");
+	if ((int32_t)(edge - s->edge_told) > 0)
+		s->edge_told = edge;
+}
+
+/* The transport checksum, completed as the guest's kernel would. */
+static void check_checksum(uint8_t *frame, uint32_t len, const struct ip_view *ip, const struct vnet_hdr *vh)
+{
+	uint32_t l4 = (uint32_t)(ip->payload - frame), field;
+	uint16_t sum;
+
+	if (guest.vnet_hdr && vh->flags & VNET_NEEDS_CSUM) {
+		field = (uint32_t)vh->csum_start + vh->csum_offset;
+		REQUIRE(vh->csum_start == l4 && field + 2 <= len);
+		sum = (uint16_t)~csum_fold(csum_add(frame + l4, len - l4, 0));
+		if (vh->csum_offset == UDP_CSUM_OFFSET && !sum)
+			sum = 0xffff;
+		memcpy(frame + field, &sum, 2);
+		/* The pseudo-header of a segmentation offload frame has the length of the whole. */
+	} else {
+		REQUIRE(vh->gso_type == VNET_GSO_NONE, "segments are for whoever fills in the checksum");
+	}
+	REQUIRE(ip_transport_checksum_ok(ip), "a wrong checksum");
+	REQUIRE(ip->proto != IPPROTO_UDP || load_be16(ip->payload + UDP_CSUM_OFFSET));
+}
+
+void check_frame(const uint8_t *bytes, uint32_t len)
+{
+	struct vnet_hdr vh = {0};
+	struct ip_view ip;
+	uint8_t *frame;
+	bool v4;
+
+	if (guest.vnet_hdr) {
+		REQUIRE(len > sizeof(vh));
+		memcpy(&vh, bytes, sizeof(vh));
+		bytes += sizeof(vh);
+		len -= (uint32_t)sizeof(vh);
+	}
+	/* A copy of its own, so that AddressSanitizer sees whoever reads beyond the end. */
+	frame = malloc(len);
+	REQUIRE(frame && len >= ETH_HLEN + IP4_HLEN);
+	memcpy(frame, bytes, len);
+	v4 = eth_type(frame) == ETH_TYPE_IPV4;
+	REQUIRE(v4 || eth_type(frame) == ETH_TYPE_IPV6);
+	REQUIRE(!memcmp(eth_src(frame), OUR_MAC, 6) && !(eth_dst(frame)[0] & 1));
+	REQUIRE(vh.gso_type != VNET_GSO_NONE || len <= ETH_HLEN + guest.mtu, "longer than the guest's MTU");
+	REQUIRE(ip_parse(frame + ETH_HLEN, len - ETH_HLEN, v4, &ip), "a malformed packet");
+	REQUIRE(ip.payload + ip.payload_len == frame + len, "bytes behind the packet");
+	if (!ip.fragment) {
+		check_checksum(frame, len, &ip, &vh);
+		REQUIRE(ip.proto == IPPROTO_TCP || ip.proto == IPPROTO_UDP || ip.proto == (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6));
+		if (ip.proto == IPPROTO_TCP)
+			check_tcp(&ip, ip.payload);
+	}
+	free(frame);
+}
