@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
 export PASTA_TESTS_ALONE ?= 1
 
-.PHONY: run build dev test lint test-units test-as-built coverage fuzz man bench bench-quick clean
+.PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage man bench bench-quick clean
 
 run: build
 	$(BIN)/python bench/demo.py
@@ -43,12 +43,13 @@ test:
 	$(MAKE) --no-print-directory lint
 	$(MAKE) --no-print-directory test-units
 	$(MAKE) --no-print-directory test-as-built
+	$(MAKE) --no-print-directory fuzz-quick
 	$(MAKE) --no-print-directory coverage
 
 lint: dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	@for file in $(C_FILES); do gcc $(C_FLAGS) $$file && clang $(C_FLAGS) $$file || exit 1; done
+	@for file in $(C_FILES) $(wildcard fuzz/targets/*.c); do gcc $(C_FLAGS) -Ifuzz/targets $$file && clang $(C_FLAGS) -Ifuzz/targets $$file || exit 1; done
 	@echo "C: clean under gcc and clang"
 
 test-units: dev
@@ -62,13 +63,21 @@ test-as-built: dev
 coverage: dev
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
 
-# Rounds of new examples until TIME seconds are over, or one fails; its seed is what repeats it.
+# Every target of fuzz/ and the models, for TIME seconds together; the short form is part of `make test`, which runs the models itself.
 TIME := 600
 fuzz: dev
-	@end=$$(($$(date +%s) + $(TIME))); while [ $$(date +%s) -lt $$end ]; do \
-		seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "seed $$seed"; \
-		$(BIN)/pytest -q fuzz --hypothesis-seed=$$seed || exit 1; \
-	done
+	@tests/prepare.sh test >/dev/null
+	$(BIN)/python fuzz/run.py $(TIME) --rounds
+
+fuzz-quick: dev
+	$(BIN)/python fuzz/run.py 70
+
+# What `make fuzz` says when a model has failed.
+fuzz-seed: dev
+	$(BIN)/pytest -q fuzz --hypothesis-seed=$(SEED)
+
+fuzz-coverage: dev
+	$(BIN)/python fuzz/run.py --coverage
 
 man: build
 	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1

@@ -22,9 +22,10 @@ declare -A packages=(
     [clang]=clang [curl]=curl [dhclient]=isc-dhcp-client [dhcpcd]=dhcpcd-base [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
     [iperf3]=iperf3 [nft]=nftables [nginx]=nginx-light [ping]=iputils-ping [rdisc6]=ndisc6 [setpriv]=util-linux
     [socat]=socat [strace]=strace [ss]=iproute2 [systemd-socket-activate]=systemd [tshark]=tshark
+    [clang-tidy]=clang-tidy [valgrind]=valgrind
 )
 build=(cc ip unshare)
-tests=(clang curl dhclient dhcpcd dig dnsmasq iperf3 nft nginx ping rdisc6 setpriv socat ss strace systemd-socket-activate tshark)
+tests=(clang clang-tidy curl dhclient dhcpcd dig dnsmasq iperf3 nft nginx ping rdisc6 setpriv socat ss strace systemd-socket-activate tshark valgrind)
 PATH=$PATH:/usr/sbin:/sbin
 
 # The system's Python first: ordinary users can always start it, which root's own installation may not allow.
@@ -46,6 +47,9 @@ missing() {
     done | sort -u
     # Programs that run on this libc need its headers too.
     echo '#include <stdio.h>' | cc -fsyntax-only -xc - 2>/dev/null || echo libc6-dev
+    # Only recommended by clang: libFuzzer and the sanitizers.
+    [ ${#wanted[@]} = ${#build[@]} ] || echo 'int LLVMFuzzerTestOneInput(void) { return 0; }' |
+        clang -w -fsanitize=fuzzer,address -xc - -o /dev/null 2>/dev/null || echo libclang-rt-dev
     python >/dev/null || printf '%s\n' python3-venv python3-dev
 }
 

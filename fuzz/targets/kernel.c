@@ -227,7 +227,8 @@ static uint32_t stream_ready(const struct fake *f)
 		ready |= EPOLLIN;
 	if (f->rx_eof)
 		ready |= EPOLLRDHUP | (f->tx_shut ? EPOLLHUP : 0);
-	if (f->tx_shut || f->queued < f->sndbuf / 3 * 2)
+	/* sk_stream_is_writeable() */
+	if (f->tx_shut || (f->sndbuf > f->queued && f->sndbuf - f->queued >= f->queued / 2))
 		ready |= EPOLLOUT;
 	return ready;
 }

@@ -192,6 +192,7 @@ static void break_stream(struct fake *f, int error)
 	f->dead = true;
 	f->error = error;
 	f->rx_eof = true;
+	f->queued = 0;
 	kernel_changed(f);
 }
 
@@ -216,7 +217,7 @@ static bool host_stream(struct script *s, uint8_t letter)
 	} else if (lives && letter == 'q') {
 		f->queued -= u32_min(f->queued, PICK(sizes, n));
 	} else if (lives && letter == 'b') {
-		f->sndbuf = PICK(sizes, n);
+		f->sndbuf = u32_max(PICK(sizes, n), 4608); /* SOCK_MIN_SNDBUF */
 	}
 	if (f)
 		kernel_changed(f);

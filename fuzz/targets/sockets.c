@@ -401,7 +401,7 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 
 /* --- pipes --- */
 
-int __wrap_pipe2(int fds[2], int flags)
+int __wrap_pipe2(int *fds, int flags)
 {
 	int a, b, error;
 

@@ -1,0 +1,152 @@
+"""`python_target.py NAME [libFuzzer's arguments]`: the parsers written in Python, under Atheris (coverage-guided, in one process).
+
+    arp ndp dhcp4 dhcp6   a frame of the guest: bytes in, one well-formed reply or None out, nothing else ever
+    wire                  what the worker reads from control: a value that encodes to the same bytes, or WireError
+    portspec options      what a user writes: a value, or one line that says what was refused
+
+The first byte of a frame's input chooses its plan and how much of the frame is the input's own: from a bare frame to a message
+inside sound headers with right checksums, so that mutations reach the message. Inputs of the last two are text.
+"""
+
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
+
+with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=False):
+    from pasta_py import wire
+    from pasta_py.control import options, portspec
+    from pasta_py.errors import UsageError, WireError
+    from pasta_py.worker import slowpath
+
+from checker.frame import decode  # noqa: E402
+from messages import GUEST_LL6, OUR_LL6, ether, ip6, udp4  # noqa: E402
+from sample_plan import addr, sample_plan  # noqa: E402
+
+PLANS = (
+    sample_plan(),
+    sample_plan(guest6=b"", ra=False, assign_mtu=False, hostname="", fqdn=""),
+    sample_plan(dns=(), search=(), gateway4=b"", gateway6=b""),
+    sample_plan(
+        dns=tuple(addr(f"2001:db8::{i:x}") for i in range(60)) + tuple(addr(f"192.0.2.{i}") for i in range(80)),
+        search=tuple(f"{'x' * 50}.{i}.example" for i in range(80)),
+        hostname="h" * 63,
+        fqdn=".".join(["f" * 63] * 3),
+        prefix4=31,
+        map_guest_addr4=addr("192.0.2.77"),
+        mtu=1280,
+    ),
+)
+OUR_FRAME_BYTES = 1514
+
+
+def check_reply(frame: bytes, choice: int) -> None:
+    plan = PLANS[choice % len(PLANS)]
+    answer = slowpath.reply(plan, frame)
+    if answer is None:
+        return
+    assert type(answer) is bytes and len(answer) <= OUR_FRAME_BYTES
+    assert answer[6:12] == plan.our_mac
+    decode(answer)
+
+
+def arp(data: bytes) -> None:
+    bare = data[0] & 4
+    check_reply(data[1:] if bare else ether(data[1:], 0x0806), data[0])
+
+
+def ndp(data: bytes) -> None:
+    message = data[1:5].ljust(4, b"\0") + data[5:]
+    if data[0] & 4:
+        check_reply(data[1:], data[0])
+        return
+    source = "::" if data[0] & 8 else GUEST_LL6
+    group = "ff02::1:ff00:1" if message[0] == 135 else "ff02::2"
+    check_reply(ip6(58, message[:2] + b"\0\0" + message[4:], source, OUR_LL6 if data[0] & 16 else group, 255), data[0])
+
+
+def dhcp4(data: bytes) -> None:
+    """The options follow a fixed part that is sound unless bit 3 says that it is the input's."""
+    if data[0] & 4:
+        check_reply(data[1:], data[0])
+        return
+    fixed = b"" if data[0] & 8 else b"\x01\x01\x06\0\x12\x34\x56\x78" + bytes(228) + b"\x63\x82\x53\x63"
+    source = ("192.0.2.15", "192.0.2.1") if data[0] & 16 else ("0.0.0.0", "255.255.255.255")
+    check_reply(udp4(fixed + data[1:], src=source[0], dst=source[1]), data[0])
+
+
+def dhcp6(data: bytes) -> None:
+    if data[0] & 4:
+        check_reply(data[1:], data[0])
+        return
+    head = struct.pack("!HHHH", 546, 547, 8 + len(data) - 1, 0)
+    check_reply(ip6(17, head + data[1:], GUEST_LL6, OUR_LL6 if data[0] & 16 else "ff02::1:2", 64), data[0])
+
+
+def plan_message(data: bytes) -> None:
+    try:
+        value = wire.decode(data)
+    except WireError:
+        return
+    again = wire.decode(wire.encode(value))
+    assert again == value and type(again) is type(value)
+
+
+def one_line(error: UsageError) -> None:
+    assert str(error) and "\n" not in str(error)
+
+
+def ports(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
+    specs: tuple[portspec.PortSpec, ...] = ()
+    for number, part in enumerate(text.split("\n")[:4]):
+        try:
+            spec = portspec.parse(part, listen=not part.startswith("!"))
+            assert portspec.parse(str(spec)) == spec, f"{part!r} is written as {str(spec)!r}"
+            specs = portspec.add(specs, spec)
+            rules = portspec.resolve(specs)
+        except UsageError as error:
+            one_line(error)
+            continue
+        assert all(0 < rule.first <= rule.last <= 65535 for rule in rules), number
+
+
+def command_line(data: bytes) -> None:
+    """One argument a line."""
+    text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
+    try:
+        parsed = options.parse(text.split("\n"), "pasta")
+        assert parsed.program == "pasta"
+    except UsageError as error:
+        one_line(error)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "arp": arp,
+    "ndp": ndp,
+    "dhcp4": dhcp4,
+    "dhcp6": dhcp6,
+    "wire": plan_message,
+    "portspec": ports,
+    "options": command_line,
+}
+
+
+def main() -> None:
+    target = TARGETS[sys.argv.pop(1)]
+
+    def one(data: bytes) -> None:
+        if data:
+            target(data)
+
+    atheris.Setup(sys.argv, one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
