@@ -4,6 +4,7 @@ answer.py echo ADDRESS PORT       UDP: every datagram goes back; prints {"larges
 answer.py name ADDRESS PORT WHO   UDP and TCP: answers "WHO PEER-ADDRESS PEER-PORT"; prints {}
 """
 
+import contextlib
 import json
 import select
 import socket
@@ -30,7 +31,7 @@ def main(what: str, address: str, port: int, who: str = "") -> None:
             udp.sendto(data if what == "echo" else f"{who} {peer[0]} {peer[1]}".encode(), peer)
         if tcp in readable:
             connection, peer = tcp.accept()
-            with connection:
+            with connection, contextlib.suppress(OSError):  # a client that resets
                 connection.settimeout(5)
                 connection.sendall(f"{who} {peer[0]} {peer[1]}".encode())
                 connection.shutdown(socket.SHUT_WR)

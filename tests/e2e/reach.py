@@ -1,0 +1,106 @@
+"""What passes an interface, and frames and questions from a guest that ignores its own routes.
+
+    reach.py watch INTERFACE      until EOF on standard input; prints {"packets": N, "first": [HEX, up to five]} of what comes in
+    reach.py leave INTERFACE      the same of what goes out to a loopback address
+    reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are; prints {"sent": N}
+    reach.py ask                  a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]};
+                                  KIND is tcp, udp or ping
+"""
+
+import fcntl
+import json
+import select
+import socket
+import sys
+import time
+
+PACKET_OUTGOING = 4
+QUIET_S = 0.7
+PAUSE_S = 0.0005  # between frames: more than the tap's queue holds would be lost before anybody saw them
+SO_BROADCAST = 6
+SIOCGIFHWADDR = 0x8927
+
+
+def own_error(data: bytes) -> bool:
+    """Whether it is the kernel's own news for a socket of this host: that a neighbour does not answer."""
+    if data[0] >> 4 == 4:
+        return data[9] == 1 and data[20] == 3 and data[12:16] == data[16:20] and data[12] != 127
+    return data[6] == 58 and data[40] == 1 and data[8:24] == data[24:40]
+
+
+def to_loopback(data: bytes) -> bool:
+    return data[16] == 127 if data[0] >> 4 == 4 else data[24:40] == bytes(15) + b"\1"
+
+
+def watch(interface: str, leave: bool = False) -> None:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    sock.bind((interface, 3))
+    print("ready", flush=True)
+    first, packets = [], 0
+    while True:
+        readable = select.select([sock, sys.stdin], [], [])[0]
+        if sock in readable:
+            data, address = sock.recvfrom(65536)
+            out = address[2] == PACKET_OUTGOING  # each passes lo twice
+            if (out and to_loopback(data)) if leave else not (out or own_error(data)):
+                packets += 1
+                first.append(data[:60].hex())
+        elif sys.stdin in readable:
+            break
+    print(json.dumps({"packets": packets, "first": first[:5]}))
+
+
+def send(interface: str) -> None:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sock.bind((interface, 0))
+    request = fcntl.ioctl(sock, SIOCGIFHWADDR, interface.encode().ljust(40, b"\0"))
+    ours, sent = request[18:24], 0
+    for line in sys.stdin:
+        frame = bytes.fromhex(line)
+        sock.send(frame[:6] + ours + frame[12:])
+        sent += 1
+        time.sleep(PAUSE_S)
+    time.sleep(QUIET_S)
+    print(json.dumps({"sent": sent}))
+
+
+def begin(kind: str, address: str, port: int) -> socket.socket | None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    proto = (socket.IPPROTO_ICMPV6 if ":" in address else socket.IPPROTO_ICMP) if kind == "ping" else 0
+    sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM, proto)
+    sock.setblocking(False)
+    try:
+        if kind == "tcp":
+            sock.connect((address, port))
+            return sock
+        sock.setsockopt(socket.SOL_SOCKET, SO_BROADCAST, 1)
+        data = bytes((128 if ":" in address else 8, 0)) + bytes(6) if kind == "ping" else b"?"
+        sock.sendto(data, (address, port))
+    except BlockingIOError:
+        pass
+    except OSError:
+        return None  # its own kernel refuses
+    return sock
+
+
+def ask() -> None:
+    questions = [tuple(question) for question in json.load(sys.stdin)]
+    socks = [(question, begin(*question)) for question in questions]
+    time.sleep(QUIET_S)
+    answered = []
+    for question, sock in socks:
+        if sock is None:
+            continue
+        try:
+            if question[0] == "tcp":
+                sock.getpeername()
+            else:
+                sock.recv(1000)
+            answered.append(question)
+        except OSError:
+            pass
+    print(json.dumps({"answered": answered}))
+
+
+if __name__ == "__main__":
+    {"watch": watch, "leave": lambda name: watch(name, leave=True), "send": send, "ask": lambda: ask()}[sys.argv[1]](*sys.argv[2:])
