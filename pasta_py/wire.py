@@ -14,7 +14,7 @@ Invariant: decode(encode(x)) == x, and decode of any bytes either returns such a
 """
 
 import _socket
-from array import array
+import struct
 
 from pasta_py import model
 from pasta_py.errors import WireError
@@ -32,6 +32,12 @@ _MAX_DEPTH = 8
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
+_FD_BYTES = 4
+
+
+def rights(fds: "Sequence[int]") -> "tuple[int, int, bytes]":
+    """Ancillary data that carries descriptors (unix(7), SCM_RIGHTS)."""
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds)  # array takes 2 ms to import
 
 
 def encode(value: "Value") -> bytes:
@@ -117,11 +123,9 @@ def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int
     data = encode(plan)
     sock.send(b"PLAN" + len(data).to_bytes(4, "big") + len(fds).to_bytes(4, "big"))
     chunks = [data[i : i + _CHUNK_BYTES] for i in range(0, len(data), _CHUNK_BYTES)]
-    batches = [array("i", fds[i : i + _FDS_PER_MESSAGE]) for i in range(0, len(fds), _FDS_PER_MESSAGE)]
+    batches = [rights(fds[i : i + _FDS_PER_MESSAGE]) for i in range(0, len(fds), _FDS_PER_MESSAGE)]
     for index in range(max(len(chunks), len(batches))):
-        batch = batches[index : index + 1]
-        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds_array) for fds_array in batch]
-        sock.sendmsg([b"d" + chunks[index] if index < len(chunks) else b"d"], ancillary)
+        sock.sendmsg([b"d" + chunks[index] if index < len(chunks) else b"d"], batches[index : index + 1])
 
 
 def descriptor_count(plan: model.WorkerPlan) -> int:
@@ -139,8 +143,9 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
     size, count = int.from_bytes(header[4:8], "big"), int.from_bytes(header[8:], "big")
     if size > MAX_PLAN_BYTES:
         raise WireError(f"a plan of {size} bytes is over the limit of {MAX_PLAN_BYTES}")
-    data, fds = bytearray(), array("i")
-    space = _socket.CMSG_SPACE(_FDS_PER_MESSAGE * fds.itemsize)
+    data = bytearray()
+    fds: list[int] = []
+    space = _socket.CMSG_SPACE(_FDS_PER_MESSAGE * _FD_BYTES)
     while len(data) < size or len(fds) < count:
         message, ancillary, flags, _ = sock.recvmsg(_CHUNK_BYTES + 1, space, _socket.MSG_CMSG_CLOEXEC)
         if not message:
@@ -149,8 +154,8 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
             raise WireError("a plan message was cut: too many open files, or too long a message")
         data += message[1:]
         for _level, _kind, payload in ancillary:
-            fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+            fds += struct.unpack(f"{len(payload) // _FD_BYTES}i", payload[: len(payload) // _FD_BYTES * _FD_BYTES])
     plan = decode(bytes(data))
     if not isinstance(plan, model.WorkerPlan) or len(fds) != count or descriptor_count(plan) != count:
         raise WireError("the plan and its descriptors do not belong together")
-    return plan, list(fds)
+    return plan, fds

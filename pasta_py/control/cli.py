@@ -90,6 +90,6 @@ def main() -> int:
     """Console script `pasta-py`."""
     argv = sys.argv[1:]
     if not wants_typer(argv):
-        return entry.run(NAME, argv)
+        entry.leave(entry.run(NAME, argv))
     app()(prog_name=NAME, args=argv)
     return 0  # not reached: typer exits by itself

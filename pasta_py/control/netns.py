@@ -15,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -208,7 +207,7 @@ def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
         if os.getppid() != parent:
             os._exit(1)
         value, fds = job()
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        rights = [wire.rights(fds)] if fds else []
         sock.sendmsg([wire.encode((True, value))], rights)
         status = 0
     except (PastaError, OSError) as error:

@@ -1,8 +1,8 @@
 """Lines for the user on standard error, while there is one."""
 
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.options import Options
 

@@ -1,24 +1,27 @@
 """The worker process as control sees it: started early, given the plan, then let go or waited for.
 
-The worker ends with its socket to control, also when control is killed.
+The worker ends with its socket to control, also when control is killed. Nothing is imported here that takes time: until
+the worker is started, everything waits.
 """
 
-# ruff: noqa: PTH100, PTH116, PTH120 - pathlib takes milliseconds to import, at every start
+# ruff: noqa: SIM105, PTH100, PTH116, PTH120 - pathlib takes milliseconds to import, at every start
 
+import _socket
 import os
-import select
-import signal
-import socket
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from pasta_py import model, wire
+from pasta_py import wire
 from pasta_py.control.tell import WARNING, tell
 from pasta_py.errors import WorkerError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+
+    from pasta_py import model
     from pasta_py.control.options import Options
+else:
+    import _signal
 
 _WORKER_FD = 3
 _READY_TIMEOUT_S = 60
@@ -35,17 +38,20 @@ class Worker:
     def __init__(self) -> None:
         self.pid = 0
         self.status: int | None = None  # wait status, once it has ended
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock = ours
-        with theirs:
+        self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
             self._starter = _start_worker(theirs.fileno())
+        finally:
+            theirs.close()
 
-    def hand_over(self, plan: model.WorkerPlan, fds: list[int], options: "Options") -> None:
+    def hand_over(self, plan: "model.WorkerPlan", fds: list[int], options: "Options") -> None:
         """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
         self._sock.settimeout(_READY_TIMEOUT_S)
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # it has ended: what it said last is to be read yet
+            try:
                 wire.send_plan(self._sock, plan, fds)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has ended: what it said last is to be read yet
             while not self.pid:
                 self._take(self._sock.recv(_MESSAGE_BYTES), options)
         except TimeoutError:
@@ -84,10 +90,12 @@ class Worker:
         self._sock.close()
         if self.status is not None or not self.pid:
             return
+        import select
+
         pidfd = os.pidfd_open(self.pid)
         try:
             if not select.select([pidfd], [], [], _FINISH_TIMEOUT_S)[0]:
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, _signal.SIGKILL)
             os.waitpid(self.pid, 0)
         finally:
             os.close(pidfd)
@@ -113,7 +121,7 @@ def _start_worker(fd: int) -> int:
             environment,
             file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
             setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT],
+            setsigdef=[_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT],
         )
     except OSError as error:
         raise WorkerError(f"the worker process does not start: {sys.executable}: {error.strerror}") from None

@@ -7,9 +7,8 @@ before the core exists: a fork takes no threads along.
 
 import _socket
 import os
-from array import array
 
-from pasta_py import model
+from pasta_py import model, wire
 from pasta_py.errors import HostError
 from pasta_py.worker import plane
 
@@ -58,7 +57,7 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
     try:
         for what, namespace in ((b"u", userns), (b"n", netns)):
             if namespace is not None:
-                sock.sendmsg([what], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", [namespace]))])
+                sock.sendmsg([what], [wire.rights([namespace])])
         answer = sock.recv(_RESULT_BYTES)
     finally:
         sock.close()

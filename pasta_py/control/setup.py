@@ -1,0 +1,210 @@
+"""Sets everything up for a worker that has been started, and hands it over: the guest found, the tap, ports, files.
+
+What is made on the way stands on an ExitStack: whatever fails, it goes. What succeeds is the worker's.
+"""
+
+# ruff: noqa: PTH123 - pathlib takes milliseconds to import, at every start
+
+import os
+import socket
+import stat
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+from pasta_py import model
+from pasta_py.control.tell import WARNING, tell
+from pasta_py.errors import HostError
+
+if TYPE_CHECKING:
+    from pasta_py.control.netns import Guest
+    from pasta_py.control.options import Options
+    from pasta_py.control.plan import Plan
+    from pasta_py.control.spawn import Command
+    from pasta_py.control.tap import Tap
+    from pasta_py.control.worker_process import Worker
+
+_SYSLOG = "/dev/log"
+
+
+def hand_over(options: "Options", worker: "Worker", command: "Command | None", inherited: dict[int, str]) -> None:
+    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
+    from pasta_py.control import ports
+
+    with ExitStack() as stack:
+        guest = _find_guest(options, command, stack)
+        log_fd, log_syslog, log_size = _open_log(options, stack)
+        plan = _plan(options)
+        for line in plan.notices:
+            tell(options, WARNING, line)
+        if options.splice_only:
+            options = _for_loopback(options, plan.worker)
+        tap = _make_tap(options, guest, plan, stack)
+        for line in tap.warnings:
+            tell(options, WARNING, line)
+        listeners: list[model.Listener] = []
+        parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
+        sockets = _listeners(options, inherited, stack, listeners)
+        parcel += _capture(options, stack)
+        if guest and guest.userns >= 0:
+            parcel.append((model.FD_GUEST_USERNS, guest.userns))
+        if guest:
+            parcel.append((model.FD_GUEST_NETNS, guest.netns))
+        if guest and guest.pidfd >= 0:
+            parcel.append((model.FD_NETNS_PIDFD, guest.pidfd))
+        if guest and guest.inotify >= 0:
+            parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
+        auto_rules = ports.auto_rules(options) if guest else ()
+        final = plan.worker.replace(
+            guest_mac=tap.mac or plan.worker.guest_mac,
+            vnet_hdr=tap.vnet_hdr,
+            uso=tap.uso,
+            listeners=tuple(listeners),
+            guest_ports=ports.guest_ports(options) if guest else (),
+            auto_rules=auto_rules,
+            bypass=plan.worker.bypass and (bool(auto_rules) or bool(listeners)),
+            log_syslog=log_syslog,
+            log_size=log_size,
+            netns_name=guest.name if guest else "",
+            descriptors=tuple(role for role, _fd in parcel),
+        )
+        worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
+
+
+# ---- files ----
+
+
+def _open(path: str, flags: int, what: str, stack: ExitStack, mode: int = 0o600) -> int:
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise HostError(f"Couldn't open {what} {path!r}: {error.strerror}: choose a path that can be written") from None
+    stack.callback(os.close, fd)
+    return fd
+
+
+def open_pid_file(options: "Options", stack: ExitStack) -> int:
+    if not options.pid_file:
+        return -1
+    return _open(options.pid_file, os.O_WRONLY | os.O_TRUNC, "pidfile", stack)
+
+
+def write_pid(fd: int, options: "Options", pid: int) -> None:
+    if fd < 0:
+        return
+    try:
+        os.write(fd, f"{pid}\n".encode())
+    except OSError as error:
+        raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {error.strerror}") from None
+
+
+def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
+    """Descriptor for the worker's log, whether it is syslog, and the size limit of a file of ours."""
+    if options.log_file:
+        fd = _open(options.log_file, os.O_RDWR, "log file", stack)
+        return fd, False, options.log_size if stat.S_ISREG(os.fstat(fd).st_mode) else 0
+    if options.foreground:
+        fd = _reopened_stderr()
+        stack.callback(os.close, fd)
+        return fd, False, 0
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    stack.callback(sock.close)
+    with suppress(OSError):  # a machine without syslog: the lines are dropped, as by syslog(3)
+        sock.connect(_SYSLOG)
+    return sock.fileno(), True, 0
+
+
+def _reopened_stderr() -> int:
+    """Standard error. A pipe that nobody reads must not block the worker, nor become non-blocking for others."""
+    kind = os.fstat(2).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
+        with suppress(OSError):
+            return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    return os.dup(2)
+
+
+def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    if not options.pcap:
+        return []
+    if options.pcap == "-":
+        return [(model.FD_CAPTURE, 1)]
+    return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY | os.O_TRUNC, "capture file", stack))]
+
+
+# ---- guest, plan, tap, ports ----
+
+
+def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
+    if not options.spawn or options.fd is not None:
+        return None
+    from pasta_py.control import spawn
+
+    command = spawn.prepare(
+        options.command, hostname=options.hostname, pidns=options.pidns, userns=not options.netns_only
+    )
+    stack.callback(command.close)
+    return command
+
+
+def _find_guest(options: "Options", command: "Command | None", stack: ExitStack) -> "Guest | None":
+    if options.fd is not None:
+        return None
+    from pasta_py.control import netns
+
+    if command:
+        guest = netns.by_pid(command.pid, netns_only=options.netns_only, watch=False)
+    elif options.pid is not None:
+        only, userns = options.netns_only, options.userns
+        guest = netns.by_pid(options.pid, netns_only=only, userns=userns, watch=options.netns_quit)
+    else:
+        guest = netns.by_path(options.netns, userns=options.userns, watch=options.netns_quit)
+    stack.callback(guest.close)
+    return guest
+
+
+def _plan(options: "Options") -> "Plan":
+    from pasta_py.control import host, plan, resolv
+
+    return plan.build(options, host.snapshot(*plan.interfaces(options)), resolv.read())
+
+
+def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
+    from pasta_py.control import portspec
+
+    versions = [version for version, on in ((4, plan.ipv4), (6, plan.ipv6)) if on]
+    tcp, udp = (portspec.loopback_only(specs, versions) for specs in (options.tcp_ports, options.udp_ports))
+    changed: Options = options.replace(tcp_ports=tcp, udp_ports=udp)
+    return changed
+
+
+def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
+    from pasta_py.control import tap as taps
+
+    if options.fd is not None:
+        tap = taps.adopt(options.fd)
+    else:
+        assert guest is not None
+        tap = taps.none_inside(guest) if options.splice_only else taps.make_inside(guest, plan.link)
+    stack.callback(os.close, tap.fd)
+    return tap
+
+
+def _listeners(
+    options: "Options", inherited: dict[int, str], stack: ExitStack, listeners: list[model.Listener]
+) -> list[int]:
+    """Bind what is forwarded from the host; the sockets, and what they are for in `listeners`."""
+    from pasta_py.control import ports
+
+    bound = ports.bind(options, lambda line: tell(options, WARNING, line))
+    if inherited:
+        from pasta_py.control import activation
+
+        bound += activation.listeners(inherited)
+    sockets = [fd for _listener, fds in bound for fd in fds]
+    stack.callback(_close_all, sockets)
+    listeners += [listener for listener, _fds in bound]
+    return sockets
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
