@@ -6,15 +6,18 @@ Each attempt first succeeds in a process of the same host that is not locked in,
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import BIG, REMOTE4, Guest, Lab, tool, wait_until
+from lab import BIG, HERE, REMOTE4, Guest, Lab, descriptors, program, tool, wait_until
 
+REFUSE = HERE.parent / "worker" / "refuse.py"
 AT_FDCWD = -100
 SIGSYS = 31
 # Prints its PID once it has a terminal (descriptor 0) and waits.
@@ -148,6 +151,49 @@ def test_a_call_that_is_allowed_harms_nothing(lab: Lab) -> None:
         word, address = worker(lab, guest).call("mmap", 0, 4096, 3, ANONYMOUS, -1, 0).split()
         assert word == "returned" and int(address) > 0
         guest.run("ping", "-c1", "-W2", REMOTE4)
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+@pytest.mark.parametrize("capture", [(), ("--pcap", f"{BIG}/state.pcap")], ids=["plain", "capture"])
+def test_nothing_is_left_to_worker_and_helper(lab: Lab, capture: tuple[str, ...]) -> None:
+    with lab.guest(*capture):
+        both = {"worker": lab.translator().pid, "helper": helper(lab)}
+        for name, pid in both.items():
+            for task in os.listdir(f"/proc/{pid}/task"):
+                now = status(int(task))
+                assert (now["Seccomp"], now["NoNewPrivs"]) == ("2", "1"), (name, task)
+                kept = 1 << 10 if name == "helper" else 0  # CAP_NET_BIND_SERVICE, in the guest's user namespace
+                assert {int(now[kind], 16) for kind in ("CapPrm", "CapEff")} == {kept}, name
+                assert {int(now[kind], 16) for kind in ("CapInh", "CapBnd", "CapAmb")} == {0}, name
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            assert re.search(r"^Max processes +0 +0 ", limits, re.MULTILINE)
+            assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
+            assert bool(re.search(r"^Max file size +0 +0 ", limits, re.MULTILINE)) == (name == "helper" or not capture)
+            if os.geteuid() == 0:  # not dumpable: the rest is for root to read
+                assert os.stat(f"/proc/{pid}/maps").st_uid == 0
+                (mount,) = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+                assert " / / ro,nosuid,nodev,noexec" in mount and " tmpfs " in mount
+                assert os.listdir(f"/proc/{pid}/root") == [] and os.readlink(f"/proc/{pid}/cwd") == "/"
+                for kind in ("mnt", "ipc", "uts", "user") + (("pid",) if name == "worker" else ("net",)):
+                    assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/{lab.pid}/ns/{kind}"), (name, kind)
+        if os.geteuid() == 0:
+            kinds = Counter(re.sub(r"[\d\[\]]", "", link) for link in descriptors(both["worker"]))
+            # Control and helper, two for sock_diag; the log and the pipe of signals; the tap; the loop.
+            wanted = {"/dev/null": 3, "socket:": 4, "pipe:": 3, "/dev/net/tun": 1, "anon_inode:eventpoll": 1}
+            assert kinds == wanted | ({f"{BIG}/state.pcap": 1} if capture else {})
+            assert Counter(re.sub(r"[\d\[\]]", "", link) for link in descriptors(both["helper"])) == {"/dev/null": 3, "socket:": 1}
+
+
+@pytest.mark.parametrize("prefix", [("unshare", "-Ur", "--") * 2, (sys.executable, REFUSE, "-")], ids=["nested", "filtered"])
+def test_every_layer_closes_where_others_have_been_before(lab: Lab, prefix: tuple[object, ...]) -> None:
+    script = f"ping -qc1 -W2 {REMOTE4} >/dev/null; sed -n 's/Seccomp_filters:.//p' /proc/self/status"
+    done = lab.host.run(*prefix, program(), "--config-net", "--", "sh", "-ec", script)
+    assert "sandbox" not in done.stderr, done.stderr
+    assert done.stdout.strip() == ("0" if prefix[0] == "unshare" else "1")
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)

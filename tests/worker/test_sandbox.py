@@ -1,6 +1,8 @@
 """What is left to a locked-in process, seen from outside and tried from inside, as an ordinary user."""
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,23 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
 from process_helpers import PYTHON, PYTHONPATH, user_prefix  # noqa: E402
 
+# A neighbour, left outside, that can be reached and signalled beforehand; it ends with its standard input.
 _REPORT = """
-import os, sys, time
+import _socket, os, sys, time
 from pasta_py.worker import sandbox
+def unix():
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+def connect():
+    unix().connect(name)
+listening = unix()
+name = "\\0pasta-py-test-%d" % os.getpid()
+listening.bind(name)
+neighbour = os.fork()
+if neighbour == 0:
+    os.read(0, 1)
+    os._exit(0)
+connect()
+os.kill(neighbour, 0)
 pid, warnings = sandbox.enter(2)
 def attempt(work):
     try:
@@ -32,23 +48,44 @@ print("listing", listing("/"))
 print("create", attempt(lambda: os.mkdir("/x")))
 print("open", attempt(lambda: os.open("/etc/passwd", os.O_RDONLY)))
 print("up", attempt(lambda: os.chdir("..")), listing("."))
-print("kill", attempt(lambda: os.kill(%d, 0)))
+print("kill", attempt(lambda: os.kill(neighbour, 0)))
+print("abstract", attempt(connect))
 from pasta_py.worker import plane
 print("unshare", attempt(lambda: plane.unshare(plane.MOUNT)))
+print("closed", sandbox.close([]))
 sys.stdout.flush()
-sys.stdin.read()
+os.read(0, 1)
+os._exit(0)
 """
+_LINES = 10
+_REFUSE = Path(__file__).with_name("refuse.py")
+# asm/unistd_64.h of x86, asm-generic/unistd.h of all later architectures.
+_NUMBERS = {
+    "x86_64": {"unshare": 272, "seccomp": 317, "landlock": 444},
+    "aarch64": {"unshare": 97, "seccomp": 277, "landlock": 444},
+}
+
+
+def refusing(*calls: str) -> tuple[str, ...]:
+    """Words that run a command for which these system calls fail."""
+    numbers = _NUMBERS[platform.machine()]
+    return (PYTHON, "-I", "-S", str(_REFUSE), ",".join(str(numbers[call]) for call in calls) or "-")
+
+
+def landlock_version() -> int:
+    """landlock_create_ruleset(2): of the kernel's rules; below 1 where it has none."""
+    return int(ctypes.CDLL(None).syscall(444, None, 0, 1))
 
 
 class _Locked:
     def __init__(self, *prefix: str) -> None:
-        line = [*user_prefix(), *prefix, PYTHON, "-S", "-c", _REPORT % os.getpid()]
+        line = [*user_prefix(), *prefix, PYTHON, "-S", "-c", _REPORT]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHONPATH}
         self.process = subprocess.Popen(
             line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
-        self.said = dict(self.process.stdout.readline().rstrip("\n").split(" ", 1) for _ in range(8))
+        self.said = dict(self.process.stdout.readline().rstrip("\n").split(" ", 1) for _ in range(_LINES))
         self.pid = int(self.said["pid"].split()[0])
         status = Path(f"/proc/{self.pid}/status").read_text() if Path(f"/proc/{self.pid}").exists() else ""
         self.status = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -57,7 +94,11 @@ class _Locked:
         self.process.communicate(timeout=10)
 
 
-@pytest.mark.parametrize("prefix", [(), ("unshare", "-Ur", "--")], ids=["user", "mapped-root"])
+@pytest.mark.parametrize(
+    "prefix",
+    [(), ("unshare", "-Ur", "--"), ("unshare", "-Ur", "--") * 2, refusing()],
+    ids=["user", "mapped-root", "nested-twice", "filtered-already"],
+)
 def test_nothing_is_left_to_a_locked_in_process(prefix: tuple[str, ...]) -> None:
     locked = _Locked(*prefix)
     try:
@@ -75,11 +116,16 @@ def test_nothing_is_left_to_a_locked_in_process(prefix: tuple[str, ...]) -> None
         for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(locked.status[kind], 16) == 0, kind
         assert locked.status["NoNewPrivs"] == "1"
+        assert locked.said["closed"] == "[]"
+        assert locked.status["Seccomp"] == "2"
+        assert locked.said["abstract"] == ("PermissionError" if landlock_version() >= 6 else "done")
         for kind in ("user", "mnt", "pid", "ipc", "uts"):
             if os.geteuid() == 0:  # not dumpable: the links are for root to read
                 assert Path(f"/proc/{locked.pid}/ns/{kind}").readlink() != Path(f"/proc/self/ns/{kind}").readlink()
         limits = Path(f"/proc/{locked.pid}/limits").read_text().splitlines()
-        assert next(line for line in limits if line.startswith("Max core file size")).split()[4:6] == ["0", "0"]
+        for kind in ("core file size", "file size", "processes"):
+            limit = next(line for line in limits if line.startswith(f"Max {kind} "))
+            assert limit.removeprefix(f"Max {kind}").split()[:2] == ["0", "0"], kind
     finally:
         locked.close()
 
@@ -104,5 +150,39 @@ def test_without_a_user_namespace_root_of_one_still_gets_the_other_layers() -> N
         assert locked.said["listing"] in ("refused", "[]")
         assert locked.said["pid"].split()[1] == "1"
         assert int(locked.status["CapEff"], 16) == 0
+    finally:
+        locked.close()
+
+
+def test_where_a_runtime_forbids_namespaces_landlock_takes_the_place_of_the_empty_root() -> None:
+    assert landlock_version() >= 6, "this machine's kernel cannot show it"
+    locked = _Locked(*refusing("unshare"))
+    try:
+        assert "sandbox: no namespaces: " in locked.said["warnings"] and "Operation not permitted" in locked.said["warnings"]
+        assert locked.said["warnings"].count("sandbox:") == 1
+        for what in ("create", "open", "kill", "abstract", "unshare"):
+            assert locked.said[what] == "PermissionError", what
+        assert locked.said["listing"] == "refused"
+        assert locked.said["closed"] == "[]" and locked.status["Seccomp"] == "2"
+    finally:
+        locked.close()
+
+
+def test_without_namespaces_a_missing_landlock_is_said_too() -> None:
+    locked = _Locked(*refusing("unshare", "landlock"))
+    try:
+        assert locked.said["warnings"].count("sandbox:") == 2
+        assert "sandbox: no Landlock: Operation not permitted" in locked.said["warnings"]
+        assert locked.said["closed"] == "[]" and locked.status["Seccomp"] == "2"
+    finally:
+        locked.close()
+
+
+def test_a_runtime_that_forbids_filters_costs_a_warning_and_not_the_start() -> None:
+    locked = _Locked(*refusing("seccomp"))
+    try:
+        assert locked.said["warnings"] == "[]"
+        assert locked.said["closed"] == "['sandbox: no filter on system calls: Operation not permitted']"
+        assert locked.said["listing"] in ("refused", "[]")
     finally:
         locked.close()
