@@ -52,6 +52,7 @@ class Row:
 # How the conditions' macros read in the documentation.
 _WORDS = (
     (re.compile(r"(?:IS|TYPE)\(\d, ([^()]+)\)"), r"\1"),
+    (re.compile(r"ADVICE\(([^()]+)\)"), r"\1"),
     (re.compile(r"OPTION\(([^()]+)\)"), r"\1"),
     (re.compile(r"ONLY\(\d, ([^()]+)\)"), r"no bits but \1"),
     (re.compile(r"WITH\(\d, ([^()]+)\)"), r"with \1"),

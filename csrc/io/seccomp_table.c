@@ -40,6 +40,17 @@
 #define TYPE(arg, type) {arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type}
 #define OPTION(level, name) IS(1, level), IS(2, name)
 
+/* What the run-time libraries of sanitizers ask for beside, in builds for tests. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZERS \
+	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_sched_yield, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}}, \
+	{__NR_mprotect, BOTH, {ONLY(2, PROT_READ | PROT_WRITE)}},
+#define ADVICE(advice) {0}
+#else
+#define SANITIZERS
+#define ADVICE(advice) IS(2, advice)
+#endif
+
 /* clang-format off */
 const struct seccomp_row seccomp_table[] = {
 	/* the loop */
@@ -112,7 +123,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* memory that cannot be executed */
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
-	{__NR_madvise, WORKER, {IS(2, MADV_DONTNEED)}}, /* the C library ends the capture's thread */
+	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends the capture's thread */
 	{__NR_futex, WORKER, {{0}}}, /* the loop and the capture's thread wake each other */
 	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
 	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */
@@ -123,6 +134,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_rt_sigreturn, WORKER, {{0}}}, /* the end of a signal handler */
 	{__NR_exit, WORKER, {{0}}}, /* the end of the capture's thread */
 	{__NR_exit_group, BOTH, {{0}}}, /* the end */
+	SANITIZERS
 };
 /* clang-format on */
 
