@@ -43,8 +43,7 @@
 /* What the run-time libraries of sanitizers ask for beside, in builds for tests. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZERS \
-	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_sched_yield, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}}, \
-	{__NR_mprotect, BOTH, {ONLY(2, PROT_READ | PROT_WRITE)}},
+	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_sched_yield, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
 #define ADVICE(advice) {0}
 #else
 #define SANITIZERS
@@ -124,6 +123,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
 	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends the capture's thread */
+	{__NR_mprotect, WORKER, {ONLY(2, PROT_READ | PROT_WRITE)}}, /* not here: the C library's last resort when memory runs out */
 	{__NR_futex, WORKER, {{0}}}, /* the loop and the capture's thread wake each other */
 	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
 	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */

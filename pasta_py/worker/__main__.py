@@ -86,7 +86,7 @@ def _run(sock: "_socket.socket") -> int:
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
-    warnings += worker.warnings + sandbox.close(worker.files)
+    warnings += worker.warnings + (sandbox.close(worker.files) or worker.helper_warnings)
     for line in warnings:
         _say(sock, f"warning {line}")
     _say(sock, f"ready {pid}")
@@ -114,6 +114,7 @@ class Worker:
             self.plane.add_listeners(listener, listeners[taken : taken + listener.count])
             taken += listener.count
         self.warnings: list[str] = []
+        self.helper_warnings: list[str] = []  # of layers that the worker itself says more about, if it lacks them too
         self.auto: autoports.AutoPorts | None = None
         self.scan_at = _NEVER
         self._use_helper(helper_fd, roles, listeners)
@@ -139,7 +140,7 @@ class Worker:
             if used:
                 lost = helper.enter(fd, userns[0] if userns else None, netns[0])
                 if lost:
-                    self.warnings.append(f"sandbox: no filter on the helper's system calls: {lost}")
+                    self.helper_warnings.append(f"sandbox: no filter on the helper's system calls: {lost}")
         except OSError as error:
             if self.plan.guest_ports or self.plan.local_only:
                 raise PastaError(

@@ -6,6 +6,7 @@ Each attempt first succeeds in a process of the same host that is not locked in,
 
 import contextlib
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -194,6 +195,13 @@ def test_every_layer_closes_where_others_have_been_before(lab: Lab, prefix: tupl
     done = lab.host.run(*prefix, program(), "--config-net", "--", "sh", "-ec", script)
     assert "sandbox" not in done.stderr, done.stderr
     assert done.stdout.strip() == ("0" if prefix[0] == "unshare" else "1")
+
+
+def test_a_layer_that_is_refused_costs_one_line(lab: Lab) -> None:
+    prefix = (sys.executable, REFUSE, "317" if platform.machine() == "x86_64" else "277")  # seccomp(2)
+    done = lab.host.run(*prefix, program(), "--config-net", "--", "ping", "-qc1", "-W2", REMOTE4)
+    (line,) = [line for line in done.stderr.splitlines() if "sandbox" in line]
+    assert line == "pasta: warning: sandbox: no filter on system calls: Operation not permitted"
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
