@@ -5,10 +5,12 @@ Each attempt first succeeds in a process of the same host that is not locked in,
 """
 
 import contextlib
+import errno
 import os
 import platform
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -33,6 +35,14 @@ if pid == 0:
 os.waitpid(pid, 0)
 """
 _WAIT = "import os, time; print(os.getpid(), flush=True); time.sleep(1000)"
+_LISTEN = """
+import os, socket, time
+socks = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+socks[0].bind("\\0breakout")
+socks[1].bind("/run/netns/breakout.sock")
+print(os.getpid(), flush=True)
+time.sleep(1000)
+"""
 EXEC = "7"  # PROT_READ | PROT_WRITE | PROT_EXEC
 ANONYMOUS = "0x22"  # MAP_PRIVATE | MAP_ANONYMOUS
 
@@ -195,6 +205,30 @@ def test_every_layer_closes_where_others_have_been_before(lab: Lab, prefix: tupl
     done = lab.host.run(*prefix, program(), "--config-net", "--", "sh", "-ec", script)
     assert "sandbox" not in done.stderr, done.stderr
     assert done.stdout.strip() == ("0" if prefix[0] == "unshare" else "1")
+
+
+def unix(address: bytes) -> tuple[str, int]:
+    """struct sockaddr_un as `inject` takes it, and its length."""
+    packed = struct.pack("=H", socket.AF_UNIX) + address
+    return f"#{packed.hex()}", len(packed)
+
+
+def test_the_socket_to_syslog_reaches_nobody_else(lab: Lab) -> None:
+    """Not an abstract address of the host's network namespace (by Landlock), nor one in its file system (by the empty root)."""
+    with started(lab, _LISTEN), lab.stray() as guest:
+        addresses = [unix(b"\0breakout"), unix(b"/run/netns/breakout.sock\0")]
+        for address in addresses:
+            assert free(lab, [("socket", socket.AF_UNIX, 2, 0), ("connect", "$", *address)], 0) == 0
+        lab.host.run(program(), "--config-net", lab.inner_pid(guest.pid))
+        pid = lab.translator().pid
+        links = {int(fd): os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+        log = next(fd for fd, link in links.items() if link == "/dev/net/tun") + 1  # the order of the plan
+        assert links[log].startswith("socket:")
+        abstract, named = (worker(lab, guest).call("connect", log, *address) for address in addresses)
+        assert abstract == f"returned {-errno.EPERM}"
+        assert named in (f"returned {-errno.ENOENT}", f"returned {-errno.EACCES}")
+        assert worker(lab, guest).call("sendto", log, "=x", 1, 0, *addresses[0]) == f"returned {-errno.EPERM}"
+    wait_until(lambda: not lab.translators(), 5, "the worker is gone with its guest")
 
 
 def test_a_layer_that_is_refused_costs_one_line(lab: Lab) -> None:
