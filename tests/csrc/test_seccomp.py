@@ -1,0 +1,108 @@
+"""The filter's program, run by an interpreter of classic BPF, says what the table says, for every call and both processes."""
+
+import platform
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from calls import HELPER, ROOT, WORKER, rows
+from hypothesis import given
+from hypothesis import strategies as st
+
+KILL, ALLOW = 0x80000000, 0x7FFF0000  # linux/seccomp.h
+ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
+I386 = 0x40000003
+ARCH = ARCHES[platform.machine()]
+NUMBERS = 1024  # more than any architecture has
+X32 = 0x40000000
+_PRINT = """
+#include "io/seccomp.c"
+#include "io/seccomp_table.c"
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv)
+{
+	static struct program p;
+	if (argc != 2 || build(&p, (uint32_t)atoi(argv[1])))
+		return 1;
+	for (int i = 0; i < p.len; i++)
+		printf("%u %u %u %u\\n", p.code[i].code, p.code[i].jt, p.code[i].jf, p.code[i].k);
+}
+"""
+Program = list[tuple[int, int, int, int]]
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Program]:
+    folder = tmp_path_factory.mktemp("seccomp")
+    (folder / "print.c").write_text(_PRINT)
+    command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-I", ROOT / "csrc", "-o", folder / "print", folder / "print.c"]
+    subprocess.run(command, check=True)
+    return {who: read(folder / "print", who) for who in (WORKER, HELPER)}
+
+
+def read(path: Path, who: int) -> Program:
+    lines = subprocess.run([path, str(who)], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [tuple(map(int, line.split())) for line in lines]  # type: ignore[misc]
+
+
+def verdict(program: Program, number: int, arguments: list[int], arch: int = ARCH) -> int:
+    """linux/filter.h, as far as the program goes; anything else is a KeyError or an IndexError."""
+    data = struct.pack("<IIQ6Q", number, arch, 0, *arguments)
+    at = accumulator = 0
+    while True:
+        code, yes, no, k = program[at]
+        at += 1
+        if code == 0x20:  # LD W ABS
+            (accumulator,) = struct.unpack_from("<I", data, k)
+        elif code == 0x54:  # ALU AND K
+            accumulator &= k
+        elif code == 0x05:  # JMP JA
+            at += k
+        elif code == 0x06:  # RET K
+            return k
+        else:
+            at += yes if {0x15: accumulator == k, 0x35: accumulator >= k}[code] else no  # JMP JEQ K, JMP JGE K
+
+
+def expected(who: int, number: int, arguments: list[int]) -> int:
+    low = [argument & 0xFFFFFFFF for argument in arguments]
+    return ALLOW if any(row.who & who and row.allows(number, low) for row in rows()) else KILL
+
+
+def test_what_has_no_conditions_is_allowed_and_what_has_no_row_is_not(programs: dict[int, Program]) -> None:
+    for who, program in programs.items():
+        for number in range(NUMBERS):
+            for arguments in ([0] * 6, [0xFFFFFFFF] * 6, [(1 << 64) - 1] * 6):
+                assert verdict(program, number, arguments) == expected(who, number, arguments), (who, number, arguments)
+
+
+def test_each_row_allows_what_it_says_and_nothing_beside_it(programs: dict[int, Program]) -> None:
+    """One bit wrong in one of the arguments that a row looks at, and only another row can allow the call."""
+    for who, program in programs.items():
+        for row in rows():
+            arguments = [0] * 6
+            for arg, _mask, value in row.conditions:
+                arguments[arg] = value
+            assert verdict(program, row.number, arguments) == (ALLOW if row.who & who else expected(who, row.number, arguments))
+            for arg, _mask, _value in row.conditions:
+                for bit in range(32):
+                    changed = [*arguments[:arg], arguments[arg] ^ (1 << bit), *arguments[arg + 1 :]]
+                    assert verdict(program, row.number, changed) == expected(who, row.number, changed), (row, bit)
+
+
+@given(
+    st.sampled_from([WORKER, HELPER]),
+    st.sampled_from([row.number for row in rows()]),
+    st.lists(st.one_of(st.integers(0, 64), st.integers(0, (1 << 64) - 1)), min_size=6, max_size=6),
+)
+def test_any_arguments_get_the_tables_answer(programs: dict[int, Program], who: int, number: int, arguments: list[int]) -> None:
+    assert verdict(programs[who], number, arguments) == expected(who, number, arguments)
+
+
+def test_another_architectures_calls_are_refused(programs: dict[int, Program]) -> None:
+    for program in programs.values():
+        for number in range(NUMBERS):
+            assert verdict(program, number, [0] * 6, arch=I386) == KILL
+            assert verdict(program, number | X32, [0] * 6) == KILL
