@@ -27,6 +27,16 @@ void log_add(struct log *log, enum log_level level, const char *format, ...) __a
 /* Takes the oldest line, or returns false. The line stays readable until the next log_add(). */
 bool log_take(struct log *log, const struct log_line **line);
 
+#define LOG_AGAIN_MS 10000
+/* Whether a line that could come over and over is due: at most one in ten seconds. *last_ms: when it last was, 0 never. */
+static inline bool log_due(int64_t *last_ms, int64_t now_ms)
+{
+	if (*last_ms && now_ms - *last_ms < LOG_AGAIN_MS)
+		return false;
+	*last_ms = now_ms;
+	return true;
+}
+
 #define log_enabled(log, lvl) __builtin_expect((log)->level >= (uint32_t)(lvl), 0)
 #define log_debug(log, ...) (log_enabled(log, LOG_LEVEL_DEBUG) ? log_add(log, LOG_LEVEL_DEBUG, __VA_ARGS__) : (void)0)
 #define log_trace(log, ...) (log_enabled(log, LOG_LEVEL_TRACE) ? log_add(log, LOG_LEVEL_TRACE, __VA_ARGS__) : (void)0)

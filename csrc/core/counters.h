@@ -22,6 +22,7 @@
 	X(tcp_opened)                                                   \
 	X(tcp_refused)	     /* connects that failed on the host */     \
 	X(tcp_limit)	     /* not opened: no flow or descriptor */    \
+	X(tcp_rate_limit)    /* segments of no connection, over their rate */ \
 	X(tcp_resets_sent)                                              \
 	X(tcp_retransmits)   /* segments sent to the guest again */     \
 	X(tcp_out_of_order)  /* segments from the guest after a hole */ \
@@ -31,6 +32,7 @@
 	X(udp_flows)                                                    \
 	X(udp_opened)                                                   \
 	X(udp_limit)                                                    \
+	X(udp_rate_limit)    /* new flows over their rate */            \
 	X(udp_tx_errors) /* datagrams a host socket did not take */     \
 	X(udp_local_flows)   /* of the bypass, open now */              \
 	X(udp_unasked)	 /* from peers the guest has not written to */  \
@@ -39,6 +41,7 @@
 	X(splice_limit)                                                 \
 	X(icmp_flows)                                                   \
 	X(icmp_limit)                                                   \
+	X(icmp_rate_limit)   /* echo requests over their rate */        \
 	X(icmp_unasked)	 /* replies from others than the one asked */   \
 	X(icmp_errors_sent)
 

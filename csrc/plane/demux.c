@@ -13,23 +13,9 @@
 #define PORT_DHCP 67	/* RFC 2131, 4.1 */
 #define PORT_DHCPV6 547 /* RFC 8415, 7.2 */
 
-static bool take_punt_token(struct plane *p)
-{
-	int64_t now = p->loop.now_ms, gained = (now - p->punt_refill_ms) * PUNT_RATE_PER_S / 1000;
-
-	if (gained > 0) {
-		p->punt_refill_ms = now;
-		p->punt_tokens = gained > PUNT_BURST - p->punt_tokens ? PUNT_BURST : p->punt_tokens + (uint32_t)gained;
-	}
-	if (!p->punt_tokens)
-		return false;
-	p->punt_tokens--;
-	return true;
-}
-
 static void punt(struct plane *p, struct tap_frame *f)
 {
-	if (f->len > PUNT_MAX_BYTES || !take_punt_token(p)) {
+	if (f->len > PUNT_MAX_BYTES || !bucket_take(&p->punts, p->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST)) {
 		COUNT(&p->counters, punt_dropped);
 		return;
 	}

@@ -94,8 +94,6 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	}
 	memcpy(p->tap.guest_mac, config->guest_mac, ETH_ALEN);
 	memcpy(p->tap.our_mac, config->our_mac, ETH_ALEN);
-	p->punt_tokens = PUNT_BURST;
-	p->punt_refill_ms = p->loop.now_ms;
 	*out = p;
 	return 0;
 }

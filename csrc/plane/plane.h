@@ -3,6 +3,7 @@
 #define PASTA_PLANE_PLANE_H
 
 #include "base/log.h"
+#include "core/bucket.h"
 #include "core/counters.h"
 #include "core/policy.h"
 #include "core/reassembly.h"
@@ -39,8 +40,7 @@ struct plane {
 	struct listeners listeners;
 	struct nsock nsock;
 	int64_t tick_ms, next_tick_ms;
-	int64_t punt_refill_ms;
-	uint32_t punt_tokens;
+	struct bucket punts;
 	uint32_t punt_len; /* 0: no frame waits for Python */
 	int end;	   /* errno that ended the tap */
 	uint8_t punt[PUNT_MAX_BYTES];

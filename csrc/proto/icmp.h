@@ -2,6 +2,7 @@
 #ifndef PASTA_PROTO_ICMP_H
 #define PASTA_PROTO_ICMP_H
 
+#include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/io.h"
@@ -13,6 +14,8 @@ struct icmp {
 	struct sock_options sock;
 	bool refused_logged; /* the host allows us no ping sockets: said once */
 	int64_t limit_logged_ms;
+	struct bucket requests;
+	int64_t rate_logged_ms;
 };
 
 /* 0 or -errno. limit: flows at most. */

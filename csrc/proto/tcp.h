@@ -2,6 +2,7 @@
 #ifndef PASTA_PROTO_TCP_H
 #define PASTA_PROTO_TCP_H
 
+#include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/io.h"
@@ -22,6 +23,8 @@ struct tcp {
 	uint32_t challenges;	  /* sent within challenge_second */
 	int64_t limit_logged_ms;  /* when a limit was last written to the log */
 	int64_t spill_logged_ms;  /* the same for that of the spills */
+	struct bucket openings;
+	int64_t rate_logged_ms;
 };
 
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */

@@ -278,6 +278,19 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	tcp_add_work(t, f);
 }
 
+/* A segment without a connection costs system calls or an answer: the guest has so many of them a second. What is over is lost,
+ * as on any busy link, and an honest SYN comes again. */
+static bool may_open(struct tcp *t, struct io *io)
+{
+	if (bucket_take(&t->openings, io->loop->now_ms, TCP_OPENINGS_PER_S, TCP_OPENINGS_BURST))
+		return true;
+	COUNT(io->counters, tcp_rate_limit);
+	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
+		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest opens more than %u connections a second: some have to try again",
+			TCP_OPENINGS_PER_S);
+	return false;
+}
+
 void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
@@ -305,6 +318,8 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 		syn_sent(t, io, f, ip, &seg);
 	else if (f)
 		synchronized(t, io, f, ip, &seg);
+	else if (!may_open(t, io))
+		return;
 	else if ((seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN)
 		open_flow(t, io, ip, &seg, &key);
 	else

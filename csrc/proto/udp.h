@@ -2,6 +2,7 @@
 #ifndef PASTA_PROTO_UDP_H
 #define PASTA_PROTO_UDP_H
 
+#include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/io.h"
@@ -36,6 +37,8 @@ struct udp {
 	bool bypass;	     /* for peers on the host's loopback */
 	bool lo_to_lo;	     /* the bypass goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;
+	struct bucket openings;
+	int64_t rate_logged_ms;
 	uint32_t listener_serial;
 	struct udp_run to_host, to_guest;
 	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */

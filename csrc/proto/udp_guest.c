@@ -16,6 +16,8 @@
 #include "proto/udp_private.h"
 
 #define RETRIES 2
+#define OPENINGS_PER_S 10000 /* new flows */
+#define OPENINGS_BURST 8192
 #define SEGMENTS_MAX 128 /* what Linux makes of one send, UDP_MAX_SEGMENTS */
 
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
@@ -192,6 +194,13 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct flo
 
 	if (!policy_outbound(io->policy, IPPROTO_UDP, &(struct endpoint){key->remote, key->remote_port}, &remote)) {
 		COUNT(io->counters, drop_policy);
+		return NULL;
+	}
+	if (!bucket_take(&u->openings, io->loop->now_ms, OPENINGS_PER_S, OPENINGS_BURST)) {
+		COUNT(io->counters, udp_rate_limit);
+		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
+			log_add(io->log, LOG_LEVEL_WARNING, "UDP: the guest begins more than %u flows a second: some datagrams are lost",
+				OPENINGS_PER_S);
 		return NULL;
 	}
 	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &remote.addr);

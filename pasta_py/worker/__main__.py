@@ -29,6 +29,7 @@ else:
 
 _CONTROL, _SIGNAL, _PIDFD, _INOTIFY = range(1, 5)
 _MESSAGE_BYTES = 64
+_LEAVE_S = 0.2
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10
 _EVENT_HEAD_BYTES = 16  # struct inotify_event without its name
@@ -196,7 +197,8 @@ class Worker:
                 elif kind == plane.TICK:
                     self._on_tick()
                 elif kind == plane.END:
-                    self.log.write(log.INFO, f"the tap is gone ({os.strerror(ident)}): quitting")
+                    level = log.WARNING if self._is_missed() else log.INFO
+                    self.log.write(level, f"the tap is gone ({os.strerror(ident)}): quitting")
                     return 0
         except Exception as error:  # standard error is gone: the log is the only way to be heard
             self.log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
@@ -246,6 +248,18 @@ class Worker:
             return None
         self.log.write(log.INFO, f"the network namespace {self.plan.netns_name} is gone: quitting")
         return 0
+
+    def _is_missed(self) -> bool:
+        """Whether somebody in the foreground still counts on us: at the end of a command the tap may go before control."""
+        if not self.attached:
+            return False
+        self.sock.settimeout(_LEAVE_S)
+        try:
+            return bool(self.sock.recv(_MESSAGE_BYTES))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
 
     # ---- what is done from time to time ----
 

@@ -73,7 +73,10 @@ class Log:
         size = os.fstat(self._fd).st_size
         if size + len(line) > self._limit:
             size = self._shorten(size, min(self._limit // 2, self._limit - len(line)))
-        return os.pwrite(self._fd, line, size) == len(line)
+        written = os.pwrite(self._fd, line, size)
+        if written < len(line):
+            os.ftruncate(self._fd, size)  # the disk is full: no half lines
+        return written == len(line)
 
     def _shorten(self, size: int, keep: int) -> int:
         """Move the newest `keep` bytes, from the start of a line on, to the front; returns the new size."""

@@ -81,6 +81,9 @@ void timer_stop(struct timer_heap *h, struct timer *t);
 struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
 int64_t x_timer_next_ms(const struct timer_heap *h);
 
+struct bucket { ...; };
+bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
+
 struct policy { struct addr guest[2]; struct addr guest_seen[2]; struct addr map_host_loopback[2]; struct addr map_guest_addr[2];
                 struct addr dns_forward[2]; struct addr dns_host[2]; ...; };
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
@@ -100,6 +103,7 @@ SOURCE = """
 #include "base/log.h"
 #include "base/seq.h"
 #include "base/siphash.h"
+#include "core/bucket.h"
 #include "core/flow.h"
 #include "core/policy.h"
 #include "core/reassembly.h"
@@ -122,6 +126,7 @@ static bool x_udp_parse(const uint8_t *d, uint32_t l, struct udp_view *v) { retu
 static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }
 static bool x_icmp_parse(const uint8_t *m, uint32_t l, struct icmp_view *v) { return icmp_parse(m, l, v); }
 static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_ms(h); }
+static bool x_bucket_take(struct bucket *b, int64_t now, uint32_t p, uint32_t n) { return bucket_take(b, now, p, n); }
 static int x_reassembly_add(struct reassembly *r, const struct ip_view *f, int64_t now, uint8_t **p, uint32_t *l)
 { return (int)reassembly_add(r, f, now, p, l); }
 static void x_policy_free(struct policy *p) { free(p->host_addrs); }

@@ -199,3 +199,14 @@ def test_inbound_sources(src: str, shown: str) -> None:
 
 def test_inbound_source_without_a_mapping_is_refused() -> None:
     assert not lib.policy_inbound_source(policy(), ffi.new("struct addr *", [list(mapped("127.0.0.1"))]), ffi.new("struct addr *"))
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([1000, 10000]))
+def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(pauses: list[tuple[int, int]], per_s: int) -> None:
+    bucket, burst, now, full = ffi.new("struct bucket *"), 25, 5000, 25.0
+    for pause_ms, asked in pauses:
+        now += pause_ms
+        full = min(burst, full + pause_ms * per_s / 1000)
+        given_ = sum(lib.x_bucket_take(bucket, now, per_s, burst) for _ in range(asked))
+        assert given_ == min(asked, int(full))
+        full -= given_

@@ -329,13 +329,17 @@ class Lab:
             process.wait(10)
 
     @contextlib.contextmanager
-    def guest(self, *options: object, entry: str = "pasta", config: bool = True) -> "Iterator[Guest]":
-        """A guest that stays while the test uses it, with the program in the foreground."""
+    def guest(
+        self, *options: object, entry: str = "pasta", config: bool = True, limit: str = ""
+    ) -> "Iterator[Guest]":
+        """A guest that stays while the test uses it, with the program in the foreground. `limit`: as for ulimit."""
         token = f"guest-{len(self.processes)}"
         if program(entry) == "direct":
             yield Guest(self, self.host.popen(tool(), "hold", token), self.pid)
             return
         command = [program(entry), *(["--config-net"] if config else []), *options, "--", tool(), "hold", token]
+        if limit:
+            command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", *command]
         process = self.host.popen(*command)
         assert process.stdout is not None and process.stderr is not None
         if process.stdout.readline() != "held\n":

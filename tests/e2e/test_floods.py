@@ -1,0 +1,201 @@
+"""Floods from the guest: what they cost the other flows, and that the worker does not grow.
+
+The stream that is measured and the flood share two processors, so the flooder floods all the time: in turns the tap, and a veth
+pair beside it that leads nowhere. What differs between the two is what the translator does with the frames, and no more. The
+rate is fixed, in frames a second, and the translator's own counters say how many it was given.
+"""
+
+import json
+import re
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab
+from traffic import LONG, Bulk, Window, said
+
+sys.path[:0] = [str(HERE.parent / "csrc"), str(HERE.parent / "worker")]
+from cutting import fragment  # noqa: E402
+from datagrams import udp_packet  # noqa: E402
+from guest import checksum, ip_frame, pseudo  # noqa: E402
+from messages import ANSWERED  # noqa: E402
+
+ROUNDS, WINDOW_S, SETTLE_S = 6 if LONG else 3, 0.35, 0.1
+BURST_S = 0.6  # until what the translator lets through at once is used up
+KEPT = 0.7
+MEMORY_KIB = 24 << 10  # with 20,000 descriptors
+SILENT4 = "192.0.2.99"  # has a neighbour entry on the host, but nobody is there
+CLOSED = 4000  # and following: nobody listens there
+DISTINCT = 100_000
+
+
+@dataclass
+class Flood:
+    """`seen`: these counters together are at least `share` of the frames that went to the tap. `line`: what the log says."""
+
+    rate: int
+    count: int
+    frame: Callable[[int], bytes]
+    seen: tuple[str, ...]
+    share: float = 0.8
+    line: str = ""
+    settle_s: float = SETTLE_S
+
+
+def tcp_syn(dst: str, ports: tuple[int, int]) -> bytes:
+    sport, dport = ports
+    head = struct.pack("!HHIIBBHHH", sport, dport, sport * 65537, 0, 5 << 4, 2, 64240, 0, 0)
+    total = checksum(pseudo(HOST4, dst, 6, len(head)) + head)
+    return ip_frame(HOST4, dst, 6, head[:16] + struct.pack("!H", total) + head[18:])
+
+
+def echo(src: str, dst: str, number: int) -> bytes:
+    head = struct.pack("!BBHHH", 128 if ":" in src else 8, 0, 0, number % 64, number) + bytes(56)
+    total = checksum((pseudo(src, dst, 58, len(head)) if ":" in src else b"") + head)
+    return ip_frame(src, dst, 58 if ":" in src else 1, head[:2] + struct.pack("!H", total) + head[4:])
+
+
+def ping(number: int) -> bytes:
+    return echo(*((HOST4, REMOTE4), (HOST6, REMOTE6))[number % 2], number // 2)
+
+
+def datagram(dst: str, ports: tuple[int, int]) -> bytes:
+    return ip_frame(HOST4, dst, 17, udp_packet(HOST4, ports[0], dst, ports[1], b"flood"))
+
+
+def cut(number: int) -> bytes:
+    """A first fragment, one that overlaps it, or one far behind it, of ever new packets."""
+    src, dst = ((HOST4, REMOTE4), (HOST6, REMOTE6))[number % 2]
+    offset = (0, 8, 40_000)[number // 2 % 3]
+    return fragment(src, dst, bytes(1400), offset, True, number // 6 % 65536)
+
+
+def truncated(number: int) -> bytes:
+    whole = (tcp_syn(REMOTE4, ports(number)), echo(HOST6, REMOTE6, number), ANSWERED["arp"])[number % 3]
+    return whole[: 14 + number % (len(whole) - 14)]
+
+
+def oversized(number: int) -> bytes:
+    """As long as the interface carries: ARP and DHCP with a long tail, datagrams shorter or longer than they say."""
+    long = bytes(60_000)
+    lying = bytearray(datagram(REMOTE4, ports(0)))
+    lying[16:18] = b"\xff\xff"
+    return (ANSWERED["arp"] + long, ANSWERED["discover"] + long, bytes(lying) + long, echo(HOST4, REMOTE4, 1) + long)[number % 4]
+
+
+def ports(number: int) -> tuple[int, int]:
+    """Ever new pairs of a source and a destination port."""
+    return number % 60_000 + 1024, CLOSED + number // 60_000
+
+
+def mixed(*kinds: str) -> Callable[[int], bytes]:
+    return lambda n: FLOODS[kinds[n % len(kinds)]].frame(n // len(kinds))
+
+
+def of(*kinds: str) -> Callable[[int], bytes]:
+    return lambda n: ANSWERED[kinds[n % len(kinds)]]
+
+
+PUNT = ("punt_frames", "punt_dropped")
+TCP_SEEN = ("tcp_opened", "tcp_limit", "tcp_rate_limit")
+UDP_SEEN = ("udp_opened", "udp_limit", "udp_rate_limit")
+PINGS = "ping: the guest sends more than 5000 a second"
+FLOWS = "UDP: the guest begins more than 10000 flows a second"
+SYNS = "TCP: the guest opens more than 10000 connections a second"
+FLOODS = {
+    "arp": Flood(50_000, 1, of("arp"), PUNT),
+    "ndp": Flood(50_000, 3, of("ns", "rs", "dad"), PUNT),
+    "dhcp": Flood(50_000, 3, of("discover", "request", "solicit"), PUNT),
+    "slow path": Flood(50_000, 7, of("arp", "ns", "rs", "dad", "discover", "request", "solicit"), PUNT),
+    "icmp": Flood(20_000, 1_280, ping, ("icmp_rate_limit",), 0.4, PINGS),
+    "fragments": Flood(50_000, 60_000, cut, ("drop_fragment",), 0.1),
+    "truncated": Flood(50_000, 3_000, truncated, ("drop_malformed", *PUNT)),
+    "oversized": Flood(5_000, 4, oversized, ("drop_malformed", *PUNT), 0.7),
+    "malformed": Flood(15_000, 3_000, mixed("fragments", "truncated", "oversized"), (*PUNT, "drop_malformed"), 0.4),
+    "udp": Flood(20_000, DISTINCT, lambda n: datagram(REMOTE4, ports(n)), UDP_SEEN, 0.8, FLOWS, BURST_S),
+    "syn-refused": Flood(20_000, DISTINCT, lambda n: tcp_syn(REMOTE4, ports(n)), TCP_SEEN, 0.8, SYNS, BURST_S),
+    "syn-silent": Flood(20_000, DISTINCT, lambda n: tcp_syn(SILENT4, ports(n)), TCP_SEEN, 0.8, SYNS, BURST_S),
+}
+ALONE = ("arp", "ndp", "dhcp", "fragments", "truncated", "oversized")  # as parts of others in the short form
+CHOSEN = [name for name in FLOODS if LONG or name not in ALONE]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with Lab() as made:
+        made.host.setup(f"neigh add {SILENT4} lladdr 02:00:00:00:00:99 dev eth0")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def flooder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("flood") / "flood"
+    path.parent.chmod(0o755)
+    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / "flood.c"], check=True)
+    return str(path)
+
+
+TAP, SINK, NOWHERE = b"0", b"1", b"-"
+STATS_S = 1.2
+
+
+class Flooder:
+    """The running flooder, with a tap and a sink to turn to."""
+
+    def __init__(self, program: str, guest: Guest, flood: Flood) -> None:
+        tap = guest.interface()
+        mac = json.loads(guest.run("ip", "-j", "link", "show", tap).stdout)[0]["address"]
+        source = bytes.fromhex(mac.replace(":", ""))
+        guest.setup("link add sink type veth peer name drain\nlink set sink up mtu 65520\nlink set drain up mtu 65520")
+        self.process = guest.popen(program, flood.rate, tap, "sink", text=False)
+        assert self.process.stdin
+        for frame in map(flood.frame, range(flood.count)):
+            self.process.stdin.write(len(frame).to_bytes(2, "big") + frame[:6] + source + frame[12:])
+        self.process.stdin.write(bytes(2))
+
+    def turn(self, to: bytes) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(to)
+        self.process.stdin.flush()
+
+    def finish(self) -> int:
+        """How many frames the tap was given."""
+        out, err = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0, err
+        return int(json.loads(out)["sent"][0])
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_other_flows_keep_their_speed(lab: Lab, flooder: str, name: str) -> None:
+    flood = FLOODS[name]
+    windows: dict[bytes, list[Window]] = {TAP: [], SINK: []}
+    with lab.guest("--stats", 1) as guest:
+        worker, peak = lab.translator(), 0
+        running = Flooder(flooder, guest, flood)
+        stream = Bulk(lab, guest, REMOTE4)
+        for _ in range(ROUNDS):
+            for to in (SINK, TAP):
+                running.turn(to)
+                time.sleep(flood.settle_s if to == TAP else SETTLE_S)
+                start = time.monotonic()
+                time.sleep(WINDOW_S)
+                windows[to].append((start, time.monotonic()))
+                peak = max(peak, worker.rss_kib())
+        running.turn(NOWHERE)
+        sent = running.finish()
+        stream.finish()
+        time.sleep(STATS_S)
+        log = said(guest)
+    without, flooded = stream.rate(windows[SINK]), stream.rate(windows[TAP])
+    speeds = f"{8 * without / 1e9:.1f} Gb/s without, {8 * flooded / 1e9:.1f} with them: {flooded / without:.2f}"
+    print(f"{name}: {sent} frames to the tap at {flood.rate}/s; {speeds}; {peak} KiB at most")
+    counters = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", log.rpartition("stats: ")[2])}
+    assert sum(counters.get(counter, 0) for counter in flood.seen) >= flood.share * sent, f"{sent} frames: {counters}"
+    assert flooded >= KEPT * without
+    assert peak <= MEMORY_KIB
+    assert flood.line in log
+
