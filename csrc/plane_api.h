@@ -86,6 +86,8 @@ int plane_diag_in_guest(struct plane *p);
 int nsock_serve(int sock);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
+/* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */
+int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
 void plane_tick(struct plane *p, uint32_t interval_ms);

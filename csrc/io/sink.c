@@ -80,6 +80,24 @@ int sink_write_here(struct sink *s, const void *data, size_t len)
 	return error;
 }
 
+int sink_write_line(int fd, const void *data, size_t len)
+{
+	const struct iovec iov = {(void *)(uintptr_t)data, len};
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	n = S_ISREG(st.st_mode) ? write(fd, data, len) : pwritev2(fd, &iov, 1, -1, RWF_NOWAIT);
+	if (n < 0 && (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)) {
+		if (poll(&p, 1, 0) <= 0)
+			return -EAGAIN;
+		n = write(fd, data, size_min(len, PIPE_ATOMIC_BYTES));
+	}
+	return n < 0 ? -errno : n < (ssize_t)len ? -ENOSPC : 0;
+}
+
 /* Whether the stop has waited long enough for a stream. */
 static bool stop_is_due(struct sink *s, const _Atomic bool *stop)
 {

@@ -29,6 +29,9 @@ static inline int64_t clock_ns(clockid_t clock)
 /* Looks at what fd is. Returns 0 or -errno. */
 int sink_open(struct sink *s, int fd);
 
+/* One line for a log, whole or not at all, and without waiting for a reader. Returns 0 or -errno (-EAGAIN: there is no room). */
+int sink_write_line(int fd, const void *data, size_t len);
+
 /* Writes a few bytes at once from any thread, without the signals of a failing write. Returns 0 or -errno (-EAGAIN: a
  * stream that takes nothing for 100 ms), and leaves no part of them in a file. */
 int sink_write_here(struct sink *s, const void *data, size_t len);

@@ -16,6 +16,7 @@
 
 #define TAP_BATCH_FRAMES 32
 #define TAP_BATCH_BYTES (1u << 20) /* acknowledge before the guest's window runs dry; less costs an ACK more often */
+#define FINISH_BATCHES 64
 #define TCP_LIMIT 65536
 #define UDP_LIMIT 32768
 #define ICMP_LIMIT 1024
@@ -94,27 +95,9 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	}
 	memcpy(p->tap.guest_mac, config->guest_mac, ETH_ALEN);
 	memcpy(p->tap.our_mac, config->our_mac, ETH_ALEN);
+	p->complete = true;
 	*out = p;
 	return 0;
-}
-
-void plane_free(struct plane *p)
-{
-	if (!p)
-		return;
-	if (p->capture)
-		capture_stop(p->capture);
-	icmp_free(&p->icmp);
-	udp_free(&p->udp);
-	tcp_free(&p->tcp);
-	reassembly_free(&p->reassembly);
-	tap_free(&p->tap);
-	loop_free(&p->loop);
-	free(p->policy.host_addrs);
-	free(p->listeners.at);
-	nsock_free(&p->nsock);
-	splice_free(&p->splice);
-	free(p);
 }
 
 int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
@@ -173,6 +156,11 @@ int plane_capture(struct plane *p, int fd, int pcapng)
 	return rc;
 }
 
+int plane_log_line(int fd, const uint8_t *line, uint32_t len)
+{
+	return sink_write_line(fd, line, len);
+}
+
 int plane_watch(struct plane *p, int fd, uint32_t id)
 {
 	return loop_add(&p->loop, fd, EPOLLIN | EPOLLRDHUP, loop_tag(OWNER_WATCH, id, 0));
@@ -207,6 +195,43 @@ static void read_tap(struct plane *p)
 		bytes += frame.len;
 		demux_frame(p, &frame);
 	}
+}
+
+/* What the guest has sent by now is still passed on: a command that ends may have had last words. */
+static void finish(struct plane *p)
+{
+	uint64_t before;
+
+	for (int i = 0; i < FINISH_BATCHES && !p->end; i++) {
+		before = p->counters.v[CTR_tap_rx_frames];
+		p->punt_len = 0;
+		read_tap(p);
+		udp_flush(&p->udp, &p->io);
+		tcp_service(&p->tcp, &p->io);
+		if (p->counters.v[CTR_tap_rx_frames] == before)
+			return;
+	}
+}
+
+void plane_free(struct plane *p)
+{
+	if (!p)
+		return;
+	if (p->complete)
+		finish(p);
+	if (p->capture)
+		capture_stop(p->capture);
+	icmp_free(&p->icmp);
+	udp_free(&p->udp);
+	tcp_free(&p->tcp);
+	reassembly_free(&p->reassembly);
+	tap_free(&p->tap);
+	loop_free(&p->loop);
+	free(p->policy.host_addrs);
+	free(p->listeners.at);
+	nsock_free(&p->nsock);
+	splice_free(&p->splice);
+	free(p);
 }
 
 /* True if the event is Python's. */

@@ -11,6 +11,7 @@
 #include "io/io.h"
 #include "io/loop.h"
 #include "io/nsock.h"
+#include "io/sink.h"
 #include "io/tap.h"
 #include "plane/listen.h"
 #include "plane_api.h"
@@ -42,6 +43,7 @@ struct plane {
 	int64_t tick_ms, next_tick_ms;
 	struct bucket punts;
 	uint32_t punt_len; /* 0: no frame waits for Python */
+	bool complete;	   /* plane_new() has succeeded */
 	int end;	   /* errno that ended the tap */
 	uint8_t punt[PUNT_MAX_BYTES];
 	uint8_t scratch[SCRATCH_BYTES];

@@ -61,6 +61,13 @@ static void close_pipe(struct splice_pipe *p)
 	*p = NO_PIPE;
 }
 
+static void close_socket(int fd, bool abort)
+{
+	if (abort)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(fd);
+}
+
 void splice_free(struct splice *s)
 {
 	for (uint32_t i = 0; i < s->flows.made; i++) {
@@ -69,7 +76,7 @@ void splice_free(struct splice *s)
 		if (!f)
 			continue;
 		for (int d = 0; d < 2; d++) {
-			close(f->fd[d]);
+			close_socket(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that is cut must not look complete */
 			close_pipe(&f->pipe[d]);
 		}
 	}
@@ -128,13 +135,6 @@ static void remove_work(struct splice *s, struct splice_flow *f)
 	f->working = false;
 	*(f->work_prev ? &f->work_prev->work_next : &s->work_head) = f->work_next;
 	*(f->work_next ? &f->work_next->work_prev : &s->work_tail) = f->work_prev;
-}
-
-static void close_socket(int fd, bool abort)
-{
-	if (abort)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
 }
 
 static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, bool abort)

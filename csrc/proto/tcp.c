@@ -56,13 +56,21 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 	return rc;
 }
 
+/* abort: the peer gets a reset. */
+static void close_socket(int fd, bool abort)
+{
+	if (abort)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(fd);
+}
+
 void tcp_free(struct tcp *t)
 {
 	for (uint32_t i = 0; i < t->flows.made; i++) {
 		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
 
 		if (f) {
-			close(f->fd);
+			close_socket(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
 			free(f->spill.bytes);
 		}
 	}
@@ -147,9 +155,7 @@ static void remove_work(struct tcp *t, struct tcp_flow *f)
 
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 {
-	if (abort)
-		setsockopt(f->fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(f->fd);
+	close_socket(f->fd, abort);
 	tcp_free_spill(t, f);
 	remove_work(t, f);
 	timer_stop(&t->timers, &f->timer);
@@ -194,8 +200,7 @@ void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *p
 			tcp_limit_reached(t, io, ENOMEM);
 	}
 	if (!f) {
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-		close(fd);
+		close_socket(fd, true);
 		return;
 	}
 	f->mss = v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;

@@ -103,7 +103,7 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
         fd = _open(options.log_file, os.O_RDWR, "log file", stack)
         return fd, False, options.log_size if stat.S_ISREG(os.fstat(fd).st_mode) else 0
     if options.foreground:
-        fd = _reopened_stderr()
+        fd = os.dup(2)
         stack.callback(os.close, fd)
         return fd, False, 0
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -111,15 +111,6 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
     with suppress(OSError):  # a machine without syslog: the lines are dropped, as by syslog(3)
         sock.connect(_SYSLOG)
     return sock.fileno(), True, 0
-
-
-def _reopened_stderr() -> int:
-    """Standard error. A pipe that nobody reads must not block the worker, nor become non-blocking for others."""
-    kind = os.fstat(2).st_mode
-    if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
-        with suppress(OSError):
-            return os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    return os.dup(2)
 
 
 def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:

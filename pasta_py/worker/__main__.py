@@ -29,7 +29,7 @@ else:
 
 _CONTROL, _SIGNAL, _PIDFD, _INOTIFY = range(1, 5)
 _MESSAGE_BYTES = 64
-_LEAVE_S = 0.2
+_SHORTAGE_S = 10
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10
 _EVENT_HEAD_BYTES = 16  # struct inotify_event without its name
@@ -129,6 +129,7 @@ class Worker:
         for fd, ident in watches:
             self.plane.watch(fd, ident)
         self.shown: dict[str, int] = {}
+        self.short_of_memory, self.tell_shortage_at = False, 0.0
         self.advertise_at = _NEVER
         self.stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
 
@@ -183,29 +184,47 @@ class Worker:
             self._advertise()
             self._arm()
             while True:
-                kind, ident, data = self.plane.run()
-                if kind == plane.PUNT:
-                    answer = slowpath.reply(self.plan, data)
-                    if answer is not None:
-                        self.plane.send(answer)
-                elif kind == plane.WATCH:
-                    status = handlers[ident]()
-                    if status is not None:
-                        return status
-                elif kind == plane.LOG:
-                    self.log.write(ident, data.decode("utf-8", "replace"))
-                elif kind == plane.TICK:
-                    self._on_tick()
-                elif kind == plane.END:
-                    level = log.WARNING if self._is_missed() else log.INFO
-                    self.log.write(level, f"the tap is gone ({os.strerror(ident)}): quitting")
-                    return 0
+                try:
+                    status = self._turn(handlers)
+                except MemoryError:  # what it was about is lost, as a frame or a line may be; descriptors are told again
+                    self.short_of_memory = True
+                    continue
+                if status is not None:
+                    return status
         except Exception as error:  # standard error is gone: the log is the only way to be heard
             self.log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
             return 1
         finally:
             self.plane.close()
             self.log.close()
+
+    def _turn(self, handlers: "dict[int, Callable[[], int | None]]") -> "int | None":
+        """One event of the core; the exit status when it was the last."""
+        kind, ident, data = self.plane.run()
+        if self.short_of_memory:
+            self._tell_shortage()
+        if kind == plane.PUNT:
+            answer = slowpath.reply(self.plan, data)
+            if answer is not None:
+                self.plane.send(answer)
+        elif kind == plane.WATCH:
+            return handlers[ident]()
+        elif kind == plane.LOG:
+            self.log.write(ident, data.decode("utf-8", "replace"))
+        elif kind == plane.TICK:
+            self._on_tick()
+        elif kind == plane.END:
+            level = log.WARNING if self._is_missed() else log.INFO
+            self.log.write(level, f"the tap is gone ({os.strerror(ident)}): quitting")
+            return 0
+        return None
+
+    def _tell_shortage(self) -> None:
+        self.short_of_memory = False
+        now = time.monotonic()
+        if now >= self.tell_shortage_at:
+            self.tell_shortage_at = now + _SHORTAGE_S
+            self.log.write(log.WARNING, "out of memory: some frames or log lines were lost (is there a limit, ulimit -v?)")
 
     # ---- what is watched ----
 
@@ -251,12 +270,9 @@ class Worker:
 
     def _is_missed(self) -> bool:
         """Whether somebody in the foreground still counts on us: at the end of a command the tap may go before control."""
-        if not self.attached:
-            return False
-        self.sock.settimeout(_LEAVE_S)
         try:
-            return bool(self.sock.recv(_MESSAGE_BYTES))
-        except TimeoutError:
+            return self.attached and bool(self.sock.recv(_MESSAGE_BYTES, _socket.MSG_DONTWAIT))
+        except BlockingIOError:
             return True
         except OSError:
             return False

@@ -9,6 +9,8 @@ import _socket
 import os
 import time
 
+from pasta_py.worker import plane
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
@@ -21,7 +23,7 @@ _COPY_BYTES = 64 << 10
 
 
 class Log:
-    """One sink. `write` never raises and never blocks on a descriptor that is non-blocking."""
+    """One sink. `write` never raises and never waits for a reader."""
 
     def __init__(self, fd: int, plan: "WorkerPlan", pid: int) -> None:
         self._fd, self._level, self._limit = fd, plan.log_level, plan.log_size
@@ -65,7 +67,8 @@ class Log:
                 return self._append(line[: self._limit])
             prefix = "" if level in (INFO, DEBUG, TRACE) else f"{NAMES[level]}: "
             line = f"{self._program}: {prefix}{text}\n".encode("utf-8", "replace")
-            return os.write(self._fd, line) == len(line)
+            plane.log_line(self._fd, line)
+            return True
         except OSError:
             return False
 

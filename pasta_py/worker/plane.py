@@ -134,6 +134,11 @@ class Plane:
             self._plane = None
 
 
+def log_line(fd: int, line: bytes) -> None:
+    """Write a line without waiting for whoever reads it; BlockingIOError if there is no room."""
+    _check(lib.plane_log_line(fd, line, len(line)))
+
+
 # ---- the helper (pasta_py.worker.helper) ----
 
 BYTE_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"

@@ -29,12 +29,14 @@ def test_a_line_stays_one_line() -> None:
     os.close(writer)
 
 
-def test_a_pipe_that_nobody_reads_does_not_block_and_losses_are_counted() -> None:
-    reader, writer = os.pipe2(os.O_NONBLOCK)
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_stream_that_nobody_reads_does_not_block_and_losses_are_counted(kind: str) -> None:
+    reader, writer = os.pipe() if kind == "pipe" else (end.detach() for end in socket.socketpair())
     sink = log.Log(writer, sample_plan(log_level=log.INFO, program="prog"), 1)
     for number in range(20_000):
         sink.write(log.INFO, f"line {number:6}")
     got = b""
+    os.set_blocking(reader, False)
     while chunk := _read(reader):
         got += chunk
     kept = got.count(b"\n")
