@@ -52,7 +52,9 @@ def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: 
         packed.extractall(tmp_path / "site")
     assert [name for name in names if re.fullmatch(r"pasta_py/_plane\..*so", name)]
     assert "pasta_py/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"pasta_py", "-".join(wheel.name.split("-")[:2]) + ".dist-info"}
+    stem = "-".join(wheel.name.split("-")[:2])
+    assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}
+    assert [name for name in names if name.startswith(f"{stem}.data")] == [f"{stem}.data/scripts/pasta"]
     code = "import pasta_py.worker.plane as p; print(p.PUNT, p.__file__)"
     paths = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
     done = subprocess.run(

@@ -222,18 +222,17 @@ def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
 def _collect(sock: socket.socket, timeout_s: float) -> "tuple[wire.Value, list[int]]":
     sock.settimeout(timeout_s)
     try:
-        data, fds, _flags, _address = socket.recv_fds(sock, _MAX_REPLY_BYTES, 16)
+        data, ancillary, _flags, _address = sock.recvmsg(_MAX_REPLY_BYTES, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
         raise HostError(f"Couldn't set up the namespace: no answer from inside within {timeout_s:g} s") from None
-    for fd in fds:
-        os.set_inheritable(fd, False)
+    fds = [fd for _level, _kind, payload in ancillary for fd in wire.descriptors(payload)]
     reply = wire.decode(data) if data else None
     if not isinstance(reply, tuple) or len(reply) != 2:
         raise HostError("Couldn't set up the namespace: the process that configures it died")
     ok, value = reply
     if ok is not True:
         raise HostError(str(value))
-    return value, list(fds)
+    return value, fds
 
 
 def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
@@ -261,7 +260,7 @@ def userns_refusal(error: OSError, what: str = "Couldn't create user namespace")
 
 def _setting(path: str) -> int | None:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return int(file.read())
     except (OSError, ValueError):
         return None

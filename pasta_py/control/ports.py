@@ -8,9 +8,9 @@ for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by 
 
 import errno
 import os
-import resource
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
@@ -156,6 +156,8 @@ def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[
 
 def _make_room(made: int, more: int) -> int:
     """Raise the soft limit of descriptors to the hard one, if that many sockets need it; for how many more there is room."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and made + more + _SPARE_FDS > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -238,6 +240,7 @@ def _packed(address: IPv4Address | IPv6Address) -> bytes:
     return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
+@cache
 def _ephemeral_ports() -> tuple[int, int]:
     numbers = _numbers(_PORT_RANGE)
     return (numbers[0], numbers[1]) if len(numbers) == 2 else _DEFAULT_RANGE
@@ -245,7 +248,7 @@ def _ephemeral_ports() -> tuple[int, int]:
 
 def _numbers(path: str) -> list[int]:
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="utf-8") as file:
             return [int(word) for word in file.read().split()]
     except (OSError, ValueError):
         return []

@@ -1,0 +1,87 @@
+"""The installed program, as a runtime finds it: whatever its environment, the directory, and the name it is called by."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pasta_py import __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPECTED = f"pasta (pasta-py) {__version__}\n"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of a prefix into which a wheel's files were put, with the interpreter of this run."""
+    prefix = tmp_path_factory.mktemp("prefix")
+    packages = prefix / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    packages.mkdir(parents=True)
+    (prefix / "bin").mkdir()
+    (packages / "pasta_py").symlink_to(ROOT / "pasta_py")
+    (prefix / "bin" / "pasta").write_bytes((ROOT / "pasta_py/bin/pasta").read_bytes())
+    (prefix / "bin" / "pasta").chmod(0o755)
+    return prefix / "bin"
+
+
+def version(*command: object, **options: object) -> str:
+    done = subprocess.run([*map(str, command), "--version"], capture_output=True, text=True, timeout=30, **options)  # type: ignore[call-overload]
+    assert (done.returncode, done.stderr) == (0, "")
+    return str(done.stdout)
+
+
+def beside(installed: Path, interpreter: str) -> None:
+    """Make it look like pip's scripts: the interpreter in the same directory, or in the first line of a script there."""
+    (installed / "python3").unlink(missing_ok=True)
+    (installed / "pasta-py").unlink(missing_ok=True)
+    if interpreter == "beside":
+        (installed / "python3").symlink_to(sys.executable)
+    elif interpreter == "named":
+        (installed / "pasta-py").write_text(f"#!{sys.executable}\n")
+
+
+@pytest.mark.parametrize("interpreter", ["beside", "named"])
+def test_the_interpreter_is_found(installed: Path, interpreter: str) -> None:
+    beside(installed, interpreter)
+    assert version(installed / "pasta", env={}) == EXPECTED
+
+
+def test_it_is_found_through_links_and_from_its_own_directory(installed: Path, tmp_path: Path) -> None:
+    beside(installed, "beside")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pasta").symlink_to(installed / "pasta")
+    (tmp_path / "pasta").symlink_to("a/pasta")
+    for command, directory in (("./pasta", tmp_path), ("./pasta", installed), (tmp_path / "pasta", "/")):
+        assert version(command, cwd=directory) == EXPECTED
+    assert version("pasta", env={"PATH": f"{installed}:/bin"}) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONHOME": "/nonexistent"},
+        {"PYTHONPATH": "bad"},
+        {"PYTHONSTARTUP": "/nonexistent", "PYTHONSAFEPATH": "", "PYTHONWARNINGS": "error", "PYTHONINSPECT": "1"},
+        {"VIRTUAL_ENV": "/nonexistent", "CONDA_PREFIX": "/nonexistent", "PYTHONNOUSERSITE": "1", "PYTHONOPTIMIZE": "2"},
+    ],
+    ids=lambda variables: ",".join(variables),
+)
+def test_the_callers_python_environment_makes_no_difference(
+    installed: Path, tmp_path: Path, variables: dict[str, str]
+) -> None:
+    """Modules of the standard library's names stand where a careless start would find them."""
+    beside(installed, "beside")
+    for place in (tmp_path, tmp_path / "bad"):
+        place.mkdir(exist_ok=True)
+        for name in ("socket", "os", "pasta_py", "re", "sitecustomize"):
+            (place / f"{name}.py").write_text("raise SystemExit('the wrong module')\n")
+    environment = {"PATH": os.environ["PATH"], **variables}
+    environment.update({k: str(tmp_path / v) for k, v in variables.items() if v == "bad"})
+    assert version(installed / "pasta", env=environment, cwd=tmp_path) == EXPECTED
+
+
+def test_an_editable_installation_is_found_by_site() -> None:
+    """As the tests themselves run it: nothing of the package is beside the script."""
+    assert version(sys.executable, "-I", "-m", "pasta_py.control.start", "pasta") == EXPECTED
