@@ -170,6 +170,7 @@ int nsock_serve(int sock)
 	int fd;
 
 	prctl(PR_SET_NAME, "pasta-helper", 0, 0, 0);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* or the guest's root could trace it from the moment it joins */
 	result = enter_namespaces(sock);
 	if (result == -ECANCELED)
 		return 0; /* not needed */

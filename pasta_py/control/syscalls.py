@@ -20,6 +20,7 @@ MS_REC = 0x4000
 MS_SLAVE = 0x80000
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
 IN_MOVED_FROM = 0x40
@@ -69,6 +70,11 @@ def _prctl(option: int, value: int) -> None:
 def set_parent_death_signal(signum: int) -> None:
     """Get this signal when the parent ends. Joining a namespace can clear it: call it after that."""
     _prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def be_private() -> None:
+    """Not for others to trace, whatever rights they have in the user namespace we are about to join; see ptrace(2), dumpable."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def become_subreaper() -> None:

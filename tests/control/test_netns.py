@@ -1,5 +1,6 @@
 """Finding and entering namespaces; the work of `call_inside` comes back, or its error does."""
 
+import errno
 import os
 import subprocess
 import time
@@ -7,10 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_helpers import alive, guest
+from process_helpers import PYTHON, PYTHONPATH, alive, environment, guest, user_prefix
 
 from pasta_py.control import netns
 from pasta_py.errors import HostError
+
+# As an ordinary user, who owns the guest's user namespace. What forks from the work has every capability in there, as the
+# guest's root has. 0x4206: PTRACE_SEIZE.
+_TRACE = """
+import ctypes, os
+from process_helpers import guest
+from pasta_py.control import netns
+
+def job():
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        result = ctypes.CDLL(None, use_errno=True).ptrace(0x4206, os.getppid(), None, None)
+        os.write(writer, str(ctypes.get_errno() if result else 0).encode())
+        os._exit(0)
+    return int(os.read(reader, 16)), []
+
+with guest() as pid:
+    print(netns.call_inside(netns.by_pid(pid), job)[0])
+"""
 
 
 @pytest.fixture
@@ -48,6 +68,14 @@ def test_descriptors_come_back_close_on_exec(target: tuple[int, netns.Guest]) ->
     assert os.read(fd, 64) == b"from inside"
     assert not os.get_inheritable(fd)
     os.close(fd)
+
+
+def test_the_guests_root_cannot_trace_the_work() -> None:
+    """Where guest and host share a PID namespace it sees the process, which still has the host's files."""
+    command = [*user_prefix(), PYTHON, "-c", _TRACE]
+    paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parent)])
+    done = subprocess.run(command, env=environment({"PYTHONPATH": paths}), capture_output=True, text=True, timeout=30)
+    assert done.stdout == f"{errno.EPERM}\n", done.stderr
 
 
 def test_an_error_inside_is_raised_outside_with_its_text(target: tuple[int, netns.Guest]) -> None:
