@@ -164,7 +164,7 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 
 void demux_frame(struct plane *p, struct tap_frame *f)
 {
-	if (!eth_is_group(eth_dst(f->data)) && memcmp(eth_dst(f->data), p->tap.our_mac, ETH_ALEN)) {
+	if (!eth_is_group(eth_dst(f->data)) && memcmp(eth_dst(f->data), p->tap.our_mac, ETH_ALEN) != 0) {
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}

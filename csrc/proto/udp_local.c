@@ -115,6 +115,7 @@ static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint3
 	/* A connected socket tells of an earlier refusal first. */
 	if (sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ECONNREFUSED)
 		sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+	msg->msg_iov = NULL; /* it ends here, msg does not */
 }
 
 void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer, const uint8_t *data,
