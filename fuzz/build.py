@@ -16,7 +16,7 @@ TARGETS = HERE / "targets"
 CSRC = HERE.parent / "csrc"
 NAMES = ("frame", "session")
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
-FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-fno-omit-frame-pointer", "-pthread", f"-I{CSRC}", f"-I{TARGETS}"]
+FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-gdwarf-4", "-fno-omit-frame-pointer", "-pthread", f"-I{CSRC}", f"-I{TARGETS}"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
 
 

@@ -44,8 +44,14 @@ def command_line(name: str, *arguments: str) -> list[str]:
     return [PYTHON, "-c", _RUN, name, *arguments]
 
 
+def instrumentation() -> dict[str, str]:
+    """What a process of an instrumented build needs to find its library, and how that is to report (`make sanitize`)."""
+    return {name: value for name, value in os.environ.items() if name.startswith(("LD_", "ASAN_", "UBSAN_"))}
+
+
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": PYTHONPATH, "LC_ALL": "C.UTF-8", **(extra or {})}
+    fixed = {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": PYTHONPATH, "LC_ALL": "C.UTF-8"}
+    return {**fixed, **instrumentation(), **(extra or {})}
 
 
 def pasta(

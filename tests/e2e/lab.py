@@ -257,7 +257,7 @@ class Lab:
         kept = {
             k: v
             for k, v in os.environ.items()
-            if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith(("COV", "GCOV"))
+            if k in ("PATH", "PYTHONPATH", "TMPDIR") or k.startswith(("COV", "GCOV", "LD_", "ASAN_", "UBSAN_"))
         }
         kept["PATH"] = kept.get("PATH", "") + ":/usr/sbin:/sbin"
         return {**kept, "HOME": str(self.directory), "LC_ALL": "C", "SHELL": "/bin/sh"}

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
-from process_helpers import PYTHON, PYTHONPATH, user_prefix  # noqa: E402
+from process_helpers import PYTHON, PYTHONPATH, instrumentation, user_prefix  # noqa: E402
 
 # A neighbour, left outside, that can be reached and signalled beforehand; it ends with its standard input.
 _REPORT = """
@@ -80,7 +80,7 @@ def landlock_version() -> int:
 class _Locked:
     def __init__(self, *prefix: str) -> None:
         line = [*user_prefix(), *prefix, PYTHON, "-S", "-c", _REPORT]
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHONPATH}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHONPATH, **instrumentation()}
         self.process = subprocess.Popen(
             line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )

@@ -1,0 +1,28 @@
+"""`sanitized.py DIRECTORY SANITIZERS`: a copy of the sources with an extension built for them (gcc's, such as address,undefined).
+
+Python itself is not built that way: the sanitizer's library is loaded before everything else (LD_PRELOAD), in the tests and in
+the workers they start.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prepare import copy
+
+
+def main() -> None:
+    target, sanitizers = Path(sys.argv[1]).resolve(), sys.argv[2]
+    target.mkdir(parents=True, exist_ok=True)
+    copy(target)
+    environment = {**os.environ, "PASTA_SANITIZE": sanitizers}
+    done = subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=target, env=environment, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+
+
+if __name__ == "__main__":
+    main()
