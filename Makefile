@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage \
-	analyze sanitize sanitize-quick valgrind valgrind-quick man bench bench-quick clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak man bench bench-quick clean
 
 run: build
 	$(BIN)/python bench/demo.py
@@ -95,6 +95,7 @@ fuzz-coverage: dev
 # What is left out looks at the program as users get it, measures memory, or needs a dnsmasq (which does not start that way).
 SANITIZED := build/sanitized
 NOT_SANITIZED := tests/test_lean.py tests/test_build.py tests/test_layering.py tests/e2e/test_calls.py \
+	tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
 	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
 	$(addprefix tests/e2e/test_datagrams.py::test_dig_,gets_its_answers goes_over_to_tcp_for_a_long_answer) \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
@@ -131,6 +132,11 @@ valgrind: dev
 	$(MAKE) --no-print-directory valgrind-quick CORPUS=build/fuzz/corpus
 	PYTHONMALLOC=malloc $(VALGRIND) --suppressions=tests/measure/valgrind.supp $(BIN)/python -m pytest -q \
 		$(addprefix tests/csrc/test_,wire.py base.py core.py reassembly.py)
+# The long forms of tests that have a short one in `make test`: floods one by one, stops of 30 s, 500 kills, mixed traffic.
+SOAK_S := 1200
+soak: dev
+	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py \
+		tests/e2e/test_kill.py tests/e2e/test_soak.py
 
 man: build
 	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1

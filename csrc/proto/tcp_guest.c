@@ -215,8 +215,12 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	bool fin = seg->flags & TCP_FIN;
 
 	if (seq_lt(f->rcv_nxt, seg->seq)) {
+		/* An acknowledgement that has overtaken lost data is nothing to acknowledge: to the guest it would look like one
+		 * more sign of reordering. Data is, each time: three such ACKs make the guest repair (RFC 5681, 4.2). */
+		if (!tcp_seq_len(seg))
+			return;
 		COUNT(io->counters, tcp_out_of_order);
-		f->flags |= TCPF_ACK_NOW;
+		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 		return;
 	}
 	if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)

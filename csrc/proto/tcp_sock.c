@@ -236,7 +236,8 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 	ssize_t n = 0;
 
 	drop_acked(f);
-	data = u32_min(data, frame_room(f));
+	/* What was lost is one frame as the tap takes them: as much as that, and no more, is sent again. */
+	data = u32_min(data, io->tap->vnet_hdr ? frame_room(f) : f->mss);
 	if (data)
 		n = peek(t, io, f, 0, data);
 	COUNT(io->counters, tcp_retransmits);

@@ -34,10 +34,8 @@ class Stream:
         while not self.ended.is_set():
             step = STEP
             if self.rate:
-                step = min(STEP, int((time.monotonic() - started) * self.rate) - self.sent)
-                if step <= 0:
-                    time.sleep(0.01)
-                    continue
+                time.sleep(0.01)
+                step = max(0, min(STEP, int((time.monotonic() - started) * self.rate) - self.sent))
             at = self.sent % PERIOD
             self.sent += self.sock.send(PATTERN[at : at + step])
         self.sock.shutdown(socket.SHUT_WR)

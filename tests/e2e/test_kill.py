@@ -1,0 +1,73 @@
+"""Killed with SIGKILL at any moment, nothing is left, and the next instance serves the same namespace at once."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+from lab import REMOTE4, Guest, Lab, children, cmdline, program, tool, wait_until
+from traffic import LONG
+
+KILLS = 500 if LONG else 40
+SEED = 6
+START_S = 0.15  # within which a start is hit: it takes about half of that
+GONE_S = 3
+
+
+def instance(lab: Lab) -> list[int]:
+    """PIDs of everything that the program runs, seen from here: whatever in the lab is not ours."""
+    return [pid for pid in lab.descendants() if (words := cmdline(pid)) and words[0] not in (tool(), "sh", "ping")]
+
+
+def traces(lab: Lab, guest: Guest) -> tuple[str, ...]:
+    """What an instance could leave: mounts, files, interfaces."""
+    return (
+        lab.host.run("cat", "/proc/self/mountinfo").stdout,
+        lab.host.run("find", "/run", "/dev/shm", lab.directory).stdout,
+        guest.run("ip", "-br", "link").stdout,
+    )
+
+
+def kill_one(lab: Lab, rng: random.Random) -> None:
+    """A random one of its processes; what does not end by itself then is killed too, but no process of another generation."""
+    victims = instance(lab)
+    if victims:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rng.choice(victims), signal.SIGKILL)
+    deadline = time.monotonic() + 0.3
+    while instance(lab) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for pid in lab.translators():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_killed_at_any_moment_nothing_is_left(lab: Lab) -> None:
+    rng = random.Random(SEED)
+    with lab.stray() as guest:
+        command = [program(), "--config-net", "--ns-ifname", "tap0", "--pid", "/dev/null", lab.inner_pid(guest.pid)]
+        guest.setup("link set lo up")
+        before, hit = traces(lab, guest), 0
+        for number in range(KILLS):
+            if number % 2:  # while it starts
+                log = open(lab.directory / "kill.log", "w")  # noqa: SIM115 (closed below)
+                starting = lab.host.popen(*command, stdout=log, stderr=log)
+                wait_until(lambda above=starting.pid: children(above), GONE_S, "it starts")
+                time.sleep(rng.uniform(0, START_S))
+                hit += starting.poll() is None
+                kill_one(lab, rng)
+                starting.wait(GONE_S)
+                log.close()
+                Path(log.name).unlink()
+            else:  # while it serves, which also shows that the one before has left nothing in the way
+                lab.host.run(*command)
+                guest.run("ping", "-c1", "-W2", REMOTE4)
+                busy = guest.popen("ping", "-i0.002", "-s1400", "-q", REMOTE4)
+                time.sleep(rng.uniform(0, 0.05))
+                kill_one(lab, rng)
+                busy.kill()
+            wait_until(lambda: not instance(lab), GONE_S, f"its processes are gone, kill {number}")
+            assert traces(lab, guest) == before, f"kill {number}"
+        assert hit >= KILLS // 10, f"{hit} starts were hit"
