@@ -135,7 +135,7 @@ valgrind: dev
 # The long forms of tests that have a short one in `make test`: floods one by one, stops of 30 s, 500 kills, mixed traffic.
 SOAK_S := 1200
 soak: dev
-	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py \
+	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
 
 man: build

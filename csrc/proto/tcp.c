@@ -5,7 +5,7 @@
  * send what the socket has, pass on ends, acknowledge. So a batch of segments costs one ACK, and there is one place where a
  * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
  *
- * Repair towards the guest is NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow.
+ * What the guest sends behind a hole is kept and told (tcp_held.c). Repair towards the guest is NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow.
  * snd_nxt never goes back: after a timeout, too, holes are filled one frame per (partial) acknowledgement.
  *
  * Limits: flows (tcp_limit counts what was refused), the window of each, the memory of all spills together (tcp_spill_limit).
@@ -72,6 +72,7 @@ void tcp_free(struct tcp *t)
 		if (f) {
 			close_socket(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
 			free(f->spill.bytes);
+			free(f->held);
 		}
 	}
 	free(t->discard);
@@ -157,6 +158,7 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 {
 	close_socket(f->fd, abort);
 	tcp_free_spill(t, f);
+	tcp_free_held(t, f);
 	remove_work(t, f);
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);

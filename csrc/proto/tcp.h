@@ -23,6 +23,7 @@ struct tcp {
 	uint32_t challenges;	  /* sent within challenge_second */
 	int64_t limit_logged_ms;  /* when a limit was last written to the log */
 	int64_t spill_logged_ms;  /* the same for that of the spills */
+	uint32_t held_rings;      /* flows that keep bytes behind a hole */
 	struct bucket openings;
 	int64_t rate_logged_ms;
 };

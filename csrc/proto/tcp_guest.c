@@ -1,7 +1,7 @@
 /* Owns what a segment of the guest means: RFC 9293, 3.10.7, with RFC 5961's challenge ACKs.
  *
  * The guest is hostile: sequence numbers, acknowledgements, windows and flags are whatever it likes. A segment outside the
- * window changes nothing. Segments after a hole are not kept: the tap does not reorder, and the guest sends them again.
+ * window changes nothing. What comes after a hole is kept (tcp_held.c), and acknowledged when the hole is filled.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -36,6 +36,7 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 		f->flags |= TCPF_WSCALE;
 		f->snd_wscale = seg->wscale;
 	}
+	f->sack = seg->sack_permitted;
 	f->snd_wnd = seg->window; /* a SYN's window is never scaled (RFC 7323, 2.2) */
 	f->rcv_nxt = f->rcv_adv = seq_add(seg->seq, 1);
 	f->wl1 = seg->seq;
@@ -220,6 +221,8 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		if (!tcp_seq_len(seg))
 			return;
 		COUNT(io->counters, tcp_out_of_order);
+		if (seg->payload_len && !(f->flags & TCPF_GUEST_FIN))
+			tcp_hold(t, io, f, seg->seq, seg->payload, seg->payload_len);
 		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 		return;
 	}
@@ -236,6 +239,8 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		f->flags |= TCPF_WINDOW_OLD;
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 	}
+	if (f->held && !fin)
+		tcp_deliver_held(t, io, f);
 	if (fin && kept == len) {
 		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
 		f->rcv_adv = seq_max(f->rcv_adv, f->rcv_nxt);

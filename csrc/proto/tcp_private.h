@@ -1,4 +1,4 @@
-/* What the four files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_sock.c, tcp_segment.c. */
+/* What the files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_held.c, tcp_sock.c, tcp_segment.c. */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -58,6 +58,7 @@ struct tcp_flow {
 	seq_t rcv_adv; /* right edge of the window: bytes before it are taken; never moves left */
 	seq_t rcv_told; /* the edge as the guest last heard it */
 	struct spill spill;
+	struct held *held; /* NULL: there is no hole */
 
 	/* host to guest: bytes from snd_una on are still in the socket's receive queue */
 	seq_t snd_una;
@@ -71,6 +72,7 @@ struct tcp_flow {
 	uint16_t mss;		 /* of segments to the guest */
 	uint8_t snd_wscale;
 	uint8_t dup_acks;
+	bool sack;     /* both sides tell what lies behind a hole (RFC 2018): we do, of what the guest has sent */
 	uint8_t tries; /* timeouts since the guest last answered */
 	uint8_t repeats; /* timeouts since waiting_ms, as far as they matter */
 	int error;     /* of the socket: goes to the guest as a reset when all data has */
@@ -129,6 +131,15 @@ void tcp_free_spill(struct tcp *t, struct tcp_flow *f);
 /* Everything that the flow needs now. True: more could be done at once. The flow may be gone afterwards. */
 bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
+
+/* tcp_held.c */
+/* Keeps bytes behind a hole, as far as there is room. */
+void tcp_hold(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len);
+/* Delivers what is in sequence now. */
+void tcp_deliver_held(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* What is kept, for the guest to know. */
+uint32_t tcp_held_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX]);
+void tcp_free_held(struct tcp *t, struct tcp_flow *f);
 
 /* tcp_segment.c */
 void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len);

@@ -53,10 +53,14 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 {
 	const struct flow_key *key = &f->flow.key;
 	uint8_t head[TAP_HEAD_MAX];
-	uint32_t l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + len);
-	uint32_t tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
+	struct tcp_range ranges[TCP_SACK_RANGES_MAX];
+	uint32_t count = f->held && f->sack && !len ? tcp_held_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
+	uint32_t l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
+				TCP_HLEN + option + len);
+	uint16_t tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
 				    0, 255);
 
+	tcp_len = tcp_emit_sack(head + l4, tcp_len, ranges, count);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
 	transmit(io, key, head, l4, tcp_len, payload, len, f->mss);
 }
@@ -80,12 +84,16 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 	const struct flow_key *key = &f->flow.key;
 	bool answer = f->state == TCPS_SYN_RECEIVED;
 	uint8_t wscale = !answer || (f->flags & TCPF_WSCALE) ? TCP_WSCALE : 255, head[TAP_HEAD_MAX];
-	uint32_t options = 4 + (wscale == 255 ? 0 : 4), l4, tcp_len;
+	bool sack = !answer || f->sack;
+	uint32_t options = 4 + (wscale == 255 ? 0 : 4) + (sack ? 4 : 0), l4;
+	uint16_t tcp_len;
 
 	l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
 	tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
 			   answer ? f->rcv_nxt : seq(0), (uint8_t)(TCP_SYN | (answer ? TCP_ACK : 0)),
 			   answer ? window_field(f, true) : 65535, announced_mss(io, f), wscale);
+	if (sack)
+		tcp_len = tcp_emit_sack_permitted(head + l4, tcp_len);
 	transmit(io, key, head, l4, tcp_len, NULL, 0, 0);
 }
 

@@ -5,6 +5,8 @@
 #define OPT_NOP 1
 #define OPT_MSS 2
 #define OPT_WSCALE 3
+#define OPT_SACK_PERMITTED 4 /* RFC 2018, 2 */
+#define OPT_SACK 5	     /* RFC 2018, 3 */
 
 static void syn_options(const uint8_t *opt, uint32_t len, struct tcp_view *v)
 {
@@ -19,6 +21,8 @@ static void syn_options(const uint8_t *opt, uint32_t len, struct tcp_view *v)
 			v->mss = load_be16(opt + i + 2);
 		else if (opt[i] == OPT_WSCALE && opt[i + 1] == 3)
 			v->wscale = opt[i + 2] > TCP_WSCALE_MAX ? TCP_WSCALE_MAX : opt[i + 2];
+		else if (opt[i] == OPT_SACK_PERMITTED && opt[i + 1] == 2)
+			v->sack_permitted = true;
 		i += opt[i + 1];
 	}
 }
@@ -42,6 +46,7 @@ bool tcp_parse(const uint8_t *s, uint32_t len, struct tcp_view *v)
 	v->payload_len = len - header_len;
 	v->mss = 0;
 	v->wscale = 255;
+	v->sack_permitted = false;
 	if (v->flags & TCP_SYN)
 		syn_options(s + TCP_HLEN, header_len - TCP_HLEN, v);
 	return v->src_port && v->dst_port;
@@ -74,4 +79,33 @@ uint16_t tcp_emit(uint8_t *s, uint16_t src_port, uint16_t dst_port, seq_t sequen
 	}
 	s[12] = (uint8_t)(len / 4 << 4);
 	return len;
+}
+
+static uint16_t set_length(uint8_t *s, uint16_t len)
+{
+	s[12] = (uint8_t)(len / 4 << 4);
+	return len;
+}
+
+uint16_t tcp_emit_sack_permitted(uint8_t *s, uint16_t len)
+{
+	const uint8_t option[4] = {OPT_NOP, OPT_NOP, OPT_SACK_PERMITTED, 2};
+
+	memcpy(s + len, option, sizeof(option));
+	return set_length(s, (uint16_t)(len + sizeof(option)));
+}
+
+uint16_t tcp_emit_sack(uint8_t *s, uint16_t len, const struct tcp_range ranges[], uint32_t count)
+{
+	if (!count)
+		return len;
+	s[len] = s[len + 1] = OPT_NOP;
+	s[len + 2] = OPT_SACK;
+	s[len + 3] = (uint8_t)(2 + 8 * count);
+	len += 4;
+	for (uint32_t i = 0; i < count; i++, len += 8) {
+		store_be32(s + len, ranges[i].from.v);
+		store_be32(s + len + 4, ranges[i].to.v);
+	}
+	return set_length(s, len);
 }

@@ -29,7 +29,14 @@ struct tcp_view {
 	uint16_t mss;	 /* 0: option absent; only looked for on a SYN */
 	uint8_t wscale;	 /* 255: option absent; only looked for on a SYN */
 	uint8_t flags;
+	bool sack_permitted; /* only looked for on a SYN */
 };
+
+struct tcp_range {
+	seq_t from, to;
+};
+
+#define TCP_SACK_RANGES_MAX 4 /* RFC 2018, 3 */
 
 /* How many sequence numbers the segment takes (RFC 9293, 3.4). */
 static inline uint32_t tcp_seq_len(const struct tcp_view *t)
@@ -43,5 +50,8 @@ bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
 /* Writes a header; mss and wscale become options unless 0 and 255. The checksum field is left 0. Returns its length. */
 uint16_t tcp_emit(uint8_t *segment, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags,
 		  uint16_t window, uint16_t mss, uint8_t wscale);
+/* Append an option to a header of len bytes; its new length. count: at most TCP_SACK_RANGES_MAX; none: no option. */
+uint16_t tcp_emit_sack_permitted(uint8_t *segment, uint16_t len);
+uint16_t tcp_emit_sack(uint8_t *segment, uint16_t len, const struct tcp_range ranges[], uint32_t count);
 
 #endif

@@ -1,6 +1,7 @@
 """Bytes both ways over one TCP connection for as long as wanted, each compared with what it should be.
 
-    bulk.py ADDRESS PORT listen|connect [RATE]      RATE: bytes a second that this side sends; default: as many as it can
+    bulk.py ADDRESS PORT listen|connect [RATE [PATIENCE]]      RATE: bytes a second that this side sends; default 0: what it can;
+                                                               PATIENCE: seconds for what is on its way at the end
 
 Whoever listens says "ready" first. EOF on standard input ends the sending of this side; the connection ends when both have
 ended. Prints a JSON object: {"sent": N, "received": N, "marks": [[CLOCK_MONOTONIC in seconds, received so far]...],
@@ -57,18 +58,18 @@ class Stream:
         except (OSError, ValueError) as error:
             self.errors.append(f"{what}: {error}")
 
-    def run(self) -> None:
+    def run(self, patience: float) -> None:
         threads = [threading.Thread(target=self.guard, args=(what,), daemon=True) for what in ("send", "receive")]
         for thread in threads:
             thread.start()
         sys.stdin.read()
         self.ended.set()
         for thread in threads:
-            thread.join(LIMIT_S)
+            thread.join(patience)
         print(json.dumps({"sent": self.sent, "received": self.received, "marks": self.marks, "errors": self.errors}))
 
 
-def main(address: str, port: int, how: str, rate: float = 0) -> None:
+def main(address: str, port: int, how: str, rate: float = 0, patience: float = LIMIT_S) -> None:
     if how == "listen":
         listener = socket.create_server((address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET)
         print("ready", flush=True)
@@ -77,7 +78,7 @@ def main(address: str, port: int, how: str, rate: float = 0) -> None:
     else:
         sock = socket.create_connection((address, port), timeout=LIMIT_S)
     sock.settimeout(LIMIT_S)
-    Stream(sock, rate).run()
+    Stream(sock, rate).run(patience)
 
 
 if __name__ == "__main__":

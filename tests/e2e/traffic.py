@@ -18,22 +18,26 @@ class Bulk:
 
     ports = itertools.count(7700)
 
-    def __init__(self, lab: Lab, guest: Space, address: str, rate: float = 0) -> None:
+    def __init__(self, lab: Lab, guest: Space, address: str, rate: float = 0, patience: float = 120) -> None:
         self.port = port = next(self.ports)
-        self.remote = lab.remote.start("bulk.py", address, port, "listen", rate)
-        self.guest = guest.popen(sys.executable, HERE / "bulk.py", address, port, "connect", rate)
+        self.remote = lab.remote.start("bulk.py", address, port, "listen", rate, patience)
+        self.guest = guest.popen(sys.executable, HERE / "bulk.py", address, port, "connect", rate, patience)
 
     def finish(self, timeout: float = 60) -> "Bulk":
         """End it; fails unless each side has received exactly what the other sent."""
+        self.stop(timeout)
+        assert self.ours["errors"] == self.theirs["errors"] == []
+        assert self.ours["received"] == self.theirs["sent"] and self.ours["sent"] == self.theirs["received"]
+        return self
+
+    def stop(self, timeout: float = 60) -> None:
+        """End it, whatever has arrived."""
         assert self.guest.stdin and self.remote.process.stdin
         self.guest.stdin.close()
         self.remote.process.stdin.close()
         self.guest.stdin = self.remote.process.stdin = None
         self.ours = Script.finished(self.guest, timeout)
         self.theirs = Script.finished(self.remote.process, timeout)
-        assert self.ours["errors"] == self.theirs["errors"] == []
-        assert self.ours["received"] == self.theirs["sent"] and self.ours["sent"] == self.theirs["received"]
-        return self
 
     def abandon(self, timeout: float = 30) -> dict[str, object]:
         """End it where the connection is gone: what the remote has to say."""
