@@ -7,7 +7,8 @@
  *           5. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
  *              the host itself, whatever the other rules say;
  *           6. anything else is itself.
- * inbound   loopback sources, and the host's own addresses, appear as --map-host-loopback, or the guest could not answer;
+ * inbound   loopback sources, and the host's own addresses, appear as --map-host-loopback, or the guest could not answer,
+ *           without that as the gateway, at which the guest then reaches nothing but its answers;
  *           the address that host and guest share appears as --map-guest-addr where there is one.
  */
 #include "core/policy.h"
@@ -74,7 +75,7 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 	if (addr_eq(host_src, &p->guest[f]) && !addr_is_none(&p->map_guest_addr[f]))
 		*guest_src = p->map_guest_addr[f];
 	else if (addr_is_loopback(host_src) || addr_eq(host_src, &p->guest[f]) || is_host_addr(p, host_src))
-		*guest_src = p->map_host_loopback[f];
+		*guest_src = addr_is_none(&p->map_host_loopback[f]) ? p->router[f] : p->map_host_loopback[f];
 	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
 }
 

@@ -10,6 +10,7 @@
 struct policy {
 	struct addr guest[2];
 	struct addr guest_seen[2]; /* what the guest uses: where inbound traffic goes unless a rule says otherwise */
+	struct addr router[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr dns_forward[2];

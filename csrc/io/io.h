@@ -16,7 +16,6 @@ struct io {
 	const struct policy *policy;
 	uint32_t mtu;	   /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */
-	struct addr router[2]; /* by family: whom ICMP errors of our own come from */
 	uint32_t fragment_id;
 	uint8_t *scratch;  /* SCRATCH_BYTES, for the duration of one call */
 };

@@ -27,6 +27,8 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->guest[0], c->guest4, 16);
 	memcpy(&policy->guest[1], c->guest6, 16);
 	memcpy(policy->guest_seen, policy->guest, sizeof(policy->guest));
+	memcpy(&policy->router[0], c->gateway4, 16);
+	memcpy(&policy->router[1], c->gateway6, 16);
 	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
 	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
 	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
@@ -80,8 +82,6 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	init_policy(&p->policy, config);
 	p->io = (struct io){.tap = &p->tap, .loop = &p->loop, .log = &p->log, .counters = &p->counters, .policy = &p->policy,
 			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch};
-	memcpy(&p->io.router[0], config->gateway4, 16);
-	memcpy(&p->io.router[1], config->gateway6, 16);
 	rc = loop_init(&p->loop);
 	if (!rc)
 		rc = tap_init(&p->tap, config->tap_fd, config->flags & PLANE_VNET_HDR, config->flags & PLANE_USO, &p->counters);

@@ -120,7 +120,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	if (!f) {
 		close(fd);
 		if (rc)
-			error_to_guest(io, &io->router[ip->v4 ? 0 : 1], ip, -rc);
+			error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, -rc);
 		else
 			refused(m, io, ENOBUFS);
 		return NULL;
@@ -185,7 +185,7 @@ static void send_request(struct io *io, struct icmp_flow *f, const struct ip_vie
 		if (error == EMSGSIZE)
 			return;
 	}
-	error_to_guest(io, &io->router[ip->v4 ? 0 : 1], ip, error);
+	error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, error);
 }
 
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)

@@ -274,7 +274,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
 						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
 	else if (icmp_error_from_errno(v4, error, &icmp))
-		icmp_error_send(io, &io->router[v4 ? 0 : 1], &key->guest, &key->remote, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
+		icmp_error_send(io, &io->policy->router[v4 ? 0 : 1], &key->guest, &key->remote, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
 	/* ETIMEDOUT, and the EINVAL of a blackhole route: silence was the answer, and stays so. */
 	tcp_close(t, io, f, false);
 }

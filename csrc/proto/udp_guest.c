@@ -91,7 +91,7 @@ static void send_failed(struct io *io, const struct ip_view *ip, const struct ud
 		return;
 	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
 	memcpy(quote + UDP_HLEN, d->payload, len);
-	icmp_error_send(io, &io->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
+	icmp_error_send(io, &io->policy->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
 			UDP_HLEN + d->payload_len, &icmp);
 }
 

@@ -197,7 +197,14 @@ def test_inbound_sources(src: str, shown: str) -> None:
     lib.x_policy_free(p)
 
 
-def test_inbound_source_without_a_mapping_is_refused() -> None:
+@pytest.mark.parametrize(("src", "shown"), [("127.0.0.1", "192.0.2.254"), ("2001:db8::1", "fe80::1"), ("::1", "fe80::1")])
+def test_inbound_source_without_a_mapping_is_the_gateway(src: str, shown: str) -> None:
+    p, out = policy(guest=FULL["guest"], router=("192.0.2.254", "fe80::1")), ffi.new("struct addr *")
+    assert lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
+    assert bytes(out.b) == mapped(shown)
+
+
+def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
     assert not lib.policy_inbound_source(policy(), ffi.new("struct addr *", [list(mapped("127.0.0.1"))]), ffi.new("struct addr *"))
 
 

@@ -24,3 +24,14 @@ def test_what_a_client_on_the_hosts_loopback_is_shown_as(
         reply = lab.host.script("probe.py", how, LOOPBACK[family], PORT)
         server.result()
     assert str(reply["answer"]).startswith(f"guest {shown[family]} ")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("how", ["ask", "ask-udp"])
+def test_a_client_at_the_hosts_own_address_without_a_mapping(lab: Lab, how: str, family: int) -> None:
+    """The guest has that address itself, so it is shown the gateway's: as podman's --no-map-gw needs for published ports."""
+    with lab.guest("-t", PORT, "-u", PORT, "--no-map-gw") as guest:
+        server = guest.start("answer.py", "name", HOSTS[family], PORT, "guest")
+        reply = lab.host.script("probe.py", how, HOSTS[family], PORT)
+        server.result()
+    assert str(reply["answer"]).startswith(f"guest {GATEWAYS[family]} ")
