@@ -6,7 +6,7 @@ C_FILES = $(shell find csrc -name '*.c')
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
 # What must be tested as users get it, at full speed and size; all else runs once, in the instrumented copy.
-AS_BUILT := tests/e2e tests/test_lean.py tests/test_build.py tests/test_layering.py \
+AS_BUILT := tests/e2e tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
 	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
 # Some tests start Python without site-packages, where an editable installation is unknown.
@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak man bench bench-quick clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick clean
 
 run: build
 	$(BIN)/python bench/demo.py
@@ -94,7 +94,7 @@ fuzz-coverage: dev
 # process, also those that have mistakes of their own (ip(8) copies overlapping strings): the checks of str* functions are off.
 # What is left out looks at the program as users get it, measures memory, or needs a dnsmasq (which does not start that way).
 SANITIZED := build/sanitized
-NOT_SANITIZED := tests/test_lean.py tests/test_build.py tests/test_layering.py tests/e2e/test_calls.py \
+NOT_SANITIZED := tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py tests/e2e/test_calls.py \
 	tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
 	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
 	$(addprefix tests/e2e/test_datagrams.py::test_dig_,gets_its_answers goes_over_to_tcp_for_a_long_answer) \
@@ -137,6 +137,11 @@ SOAK_S := 1200
 soak: dev
 	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
+
+# Real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; `make test` starts fewer containers. As root.
+test-podman: dev
+	@tests/prepare.sh test >/dev/null
+	PASTA_LONG=1 $(PYTEST) -s tests/runtimes
 
 man: build
 	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1

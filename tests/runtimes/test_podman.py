@@ -1,0 +1,292 @@
+"""Rootless podman with our `pasta`: what its users do, on a real machine."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import HOST, OURS, PASST, REMOTE, Machine, wait_until
+
+HTTPD = ("httpd", "-f", "-p", "80", "-h", "/www")
+
+
+@pytest.fixture
+def web(machine: Machine) -> "Iterator[None]":
+    """A web server on the remote machine, port 8000."""
+    with machine.serving("busybox", "httpd", "-f", "-p", "8000", "-h", "/opt", remote=True):
+        yield
+
+
+def get(machine: Machine, url: str, remote: bool = False) -> str:
+    """What curl makes of it, asked on the host or on the remote machine; "" for a failure."""
+    asked = ("curl", "-sS", "-m", "5", url)
+    done = machine.root_run("ip", "netns", "exec", "remote", *asked, check=False) if remote else machine.run(*asked, check=False)
+    return done.stdout.strip()
+
+
+def test_run_has_the_hosts_network(machine: Machine, web: None) -> None:
+    """Addresses and routes of the host, usable at once, and what podman itself adds to hosts and resolv.conf."""
+    # Without its path, ip is busybox's.
+    command = "/bin/ip -j addr; echo; /bin/ip -j route; echo; cat /etc/resolv.conf"
+    shown = machine.podman("run", "--rm", "base", "sh", "-c", command)
+    addresses, routes, *resolv = filter(None, shown.splitlines())
+    (link,) = [link for link in json.loads(addresses) if link["ifname"] == "eth0"]
+    found = [address for address in link["addr_info"] if address["scope"] == "global"]
+    assert sorted(address["local"] for address in found) == sorted(HOST.values())
+    assert not [address for address in found if address.get("tentative")]
+    assert [route for route in json.loads(routes) if route["dst"] == "default"][0]["gateway"] == REMOTE[4]
+    assert resolv[0] == "nameserver 169.254.1.1"
+    for address in (REMOTE[4], f"[{REMOTE[6]}]"):
+        url = f"http://{address}:8000/"
+        machine.podman("run", "--rm", "base", "curl", "-sS", "-m", "5", "-o", "/dev/null", url)
+
+
+def test_names_are_resolved(machine: Machine) -> None:
+    """By way of 169.254.1.1, which podman gives to the container and to us, from the host's nameserver."""
+    names = ("-A", "/some.example/192.0.2.77", "-A", "/some.example/2001:db8::77")
+    with machine.serving("dnsmasq", "-k", "-u", "root", "-R", *names, remote=True):
+        assert "192.0.2.77" in machine.podman("run", "--rm", "base", "nslookup", "some.example")
+
+
+@pytest.mark.parametrize(
+    ("publish", "asked", "refused"),
+    [
+        ("8080:80", ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"], ["127.0.0.1:8081"]),
+        ("127.0.0.1:8080:80", ["127.0.0.1:8080"], ["192.0.2.1:8080", "[::1]:8080"]),
+        ("[::1]:8080:80", ["[::1]:8080"], ["127.0.0.1:8080", "[2001:db8::1]:8080"]),
+        ("192.0.2.1:8080:80", ["192.0.2.1:8080"], ["127.0.0.1:8080"]),
+        ("[2001:db8::1]:8080:80", ["[2001:db8::1]:8080"], ["[::1]:8080"]),
+        ("8079-8081:79-81", ["127.0.0.1:8080"], ["127.0.0.1:8082"]),
+    ],
+)
+def test_published_ports(machine: Machine, publish: str, asked: list[str], refused: list[str]) -> None:
+    machine.podman("run", "-d", "-p", publish, "base", *HTTPD)
+    for where in asked:
+        wait_until(lambda url=f"http://{where}/": get(machine, url) == "hello", 5, f"{where} answers")
+        if not where.startswith(("127", "[::1]")):
+            assert get(machine, f"http://{where}/", remote=True) == "hello"
+    for where in refused:
+        assert get(machine, f"http://{where}/") == ""
+
+
+def test_published_udp(machine: Machine) -> None:
+    machine.podman("run", "-d", "-p", "5300:53/udp", "base", "socat", "UDP-LISTEN:53,fork", "EXEC:cat")
+    for family in (4, 6):
+        for remote in (False, True):
+            command = ["socat", "-t", "1", "-", f"UDP:{HOST[4]}:5300" if family == 4 else f"UDP:[{HOST[6]}]:5300"]
+            if family == 6:
+                continue  # socat's UDP-LISTEN is of one family; IPv6 below
+            prefix = ["ip", "netns", "exec", "remote"] if remote else []
+            done = machine.run(*prefix, *command, root=remote, input="datagram")
+            assert done.stdout == "datagram"
+    machine.podman("run", "-d", "-p", "5301:53/udp", "base", "socat", "UDP6-LISTEN:53,fork,ipv6only", "EXEC:cat")
+    done = machine.run("ip", "netns", "exec", "remote", "socat", "-t", "1", "-", f"UDP6:[{HOST[6]}]:5301", root=True, input="six")
+    assert done.stdout == "six"
+
+
+def test_the_clients_address_reaches_nginx(machine: Machine) -> None:
+    name = machine.podman("run", "-d", "-p", "8080:80", "base", "nginx")
+    for family, url in ((4, f"http://{HOST[4]}:8080/"), (6, f"http://[{HOST[6]}]:8080/")):
+        wait_until(lambda url=url: get(machine, url, remote=True) == "hello", 5, "nginx answers")
+        logged = machine.podman("logs", name)
+        assert f"{REMOTE[family]} - - " in logged
+
+
+def test_exec_stop_and_rm(machine: Machine) -> None:
+    name = machine.podman("run", "-d", "--init", "-p", "8080:80", "base", *HTTPD)
+    assert machine.podman("exec", name, "curl", "-sS", "http://127.0.0.1/") == "hello"
+    machine.podman("stop", "-t", "1", name)
+    wait_until(lambda: not machine.processes("/opt/pasta-py/"), 1.5, "pasta is gone after stop")
+    machine.podman("start", name)
+    wait_until(lambda: get(machine, "http://127.0.0.1:8080/") == "hello", 5, "it answers again")
+    machine.podman("rm", "-f", "-t", "0", name)
+    wait_until(lambda: not machine.processes("/opt/pasta-py/"), 1.5, "pasta is gone after rm")
+
+
+def test_a_pod(machine: Machine) -> None:
+    """Two containers, one network: the second asks the first over loopback."""
+    machine.podman("pod", "create", "--name", "pod", "-p", "8080:80")
+    machine.podman("run", "-d", "--pod", "pod", "base", *HTTPD)
+    asked = ("run", "--rm", "--pod", "pod", "base", "sh", "-c", "sleep 0.3; curl -sS http://127.0.0.1/")
+    assert machine.podman(*asked) == "hello"
+    assert get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello"
+
+
+SLIRP = "-a,10.0.2.0,-n,24,-g,10.0.2.2,--dns-forward,10.0.2.3"
+
+
+@pytest.mark.parametrize(
+    ("network", "command", "wanted"),
+    [
+        ("pasta:--mtu,1500", "cat /sys/class/net/eth0/mtu", "1500"),
+        (f"pasta:--ipv4-only,{SLIRP},-m,1500,--no-ndp,--no-dhcpv6,--no-dhcp", "ip -4 -o addr show eth0; ip -6 addr", "10.0.2.0/24"),
+        (f"pasta:-I,tap0,--ipv4-only,{SLIRP},--no-ndp,--no-dhcpv6,--no-dhcp", "ip -o addr show tap0", "10.0.2.0/24"),
+        ("pasta:-I,tap0", "ls /sys/class/net", "tap0"),
+        ("pasta:-4", "ip -6 route; ip -o addr", HOST[4]),
+        ("pasta:--no-map-gw", "cat /etc/hosts", "host.containers.internal"),
+        ("pasta:-i,eth0", "ip -o addr show eth0", HOST[6]),
+        ("pasta:-H,guest.example", "cat /etc/hosts", "localhost"),
+    ],
+)
+def test_options_of_network_pasta(machine: Machine, network: str, command: str, wanted: str) -> None:
+    """The recipes of podman-run(1)."""
+    shown = machine.podman("run", "--rm", f"--network={network}", "base", "sh", "-c", command)
+    assert wanted in shown
+    if "4" in network.split(",")[0] or "--ipv4-only" in network:
+        assert "2001:db8" not in shown
+
+
+def test_map_gw_reaches_the_hosts_loopback(machine: Machine) -> None:
+    """Off by default under podman, which adds --no-map-gw."""
+    asked = ("base", "curl", "-sS", "-m", "3", f"http://{REMOTE[4]}:9000/")
+    with machine.serving("busybox", "httpd", "-f", "-p", "127.0.0.1:9000", "-h", "/opt"):
+        assert machine.run("podman", "run", "--rm", *asked, check=False).returncode
+        done = machine.run("podman", "run", "--rm", "--network=pasta:--map-gw", *asked, check=False)
+        assert "404" in done.stdout, done.stderr
+
+
+def test_ports_of_the_host_on_the_containers_loopback(machine: Machine) -> None:
+    """-T PORT, and -T auto."""
+    with machine.serving("busybox", "httpd", "-f", "-p", "127.0.0.1:9000", "-h", "/opt"):
+        for option in ("-T,9000", "-T,auto"):
+            command = ("sh", "-c", "sleep 1; curl -sS -m 3 http://127.0.0.1:9000/")
+            assert "404" in machine.podman("run", "--rm", f"--network=pasta:{option}", "base", *command)
+
+
+def test_automatic_ports(machine: Machine) -> None:
+    machine.podman("run", "-d", "--network=pasta:-t,auto,-u,auto", "base", "httpd", "-f", "-p", "8085", "-h", "/www")
+    wait_until(lambda: get(machine, "http://127.0.0.1:8085/") == "hello", 5, "the port follows the service")
+
+
+def test_host_containers_internal(machine: Machine) -> None:
+    """The host itself, though the container has its address."""
+    with machine.serving("busybox", "httpd", "-f", "-p", "9000", "-h", "/opt"):
+        shown = machine.podman("run", "--rm", "base", "curl", "-sS", "-m", "3", "http://host.containers.internal:9000/")
+    assert "404" in shown
+
+
+def test_a_network_of_its_own(machine: Machine, web: None) -> None:
+    """Bridge, names, published ports, and the way out through the rootless namespace's one pasta."""
+    machine.podman("network", "create", "net")
+    try:
+        machine.podman("run", "-d", "--network", "net", "--name", "server", "-p", "8080:80", "base", *HTTPD)
+        client = ("run", "--rm", "--network", "net", "base", "curl", "-sS", "-m", "5")
+        assert machine.podman(*client, "http://server/") == "hello"
+        assert "404" in machine.podman(*client, f"http://{REMOTE[4]}:8000/")
+        for remote in (False, True):
+            assert get(machine, f"http://{HOST[4]}:8080/", remote) == "hello"
+        machine.podman("rm", "-fa", "-t", "0")
+        wait_until(lambda: not machine.processes("/opt/pasta-py/"), 2, "pasta is gone with the last container")
+    finally:
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+@pytest.mark.parametrize("program", ["podman", "buildah"])
+def test_a_build_with_a_step_that_needs_the_network(machine: Machine, web: None, program: str) -> None:
+    text = f"FROM base\\nRUN curl -sS -m 5 http://{REMOTE[4]}:8000/ >/fetched\\n"
+    machine.run("sh", "-c", f"mkdir -p context && printf '{text}' >context/Containerfile")
+    words = ("build", "-q", "-t", "made", "context") if program == "podman" else ("bud", "-q", "-t", "made", "context")
+    machine.run(program, *words, timeout=120)
+    assert "404" in machine.podman("run", "--rm", "made", "cat", "/fetched")
+    wait_until(lambda: not machine.processes("/opt/pasta-py/"), 2.5, "pasta is gone after the build")
+
+
+def test_kube_play(machine: Machine) -> None:
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {
+            "containers": [
+                {
+                    "name": "server",
+                    "image": "localhost/base:latest",
+                    "imagePullPolicy": "Never",
+                    "command": list(HTTPD),
+                    "ports": [{"containerPort": 80, "hostPort": 8080}],
+                }
+            ]
+        },
+    }
+    machine.run("sh", "-c", "cat >pod.yaml", input=json.dumps(manifest))
+    machine.podman("kube", "play", "--network", "pasta", "pod.yaml")
+    wait_until(lambda: get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello", 5, "the pod answers")
+    machine.podman("kube", "down", "pod.yaml")
+
+
+def test_a_capture_read_with_tshark(machine: Machine, web: None) -> None:
+    options = "--network=pasta:--pcap,/tmp/traffic.pcap"
+    machine.podman("run", "--rm", options, "base", "curl", "-sS", "-o", "/dev/null", f"http://{REMOTE[4]}:8000/x")
+    wait_until(lambda: not machine.processes("/opt/pasta-py/"), 2, "pasta is gone, and the file complete")
+    capture = machine.root / "tmp" / "traffic.pcap"
+    tshark = ["tshark", "-r", str(capture), "-Y", "http.request", "-T", "fields", "-e", "ip.src", "-e", "http.request.uri"]
+    done = subprocess.run(tshark, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [HOST[4], "/x"]
+
+
+def test_the_documented_unit_is_one_that_quadlet_takes(machine: Machine) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "podman.md").read_text()
+    unit = "\n".join(line.strip() for line in text.partition("web.container`:")[2].partition("##")[0].splitlines())
+    machine.run("sh", "-c", "mkdir -p .config/containers/systemd && cat >.config/containers/systemd/web.container", input=unit)
+    service = machine.run("/usr/libexec/podman/quadlet", "-user", "-dryrun").stdout
+    (command,) = [line for line in service.splitlines() if line.startswith("ExecStart=")]
+    assert " pasta:-t,%%eth0/8080:80 " in command  # which systemd takes for %eth0
+
+
+def test_publishing_on_one_device(machine: Machine) -> None:
+    machine.podman("run", "-d", "--network=pasta:-t,%eth0/8080:80", "base", *HTTPD)
+    wait_until(lambda: get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello", 5, "the remote is answered")
+    assert get(machine, "http://127.0.0.1:8080/") == ""
+
+
+def test_errors_as_podman_shows_them(machine: Machine) -> None:
+    """One line of ours behind podman's own: what failed, and what to do."""
+    with machine.serving("busybox", "httpd", "-f", "-p", "8080"):
+        done = machine.run("podman", "run", "--rm", "-p", "8080:80", "base", "true", check=False)
+    assert done.returncode
+    assert "pasta failed with exit code 1" in done.stderr
+    assert "Couldn't listen on host TCP port 8080" in done.stderr and "Address already in use" in done.stderr
+    done = machine.run("podman", "run", "--rm", "--network=pasta:--no-such", "base", "true", check=False)
+    assert "unrecognized option '--no-such'" in done.stderr
+
+
+def storm(machine: Machine, count: int) -> list[float]:
+    """Seconds that each of `count` containers took, started and removed ten at a time."""
+    script = (
+        "for i in $(seq %d); do (s=$(date +%%s%%N); podman run --rm base true || echo failed; e=$(date +%%s%%N); "
+        "echo $(((e - s) / 1000))) & done; wait"
+    )
+    took: list[float] = []
+    for _ in range(count // 10):
+        words = machine.run("sh", "-c", script % 10, timeout=120).stdout.split()
+        assert len(words) == 10 and "failed" not in words, words
+        took += [int(word) / 1e6 for word in words]
+    return took
+
+
+def test_containers_ten_at_a_time_leave_nothing(machine: Machine) -> None:
+    """No process, namespace, mount or file of ours; times per start beside passt's, in turns."""
+    count = 200 if os.environ.get("PASTA_LONG") else 20
+
+    def left() -> tuple[list[str], int, int]:
+        mounts = machine.root_run("grep", "-c", "netns", "/proc/mounts", check=False).stdout.strip()
+        files = machine.run("sh", "-c", "ls /run/user/1000/netns 2>/dev/null | wc -l").stdout.strip()
+        return machine.processes("/opt/pasta-py/", "/usr/bin/pasta"), int(mounts), int(files)
+
+    before = left()
+    took: dict[str, list[float]] = {OURS: [], PASST: []}
+    try:
+        for _ in range(count // 20):
+            for program in (OURS, PASST):
+                machine.helper(program)
+                took[program] += storm(machine, 20)
+    finally:
+        machine.helper(OURS)
+    time.sleep(1.5)
+    assert left() == before
+    medians = {program: sorted(times)[len(times) // 2] for program, times in took.items()}
+    print(f"\n{count} containers, ten at a time, median seconds each: ours {medians[OURS]:.2f}, passt {medians[PASST]:.2f}")
+    assert medians[OURS] < 3 * medians[PASST]
