@@ -186,6 +186,8 @@ def test_nothing_is_left_to_worker_and_helper(lab: Lab, capture: tuple[str, ...]
             assert bool(re.search(r"^Max file size +0 +0 ", limits, re.MULTILINE)) == (name == "helper" or not capture)
             if os.geteuid() == 0:  # not dumpable: the rest is for root to read
                 assert os.stat(f"/proc/{pid}/maps").st_uid == 0
+                maps = Path(f"/proc/{pid}/maps").read_text()
+                assert " r-xp " in maps and not re.search(r" .wx. ", maps), "memory that is both written and executed"
                 (mount,) = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
                 assert " / / ro,nosuid,nodev,noexec" in mount and " tmpfs " in mount
                 assert os.listdir(f"/proc/{pid}/root") == [] and os.readlink(f"/proc/{pid}/cwd") == "/"
