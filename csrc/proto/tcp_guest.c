@@ -218,7 +218,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	if (seq_lt(f->rcv_nxt, seg->seq)) {
 		/* An acknowledgement that has overtaken lost data is nothing to acknowledge: to the guest it would look like one
 		 * more sign of reordering. Data is, each time: three such ACKs make the guest repair (RFC 5681, 4.2). */
-		if (!tcp_seq_len(seg))
+		if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)
 			return;
 		COUNT(io->counters, tcp_out_of_order);
 		if (seg->payload_len && !(f->flags & TCPF_GUEST_FIN))

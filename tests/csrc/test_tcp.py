@@ -126,6 +126,17 @@ def test_half_close_by_the_guest(guest: Guest, v6: bool) -> None:
     assert guest.counter("tcp_flows") == 0
 
 
+def test_what_the_guest_sends_after_its_end_is_passed_over_wherever_it_stands(guest: Guest) -> None:
+    peer, sock = connected(guest)
+    with sock:
+        peer.send(ACK | FIN)
+        assert [s.flags for s in guest.wait_segments()] == [ACK]
+        peer.send(ACK | PSH, b"more", seq=peer.seq)
+        peer.send(ACK | PSH, b"later", seq=peer.seq + 100)
+        assert guest.segments() == [] and guest.counter("tcp_out_of_order") == 0
+        assert sock.recv(100) == b""
+
+
 def test_half_close_by_the_host(guest: Guest) -> None:
     peer, sock = connected(guest)
     with sock:
