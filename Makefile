@@ -104,7 +104,7 @@ SANITIZED_QUICK := $(addprefix tests/csrc/test_,tcp.py tcp_review.py udp.py udp_
 STRINGS_OFF := replace_str=0:intercept_strlen=0:intercept_strchr=0:intercept_strndup=0
 define run_sanitized
 	$(BIN)/python tests/measure/sanitized.py $(SANITIZED) address,undefined
-	cd $(SANITIZED) && PYTHONPATH=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:$(STRINGS_OFF) \
+	cd $(SANITIZED) && PASTA_UNDER_TEST=$(CURDIR)/$(SANITIZED)/bin/pasta PYTHONPATH=$(CURDIR)/$(SANITIZED) ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:$(STRINGS_OFF) \
 		UBSAN_OPTIONS=print_stacktrace=1 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		$(CURDIR)/$(BIN)/pytest -q --durations=5
 endef

@@ -11,6 +11,19 @@ from pathlib import Path
 
 from prepare import copy
 
+START = """#!/bin/sh
+exec {python} -IS {target}/pasta_py/control/start.py {name} "$@"
+"""
+
+
+def programs(target: Path) -> None:
+    """The installed commands would start the package that is installed."""
+    (target / "bin").mkdir(exist_ok=True)
+    for name in ("pasta", "pasta-py"):
+        path = target / "bin" / name
+        path.write_text(START.format(python=sys.executable, target=target, name=name))
+        path.chmod(0o755)
+
 
 def main() -> None:
     target, sanitizers = Path(sys.argv[1]).resolve(), sys.argv[2]
@@ -22,6 +35,7 @@ def main() -> None:
     )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
+    programs(target)
 
 
 if __name__ == "__main__":
