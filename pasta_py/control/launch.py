@@ -38,7 +38,7 @@ def run(options: "Options") -> int:
         from pasta_py.control import syscalls
 
         syscalls.become_subreaper()  # the worker and the command's first process are children of children
-    worker = Worker()
+    worker = Worker(_runas(options))
     try:
         return _serve(options, worker, inherited)
     finally:
@@ -74,12 +74,33 @@ def _refuse_unavailable(options: "Options") -> None:
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
     if options.conf_path:
         raise UsageError("--conf-path: the control socket is not available: give all ports on the command line")
-    if options.runas:
-        raise UsageError(
-            f"--runas {options.runas!r} is not available: started as root, the worker becomes nobody by itself"
-        )
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
+
+
+def _runas(options: "Options") -> "tuple[int, int] | None":
+    """UID and GID of --runas: a login's own group, or a number's where it has a login, unless a group is given."""
+    if not options.runas:
+        return None
+    import grp
+    import pwd
+
+    user, _, group = options.runas.partition(":")
+    try:
+        login = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        uid, gid = login.pw_uid, login.pw_gid
+    except KeyError:
+        if not user.isdigit():
+            raise UsageError(f"--runas {options.runas!r}: there is no user {user!r}: give a login, or a number") from None
+        uid = gid = int(user)
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise UsageError(f"--runas {options.runas!r}: there is no group {group!r}: give a name, or a number") from None
+    if os.geteuid() and (uid, gid) != (os.geteuid(), os.getegid()):
+        raise UsageError(f"--runas {options.runas!r}: only root can become another user: leave it out")
+    return (uid, gid)
 
 
 def _inherited() -> dict[int, str]:

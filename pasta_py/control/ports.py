@@ -224,7 +224,9 @@ def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> Host
     if error.errno in (errno.EACCES, errno.EPERM) and start and port < start[0]:
         hint = f": ports below {start[0]} are privileged: lower net.ipv4.ip_unprivileged_port_start, or choose another"
     elif error.errno == errno.EADDRINUSE:
-        hint = ": another program listens there: stop it, or choose another port"
+        from pasta_py.control import holder
+
+        hint = f": {holder.of_port(_NAMES[proto], port) or 'another program'} listens there: stop it, or choose another port"
     elif error.errno == errno.EADDRNOTAVAIL:
         hint = ": the host has no such address: --freebind binds it all the same"
     elif error.errno == errno.ENODEV:

@@ -46,12 +46,12 @@ _ADVERTISE_S = 600
 _NEVER = float("inf")
 
 
-def main(socket_fd: int) -> None:
-    """Serve the control process at the other end of socket_fd; never returns."""
+def main(socket_fd: int, *runas: int) -> None:
+    """Serve the control process at the other end of socket_fd, as the user with that UID and GID; never returns."""
     status = 1
     sock = _socket.socket(fileno=socket_fd)
     try:
-        status = _run(sock)
+        status = _run(sock, runas)
     except (PastaError, OSError, ValueError, MemoryError) as error:
         _say(sock, f"error {error}")
     finally:
@@ -65,7 +65,7 @@ def _say(sock: "_socket.socket", line: str) -> None:
         pass  # Control has gone: nobody is left to be told.
 
 
-def _run(sock: "_socket.socket") -> int:
+def _run(sock: "_socket.socket", runas: "tuple[int, ...]") -> int:
     try:
         os.setsid()  # Ctrl-C on control's terminal is for the command
     except PermissionError:
@@ -78,7 +78,12 @@ def _run(sock: "_socket.socket") -> int:
     time.tzset()
     helper_fd = null + 1
     helper.start(null, helper_fd)
-    pid, warnings = sandbox.enter(helper_fd)
+    try:
+        pid, warnings = sandbox.enter(helper_fd, (runas[0], runas[1]) if runas else None)
+    except OSError as error:
+        if not runas:
+            raise
+        raise PastaError(f"Couldn't become user {runas[0]}, group {runas[1]}: {error.strerror}: see --runas") from None
     received = wire.recv_plan(sock)
     if received is None:
         return 0

@@ -30,8 +30,10 @@ _PARENT_GONE = 1
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
-def enter(keep_fd: int) -> "tuple[int, list[str]]":
-    """Lock the process in, keeping descriptors up to keep_fd.
+def enter(keep_fd: int, runas: "tuple[int, int] | None" = None) -> "tuple[int, list[str]]":
+    """Lock the process in, keeping descriptors up to keep_fd; root becomes `runas`, UID and GID, by default nobody.
+
+    OSError when it cannot become that user.
 
     Returns in the process that goes on, a child if need be, with its PID as seen from outside and one line for each
     layer that is missing. The process left behind ends with status 0.
@@ -39,11 +41,11 @@ def enter(keep_fd: int) -> "tuple[int, list[str]]":
     os.closerange(keep_fd + 1, _MAX_FD)
     warnings: list[str] = []
     _try(warnings, "the limit of open files stays low", plane.raise_descriptor_limit)
-    root = os.geteuid() == 0 and _in_initial_userns()
-    uid, gid = (_NOBODY, _NOBODY) if root else (os.geteuid(), os.getegid())
+    root = os.geteuid() == 0 and (runas is not None or _in_initial_userns())
+    uid, gid = (runas or (_NOBODY, _NOBODY)) if root else (os.geteuid(), os.getegid())
     others = plane.MOUNT | plane.PID | plane.IPC | plane.UTS
     if root:
-        _be_nobody(saved=0)
+        _become(uid, gid, saved=0)
         plane.own_proc_self()
     refusal = _unshare(plane.USER | others)
     if refusal is None:
@@ -65,7 +67,7 @@ def enter(keep_fd: int) -> "tuple[int, list[str]]":
         pid = _fork()
         _try(warnings, "no empty root: the worker can see the file system", plane.empty_root)
     if refusal is not None and root:
-        _be_nobody(saved=_NOBODY)
+        _become(uid, gid, saved=None)
     _try(warnings, "privileges stay", plane.drop_privileges)
     _landlock(warnings, needed=not separate)
     return pid, warnings
@@ -115,11 +117,11 @@ def _in_initial_userns() -> bool:
         return False
 
 
-def _be_nobody(saved: int) -> None:
+def _become(uid: int, gid: int, saved: "int | None") -> None:
     """Change user and groups; with a saved ID of 0 the change can be undone."""
     os.setgroups([])
-    os.setresgid(_NOBODY, _NOBODY, saved)
-    os.setresuid(_NOBODY, _NOBODY, saved)
+    os.setresgid(gid, gid, gid if saved is None else saved)
+    os.setresuid(uid, uid, uid if saved is None else saved)
 
 
 def _map_ids(uid: int, gid: int) -> None:
