@@ -26,4 +26,10 @@ static inline bool bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s,
 	return true;
 }
 
+/* What a token was for has turned out to be honest. */
+static inline void bucket_return(struct bucket *b)
+{
+	b->taken -= b->taken > 0;
+}
+
 #endif

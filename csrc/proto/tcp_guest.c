@@ -278,6 +278,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 			return;
 		}
 		established(f, seg);
+		bucket_return(&t->openings);
 	}
 	if (!process_ack(t, io, f, seg))
 		return;
@@ -287,15 +288,15 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	tcp_add_work(t, f);
 }
 
-/* A segment without a connection costs system calls or an answer: the guest has so many of them a second. What is over is lost,
- * as on any busy link, and an honest SYN comes again. */
+/* A segment without a connection costs system calls or an answer: the guest has so many of them a second, and as many as it likes
+ * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
 static bool may_open(struct tcp *t, struct io *io)
 {
 	if (bucket_take(&t->openings, io->loop->now_ms, TCP_OPENINGS_PER_S, TCP_OPENINGS_BURST))
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
-		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest opens more than %u connections a second: some have to try again",
+		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
 			TCP_OPENINGS_PER_S);
 	return false;
 }

@@ -84,7 +84,7 @@ struct tcp_flow {
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
 #define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
 #define TCP_FILL_FRAMES 8	       /* frames to the guest per flow and turn */
-#define TCP_OPENINGS_PER_S 10000       /* segments that belong to no connection: SYNs, and what gets a reset */
+#define TCP_OPENINGS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
 #define TCP_OPENINGS_BURST 8192
 #define TCP_DISCARD_BYTES 65536	       /* one iovec of the replacement for SO_PEEK_OFF */
 #define TCP_DISCARD_IOVECS 16

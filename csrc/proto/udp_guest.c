@@ -16,7 +16,7 @@
 #include "proto/udp_private.h"
 
 #define RETRIES 2
-#define OPENINGS_PER_S 10000 /* new flows */
+#define OPENINGS_PER_S 4000 /* new flows; what gets an answer does not count */
 #define OPENINGS_BURST 8192
 #define SEGMENTS_MAX 128 /* what Linux makes of one send, UDP_MAX_SEGMENTS */
 
@@ -199,7 +199,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct flo
 	if (!bucket_take(&u->openings, io->loop->now_ms, OPENINGS_PER_S, OPENINGS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
-			log_add(io->log, LOG_LEVEL_WARNING, "UDP: the guest begins more than %u flows a second: some datagrams are lost",
+			log_add(io->log, LOG_LEVEL_WARNING, "UDP: the guest begins more than %u flows a second that nobody answers: some are lost",
 				OPENINGS_PER_S);
 		return NULL;
 	}

@@ -120,6 +120,8 @@ static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
 		f->local = info.local;
 		f->scope = info.ifindex;
 	}
+	if (f->sent && !f->received)
+		bucket_return(&u->openings);
 	f->received += f->received < 2;
 	udp_touch(u, io, f);
 	gather(u, io, f, (uint32_t)n, &info);

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from clocked import Clock
+from clocked import ROOT, Clock
 from cutting import fragment
 from datagrams import host_socket, names, send
 from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, TcpPeer, checksum, ip_frame, server
@@ -268,3 +269,12 @@ def test_an_echo_flow_lives_thirty_seconds(clock: Clock, guest: Guest) -> None:
     assert guest.counter("icmp_flows") == 1
     clock.pass_(guest, 2)
     assert guest.counter("icmp_flows") == 0
+
+
+def test_the_time_of_day_is_for_stamps_only() -> None:
+    """In captures and in the log; every timer uses CLOCK_MONOTONIC."""
+    pattern = re.compile(r"CLOCK_REALTIME|gettimeofday|\btime\(NULL\)|\btime\.time(_ns)?\(|time\.(gm|local)time|datetime")
+    folders = (ROOT / "csrc", ROOT / "pasta_py" / "worker")
+    found = {path.name for folder in folders for path in folder.rglob("*.[chp]*") if path.suffix in (".c", ".h", ".py")
+             and pattern.search(path.read_text())}  # fmt: skip
+    assert found == {"capture.c", "log.py"}

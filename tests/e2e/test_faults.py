@@ -135,7 +135,7 @@ def test_the_disk_is_full_under_a_capture(lab: Lab, tiny: str) -> None:
 
 
 def test_the_disk_is_full_under_the_log(lab: Lab, tiny: str) -> None:
-    lab.host.run("sh", "-c", f"head -c 200k /dev/zero >{tiny}/filler")
+    lab.host.run("sh", "-c", f"head -c 1M /dev/zero >{tiny}/filler || true")
     with lab.guest("--trace", "--log-file", f"{tiny}/log") as guest, streaming(lab, guest):
         time.sleep(1)
         lab.host.run("rm", f"{tiny}/filler")

@@ -25,7 +25,7 @@ from guest import checksum, ip_frame, pseudo  # noqa: E402
 from messages import ANSWERED  # noqa: E402
 
 ROUNDS, WINDOW_S, SETTLE_S = 6 if LONG else 3, 0.35, 0.1
-BURST_S = 0.6  # until what the translator lets through at once is used up
+BURST_S = 0.7  # until what the translator lets through at once is used up
 KEPT = 0.7
 MEMORY_KIB = 24 << 10  # with 20,000 descriptors
 SILENT4 = "192.0.2.99"  # has a neighbour entry on the host, but nobody is there
@@ -104,8 +104,8 @@ PUNT = ("punt_frames", "punt_dropped")
 TCP_SEEN = ("tcp_opened", "tcp_limit", "tcp_rate_limit")
 UDP_SEEN = ("udp_opened", "udp_limit", "udp_rate_limit")
 PINGS = "ping: the guest sends more than 5000 a second"
-FLOWS = "UDP: the guest begins more than 10000 flows a second"
-SYNS = "TCP: the guest opens more than 10000 connections a second"
+FLOWS = "UDP: the guest begins more than 4000 flows a second that nobody answers"
+SYNS = "TCP: the guest sends more than 2000 segments a second that open nothing"
 FLOODS = {
     "arp": Flood(50_000, 1, of("arp"), PUNT),
     "ndp": Flood(50_000, 3, of("ns", "rs", "dad"), PUNT),
