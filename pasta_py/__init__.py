@@ -1,6 +1,28 @@
 """User-mode networking for rootless containers.
 
-Kept empty but for the version: the worker process imports this package and must stay small.
+`connect` is the Python API (docs/api.md). It is imported when it is asked for: the worker process and the start of the
+commands import this package too, and must stay small.
 """
 
 __version__ = "0.1.0"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.control.api import Connection as Connection
+    from pasta_py.control.api import connect as connect
+    from pasta_py.errors import HostError as HostError
+    from pasta_py.errors import PastaError as PastaError
+    from pasta_py.errors import UsageError as UsageError
+    from pasta_py.errors import WorkerError as WorkerError
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Connection", "connect"):
+        from pasta_py.control import api
+
+        return getattr(api, name)
+    if name in ("HostError", "PastaError", "UsageError", "WorkerError"):
+        from pasta_py import errors
+
+        return getattr(errors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,146 @@
+"""The Python API: `pasta_py.connect` for runtimes written in Python.
+
+Each connection is the program itself, started as a runtime would start it, so that a process with threads, an event loop or
+descriptors of its own keeps what it has: nothing is forked here but for an exec. What the command line refuses, this refuses
+with the same words. Safe to call from several threads.
+
+    with pasta_py.connect(pid, network="pasta:--map-gw", ports=["8080:80", "127.0.0.1:5353:53/udp"]) as connection:
+        print(connection.pid, connection.addresses)
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pasta_py.control import options
+from pasta_py.errors import HostError, UsageError, WorkerError
+
+_START = [sys.executable, "-IS", str(Path(__file__).with_name("start.py"))]
+_END_S = 10
+
+
+class Connection:
+    """A namespace that is connected until `close`, or until it goes. Context manager.
+
+    pid: of the translator. warnings: lines that it printed at its start; what it could not do, but can do without.
+    """
+
+    def __init__(self, pid: int, where: Sequence[str], warnings: Sequence[str]) -> None:
+        self.pid = pid
+        self.warnings = tuple(warnings)
+        self._where = tuple(where)
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise WorkerError("the translator ended as soon as it was ready: is the namespace gone?") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
+        """The namespace's addresses, read now, but for loopback and link-local ones. HostError when it is gone."""
+        done = subprocess.run([*_START, "pasta-addresses", *self._where], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HostError(_without_name(done.stderr.strip()))
+        return tuple(ip_interface(line) for line in done.stdout.split())
+
+    @property
+    def closed(self) -> bool:
+        """Whether the translator has ended: by `close`, or with its namespace."""
+        return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], 0)[0])
+
+    def close(self) -> None:
+        """End the translator, and wait until it has gone. A second time, or after its own end, it does nothing."""
+        pidfd, self._pidfd = self._pidfd, -1
+        if pidfd < 0:
+            return
+        try:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    signal.pidfd_send_signal(pidfd, number)
+                except ProcessLookupError:
+                    return
+                if select.select([pidfd], [], [], _END_S)[0]:
+                    return
+        finally:
+            os.close(pidfd)
+
+
+def connect(
+    netns: str | os.PathLike[str] | int,
+    *,
+    userns: str | os.PathLike[str] | None = None,
+    network: str = "pasta",
+    ports: Sequence[str] = (),
+) -> Connection:
+    """Connect a network namespace to the host's network; returns when its interface has addresses and its ports are bound.
+
+    netns    PID of a process in it, its path, or its name under /run/netns. A user namespace to join first, if it is
+             given by path, in `userns`.
+    network  options as in podman's --network: "pasta:--map-gw,--mtu,1500".
+    ports    published ports as podman's -p takes them: [ADDRESS:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]. No others are
+             forwarded, either way, unless `network` says so.
+
+    UsageError for arguments, HostError for what the host refuses, WorkerError when the translator dies.
+    """
+    if isinstance(netns, int):
+        where = [str(netns)]
+    else:
+        where = ["--netns", os.fspath(netns)]
+        if userns is not None:
+            where = ["--userns", os.fspath(userns), *where]
+    words = ["--config-net", "--quiet", f"--network={network}"]
+    given = options.parse([*words, *where], "pasta")
+    published = [_published(port) for port in ports]
+    for flag, asked in (("-t", given.tcp_ports), ("-u", given.udp_ports), ("-T", given.tcp_ns), ("-U", given.udp_ns)):
+        specs = [spec for option, spec in published if option == flag]
+        for spec in specs or ([] if asked else ["none"]):
+            words += [flag, spec]
+    options.parse([*words, *where], "pasta")
+    return _start(words, where)
+
+
+def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
+    with tempfile.TemporaryDirectory(prefix="pasta-") as directory:
+        pid_file = Path(directory, "pid")
+        command = [*_START, "pasta", *words, "--pid", str(pid_file), *where]
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        lines = [_without_name(line) for line in done.stdout.splitlines()]
+        if done.returncode:
+            raise HostError(lines[-1] if lines else f"the translator ended with status {done.returncode}, and said nothing")
+        return Connection(int(pid_file.read_text()), where, lines)
+
+
+def _without_name(line: str) -> str:
+    return line.removeprefix("pasta: ").removeprefix("warning: ")
+
+
+def _published(port: str) -> tuple[str, str]:
+    """-t or -u and its specification; UsageError for what is no port mapping."""
+    text, _, proto = port.partition("/")
+    address, numbers = "", text
+    if text.startswith("["):
+        address, _, numbers = text.rpartition("]:")
+        address += "]"
+    elif text.count(":") > 1:
+        address, _, numbers = text.partition(":")
+    if proto not in ("", "tcp", "udp") or not numbers or not set(numbers) <= set("0123456789-:"):
+        form = "[ADDRESS:]PORT[:PORT], with ranges as FIRST-LAST, and /tcp or /udp at the end"
+        raise UsageError(f"invalid port mapping {port!r}: {form}, is accepted")
+    return "-u" if proto == "udp" else "-t", f"{address}/{numbers}" if address else numbers
