@@ -5,8 +5,9 @@
  * send what the socket has, pass on ends, acknowledge. So a batch of segments costs one ACK, and there is one place where a
  * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
  *
- * What the guest sends behind a hole is kept and told (tcp_held.c). Repair towards the guest is NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow.
- * snd_nxt never goes back: after a timeout, too, holes are filled one frame per (partial) acknowledgement.
+ * What the guest sends behind a hole is kept and told (tcp_held.c). Repair towards the guest is NewReno without SACK (RFC 6582):
+ * the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes back: after a timeout, too, holes are filled
+ * one frame per (partial) acknowledgement.
  *
  * Limits: flows (tcp_limit counts what was refused), the window of each, the memory of all spills together (tcp_spill_limit).
  */
