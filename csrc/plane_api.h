@@ -117,6 +117,8 @@ int confine_privileges(uint32_t kept);
 int confine_descriptors(void);
 /* /proc/self belongs to the present user again after a change of user, for uid_map. */
 int confine_dumpable(void);
+/* The name that ps(1) and pgrep(1) know the process by; 15 bytes of it. */
+int confine_name(const char *name);
 /* Landlock: no file can be opened, no abstract UNIX socket connected, no process outside signalled, as far as the kernel knows
  * these rules; for this thread and those it starts. -ENOSYS or -EOPNOTSUPP: it has no Landlock. */
 int confine_landlock(void);

@@ -125,3 +125,8 @@ int confine_limits(int files)
 		return -errno;
 	return !files && setrlimit(RLIMIT_FSIZE, &none) ? -errno : 0;
 }
+
+int confine_name(const char *name)
+{
+	return prctl(PR_SET_NAME, name) ? -errno : 0;
+}

@@ -7,6 +7,7 @@ back, since a joined user namespace cannot be left again).
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
+import errno
 import fcntl
 import os
 import re
@@ -102,7 +103,8 @@ def _watch(guest: Guest, path: str) -> None:
     try:
         guest.inotify, guest.name = syscalls.inotify_watch(directory or "/", _GONE), name
     except OSError as error:
-        raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}") from None
+        hint = ": raise the sysctl fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
+        raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}{hint}") from None
     if not os.path.exists(path):
         raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
 

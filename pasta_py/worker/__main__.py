@@ -88,6 +88,7 @@ def _run(sock: "_socket.socket", runas: "tuple[int, ...]") -> int:
     if received is None:
         return 0
     plan, fds = received
+    plane.call_process(plan.program)
     worker = Worker(sock, plan, fds, pid, helper_fd)
     for stream in (0, 1, 2):
         os.dup2(null, stream)

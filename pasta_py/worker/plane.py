@@ -193,6 +193,11 @@ def raise_descriptor_limit() -> None:
     _check(lib.confine_descriptors())
 
 
+def call_process(name: str) -> None:
+    """Be found under this name by ps and pgrep, not under the interpreter's."""
+    _check(lib.confine_name(name.encode()))
+
+
 def own_proc_self() -> None:
     """Let /proc/self belong to the present user after a change of user."""
     _check(lib.confine_dumpable())

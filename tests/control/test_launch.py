@@ -129,6 +129,13 @@ for i in $(seq 100); do [ -e /proc/$pid ] || { echo quit; exit; }; sleep 0.02; d
     assert (result.returncode, result.stdout) == (0, "quit\n"), result.stderr
 
 
+def test_ps_shows_the_programs_name(folder: Path) -> None:
+    pid_file = folder / "pid"
+    with ended_at_exit(pid_file), guest() as target:
+        assert pasta("-P", str(pid_file), str(target)).returncode == 0
+        assert Path(f"/proc/{pid_file.read_text().strip()}/comm").read_text() == "pasta\n"
+
+
 def test_a_command_that_cannot_start_is_told() -> None:
     result = pasta("--", "/nonexistent/program")
     assert result.returncode == 1
