@@ -95,7 +95,7 @@ fuzz-coverage: dev
 # What is left out looks at the program as users get it, measures memory, or needs a dnsmasq (which does not start that way).
 SANITIZED := build/sanitized
 NOT_SANITIZED := tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py tests/e2e/test_calls.py \
-	tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
+	tests/e2e/test_breakout.py tests/e2e/test_main_job.py::test_the_worker_is_small tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
 	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
 	$(addprefix tests/e2e/test_datagrams.py::test_dig_,gets_its_answers goes_over_to_tcp_for_a_long_answer) \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \

@@ -11,17 +11,21 @@ from pathlib import Path
 
 from prepare import copy
 
-START = """#!/bin/sh
-exec {python} -IS {target}/pasta_py/control/start.py {name} "$@"
+PROGRAM = """#!{python}
+import sys
+sys.path.insert(0, {target!r})
+from pasta_py.control.{module} import {function}
+sys.exit({function}())
 """
+ENTRIES = {"pasta": ("entry", "pasta"), "pasta-py": ("cli", "main")}
 
 
 def programs(target: Path) -> None:
     """The installed commands would start the package that is installed."""
     (target / "bin").mkdir(exist_ok=True)
-    for name in ("pasta", "pasta-py"):
+    for name, (module, function) in ENTRIES.items():
         path = target / "bin" / name
-        path.write_text(START.format(python=sys.executable, target=target, name=name))
+        path.write_text(PROGRAM.format(python=sys.executable, target=str(target), module=module, function=function))
         path.chmod(0o755)
 
 
