@@ -6,7 +6,7 @@ C_FILES = $(shell find csrc -name '*.c')
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
 # What must be tested as users get it, at full speed and size; all else runs once, in the instrumented copy.
-AS_BUILT := tests/e2e tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py \
+AS_BUILT := tests/e2e tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py tests/test_installed.py tests/test_contrib.py \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
 	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
 # Some tests start Python without site-packages, where an editable installation is unknown.
