@@ -54,7 +54,7 @@ class Side:
         self.address = address
         self.listener = socket.socket()
         self.listener.bind((bound_to, 0))
-        self.listener.listen(1)
+        self.listener.listen(16)  # one that a failed run left half open must not turn the others into SYN cookies, without options
         self.port = self.listener.getsockname()[1]
         self.isn = self.acked = self.edge = self.sent = 0
         self.fin = False

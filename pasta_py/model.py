@@ -113,5 +113,6 @@ class WorkerPlan(Record):
     netns_name: str  # basename watched by FD_NETNS_INOTIFY
     pcapng: bool
     stats_s: int  # print counters at most every so many seconds; 0: never
+    lossy: bool  # FD_TAP is a descriptor that we were given: frames may get lost on their way to it
     local_only: bool  # FD_TAP leads nowhere: no frames, just local connections
     descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order, but for the sockets of `listeners`

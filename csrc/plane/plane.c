@@ -59,6 +59,7 @@ static int init_protocols(struct plane *p)
 	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
 		return -EIO;
 	rc = tcp_init(&p->tcp, TCP_LIMIT, &sock, &key, !(p->config.flags & PLANE_NO_PEEK_OFF));
+	p->tcp.sack = p->config.flags & PLANE_LOSSY;
 	if (!rc)
 		rc = udp_init(&p->udp, UDP_LIMIT, &sock, &key);
 	if (!rc)

@@ -123,6 +123,7 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 	f->fd = fd;
 	f->state = (uint8_t)state;
 	f->peek_offset = UINT32_MAX; /* not switched on yet */
+	f->sack = t->sack;
 	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
 	if (loop_add(io->loop, fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
 		flow_remove(&t->flows, &f->flow);

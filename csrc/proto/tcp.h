@@ -17,6 +17,7 @@ struct tcp {
 	struct sock_options sock;
 	struct tcp_flow *work_head, *work_tail; /* flows that tcp_service() has to look at */
 	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
+	bool sack;				/* is offered; the head of tcp_held.c says when */
 	uint8_t *discard;			/* where bytes before the offset go without it */
 	uint64_t spill_bytes;			/* allocated for the spills of all flows */
 	int64_t challenge_second;

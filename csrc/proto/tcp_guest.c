@@ -36,7 +36,7 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 		f->flags |= TCPF_WSCALE;
 		f->snd_wscale = seg->wscale;
 	}
-	f->sack = seg->sack_permitted;
+	f->sack = f->sack && seg->sack_permitted;
 	f->snd_wnd = seg->window; /* a SYN's window is never scaled (RFC 7323, 2.2) */
 	f->rcv_nxt = f->rcv_adv = seq_add(seg->seq, 1);
 	f->wl1 = seg->seq;

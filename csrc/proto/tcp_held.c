@@ -4,6 +4,10 @@
  * segment and one round trip; without this it would cost all that was in flight behind it. There is one ring for each flow
  * that has a hole, where a byte's place is its sequence number; it goes with the last hole. An end (FIN) is not kept.
  *
+ * The guest is told what is kept (SACK, RFC 2018) where frames may well be lost: where they come another way than from a tap of
+ * ours. Elsewhere it is not, since with SACK Linux also probes for lost tails (RFC 8985, 7), milliseconds after a pause of ours:
+ * on a busy machine every upload repeated segments that had not been lost.
+ *
  * Invariants: ranges are in order, do not touch, and lie within HELD_BYTES from rcv_nxt on. Limits: bytes and ranges of a flow,
  * and rings (HELD_RINGS): what exceeds them is lost as before, and counted.
  */

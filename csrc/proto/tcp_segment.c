@@ -84,15 +84,14 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 	const struct flow_key *key = &f->flow.key;
 	bool answer = f->state == TCPS_SYN_RECEIVED;
 	uint8_t wscale = !answer || (f->flags & TCPF_WSCALE) ? TCP_WSCALE : 255, head[TAP_HEAD_MAX];
-	bool sack = !answer || f->sack;
-	uint32_t options = 4 + (wscale == 255 ? 0 : 4) + (sack ? 4 : 0), l4;
+	uint32_t options = 4 + (wscale == 255 ? 0 : 4) + (f->sack ? 4 : 0), l4;
 	uint16_t tcp_len;
 
 	l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
 	tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
 			   answer ? f->rcv_nxt : seq(0), (uint8_t)(TCP_SYN | (answer ? TCP_ACK : 0)),
 			   answer ? window_field(f, true) : 65535, announced_mss(io, f), wscale);
-	if (sack)
+	if (f->sack)
 		tcp_len = tcp_emit_sack_permitted(head + l4, tcp_len);
 	transmit(io, key, head, l4, tcp_len, NULL, 0, 0);
 }

@@ -543,6 +543,7 @@ def _worker(
         netns_name="",
         pcapng=options.pcap.endswith(".pcapng"),
         stats_s=options.stats or 0,
+        lossy=options.fd is not None,
         local_only=False,
         descriptors=(),
     )

@@ -31,6 +31,7 @@ _FLAGS = (
     ("udp", lib.PLANE_UDP),
     ("icmp", lib.PLANE_ICMP),
     ("lo_to_lo", lib.PLANE_LO_TO_LO),
+    ("lossy", lib.PLANE_LOSSY),
     ("bypass", lib.PLANE_BYPASS),
 )
 _ADDRESSES = (

@@ -40,7 +40,7 @@ def plan(**changes: object) -> WorkerPlan:
         map_guest_addr4=b"", map_guest_addr6=b"", dns_forward4=b"", dns_forward6=b"", dns_host4=b"", dns_host6=b"",
         outbound4=b"", outbound6=b"", outbound_if4="", outbound_if6="", scope6=0, host_addrs=(),
         dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), guest_ports=(), auto_rules=(),
-        bypass=False, lo_to_lo=False, local_only=False, program="test", log_level=3,
+        bypass=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
         log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),
     )  # fmt: skip
     values.update(changes)

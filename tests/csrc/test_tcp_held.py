@@ -40,7 +40,7 @@ def blocks(options: bytes, base: int) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("sack", [True, False])
 def test_what_lies_behind_a_hole_is_kept_and_told(sack: bool) -> None:
-    with Guest() as guest, connected(guest, sack) as (peer, sock):
+    with Guest(lossy=True) as guest, connected(guest, sack) as (peer, sock):
         base, data = peer.seq, random.Random(1).randbytes(6000)
         told = []
         for start in (1000, 4000, 2000):
@@ -55,6 +55,14 @@ def test_what_lies_behind_a_hole_is_kept_and_told(sack: bool) -> None:
         last = guest.wait_segments()[-1]
         assert last.ack == base + 5000 and not last.options
         assert sock.recv(9000) == data[:5000]
+
+
+def test_over_a_tap_of_ours_sack_is_not_offered_though_the_guest_does() -> None:
+    """Its kernel would repeat what was not lost (csrc/proto/tcp_held.c)."""
+    with Guest() as guest, server() as listener:
+        peer = TcpPeer(guest, listener.getsockname()[1])
+        peer.send(SYN, options=peer.options() + SACK_PERMITTED)
+        assert SACK_PERMITTED not in guest.wait_segments()[0].options
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -84,7 +92,7 @@ def test_any_order_gives_the_stream(seed: int) -> None:
 
 
 def test_too_many_holes_and_what_is_too_far_are_counted_and_lost() -> None:
-    with Guest() as guest, connected(guest) as (peer, _):
+    with Guest(lossy=True) as guest, connected(guest) as (peer, _):
         for number in range(RANGES + 5):
             peer.send(ACK, b"x", seq=peer.seq + 10 + 2 * number)
         guest.pump()
@@ -95,6 +103,6 @@ def test_too_many_holes_and_what_is_too_far_are_counted_and_lost() -> None:
 
 
 def test_an_acknowledgement_that_overtook_data_is_not_answered() -> None:
-    with Guest() as guest, connected(guest) as (peer, _):
+    with Guest(lossy=True) as guest, connected(guest) as (peer, _):
         peer.send(ACK, seq=peer.seq + 1000)
         assert guest.segments() == []
