@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
@@ -21,7 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from pasta_py.control import options
-from pasta_py.errors import HostError, UsageError, WorkerError
+from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
 _START = [sys.executable, "-IS", str(Path(__file__).with_name("start.py"))]
 _END_S = 10
@@ -37,6 +38,7 @@ class Connection:
         self.pid = pid
         self.warnings = tuple(warnings)
         self._where = tuple(where)
+        self._lock = threading.Lock()
         try:
             self._pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -61,23 +63,29 @@ class Connection:
     @property
     def closed(self) -> bool:
         """Whether the translator has ended: by `close`, or with its namespace."""
-        return self._pidfd < 0 or bool(select.select([self._pidfd], [], [], 0)[0])
+        with self._lock:
+            return self._pidfd < 0 or self._ended(0)
+
+    def _ended(self, seconds: float) -> bool:
+        poller = select.poll()  # select() refuses descriptors from 1024 on
+        poller.register(self._pidfd, select.POLLIN)
+        return bool(poller.poll(seconds * 1000))
 
     def close(self) -> None:
         """End the translator, and wait until it has gone. A second time, or after its own end, it does nothing."""
-        pidfd, self._pidfd = self._pidfd, -1
-        if pidfd < 0:
-            return
-        try:
-            for number in (signal.SIGTERM, signal.SIGKILL):
-                try:
-                    signal.pidfd_send_signal(pidfd, number)
-                except ProcessLookupError:
-                    return
-                if select.select([pidfd], [], [], _END_S)[0]:
-                    return
-        finally:
-            os.close(pidfd)
+        with self._lock:
+            if self._pidfd < 0:
+                return
+            try:
+                for number in (signal.SIGTERM, signal.SIGKILL):
+                    signal.pidfd_send_signal(self._pidfd, number)
+                    if self._ended(_END_S):
+                        break
+            except ProcessLookupError:
+                pass  # by itself
+            finally:
+                os.close(self._pidfd)
+                self._pidfd = -1
 
 
 def connect(
@@ -123,8 +131,18 @@ def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
         )
         lines = [_without_name(line) for line in done.stdout.splitlines()]
         if done.returncode:
-            raise HostError(lines[-1] if lines else f"the translator ended with status {done.returncode}, and said nothing")
+            raise _refusal(lines, done.returncode)
         return Connection(int(pid_file.read_text()), where, lines)
+
+
+def _refusal(lines: Sequence[str], status: int) -> PastaError:
+    """What the command said as it ended: an error of usage stands before the forms of the command line."""
+    if not lines:
+        return HostError(f"the translator ended with status {status}, and said nothing")
+    for position, line in enumerate(lines):
+        if position and line.startswith("Usage: "):
+            return UsageError(lines[position - 1])
+    return WorkerError(lines[-1]) if lines[-1].startswith("the worker process ") else HostError(lines[-1])
 
 
 def _without_name(line: str) -> str:

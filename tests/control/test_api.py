@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from process_helpers import alive, environment, eventually, pasta
+from process_helpers import alive, command_line, environment, eventually, pasta
 
 import pasta_py
 from pasta_py.control import api
@@ -111,6 +111,32 @@ def test_refusals_are_those_of_the_command_line(arguments: dict[str, object], wo
     with pytest.raises(pasta_py.PastaError) as refused:
         pasta_py.connect(**arguments)  # type: ignore[arg-type]
     assert pasta("--config-net", *words).stderr.splitlines()[0] == f"pasta: {refused.value}"
+
+
+@pytest.mark.parametrize("words", ["--interface,nosuch0", "--fd,3", "--outbound-if4,nosuch0"])
+def test_what_is_refused_after_the_start_is_told_too(netns: int, words: str) -> None:
+    """Errors of usage come with the forms of the command line, which are not the reason."""
+    with pytest.raises(pasta_py.UsageError) as refused:
+        pasta_py.connect(netns, network=f"pasta:{words}")
+    line = command_line("pasta", "--config-net", f"--network=pasta:{words}", str(netns))  # as the user that we are
+    said = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False).stderr
+    assert said.splitlines()[0] == f"pasta: {refused.value}"
+
+
+def test_it_may_be_closed_from_threads_with_more_descriptors_than_select_takes(netns: int) -> None:
+    kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        connection = pasta_py.connect(netns)
+        assert not connection.closed
+        threads = [threading.Thread(target=connection.close) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert connection.closed and not alive(connection.pid)
+    finally:
+        for fd in kept:
+            os.close(fd)
 
 
 @pytest.mark.parametrize(
