@@ -21,3 +21,7 @@ class WorkerError(PastaError):
 
 class WireError(PastaError):
     """Bytes between control and worker that do not decode."""
+
+
+class ConfError(PastaError):
+    """Bytes on the control socket that are not its protocol, or rules that cannot be taken."""

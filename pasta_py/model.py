@@ -18,6 +18,7 @@ FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this
 FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory of the namespace's path
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
+FD_CONF = "conf"  # listening UNIX socket for changes of port forwarding (--conf-path)
 
 
 class Listener(Record):
@@ -29,6 +30,9 @@ class Listener(Record):
     target_port: int  # of the first port; the others follow
     count: int = 1
     weak: bool = False  # of WorkerPlan.guest_ports: ports that cannot be had are left out
+    address: bytes = b""  # that the sockets are bound to, b"": any
+    ifname: str = ""  # and the interface, "": none
+    inherited: bool = False  # from a service manager: no rule's
 
 
 class AutoRule(Record):
@@ -42,6 +46,21 @@ class AutoRule(Record):
     last: int
     target: bytes  # address in the guest, b"": its own
     target_first: int
+
+
+class ForwardRule(Record):
+    """Ports of one direction as --conf-path shows and changes them; what its listeners and automatic ports come from."""
+
+    proto: int
+    to_host: bool
+    address: bytes  # b"": any, both families; all zero: any, IPv6; always b"" if to_host
+    ifname: str
+    first: int
+    last: int
+    target: bytes
+    target_first: int
+    weak: bool  # ports that cannot be had are left out
+    scan: bool  # an AutoRule
 
 
 class WorkerPlan(Record):
@@ -102,6 +121,7 @@ class WorkerPlan(Record):
     listeners: tuple[Listener, ...]
     guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for the loopback of the host
     auto_rules: tuple[AutoRule, ...]
+    rules: tuple[ForwardRule, ...] = ()  # what all of these come from, where FD_CONF is among the descriptors
     bypass: bool  # local connections go from socket to socket
     lo_to_lo: bool  # and to the guest's loopback instead of its own address
 

@@ -49,7 +49,7 @@ def _listener(fd: int, name: str) -> Listener:
         if not port:
             raise UsageError(f"{what}: not bound to a port")
         sock.setblocking(False)
-        return Listener(proto=proto, port=port, target=b"", target_port=target)
+        return Listener(proto=proto, port=port, target=b"", target_port=target, inherited=True)
 
 
 def _port_in(name: str) -> int:

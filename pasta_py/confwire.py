@@ -1,0 +1,233 @@
+"""What is spoken on the control socket (--conf-path): version 2 of the protocol between passt and its pesto.
+
+Everything is big-endian. One exchange for each connection:
+
+    server -> client   hello: "basil:s\\0", u32 version, u32 bytes of a table's name, u32 bytes of an interface's name
+                       per table: u8 id, name, u32 capabilities, u32 count, rules; then u8 0
+    client -> server   nothing, and it closes: it wanted to look
+                       or per table: u8 id, u32 count, rules; then u8 0. What is not sent is emptied
+    server             swaps all tables or none, and closes
+
+    rule, 56 bytes     16 address to listen at, 16 target address, 16 interface, u16 first, last, first at the target,
+                       u8 protocol, u8 flags
+
+Of our own: where nothing was swapped, the reason stands as one line before the server closes. passt's pesto does not read
+that far.
+
+Invariants: no bytes raise anything but ConfError; read_rule(write_rule(r)) == r; a rule that was read can be bound as it is,
+as far as numbers go.
+"""
+
+import _socket
+
+from pasta_py.errors import ConfError
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAGIC = b"basil:s\0"
+VERSION = 2
+NAME_BYTES = 128
+IFNAME_BYTES = 16
+HELLO_BYTES = 20
+RULE_BYTES = 56
+TABLE_BYTES = 1 + NAME_BYTES + 8  # the head of a table as the server sends it
+MAX_RULES = 4096  # in a table: passt has 255
+HOST, SPLICE = 1, 3
+NAMES = {HOST: "HOST", SPLICE: "SPLICE"}
+
+# Capabilities of a table.
+IPV4, IPV6, TCP, UDP, SCAN, IFNAME = (1 << bit for bit in range(6))
+# Flags of a rule.
+DUAL_STACK, WEAK, SCANNED = 1, 2, 4
+
+_ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
+_ANY6 = bytes(16)
+_LOOPBACK = (bytes(10) + b"\xff\xff\x7f\x00\x00\x01", bytes(15) + b"\x01")
+_MAX_PORT = 65535
+_PROTOCOLS = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
+
+
+def is_ipv4(address: bytes) -> bool:
+    """Whether 16 bytes are an IPv4 address (RFC 4291, 2.5.5.2)."""
+    return address[:12] == _ANY4[:12]
+
+
+def write_rule(rule: ForwardRule, *, ipv6: bool = True) -> bytes:
+    """The bytes of a rule; where there is no IPv6, any address is that of IPv4, as passt has it."""
+    address, flags = rule.address or (_ANY6 if ipv6 else _ANY4), WEAK * rule.weak | SCANNED * rule.scan
+    if not rule.address and ipv6:
+        flags |= DUAL_STACK
+    ifname = "lo" if rule.to_host else rule.ifname
+    ports = b"".join(port.to_bytes(2, "big") for port in (rule.first, rule.last, rule.target_first))
+    name = ifname.encode("utf-8", "surrogateescape").ljust(IFNAME_BYTES, b"\0")
+    return address + (rule.target or bytes(16)) + name + ports + bytes([rule.proto, flags])
+
+
+def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
+    """The rule that 56 bytes are; ConfError for what cannot be one."""
+    if len(data) != RULE_BYTES:
+        raise ConfError(f"a rule of {len(data)} bytes; {RULE_BYTES} are accepted")
+    first, last, to = (int.from_bytes(data[at : at + 2], "big") for at in (48, 50, 52))
+    proto, flags = data[54], data[55]
+    address, target = data[:16], data[16:32]
+    ifname = _ifname(data[32:48])
+    if proto not in _PROTOCOLS:
+        raise ConfError(f"a rule of IP protocol {proto}; {IPPROTO_TCP} (TCP) and {IPPROTO_UDP} (UDP) are accepted")
+    if not 1 <= first <= last or not 1 <= to <= _MAX_PORT - (last - first):
+        raise ConfError(f"a rule of ports {first}-{last} to {to}: no such ports")
+    if flags & ~(DUAL_STACK | WEAK | SCANNED):
+        raise ConfError(f"a rule with the unknown flags {flags:#x}")
+    if flags & DUAL_STACK and address != _ANY6:
+        raise ConfError("a rule for both families with an address of one")
+    if flags & DUAL_STACK or (address == _ANY4 and not ipv6):
+        address = b""
+    if target == bytes(16):
+        target = b""
+    if to_host:
+        _check_to_host(address, ifname, target)
+        address, ifname = b"", ""
+    elif target and (not address or is_ipv4(address) != is_ipv4(target)):
+        raise ConfError(f"a rule of port {first}: a target address needs a listening address of its own family")
+    return ForwardRule(
+        proto=proto, to_host=to_host, address=address, ifname=ifname, first=first, last=last, target=target,
+        target_first=to, weak=bool(flags & WEAK), scan=bool(flags & SCANNED),
+    )  # fmt: skip
+
+
+def _ifname(data: bytes) -> str:
+    name, _, rest = data.partition(b"\0")
+    # The kernel's own rule, dev_valid_name(): at most 15 bytes.
+    if rest.strip(b"\0") or len(name) == len(data) or name in (b".", b"..") or any(c in b"/: \t\n\v\f\r" for c in name):
+        raise ConfError(f"a rule with the interface name {data!r}; 1 to 15 bytes without '/', ':' or space are accepted")
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:
+    if ifname not in ("", "lo") or (address and address not in (_ANY4, _ANY6, *_LOOPBACK)):
+        raise ConfError("a rule of SPLICE with a listening address; the loopback is accepted")
+    if target:
+        raise ConfError("a rule of SPLICE with a target address; the host's loopback is accepted")
+
+
+def check(rules: "Sequence[ForwardRule]") -> None:
+    """ConfError if two of these would take each other's ports; the interface makes no difference there."""
+    live: list[ForwardRule] = []
+    for rule in sorted(rules, key=lambda r: (r.to_host, r.proto, r.first)):
+        live = [o for o in live if (o.to_host, o.proto) == (rule.to_host, rule.proto) and o.last >= rule.first]
+        for other in live:
+            if _meet(rule.address, other.address):
+                raise ConfError(f"rule {describe(rule)} conflicts with {describe(other)}: exclude the ports from one of the two")
+        live.append(rule)
+
+
+def _meet(one: bytes, other: bytes) -> bool:
+    if not one or not other or one == other:
+        return True
+    return is_ipv4(one) == is_ipv4(other) and any(a in (_ANY4, _ANY6) for a in (one, other))
+
+
+def describe(rule: ForwardRule) -> str:
+    """A rule for people."""
+
+    def shown(address: bytes) -> str:
+        if is_ipv4(address):
+            return _socket.inet_ntop(_socket.AF_INET, address[12:])
+        return f"[{_socket.inet_ntop(_socket.AF_INET6, address)}]"
+
+    def ports(first: int) -> str:
+        return str(first) if rule.first == rule.last else f"{first}-{first + rule.last - rule.first}"
+
+    where = shown(rule.address) if rule.address else "*"
+    where += f"%{rule.ifname}" if rule.ifname else ""
+    there = f"{shown(rule.target)}:" if rule.target else ""
+    notes = (" (best effort)" if rule.weak else "") + (" (auto)" if rule.scan else "")
+    where = "lo" if rule.to_host else where
+    return f"{_PROTOCOLS[rule.proto]} {where}:{ports(rule.first)} => {there}{ports(rule.target_first)}{notes}"
+
+
+# ---- what the server sends ----
+
+
+def hello() -> bytes:
+    return MAGIC + b"".join(number.to_bytes(4, "big") for number in (VERSION, NAME_BYTES, IFNAME_BYTES))
+
+
+def check_hello(data: bytes) -> None:
+    """ConfError unless these 20 bytes are a hello of this version."""
+    if len(data) != HELLO_BYTES or data[:8] != MAGIC:
+        raise ConfError("not a control socket of pasta: another program answers there")
+    version, name, ifname = (int.from_bytes(data[at : at + 4], "big") for at in (8, 12, 16))
+    if (version, name, ifname) != (VERSION, NAME_BYTES, IFNAME_BYTES):
+        raise ConfError(f"the other end speaks version {version} of the protocol: version {VERSION} is known here")
+
+
+def write_tables(rules: "Sequence[ForwardRule]", capabilities: int) -> bytes:
+    """All tables, as the server shows them."""
+    parts = []
+    for table, name in NAMES.items():
+        own = [write_rule(r, ipv6=bool(capabilities & IPV6)) for r in rules if r.to_host == (table == SPLICE)]
+        head = bytes([table]) + name.encode().ljust(NAME_BYTES, b"\0") + capabilities.to_bytes(4, "big")
+        parts += [head, len(own).to_bytes(4, "big"), *own]
+    return b"".join(parts) + b"\0"
+
+
+# ---- what the client sends ----
+
+
+def write_update(tables: "dict[int, list[bytes]]") -> bytes:
+    """The whole answer of a client."""
+    parts = [bytes([table]) + len(rules).to_bytes(4, "big") + b"".join(rules) for table, rules in tables.items()]
+    return b"".join(parts) + b"\0"
+
+
+class UpdateReader:
+    """Takes a client's bytes as they come. Never holds more than two full tables."""
+
+    def __init__(self, *, ipv6: bool = True) -> None:
+        self._data = bytearray()
+        self._ipv6 = ipv6
+        self._table = 0  # whose rules are read
+        self._left = 0
+        self._seen: set[int] = set()
+        self.rules: list[ForwardRule] = []
+        self.complete = False
+
+    @property
+    def started(self) -> bool:
+        """Whether anything was sent at all."""
+        return bool(self._data or self._seen or self.complete)
+
+    def feed(self, data: bytes) -> None:
+        """ConfError as soon as it cannot become an update."""
+        self._data += data
+        at = 0
+        while at < len(self._data):
+            if self.complete:
+                raise ConfError("bytes after the end of the tables")
+            if self._left:
+                piece = bytes(self._data[at : at + RULE_BYTES])
+                if len(piece) < RULE_BYTES:
+                    break
+                self.rules.append(read_rule(piece, to_host=self._table == SPLICE, ipv6=self._ipv6))
+                self._left -= 1
+                at += RULE_BYTES
+                continue
+            table = self._data[at]
+            if not table:
+                self.complete = True
+                at += 1
+                continue
+            if table not in NAMES or table in self._seen:
+                raise ConfError(f"table {table} is not known, or was sent twice; {HOST} (HOST) and {SPLICE} (SPLICE) are accepted")
+            if len(self._data) - at < 5:
+                break
+            count = int.from_bytes(self._data[at + 1 : at + 5], "big")
+            if count > MAX_RULES:
+                raise ConfError(f"a table of {count} rules; {MAX_RULES} are accepted")
+            self._seen.add(table)
+            self._table, self._left = table, count
+            at += 5
+        del self._data[:at]
