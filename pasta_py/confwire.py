@@ -124,9 +124,7 @@ def check(rules: "Sequence[ForwardRule]") -> None:
 
 
 def _meet(one: bytes, other: bytes) -> bool:
-    if not one or not other or one == other:
-        return True
-    return is_ipv4(one) == is_ipv4(other) and any(a in (_ANY4, _ANY6) for a in (one, other))
+    return not one or not other or one == other
 
 
 def describe(rule: ForwardRule) -> str:

@@ -12,7 +12,8 @@ import _socket
 import os
 
 from pasta_py import model
-from pasta_py.worker import plane
+from pasta_py.confwire import is_ipv4
+from pasta_py.worker import hostports, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _INET_DIAG_SKV6ONLY = 11
 _STATES = {model.IPPROTO_TCP: 1 << 10, model.IPPROTO_UDP: 1 << 7}  # TCP_LISTEN; TCP_CLOSE: not connected
 _RECEIVE_BYTES = 64 << 10
 _TIMEOUT_S = 1.0
-_BACKLOG = 4096
 _ORDER = plane.BYTE_ORDER
 
 _LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
@@ -118,6 +118,7 @@ class AutoPorts:
 
     def __init__(self, core: "plane.Plane", plan: model.WorkerPlan, guest: "_socket.socket") -> None:
         self._core, self._plan = core, plan
+        self.rules = plan.auto_rules
         self._diag = {False: guest, True: diag_socket()}  # by to_host: where the targets are
         self._bound: dict[tuple[model.AutoRule, Port], int] = {}
         self._own: set[int] = set()  # inodes
@@ -126,10 +127,23 @@ class AutoPorts:
         """A socket of ours that was bound by others: never a target."""
         self._own.add(os.fstat(fd).st_ino)
 
+    def forget(self, fd: int) -> None:
+        """It is about to be closed."""
+        self._own.discard(os.fstat(fd).st_ino)
+
+    def release(self, proto: int, to_host: bool, port: int) -> bool:
+        """Let go of a port until the next scan; whether it was held."""
+        held = [key for key in self._bound if key[1][1] == port and (key[0].proto, key[0].to_host) == (proto, to_host)]
+        for key in held:
+            self._unbind(key)
+        return bool(held)
+
     def scan(self) -> None:
         """Bind and unbind what has changed. OSError when the kernel does not tell what listens."""
         seen: dict[tuple[bool, int], list[tuple[int, int, int, int]]] = {}
-        for rule in self._plan.auto_rules:
+        for key in [key for key in self._bound if key[0] not in self.rules]:
+            self._unbind(key)
+        for rule in self.rules:
             targets: set[Port] = set()
             # The rule of -u and -U: a port of TCP often speaks UDP too (HTTP/3, DNS), on sockets that come and go.
             for proto in {model.IPPROTO_TCP, rule.proto}:
@@ -154,23 +168,27 @@ class AutoPorts:
 
     def _follow(self, rule: model.AutoRule, targets: "set[Port]") -> None:
         for held in [key for key in self._bound if key[0] == rule and key[1] not in targets]:
-            fd = self._bound.pop(held)
-            self._own.discard(os.fstat(fd).st_ino)
-            self._core.remove_listener(fd)
-            os.close(fd)
+            self._unbind(held)
         for port in targets:
             if (rule, port) not in self._bound:
                 self._bind(rule, port)
 
+    def _unbind(self, key: "tuple[model.AutoRule, Port]") -> None:
+        fd = self._bound.pop(key)
+        self.forget(fd)
+        self._core.remove_listener(fd)
+        os.close(fd)
+
     def _bind(self, rule: model.AutoRule, port: "Port") -> None:
         family, number = port
-        if rule.address and rule.address.startswith(bytes(10) + b"\xff\xff") != (family == 4):
+        if rule.address and is_ipv4(rule.address) != (family == 4):
             return
         try:
             if rule.to_host:
                 fd = self._core.listen_in_guest(rule.proto, _LOOPBACK4 if family == 4 else _LOOPBACK6, number)
             else:
-                fd = _bind_on_host(rule, family, number)
+                address = rule.address or (bytes(10) + b"\xff\xff" + bytes(4) if family == 4 else bytes(16))
+                fd = hostports.bind(rule.proto, address, rule.ifname, number)
         except OSError:
             return  # taken, or privileged: perhaps it is free at the next scan
         target_port = rule.target_first + number - rule.first
@@ -178,26 +196,3 @@ class AutoPorts:
         self._own.add(os.fstat(fd).st_ino)
         self._core.add_listeners(listener, [fd], to_host=rule.to_host)
         self._bound[rule, port] = fd
-
-
-def _bind_on_host(rule: model.AutoRule, family: int, number: int) -> int:
-    """A bound socket, listening if it is TCP, as control binds them for other rules."""
-    tcp = rule.proto == model.IPPROTO_TCP
-    kind = (_socket.SOCK_STREAM if tcp else _socket.SOCK_DGRAM) | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-    sock = _socket.socket(_socket.AF_INET if family == 4 else _socket.AF_INET6, kind)
-    try:
-        if family == 6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-        if rule.ifname:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, rule.ifname.encode() + b"\0")
-        if tcp:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        if family == 4:
-            sock.bind((_socket.inet_ntop(_socket.AF_INET, rule.address[12:] or bytes(4)), number))
-        else:
-            sock.bind((_socket.inet_ntop(_socket.AF_INET6, rule.address or bytes(16)), number))
-        if tcp:
-            sock.listen(_BACKLOG)
-        return sock.detach()
-    finally:
-        sock.close()

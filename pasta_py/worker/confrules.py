@@ -1,0 +1,255 @@
+"""The rules of the control socket at work: which sockets they have, and how one set of them becomes another.
+
+A swap is all or nothing, as far as the kernel allows. What both sets have stays open, what is new is bound before anything
+is closed. Only a port that a rule on its way out holds in another form (127.0.0.1:80 becoming *:80) has to be closed first;
+it is bound again if the swap fails. Connections live on their own: no swap touches them. UDP flows end with their port.
+
+Invariants: every port of a rule that is neither weak nor scanned has its sockets; whatever swap() raises, the rules are
+those from before.
+"""
+
+import errno
+import os
+
+from pasta_py import confwire
+from pasta_py.errors import ConfError
+from pasta_py.model import IPPROTO_TCP, AutoRule, ForwardRule, Listener, WorkerPlan
+from pasta_py.worker import hostports
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.worker import autoports, plane
+
+    #: to_host, protocol, address, interface, port
+    Key = tuple[bool, int, bytes, str, int]
+    #: the target address, its port
+    Target = tuple[bytes, int]
+    Sockets = tuple[list[int], Target]
+
+_ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
+_ANY6 = bytes(16)
+_LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x01"))
+_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+_NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_SPARE_FDS = 1024  # for connections
+
+
+class Rules:
+    """The tables HOST and SPLICE. Owns the sockets of their rules, but for those that AutoPorts has."""
+
+    def __init__(
+        self, core: "plane.Plane", plan: WorkerPlan, host_fds: "list[int]", guest_fds: "dict[tuple[int, int], list[int]]",
+        auto: "autoports.AutoPorts | None",
+    ) -> None:  # fmt: skip
+        self._core, self._plan, self._auto = core, plan, auto
+        self._room = os.sysconf("SC_OPEN_MAX") - _SPARE_FDS  # the sandbox is open yet, and lets us ask
+        self._held: dict[Key, Sockets] = {}
+        self.guest = auto is not None  # sockets can be made in the guest's namespace
+        self.rules = tuple(rule.replace(address=self._canonical(rule.address)) for rule in plan.rules)
+        self.capabilities = confwire.IPV4 * plan.ipv4 | confwire.IPV6 * plan.ipv6 | confwire.IFNAME
+        self.capabilities |= confwire.TCP * plan.tcp | confwire.UDP * plan.udp | confwire.SCAN * self.guest
+        taken = 0
+        for listener in plan.listeners:
+            for offset in range(listener.count):
+                if not listener.inherited:
+                    self._hold(listener, offset, False, [host_fds[taken + offset]])
+            taken += listener.count
+        for listener in plan.guest_ports:
+            for offset in range(listener.count):
+                fds = guest_fds.get((listener.proto, listener.port + offset))
+                if fds:
+                    self._hold(listener, offset, True, fds)
+
+    def _hold(self, listener: Listener, offset: int, to_host: bool, fds: "list[int]") -> None:
+        key = (to_host, listener.proto, self._canonical(listener.address), listener.ifname, listener.port + offset)
+        self._held[key] = (fds, (listener.target, listener.target_port + offset))
+
+    def _canonical(self, address: bytes) -> bytes:
+        """Any IPv4 address is any address where there is no IPv6: on the wire they are the same."""
+        return b"" if address == _ANY4 and not self._plan.ipv6 else address
+
+    def swap(self, rules: "tuple[ForwardRule, ...]") -> None:
+        """Make these the rules; ConfError, with the old ones in force, for what cannot be had."""
+        if rules == self.rules:
+            return
+        confwire.check(rules)
+        for rule in rules:
+            self._check(rule)
+        wanted, kept_weak = self._wanted(rules)
+        made: dict[Key, Sockets] = {}
+        released: dict[Key, Sockets] = {}
+        try:
+            self._bind_all(wanted, kept_weak, made, released)
+        except BaseException:
+            self._undo(made, released)
+            raise
+        self._commit(wanted, made)
+        self.rules = rules
+        if self._auto:
+            self._auto.rules = _auto_rules(rules)
+
+    def _check(self, rule: ForwardRule) -> None:
+        plan, what = self._plan, confwire.describe(rule)
+        if not (plan.tcp if rule.proto == IPPROTO_TCP else plan.udp):
+            raise ConfError(f"rule {what}: the protocol is switched off")
+        if rule.address and not (plan.ipv4 if confwire.is_ipv4(rule.address) else plan.ipv6):
+            raise ConfError(f"rule {what}: the family of its address is switched off")
+        if (rule.to_host or rule.scan) and not self.guest and rule not in self.rules:
+            raise ConfError(f"rule {what}: the guest's namespace cannot be entered: see the warnings at the start")
+
+    def _wanted(self, rules: "tuple[ForwardRule, ...]") -> "tuple[dict[Key, tuple[Target, bool]], set[Key]]":
+        """Where each port is to lead and whether it is best effort; and what a best-effort rule that stays did without."""
+        wanted: dict[Key, tuple[Target, bool]] = {}
+        known = set(self.rules)
+        lacking: set[Key] = set()
+        for rule in rules:
+            for offset in () if rule.scan else range(rule.last - rule.first + 1):
+                key = (rule.to_host, rule.proto, rule.address, rule.ifname, rule.first + offset)
+                wanted[key] = ((rule.target, rule.target_first + offset), rule.weak)
+                if rule.weak and rule in known and key not in self._held:
+                    lacking.add(key)
+        return wanted, lacking
+
+    def _bind_all(
+        self, wanted: "dict[Key, tuple[Target, bool]]", lacking: "set[Key]", made: "dict[Key, Sockets]",
+        released: "dict[Key, Sockets]",
+    ) -> None:  # fmt: skip
+        """Bind what is new. Best-effort ports fail together: only if a protocol of a direction gets none of them."""
+        failed: dict[tuple[bool, int], ConfError] = {}
+        got: set[tuple[bool, int]] = set()
+        for key, (target, weak) in wanted.items():
+            if key in self._held:
+                got.add(key[:2])
+                continue
+            if key in lacking:
+                continue
+            try:
+                made[key] = (self._bind(key, wanted, released), target)
+                got.add(key[:2])
+            except OSError as error:
+                refusal = ConfError(_refusal(key, error))
+                if not weak:
+                    raise refusal from None
+                failed.setdefault(key[:2], refusal)
+        for direction, refusal in failed.items():
+            if direction not in got:
+                raise refusal
+
+    def _bind(self, key: "Key", wanted: "dict[Key, tuple[Target, bool]]", released: "dict[Key, Sockets]") -> "list[int]":
+        try:
+            return self._open(key)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not self._make_way(key, wanted, released):
+                raise
+        return self._open(key)
+
+    def _make_way(self, key: "Key", wanted: "dict[Key, tuple[Target, bool]]", released: "dict[Key, Sockets]") -> bool:
+        """Close what holds this port and is on its way out anyway; whether there was any."""
+        to_host, proto, _address, _ifname, port = key
+        way = bool(self._auto) and self._auto.release(proto, to_host, port)  # type: ignore[union-attr]
+        for held in [k for k in self._held if k[4] == port and k[:2] == key[:2] and k not in wanted]:
+            released[held] = self._held.pop(held)
+            self._close(released[held][0], listening=True)
+            way = True
+        return way
+
+    def _open(self, key: "Key") -> "list[int]":
+        """The sockets of one port: a pair for both loopback addresses of the guest's namespace, else one."""
+        to_host, proto, address, ifname, port = key
+        if not to_host:
+            if address:
+                return [self._in_room(hostports.bind(proto, address, ifname, port))]
+            plan = self._plan
+            try:
+                if plan.ipv6:
+                    return [self._in_room(hostports.bind(proto, _ANY6, ifname, port, both=plan.ipv4))]
+            except OSError as error:
+                if not plan.ipv4 or error.errno not in _NO_FAMILY:
+                    raise
+            return [self._in_room(hostports.bind(proto, _ANY4, ifname, port))]
+        fds: list[int] = []
+        last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        for version, loopback in _LOOPBACKS:
+            if not (self._plan.ipv4 if version == 4 else self._plan.ipv6):
+                continue
+            try:
+                fds.append(self._in_room(self._core.listen_in_guest(proto, loopback, port)))
+            except OSError as error:
+                last = error
+                if error.errno not in _NO_FAMILY:
+                    self._close(fds, listening=False)
+                    raise
+        if not fds:
+            raise last
+        return fds
+
+    def _in_room(self, fd: int) -> int:
+        """The descriptor, unless it is one of those that are left for connections."""
+        if fd < self._room:
+            return fd
+        os.close(fd)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _close(self, fds: "list[int]", *, listening: bool) -> None:
+        for fd in fds:
+            if listening:
+                self._core.remove_listener(fd)
+                if self._auto:
+                    self._auto.forget(fd)
+            os.close(fd)
+
+    def _listen(self, key: "Key", fds: "list[int]", target: "Target") -> None:
+        to_host, proto, _address, _ifname, port = key
+        listener = Listener(proto=proto, port=port, target=target[0], target_port=target[1])
+        for fd in fds:
+            self._core.add_listeners(listener, [fd], to_host=to_host)
+            if self._auto:
+                self._auto.exclude(fd)
+        self._held[key] = (fds, target)
+
+    def _undo(self, made: "dict[Key, Sockets]", released: "dict[Key, Sockets]") -> None:
+        for fds, _target in made.values():
+            self._close(fds, listening=False)
+        for key, (_fds, target) in released.items():
+            try:
+                self._listen(key, self._open(key), target)
+            except OSError:
+                pass  # taken by another program this very moment: the port is lost, and the reason of the swap is logged
+
+    def _commit(self, wanted: "dict[Key, tuple[Target, bool]]", made: "dict[Key, Sockets]") -> None:
+        for key in [key for key in self._held if key not in wanted]:
+            self._close(self._held.pop(key)[0], listening=True)
+        for key, (fds, target) in list(self._held.items()):
+            if target != wanted[key][0]:
+                for fd in fds:
+                    self._core.remove_listener(fd)
+                self._listen(key, fds, wanted[key][0])
+        for key, (fds, target) in made.items():
+            self._listen(key, fds, target)
+
+
+def _auto_rules(rules: "tuple[ForwardRule, ...]") -> "tuple[AutoRule, ...]":
+    return tuple(
+        AutoRule(**{name: getattr(rule, name) for name in AutoRule._fields}) for rule in rules if rule.scan
+    )  # fmt: skip
+
+
+def _refusal(key: "Key", error: OSError) -> str:
+    to_host, proto, address, ifname, port = key
+    rule = ForwardRule(
+        proto=proto, to_host=to_host, address=address, ifname=ifname, first=port, last=port, target=b"", target_first=port,
+        weak=False, scan=False,
+    )  # fmt: skip
+    where = confwire.describe(rule).partition(" =>")[0]
+    hint = ""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        hint = ": below net.ipv4.ip_unprivileged_port_start, only ports of the command line can be had; lower it, or restart"
+    elif error.errno == errno.EADDRINUSE:
+        hint = ": another program listens there: stop it, or choose another port"
+    elif error.errno == errno.EADDRNOTAVAIL and not to_host:
+        hint = ": the host has no such address"
+    elif error.errno == errno.ENODEV:
+        hint = f": the host has no interface {ifname!r}"
+    elif error.errno in _NO_DESCRIPTORS:
+        hint = ": raise the limit of open files (ulimit -n), or forward fewer ports"
+    return f"cannot listen on {'namespace' if to_host else 'host'} {where}: {error.strerror or os.strerror(error.errno or 0)}{hint}"
