@@ -19,7 +19,7 @@ ABI_USERS = ("io", "plane")
 TYPER_USERS = ("control/cli.py",)
 PYROUTE2_USERS = ("control/host.py", "control/nsconf.py", "control/netlink.py")
 EXTENSION_USERS = ("worker/plane.py",)
-SHARED = {"pasta_py", "errors", "record", "model", "wire"}
+SHARED = {"pasta_py", "confwire", "errors", "record", "model", "wire"}
 #: The one way from the package to control, taken when the Python API is asked for.
 API = ("__init__.py", "pasta_py.control.api")
 IMPORTERS = ("import_module", "__import__")

@@ -72,8 +72,6 @@ def _refuse_unavailable(options: "Options") -> None:
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
-    if options.conf_path:
-        raise UsageError("--conf-path: the control socket is not available: give all ports on the command line")
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from pasta_py.control import portspec
 from pasta_py.errors import HostError
-from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, Listener
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, ForwardRule, Listener
 
 if TYPE_CHECKING:
     from pasta_py.control.options import Options
@@ -58,23 +58,36 @@ def bind(options: "Options", warn: Callable[[str], None]) -> Bound:
 
 def auto_rules(options: "Options") -> tuple[AutoRule, ...]:
     """The rules that are bound and unbound while the program runs."""
+    return tuple(
+        AutoRule(**{name: getattr(rule, name) for name in AutoRule._fields}) for rule in rules(options) if rule.scan
+    )
+
+
+def rules(options: "Options") -> tuple[ForwardRule, ...]:
+    """All rules of all directions, in the order of the options."""
     wanted = [(IPPROTO_TCP, False, options.tcp_ports), (IPPROTO_TCP, True, options.tcp_ns)] if options.tcp else []
     if options.udp:
         wanted += [(IPPROTO_UDP, False, options.udp_ports), (IPPROTO_UDP, True, options.udp_ns)]
     return tuple(
-        AutoRule(
-            proto=proto,
-            to_host=to_host,
-            address=b"" if rule.address is None else _packed(rule.address),
-            ifname=rule.ifname,
-            first=rule.first,
-            last=rule.last,
-            target=b"" if rule.target is None else _packed(rule.target),
-            target_first=rule.target_first,
-        )
+        forward_rule(proto, to_host, rule)
         for proto, to_host, specs in wanted
-        for rule in portspec.resolve(specs, _ephemeral_ports())
-        if rule.scan
+        for rule in portspec.resolve(specs, ephemeral_ports())
+    )
+
+
+def forward_rule(proto: int, to_host: bool, rule: portspec.Rule) -> ForwardRule:
+    """A rule as both processes know it."""
+    return ForwardRule(
+        proto=proto,
+        to_host=to_host,
+        address=b"" if rule.address is None else _packed(rule.address),
+        ifname=rule.ifname,
+        first=rule.first,
+        last=rule.last,
+        target=b"" if rule.target is None else _packed(rule.target),
+        target_first=rule.target_first,
+        weak=rule.weak,
+        scan=rule.scan,
     )
 
 
@@ -92,7 +105,7 @@ def guest_ports(options: "Options") -> tuple[Listener, ...]:
             weak=rule.weak,
         )
         for proto, specs in wanted
-        for rule in portspec.resolve(specs, _ephemeral_ports())
+        for rule in portspec.resolve(specs, ephemeral_ports())
         if not rule.scan
     )
 
@@ -103,7 +116,7 @@ def _bind_option(
     """Best-effort rules fail together: only when none of their ports could be had."""
     failure: HostError | None = None
     got_weak = 0
-    for rule in portspec.resolve(specs, _ephemeral_ports()):
+    for rule in portspec.resolve(specs, ephemeral_ports()):
         if rule.scan:
             continue
         before = len(bound)
@@ -151,7 +164,16 @@ def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[
         target = b"" if rule.target is None else _packed(rule.target)
         port = end - len(fds)
         target_port = rule.target_first + port - rule.first
-        bound.append((Listener(proto=proto, port=port, target=target, target_port=target_port, count=len(fds)), fds))
+        listener = Listener(
+            proto=proto,
+            port=port,
+            target=target,
+            target_port=target_port,
+            count=len(fds),
+            address=b"" if rule.address is None else _packed(rule.address),
+            ifname=rule.ifname,
+        )
+        bound.append((listener, fds))
 
 
 def _make_room(made: int, more: int) -> int:
@@ -243,7 +265,8 @@ def _packed(address: IPv4Address | IPv6Address) -> bytes:
 
 
 @cache
-def _ephemeral_ports() -> tuple[int, int]:
+def ephemeral_ports() -> tuple[int, int]:
+    """net.ipv4.ip_local_port_range, both ends included."""
     numbers = _numbers(_PORT_RANGE)
     return (numbers[0], numbers[1]) if len(numbers) == 2 else _DEFAULT_RANGE
 

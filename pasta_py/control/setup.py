@@ -45,6 +45,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
+        parcel += _conf(options, stack)
         if guest and guest.userns >= 0:
             parcel.append((model.FD_GUEST_USERNS, guest.userns))
         if guest:
@@ -61,7 +62,8 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             listeners=tuple(listeners),
             guest_ports=ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
-            bypass=plan.worker.bypass and (bool(auto_rules) or bool(listeners)),
+            rules=ports.rules(options) if options.conf_path else (),
+            bypass=plan.worker.bypass and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
             log_syslog=log_syslog,
             log_size=log_size,
             netns_name=guest.name if guest else "",
@@ -119,6 +121,16 @@ def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if options.pcap == "-":
         return [(model.FD_CAPTURE, 1)]
     return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY | os.O_TRUNC, "capture file", stack))]
+
+
+def _conf(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    if not options.conf_path:
+        return []
+    from pasta_py.control import conf_socket
+
+    fd = conf_socket.listen(options.conf_path)
+    stack.callback(os.close, fd)
+    return [(model.FD_CONF, fd)]
 
 
 # ---- guest, plan, tap, ports ----

@@ -6,7 +6,7 @@ is added. Where something it needs is elsewhere, `site` is asked after all. As a
 
 import sys
 
-ENTRIES = {"pasta": "entry:pasta", "pasta-addresses": "addresses:main"}
+ENTRIES = {"pasta": "entry:pasta", "pasta-addresses": "addresses:main", "pesto": "pesto:main"}
 
 
 def _find_packages() -> None:

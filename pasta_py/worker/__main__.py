@@ -17,7 +17,7 @@ import time
 
 from pasta_py import model, wire
 from pasta_py.errors import PastaError
-from pasta_py.worker import autoports, helper, log, ndp, plane, sandbox, slowpath
+from pasta_py.worker import autoports, confrules, confserver, helper, log, ndp, plane, sandbox, slowpath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_CONTROL, _SIGNAL, _PIDFD, _INOTIFY = range(1, 5)
+_CONTROL, _SIGNAL, _PIDFD, _INOTIFY, _CONF, _CONF_CLIENT = range(1, 7)
 _MESSAGE_BYTES = 64
 _SHORTAGE_S = 10
 _SIGNAL_BYTES = 64
@@ -124,7 +124,11 @@ class Worker:
         self.helper_warnings: list[str] = []  # of layers that the worker itself says more about, if it lacks them too
         self.auto: autoports.AutoPorts | None = None
         self.scan_at = _NEVER
-        self._use_helper(helper_fd, roles, listeners)
+        in_guest = self._use_helper(helper_fd, roles, listeners)
+        self.conf: confserver.Server | None = None
+        for fd in roles.get(model.FD_CONF, ()):
+            rules = confrules.Rules(self.plane, plan, listeners, in_guest, self.auto)
+            self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), rules, self.log)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
@@ -139,11 +143,17 @@ class Worker:
         self.advertise_at = _NEVER
         self.stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
 
-    def _use_helper(self, fd: int, roles: "dict[str, list[int]]", listeners: "list[int]") -> None:
-        """Send the helper into the guest's namespace if anything needs it; without it local connections take the tap."""
+    def _use_helper(
+        self, fd: int, roles: "dict[str, list[int]]", listeners: "list[int]"
+    ) -> "dict[tuple[int, int], list[int]]":
+        """Send the helper into the guest's namespace if anything needs it; without it local connections take the tap.
+
+        Returns the sockets of plan.guest_ports, by protocol and port.
+        """
         netns = roles.get(model.FD_GUEST_NETNS, [])
         userns = roles.get(model.FD_GUEST_USERNS, [])
-        used = bool(netns) and (self.plan.bypass or bool(self.plan.guest_ports) or bool(self.plan.auto_rules))
+        conf = model.FD_CONF in roles  # which may ask for anything later
+        used = bool(netns) and (self.plan.bypass or bool(self.plan.guest_ports) or bool(self.plan.auto_rules) or conf)
         try:
             if used:
                 lost = helper.enter(fd, userns[0] if userns else None, netns[0])
@@ -160,11 +170,14 @@ class Worker:
             os.close(namespace)
         if not used:
             os.close(fd)
-            return
+            return {}
         self.plane.set_helper(fd)
-        bound = list(helper.listen(self.plane, self.plan))
-        if self.plan.auto_rules:
-            self._forward_automatically(bound + listeners)
+        in_guest: dict[tuple[int, int], list[int]] = {}
+        for port, bound in helper.listen(self.plane, self.plan):
+            in_guest.setdefault(port, []).append(bound)
+        if self.plan.auto_rules or conf:
+            self._forward_automatically([bound for fds in in_guest.values() for bound in fds] + listeners)
+        return in_guest
 
     def _forward_automatically(self, ours: "list[int]") -> None:
         try:
@@ -185,6 +198,8 @@ class Worker:
             _SIGNAL: self._on_signal,
             _PIDFD: self._on_process_end,
             _INOTIFY: self._on_directory,
+            _CONF: self._on_conf,
+            _CONF_CLIENT: self._on_conf_client,
         }
         try:
             self._advertise()
@@ -274,6 +289,18 @@ class Worker:
         self.log.write(log.INFO, f"the network namespace {self.plan.netns_name} is gone: quitting")
         return 0
 
+    def _on_conf(self) -> None:
+        assert self.conf is not None
+        self.conf.on_listener()
+        self._arm()
+
+    def _on_conf_client(self) -> None:
+        assert self.conf is not None
+        if self.conf.on_client() and self.auto:
+            self._scan()
+            self.scan_at = time.monotonic() + autoports.INTERVAL_S
+        self._arm()
+
     def _is_missed(self) -> bool:
         """Whether somebody in the foreground still counts on us: at the end of a command the tap may go before control."""
         try:
@@ -286,7 +313,8 @@ class Worker:
     # ---- what is done from time to time ----
 
     def _arm(self) -> None:
-        due = min(self.stats_at, self.advertise_at, self.scan_at)
+        scan_at = self.scan_at if self.auto and self.auto.rules else _NEVER
+        due = min(self.stats_at, self.advertise_at, scan_at, self.conf.due if self.conf else _NEVER)
         self.plane.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
 
     def _on_tick(self) -> None:
@@ -296,9 +324,11 @@ class Worker:
         if now >= self.stats_at:
             self._show_counters()
             self.stats_at = now + self.plan.stats_s
-        if self.auto and now >= self.scan_at:
+        if self.auto and self.auto.rules and now >= self.scan_at:
             self._scan()
             self.scan_at = now + autoports.INTERVAL_S
+        if self.conf:
+            self.conf.on_tick()
         self._arm()
 
     def _scan(self) -> None:

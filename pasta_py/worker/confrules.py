@@ -8,6 +8,8 @@ Invariants: every port of a rule that is neither weak nor scanned has its socket
 those from before.
 """
 
+# ruff: noqa: SIM105 - contextlib is not imported here
+
 import errno
 import os
 
@@ -18,6 +20,8 @@ from pasta_py.worker import hostports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pasta_py.worker import autoports, plane
 
     #: to_host, protocol, address, interface, port
@@ -32,6 +36,7 @@ _LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x
 _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _SPARE_FDS = 1024  # for connections
+_MAX_PORTS = 4 * 65535  # every port of both protocols in both directions
 
 
 class Rules:
@@ -73,17 +78,19 @@ class Rules:
         if rules == self.rules:
             return
         confwire.check(rules)
+        if sum(rule.last - rule.first + 1 for rule in rules if not rule.scan) > _MAX_PORTS:
+            raise ConfError(f"rules of more than {_MAX_PORTS} ports")
         for rule in rules:
             self._check(rule)
-        wanted, kept_weak = self._wanted(rules)
+        stay = {key: target for _rule, key, target in _ports(rules) if key in self._held}
         made: dict[Key, Sockets] = {}
         released: dict[Key, Sockets] = {}
         try:
-            self._bind_all(wanted, kept_weak, made, released)
+            self._bind_all(rules, stay, made, released)
         except BaseException:
             self._undo(made, released)
             raise
-        self._commit(wanted, made)
+        self._commit(stay, made)
         self.rules = rules
         if self._auto:
             self._auto.rules = _auto_rules(rules)
@@ -97,59 +104,55 @@ class Rules:
         if (rule.to_host or rule.scan) and not self.guest and rule not in self.rules:
             raise ConfError(f"rule {what}: the guest's namespace cannot be entered: see the warnings at the start")
 
-    def _wanted(self, rules: "tuple[ForwardRule, ...]") -> "tuple[dict[Key, tuple[Target, bool]], set[Key]]":
-        """Where each port is to lead and whether it is best effort; and what a best-effort rule that stays did without."""
-        wanted: dict[Key, tuple[Target, bool]] = {}
-        known = set(self.rules)
-        lacking: set[Key] = set()
-        for rule in rules:
-            for offset in () if rule.scan else range(rule.last - rule.first + 1):
-                key = (rule.to_host, rule.proto, rule.address, rule.ifname, rule.first + offset)
-                wanted[key] = ((rule.target, rule.target_first + offset), rule.weak)
-                if rule.weak and rule in known and key not in self._held:
-                    lacking.add(key)
-        return wanted, lacking
-
     def _bind_all(
-        self, wanted: "dict[Key, tuple[Target, bool]]", lacking: "set[Key]", made: "dict[Key, Sockets]",
+        self, rules: "tuple[ForwardRule, ...]", stay: "dict[Key, Target]", made: "dict[Key, Sockets]",
         released: "dict[Key, Sockets]",
     ) -> None:  # fmt: skip
-        """Bind what is new. Best-effort ports fail together: only if a protocol of a direction gets none of them."""
+        """Bind what is new, and take its traffic. Best-effort ports fail together: only if a direction gets none of them."""
         failed: dict[tuple[bool, int], ConfError] = {}
         got: set[tuple[bool, int]] = set()
-        for key, (target, weak) in wanted.items():
-            if key in self._held:
-                got.add(key[:2])
+        known = {rule for rule in self.rules if rule.weak}
+        full = False
+        for rule, key, target in _ports(rules):
+            direction = (rule.to_host, rule.proto)
+            if key in stay:
+                got.add(direction)
                 continue
-            if key in lacking:
-                continue
+            if rule in known or (full and rule.weak):
+                continue  # it did without this one before; or there are no descriptors
             try:
-                made[key] = (self._bind(key, wanted, released), target)
-                got.add(key[:2])
+                self._bind(key, target, stay, made, released)
+                got.add(direction)
             except OSError as error:
                 refusal = ConfError(_refusal(key, error))
-                if not weak:
+                if not rule.weak:
                     raise refusal from None
-                failed.setdefault(key[:2], refusal)
+                failed.setdefault(direction, refusal)
+                full = full or error.errno in _NO_DESCRIPTORS
         for direction, refusal in failed.items():
             if direction not in got:
                 raise refusal
 
-    def _bind(self, key: "Key", wanted: "dict[Key, tuple[Target, bool]]", released: "dict[Key, Sockets]") -> "list[int]":
+    def _bind(
+        self, key: "Key", target: "Target", stay: "dict[Key, Target]", made: "dict[Key, Sockets]",
+        released: "dict[Key, Sockets]",
+    ) -> None:  # fmt: skip
         try:
-            return self._open(key)
+            fds = self._open(key)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or not self._make_way(key, wanted, released):
+            if error.errno != errno.EADDRINUSE or not self._make_way(key, stay, released):
                 raise
-        return self._open(key)
+            fds = self._open(key)
+        made[key] = (fds, target)
+        self._listen(key, fds, target)
 
-    def _make_way(self, key: "Key", wanted: "dict[Key, tuple[Target, bool]]", released: "dict[Key, Sockets]") -> bool:
+    def _make_way(self, key: "Key", stay: "dict[Key, Target]", released: "dict[Key, Sockets]") -> bool:
         """Close what holds this port and is on its way out anyway; whether there was any."""
         to_host, proto, _address, _ifname, port = key
-        way = bool(self._auto) and self._auto.release(proto, to_host, port)  # type: ignore[union-attr]
-        for held in [k for k in self._held if k[4] == port and k[:2] == key[:2] and k not in wanted]:
+        way = self._auto is not None and self._auto.release(proto, to_host, port)
+        for held in [k for k in self._held if k[4] == port and k[:2] == key[:2] and k not in stay]:
             released[held] = self._held.pop(held)
-            self._close(released[held][0], listening=True)
+            self._close(released[held][0])
             way = True
         return way
 
@@ -177,7 +180,7 @@ class Rules:
             except OSError as error:
                 last = error
                 if error.errno not in _NO_FAMILY:
-                    self._close(fds, listening=False)
+                    self._close(fds)
                     raise
         if not fds:
             raise last
@@ -190,42 +193,54 @@ class Rules:
         os.close(fd)
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    def _close(self, fds: "list[int]", *, listening: bool) -> None:
+    def _close(self, fds: "list[int]") -> None:
         for fd in fds:
-            if listening:
+            try:
                 self._core.remove_listener(fd)
-                if self._auto:
-                    self._auto.forget(fd)
+            except OSError:
+                pass  # the core has not taken it yet
+            if self._auto:
+                self._auto.forget(fd)
             os.close(fd)
 
     def _listen(self, key: "Key", fds: "list[int]", target: "Target") -> None:
+        """Have the core take what arrives at the sockets of one port."""
         to_host, proto, _address, _ifname, port = key
         listener = Listener(proto=proto, port=port, target=target[0], target_port=target[1])
         for fd in fds:
             self._core.add_listeners(listener, [fd], to_host=to_host)
             if self._auto:
                 self._auto.exclude(fd)
-        self._held[key] = (fds, target)
 
     def _undo(self, made: "dict[Key, Sockets]", released: "dict[Key, Sockets]") -> None:
         for fds, _target in made.values():
-            self._close(fds, listening=False)
+            self._close(fds)
         for key, (_fds, target) in released.items():
             try:
-                self._listen(key, self._open(key), target)
+                fds = self._open(key)
+                self._held[key] = (fds, target)
+                self._listen(key, fds, target)
             except OSError:
-                pass  # taken by another program this very moment: the port is lost, and the reason of the swap is logged
+                pass  # taken by another program this very moment: the port is lost, and the reason of the refusal is logged
 
-    def _commit(self, wanted: "dict[Key, tuple[Target, bool]]", made: "dict[Key, Sockets]") -> None:
-        for key in [key for key in self._held if key not in wanted]:
-            self._close(self._held.pop(key)[0], listening=True)
+    def _commit(self, stay: "dict[Key, Target]", made: "dict[Key, Sockets]") -> None:
+        for key in [key for key in self._held if key not in stay]:
+            self._close(self._held.pop(key)[0])
         for key, (fds, target) in list(self._held.items()):
-            if target != wanted[key][0]:
+            if target != stay[key]:
                 for fd in fds:
                     self._core.remove_listener(fd)
-                self._listen(key, fds, wanted[key][0])
-        for key, (fds, target) in made.items():
-            self._listen(key, fds, target)
+                self._listen(key, fds, stay[key])
+                self._held[key] = (fds, stay[key])
+        self._held |= made
+
+
+def _ports(rules: "tuple[ForwardRule, ...]") -> "Iterator[tuple[ForwardRule, Key, Target]]":
+    """Each port that is bound all the time, one by one: a rule of all ports is not spelled out in memory."""
+    for rule in rules:
+        for offset in () if rule.scan else range(rule.last - rule.first + 1):
+            key = (rule.to_host, rule.proto, rule.address, rule.ifname, rule.first + offset)
+            yield rule, key, (rule.target, rule.target_first + offset)
 
 
 def _auto_rules(rules: "tuple[ForwardRule, ...]") -> "tuple[AutoRule, ...]":

@@ -7,6 +7,8 @@ send is bounded by confwire. Every change and every refusal is logged; a refusal
 The sandbox decides how sockets are used: no fcntl(2), no ioctl(2), so no setblocking or timeouts, MSG_DONTWAIT instead.
 """
 
+# ruff: noqa: SIM105 - contextlib is not imported here
+
 import _socket
 import time
 
@@ -61,31 +63,32 @@ class Server:
         self._deadline = time.monotonic() + LIMIT_S
         self._send()
 
-    def on_client(self) -> None:
-        """The client has sent something, or closed."""
+    def on_client(self) -> bool:
+        """The client has sent something, or closed; whether the rules are others now."""
         if not self._client:
-            return
+            return False
         try:
             data = self._client.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
             if self._reader.started:
                 self._log.write(log.WARNING, "control socket: a client closed in the middle of its update: nothing is changed")
             self._drop()
-            return
+            return False
         try:
             self._reader.feed(data)
             if not self._reader.complete:
-                return
+                return False
             self._rules.swap(tuple(self._reader.rules))
         except ConfError as error:
             self._refuse(str(error))
-            return
+            return False
         self._log.write(log.INFO, f"control socket: {len(self._rules.rules)} rules of port forwarding are in force")
         self._drop()
+        return True
 
     def on_tick(self) -> None:
         if self._client and time.monotonic() >= self._deadline:

@@ -67,11 +67,15 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
     return os.strerror(number) if number else ""
 
 
-def listen(core: "plane.Plane", plan: model.WorkerPlan) -> "Iterator[int]":
-    """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be had."""
+def listen(core: "plane.Plane", plan: model.WorkerPlan) -> "Iterator[tuple[tuple[int, int], int]]":
+    """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be had.
+
+    Yields protocol and port, and a socket; most ports have one for each family.
+    """
     for listener in plan.guest_ports:
         for offset in range(listener.count):
-            yield from _listen(core, plan, listener, offset)
+            for fd in _listen(core, plan, listener, offset):
+                yield (listener.proto, listener.port + offset), fd
 
 
 def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int) -> "Iterator[int]":

@@ -1,0 +1,68 @@
+"""Makes the control socket of --conf-path: for its owner alone, and in the place of one that nobody serves any more.
+
+The worker cannot remove it at its end, being locked in. So one that refuses connections is replaced.
+"""
+
+# ruff: noqa: PTH108, PTH116 - pathlib takes milliseconds to import, at every start
+
+import os
+import socket
+import stat
+
+from pasta_py.errors import HostError
+
+_BACKLOG = 16
+_MAX_BYTES = 107  # unix(7): sun_path, with its zero
+
+
+def listen(path: str) -> int:
+    """A listening, non-blocking descriptor, the caller's; HostError with the reason where there is none."""
+    if len(os.fsencode(path)) > _MAX_BYTES:
+        raise _refused(path, f"it is longer than {_MAX_BYTES} bytes: choose a shorter one, perhaps a relative one")
+    if "\0" in path or not path:
+        raise _refused(path, "not a path: choose one that can be written")
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_UNIX, kind) as sock:
+        _remove_stale(path)
+        mask = os.umask(0o177)  # a socket has its mode from the start, and nobody else can connect in between
+        try:
+            sock.bind(path)
+        except OSError as error:
+            raise _refused(path, f"{error.strerror}: choose a path that can be written") from None
+        finally:
+            os.umask(mask)
+        sock.listen(_BACKLOG)
+        return sock.detach()
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens at; HostError for anything else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # nothing there, or not to be seen: bind(2) will say
+    if not stat.S_ISSOCK(mode):
+        raise _refused(path, "something else than a socket is there: remove it, or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            pass
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):  # its backlog is full: somebody is there
+                raise _refused(path, f"{error.strerror}: choose another path") from None
+            raise _refused(path, "another program listens there: stop it, or choose another path") from None
+        else:
+            raise _refused(path, "another program listens there: stop it, or choose another path")
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _refused(path, f"a stale socket cannot be removed: {error.strerror}: choose another path") from None
+
+
+def _refused(path: str, why: str) -> HostError:
+    return HostError(f"--conf-path {path!r}: {why}")

@@ -1,0 +1,305 @@
+"""Console script `pesto`: shows and changes the port forwarding of a running pasta by its control socket (--conf-path).
+
+It takes the command line of passt's pesto, and serves passt's pasta too. The protocol (pasta_py.confwire) has no answer: so
+after a change this one waits for the server to close, with a reason if it is ours, and then reads the tables again. What is
+not there then was not taken, and said so.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import TypeVar
+
+from pasta_py import confwire
+from pasta_py.control import portspec
+from pasta_py.control.entry import leave, version
+from pasta_py.errors import ConfError, HostError, PastaError, UsageError
+from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
+from pasta_py.record import Record
+
+USAGE = """\
+Usage: pesto [OPTION]... SOCKET
+
+Show the port forwarding of a running pasta, or change it. SOCKET is what it was given with --conf-path.
+
+  -t, --tcp-ports SPEC  TCP ports forwarded to the namespace, as for pasta
+  -u, --udp-ports SPEC  UDP ports forwarded to it
+  -T, --tcp-ns SPEC     TCP ports forwarded from it to the host
+  -U, --udp-ns SPEC     UDP ports forwarded from it to the host
+  -A, --add             Add the rules that follow
+  -D, --delete          Delete the rules that follow; each must be there just so
+  -C, --clear TABLE     Empty the table HOST (of -t and -u) or SPLICE (of -T and -U)
+  -s, --show            Show the rules before and after the change
+  -d, --debug           Say what is read and sent
+  -h, --help            Show this help
+      --version         Show the version
+
+Without -A, -D or -C before it, the first -t or -u empties HOST, and the first -T or -U empties SPLICE.
+"""
+_LONG = ("tcp-ports=", "udp-ports=", "tcp-ns=", "udp-ns=", "add", "delete", "clear=", "show", "debug", "help", "version")
+_SHORT = {"-t": "--tcp-ports", "-u": "--udp-ports", "-T": "--tcp-ns", "-U": "--udp-ns", "-A": "--add", "-D": "--delete"}
+_SHORT |= {"-C": "--clear", "-s": "--show", "-d": "--debug", "-h": "--help"}
+_DIRECTIONS = {
+    "--tcp-ports": (IPPROTO_TCP, False),
+    "--udp-ports": (IPPROTO_UDP, False),
+    "--tcp-ns": (IPPROTO_TCP, True),
+    "--udp-ns": (IPPROTO_UDP, True),
+}
+_T = TypeVar("_T")
+_TIMEOUT_S = 30.0  # stalled clients before us have 5 s each
+_MAX_RULES = 65536  # of a table that is shown to us
+_MAX_REASON_BYTES = 4096
+_TABLES = {name: table == confwire.SPLICE for table, name in confwire.NAMES.items()}
+
+
+class Tables(Record):
+    """What a server shows."""
+
+    rules: tuple[ForwardRule, ...]
+    capabilities: int
+
+
+class _Connection:
+    """A connected control socket; every failure is a HostError or ConfError."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(_TIMEOUT_S)
+        try:
+            self._sock.connect(path)
+        except OSError as error:
+            self._sock.close()
+            reason = error.strerror or str(error)
+            raise HostError(f"Couldn't connect to control socket {path!r}: {reason}: is it pasta's --conf-path?") from None
+
+    def __enter__(self) -> "_Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sock.close()
+
+    def take(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            wanted = min(count - len(data), 1 << 16)
+            piece = self._io(lambda wanted=wanted: self._sock.recv(wanted))  # type: ignore[misc]
+            if not piece:
+                raise ConfError(f"control socket {self._path!r} was closed in the middle of the tables: is pasta still there?")
+            data += piece
+        return data
+
+    def tables(self) -> Tables:
+        return read_tables(self.take)
+
+    def update(self, data: bytes) -> str:
+        """Send an update and wait until the server has closed; the reason, if it gave one."""
+        with suppress(BrokenPipeError, ConnectionResetError):  # a refusal in the middle: its reason waits to be read
+            self._io(lambda: self._sock.sendall(data))
+            self._sock.shutdown(socket.SHUT_WR)
+        reason = b""
+        with suppress(ConnectionResetError):
+            while len(reason) < _MAX_REASON_BYTES:
+                piece = self._io(lambda: self._sock.recv(_MAX_REASON_BYTES))
+                if not piece:
+                    break
+                reason += piece
+        text = reason.decode("utf-8", "replace").strip()
+        return "".join(c if c.isprintable() else "?" for c in text)
+
+    def _io(self, call: "Callable[[], _T]") -> "_T":
+        try:
+            return call()
+        except (BrokenPipeError, ConnectionResetError):
+            raise
+        except TimeoutError:
+            raise HostError(f"control socket {self._path!r}: no answer within {_TIMEOUT_S:.0f} s: try again") from None
+        except OSError as error:
+            raise HostError(f"control socket {self._path!r}: {error.strerror}") from None
+
+
+def read_tables(take: "Callable[[int], bytes]") -> Tables:
+    """The tables in a server's bytes, of which `take` gives as many as it is asked for; ConfError for what are none."""
+    confwire.check_hello(take(confwire.HELLO_BYTES))
+    rules: list[ForwardRule] = []
+    capabilities = 0
+    seen: set[int] = set()
+    while table := take(1)[0]:
+        head = take(confwire.TABLE_BYTES - 1)
+        own, count = (int.from_bytes(head[at : at + 4], "big") for at in (confwire.NAME_BYTES, confwire.NAME_BYTES + 4))
+        if table not in confwire.NAMES or table in seen or count > _MAX_RULES:
+            raise ConfError(f"the server shows table {table} with {count} rules: that is not known here")
+        seen.add(table)
+        capabilities |= own
+        for _ in range(count):
+            rule = confwire.read_rule(
+                take(confwire.RULE_BYTES), to_host=table == confwire.SPLICE, ipv6=bool(own & confwire.IPV6)
+            )
+            rules.append(rule)
+    return Tables(rules=tuple(rules), capabilities=capabilities)
+
+
+def show(tables: Tables) -> str:
+    """The tables for people."""
+    lines = []
+    for name, to_host in _TABLES.items():
+        lines.append(name)
+        lines += [f"  {confwire.describe(rule)}" for rule in tables.rules if rule.to_host == to_host]
+    return "\n".join(lines) + "\n"
+
+
+# ---- what is asked for ----
+
+
+class Change:
+    """The options, in the order given, applied to a server's tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.rules = list(tables.rules)
+        self._capabilities = tables.capabilities
+        self._mode = ""
+        self._begun: set[bool] = set()  # directions whose table is not to be emptied by the next option
+        self._specs: dict[str, tuple[portspec.PortSpec, ...]] = {}
+
+    def take(self, name: str, value: str) -> None:
+        if name in ("--add", "--delete"):
+            self._mode = name
+        elif name == "--clear":
+            if value not in _TABLES:
+                raise UsageError(f"--clear {value!r}: no such table: {' or '.join(_TABLES)} is accepted")
+            self._clear(_TABLES[value])
+        elif name in _DIRECTIONS:
+            self._ports(name, value)
+
+    def _clear(self, to_host: bool) -> None:
+        self.rules = [rule for rule in self.rules if rule.to_host != to_host]
+        self._begun.add(to_host)
+
+    def _ports(self, name: str, value: str) -> None:
+        proto, to_host = _DIRECTIONS[name]
+        try:
+            spec = portspec.parse(value, listen=not to_host)
+            if not self._mode and to_host not in self._begun:
+                self._clear(to_host)
+            self._specs[name] = portspec.add(self._specs.get(name, ()), spec)
+            if self._mode and not spec.chunks:
+                raise UsageError(f"port specification 'none': nothing to {self._mode[2:]}: --clear empties a table")
+            rules = self._resolved(proto, to_host, spec)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
+        for rule in rules:
+            if self._mode == "--delete":
+                self._delete(rule)
+            else:
+                self.rules.append(rule)
+
+    def _resolved(self, proto: int, to_host: bool, spec: portspec.PortSpec) -> list[ForwardRule]:
+        from pasta_py.control import ports
+
+        ipv6 = bool(self._capabilities & confwire.IPV6)
+        found = []
+        for rule in portspec.resolve([spec], ports.ephemeral_ports()):
+            made = ports.forward_rule(proto, to_host, rule)
+            if rule.address is not None and rule.address.version == 6 and not ipv6:
+                raise UsageError(f"port specification {str(spec)!r}: that pasta has IPv6 switched off")
+            if rule.scan and not self._capabilities & confwire.SCAN:
+                raise UsageError(f"port specification {str(spec)!r}: that pasta does not look for listening ports")
+            # As it comes back from there.
+            found.append(confwire.read_rule(confwire.write_rule(made, ipv6=ipv6), to_host=to_host, ipv6=ipv6))
+        return found
+
+    def _delete(self, rule: ForwardRule) -> None:
+        if rule not in self.rules:
+            raise UsageError(f"no rule {confwire.describe(rule)}: those there are shown without options, and must be given whole")
+        self.rules.remove(rule)
+
+    def message(self) -> bytes:
+        """ConfError for rules that contradict each other."""
+        confwire.check(self.rules)
+        ipv6 = bool(self._capabilities & confwire.IPV6)
+        tables = {
+            table: [confwire.write_rule(r, ipv6=ipv6) for r in self.rules if r.to_host == (table == confwire.SPLICE)]
+            for table in confwire.NAMES
+        }
+        return confwire.write_update(tables)
+
+
+def _options(argv: list[str]) -> tuple[list[tuple[str, str]], str]:
+    """Options by their long names, and the socket's path."""
+    import getopt
+
+    try:
+        given, rest = getopt.gnu_getopt(argv, "t:u:T:U:ADC:sdh", list(_LONG))
+    except getopt.GetoptError as error:
+        raise UsageError(f"{error}: see pesto --help") from None
+    named = [(_SHORT.get(name, name), value) for name, value in given]
+    if {"--help", "--version"} & {name for name, _ in named}:
+        return named, ""
+    if len(rest) != 1:
+        raise UsageError(f"{len(rest)} paths of a control socket are given: give one, as in: pesto [OPTION]... SOCKET")
+    return named, rest[0]
+
+
+def _missing(wanted: Iterable[ForwardRule], there: Iterable[ForwardRule]) -> list[str]:
+    """Differences of two sets of rules, a line each."""
+    before, after = set(wanted), set(there)
+    lines = [f"{confwire.describe(rule)} is not there" for rule in wanted if rule not in after]
+    return lines + [f"{confwire.describe(rule)} is still there" for rule in after if rule not in before]
+
+
+def _run(argv: list[str]) -> None:
+    named, path = _options(argv)
+    names = [name for name, _ in named]
+    if "--help" in names:
+        sys.stdout.write(USAGE)
+        return
+    if "--version" in names:
+        sys.stdout.write(version("pesto"))
+        return
+    debug = "--debug" in names
+    with _Connection(path) as connection:
+        before = connection.tables()
+        if debug:
+            print(f"pesto: {len(before.rules)} rules read, capabilities {before.capabilities:#x}", file=sys.stderr)
+        if not set(names) & {"--clear", *_DIRECTIONS}:
+            sys.stdout.write(show(before))
+            return
+        change = Change(before)
+        for name, value in named:
+            change.take(name, value)
+        message = change.message()
+        if "--show" in names:
+            sys.stdout.write(f"Before:\n{show(before)}")
+        if debug:
+            print(f"pesto: {len(change.rules)} rules sent, {len(message)} bytes", file=sys.stderr)
+        reason = connection.update(message)
+    with _Connection(path) as connection:
+        after = connection.tables()
+    wrong = _missing(change.rules, after.rules)
+    if reason:
+        raise HostError(f"nothing was changed: {reason}")
+    if wrong:
+        raise HostError(f"not all was changed: {'; '.join(wrong[:3])}: see the log of that pasta")
+    if "--show" in names:
+        sys.stdout.write(f"After:\n{show(after)}")
+
+
+def run(argv: list[str]) -> int:
+    """The exit status; an error is one line on standard error."""
+    try:
+        _run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of the tables has gone
+        return 1
+    except (ConnectionResetError, PastaError) as error:
+        sys.stderr.write(f"pesto: {' '.join(str(error).splitlines())}\n")
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Console script `pesto`."""
+    leave(run(sys.argv[1:]))
