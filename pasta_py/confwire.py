@@ -89,6 +89,8 @@ def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
     if to_host:
         _check_to_host(address, ifname, target)
         address, ifname = b"", ""
+    elif _is_multicast(address) or _is_multicast(target) or target == _ANY4:
+        raise ConfError(f"a rule of port {first}: an address without connections; unicast addresses are accepted")
     elif target and (not address or is_ipv4(address) != is_ipv4(target)):
         raise ConfError(f"a rule of port {first}: a target address needs a listening address of its own family")
     return ForwardRule(
@@ -103,6 +105,10 @@ def _ifname(data: bytes) -> str:
     if rest.strip(b"\0") or len(name) == len(data) or name in (b".", b"..") or any(c in b"/: \t\n\v\f\r" for c in name):
         raise ConfError(f"a rule with the interface name {data!r}; 1 to 15 bytes without '/', ':' or space are accepted")
     return name.decode("utf-8", "surrogateescape")
+
+
+def _is_multicast(address: bytes) -> bool:
+    return address[:1] == b"\xff" or (is_ipv4(address) and address[12] >> 4 == 14)
 
 
 def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:

@@ -99,7 +99,11 @@ def test_what_passts_pesto_sends_is_understood_and_sent_alike() -> None:
 PORTS = st.tuples(st.integers(1, 65535), st.integers(0, 65534), st.integers(1, 65535)).filter(
     lambda p: p[0] + p[1] <= 65535 and p[2] + p[1] <= 65535
 )
-ADDRESSES = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda a: a.ipv4_mapped is None))
+FAMILIES = {
+    4: st.ip_addresses(v=4).filter(lambda a: not a.is_multicast),
+    6: st.ip_addresses(v=6).filter(lambda a: a.ipv4_mapped is None and not a.is_multicast),
+}
+ADDRESSES = st.one_of(*FAMILIES.values())
 NAMES = st.text(st.characters(codec="ascii", exclude_characters="/: \0", exclude_categories=("Cc", "Z")), max_size=15)
 
 
@@ -107,7 +111,7 @@ NAMES = st.text(st.characters(codec="ascii", exclude_characters="/: \0", exclude
 def rules(draw: st.DrawFn) -> ForwardRule:
     first, more, to = draw(PORTS)
     address = draw(st.one_of(st.none(), ADDRESSES))
-    target = draw(st.one_of(st.none(), st.ip_addresses(v=address.version))) if address is not None else None
+    target = draw(st.one_of(st.none(), FAMILIES[address.version])) if address is not None else None
     to_host = draw(st.booleans()) and address is None
     return rule(
         first, first + more, to_host=to_host, proto=draw(st.sampled_from((IPPROTO_TCP, IPPROTO_UDP))),
@@ -172,6 +176,9 @@ def test_a_changed_show_is_read_or_refused(at: int, piece: bytes) -> None:
         ((32, b"a" * 16), "interface name"),
         ((32, b"a\0b"), "interface name"),
         ((31, b"\1"), "own family"),
+        ((16, b"\xff\2"), "unicast"),
+        ((26, b"\xff\xff"), "unicast"),
+        ((26, b"\xff\xff\xe0\0\0\1"), "unicast"),
     ],
 )
 def test_a_rule_that_cannot_be_is_refused(change: tuple[int, bytes], why: str) -> None:
