@@ -4,6 +4,7 @@ The short form is tests/worker/test_confwire.py, with bytes recorded from them.
 """
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -21,13 +22,14 @@ def running(machine: Machine, pasta: str) -> Iterator[None]:
     """A web server in a namespace, at port 8080."""
     server = ["busybox", "httpd", "-f", "-p", "8080", "-h", "/etc/skel"]
     machine.run("rm", "-f", SOCK)
-    process = machine.popen(pasta, "-q", "-f", "--config-net", "-c", SOCK, *NONE, "--", *server)
+    command = [pasta, "-q", "-f", "--config-net", "-c", SOCK, *NONE, "--", *server]
+    process = machine.popen(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # passt's leaves the server behind
     try:
         wait_until(lambda: not machine.run("test", "-S", SOCK, check=False).returncode, 10, f"{pasta} has its socket")
         yield
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.wait(10)
 
 
 @pytest.mark.parametrize(("pasta", "pesto"), PAIRS, ids=lambda p: "/".join(p.split("/")[1:3]))
