@@ -218,17 +218,25 @@ static int family_of(int f)
 /* Waits for one answer: a descriptor or -errno. */
 static int answer(struct nsock *n)
 {
-	struct pollfd p = {.fd = n->fd, .events = POLLIN};
 	int32_t result;
-	ssize_t got;
 	int fd;
 
-	if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
-		return -ETIMEDOUT;
-	got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
-	if (got != sizeof(result)) {
-		n->fd = -1; /* the helper has gone, or lost step: never ask again */
-		return got < 0 ? (int)got : -ECONNRESET;
+	for (;;) {
+		struct pollfd p = {.fd = n->fd, .events = POLLIN};
+		ssize_t got;
+
+		if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
+			return -ETIMEDOUT;
+		got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
+		if (got != sizeof(result)) {
+			n->fd = -1; /* the helper has gone, or lost step: never ask again */
+			return got < 0 ? (int)got : -ECONNRESET;
+		}
+		if (!n->late)
+			break;
+		n->late--;
+		if (fd >= 0)
+			close(fd);
 	}
 	if (result < 0)
 		return result;
@@ -295,7 +303,11 @@ static int ask(struct nsock *n, const struct request *r)
 
 	if (!rc)
 		rc = order(n, r);
-	return rc < 0 ? rc : answer(n);
+	if (rc < 0)
+		return rc;
+	rc = answer(n);
+	n->late += rc == -ETIMEDOUT; /* it comes when nobody waits for it */
+	return rc;
 }
 
 int nsock_datagram(struct nsock *n, bool v4)

@@ -14,6 +14,7 @@ struct nsock {
 	int fd;
 	uint32_t ready[2];   /* by family: connectable TCP sockets waiting */
 	uint32_t ordered[2]; /* asked for, not yet come */
+	uint32_t late;	     /* answers that nobody waits for any more; they come before any other */
 	int pool[2][NSOCK_POOL];
 };
 

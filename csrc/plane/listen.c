@@ -142,6 +142,12 @@ void listen_accept(struct plane *p, uint32_t index)
 			pause_all(p, true);
 			return;
 		}
+		if (fd < 0 && errno == EINVAL) {
+			/* Not listening any more: whoever shares an inherited socket has shut it down, and it would be ready for ever. */
+			log_add(&p->log, LOG_LEVEL_WARNING, "a forwarded port of TCP is closed: its socket was shut down by another process");
+			loop_remove(&p->loop, l.fd);
+			return;
+		}
 		if (fd < 0)
 			continue; /* that client has gone already (accept(2), "Error handling") */
 		peer = addr_from_sockaddr(&ss);

@@ -35,6 +35,7 @@ _ANY6 = bytes(16)
 _LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x01"))
 _NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)  # the last three: the helper is stuck, or gone
 _SPARE_FDS = 1024  # for connections
 _MAX_PORTS = 4 * 65535  # every port of both protocols in both directions
 
@@ -119,7 +120,7 @@ class Rules:
                 got.add(direction)
                 continue
             if rule in known or (full and rule.weak):
-                continue  # it did without this one before; or there are no descriptors
+                continue  # it did without this one before; or there is no more to be had
             try:
                 self._bind(key, target, stay, made, released)
                 got.add(direction)
@@ -128,7 +129,7 @@ class Rules:
                 if not rule.weak:
                     raise refusal from None
                 failed.setdefault(direction, refusal)
-                full = full or error.errno in _NO_DESCRIPTORS
+                full = full or error.errno in _NO_MORE
         for direction, refusal in failed.items():
             if direction not in got:
                 raise refusal

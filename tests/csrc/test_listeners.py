@@ -1,0 +1,69 @@
+"""Listening sockets that others have a hand in: one that is shut down by a process that shares it, a helper that is late."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+import pytest
+from guest import Guest, mapped, server
+
+from pasta_py.model import IPPROTO_TCP
+from pasta_py.worker import plane
+
+IDLE_S = 0.4
+
+
+def idle(guest: Guest) -> float:
+    """Processor time of a core that has nothing to do for a while."""
+    guest.plane.tick(int(IDLE_S * 1000))
+    before = time.process_time()
+    kind = 0
+    while kind != plane.TICK:
+        kind, _, data = guest.plane.run()
+        if kind == plane.LOG:
+            guest.logs.append(data.decode())
+    guest.plane.tick(0)
+    return time.process_time() - before
+
+
+def test_a_listener_that_another_process_shuts_down_does_not_keep_the_core_busy() -> None:
+    with Guest() as guest, server() as listener, listener.dup() as shared:
+        guest.listen(IPPROTO_TCP, listener, 8080)
+        calm = idle(guest)
+        shared.shutdown(socket.SHUT_RD)  # systemd's copy of an inherited socket
+        assert idle(guest) < calm + IDLE_S / 2
+        assert [line for line in guest.logs if "was shut down by another process" in line]
+        guest.plane.remove_listener(listener.fileno())
+
+
+def test_an_answer_of_the_helper_that_comes_too_late_is_not_taken_for_the_next_one() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made: list[socket.socket] = []
+
+    def helper() -> None:
+        """Answers the first request when the second comes."""
+        for _ in range(2):
+            theirs.recv(1000)
+        for _ in range(2):
+            sock = socket.socket()
+            sock.bind(("127.0.0.1", 0))
+            made.append(sock)
+            socket.send_fds(theirs, [bytes(4)], [sock.fileno()])
+
+    thread = threading.Thread(target=helper)
+    with Guest() as guest, ours, theirs:
+        guest.plane.set_helper(ours.fileno())
+        thread.start()
+        with pytest.raises(TimeoutError):
+            guest.plane.listen_in_guest(IPPROTO_TCP, mapped("127.0.0.1"), 1)
+        fd = guest.plane.listen_in_guest(IPPROTO_TCP, mapped("127.0.0.1"), 2)
+        thread.join()
+        with contextlib.ExitStack() as stack:
+            for sock in made:
+                stack.enter_context(sock)
+            assert os.fstat(fd).st_ino == os.fstat(made[1].fileno()).st_ino
+            os.close(fd)
