@@ -17,10 +17,14 @@ _SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itse
 _WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
-def wait(options: "Options", worker: "Worker", command: "Command | None") -> int:
-    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0)."""
-    terminal = _terminal()
+def hold_signals() -> None:
+    """From now on they are for `wait`: who reads a pidfile may send one at once."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+
+
+def wait(options: "Options", worker: "Worker", command: "Command | None") -> int:
+    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). After `hold_signals`."""
+    terminal = _terminal()
     if command:
         command.run()
     try:

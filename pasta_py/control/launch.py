@@ -60,6 +60,7 @@ def _serve(options: "Options", worker: Worker, inherited: dict[int, str]) -> int
             return 0
         from pasta_py.control import foreground
 
+        foreground.hold_signals()
         setup.write_pid(pid_fd, options, os.getpid())
         status = foreground.wait(options, worker, command)
         if command:

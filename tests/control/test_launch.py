@@ -1,5 +1,6 @@
 """The whole program's life cycle, as scripts see it: statuses, signals, pidfile, release of the streams, the end."""
 
+import contextlib
 import os
 import pty
 import re
@@ -438,6 +439,28 @@ def test_a_network_namespace_without_its_user_namespace_is_refused_with_a_hint()
         assert result.returncode == 1
         assert "Couldn't join the network namespace: Operation not permitted" in result.stderr
         assert "--userns" in result.stderr
+
+
+def test_a_signal_while_the_pidfile_is_written_is_taken_like_any_later_one(folder: Path) -> None:
+    pid_file = folder / "pid"
+    os.mkfifo(pid_file, 0o666)
+    pid_file.chmod(0o666)
+    fifo = os.open(pid_file, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fifo, bytes(512))  # until it is full: whoever writes a PID has to wait
+    try:
+        with guest() as target, running("-f", "-P", str(pid_file), str(target)) as process:
+            status = Path(f"/proc/{process.pid}/status")
+            term = 1 << (signal.SIGTERM - 1)
+            eventually(lambda: int(status.read_text().partition("SigBlk:")[2].split()[0], 16) & term, "SIGTERM is held back")
+            process.terminate()
+            with contextlib.suppress(BlockingIOError):
+                while os.read(fifo, 1 << 16):
+                    pass
+            assert process.wait(WAIT_S) == 0
+    finally:
+        os.close(fifo)
 
 
 def test_in_the_foreground_it_stays_writes_its_own_pid_and_quits_on_sigterm(folder: Path) -> None:
