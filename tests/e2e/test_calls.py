@@ -1,6 +1,7 @@
 """The table of system calls is as short as it can be: a tour of all features, under strace, uses every row of it."""
 
 import re
+import socket
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from calls import HELPER, NOT_HERE, WORKER, rows, used
 from lab import BIG, REMOTE4, REMOTES, Guest, Lab, program, wait_until
 from ports import FAMILIES, LOOPBACK, SEEN, Cell, faults
 
-PORT, AUTO, LOCAL, KEEP = 7300, 7301, 7302, 7303
+PORT, AUTO, LOCAL, KEEP, CONTROLLED = 7300, 7301, 7302, 7303, 7304
 SOON_S = 3
 FLOWS = 8400
 
@@ -92,6 +93,16 @@ def ports(lab: Lab, guest: Guest) -> None:
     outside.result()
 
 
+def control_socket(lab: Lab, path: str) -> None:
+    """Rules come and go while it runs; a client that says nothing is let go."""
+    pesto = Path(sys.executable).parent / "pesto"
+    with socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(path)
+        for proto in ("-t", "-u"):
+            lab.host.run(pesto, "--add", proto, CONTROLLED, path)
+            lab.host.run(pesto, "--delete", proto, CONTROLLED, path)
+
+
 def foreground(lab: Lab) -> None:
     lab.host.run("mkdir", "-p", f"{BIG}/tiny", caps=True)
     lab.host.run("mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "none", f"{BIG}/tiny", caps=True)
@@ -105,15 +116,17 @@ def foreground(lab: Lab) -> None:
 
 
 def background(lab: Lab) -> None:
-    """Let go by control, with a capture to a reader, and ended by a signal."""
+    """Let go by control, with a capture to a reader and rules that change, and ended by a signal."""
     fifo = f"{BIG}/fifo"
     lab.host.run("mkfifo", fifo)
     reader = lab.host.popen("sh", "-c", f"cat {fifo} >/dev/null")
     with lab.stray() as guest:
-        pidfile = f"{BIG}/pid"  # strace itself stays until the worker has ended
-        tracer = lab.host.popen(program(), "--config-net", "--pid", pidfile, "--pcap", fifo, lab.inner_pid(guest.pid))
+        pidfile, conf = f"{BIG}/pid", f"{lab.directory}/tour.sock"  # strace itself stays until the worker has ended
+        options = ("--config-net", "--pid", pidfile, "--pcap", fifo, "--conf-path", conf, "-t", "none", "-u", "none")
+        tracer = lab.host.popen(program(), *options, lab.inner_pid(guest.pid))
         wait_until(lambda: lab.host.run("test", "-s", pidfile, check=False).returncode == 0, 10, "it has gone to the background")
         guest.run("ping", "-c2", "-i0.2", REMOTE4)
+        control_socket(lab, conf)
         lab.host.run("sh", "-c", f"kill $(cat {pidfile})")
         tracer.wait(10)
     reader.wait(5)
