@@ -122,7 +122,7 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 		return NULL;
 	f->fd = fd;
 	f->state = (uint8_t)state;
-	f->peek_offset = UINT32_MAX; /* not switched on yet */
+	f->peek_offset = TCP_PEEK_OFF;
 	f->sack = t->sack;
 	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
 	if (loop_add(io->loop, fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
@@ -218,7 +218,8 @@ static void connect_event(struct tcp *t, struct io *io, struct tcp_flow *f, uint
 	int error = 0;
 	socklen_t len = sizeof(error);
 
-	if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+	/* A connection that has failed is also reported as an error or as hung up: success need not be asked for. */
+	if (events & (EPOLLERR | EPOLLHUP) && getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
 	if (error)
 		tcp_connect_failed(t, io, f, error);
@@ -242,7 +243,8 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		connect_event(t, io, f, events);
 		return;
 	}
-	if (events & EPOLLOUT) {
+	/* It comes along with every other event, too. */
+	if (events & EPOLLOUT && f->flags & TCPF_OUT_ARMED) {
 		f->flags &= (uint16_t)~TCPF_OUT_ARMED;
 		f->flags |= TCPF_WINDOW_OLD;
 	}

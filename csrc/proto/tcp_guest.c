@@ -38,7 +38,7 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 	}
 	f->sack = f->sack && seg->sack_permitted;
 	f->snd_wnd = seg->window; /* a SYN's window is never scaled (RFC 7323, 2.2) */
-	f->rcv_nxt = f->rcv_adv = seq_add(seg->seq, 1);
+	f->rcv_nxt = f->rcv_adv = f->rcv_reckoned = seq_add(seg->seq, 1);
 	f->wl1 = seg->seq;
 }
 
@@ -82,7 +82,6 @@ static void established(struct tcp_flow *f, const struct tcp_view *seg)
 	f->snd_wnd = (uint32_t)seg->window << f->snd_wscale;
 	f->wl1 = seg->seq;
 	f->wl2 = seg->ack;
-	f->flags |= TCPF_WINDOW_OLD;
 }
 
 /* The guest's answer to the SYN that announced a host-side client (RFC 9293, 3.10.7.3). */
@@ -236,8 +235,11 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	}
 	if (len) {
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
-		f->flags |= TCPF_WINDOW_OLD;
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
+		/* Asking the socket costs as much as handing it a short message. */
+		if (f->spill.len || seq_diff(f->rcv_nxt, f->rcv_reckoned) >= TCP_RECKON_BYTES ||
+		    seq_diff(f->rcv_adv, f->rcv_nxt) < TCP_RECKON_BELOW_BYTES)
+			f->flags |= TCPF_WINDOW_OLD;
 	}
 	if (f->held && !fin)
 		tcp_deliver_held(t, io, f);

@@ -57,6 +57,7 @@ struct tcp_flow {
 	seq_t rcv_nxt; /* everything before it is in the socket or the spill */
 	seq_t rcv_adv; /* right edge of the window: bytes before it are taken; never moves left */
 	seq_t rcv_told; /* the edge as the guest last heard it */
+	seq_t rcv_reckoned; /* rcv_nxt when the window was last computed */
 	struct spill spill;
 	struct held *held; /* NULL: there is no hole */
 
@@ -68,7 +69,7 @@ struct tcp_flow {
 	uint32_t snd_wnd;	 /* bytes from snd_una */
 	uint32_t waiting_ms;	 /* since then (low 32 bits of the clock) the guest owes an acknowledgement */
 	uint32_t acked_bytes;	 /* acknowledged, still to be dropped from the socket */
-	uint32_t peek_offset;	 /* as the kernel has it */
+	uint32_t peek_offset;	 /* as the kernel has it, or TCP_PEEK_OFF */
 	uint16_t mss;		 /* of segments to the guest */
 	uint8_t snd_wscale;
 	uint8_t dup_acks;
@@ -83,6 +84,9 @@ struct tcp_flow {
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
 #define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
+#define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
+#define TCP_RECKON_BYTES 8192	       /* the window is computed again after so many, */
+#define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */
 #define TCP_FILL_FRAMES 8	       /* frames to the guest per flow and turn */
 #define TCP_OPENINGS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
 #define TCP_OPENINGS_BURST 8192

@@ -151,6 +151,7 @@ bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f)
 	bool full = false;
 
 	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
+	f->rcv_reckoned = f->rcv_nxt;
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
 	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */

@@ -116,19 +116,21 @@ static void drain_spill(struct tcp *t, struct tcp_flow *f)
 
 /* --- host to guest --- */
 
-/* Peeks up to len bytes at offset into the scratch buffer. Bytes, 0 at the end, or -errno. */
-static ssize_t peek(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t offset, uint32_t len)
+/* Peeks up to len bytes at offset. Bytes, 0 at the end, or -errno. */
+static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t offset, uint8_t *into, uint32_t len)
 {
 	struct iovec iov[TCP_DISCARD_IOVECS + 1];
 	struct msghdr msg = {.msg_iov = iov};
+	bool from_start = t->peek_offset && f->peek_offset == TCP_PEEK_OFF && !offset;
 	uint32_t skipped = 0;
 	ssize_t n;
 
-	if (t->peek_offset) {
+	/* A flow of requests and responses never has to be read from elsewhere. */
+	if (t->peek_offset && !from_start) {
 		if (f->peek_offset != offset && sock_set(f->fd, SOL_SOCKET, SO_PEEK_OFF, (int)offset) < 0)
 			return -errno;
 		f->peek_offset = offset;
-	} else {
+	} else if (!t->peek_offset) {
 		for (; skipped < offset; msg.msg_iovlen++) {
 			uint32_t part = u32_min(offset - skipped, TCP_DISCARD_BYTES);
 
@@ -136,12 +138,14 @@ static ssize_t peek(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t o
 			skipped += part;
 		}
 	}
-	iov[msg.msg_iovlen++] = (struct iovec){io->scratch, len};
+	iov[msg.msg_iovlen++] = (struct iovec){into, len};
 	do
 		n = recvmsg(f->fd, &msg, MSG_PEEK | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return -errno;
+	if (from_start)
+		return n;
 	if (t->peek_offset)
 		f->peek_offset += (uint32_t)n;
 	else if (n == 0 && offset)
@@ -167,7 +171,8 @@ static void drop_acked(struct tcp_flow *f)
 			return;
 		}
 		f->acked_bytes -= (uint32_t)n;
-		f->peek_offset -= u32_min(f->peek_offset, (uint32_t)n);
+		if (f->peek_offset != TCP_PEEK_OFF)
+			f->peek_offset -= u32_min(f->peek_offset, (uint32_t)n);
 	}
 }
 
@@ -184,14 +189,29 @@ static uint32_t frame_room(const struct tcp_flow *f)
 	return IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
 }
 
-/* Bytes that may be sent now; small pieces only when nothing is in flight (RFC 9293, 3.8.6.2.1). */
+/* Bytes that may be sent now; small pieces, less than a segment and than half of the window, only when nothing is in flight
+ * (RFC 9293, 3.8.6.2.1). */
 static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f)
 {
 	uint32_t flight = tcp_in_flight(f), room = f->snd_wnd > flight ? f->snd_wnd - flight : 0;
 
 	if (!t->peek_offset)
 		room = u32_min(room, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES - u32_min(flight, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES));
-	return flight && room < f->mss ? 0 : u32_min(room, frame_room(f));
+	return flight && room < u32_min(f->mss, f->snd_wnd / 2) ? 0 : u32_min(room, frame_room(f));
+}
+
+/* Whether the stream ends at offset, up to which it has been read: then the FIN travels with the data before it. */
+static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
+{
+	uint8_t byte;
+	ssize_t n;
+
+	if ((f->flags & (TCPF_RDHUP | TCPF_URGENT)) != TCPF_RDHUP || f->error)
+		return false;
+	n = peek(t, f, offset, &byte, 1);
+	if (n < 0 && n != -EAGAIN)
+		f->error = (int)-n; /* the kernel tells it once */
+	return n == 0;
 }
 
 /* Sends what the socket has and the window allows. True: stopped by the budget only. */
@@ -203,13 +223,13 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 		if (!room) {
 			/* After an error it matters whether anything is left to wait for. */
-			if (f->error && peek(t, io, f, tcp_in_flight(f), 1) <= 0)
+			if (f->error && peek(t, f, tcp_in_flight(f), io->scratch, 1) <= 0)
 				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
 		}
 		if (frames == TCP_FILL_FRAMES)
 			return true;
-		n = peek(t, io, f, tcp_in_flight(f), room);
+		n = peek(t, f, tcp_in_flight(f), io->scratch, room);
 		if (n == 0) {
 			f->flags |= TCPF_SOCK_EOF;
 		} else if (n == -EAGAIN) {
@@ -221,8 +241,12 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 			f->error = f->error ? f->error : (int)-n;
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
-			tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_nxt, io->scratch, (uint32_t)n);
-			count_sent(io, f, (uint32_t)n);
+			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
+
+			tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, io->scratch, (uint32_t)n);
+			count_sent(io, f, (uint32_t)n + last);
+			if (last)
+				f->flags |= TCPF_SOCK_EOF | TCPF_FIN_SENT;
 			if ((uint32_t)n < room && !(f->flags & (TCPF_RDHUP | TCPF_URGENT)))
 				f->flags &= (uint16_t)~TCPF_READABLE;
 		}
@@ -239,7 +263,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 	/* What was lost is one frame as the tap takes them: as much as that, and no more, is sent again. */
 	data = u32_min(data, io->tap->vnet_hdr ? frame_room(f) : f->mss);
 	if (data)
-		n = peek(t, io, f, 0, data);
+		n = peek(t, f, 0, io->scratch, data);
 	COUNT(io->counters, tcp_retransmits);
 	if (n > 0)
 		tcp_send(io, f, TCP_ACK | TCP_PSH, f->snd_una, io->scratch, (uint32_t)n);
@@ -283,7 +307,8 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 static void half_close(struct io *io, struct tcp_flow *f)
 {
 	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->spill.len) {
-		if (shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
+		/* With the other direction at its end, too, tcp_close() says it. */
+		if (!(f->flags & TCPF_FIN_ACKED) && shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
 			f->error = errno;
 		f->flags |= TCPF_SOCK_SHUT;
 	}
