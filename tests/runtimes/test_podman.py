@@ -2,13 +2,14 @@
 
 import json
 import os
+import select
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from machine import HOST, OURS, PASST, REMOTE, Machine, wait_until
+from machine import HOST, OURS, PASST, REMOTE, Machine, root_directory, wait_until
 
 HTTPD = ("httpd", "-f", "-p", "80", "-h", "/www")
 
@@ -72,19 +73,44 @@ def test_published_ports(machine: Machine, publish: str, asked: list[str], refus
         assert get(machine, f"http://{where}/") == ""
 
 
-def test_published_udp(machine: Machine) -> None:
-    machine.podman("run", "-d", "-p", "5300:53/udp", "base", "socat", "UDP-LISTEN:53,fork", "EXEC:cat")
-    for family in (4, 6):
-        for remote in (False, True):
-            command = ["socat", "-t", "1", "-", f"UDP:{HOST[4]}:5300" if family == 4 else f"UDP:[{HOST[6]}]:5300"]
-            if family == 6:
-                continue  # socat's UDP-LISTEN is of one family; IPv6 below
-            prefix = ["ip", "netns", "exec", "remote"] if remote else []
-            done = machine.run(*prefix, *command, root=remote, input="datagram")
-            assert done.stdout == "datagram"
-    machine.podman("run", "-d", "-p", "5301:53/udp", "base", "socat", "UDP6-LISTEN:53,fork,ipv6only", "EXEC:cat")
-    done = machine.run("ip", "netns", "exec", "remote", "socat", "-t", "1", "-", f"UDP6:[{HOST[6]}]:5301", root=True, input="six")
-    assert done.stdout == "six"
+ASK = """
+import socket, sys
+sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+sock.settimeout(1)
+sock.connect((sys.argv[1], int(sys.argv[2])))
+sock.send(b"datagram")
+print(sock.recv(100).decode(), end="")
+"""
+
+
+def echoed(machine: Machine, where: str, remote: bool = False) -> str:
+    """What comes back for one datagram to ADDRESS:PORT; "" for a second of silence, or a refusal."""
+    prefix = ("ip", "netns", "exec", "remote") if remote else ()
+    address, _, port = where.rpartition(":")
+    command = ("/opt/pasta-py/bin/python3", "-IS", "-c", ASK, address.strip("[]"), port)
+    return machine.run(*prefix, *command, root=remote, check=False).stdout
+
+
+@pytest.mark.parametrize(
+    ("publish", "asked", "silent"),
+    [
+        ("5300:53/udp", ["127.0.0.1:5300", "[::1]:5300", "192.0.2.1:5300", "[2001:db8::1]:5300"], ["127.0.0.1:5301"]),
+        ("127.0.0.1:5300:53/udp", ["127.0.0.1:5300"], ["192.0.2.1:5300", "[::1]:5300"]),
+        ("[::1]:5300:53/udp", ["[::1]:5300"], ["127.0.0.1:5300", "[2001:db8::1]:5300"]),
+        ("192.0.2.1:5300:53/udp", ["192.0.2.1:5300"], ["127.0.0.1:5300"]),
+        ("5299-5301:52-54/udp", ["192.0.2.1:5300", "[::1]:5300"], ["192.0.2.1:5302"]),
+    ],
+)
+def test_published_udp(machine: Machine, publish: str, asked: list[str], silent: list[str]) -> None:
+    server = ("socat", "UDP6-RECVFROM:53,fork,ipv6only=0", "EXEC:cat")
+    machine.podman("run", "-d", "-p", publish, "base", *server)
+    wait_until(lambda: echoed(machine, asked[0]), 5, "the server answers")
+    for where in asked:
+        remote = not where.startswith(("127", "[::1]"))
+        assert echoed(machine, where) == "datagram", where
+        assert not remote or echoed(machine, where, remote) == "datagram", where
+    for where in silent:
+        assert echoed(machine, where) == "", where
 
 
 def test_the_clients_address_reaches_nginx(machine: Machine) -> None:
@@ -156,8 +182,20 @@ def test_ports_of_the_host_on_the_containers_loopback(machine: Machine) -> None:
 
 
 def test_automatic_ports(machine: Machine) -> None:
-    machine.podman("run", "-d", "--network=pasta:-t,auto,-u,auto", "base", "httpd", "-f", "-p", "8085", "-h", "/www")
-    wait_until(lambda: get(machine, "http://127.0.0.1:8085/") == "hello", 5, "the port follows the service")
+    """-t auto and -u auto: the port follows the service."""
+    servers = "httpd -f -p 8085 -h /www & exec socat UDP6-RECVFROM:8086,fork,ipv6only=0 EXEC:cat"
+    machine.podman("run", "-d", "--network=pasta:-t,auto,-u,auto", "base", "sh", "-c", servers)
+    wait_until(lambda: get(machine, "http://127.0.0.1:8085/") == "hello", 5, "the port of TCP follows the service")
+    wait_until(lambda: echoed(machine, "192.0.2.1:8086", remote=True) == "datagram", 5, "that of UDP too")
+
+
+def test_options_of_containers_conf(machine: Machine) -> None:
+    """pasta_options of containers.conf come first: those of --network are added to them."""
+    options = '[network]\npasta_options = ["-I", "tap7", "--mtu", "1400"]\n'
+    machine.run("sh", "-c", "cat .config/containers/containers.conf - >with.conf", input=options)
+    for more, mtu in (((), "1400"), (("--network=pasta:--mtu,1300",), "1300")):
+        command = ("podman", "run", "--rm", *more, "base", "cat", "/sys/class/net/tap7/mtu")
+        assert machine.run("env", "CONTAINERS_CONF=/home/user/with.conf", *command).stdout == f"{mtu}\n"
 
 
 def test_host_containers_internal(machine: Machine) -> None:
@@ -224,6 +262,25 @@ def test_a_capture_read_with_tshark(machine: Machine, web: None) -> None:
     tshark = ["tshark", "-r", str(capture), "-Y", "http.request", "-T", "fields", "-e", "ip.src", "-e", "http.request.uri"]
     done = subprocess.run(tshark, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [HOST[4], "/x"]
+
+
+def test_a_live_capture_through_a_fifo(machine: Machine, web: None) -> None:
+    """tshark has the frames while the container still runs."""
+    machine.run("mkfifo", "live")
+    script = f"curl -sS -o /dev/null http://{REMOTE[4]}:8000/live; sleep 60"
+    container = machine.popen("podman", "run", "--rm", "--network=pasta:--pcap,/home/user/live", "base", "sh", "-c", script)
+    fifo = root_directory() / "home" / "user" / "live"  # through the machine's /proc/PID/root dumpcap may not go
+    tshark = ["tshark", "-l", "-i", str(fifo), "-Y", "http.request", "-T", "fields", "-e", "http.request.uri"]
+    reader = subprocess.Popen(tshark, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert reader.stdout is not None
+        readable, _, _ = select.select([reader.stdout], [], [], 20)
+        assert readable and reader.stdout.readline() == "/live\n"
+        assert container.poll() is None
+    finally:
+        machine.podman("rm", "-fa", "-t", "0")
+        container.communicate(timeout=10)
+        reader.communicate(timeout=10)  # the capture's end is the reader's
 
 
 def test_the_documented_unit_is_one_that_quadlet_takes(machine: Machine) -> None:
