@@ -9,7 +9,7 @@ under `pasta-py` as under `pasta`.
 import os
 import sys
 
-from pasta_py.control import entry, options
+from pasta_py.control import entry, option_table, options
 from pasta_py.errors import UsageError
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def app() -> "typer.Typer":
         raise typer.Exit(entry.run(NAME, ctx.obj))
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-    for option in options.TABLE:
+    for option in option_table.TABLE:
         if option.dest == "help":
             continue
         names = [f"--{option.long}"] + ([f"-{option.short}"] if option.short else [])

@@ -9,7 +9,7 @@ imported until the options are known to be good; --version and --help end there.
 import os
 import sys
 
-from pasta_py.control import options
+from pasta_py.control import option_table, options
 from pasta_py.errors import PastaError, UsageError
 
 TYPE_CHECKING = False
@@ -51,9 +51,9 @@ def _wrapped(text: str, width: int) -> list[str]:
 def plain_help(name: str, width: int = 100) -> str:
     """Usage and all options as plain text, from the option table."""
     lines = [usage(name), *_wrapped(SUMMARY, width)]
-    for section in options.SECTIONS:
+    for section in option_table.SECTIONS:
         lines += ["", f"{section}:"]
-        for option in options.TABLE:
+        for option in option_table.TABLE:
             if option.section != section:
                 continue
             indent = "" if option.short else "    "

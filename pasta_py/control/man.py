@@ -3,7 +3,7 @@
 import sys
 
 from pasta_py import __version__
-from pasta_py.control import options
+from pasta_py.control import option_table
 
 _TOP = r"""\" Made by pasta_py/control/man.py. Change the option table, then make it again.
 .TH PASTA\-PY 1 "" "pasta\-py @VERSION@" "User Commands"
@@ -98,7 +98,7 @@ def _roff(text: str) -> str:
     return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
 
 
-def _entry(option: options.Option) -> str:
+def _entry(option: option_table.Option) -> str:
     names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names.split(", "))
     value = f" \\fI{_roff(option.metavar)}\\fR" if option.metavar else ""
     return f".TP\n{names}{value}\n{_roff(option.help)}\n"
@@ -107,9 +107,9 @@ def _entry(option: options.Option) -> str:
 def page() -> str:
     """The whole page as roff source."""
     parts = ["." + _TOP.replace("@VERSION@", _roff(__version__))]
-    for section in options.SECTIONS:
+    for section in option_table.SECTIONS:
         parts.append(f".SS {_roff(section)}\n")
-        parts += [_entry(option) for option in options.TABLE if option.section == section]
+        parts += [_entry(option) for option in option_table.TABLE if option.section == section]
     return "".join(parts) + _BOTTOM
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pasta_py import __version__
-from pasta_py.control import cli, entry, man, options
+from pasta_py.control import cli, entry, man, option_table
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = {
@@ -62,9 +62,9 @@ def test_a_line_break_in_an_argument_does_not_break_the_line() -> None:
 def test_help_shows_every_option_and_section(name: str, flag: str) -> None:
     done = call(name, flag, environ={"COLUMNS": "160"})
     assert (done.returncode, done.stderr) == (0, "")
-    for section in options.SECTIONS:
+    for section in option_table.SECTIONS:
         assert section in done.stdout
-    for option in options.TABLE:
+    for option in option_table.TABLE:
         assert f"--{option.long}" in done.stdout
         if name == "pasta-py" and len(option.metavar) < 12:
             assert option.metavar in done.stdout
@@ -74,7 +74,7 @@ def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
     text = entry.plain_help("pasta", 90)
     assert max(map(len, text.splitlines())) <= 90
     flat = " ".join(text.split())
-    assert all(" ".join(option.help.split()) in flat for option in options.TABLE)
+    assert all(" ".join(option.help.split()) in flat for option in option_table.TABLE)
 
 
 @BOTH
@@ -111,8 +111,8 @@ def test_every_option_of_the_table_is_a_typer_option() -> None:
 
     command = typer.main.get_command(cli.app())
     offered = {name for parameter in command.params for name in parameter.opts}
-    assert {f"--{o.long}" for o in options.TABLE if o.dest != "help"} <= offered
-    assert {f"-{o.short}" for o in options.TABLE if o.short and o.dest != "help"} <= offered
+    assert {f"--{o.long}" for o in option_table.TABLE if o.dest != "help"} <= offered
+    assert {f"-{o.short}" for o in option_table.TABLE if o.short and o.dest != "help"} <= offered
 
 
 def test_help_for_a_reader_that_has_gone_ends_quietly() -> None:
@@ -141,7 +141,7 @@ def test_the_manual_page_in_docs_is_current_and_holds_every_option() -> None:
     page = man.page()
     assert (ROOT / "docs" / "pasta-py.1").read_text() == page
     plain = page.replace("\\-", "-")
-    for option in options.TABLE:
+    for option in option_table.TABLE:
         assert f"\\fB--{option.long}\\fR" in plain
         assert option.help in plain
     requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}

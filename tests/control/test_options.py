@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_py.control import options, portspec
+from pasta_py.control import option_table, options, portspec
 from pasta_py.control.options import Options
 from pasta_py.errors import UsageError
 
@@ -136,16 +136,16 @@ def test_each_option_changes_its_field_in_every_spelling(name: str, value: str |
 def test_the_list_above_covers_the_whole_table() -> None:
     tried = {name for name, *_ in EACH} | {"--userns", "--stderr", "-e", "--help", "-h", "--version"}
     tried |= {"--map-gw", "--no-config-net"}
-    table = {f"--{o.long}" for o in options.TABLE} | {f"-{o.short}" for o in options.TABLE if o.short}
+    table = {f"--{o.long}" for o in option_table.TABLE} | {f"-{o.short}" for o in option_table.TABLE if o.short}
     assert tried == table
 
 
 def test_names_are_unique_and_every_destination_is_a_field() -> None:
-    assert len(options.BY_LONG) == len(options.TABLE)
-    assert len(options.BY_SHORT) == sum(bool(o.short) for o in options.TABLE)
+    assert len(option_table.BY_LONG) == len(option_table.TABLE)
+    assert len(option_table.BY_SHORT) == sum(bool(o.short) for o in option_table.TABLE)
     known = set(Options._fields) | {"", "help", "version", "only4", "only6", "gateway", "outbound"}
-    assert {o.dest for o in options.TABLE} <= known
-    assert {o.section for o in options.TABLE} == set(options.SECTIONS)
+    assert {o.dest for o in option_table.TABLE} <= known
+    assert {o.section for o in option_table.TABLE} == set(option_table.SECTIONS)
 
 
 def test_options_without_effect_and_pairs() -> None:
@@ -177,13 +177,13 @@ def test_what_is_run_and_what_that_implies() -> None:
     named = parse("--netns", "blue")
     assert (named.netns, named.netns_only, named.spawn, named.foreground) == ("blue", True, False, False)
     assert not parse("--netns", "blue", "--userns", "/u").netns_only
-    assert parse("-d", "ls").log_level == options.DEBUG
+    assert parse("-d", "ls").log_level == option_table.DEBUG
 
 
 def test_the_last_word_on_verbosity_counts_but_debug_keeps_trace() -> None:
-    assert parse("-d", "-q", "1").log_level == options.WARNING
-    assert parse("-q", "-d", "1").log_level == options.DEBUG
-    assert parse("--trace", "-d", "1").log_level == options.TRACE
+    assert parse("-d", "-q", "1").log_level == option_table.WARNING
+    assert parse("-q", "-d", "1").log_level == option_table.DEBUG
+    assert parse("--trace", "-d", "1").log_level == option_table.TRACE
 
 
 def test_prefixes_are_taken_while_unambiguous_and_exact_names_always() -> None:
@@ -342,9 +342,9 @@ def test_help_and_version_end_the_parse_where_they_stand() -> None:
 
 
 tokens = st.one_of(
-    st.sampled_from([f"--{o.long}" for o in options.TABLE] + [f"-{o.short}" for o in options.TABLE if o.short]),
+    st.sampled_from([f"--{o.long}" for o in option_table.TABLE] + [f"-{o.short}" for o in option_table.TABLE if o.short]),
     st.sampled_from(["--", "-", "80", "none", "10.0.0.1", "fc00::1/64", "pasta:-t,80", "", "1500", "02:0:0:0:0:1"]),
-    st.builds("--{}={}".format, st.sampled_from([o.long for o in options.TABLE]), st.text(max_size=8)),
+    st.builds("--{}={}".format, st.sampled_from([o.long for o in option_table.TABLE]), st.text(max_size=8)),
     st.text(st.sampled_from("-=abtu46 ,:/.%\0é"), max_size=8),
 )
 

@@ -1,0 +1,160 @@
+"""The one table of options. Four readers share it: the parser (options.py), plain help (entry.py), the typer command of
+`pasta-py --help` (cli.py), and the manual page (man.py).
+
+An option is a row: what it is called, what it takes, where that goes and by which rule, and one sentence for the user.
+"""
+
+from pasta_py.control import option_values as takes
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.log_level
+
+RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
+SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS)
+
+
+class Option(Record):
+    """One option: its names, what it takes, where that goes, and what the help says."""
+
+    section: str
+    long: str  # without dashes
+    short: str  # one character, or ""
+    metavar: str  # "" for an option without a value
+    dest: str  # field of Options, or a name that options.parse() knows
+    rule: str  # "last", "family", "list", "ports", or for options without a value "set", "debug", "stop", "ignore"
+    value: "Any"  # a converter of option_values, or is what a "set" option stores
+    help: str
+
+    @property
+    def names(self) -> str:
+        """As in help: `-f, --foreground`."""
+        return (f"-{self.short}, " if self.short else "") + f"--{self.long}"
+
+
+def _table() -> tuple[Option, ...]:
+    rows: list[Option] = []
+
+    def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
+        short, _, long = names.rpartition(" ")
+        given = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
+        rows.append(Option(section=section, long=long, short=short, help=text, **given))
+
+    _running(add)
+    _guest(add)
+    _translation(add)
+    return tuple(rows)
+
+
+def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("netns", "PATH|NAME", "netns", "last", takes.text,
+         "Join this network namespace; a NAME is looked up in /run/netns."),
+        ("userns", "PATH", "userns", "last", takes.text, "Join this user namespace first."),
+        ("netns-only", "", "netns_only", "set", True,
+         "Join no user namespace and make none. Implied by --netns without --userns."),
+        ("no-netns-quit", "", "netns_quit", "set", False, "Stay when the network namespace goes away."),
+        ("no-pidns", "", "pidns", "set", False, "Run the command in the present PID namespace."),
+        ("f foreground", "", "foreground", "set", True, "Do not go to the background."),
+        ("P pid", "FILE", "pid_file", "last", takes.text, "Write the process ID to FILE when ready."),
+        ("d debug", "", "log_level", "debug", DEBUG, "Print more about what happens."),
+        ("trace", "", "log_level", "set", TRACE, "Print single packets, too."),
+        ("q quiet", "", "log_level", "set", WARNING, "Print warnings and errors only."),
+        ("e stderr", "", "", "ignore", None, "Accepted for compatibility, without effect."),
+        ("l log-file", "PATH", "log_file", "last", takes.text, "Log to a file, kept under the size of --log-size."),
+        ("log-size", "BYTES", "log_size", "last", takes.number(4096, 1 << 31), "Limit of the log file. Default: 1048576."),
+        ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365), "Print event counters at most that often."),
+        ("runas", "UID|UID:GID|LOGIN|LOGIN:GROUP", "runas", "last", takes.runas,
+         "Change to this user. Default: nobody, when started as root."),
+        ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20), "Use this open frame descriptor instead of making a tap."),
+        ("chroot-fallback", "", "chroot_fallback", "set", True, "Use chroot where pivot_root cannot be used."),
+        ("c conf-path", "PATH", "conf_path", "last", takes.text, "Make a control socket for changes of port forwarding."),
+        ("h help", "", "help", "stop", None, "Show this help and exit."),
+        ("version", "", "version", "stop", None, "Show the version and exit."),
+    ):  # fmt: skip
+        add(RUNNING, *row)
+
+
+def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("config-net", "", "config_net", "set", True,
+         "Configure the interface in the namespace: addresses, routes, MTU, up. Default for `pasta-py -- COMMAND`."),
+        ("no-config-net", "", "config_net", "set", False, "Leave that to DHCP, NDP and DHCPv6. Default for `pasta`."),
+        ("I ns-ifname", "NAME", "ns_ifname", "last", takes.ifname,
+         "Interface name in the namespace. Default: that of the host's outbound interface, else tap0."),
+        ("ns-mac-addr", "MAC", "ns_mac_addr", "last", takes.mac, "MAC address of the interface in the namespace."),
+        ("M mac-addr", "MAC", "mac_addr", "last", takes.mac, "Our own MAC address. Default: 9a:55:9a:55:9a:55."),
+        ("m mtu", "N", "mtu", "last", takes.mtu, "MTU in bytes; 0: do not assign one. Default: 65520."),
+        ("a address", "ADDR[/LEN]", "address", "family", takes.guest_address,
+         "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
+        ("n netmask", "MASK", "netmask", "last", takes.netmask, "IPv4 netmask, dotted or in bits."),
+        ("g gateway", "ADDR", "gateway", "family", takes.ip("of the default gateway"),
+         "Default gateway of the guest, once per family. Default: the host's."),
+        ("i interface", "NAME", "interface", "last", takes.ifname,
+         "Host interface to take addresses and routes from. Default, per family: the one of the first default route."),
+        ("o outbound", "ADDR", "outbound", "family", takes.ip("of the host", loopback=True),
+         "Source address of outbound sockets, once per family."),
+        ("outbound-if4", "NAME", "outbound_if4", "last", takes.ifname, "Bind outbound IPv4 sockets to this interface."),
+        ("outbound-if6", "NAME", "outbound_if6", "last", takes.ifname, "Bind outbound IPv6 sockets to this interface."),
+        ("no-copy-routes", "", "copy_routes", "set", False, "Deprecated: copy only the default route."),
+        ("no-copy-addrs", "", "copy_addrs", "set", False, "Deprecated: copy only one address."),
+        ("4 ipv4-only", "", "only4", "set", True, "IPv4 only."),
+        ("6 ipv6-only", "", "only6", "set", True, "IPv6 only."),
+        ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
+         "Nameserver told to the guest; may be repeated. `none`: tell none. Default: those of /etc/resolv.conf."),
+        ("S search", "LIST", "search", "last", takes.search,
+         "Search domains, separated by spaces. `none`: tell none. Default: those of /etc/resolv.conf."),
+        ("H hostname", "NAME", "hostname", "last", takes.domain, "Host name of the guest (DHCP option 12)."),
+        ("fqdn", "NAME", "fqdn", "last", takes.domain, "Full name of the guest (DHCP option 81, DHCPv6 option 39)."),
+        ("dhcp-dns", "", "dhcp_dns", "set", True, "Tell nameservers by DHCP, NDP and DHCPv6."),
+        ("no-dhcp-dns", "", "dhcp_dns", "set", False, "Do not."),
+        ("dhcp-search", "", "dhcp_search", "set", True, "Tell search domains by DHCP, NDP and DHCPv6."),
+        ("no-dhcp-search", "", "dhcp_search", "set", False, "Do not."),
+        ("no-dhcp", "", "dhcp", "set", False, "Switch the DHCP service off."),
+        ("no-dhcpv6", "", "dhcpv6", "set", False, "Switch the DHCPv6 service off."),
+        ("no-ndp", "", "ndp", "set", False, "Switch answers to neighbour discovery off."),
+        ("no-ra", "", "ra", "set", False, "Switch router advertisements off."),
+        ("no-tcp", "", "tcp", "set", False, "Switch TCP off."),
+        ("no-udp", "", "udp", "set", False, "Switch UDP off."),
+        ("no-icmp", "", "icmp", "set", False, "Switch ICMP and ICMPv6 echo off."),
+    ):  # fmt: skip
+        add(GUEST, *row)
+
+
+def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    default = "Default: auto."
+    for row in (
+        ("map-host-loopback", "ADDR", "map_host_loopback", "family", takes.or_none(takes.ip("that the guest is to use")),
+         "Address that means the host's loopback to the guest, once per family, or `none`. Default: the gateway."),
+        ("no-map-gw", "", "map_gw", "set", False, "The gateway's address does not mean the host's loopback."),
+        ("map-gw", "", "map_gw", "set", True, "It does. This undoes --no-map-gw."),
+        ("map-guest-addr", "ADDR", "map_guest_addr", "family", takes.or_none(takes.ip("that the guest is to use")),
+         "Address that means the host's own global address to the guest, once per family."),
+        ("dns-forward", "ADDR", "dns_forward", "family", takes.ip("that the guest is to use"),
+         "Address whose ports 53 and 853 mean the host's nameserver, once per family."),
+        ("dns-host", "ADDR", "dns_host", "family", takes.ip("of a nameserver", loopback=True),
+         "That nameserver, once per family. Default: the first of /etc/resolv.conf."),
+        ("host-lo-to-ns-lo", "", "host_lo_to_ns_lo", "set", True,
+         "Connections to the host's loopback arrive at the namespace's loopback."),
+        ("no-splice", "", "splice", "set", False, "Do not join local connections socket to socket."),
+        ("splice-only", "", "splice_only", "set", True, "Make no tap: only join local connections."),
+        ("t tcp-ports", "SPEC", "tcp_ports", "ports", takes.listening, f"TCP ports forwarded to the namespace. {default}"),
+        ("u udp-ports", "SPEC", "udp_ports", "ports", takes.listening, f"UDP ports forwarded to the namespace. {default}"),
+        ("T tcp-ns", "SPEC", "tcp_ns", "ports", takes.outgoing, f"TCP ports forwarded from it to the host. {default}"),
+        ("U udp-ns", "SPEC", "udp_ns", "ports", takes.outgoing, f"UDP ports forwarded from it to the host. {default}"),
+        ("freebind", "", "freebind", "set", True, "Bind addresses that the host does not have (yet)."),
+    ):  # fmt: skip
+        add(TRANSLATION, *row)
+    add(OURS, "network", "STRING", "network", "network", takes.text,
+        "Options as a runtime passes them: pasta:OPT,OPT, without the defaults that a runtime adds.")  # fmt: skip
+    add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
+        "Capture all frames to FILE; a name in .pcapng gives that format, `-` streams to standard output.")  # fmt: skip
+
+
+TABLE: tuple[Option, ...] = _table()
+BY_SHORT = {option.short: option for option in TABLE if option.short}
+BY_LONG = {option.long: option for option in TABLE}
