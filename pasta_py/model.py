@@ -99,6 +99,8 @@ class WorkerPlan(Record):
     map_host_loopback6: bytes
     map_guest_addr4: bytes
     map_guest_addr6: bytes
+    refused4: bytes = b""  # leads nowhere, but for DNS
+    refused6: bytes = b""
     dns_forward4: bytes
     dns_forward6: bytes
     dns_host4: bytes  # where queries to dns_forward4 go; any family
@@ -121,7 +123,8 @@ class WorkerPlan(Record):
     listeners: tuple[Listener, ...]
     guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for the loopback of the host
     auto_rules: tuple[AutoRule, ...]
-    rules: tuple[ForwardRule, ...] = ()  # what all of these come from, where FD_CONF is among the descriptors
+    rules: tuple[ForwardRule, ...] = ()  # what all of these come from, where they are to change later
+    changing: bool = False  # control adds and removes rules while the worker serves
     bypass: bool  # local connections go from socket to socket
     lo_to_lo: bool  # and to the guest's loopback instead of its own address
 

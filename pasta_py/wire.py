@@ -4,6 +4,8 @@ The two processes share a SOCK_SEQPACKET socketpair:
 
     control -> worker   PLAN header with the length, then the encoded WorkerPlan in chunks, descriptors along (SCM_RIGHTS)
     worker -> control   b"ready PID\\n", or b"error <one line>\\n"
+    control -> worker   any time later, where WorkerPlan.changing: an encoded ForwardRule, to be removed; with a socket, added
+    worker -> control   b"done\\n", or b"error <one line>\\n" and nothing is changed
     either end closes   the other one ends
 
 Rejected: pickle and marshal (unsafe on bytes that are not trusted), json (1.4 MB more in the worker).
@@ -166,3 +168,17 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
     if not isinstance(plan, model.WorkerPlan) or len(fds) != count or descriptor_count(plan) != count:
         raise WireError("the plan and its descriptors do not belong together")
     return plan, fds
+
+
+def send_change(sock: "_socket.socket", rule: model.ForwardRule, fd: int = -1) -> None:
+    """Ask a worker that serves to add a rule of one port, with the socket bound for it, or without one to remove the rule."""
+    sock.sendmsg([encode(rule)], [] if fd < 0 else [rights([fd])])
+
+
+def recv_message(sock: "_socket.socket") -> "tuple[bytes, list[int]]":
+    """What control says to a worker that serves, with descriptors (close-on-exec); b"" when it has closed."""
+    message, ancillary, flags, _ = sock.recvmsg(_CHUNK_BYTES, _socket.CMSG_SPACE(_FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
+    fds = [fd for _level, _kind, payload in ancillary for fd in descriptors(payload)]
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):  # no room for the descriptor: what is left of it means something else
+        message = b"cut"
+    return message, fds

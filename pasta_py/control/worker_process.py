@@ -73,6 +73,23 @@ class Worker:
         else:
             raise WorkerError("the worker process died while it started: see its last words above, if it had any")
 
+    def change(self, rule: "model.ForwardRule", fd: int = -1) -> None:
+        """Add a rule of one port, with the socket bound for it (ours stays ours), or remove it; WorkerError if it cannot be.
+
+        Connections of TCP live on.
+        """
+        try:
+            wire.send_change(self._sock, rule, fd)
+            word, _, rest = self._sock.recv(_MESSAGE_BYTES).decode("utf-8", "replace").strip().partition(" ")
+        except OSError as error:
+            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
+        if word != "done":
+            raise WorkerError(rest or "the worker process has ended")
+
+    def fileno(self) -> int:
+        """Readable, for poll(2), when the worker has ended; only between changes."""
+        return self._sock.fileno()
+
     def detach(self) -> None:
         """Let it go on without us."""
         try:

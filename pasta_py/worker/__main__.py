@@ -1,7 +1,8 @@
 """The worker's life: lock in, take the plan, turn the core's crank until the guest is gone or someone says so.
 
-control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach"
-worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n"
+control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach", or changes of rules
+worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n";
+                    for each change b"done\\n" or b"error <line>\\n"
 
 The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace,
 its process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored); 1 for an error, which is
@@ -16,7 +17,7 @@ import sys
 import time
 
 from pasta_py import model, wire
-from pasta_py.errors import PastaError
+from pasta_py.errors import ConfError, PastaError
 from pasta_py.worker import autoports, confrules, confserver, helper, log, ndp, plane, sandbox, slowpath
 
 TYPE_CHECKING = False
@@ -126,9 +127,10 @@ class Worker:
         self.scan_at = _NEVER
         in_guest = self._use_helper(helper_fd, roles, listeners)
         self.conf: confserver.Server | None = None
+        if model.FD_CONF in roles or plan.changing:
+            self.rules = confrules.Rules(self.plane, plan, listeners, in_guest, self.auto)
         for fd in roles.get(model.FD_CONF, ()):
-            rules = confrules.Rules(self.plane, plan, listeners, in_guest, self.auto)
-            self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), rules, self.log)
+            self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), self.rules, self.log)
         for fd in roles.get(model.FD_CAPTURE, ()):
             self.plane.capture(fd, plan.pcapng)
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
@@ -251,9 +253,12 @@ class Worker:
 
     def _on_control(self) -> "int | None":
         try:
-            message = self.sock.recv(_MESSAGE_BYTES)
+            message, fds = wire.recv_message(self.sock)
         except OSError:
-            message = b""
+            return 0
+        if message and self.plan.changing:
+            self._on_change(message, fds)
+            return None
         if message != b"detach":
             return 0
         self.plane.unwatch(self.sock.fileno())
@@ -262,6 +267,13 @@ class Worker:
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
         _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
         return None
+
+    def _on_change(self, message: bytes, fds: "list[int]") -> None:
+        try:
+            self.rules.change(message, fds)
+            _say(self.sock, "done")
+        except (ConfError, OSError) as error:
+            _say(self.sock, f"error {error}")
 
     def _on_signal(self) -> "int | None":
         try:

@@ -1,4 +1,5 @@
-"""The rules of the control socket at work: which sockets they have, and how one set of them becomes another.
+"""The rules that change while the worker serves, by the control socket or by control: the sockets they have, and how one set
+of them becomes another.
 
 A swap is all or nothing, as far as the kernel allows. What both sets have stays open, what is new is bound before anything
 is closed. Only a port that a rule on its way out holds in another form (127.0.0.1:80 becoming *:80) has to be closed first;
@@ -13,14 +14,14 @@ those from before.
 import errno
 import os
 
-from pasta_py import confwire
-from pasta_py.errors import ConfError
+from pasta_py import confwire, wire
+from pasta_py.errors import ConfError, WireError
 from pasta_py.model import IPPROTO_TCP, AutoRule, ForwardRule, Listener, WorkerPlan
 from pasta_py.worker import hostports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pasta_py.worker import autoports, plane
 
@@ -48,7 +49,9 @@ class Rules:
         auto: "autoports.AutoPorts | None",
     ) -> None:  # fmt: skip
         self._core, self._plan, self._auto = core, plan, auto
-        self._room = os.sysconf("SC_OPEN_MAX") - _SPARE_FDS  # the sandbox is open yet, and lets us ask
+        limit = os.sysconf("SC_OPEN_MAX")  # the sandbox is open yet, and lets us ask
+        self._room = max(limit - _SPARE_FDS, limit // 2)
+        self._given: dict[Key, int] = {}  # bound by control, while a change of its is made
         self._held: dict[Key, Sockets] = {}
         self.guest = auto is not None  # sockets can be made in the guest's namespace
         self.rules = tuple(rule.replace(address=self._canonical(rule.address)) for rule in plan.rules)
@@ -95,6 +98,31 @@ class Rules:
         self.rules = rules
         if self._auto:
             self._auto.rules = _auto_rules(rules)
+
+    def change(self, message: bytes, fds: "Sequence[int]") -> None:
+        """Add the rule of one port that a message of control is, with its socket, or without one remove it; as swap().
+
+        Control has privileges, and sees addresses, that a locked-in process has not: so it binds.
+        """
+        unused = list(fds)
+        try:
+            rule = wire.decode(message)
+            if not isinstance(rule, ForwardRule) or rule.first != rule.last or rule.to_host or rule.scan or len(fds) > 1:
+                raise ConfError(f"no rule of one port of the host's, with {len(fds)} descriptors")
+            rule = rule.replace(address=self._canonical(rule.address))
+            if unused:
+                self._given = {(False, rule.proto, rule.address, rule.ifname, rule.first): unused.pop()}
+                self.swap((*self.rules, rule))
+            elif rule in self.rules:
+                self.swap(tuple(other for other in self.rules if other != rule))
+            else:
+                raise ConfError(f"no rule {confwire.describe(rule)} to remove")
+        except WireError as error:
+            raise ConfError(f"no rule: {error}") from None
+        finally:
+            for fd in [*unused, *self._given.values()]:
+                os.close(fd)
+            self._given = {}
 
     def _check(self, rule: ForwardRule) -> None:
         plan, what = self._plan, confwire.describe(rule)
@@ -160,6 +188,8 @@ class Rules:
     def _open(self, key: "Key") -> "list[int]":
         """The sockets of one port: a pair for both loopback addresses of the guest's namespace, else one."""
         to_host, proto, address, ifname, port = key
+        if key in self._given:
+            return [self._in_room(self._given.pop(key))]
         if not to_host:
             if address:
                 return [self._in_room(hostports.bind(proto, address, ifname, port))]
