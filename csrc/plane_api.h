@@ -46,6 +46,8 @@ struct plane_config {
 	uint8_t map_host_loopback6[16];
 	uint8_t map_guest_addr4[16];
 	uint8_t map_guest_addr6[16];
+	uint8_t refused4[16]; /* leads nowhere */
+	uint8_t refused6[16];
 	uint8_t dns_forward4[16];
 	uint8_t dns_forward6[16];
 	uint8_t dns_host4[16];

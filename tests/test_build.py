@@ -55,7 +55,7 @@ def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: 
     stem = "-".join(wheel.name.split("-")[:2])
     assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}
     scripts = [tmp_path / "site" / name for name in names if name.startswith(f"{stem}.data")]
-    assert sorted(script.name for script in scripts) == ["pasta", "pesto"]
+    assert sorted(script.name for script in scripts) == ["pasta", "pesto", "slirp4netns"]
     assert len({script.read_bytes() for script in scripts}) == 1  # by its name it knows what it is
     code = "import pasta_py.worker.plane as p; print(p.PUNT, p.__file__)"
     paths = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

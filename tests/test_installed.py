@@ -21,8 +21,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages.mkdir(parents=True)
     (prefix / "bin").mkdir()
     (packages / "pasta_py").symlink_to(ROOT / "pasta_py")
-    (prefix / "bin" / "pasta").write_bytes((ROOT / "pasta_py/bin/pasta").read_bytes())
-    (prefix / "bin" / "pasta").chmod(0o755)
+    for script in (ROOT / "pasta_py/bin").iterdir():
+        (prefix / "bin" / script.name).write_bytes(script.read_bytes())
+        (prefix / "bin" / script.name).chmod(0o755)
     return prefix / "bin"
 
 
@@ -46,6 +47,14 @@ def beside(installed: Path, interpreter: str) -> None:
 def test_the_interpreter_is_found(installed: Path, interpreter: str) -> None:
     beside(installed, interpreter)
     assert version(installed / "pasta", env={}) == EXPECTED
+
+
+def test_each_script_is_the_program_of_its_name(installed: Path) -> None:
+    beside(installed, "beside")
+    said = {script.name: version(script, env={}).split("\n")[0] for script in installed.iterdir() if script.name != "python3"}
+    assert said == {
+        "pasta": EXPECTED.strip(), "pesto": f"pesto (pasta-py) {__version__}", "slirp4netns": "slirp4netns version 1.3.0"
+    }  # fmt: skip
 
 
 def test_it_is_found_through_links_and_from_its_own_directory(installed: Path, tmp_path: Path) -> None:

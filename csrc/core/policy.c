@@ -4,9 +4,10 @@
  *           2. DNS to an address that is itself the nameserver is left alone, though that be the mapped gateway;
  *           3. --map-host-loopback is the host's loopback;
  *           4. --map-guest-addr is the guest's own address, on the host;
- *           5. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
+ *           5. the refused address leads nowhere;
+ *           6. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
  *              the host itself, whatever the other rules say;
- *           6. anything else is itself.
+ *           7. anything else is itself.
  * inbound   loopback sources, and the host's own addresses, appear as --map-host-loopback, or the guest could not answer,
  *           without that as the gateway, at which the guest then reaches nothing but its answers;
  *           the address that host and guest share appears as --map-guest-addr where there is one.
@@ -56,7 +57,7 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 		host_dst->addr = p->guest[f];
 		return true;
 	}
-	return addr_is_unicast_remote(dst);
+	return addr_is_unicast_remote(dst) && !addr_eq(dst, &p->refused[f]);
 }
 
 static bool is_host_addr(const struct policy *p, const struct addr *a)

@@ -14,6 +14,7 @@ struct policy {
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr dns_forward[2];
+	struct addr refused[2]; /* leads nowhere, but for DNS: a gateway that is nobody on the host's network */
 	struct addr dns_host[2]; /* may be of the other family, or a loopback address */
 	struct addr *host_addrs;
 	uint32_t host_addr_count;

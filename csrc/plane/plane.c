@@ -33,6 +33,8 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
 	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
 	memcpy(&policy->map_guest_addr[1], c->map_guest_addr6, 16);
+	memcpy(&policy->refused[0], c->refused4, 16);
+	memcpy(&policy->refused[1], c->refused6, 16);
 	memcpy(&policy->dns_forward[0], c->dns_forward4, 16);
 	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
 	memcpy(&policy->dns_host[0], c->dns_host4, 16);

@@ -33,7 +33,7 @@ def run(options: "Options") -> int:
     """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
     _refuse_unavailable(options)
     inherited = _inherited()
-    _clean_inheritance({fd for fd in (options.fd, *inherited) if fd is not None})
+    clean_inheritance({fd for fd in (options.fd, *inherited) if fd is not None})
     if options.foreground:
         from pasta_py.control import syscalls
 
@@ -111,7 +111,7 @@ def _inherited() -> dict[int, str]:
     return activation.take()
 
 
-def _clean_inheritance(keep: set[int]) -> None:
+def clean_inheritance(keep: set[int]) -> None:
     """Nothing of our caller's but the standard streams and the descriptors to keep; signals as they are by default."""
     low = 3
     for fd in [*sorted(fd for fd in keep if fd >= low), _MAX_FD]:

@@ -192,7 +192,7 @@ def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> i
     for family, host in _choices(rule.address, options):
         try:
             v6only, freebind = not options.ipv4, options.freebind
-            return _listen_on(family, host, proto, rule.ifname, port, v6only=v6only, freebind=freebind)
+            return listen_on(family, host, proto, rule.ifname, port, v6only=v6only, freebind=freebind)
         except OSError as refused:
             error = refused
             if rule.address is not None or refused.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
@@ -210,7 +210,8 @@ def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> I
         yield (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)
 
 
-def _listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
+def listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
+    """A bound socket (TCP: listening), non-blocking and close-on-exec; OSError."""
     kind = socket.SOCK_STREAM if proto == IPPROTO_TCP else socket.SOCK_DGRAM
     with socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto) as sock:
         if family == socket.AF_INET6:

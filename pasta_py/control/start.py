@@ -6,7 +6,12 @@ is added. Where something it needs is elsewhere, `site` is asked after all. As a
 
 import sys
 
-ENTRIES = {"pasta": "entry:pasta", "pasta-addresses": "addresses:main", "pesto": "pesto:main"}
+ENTRIES = {
+    "pasta": "entry:pasta",
+    "pasta-addresses": "addresses:main",
+    "pesto": "pesto:main",
+    "slirp4netns": "slirp:slirp4netns",
+}
 
 
 def _find_packages() -> None:

@@ -159,7 +159,21 @@ def make_inside(guest: "Guest", link: "LinkPlan") -> Tap:
         result = nsconf.configure(link)
         return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), [tap.fd]
 
-    value, fds = call_inside(guest, job)
+    return _taken(*call_inside(guest, job))
+
+
+def bare_inside(guest: "Guest", name: str) -> Tap:
+    """Make the tap in the guest's namespace, and leave the rest to the guest; the descriptor returned is ours to close."""
+    from pasta_py.control.netns import call_inside
+
+    def job() -> "tuple[wire.Value, list[int]]":
+        tap = create(name)
+        return (tap.vnet_hdr, tap.uso, tap.mac, ()), [tap.fd]
+
+    return _taken(*call_inside(guest, job))
+
+
+def _taken(value: "wire.Value", fds: list[int]) -> Tap:
     if not isinstance(value, tuple) or len(value) != 4 or len(fds) != 1:
         raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense")
     vnet_hdr, uso, mac, warnings = value

@@ -36,7 +36,7 @@ _FLAGS = (
 )
 _ADDRESSES = (
     "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
-    "map_guest_addr4", "map_guest_addr6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
+    "map_guest_addr4", "map_guest_addr6", "refused4", "refused6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
     "outbound4", "outbound6",
 )  # fmt: skip
 _NAMES = ("outbound_if4", "outbound_if6")

@@ -169,6 +169,14 @@ def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
     assert outbound(p, UDP, "192.0.2.254", 54) == "127.0.0.1"
 
 
+def test_the_refused_address_leads_nowhere_but_for_dns() -> None:
+    p = policy(refused=("10.0.2.2", "fd00::2"), dns_forward=("10.0.2.2", ""), dns_host=("127.0.0.53", ""))
+    assert outbound(p, TCP, "10.0.2.2", 80) is None
+    assert outbound(p, ICMP, "fd00::2", 0) is None
+    assert outbound(p, UDP, "10.0.2.2", 53) == "127.0.0.53"
+    assert outbound(p, TCP, "10.0.2.3", 80) == "10.0.2.3"
+
+
 @given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([TCP, UDP, ICMP]))
 def test_without_mappings_nothing_reaches_the_host_itself(address: object, port: int, proto: int) -> None:
     to = outbound(policy(), proto, str(address), port) if ":" not in str(address) or "::ffff:" not in str(address) else None
