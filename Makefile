@@ -153,4 +153,4 @@ bench-quick: build
 	$(BIN)/python -m bench --quick
 
 clean:
-	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_plane*.so .coverage*
+	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_calls.c pasta_py/*.so .coverage*

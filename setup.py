@@ -1,5 +1,5 @@
-"""Only what pyproject.toml cannot say: the extension is built by csrc/build.py."""
+"""Only what pyproject.toml cannot say: the extensions are built by csrc/build.py."""
 
 from setuptools import setup
 
-setup(cffi_modules=["csrc/build.py:ffibuilder"])
+setup(cffi_modules=["csrc/build.py:ffibuilder", "csrc/build.py:calls"])

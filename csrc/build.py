@@ -1,4 +1,5 @@
-"""cffi API-mode build of pasta_py._plane: what Python sees is the part of plane_api.h between its cdef markers.
+"""cffi API-mode builds: pasta_py._plane, of which Python sees the part of plane_api.h between its cdef markers, and
+pasta_py._calls, the system calls of control/syscalls.py (through ctypes they took 2 ms more at every start).
 
 Environment: PASTA_WERROR=1 makes warnings errors; PASTA_COVERAGE=DIRECTORY builds for gcov and
 keeps its data there (tests/measure/keep.c); PASTA_SANITIZE=address,undefined.
@@ -67,4 +68,20 @@ ffibuilder.set_source(
     extra_link_args=link_args,
     # Rebuilds when one changes, and makes them part of a source archive.
     depends=[relative(path) for path in [Path(__file__).resolve(), *HERE.rglob("*.h")]],
+)
+
+calls = cffi.FFI()
+calls.cdef("""
+    int unshare(int flags);
+    int setns(int fd, int nstype);
+    int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data);
+    int sethostname(const char *name, size_t len);
+    int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5);
+    int inotify_init1(int flags);
+    int inotify_add_watch(int fd, const char *path, uint32_t mask);
+""")
+calls.set_source(
+    "pasta_py._calls",
+    "#include <sched.h>\n#include <sys/inotify.h>\n#include <sys/mount.h>\n#include <sys/prctl.h>\n#include <unistd.h>",
+    extra_compile_args=["-D_GNU_SOURCE", "-Wall", "-Wextra"],
 )

@@ -21,7 +21,7 @@ def tree(tmp_path: Path) -> Path:
     """The sources alone, without anything built."""
     target = tmp_path / "tree"
     target.mkdir()
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.o", "_plane.c")
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.o", "_plane.c", "_calls.c")
     for name in SHIPPED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, target / name, ignore=unwanted)
@@ -50,7 +50,8 @@ def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: 
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
         packed.extractall(tmp_path / "site")
-    assert [name for name in names if re.fullmatch(r"pasta_py/_plane\..*so", name)]
+    for extension in ("_plane", "_calls"):
+        assert [name for name in names if re.fullmatch(rf"pasta_py/{extension}\..*so", name)]
     assert "pasta_py/py.typed" in names
     stem = "-".join(wheel.name.split("-")[:2])
     assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}

@@ -5,8 +5,9 @@ Owns the way pyroute2 is loaded, and the exchange with the kernel; what the mess
 Loading: pyroute2's package initialiser imports the whole library (asyncio, sqlite3, ssl: some 200 ms), and every
 container start would pay for it. So the package is registered without running its initialiser, and only what the
 messages need is imported (some 6 ms). Its class of link messages brings the details of every kind of link with it (5 ms
-more), of which we want none: ours has the attributes that `rtnl` reads and writes. Should a later pyroute2 not bear all
-that, it is imported the ordinary way: slower, otherwise the same.
+more), of which we want none: ours has the attributes that `rtnl` reads and writes. `logging` and `traceback`, which it
+imports for cases of trouble, take another 4 ms: it gets stand-ins that import them on first use. Should a later pyroute2
+not bear all that, it is imported the ordinary way: slower, otherwise the same.
 
 Rejected: IPRoute of pyroute2 (needs the initialiser, and an event loop); the ip program (a subprocess, a package).
 """
@@ -20,7 +21,7 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from pasta_py.errors import HostError
@@ -66,8 +67,10 @@ def message_classes() -> dict[int, Any]:
             raise HostError("the Python package pyroute2 is missing: install it, as in `pip install pyroute2`")
         bare = "pyroute2" not in sys.modules
         before = set(sys.modules)
+        stand_ins = {name: _late(name) for name in ("logging", "traceback") if bare and name not in sys.modules}
         if bare:
-            sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
+            stand_ins["pyroute2"] = importlib.util.module_from_spec(spec)
+        sys.modules.update(stand_ins)
         try:
             _classes.update(_import_messages())
             return _classes
@@ -75,13 +78,39 @@ def message_classes() -> dict[int, Any]:
             if not bare:
                 raise
         finally:
-            if bare:  # whoever imports pyroute2 after us gets the whole package
-                del sys.modules["pyroute2"]
+            for name, module in stand_ins.items():  # whoever imports one of them after us gets the real one
+                if sys.modules.get(name) is module:
+                    del sys.modules[name]
         for name in set(sys.modules) - before:
             if name.startswith("pyroute2."):
                 del sys.modules[name]
         _classes.update(_import_messages())
     return _classes
+
+
+class _LateLogger:
+    """logging.getLogger(name), once it is used."""
+
+    def __init__(self, *name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(importlib.import_module("logging").getLogger(*self._name), attribute)
+
+
+def _late(name: str) -> ModuleType:
+    """A stand-in for a module that imports it when something of it is asked for."""
+    stand_in = ModuleType(name)
+
+    def ask(attribute: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(importlib.import_module(name), attribute)
+
+    stand_in.__dict__["__getattr__"] = ask
+    if name == "logging":
+        stand_in.__dict__["getLogger"] = _LateLogger
+    return stand_in
 
 
 def _import_messages() -> dict[int, Any]:

@@ -1,10 +1,11 @@
-"""The few system calls that Python 3.11's `os` lacks, through ctypes: namespaces, mounts, prctl, inotify.
+"""The few system calls that Python 3.11's `os` lacks, through cffi: namespaces, mounts, prctl, inotify.
 
 Only control uses them. Every function raises OSError with the kernel's errno.
 """
 
-import ctypes
 import os
+
+from pasta_py._calls import ffi, lib
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
@@ -32,39 +33,34 @@ IN_ONLYDIR = 0x01000000
 _IN_NONBLOCK = 0x800
 _IN_CLOEXEC = 0x80000
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def _check(result: int, what: str) -> int:
     if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
+        raise OSError(ffi.errno, os.strerror(ffi.errno), what)
     return result
 
 
 def unshare(flags: int) -> None:
     """Leave the namespaces that `flags` (CLONE_NEW*) name for new ones."""
-    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _check(lib.unshare(flags), "unshare")
 
 
 def setns(fd: int, kind: int) -> None:
     """Join the namespace that `fd` refers to; EINVAL unless it is of that kind."""
-    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+    _check(lib.setns(fd, kind), "setns")
 
 
 def mount(source: str, target: str, kind: str, flags: int) -> None:
-    arguments = (os.fsencode(source), os.fsencode(target), os.fsencode(kind), ctypes.c_ulong(flags), None)
-    _check(_libc.mount(*arguments), "mount")
+    _check(lib.mount(os.fsencode(source), os.fsencode(target), os.fsencode(kind), flags, ffi.NULL), "mount")
 
 
 def set_hostname(name: str) -> None:
     data = name.encode()
-    _check(_libc.sethostname(data, ctypes.c_size_t(len(data))), "sethostname")
+    _check(lib.sethostname(data, len(data)), "sethostname")
 
 
 def _prctl(option: int, value: int) -> None:
-    zero = ctypes.c_ulong(0)
-    _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero), "prctl")
+    _check(lib.prctl(option, value, 0, 0, 0), "prctl")
 
 
 def set_parent_death_signal(signum: int) -> None:
@@ -84,9 +80,9 @@ def become_subreaper() -> None:
 
 def inotify_watch(directory: str, mask: int) -> int:
     """A new non-blocking, close-on-exec inotify descriptor watching one directory."""
-    fd = _check(_libc.inotify_init1(ctypes.c_int(_IN_NONBLOCK | _IN_CLOEXEC)), "inotify_init1")
+    fd = _check(lib.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
     try:
-        _check(_libc.inotify_add_watch(ctypes.c_int(fd), os.fsencode(directory), ctypes.c_uint32(mask)), directory)
+        _check(lib.inotify_add_watch(fd, os.fsencode(directory), mask), directory)
     except OSError:
         os.close(fd)
         raise

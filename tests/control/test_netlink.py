@@ -19,9 +19,18 @@ def _python(code: str) -> str:
 def test_message_classes_load_without_the_rest_of_pyroute2() -> None:
     code = (
         "import sys; from pasta_py.control import netlink; netlink.message_classes();"
-        "print([m for m in ('asyncio', 'sqlite3', 'ssl', 'pyroute2.iproute', 'pyroute2') if m in sys.modules])"
+        'print({*"asyncio sqlite3 ssl pyroute2.iproute pyroute2 logging traceback".split()} & {*sys.modules})'
     )
-    assert _python(code) == "[]"
+    assert _python(code) == "set()"
+
+
+def test_what_pyroute2_logs_is_logged() -> None:
+    code = (
+        "from pasta_py.control import netlink; netlink.message_classes(); import sys; base = sys.modules['pyroute2.netlink'];"
+        "import logging; logging.basicConfig(stream=sys.stdout, format='%(name)s %(message)s'); base.log.warning('said');"
+        "print(base.logging.WARNING, base.traceback.format_exc().strip(), sys.modules['logging'] is logging)"
+    )
+    assert _python(code) == "pyroute2.netlink said\n30 NoneType: None True"
 
 
 def test_pyroute2_imported_afterwards_is_whole() -> None:

@@ -14,7 +14,7 @@ DATA = "data"
 
 def copy(target: Path) -> None:
     """Fresh sources, but the objects of the last build: what did not change is not compiled again."""
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__", ".hypothesis", "_plane.c")
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__", ".hypothesis", "_plane.c", "_calls.c")
     for name in (*COPIED, DATA):
         shutil.rmtree(target / name, ignore_errors=True)
         (target / name).unlink(missing_ok=True)
