@@ -10,7 +10,7 @@ from process_helpers import command_line, environment, eventually, user_prefix, 
 
 import pasta_py
 
-LIMIT_KIB = 14 * 1024
+LIMIT_KIB = 12 * 1024
 HEAVY = {
     "argparse", "array", "asyncio", "collections", "ctypes", "dataclasses", "enum", "importlib.metadata", "inspect",
     "ipaddress", "json", "logging", "pyroute2", "re", "select", "signal", "site", "socket", "subprocess", "typer", "typing",
@@ -36,7 +36,7 @@ def resident_kib(pid: int) -> int:
 
 
 @pytest.mark.parametrize("name", ["pasta", "pasta-py"])
-def test_a_serving_worker_takes_at_most_14_mib(name: str) -> None:
+def test_a_serving_worker_takes_at_most_12_mib(name: str) -> None:
     argv = [*user_prefix(), *command_line(name, "--config-net", "--", "sh", "-c", "echo up; read line")]
     with subprocess.Popen(
         argv, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
