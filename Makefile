@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
 export PASTA_TESTS_ALONE ?= 1
 
-.PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage \
+.PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick clean
 
 run: build
@@ -145,6 +145,11 @@ test-podman: dev
 
 man: build
 	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1
+
+# Every option is forgotten once, and the tests that claim it have to notice; that each is claimed is part of `make test`.
+options-off: dev
+	@tests/prepare.sh test >/dev/null
+	$(BIN)/python tests/measure/options_off.py build/options-off
 
 bench: build
 	$(BIN)/python -m bench

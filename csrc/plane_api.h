@@ -85,8 +85,9 @@ int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], ui
 /* A sock_diag(7) socket of the guest's namespace, made by the helper: the descriptor or -errno. */
 int plane_diag_in_guest(struct plane *p);
 /* The helper's life, in a process of its own: enters the namespaces it is sent, makes sockets there until the other end
- * closes. First answers with a 32-bit 0, -errno, or errno as it is for a helper that works, without a filter on its calls. */
-int nsock_serve(int sock);
+ * closes. First answers with a 32-bit 0, -errno, or errno as it is for a helper that works, without a filter on its calls.
+ * by_chroot: as for confine_root. */
+int nsock_serve(int sock, uint32_t by_chroot);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
 /* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */
@@ -111,8 +112,8 @@ uint64_t plane_counter(const struct plane *p, uint32_t index);
 #define CONFINE_UTS 16
 /* unshare(2) of these namespaces. */
 int confine_unshare(uint32_t which);
-/* An empty, read-only root directory; the mount namespace must be ours alone. */
-int confine_root(void);
+/* An empty, read-only root directory; the mount namespace must be ours alone. by_chroot: also where pivot_root is refused. */
+int confine_root(uint32_t by_chroot);
 /* No capability but those kept (bits below 32) in any set of this thread and those it starts, no way to gain one, not
  * dumpable, no core dumps. */
 int confine_privileges(uint32_t kept);

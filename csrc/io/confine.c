@@ -31,7 +31,7 @@ int confine_unshare(uint32_t which)
 	return unshare(flags) ? -errno : 0;
 }
 
-int confine_root(void)
+int confine_root(uint32_t by_chroot)
 {
 	/* Any directory serves as the mount point: nothing but the new file system is seen through it in the end. */
 	static const char *const points[] = {"/tmp", "/proc", "/dev", "/usr"};
@@ -48,7 +48,7 @@ int confine_root(void)
 	/* Old and new root on the same directory: the old one ends up mounted over the new one, and goes with the
 	 * unmount (pivot_root(2), NOTES). */
 	if (syscall(SYS_pivot_root, ".", "."))
-		return -errno;
+		return by_chroot && !chroot(".") ? 0 : -errno;
 	if (umount2(".", MNT_DETACH) || chdir("/"))
 		return -errno;
 	return 0;

@@ -148,12 +148,12 @@ static int give_up_privileges(void)
 
 /* An empty root, as far as its rights in the guest's user namespace allow; Landlock and the filter hide as much where not.
  * Returns 0, a positive errno value if there is no filter, or -errno. */
-static int lock_in(void)
+static int lock_in(uint32_t by_chroot)
 {
 	int rc;
 
 	if (!confine_unshare(CONFINE_MOUNT | CONFINE_IPC | CONFINE_UTS))
-		(void)confine_root();
+		(void)confine_root(by_chroot);
 	rc = give_up_privileges();
 	if (rc < 0)
 		return rc;
@@ -162,7 +162,7 @@ static int lock_in(void)
 	return -confine_calls(CONFINE_HELPER);
 }
 
-int nsock_serve(int sock)
+int nsock_serve(int sock, uint32_t by_chroot)
 {
 	int32_t result;
 	struct request r;
@@ -175,7 +175,7 @@ int nsock_serve(int sock)
 	if (result == -ECANCELED)
 		return 0; /* not needed */
 	if (!result)
-		result = lock_in();
+		result = lock_in(by_chroot);
 	if (send_fd(sock, &result, sizeof(result), -1) < 0 || result < 0)
 		return result;
 	while ((n = recv_fd(sock, &r, sizeof(r), 0, &fd)) > 0) {

@@ -38,7 +38,7 @@ def run(options: "Options") -> int:
         from pasta_py.control import syscalls
 
         syscalls.become_subreaper()  # the worker and the command's first process are children of children
-    worker = Worker(_runas(options))
+    worker = Worker(_runas(options), by_chroot=options.chroot_fallback)
     try:
         return _serve(options, worker, inherited)
     finally:

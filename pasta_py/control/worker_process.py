@@ -27,7 +27,7 @@ _WORKER_FD = 3
 _READY_TIMEOUT_S = 60
 _FINISH_TIMEOUT_S = 10
 _MESSAGE_BYTES = 4096
-_BOOTSTRAP = "import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({})"
+_BOOTSTRAP = "import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({}, by_chroot={})"
 # Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
 _KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 
@@ -35,12 +35,12 @@ _KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 class Worker:
     """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
 
-    def __init__(self, runas: "tuple[int, int] | None" = None) -> None:
+    def __init__(self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False) -> None:
         self.pid = 0
         self.status: int | None = None  # wait status, once it has ended
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            self._starter = _start_worker(theirs.fileno(), runas or ())
+            self._starter = _start_worker(theirs.fileno(), runas or (), by_chroot)
         finally:
             theirs.close()
 
@@ -118,7 +118,7 @@ class Worker:
             os.close(pidfd)
 
 
-def _start_worker(fd: int, runas: "tuple[int, ...]") -> int:
+def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
     from importlib.machinery import PathFinder
 
     if not sys.executable:
@@ -129,7 +129,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]") -> int:
     if backend and backend.origin:
         paths.append(os.path.dirname(backend.origin))
     environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}
-    code = _BOOTSTRAP.format(", ".join(map(str, (_WORKER_FD, *runas))))
+    code = _BOOTSTRAP.format(", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
     # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
     source = os.dup(fd) if fd == _WORKER_FD else fd
     try:

@@ -47,12 +47,12 @@ _ADVERTISE_S = 600
 _NEVER = float("inf")
 
 
-def main(socket_fd: int, *runas: int) -> None:
+def main(socket_fd: int, *runas: int, by_chroot: bool = False) -> None:
     """Serve the control process at the other end of socket_fd, as the user with that UID and GID; never returns."""
     status = 1
     sock = _socket.socket(fileno=socket_fd)
     try:
-        status = _run(sock, runas)
+        status = _run(sock, runas, by_chroot)
     except (PastaError, OSError, ValueError, MemoryError) as error:
         _say(sock, f"error {error}")
     finally:
@@ -66,7 +66,7 @@ def _say(sock: "_socket.socket", line: str) -> None:
         pass  # Control has gone: nobody is left to be told.
 
 
-def _run(sock: "_socket.socket", runas: "tuple[int, ...]") -> int:
+def _run(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bool) -> int:
     try:
         os.setsid()  # Ctrl-C on control's terminal is for the command
     except PermissionError:
@@ -78,9 +78,9 @@ def _run(sock: "_socket.socket", runas: "tuple[int, ...]") -> int:
         null = sock.fileno() + 1
     time.tzset()
     helper_fd = null + 1
-    helper.start(null, helper_fd)
+    helper.start(null, helper_fd, by_chroot=by_chroot)
     try:
-        pid, warnings = sandbox.enter(helper_fd, (runas[0], runas[1]) if runas else None)
+        pid, warnings = sandbox.enter(helper_fd, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
     except OSError as error:
         if not runas:
             raise

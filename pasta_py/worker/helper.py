@@ -24,10 +24,11 @@ _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
 _NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
 
 
-def start(null: int, ours: int) -> None:
+def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
     """Fork the helper, and leave the core's end of the conversation with it at descriptor `ours`.
 
     The helper keeps no stream of our caller's: who waits for their end would wait for it. `null` takes their place.
+    `by_chroot`: as for the sandbox.
     """
     here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -37,7 +38,7 @@ def start(null: int, ours: int) -> None:
                 os.dup2(null, stream)
             os.dup2(there.fileno(), 3)
             os.closerange(4, 1 << 20)
-            status = 0 if plane.serve_helper(3) == 0 else 1
+            status = 0 if plane.serve_helper(3, by_chroot=by_chroot) == 0 else 1
         finally:
             os._exit(status)
     there.close()

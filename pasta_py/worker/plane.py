@@ -145,9 +145,9 @@ def log_line(fd: int, line: bytes) -> None:
 BYTE_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"
 
 
-def serve_helper(fd: int) -> int:
-    """Make sockets for the other end of fd until it closes; 0 or -errno."""
-    result: int = lib.nsock_serve(fd)
+def serve_helper(fd: int, *, by_chroot: bool) -> int:
+    """Make sockets for the other end of fd until it closes; 0 or -errno. `by_chroot`: as in `empty_root`."""
+    result: int = lib.nsock_serve(fd, by_chroot)
     return result
 
 
@@ -165,9 +165,12 @@ def unshare(which: int) -> None:
     _check(lib.confine_unshare(which))
 
 
-def empty_root() -> None:
-    """Make an empty, read-only directory the root; the mount namespace must be ours alone."""
-    _check(lib.confine_root())
+def empty_root(*, by_chroot: bool = False) -> None:
+    """Make an empty, read-only directory the root; the mount namespace must be ours alone.
+
+    With `by_chroot` also where pivot_root is refused: the old root stays mounted then, out of reach.
+    """
+    _check(lib.confine_root(by_chroot))
 
 
 def drop_privileges() -> None:

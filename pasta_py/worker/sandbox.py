@@ -30,8 +30,11 @@ _PARENT_GONE = 1
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
-def enter(keep_fd: int, runas: "tuple[int, int] | None" = None) -> "tuple[int, list[str]]":
+def enter(
+    keep_fd: int, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False
+) -> "tuple[int, list[str]]":
     """Lock the process in, keeping descriptors up to keep_fd; root becomes `runas`, UID and GID, by default nobody.
+    With `by_chroot`, chroot gives the empty root where pivot_root is refused (as on the root of an initramfs).
 
     OSError when it cannot become that user.
 
@@ -65,7 +68,7 @@ def enter(keep_fd: int, runas: "tuple[int, int] | None" = None) -> "tuple[int, l
     pid = os.getpid()
     if separate:
         pid = _fork()
-        _try(warnings, "no empty root: the worker can see the file system", plane.empty_root)
+        _try(warnings, "no empty root: the worker can see the file system", lambda: plane.empty_root(by_chroot=by_chroot))
     if refusal is not None and root:
         _become(uid, gid, saved=None)
     _try(warnings, "privileges stay", plane.drop_privileges)

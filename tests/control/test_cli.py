@@ -30,6 +30,7 @@ def call(
     )
 
 
+@pytest.mark.option("--version")
 @BOTH
 def test_version_goes_to_stdout(name: str) -> None:
     done = call(name, "--version")
@@ -57,6 +58,7 @@ def test_a_line_break_in_an_argument_does_not_break_the_line() -> None:
     assert call("pasta", "--no\npe").stderr.splitlines()[0] == "pasta: unrecognized option '--no pe'"
 
 
+@pytest.mark.option("--help")
 @BOTH
 @pytest.mark.parametrize("flag", ["-h", "--help", "--hel"])
 def test_help_shows_every_option_and_section(name: str, flag: str) -> None:

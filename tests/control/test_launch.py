@@ -72,6 +72,7 @@ def test_real_root_can_run_a_command_and_the_worker_is_nobody() -> None:
     assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
 
 
+@pytest.mark.option("--runas")
 @pytest.mark.parametrize(
     ("runas", "uid", "gid"),
     [("1234", 1234, 1234), ("1234:77", 1234, 77), ("daemon", 1, 1), ("daemon:nogroup", 1, 65534), ("1", 1, 1), ("0", 0, 0)],
@@ -112,6 +113,7 @@ def test_root_of_a_user_namespace_cannot_become_whom_it_does_not_have() -> None:
     assert "Couldn't become user 77, group 77: Operation not permitted: see --runas" in result.stderr
 
 
+@pytest.mark.option("--netns")
 def test_real_root_attaches_to_a_namespace_of_ip_netns_by_its_name() -> None:
     """And quits when it is deleted."""
     script = """
@@ -192,6 +194,7 @@ def test_a_command_is_root_of_new_namespaces() -> None:
     assert int(lines[12]) <= 5  # init, the shell, ls and grep
 
 
+@pytest.mark.option("--hostname")
 def test_the_hostname_can_be_chosen() -> None:
     assert pasta("-H", "inside", "--", "hostname").stdout == "inside\n"
 
@@ -203,6 +206,7 @@ def test_without_a_command_the_shell_is_a_login_shell(folder: Path) -> None:
     assert (result.returncode, result.stdout) == (9, "-myshell\n")
 
 
+@pytest.mark.option("--no-pidns")
 def test_no_pidns_keeps_the_pid_namespace() -> None:
     result = pasta("--no-pidns", "--", "readlink", "/proc/self/ns/pid")
     assert result.stdout.strip() == str(Path("/proc/self/ns/pid").readlink())
@@ -424,6 +428,7 @@ def test_a_second_attach_says_that_the_interface_is_busy(folder: Path) -> None:
         assert "TUNSETIFF: Device or resource busy" in result.stderr
 
 
+@pytest.mark.option("--userns")
 def test_attach_by_user_and_network_namespace_paths(folder: Path) -> None:
     pid_file = folder / "pid"
     with guest() as target, ended_at_exit(pid_file):
@@ -439,6 +444,16 @@ def test_a_network_namespace_without_its_user_namespace_is_refused_with_a_hint()
         assert result.returncode == 1
         assert "Couldn't join the network namespace: Operation not permitted" in result.stderr
         assert "--userns" in result.stderr
+
+
+@pytest.mark.option("--netns-only")
+def test_the_user_namespace_of_a_process_is_left_alone_if_asked_for(folder: Path) -> None:
+    """Where that takes the right to join, which root of the outer user namespace has and an ordinary user has not."""
+    pid_file = folder / "pid"
+    with guest() as target:
+        assert "Couldn't join the network namespace: Operation not permitted" in pasta("--netns-only", str(target)).stderr
+        with ended_at_exit(pid_file):
+            assert pasta("-P", str(pid_file), str(target)).returncode == 0
 
 
 def test_a_signal_while_the_pidfile_is_written_is_taken_like_any_later_one(folder: Path) -> None:
@@ -462,6 +477,7 @@ def test_a_signal_while_the_pidfile_is_written_is_taken_like_any_later_one(folde
         os.close(fifo)
 
 
+@pytest.mark.option("--foreground", "--pid")
 def test_in_the_foreground_it_stays_writes_its_own_pid_and_quits_on_sigterm(folder: Path) -> None:
     pid_file = folder / "pid"
     with guest() as target, running("-f", "-P", str(pid_file), str(target)) as process:
@@ -526,6 +542,7 @@ def test_a_lazy_unmount_alone_or_another_files_end_does_not_end_it(folder: Path)
     assert result.stdout.splitlines()[1:] == ["attached", "quit"]
 
 
+@pytest.mark.option("--log-file")
 def test_the_log_file_tells_the_end_and_the_terminal_is_left_alone(folder: Path) -> None:
     pid_file, log_file = folder / "pid", folder / "log"
     with ended_at_exit(pid_file):
@@ -599,6 +616,7 @@ def test_a_privileged_port_names_the_setting() -> None:
 # ---- a descriptor instead of a tap ----
 
 
+@pytest.mark.option("--fd")
 def test_a_frame_descriptor_serves_instead_of_a_tap() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     mac, us = bytes.fromhex("020000000001"), bytes.fromhex("9a559a559a55")

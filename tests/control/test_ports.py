@@ -100,6 +100,7 @@ def test_a_port_in_use_is_refused_by_name_and_the_others_are_let_go() -> None:
             pass
 
 
+@pytest.mark.option("--freebind")
 def test_an_address_the_host_lacks_needs_freebind() -> None:
     with pytest.raises(HostError, match=r"address 192\.0\.2\.77: Cannot assign requested address: .*--freebind"):
         _bind("-t", "192.0.2.77/8080")

@@ -21,8 +21,8 @@ def guest(lab: Lab) -> Iterator[Guest]:
         yield made
 
 
-def dhclient(lab: Lab, guest: Guest, *options: str) -> dict[str, str]:
-    """Run dhclient until it is bound; what its script was told then."""
+def dhclient(lab: Lab, guest: Guest, *options: str, more: str = "", wait: int = 4) -> dict[str, str]:
+    """Run dhclient until it is bound, `wait` seconds at most for IPv4; what its script was told then. `more`: for its file."""
     log = lab.directory / "lease.log"
     log.unlink(missing_ok=True)
     where = lab.directory
@@ -40,7 +40,8 @@ def dhclient(lab: Lab, guest: Guest, *options: str) -> dict[str, str]:
     )
     (where / "leases").unlink(missing_ok=True)
     (where / "dhclient.conf").write_text(
-        "also request dhcp6.name-servers, dhcp6.domain-search, domain-search, interface-mtu;\ntimeout 4;\n"
+        "also request dhcp6.name-servers, dhcp6.domain-search, domain-search, interface-mtu;\n"
+        f"timeout {wait};\n{more}"
     )
     config = ("-cf", where / "dhclient.conf")
     said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", "eth0", timeout=20, check=False)
@@ -49,6 +50,7 @@ def dhclient(lab: Lab, guest: Guest, *options: str) -> dict[str, str]:
     return told
 
 
+@pytest.mark.option("--hostname", "--dhcp-dns", "--dhcp-search")
 def test_dhclient_configures_ipv4(lab: Lab, guest: Guest) -> None:
     told = dhclient(lab, guest, "-4")
     assert told["new_ip_address"] == HOST4
@@ -105,12 +107,15 @@ def test_rdisc6_hears_everything(lab: Lab) -> None:
     assert lifetime and int(lifetime[1]) > 0
 
 
-@pytest.mark.parametrize("option", ["--no-ra", "--no-ndp"])
+@pytest.mark.parametrize(
+    "option", [pytest.param(option, marks=pytest.mark.option(option)) for option in ("--no-ra", "--no-ndp")]
+)
 def test_router_advertisements_can_be_switched_off(lab: Lab, option: str) -> None:
     with lab.guest(option, config=False) as guest:
         assert rdisc6(guest).returncode != 0
 
 
+@pytest.mark.option("--no-dhcp")
 def test_dhcp_can_be_switched_off(lab: Lab) -> None:
     with lab.guest("--no-dhcp", config=False) as guest:
         guest.setup("link set lo up\nlink set eth0 up")

@@ -231,6 +231,7 @@ def test_the_command_lines_rules_are_shown_and_can_be_deleted(lab: Lab) -> None:
 # ---- the socket ----
 
 
+@pytest.mark.option("--conf-path")
 def test_the_socket_is_its_owners_alone(lab: Lab) -> None:
     with running(lab):
         mode = (lab.directory / SOCK).stat().st_mode

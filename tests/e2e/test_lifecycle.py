@@ -163,7 +163,10 @@ def test_the_worker_quits_with_the_process_it_joined(lab: Lab) -> None:
     wait_until(lambda: not lab.translators(), QUIT_S, "the worker is gone with the namespace's process")
 
 
-@pytest.mark.parametrize("option", [(), ("--no-netns-quit",)], ids=["quits", "stays"])
+@pytest.mark.parametrize(
+    "option",
+    [pytest.param((), id="quits"), pytest.param(("--no-netns-quit",), id="stays", marks=pytest.mark.option("--no-netns-quit"))],
+)
 def test_namespaces_by_path(lab: Lab, pidfile: Path, option: tuple[str, ...]) -> None:
     with lab.stray() as guest:
         pid = lab.inner_pid(guest.pid)
@@ -219,6 +222,7 @@ def test_as_podman_calls_it(root_lab: Lab) -> None:
     wait_until(lambda: not root_lab.translators(), QUIT_S, "the worker is gone after teardown")
 
 
+@pytest.mark.option("--stderr")
 def test_as_rootlesskit_calls_it(lab: Lab) -> None:
     assert lab.host.run(program(), "--version").stdout.strip()
     with lab.stray() as guest:

@@ -98,6 +98,7 @@ def test_no_duplicate_address_detection_and_the_link_is_up(served: tuple[Lab, st
     assert not [info for info in link["addr_info"] if info.get("tentative")]
 
 
+@pytest.mark.option("--no-config-net")
 def test_without_config_net_the_interface_is_left_alone(served: tuple[Lab, str]) -> None:
     lab, _ = served
     for command in ((program("pasta-py"), "--no-config-net"), (program("pasta"),)):

@@ -40,6 +40,7 @@ def test_the_gateway_is_the_hosts_loopback(lab: Lab, services: None, how: str, f
         assert answer(guest, how, GATEWAYS[family]).startswith(f"host-lo {LOOPBACK[family]} ")
 
 
+@pytest.mark.option("--no-map-gw")
 @pytest.mark.parametrize("family", [4, 6])
 def test_without_map_gw_the_gateway_is_the_gateway(lab: Lab, services: None, family: int) -> None:
     gateway = lab.remote.start("answer.py", "name", GATEWAYS[family], PORT, "gateway")
@@ -51,6 +52,7 @@ def test_without_map_gw_the_gateway_is_the_gateway(lab: Lab, services: None, fam
         assert refused(guest, GATEWAYS[family])
 
 
+@pytest.mark.option("--map-host-loopback")
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("how", ASK)
 def test_map_host_loopback_takes_the_place_of_the_gateway(lab: Lab, services: None, how: str, family: int) -> None:
@@ -60,12 +62,19 @@ def test_map_host_loopback_takes_the_place_of_the_gateway(lab: Lab, services: No
         assert refused(guest, GATEWAYS[family])  # by the remote, where nothing listens on that port
 
 
+@pytest.mark.option("--map-gw")
+def test_map_gw_takes_no_map_gw_back(lab: Lab, services: None) -> None:
+    with lab.guest("--no-map-gw", "--map-gw") as guest:
+        assert answer(guest, "ask", GATEWAYS[4]).startswith("host-lo ")
+
+
 @pytest.mark.parametrize("family", [4, 6])
 def test_map_host_loopback_none_leaves_no_way_to_loopback(lab: Lab, services: None, family: int) -> None:
     with lab.guest("--map-host-loopback", "none") as guest:
         assert refused(guest, GATEWAYS[family])
 
 
+@pytest.mark.option("--map-guest-addr")
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("how", ASK)
 def test_map_guest_addr_reaches_the_hosts_global_address(lab: Lab, services: None, how: str, family: int) -> None:
@@ -83,6 +92,7 @@ def test_the_guest_talks_to_the_world_as_the_host(lab: Lab, family: int) -> None
     server.result()
 
 
+@pytest.mark.option("--dns-forward", "--dns-host")
 def test_dns_forward_asks_the_named_resolver(lab: Lab) -> None:
     dnsmasq(lab)
     lab.resolv("nameserver 127.0.0.53\n")
@@ -107,6 +117,7 @@ def open_guest(lab: Lab) -> Iterator[Guest]:
         yield guest
 
 
+@pytest.mark.option("--tcp-ports", "--udp-ports")
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_server_in_the_guest_sees_its_clients_own_address(lab: Lab, open_guest: Guest, family: int) -> None:
     server = open_guest.start("answer.py", "name", HOSTS[family], PORT + 2, "guest")

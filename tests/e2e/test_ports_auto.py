@@ -112,6 +112,7 @@ def from_guest(guest: Space, cells: list[Cell], size: int | None = None, patienc
     return [f"{c}: {w}" for c, r in zip(cells, results, strict=True) for w in judge(c, r, LOOPBACK)]
 
 
+@pytest.mark.option("--tcp-ns", "--udp-ns")
 @pytest.mark.parametrize("proto", PROTOS)
 def test_ports_of_the_guests_loopback(inward: Guest, proto: str) -> None:
     """10 MB and 200 KB through each; the host's service sees its own loopback; neighbours are refused."""

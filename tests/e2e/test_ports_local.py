@@ -17,7 +17,12 @@ def refusals_at_once(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "seen"), [("--host-lo-to-ns-lo", LOOPBACK), ("--no-splice", GATEWAYS)], ids=lambda value: str(value)[:20]
+    ("option", "seen"),
+    [
+        ("--host-lo-to-ns-lo", LOOPBACK),
+        pytest.param("--no-splice", GATEWAYS, marks=pytest.mark.option("--no-splice")),
+    ],
+    ids=lambda value: str(value)[:20],
 )
 def test_clients_on_loopback_with(lab: Lab, option: str, seen: dict[int, str]) -> None:
     with lab.guest(*options(RULES[:4]), option) as guest:
@@ -27,6 +32,7 @@ def test_clients_on_loopback_with(lab: Lab, option: str, seen: dict[int, str]) -
         server.result()
 
 
+@pytest.mark.option("--host-lo-to-ns-lo")
 def test_host_lo_to_ns_lo_reaches_what_listens_on_the_guests_loopback_only(lab: Lab) -> None:
     """And the connection arrives at loopback, from loopback; without the option it is refused there."""
     for option, answered in (("--host-lo-to-ns-lo", True), ("--quiet", False)):

@@ -19,6 +19,7 @@ def refusals_at_once(lab: Lab) -> None:
         space.sysctl(ipv4__icmp_ratelimit=0, ipv6__icmp__ratelimit=0)
 
 
+@pytest.mark.option("--splice-only")
 def test_the_guest_has_no_interface_but_its_loopback(lab: Lab) -> None:
     with lab.guest("--splice-only") as guest:
         (link,) = json.loads(guest.run("ip", "-j", "address").stdout)

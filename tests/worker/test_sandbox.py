@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
-from process_helpers import PYTHON, PYTHONPATH, instrumentation, user_prefix  # noqa: E402
+from process_helpers import PYTHON, PYTHONPATH, instrumentation, pasta, user_prefix  # noqa: E402
 
 # A neighbour, left outside, that can be reached and signalled beforehand; it ends with its standard input.
 _REPORT = """
@@ -30,7 +30,7 @@ if neighbour == 0:
     os._exit(0)
 connect()
 os.kill(neighbour, 0)
-pid, warnings = sandbox.enter(2)
+pid, warnings = sandbox.enter(2, by_chroot=len(sys.argv) > 1)
 def attempt(work):
     try:
         work()
@@ -61,8 +61,8 @@ _LINES = 10
 _REFUSE = Path(__file__).with_name("refuse.py")
 # asm/unistd_64.h of x86, asm-generic/unistd.h of all later architectures.
 _NUMBERS = {
-    "x86_64": {"unshare": 272, "seccomp": 317, "landlock": 444},
-    "aarch64": {"unshare": 97, "seccomp": 277, "landlock": 444},
+    "x86_64": {"pivot_root": 155, "unshare": 272, "seccomp": 317, "landlock": 444},
+    "aarch64": {"pivot_root": 41, "unshare": 97, "seccomp": 277, "landlock": 444},
 }
 
 
@@ -78,8 +78,8 @@ def landlock_version() -> int:
 
 
 class _Locked:
-    def __init__(self, *prefix: str) -> None:
-        line = [*user_prefix(), *prefix, PYTHON, "-S", "-c", _REPORT]
+    def __init__(self, *prefix: str, by_chroot: bool = False) -> None:
+        line = [*user_prefix(), *prefix, PYTHON, "-S", "-c", _REPORT, *(["chroot"] if by_chroot else [])]
         environment = {"PATH": os.environ["PATH"], "PYTHONPATH": PYTHONPATH, **instrumentation()}
         self.process = subprocess.Popen(
             line, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -128,6 +128,28 @@ def test_nothing_is_left_to_a_locked_in_process(prefix: tuple[str, ...]) -> None
             assert limit.removeprefix(f"Max {kind}").split()[:2] == ["0", "0"], kind
     finally:
         locked.close()
+
+
+@pytest.mark.parametrize("by_chroot", [False, True])
+def test_where_pivot_root_is_refused_chroot_gives_the_empty_root_if_asked_for(by_chroot: bool) -> None:
+    locked = _Locked(*refusing("pivot_root", "landlock"), by_chroot=by_chroot)
+    try:
+        said = locked.said["warnings"]
+        assert ("no empty root" in said) is not by_chroot
+        assert (locked.said["listing"] == "[]") is by_chroot
+        assert (locked.said["up"] == "done []") is by_chroot
+        assert locked.said["create"] in ("PermissionError", "OSError")
+        assert (locked.said["open"] == "FileNotFoundError") is by_chroot
+    finally:
+        locked.close()
+
+
+@pytest.mark.option("--chroot-fallback")
+def test_the_option_for_that_saves_its_warning() -> None:
+    for option, warned in (("--quiet", True), ("--chroot-fallback", False)):
+        result = pasta(option, "--", "true", prefix=refusing("pivot_root"))
+        assert result.returncode == 0, result.stderr
+        assert ("sandbox: no empty root: the worker can see the file system" in result.stderr) is warned
 
 
 def test_a_kernel_that_allows_no_user_namespace_costs_a_warning_and_not_the_start() -> None:
