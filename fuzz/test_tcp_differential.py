@@ -251,16 +251,16 @@ class Run:
             assert self.compare("an ACK after the reset")[0], "the connection is still there"
             return False
         if payload and where == "hole" and not self.guest_fin:
-            return self.segment_again(before, 10 + len(payload))
+            return self.fill(before, 10)
         if flags & FIN and self.next > before:
             self.guest_fin = True
         return not (self.guest_fin and self.sides[0].fin)
 
-    def segment_again(self, start: int, length: int) -> bool:
-        """Everything from before the hole: the kernel has kept what came behind it, ours has not."""
+    def fill(self, start: int, length: int) -> bool:
+        """The hole's bytes alone: both have kept what came behind it."""
         for side in self.sides:
             side.send(ACK, start, side.sent, bytes(length))
-        return not self.compare(f"again from {start}, {length} bytes")[0]
+        return not self.compare(f"the hole from {start}, {length} bytes")[0]
 
     def program(self, what: str, size: int) -> bool:
         for side in self.sides:
