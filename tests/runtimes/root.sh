@@ -1,5 +1,6 @@
 #!/bin/sh
-# root.sh DIRECTORY: a Debian root with podman and the other runtimes, and this project installed in it as a user would.
+# root.sh DIRECTORY [ahead]: a Debian root with podman and the other runtimes, and this project installed in it as a user would.
+# With "ahead" only what is Debian's; whoever comes meanwhile waits for it.
 #
 # SUITE (trixie) chooses Debian's suite, MIRROR the archive. What is there already is kept, but for our own program. As root.
 set -eu
@@ -10,6 +11,9 @@ project=${here%/tests/runtimes}
 packages=podman,buildah,passt,slirp4netns,rootlesskit,crun,uidmap,netavark,aardvark-dns,nftables,catatonit,procps,iproute2
 packages=$packages,busybox-static,socat,curl,nginx-light,dnsmasq-base,iputils-ping,python3-venv,python3-dev,gcc,libc6-dev,ca-certificates
 
+mkdir -p "${root%/*}"
+exec 9>"$root.lock"
+flock 9
 if [ "$(cat "$root/.packages" 2>/dev/null)" != "$suite $packages" ]; then
     rm -rf "$root"
     mkdir -p "$root"
@@ -26,6 +30,8 @@ if [ "$(cat "$root/.packages" 2>/dev/null)" != "$suite $packages" ]; then
     chroot "$root" sh /image.sh
     echo "$suite $packages" >"$root/.packages"
 fi
+exec 9>&-
+[ "${2:-}" != ahead ] || exit 0
 for file in /etc/pip.conf /root/.config/pip/pip.conf; do
     [ -f "$file" ] && mkdir -p "$root${file%/*}" && cp "$file" "$root$file"
 done
