@@ -3,6 +3,7 @@
  */
 #include "io/datagram.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 
@@ -65,6 +66,31 @@ struct datagram_info datagram_read_info(struct msghdr *msg)
 			out.gso_size = (uint16_t)read_int(c);
 	}
 	return out;
+}
+
+int datagram_receive(struct datagram_batch *b, int fd)
+{
+	int n;
+
+	/* Only what the last call has used: most calls find one datagram. */
+	for (int i = 0; i < b->used; i++) {
+		b->iov[i] = (struct iovec){b->data[i], IP_MAX_BYTES};
+		b->message[i].msg_hdr = (struct msghdr){.msg_name = &b->from[i], .msg_namelen = sizeof(b->from[i]), .msg_iov = &b->iov[i],
+							.msg_iovlen = 1, .msg_control = b->control[i],
+							.msg_controllen = DATAGRAM_CONTROL_BYTES};
+	}
+	do
+		n = recvmmsg(fd, b->message, DATAGRAM_BATCH, MSG_DONTWAIT, NULL);
+	while (n < 0 && errno == EINTR);
+	/* A call that fails may have begun with the next message. */
+	b->used = n < 0 ? 1 : n < DATAGRAM_BATCH ? n + 1 : n;
+	return n < 0 ? -errno : n;
+}
+
+struct datagram datagram_at(struct datagram_batch *b, int index)
+{
+	return (struct datagram){b->data[index], b->message[index].msg_len, addr_from_sockaddr(&b->from[index]),
+				 datagram_read_info(&b->message[index].msg_hdr)};
 }
 
 void datagram_add_control(struct msghdr *msg, int level, int type, const void *data, size_t len)

@@ -60,6 +60,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */
 	/* flows */
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
+	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */
 	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams; asks the helper, and answers */
 	{__NR_recvfrom, WORKER, {{0}}}, /* drops what the guest has acknowledged; control's messages */
 	{__NR_sendto, WORKER, {{0}}}, /* writes to TCP sockets; messages to control and to syslog */

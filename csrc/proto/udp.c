@@ -34,6 +34,7 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 	int rc;
 
 	memset(u, 0, offsetof(struct udp, to_host_data)); /* the buffers take memory when they are used */
+	u->batch.used = DATAGRAM_BATCH;
 	u->sock = *sock;
 	rc = flow_table_init(&u->sockets, sizeof(struct udp_socket), limit * 2, key);
 	if (!rc)

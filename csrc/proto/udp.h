@@ -5,6 +5,7 @@
 #include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
+#include "io/datagram.h"
 #include "io/io.h"
 #include "io/nsock.h"
 #include "io/sock.h"
@@ -43,7 +44,9 @@ struct udp {
 	struct udp_run to_host, to_guest;
 	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */
 	uint8_t to_host_data[UDP_RUN_BYTES];
-	uint8_t to_guest_data[UDP_RUN_BYTES + IP_MAX_BYTES]; /* room for any datagram behind the run */
+	uint8_t to_guest_data[UDP_RUN_BYTES]; /* meaningless while the run is one datagram: that one is in `batch` */
+	const uint8_t *to_guest_one;
+	struct datagram_batch batch;
 };
 
 /* 0 or -errno. limit: flows at most. */

@@ -12,8 +12,6 @@
 #include "io/datagram.h"
 #include "proto/udp_private.h"
 
-#define DATAGRAMS_PER_EVENT 64
-
 struct udp_local {
 	struct flow flow; /* key: udp_peer_key() */
 	struct timer timer;
@@ -118,54 +116,48 @@ static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint3
 	msg->msg_iov = NULL; /* it ends here, msg does not */
 }
 
-void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer, const uint8_t *data,
-		       uint32_t len, const struct datagram_info *info)
+void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct msghdr msg = {.msg_control = control};
-	struct flow_key key = udp_peer_key(s, peer);
+	struct flow_key key = udp_peer_key(s, &d->from);
 	struct udp_local *l = (struct udp_local *)flow_find(&u->locals, &key);
 
 	if (!l)
-		l = open_local(u, io, s, peer, &key);
+		l = open_local(u, io, s, &d->from, &key);
 	if (!l)
 		return;
-	l->local = info->local;
-	l->scope = info->ifindex;
+	l->local = d->info.local;
+	l->scope = d->info.ifindex;
 	touch(u, io, l);
-	send_datagram(l->fd, &msg, data, len, info->gso_size);
+	send_datagram(l->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
-/* An answer, back through the listening socket. False: nothing more is there. */
-static bool answer_one(struct udp *u, struct io *io, struct udp_local *l)
+/* An answer, back through the listening socket. */
+static void answer(struct udp *u, struct io *io, struct udp_local *l, const struct datagram *d)
 {
-	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
+	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, l->socket);
 	struct sockaddr_storage to;
-	struct iovec iov = {io->scratch, SCRATCH_BYTES};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(l->fd, &msg, MSG_DONTWAIT);
-	struct datagram_info info;
+	struct msghdr msg = {.msg_name = &to, .msg_control = control};
 
-	if (n < 0)
-		return errno == EINTR || errno == ECONNREFUSED;
-	info = datagram_read_info(&msg);
-	memset(control, 0, sizeof(control));
-	msg = (struct msghdr){.msg_name = &to, .msg_control = control};
 	msg.msg_namelen = udp_peer_address(u, s, &l->peer, l->scope, &to);
 	if (!addr_is_none(&l->local))
 		udp_add_source(&msg, s, &l->local);
 	touch(u, io, l);
-	send_datagram(s->fd, &msg, io->scratch, (uint32_t)n, info.gso_size);
-	return true;
+	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
 void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
 {
 	struct udp_local *l = (struct udp_local *)flow_at_generation(&u->locals, index, generation);
+	int n = l ? datagram_receive(&u->batch, l->fd) : 0;
 
-	for (int i = 0; l && i < DATAGRAMS_PER_EVENT && answer_one(u, io, l); i++)
-		;
+	for (int i = 0; i < n; i++) {
+		const struct datagram d = datagram_at(&u->batch, i);
+
+		answer(u, io, l, &d);
+	}
 }
 
 void udp_local_timers(struct udp *u, struct io *io)

@@ -94,8 +94,7 @@ void udp_local_free(struct udp *u);
 /* Whether what this peer writes to a listening socket takes the bypass. */
 bool udp_is_local(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer);
 /* A datagram from a local peer, to the other side. */
-void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer, const uint8_t *data,
-		       uint32_t len, const struct datagram_info *info);
+void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d);
 void udp_local_forget(struct udp *u, struct io *io, uint32_t socket);
 void udp_local_timers(struct udp *u, struct io *io);
 

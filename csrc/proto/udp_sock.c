@@ -1,7 +1,7 @@
 /* Owns what host sockets bring: datagrams, and errors from the error queue.
  *
- * Datagrams that follow each other in one event are gathered in place and given to the tap as one segmentation offload frame:
- * a frame costs more than everything else here.
+ * One system call reads what waits; datagrams of one flow that follow each other are given to the tap as one segmentation
+ * offload frame: a frame costs more than everything else here, the copy that puts them together included.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -14,7 +14,6 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define DATAGRAMS_PER_EVENT 64
 #define ERRORS_PER_EVENT 16
 #define PORT_TRIES 64
 
@@ -60,72 +59,59 @@ static void flush(struct udp *u, struct io *io)
 	struct udp_run *r = &u->to_guest;
 
 	if (r->count)
-		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow), u->to_guest_data, r->bytes,
+		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow), r->count > 1 ? u->to_guest_data : u->to_guest_one, r->bytes,
 			 &(struct datagram_info){.gso_size = r->count > 1 ? r->size : 0, .ttl = r->ttl, .tos = r->tos});
 	r->count = 0;
-	r->bytes = 0;
 }
 
-/* Takes the datagram that was read behind the run. */
-static void gather(struct udp *u, struct io *io, const struct udp_flow *f, uint32_t len, const struct datagram_info *info)
+/* Sends a datagram of the batch, or holds it back until it is known what follows. */
+static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const struct datagram *d)
 {
 	struct udp_run *r = &u->to_guest;
-	struct udp_run next = {f->flow.index, len, (uint16_t)len, 1, info->ttl, info->tos};
-	const uint8_t *data = u->to_guest_data + r->bytes;
+	struct udp_run next = {f->flow.index, d->len, (uint16_t)d->len, 1, d->info.ttl, d->info.tos};
 
-	if (!info->gso_size && udp_run_takes(r, &next)) {
+	if (!d->info.gso_size && udp_run_takes(r, &next)) {
+		if (r->count == 1)
+			memcpy(u->to_guest_data, u->to_guest_one, r->bytes);
+		memcpy(u->to_guest_data + r->bytes, d->data, d->len);
 		if (udp_run_add(r, &next))
 			flush(u, io);
 		return;
 	}
 	flush(u, io);
-	if (info->gso_size || !len || len > UDP_RUN_BYTES ||
-	    ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + UDP_HLEN + len > io->mtu) {
-		to_guest(io, f, data, len, info);
+	if (d->info.gso_size || !d->len || d->len > UDP_RUN_BYTES ||
+	    ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + UDP_HLEN + d->len > io->mtu) {
+		to_guest(io, f, d->data, d->len, &d->info);
 		return;
 	}
-	memmove(u->to_guest_data, data, len);
+	u->to_guest_one = d->data;
 	*r = next;
 }
 
-/* False: nothing more is there. */
-static bool receive_one(struct udp *u, struct io *io, struct udp_socket *s)
+static void take(struct udp *u, struct io *io, struct udp_socket *s, const struct datagram *d)
 {
-	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];
-	struct sockaddr_storage from;
-	struct iovec iov = {u->to_guest_data + u->to_guest.bytes, IP_MAX_BYTES};
-	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
-			     .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(s->fd, &msg, MSG_DONTWAIT);
-	struct datagram_info info;
-	struct endpoint peer;
 	struct udp_flow *f;
 
-	if (n < 0)
-		return errno == EINTR;
-	info = datagram_read_info(&msg);
-	peer = addr_from_sockaddr(&from);
-	if (s->listening && udp_is_local(u, s, &peer)) {
-		udp_local_forward(u, io, s, &peer, iov.iov_base, (uint32_t)n, &info);
-		return true;
+	if (s->listening && udp_is_local(u, s, &d->from)) {
+		udp_local_forward(u, io, s, d);
+		return;
 	}
-	f = udp_find_peer(u, s, &peer);
+	f = udp_find_peer(u, s, &d->from);
 	if (!f && s->listening)
-		f = inbound_flow(u, io, s, &peer);
+		f = inbound_flow(u, io, s, &d->from);
 	if (!f) {
 		COUNT(io->counters, udp_unasked);
-		return true;
+		return;
 	}
 	if (s->listening) {
-		f->local = info.local;
-		f->scope = info.ifindex;
+		f->local = d->info.local;
+		f->scope = d->info.ifindex;
 	}
 	if (f->sent && !f->received)
 		bucket_return(&u->openings);
 	f->received += f->received < 2;
 	udp_touch(u, io, f);
-	gather(u, io, f, (uint32_t)n, &info);
-	return true;
+	gather(u, io, f, d);
 }
 
 /* --- errors --- */
@@ -167,12 +153,18 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
 {
 	struct udp_socket *s = (struct udp_socket *)flow_at_generation(&u->sockets, index, generation);
+	int n;
 
 	if (!s)
 		return;
 	if (events & EPOLLERR)
 		udp_read_errors(u, io, s, NULL);
-	for (int i = 0; i < DATAGRAMS_PER_EVENT && receive_one(u, io, s); i++)
-		;
+	/* What is left makes the loop report the socket again: others have their turn before. */
+	n = datagram_receive(&u->batch, s->fd);
+	for (int i = 0; i < n; i++) {
+		const struct datagram d = datagram_at(&u->batch, i);
+
+		take(u, io, s, &d);
+	}
 	flush(u, io);
 }

@@ -371,6 +371,25 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 	return flags & MSG_ERRQUEUE ? read_error(f, msg) : read_datagram(f, msg);
 }
 
+/* recvmmsg(2): an error behind the first message is told by the next call. */
+int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
+{
+	struct fake *f = kernel_fd(fd);
+	unsigned n = 0;
+
+	if (!f)
+		return __real_recvmmsg(fd, messages, count, flags, timeout);
+	REQUIRE(f->kind == FAKE_DGRAM && flags == MSG_DONTWAIT && !timeout);
+	while (n < count) {
+		ssize_t len = n && f->error ? -1 : __wrap_recvmsg(fd, &messages[n].msg_hdr, flags);
+
+		if (len < 0)
+			return n ? (int)n : -1;
+		messages[n++].msg_len = (unsigned)len;
+	}
+	return (int)n;
+}
+
 ssize_t __wrap_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct fake *f = kernel_fd(fd);

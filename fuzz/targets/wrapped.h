@@ -33,6 +33,7 @@ WRAPPED(ssize_t, send, int, const void *, size_t, int)
 WRAPPED(ssize_t, sendmsg, int, const struct msghdr *, int)
 WRAPPED(ssize_t, recv, int, void *, size_t, int)
 WRAPPED(ssize_t, recvmsg, int, struct msghdr *, int)
+WRAPPED(int, recvmmsg, int, struct mmsghdr *, unsigned, int, struct timespec *)
 WRAPPED(int, pipe2, int *, int)
 WRAPPED(ssize_t, splice, int, off_t *, int, off_t *, size_t, unsigned)
 
