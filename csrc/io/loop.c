@@ -4,10 +4,18 @@
 #include "io/loop.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stddef.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/timer.h"
+
+#define US_MAX 1000000 /* what is further away is left to milliseconds */
+
+/* Linux 5.11; musl has no name for it. */
+int epoll_pwait2(int epoll, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
+	__attribute__((weak));
 
 static void read_clock(struct loop *l)
 {
@@ -15,13 +23,17 @@ static void read_clock(struct loop *l)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	l->now_ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	l->now_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
 int loop_init(struct loop *l)
 {
 	*l = (struct loop){.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};
+	if (l->epoll_fd < 0)
+		return -errno;
 	read_clock(l);
-	return l->epoll_fd < 0 ? -errno : 0;
+	l->precise = epoll_pwait2 && epoll_pwait2(l->epoll_fd, l->events, LOOP_EVENTS, &(struct timespec){0, 0}, NULL) == 0;
+	return 0;
 }
 
 void loop_free(struct loop *l)
@@ -53,19 +65,32 @@ int loop_remove(struct loop *l, int fd)
 	return control(l, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
-int loop_wait(struct loop *l, int64_t deadline_ms)
+/* What is left until a moment, 0 if it has passed. */
+static int64_t left(int64_t until, int64_t now)
 {
-	int timeout_ms = -1;
+	return until > now ? until - now : 0;
+}
 
-	if (deadline_ms != TIMER_NEVER) {
-		int64_t left;
+static int wait_ms(struct loop *l, int64_t deadline_ms)
+{
+	int64_t ms = deadline_ms == TIMER_NEVER ? -1 : left(deadline_ms, l->now_ms);
 
+	return epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, ms > 3600000 ? 3600000 : (int)ms);
+}
+
+int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
+{
+	struct timespec ts = {0};
+
+	if (deadline_ms != TIMER_NEVER || until_us != TIMER_NEVER)
 		read_clock(l);
-		left = deadline_ms - l->now_ms;
-		timeout_ms = left < 0 ? 0 : left > 3600000 ? 3600000 : (int)left;
-	}
 	l->taken = 0;
-	l->ready = epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, timeout_ms);
+	if (until_us == TIMER_NEVER || until_us - l->now_us > US_MAX || deadline_ms <= l->now_ms) {
+		l->ready = wait_ms(l, deadline_ms);
+	} else {
+		ts.tv_nsec = (long)(left(until_us, l->now_us) * 1000);
+		l->ready = epoll_pwait2(l->epoll_fd, l->events, LOOP_EVENTS, &ts, NULL);
+	}
 	read_clock(l);
 	if (l->ready < 0) {
 		int error = errno;

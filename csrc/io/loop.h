@@ -2,6 +2,7 @@
 #ifndef PASTA_IO_LOOP_H
 #define PASTA_IO_LOOP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 
@@ -22,6 +23,8 @@ enum loop_owner {
 struct loop {
 	int epoll_fd;
 	int64_t now_ms; /* CLOCK_MONOTONIC, when the last wait returned */
+	int64_t now_us; /* the same */
+	bool precise;	/* waits may be shorter than a millisecond */
 	int ready, taken;
 	struct epoll_event events[LOOP_EVENTS];
 };
@@ -54,8 +57,9 @@ int loop_add(struct loop *l, int fd, uint32_t events, uint64_t tag);
 /* Also makes an edge-triggered descriptor report again what is true now. */
 int loop_modify(struct loop *l, int fd, uint32_t events, uint64_t tag);
 int loop_remove(struct loop *l, int fd);
-/* Waits until deadline_ms at most (TIMER_NEVER: for ever) and updates now_ms. -errno, not -EINTR. */
-int loop_wait(struct loop *l, int64_t deadline_ms);
+/* Waits until deadline_ms at most (TIMER_NEVER: for ever), or until_us if that is sooner (TIMER_NEVER; only where waits are
+ * precise), and updates the clock. -errno, not -EINTR. */
+int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us);
 /* The next event of the last wait, or NULL. */
 const struct epoll_event *loop_next(struct loop *l);
 

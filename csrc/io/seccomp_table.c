@@ -21,6 +21,10 @@
 #include "base/bytes.h"
 #include "plane_api.h"
 
+/* Newer than some headers. */
+#ifndef __NR_epoll_pwait2
+#define __NR_epoll_pwait2 441
+#endif
 /* Calls that only older architectures have. */
 #ifndef __NR_epoll_wait
 #define __NR_epoll_wait SECCOMP_ABSENT
@@ -55,6 +59,7 @@ const struct seccomp_row seccomp_table[] = {
 	/* the loop */
 	{__NR_epoll_wait, WORKER, {{0}}}, /* waits for events */
 	{__NR_epoll_pwait, WORKER, {{0}}}, /* not here: epoll_wait of aarch64, and of musl */
+	{__NR_epoll_pwait2, WORKER, {{0}}}, /* waits for less than a millisecond: dense UDP */
 	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
 	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
 	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */

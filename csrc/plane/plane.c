@@ -353,7 +353,7 @@ int plane_run(struct plane *p, struct plane_event *event)
 		check_capture(p);
 		if (p->log.count)
 			continue;
-		rc = loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p));
+		rc = loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
 		if (rc)
 			return rc;
 		run_timers(p);

@@ -17,6 +17,8 @@
 #define UDP_RUN_MAX 64
 #define UDP_RUN_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
 
+#define UDP_DENSE_MAX 16
+
 /* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
 struct udp_run {
 	uint32_t flow; /* index; meaningless while count is 0 */
@@ -41,6 +43,9 @@ struct udp {
 	struct bucket openings;
 	int64_t rate_logged_ms;
 	uint32_t listener_serial;
+	uint32_t dense[UDP_DENSE_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
+	uint32_t dense_count;
+	int64_t look_us; /* when next */
 	struct udp_run to_host, to_guest;
 	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */
 	uint8_t to_host_data[UDP_RUN_BYTES];
@@ -66,6 +71,11 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 /* An event of a socket of the bypass. */
 void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation);
 void udp_timers(struct udp *u, struct io *io);
+/* When udp_timers() has to be called for sockets that are not waited for. */
+static inline int64_t udp_next_us(const struct udp *u)
+{
+	return u->dense_count ? u->look_us : TIMER_NEVER;
+}
 static inline int64_t udp_next_ms(const struct udp *u)
 {
 	int64_t a = timer_next_ms(&u->timers), b = timer_next_ms(&u->local_timers);

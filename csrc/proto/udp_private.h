@@ -22,6 +22,9 @@ struct udp_socket {
 	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
 	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
 	struct endpoint target; /* of a listening one */
+	uint32_t count_ms;	/* low bits of the millisecond in which `count` datagrams were read */
+	uint16_t count;
+	bool dense; /* in udp.dense */
 };
 
 /* A conversation. key: as the guest sees it. */
@@ -80,6 +83,10 @@ struct udp_refused {
 };
 /* Reads errors that have come back and passes them on as ICMP. refused: NULL if there is none. */
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused);
+
+/* No longer to be looked at from time to time: the socket goes. */
+void udp_forget_dense(struct udp *u, struct udp_socket *s);
+void udp_look_at_dense(struct udp *u, struct io *io);
 
 /* udp_guest.c */
 /* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */

@@ -2,6 +2,11 @@
  *
  * One system call reads what waits; datagrams of one flow that follow each other are given to the tap as one segmentation
  * offload frame: a frame costs more than everything else here, the copy that puts them together included.
+ *
+ * A sender that is about as fast as we are has us awake for every few datagrams, and is slowed down by waking us. A socket with
+ * more than DENSE_PER_MS is not waited for but looked at, LOOK_US after the last look began, as network cards do with their
+ * interrupts; the kernel's timer slack adds as much. Its datagrams are later by so much, those of other sockets are not.
+ * Rejected: such pauses for all sockets, which a question and its answer would pay for.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -15,6 +20,10 @@
 #include "proto/udp_private.h"
 
 #define ERRORS_PER_EVENT 16
+#define DENSE_PER_MS 32 /* from then on a socket is not waited for */
+#define DENSE_LEAST 4	/* at one look: with less it is waited for again */
+#define LOOK_US 50
+#define LOOK_BATCHES 4
 #define PORT_TRIES 64
 
 /* A peer's first datagram to a forwarded port. */
@@ -150,21 +159,82 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 	}
 }
 
-void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
+/* One system call's datagrams; how many there were. */
+static int receive(struct udp *u, struct io *io, struct udp_socket *s)
 {
-	struct udp_socket *s = (struct udp_socket *)flow_at_generation(&u->sockets, index, generation);
-	int n;
+	int n = datagram_receive(&u->batch, s->fd);
 
-	if (!s)
-		return;
-	if (events & EPOLLERR)
-		udp_read_errors(u, io, s, NULL);
-	/* What is left makes the loop report the socket again: others have their turn before. */
-	n = datagram_receive(&u->batch, s->fd);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 
 		take(u, io, s, &d);
 	}
 	flush(u, io);
+	return n > 0 ? n : 0;
+}
+
+static int watch(struct io *io, const struct udp_socket *s, uint32_t events)
+{
+	return loop_modify(io->loop, s->fd, events, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
+}
+
+static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
+{
+	if (s->count_ms != (uint32_t)io->loop->now_ms) {
+		s->count_ms = (uint32_t)io->loop->now_ms;
+		s->count = 0;
+	}
+	s->count = (uint16_t)(s->count + n);
+	if (s->count < DENSE_PER_MS || !io->loop->precise || u->dense_count == UDP_DENSE_MAX || watch(io, s, 0) < 0)
+		return;
+	s->count = 0;
+	s->dense = true;
+	COUNT(io->counters, udp_dense);
+	u->dense[u->dense_count++] = s->flow.index;
+	if (u->dense_count == 1)
+		u->look_us = io->loop->now_us + LOOK_US;
+}
+
+void udp_forget_dense(struct udp *u, struct udp_socket *s)
+{
+	for (uint32_t i = 0; s->dense && i < u->dense_count; i++)
+		if (u->dense[i] == s->flow.index)
+			u->dense[i--] = u->dense[--u->dense_count];
+	s->dense = false;
+}
+
+void udp_look_at_dense(struct udp *u, struct io *io)
+{
+	bool more = false;
+
+	if (!u->dense_count || io->loop->now_us < u->look_us)
+		return;
+	for (uint32_t i = u->dense_count; i-- > 0;) {
+		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, u->dense[i]);
+		int n = 0, all = 0;
+
+		for (int batches = 0; batches < LOOK_BATCHES; batches++) {
+			n = receive(u, io, s);
+			all += n;
+			if (n < DATAGRAM_BATCH)
+				break;
+		}
+		more |= n == DATAGRAM_BATCH;
+		if (all < DENSE_LEAST && watch(io, s, EPOLLIN) == 0)
+			udp_forget_dense(u, s);
+	}
+	u->look_us = io->loop->now_us + (more ? 0 : LOOK_US);
+}
+
+void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
+{
+	struct udp_socket *s = (struct udp_socket *)flow_at_generation(&u->sockets, index, generation);
+
+	if (!s)
+		return;
+	if (events & EPOLLERR)
+		udp_read_errors(u, io, s, NULL);
+	/* What is left makes the loop report the socket again: others have their turn before. */
+	if (!s->dense)
+		count(u, io, s, receive(u, io, s));
 }

@@ -321,3 +321,12 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeou
 	events[0].data.u64 = script->tag;
 	return 1;
 }
+
+/* A wait of less than a millisecond, the unit of this kernel's clock. */
+int __wrap_epoll_pwait2(int epoll, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (!kernel_fd(epoll))
+		return __real_epoll_pwait2(epoll, events, max, timeout, mask);
+	REQUIRE(timeout->tv_sec == 0 && timeout->tv_nsec >= 0 && timeout->tv_nsec < 1000000000 && !mask);
+	return __wrap_epoll_wait(epoll, events, max, timeout->tv_nsec ? 1 : 0);
+}

@@ -2,6 +2,7 @@
 #ifndef PASTA_FUZZ_WRAPPED_H
 #define PASTA_FUZZ_WRAPPED_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@ WRAPPED(ssize_t, writev, int, const struct iovec *, int)
 WRAPPED(int, epoll_create1, int)
 WRAPPED(int, epoll_ctl, int, int, int, struct epoll_event *)
 WRAPPED(int, epoll_wait, int, struct epoll_event *, int, int)
+WRAPPED(int, epoll_pwait2, int, struct epoll_event *, int, const struct timespec *, const sigset_t *)
 WRAPPED(int, socket, int, int, int)
 WRAPPED(int, bind, int, const struct sockaddr *, socklen_t)
 WRAPPED(int, connect, int, const struct sockaddr *, socklen_t)

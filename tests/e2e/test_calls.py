@@ -52,6 +52,22 @@ def datagrams(lab: Lab, guest: Guest) -> None:
         guest.run("ping", "-c2", "-i0.2", "-t9", "-Q8", REMOTES[family])
 
 
+def burst(lab: Lab, guest: Guest) -> None:
+    """More datagrams at once than the worker waits for one by one."""
+    script = f"""
+import socket
+flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+flow.connect(("{REMOTE4}", {PORT}))
+for _ in range(1000):
+    flow.send(bytes(100))
+flow.settimeout(5)
+flow.recv(200)
+"""
+    server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
+    guest.run(sys.executable, "-I", "-S", "-c", script)
+    server.result()
+
+
 def crowd(lab: Lab, guest: Guest) -> None:
     """So many flows at once that tables grow, and grow again; each is asked until it has answered."""
     script = f"""
@@ -110,6 +126,7 @@ def foreground(lab: Lab) -> None:
     with lab.guest(*options, "--outbound-if4", "eth0", "-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto") as guest:
         connections(lab, guest)
         datagrams(lab, guest)
+        burst(lab, guest)
         ports(lab, guest)
         crowd(lab, guest)
     lab.host.run("umount", f"{BIG}/tiny", caps=True)
