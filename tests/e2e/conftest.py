@@ -21,6 +21,7 @@ TOOLS = (
     "ping",
     "rdisc6",
     "sha256sum",
+    "slirp4netns",
     "socat",
     "ss",
     "strace",

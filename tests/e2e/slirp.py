@@ -52,17 +52,17 @@ class Running:
         return int(returned["id"])
 
 
-def start(lab: Lab, name: str, *arguments: object) -> Running:
+def start(lab: Lab, name: str, *arguments: object, caps: bool = False) -> Running:
     """Start it with these arguments, its ready and its exit descriptor; returns when it is ready, or has ended."""
     words = ["-r", "READY", "-e", "EXIT", *map(str, arguments)]
-    return Running(lab, lab.host.popen(sys.executable, HERE / "slirp_hold.py", path(name), *words))
+    return Running(lab, lab.host.popen(sys.executable, HERE / "slirp_hold.py", path(name), *words, caps=caps))
 
 
 @contextlib.contextmanager
-def connected(lab: Lab, name: str, *options: object) -> "Iterator[tuple[Guest, Running]]":
-    """A namespace that it has connected."""
+def connected(lab: Lab, name: str, *options: object, caps: bool = False) -> "Iterator[tuple[Guest, Running]]":
+    """A namespace that it has connected. `caps`: with the host's capabilities."""
     with lab.stray() as guest:
-        running = start(lab, name, *options, lab.inner_pid(guest.pid), "tap0")
+        running = start(lab, name, *options, lab.inner_pid(guest.pid), "tap0", caps=caps)
         assert running.ready == "1", running.end("wait")
         try:
             yield guest, running

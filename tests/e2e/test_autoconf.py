@@ -21,7 +21,9 @@ def guest(lab: Lab) -> Iterator[Guest]:
         yield made
 
 
-def dhclient(lab: Lab, guest: Guest, *options: str, more: str = "", wait: int = 4) -> dict[str, str]:
+def dhclient(
+    lab: Lab, guest: Guest, *options: str, more: str = "", wait: int = 4, link: str = "eth0"
+) -> dict[str, str]:
     """Run dhclient until it is bound, `wait` seconds at most for IPv4; what its script was told then. `more`: for its file."""
     log = lab.directory / "lease.log"
     log.unlink(missing_ok=True)
@@ -44,7 +46,7 @@ def dhclient(lab: Lab, guest: Guest, *options: str, more: str = "", wait: int = 
         f"timeout {wait};\n{more}"
     )
     config = ("-cf", where / "dhclient.conf")
-    said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", "eth0", timeout=20, check=False)
+    said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", link, timeout=20, check=False)
     told = dict(line.split("=", 1) for line in log.read_text().splitlines() if "=" in line) if log.exists() else {}
     assert said.returncode == 0 and told.get("reason", "").startswith("BOUND"), f"{told}\n{said.stderr}"
     return told
