@@ -57,9 +57,9 @@ class Machine:
         self._init.kill()
         self._init.communicate()
 
-    def helper(self, program: str) -> None:
-        """Which pasta podman finds."""
-        self.root_run("ln", "-sfn", program, "/run/helpers/pasta")
+    def helper(self, program: str, name: str = "pasta") -> None:
+        """Which program of that name podman and rootlesskit find."""
+        self.root_run("ln", "-sfn", program, f"/run/helpers/{name}")
 
     def popen(self, *command: object, root: bool = False, **options: object) -> "subprocess.Popen[str]":
         settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
