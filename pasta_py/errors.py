@@ -25,3 +25,26 @@ class WireError(PastaError):
 
 class ConfError(PastaError):
     """Bytes on the control socket that are not its protocol, or rules that cannot be taken."""
+
+
+# errno.h: what a machine or a limit has run out of, and what to do about it. Named here since `errno` is not imported.
+_SHORTAGES = {
+    12: "free some memory",  # ENOMEM
+    23: "raise the limit of open files of the whole machine (sysctl fs.file-max)",  # ENFILE
+    24: "raise the limit of open files (ulimit -n)",  # EMFILE
+    105: "free some memory",  # ENOBUFS
+}
+
+
+def reason(error: OSError, hint: str = "") -> str:
+    """What the kernel said, and what to do about it: about a shortage, else `hint`."""
+    said = error.strerror or str(error)
+    hint = _SHORTAGES.get(error.errno or 0, hint)
+    return f"{said}: {hint}" if hint else said
+
+
+def last_resort(error: "OSError | MemoryError") -> str:
+    """The line for what nobody foresaw."""
+    if isinstance(error, MemoryError):
+        return "out of memory: free some, or raise the limit (ulimit -v)"
+    return reason(error) + (f" ({error.filename})" if error.filename else "")

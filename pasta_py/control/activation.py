@@ -47,7 +47,7 @@ def _listener(fd: int, name: str) -> Listener:
         port: int = sock.getsockname()[1]
         target = _port_in(name) or port
         if not port:
-            raise UsageError(f"{what}: not bound to a port")
+            raise UsageError(f"{what}: not bound to a port: use ListenStream=PORT or ListenDatagram=PORT")
         sock.setblocking(False)
         return Listener(proto=proto, port=port, target=b"", target_port=target, inherited=True)
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from pasta_py.control import option_table, options
-from pasta_py.errors import PastaError, UsageError
+from pasta_py.errors import PastaError, UsageError, last_resort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def run(name: str, argv: "Sequence[str]") -> int:
     except BrokenPipeError:
         # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (OSError, MemoryError) as error:
+        _say(name, f"cannot go on: {last_resort(error)}")
         return 1
     except KeyboardInterrupt:
         return _interrupted()

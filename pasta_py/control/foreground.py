@@ -72,6 +72,8 @@ def _reap(options: "Options", worker: "Worker", command: "Command | None") -> in
 def _ending(code: int) -> str:
     if code == -signal.SIGSYS:
         return "by its sandbox, for a system call that is not allowed (the kernel's log names it; please report it)"
+    if code == -signal.SIGKILL:
+        return "by signal 9 (somebody's, or the kernel's, for lack of memory: see its log)"
     return f"by signal {-code}" if code < 0 else f"with status {code}"
 
 

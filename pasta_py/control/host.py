@@ -11,6 +11,7 @@ The outbound interface of a family is, unless the user names one:
 Only the main table is looked at; policy routing stays the host's own.
 """
 
+import errno
 import socket
 from collections.abc import Iterable
 from ipaddress import ip_interface
@@ -18,8 +19,10 @@ from ipaddress import ip_interface
 from pasta_py.control import rtnl
 from pasta_py.control.netlink import Netlink
 from pasta_py.control.rtnl import Address, Ip, Link, Network, Route
-from pasta_py.errors import HostError, UsageError
+from pasta_py.errors import HostError, UsageError, reason
 from pasta_py.record import Record
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # which say nothing about a family
 
 
 class Family(Record):
@@ -54,7 +57,7 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
                 routes = rtnl.routes(kernel, family) if _supported(family) else []
                 families[family] = _family(family, routes, links, addresses, name)
     except OSError as error:
-        raise HostError(f"cannot read the host's addresses and routes: {error.strerror}; try again") from None
+        raise HostError(f"cannot read the host's addresses and routes: {reason(error, 'try again')}") from None
     own = [a.interface.ip for a in addresses if not a.interface.ip.is_loopback]
     return HostSnapshot(
         ipv4=families[rtnl.AF_INET],
@@ -68,7 +71,9 @@ def _supported(family: int) -> bool:
     """Whether the kernel knows the family: without IPv6, its dumps answer with IPv4."""
     try:
         socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC).close()
-    except OSError:
+    except OSError as error:
+        if error.errno in _SHORTAGES:
+            raise
         return False
     return True
 
@@ -77,7 +82,7 @@ def _family(family: int, routes: list[Route], links: dict[int, Link], addresses:
     version = 4 if family == rtnl.AF_INET else 6
     mine = [address for address in addresses if address.interface.version == version]
     available = _supported(family) and (version == 4 or bool(mine) or not _switched_off(links))
-    index = _named(name, links) if name else outbound(routes, links.values())
+    index = _named(name, version, links) if name else outbound(routes, links.values())
     if not available or index not in links:
         return Family(available=available)
     chosen = tuple(address for address in mine if address.link == index) or _borrowed(index, routes, mine)
@@ -89,12 +94,13 @@ def _switched_off(links: dict[int, Link]) -> bool:
     return any(link.flags & rtnl.IFF_UP for link in links.values())
 
 
-def _named(name: str, links: dict[int, Link]) -> int:
+def _named(name: str, version: int, links: dict[int, Link]) -> int:
     for link in links.values():
         if link.name == name:
             return link.index
     known = ", ".join(link.name for link in links.values()) or "none"
-    raise UsageError(f"the host has no interface {name!r}: name one of its own ({known})")
+    options = f"--interface or --outbound-if{version}"
+    raise UsageError(f"{options}: the host has no interface {name!r}: name one of its own ({known})")
 
 
 def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tuple[Address, ...]:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from pasta_py.errors import HostError
+from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
 # linux/netlink.h
@@ -170,7 +170,7 @@ class Netlink:
             self._socket.bind((0, 0))
         except OSError as error:
             raise HostError(
-                f"cannot open a netlink socket: {error.strerror}: allow AF_NETLINK to this process"
+                f"cannot open a netlink socket: {reason(error, 'allow AF_NETLINK to this process')}"
             ) from None
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             with suppress(OSError):  # before Linux 4.20: answers are longer, errors less clear, dumps not filtered

@@ -21,7 +21,7 @@ from contextlib import ExitStack
 
 from pasta_py import wire
 from pasta_py.control import syscalls
-from pasta_py.errors import HostError, PastaError
+from pasta_py.errors import HostError, PastaError, reason
 
 _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -35,6 +35,7 @@ _GONE = (
     | syscalls.IN_MOVE_SELF
     | syscalls.IN_ONLYDIR
 )
+_FILES = {"network": "net", "user": "user"}
 
 
 class Guest:
@@ -96,7 +97,7 @@ def _watch(guest: Guest, path: str) -> None:
     if owner:
         guest.pidfd = _open_pidfd(int(owner[1]))
         if guest.pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
+            raise HostError(f"Couldn't open network namespace {path}: No such file or directory (no process {owner[1]})")
     if re.fullmatch(r"/proc/(self|\d+)/(task/\d+/)?(ns|fd)/[^/]+", path):
         return  # inotify does not work on procfs
     directory, name = os.path.split(path)
@@ -115,22 +116,33 @@ def _open_pidfd(pid: int) -> int:
     except ProcessLookupError:
         return -1
     except OSError as error:
-        raise HostError(f"Couldn't watch process {pid}: {error.strerror}") from None
+        raise HostError(f"Couldn't watch process {pid}: {reason(error)}") from None
 
 
 def _open_namespace(path: str, kind: str, flag: int) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise HostError(f"Couldn't open {kind} namespace {path}: {error.strerror}") from None
+        raise HostError(f"Couldn't open {kind} namespace {path}: {reason(error, _hint(path, error))}") from None
     try:
         found = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError:
         found = 0
     if found != flag:
         os.close(fd)
-        raise HostError(f"Couldn't open {kind} namespace {path}: it is no {kind} namespace")
+        instead = f"give a path such as /proc/PID/ns/{_FILES[kind]}"
+        raise HostError(f"Couldn't open {kind} namespace {path}: it is no {kind} namespace: {instead}")
     return fd
+
+
+def _hint(path: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "only its owner and root can open it"
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    if path.startswith("/run/netns/"):
+        return "`ip netns list` shows those there are"
+    return "give the path of one that exists, if it has not just ended"
 
 
 def _open_userns(path: str) -> int:
@@ -158,7 +170,7 @@ def join(guest: Guest) -> None:
         hint = "give its user namespace with --userns" if guest.userns < 0 else "its user namespace is another one"
         raise HostError(f"Couldn't join the network namespace: {error.strerror}: {hint}") from None
     except OSError as error:
-        raise HostError(f"Couldn't join the network namespace: {error.strerror}") from None
+        raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
 
 
 Job = Callable[[], "tuple[wire.Value, Sequence[int]]"]
@@ -214,7 +226,7 @@ def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
         sock.sendmsg([wire.encode((True, value))], rights)
         status = 0
     except (PastaError, OSError) as error:
-        text = str(error) if isinstance(error, PastaError) else f"Couldn't set up the namespace: {error}"
+        text = str(error) if isinstance(error, PastaError) else f"Couldn't set up the namespace: {reason(error)}"
         sock.send(wire.encode((False, text)))
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -227,11 +239,12 @@ def _collect(sock: socket.socket, timeout_s: float) -> "tuple[wire.Value, list[i
     try:
         data, ancillary, _flags, _address = sock.recvmsg(_MAX_REPLY_BYTES, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
-        raise HostError(f"Couldn't set up the namespace: no answer from inside within {timeout_s:g} s") from None
+        late = f"no answer from inside within {timeout_s:g} s"
+        raise HostError(f"Couldn't set up the namespace: {late}: is the machine overloaded?") from None
     fds = [fd for _level, _kind, payload in ancillary for fd in wire.descriptors(payload)]
     reply = wire.decode(data) if data else None
     if not isinstance(reply, tuple) or len(reply) != 2:
-        raise HostError("Couldn't set up the namespace: the process that configures it died")
+        raise HostError("Couldn't set up the namespace: the process that configures it died: was it killed, or is memory short?")
     ok, value = reply
     if ok is not True:
         raise HostError(str(value))

@@ -22,7 +22,7 @@ from pasta_py.control import rtnl
 from pasta_py.control.netlink import Netlink
 from pasta_py.control.plan import LinkPlan, link_local_of
 from pasta_py.control.rtnl import Address, Link, Route
-from pasta_py.errors import HostError
+from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
 _LOOPBACK = "lo"
@@ -50,12 +50,14 @@ def configure(link: LinkPlan) -> ConfigResult:
                 kernel,
                 tap.index,
                 mac=link.mac,
+                hint="give another with --ns-mac-addr",
             )
         mac = link.mac or tap.mac
         if not link.configure:
             return ConfigResult(mac=mac, warnings=())
         if link.mtu and link.mtu != tap.mtu:
-            _do(f"set the MTU of {tap.name} to {link.mtu}", rtnl.set_link, kernel, tap.index, mtu=link.mtu)
+            what, hint = f"set the MTU of {tap.name} to {link.mtu}", "give another with --mtu"
+            _do(what, rtnl.set_link, kernel, tap.index, mtu=link.mtu, hint=hint)
         warnings = _bring_up(kernel, tap, mac, link)
         warnings += _set_addresses(kernel, tap, link)
         warnings += _set_routes(kernel, tap, link)
@@ -80,12 +82,12 @@ def _loopback_up(kernel: Netlink, found: dict[str, Link]) -> None:
         _do(f"bring {_LOOPBACK} up", rtnl.set_link, kernel, found[_LOOPBACK].index, up=True)
 
 
-def _do(what: str, action: object, *args: object, **kwargs: object) -> None:
+def _do(what: str, action: object, *args: object, hint: str = "", **kwargs: object) -> None:
     assert callable(action)
     try:
         action(*args, **kwargs)
     except OSError as error:
-        raise HostError(f"cannot {what}: {error.strerror}") from None
+        raise HostError(f"cannot {what}: {reason(error, hint)}") from None
 
 
 def _bring_up(kernel: Netlink, tap: Link, mac: bytes, link: LinkPlan) -> list[str]:

@@ -50,7 +50,7 @@ def mtu(text: str) -> int:
 def mac(text: str) -> bytes:
     digits = text.split("-" if "-" in text else ":")
     if len(digits) != 6 or not all(d and len(d) <= 2 and set(d) <= set("0123456789abcdefABCDEF") for d in digits):
-        raise Refused("six bytes such as 9a:55:9a:55:9a:55")
+        raise Refused("a MAC address such as 9a:55:9a:55:9a:55")
     value = bytes(int(d, 16) for d in digits)
     if value[0] & 1 or not any(value):
         raise Refused("an address of a single interface, not all zeros and with an even first byte,")
@@ -131,7 +131,7 @@ def guest_address(text: str) -> "tuple[IPv4Interface | IPv6Interface, bool]":
             length = "64" if address.version == 6 else str(_class_length(int(address)))
         value = ip_interface(f"{host}/{length}")
     except ValueError:
-        raise Refused("an IPv4 or IPv6 address, with /LENGTH or without") from None
+        raise Refused("an IPv4 or IPv6 address, with /LENGTH or without,") from None
     _check_unicast(address, "of the guest", False)
     return value, bool(slash)
 

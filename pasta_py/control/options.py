@@ -194,8 +194,7 @@ class _Parser:
         try:
             return option.value(text)
         except Refused as refused:
-            accepted = str(refused).removesuffix(",")
-            raise UsageError(f"invalid value {text!r} for --{option.long}: {accepted} is accepted") from None
+            raise UsageError(f"invalid value {text!r} for --{option.long}: {refused} is accepted") from None
         except UsageError as error:
             raise UsageError(f"--{option.long}: {error}") from None
 

@@ -134,7 +134,7 @@ def _bind_rule(
     """Bind every port of a rule; the first refusal, which is raised at once unless the rule is best effort."""
     first: HostError | None = None
     if rule.address and not (options.ipv4 if rule.address.version == 4 else options.ipv6):
-        off = f"IPv{rule.address.version} is switched off"
+        off = f"IPv{rule.address.version} is switched off: leave this port out"
         raise HostError(f"Couldn't listen on host {_NAMES[proto]} port {rule.first}, address {rule.address}: {off}")
     last = rule.last
     room = _make_room(sum(len(fds) for _listener, fds in bound), rule.last - rule.first + 1)

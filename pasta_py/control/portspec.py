@@ -348,6 +348,8 @@ def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
         for other, owner in live:
             if other.address is None or rule.address is None or other.address == rule.address:
                 both = _ports(rule.first, min(rule.last, other.last))
+                if str(spec) == str(owner):
+                    raise UsageError(f"port specification {str(spec)!r} names {both} twice: once is enough")
                 raise UsageError(
                     f"port specification {str(spec)!r} conflicts with {str(owner)!r} on {both}; "
                     f"exclude them from one of the two, as in ~{both}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pasta_py import model
 from pasta_py.control.tell import WARNING, tell
-from pasta_py.errors import HostError
+from pasta_py.errors import HostError, reason
 
 if TYPE_CHECKING:
     from pasta_py.control.netns import Guest
@@ -79,7 +79,7 @@ def _open(path: str, flags: int, what: str, stack: ExitStack, mode: int = 0o600)
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
     except OSError as error:
-        raise HostError(f"Couldn't open {what} {path!r}: {error.strerror}: choose a path that can be written") from None
+        raise HostError(f"Couldn't open {what} {path!r}: {reason(error, 'choose a path that can be written')}") from None
     stack.callback(os.close, fd)
     return fd
 
@@ -96,7 +96,7 @@ def write_pid(fd: int, options: "Options", pid: int) -> None:
     try:
         os.write(fd, f"{pid}\n".encode())
     except OSError as error:
-        raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {error.strerror}") from None
+        raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {reason(error, 'choose another place')}") from None
 
 
 def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:

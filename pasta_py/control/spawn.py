@@ -14,6 +14,7 @@ SIGKILL, ends them all. Exit statuses: init's is the command's, 128+n for death 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pasta_py import wire
 from pasta_py.control import syscalls
 from pasta_py.control.netns import flush_streams, userns_refusal
-from pasta_py.errors import HostError
+from pasta_py.errors import HostError, reason
 
 _SETUP_TIMEOUT_S = 30
 _REPLY_BYTES = 4096
@@ -41,6 +42,11 @@ _FOR_COMMAND = (
     signal.SIGHUP,
     signal.SIGTERM,
 )
+_HINTS = {
+    errno.ENOENT: "give the path of a program, or the name of one in $PATH",
+    errno.EACCES: "is it a program that this user may execute?",
+    errno.ENOEXEC: "it is no program, and a script names its interpreter in its first line",
+}
 
 
 class Command:
@@ -141,7 +147,7 @@ def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
     except OSError as error:
         if userns:
             raise userns_refusal(error) from None
-        raise HostError(f"Couldn't create namespaces: {error.strerror}: only root can with --netns-only") from None
+        raise HostError(f"Couldn't create namespaces: {error.strerror}: only root can with --netns-only: leave it out") from None
     if userns:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
             _write(f"/proc/self/{name}", text)
@@ -180,7 +186,7 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
             os.close(fd)
         status = _wait(child)
     except OSError as error:
-        print(f"Failed to start command or shell: {error}", file=sys.stderr, flush=True)
+        print(f"Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -216,7 +222,8 @@ def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", 
             syscalls.set_parent_death_signal(signal.SIGKILL)
         os.execvp(file, argv)
     except OSError as error:
-        print(f"Failed to start command or shell: {file}: {error.strerror}", file=sys.stderr, flush=True)
+        why = reason(error, _HINTS.get(error.errno or 0, ""))
+        print(f"Failed to start command or shell: {file}: {why}", file=sys.stderr, flush=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

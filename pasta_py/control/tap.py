@@ -10,7 +10,7 @@ import socket
 import struct
 
 from pasta_py import wire
-from pasta_py.errors import HostError, UsageError
+from pasta_py.errors import HostError, UsageError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def create(name: str) -> Tap:
             errno.EACCES: "allow this user to open it (chmod 666, as udev does)",
             errno.EPERM: "allow this device in the container",
         }
-        hint = hints.get(error.errno or 0)
-        raise HostError(f"Couldn't open {_DEVICE}: {error.strerror}{f': {hint}' if hint else ''}") from None
+        hint = hints.get(error.errno or 0, "")
+        raise HostError(f"Couldn't open {_DEVICE}: {reason(error, hint)}") from None
     try:
         vnet_hdr = _set_interface(fd, name)
         uso = vnet_hdr and _set_offloads(fd)
@@ -84,13 +84,11 @@ def _set_interface(fd: int, name: str) -> bool:
     except OSError as error:
         hints = {
             errno.EBUSY: "the namespace has an interface of that name, perhaps of another instance: choose one with -I",
-            errno.EPERM: "no privilege over this network namespace",
-            errno.EINVAL: "is that a name for an interface?",
+            errno.EPERM: "no privilege over this network namespace: it must belong to this user (see --userns)",
+            errno.EINVAL: "it cannot be called that: choose another name with -I",
         }
-        hint = hints.get(error.errno or 0)
-        raise HostError(
-            f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {error.strerror}{f': {hint}' if hint else ''}"
-        ) from None
+        hint = hints.get(error.errno or 0, "")
+        raise HostError(f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {reason(error, hint)}") from None
 
 
 def _set_offloads(fd: int) -> bool:
@@ -175,7 +173,7 @@ def bare_inside(guest: "Guest", name: str) -> Tap:
 
 def _taken(value: "wire.Value", fds: list[int]) -> Tap:
     if not isinstance(value, tuple) or len(value) != 4 or len(fds) != 1:
-        raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense")
+        raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense: please report it")
     vnet_hdr, uso, mac, warnings = value
     assert isinstance(mac, bytes) and isinstance(warnings, tuple)
     return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)))

@@ -17,7 +17,7 @@ import sys
 import time
 
 from pasta_py import model, wire
-from pasta_py.errors import ConfError, PastaError
+from pasta_py.errors import ConfError, PastaError, last_resort, reason
 from pasta_py.worker import autoports, confrules, confserver, helper, log, ndp, plane, sandbox, slowpath
 
 TYPE_CHECKING = False
@@ -54,9 +54,15 @@ def main(socket_fd: int, *runas: int, by_chroot: bool = False) -> None:
     try:
         status = _run(sock, runas, by_chroot)
     except (PastaError, OSError, ValueError, MemoryError) as error:
-        _say(sock, f"error {error}")
+        _say(sock, f"error {_line(error)}")
     finally:
         os._exit(status)
+
+
+def _line(error: "PastaError | OSError | ValueError | MemoryError") -> str:
+    if isinstance(error, OSError | MemoryError):
+        return f"the worker process cannot go on: {last_resort(error)}"
+    return str(error)
 
 
 def _say(sock: "_socket.socket", line: str) -> None:
@@ -132,7 +138,10 @@ class Worker:
         for fd in roles.get(model.FD_CONF, ()):
             self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), self.rules, self.log)
         for fd in roles.get(model.FD_CAPTURE, ()):
-            self.plane.capture(fd, plan.pcapng)
+            try:
+                self.plane.capture(fd, plan.pcapng)
+            except OSError as error:
+                raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
         watches = [(sock.fileno(), _CONTROL), (self.wakeup, _SIGNAL)]

@@ -9,7 +9,7 @@ import _socket
 import os
 
 from pasta_py import model, wire
-from pasta_py.errors import HostError
+from pasta_py.errors import HostError, reason
 from pasta_py.worker import plane
 
 TYPE_CHECKING = False
@@ -20,6 +20,11 @@ _RESULT_BYTES = 4
 _LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 _LOOPBACK6 = bytes(15) + b"\x01"
 _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
+# errno.h: EACCES, EADDRINUSE
+_HINTS = {
+    13: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
+    98: "a program there listens already: stop it, or choose another port",
+}
 # errno.h: the guest has no such family, or has it switched off.
 _NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
 
@@ -91,9 +96,10 @@ def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listene
             if error.errno in _NO_FAMILY or listener.weak:
                 continue
             host = "127.0.0.1" if address == _LOOPBACK4 else "::1"
-            raise HostError(f"Couldn't listen on namespace {where}, address {host}: {error.strerror}") from None
+            why = reason(error, _HINTS.get(error.errno or 0, ""))
+            raise HostError(f"Couldn't listen on namespace {where}, address {host}: {why}") from None
         core.add_listeners(listener, [fd], offset=offset, to_host=True)
         made += 1
         yield fd
     if not made and not listener.weak:
-        raise HostError(f"Couldn't listen on namespace {where}: its loopback has no address")
+        raise HostError(f"Couldn't listen on namespace {where}: its loopback has no address: bring lo up there")

@@ -1,0 +1,80 @@
+"""What a user reads when the program cannot do what was asked for: one line with what failed, why, and what to do.
+
+podman shows it after "pasta failed with exit code 1:". Refused values are in test_options.py, ports in test_ports.py.
+"""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+from process_helpers import WAIT_S, guest, pasta
+
+from pasta_py.errors import last_resort, reason
+
+TRUE = ("--", "true")
+
+
+def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
+    """What was said, without warnings, and without the reminder of the usage behind an error of usage."""
+    said = [line for line in result.stderr.splitlines() if ": warning: " not in line]
+    return [line for line in said if not line.startswith(("Usage: ", "       pasta ", "Try '"))]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--netns", "pasta-none"), "/run/netns/pasta-none: No such file or directory: `ip netns list` shows those there are"),
+        (("--netns", "/none/ns"), "No such file or directory: give the path of one that exists, if it has not just ended"),
+        (("--netns", "/etc/passwd"), "it is no network namespace: give a path such as /proc/PID/ns/net"),
+        (("--userns", "/etc/passwd", "--netns", "/proc/self/ns/net"), "give a path such as /proc/PID/ns/user"),
+        (("1",), "/proc/1/ns/net: Permission denied: only its owner and root can open it"),
+        (("4194000",), "/proc/4194000/ns/net: No such file or directory (no process 4194000)"),
+        (("-i", "none9", *TRUE), "--interface or --outbound-if4: the host has no interface 'none9': name one of its own (lo)"),
+        (("-6", "-t", "127.0.0.1/8080", *TRUE), "port 8080, address 127.0.0.1: IPv4 is switched off: leave this port out"),
+        (("-t", "8080-8090,8085", *TRUE), "port specification '8080-8090,8085' names 8085 twice: once is enough"),
+        (("-P", "/dev/full", *TRUE), "pidfile '/dev/full': No space left on device: choose another place"),
+        (("-p", "/dev/full", *TRUE), "Couldn't write to the capture file: No space left on device: choose another for --pcap"),
+        (("-l", "/none/log", *TRUE), "log file '/none/log': No such file or directory: choose a path that can be written"),
+        (("-I", "lo", *TRUE), "the tap 'lo' in the namespace: TUNSETIFF: Invalid argument: it cannot be called that: choose"),
+        (("--", "/none"), "start command or shell: /none: No such file or directory: give the path of a program, or the name"),
+        (("--", "/etc/passwd"), "/etc/passwd: Permission denied: is it a program that this user may execute?"),
+        (("--netns-only", *TRUE), "Operation not permitted: only root can with --netns-only: leave it out"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_one_line_says_what_why_and_what_to_do(words: tuple[str, ...], said: str) -> None:
+    result = pasta(*words)
+    assert result.returncode == 1
+    (line,) = lines(result)
+    assert said in line
+
+
+def test_a_port_that_the_guest_listens_at_is_told_as_the_guests() -> None:
+    listen = "import socket, sys; s = socket.create_server(('127.0.0.1', 8077)); print('up', flush=True); sys.stdin.read()"
+    with guest(first="ip link set lo up") as target:
+        inside = ["nsenter", "-t", str(target), "-U", "-n", "--preserve-credentials", sys.executable, "-c", listen]
+        with subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None and server.stdout.readline() == "up\n"
+            (line,) = lines(pasta("-T", "8077", str(target)))
+            server.communicate(timeout=WAIT_S)
+    assert "Couldn't listen on namespace TCP port 8077, address 127.0.0.1: Address already in use: a program there" in line
+
+
+@pytest.mark.parametrize("limit", range(7, 16))
+def test_whatever_the_limit_of_descriptors_is_one_line_names_it(limit: int) -> None:
+    """At each step of the start: never a traceback, nor a wrong reason."""
+    prefix = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+    result = pasta("--config-net", "-t", "8076", *TRUE, prefix=prefix)
+    said = lines(result)
+    assert result.returncode == (1 if said else 0)
+    assert not said or (len(said) == 1 and "raise the limit of open files (ulimit -n)" in said[0]), result.stderr
+
+
+def test_shortages_are_explained_wherever_they_are_met() -> None:
+    full = OSError(errno.EMFILE, "Too many open files")
+    assert reason(full, "no hint") == "Too many open files: raise the limit of open files (ulimit -n)"
+    assert reason(OSError(errno.EPERM, "Operation not permitted"), "ask") == "Operation not permitted: ask"
+    assert reason(OSError(errno.EPERM, "Operation not permitted")) == "Operation not permitted"
+    assert last_resort(MemoryError()) == "out of memory: free some, or raise the limit (ulimit -v)"
+    assert last_resort(OSError(errno.EIO, "Input/output error", "/x")) == "Input/output error (/x)"
