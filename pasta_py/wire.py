@@ -34,6 +34,7 @@ _RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in _CLASSES}
 _MAX_DEPTH = 8
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
+_CHANGE_BYTES = 1 << 10  # a rule, and no more: a worker without memory must still hear that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
 
@@ -177,7 +178,7 @@ def send_change(sock: "_socket.socket", rule: model.ForwardRule, fd: int = -1) -
 
 def recv_message(sock: "_socket.socket") -> "tuple[bytes, list[int]]":
     """What control says to a worker that serves, with descriptors (close-on-exec); b"" when it has closed."""
-    message, ancillary, flags, _ = sock.recvmsg(_CHUNK_BYTES, _socket.CMSG_SPACE(_FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
+    message, ancillary, flags, _ = sock.recvmsg(_CHANGE_BYTES, _socket.CMSG_SPACE(_FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
     fds = [fd for _level, _kind, payload in ancillary for fd in descriptors(payload)]
     if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):  # no room for the descriptor: what is left of it means something else
         message = b"cut"
