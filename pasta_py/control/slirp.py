@@ -15,6 +15,7 @@ from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
     from collections.abc import Sequence
 
     from pasta_py.control.netns import Guest
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pasta_py.control.plan import Plan
     from pasta_py.control.tap import Tap
     from pasta_py.control.worker_process import Worker
+else:
+    import _signal
 
 
 def slirp4netns() -> None:
@@ -92,6 +95,7 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
         for word in asked.surplus:
             tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
         _hand_over(asked, pasta, worker)
+        _reap_all_but(worker)
         listener = slirp_api.listen(asked.api_socket) if asked.api_socket else None
         _describe(asked)
         _say_ready(asked.ready_fd)
@@ -108,6 +112,20 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
         if asked.exit_fd >= 0:
             poll.register(asked.exit_fd, select.POLLIN | select.POLLPRI)
         return _wait(poll, server, worker, asked.exit_fd)
+
+
+def _reap_all_but(worker: "Worker") -> None:
+    """Processes of the start that the worker has no use for end when they like, as our children: we are the subreaper."""
+
+    def reap(*_: object) -> None:
+        try:
+            while (child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and child.si_pid != worker.pid:
+                os.waitpid(child.si_pid, 0)
+        except ChildProcessError:
+            pass
+
+    _signal.signal(_signal.SIGCHLD, reap)
+    reap()
 
 
 def _wait(poll: "select.poll", server: "slirp_api.Server | None", worker: "Worker", exit_fd: int) -> int:

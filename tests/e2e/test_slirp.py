@@ -312,6 +312,12 @@ def test_neither_process_outlives_the_other(lab: Lab) -> None:
         assert ended["status"] == 1 and "the worker process ended by signal 9" in str(ended["err"])
 
 
+def test_it_leaves_no_dead_children(lab: Lab) -> None:
+    """What was started for bypasses and automatic ports, of which there are none here, ends at once."""
+    with connected(lab, "ours", "-c"):
+        wait_until(lambda: "Z" not in lab.host.run("ps", "-e", "-o", "stat=").stdout, 3, "there is no zombie")
+
+
 @pytest.mark.parametrize("mtu", ["67", "1"])
 def test_an_mtu_the_kernel_refuses_is_told(lab: Lab, mtu: str) -> None:
     for name in NAMES:
