@@ -48,7 +48,7 @@ def check_running(machine: Machine, slirp: str) -> str:
         ("--port-driver=slirp4netns",),
         ("--port-driver=slirp4netns", "--disable-host-loopback", "--mtu=65520", "--cidr=10.0.3.0/24"),
         ("--port-driver=slirp4netns", "--slirp4netns-sandbox=true", "--slirp4netns-seccomp=true", "--ipv6"),
-        ("--port-driver=builtin",),
+        ("--port-driver=builtin", "--slirp4netns-binary=/run/helpers/slirp4netns"),
     ],
     ids=str,
 )
@@ -101,6 +101,7 @@ def test_podman_publishes_a_taken_port(machine: Machine, slirp: str) -> None:
         ("slirp4netns:outbound_addr=192.0.2.1", f"curl -sSI http://{REMOTE[4]}:8000/", "404"),
         ("slirp4netns:outbound_addr=eth0", f"curl -sSI http://{REMOTE[4]}:8000/", "404"),
         ("slirp4netns", f"curl -sSI http://[{REMOTE[6]}]:8000/", "404"),
+        (f"slirp4netns:outbound_addr6={HOST[6]}", f"curl -sSI http://[{REMOTE[6]}]:8000/", "404"),
         ("slirp4netns", "cat /etc/resolv.conf", "nameserver 10.0.2.3"),
         ("slirp4netns:allow_host_loopback=true", "curl -sSI http://10.0.2.2:8001/", "404"),
     ],
@@ -132,6 +133,12 @@ def test_podman_tells_its_version(machine: Machine, slirp: str) -> None:
     told = json.loads(machine.podman("info", "-f", "json"))["host"]["slirp4netns"]
     assert told["executable"] == "/run/helpers/slirp4netns"
     assert told["version"].splitlines()[0].startswith("slirp4netns version 1.")
+
+
+def test_podman_is_told_which(machine: Machine) -> None:
+    machine.helper(SLIRP["real"], "slirp4netns")
+    machine.podman(f"--network-cmd-path={SLIRP['ours']}", "run", "-d", "--network=slirp4netns", "base", "sleep", "60")
+    check_running(machine, "ours")
 
 
 def test_containers_default_port_handler(machine: Machine, slirp: str) -> None:

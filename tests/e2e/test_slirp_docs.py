@@ -1,0 +1,25 @@
+"""The session in docs/slirp4netns.md, as it stands there."""
+
+import re
+
+from lab import HERE, Lab
+from slirp import NAMES, path
+
+GUIDE = HERE.parents[1] / "docs" / "slirp4netns.md"
+
+
+def test_the_documented_session(lab: Lab) -> None:
+    text = GUIDE.read_text().partition("## A session\n")[2].partition("\n## ")[0]
+    commands = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    web = lab.remote.serve("python3", "-m", "http.server", "80", port=80)
+    for name in NAMES:
+        where = f"{lab.directory}/{name}"
+        script = f"mkdir {where} && cd {where} && PATH={path(name).rpartition('/')[0]}:$PATH\nset -ex\n{commands}\n"
+        done = lab.host.run("sh", "-c", script, timeout=20, check=False)
+        assert done.returncode == 0, done
+        assert '{"return":{"id":1}}' in done.stdout and '"host_port":8080' in done.stdout
+        assert done.stdout.endswith('{"return":{}}\n')
+        assert re.search(r"10\.0\.2\.100/24 .*tap0", done.stdout) and " mtu 65520 " in done.stdout
+        assert "Directory listing" in (lab.directory / name / "page").read_text()
+        assert "slirp.sock" in (lab.directory / name / "listing").read_text()
+    web.kill()
