@@ -51,7 +51,7 @@ def flags() -> tuple[list[str], list[str]]:
         compile_args += ["-O1", f'-DPASTA_COVERAGE="{directory}"']
         link_args += ["-lgcov", "-Wl,--wrap=plane_free"]
     if sanitize := os.environ.get("PASTA_SANITIZE"):
-        compile_args += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-O1", "-g"]
+        compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g"]
         link_args.append(f"-fsanitize={sanitize}")
     return compile_args, link_args
 
