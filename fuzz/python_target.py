@@ -2,15 +2,22 @@
 
     arp ndp dhcp4 dhcp6   a frame of the guest: bytes in, one well-formed reply or None out, nothing else ever
     wire                  what the worker reads from control: a value that encodes to the same bytes, or WireError
+    update                what a client sends to the control socket, in one piece and in many: rules, or ConfError
+    shown                 what pesto reads from a control socket: tables that can be shown and written again, or ConfError
+    slirp_api             requests to slirp4netns's API socket: one JSON object for each, and the rules that it speaks of
     portspec options      what a user writes: a value, or one line that says what was refused
 
 The first byte of a frame's input chooses its plan and how much of the frame is the input's own: from a bare frame to a message
-inside sound headers with right checksums, so that mutations reach the message. Inputs of the last two are text.
+inside sound headers with right checksums, so that mutations reach the message. Inputs of the last two are text; the API's are
+requests with a line between them that is "--".
 """
 
+import json
+import os
 import struct
 import sys
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import atheris
@@ -19,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
 
 with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=False):
-    from pasta_py import wire
-    from pasta_py.control import options, portspec
-    from pasta_py.errors import UsageError, WireError
+    from pasta_py import confwire, model, wire
+    from pasta_py.control import options, pesto, portspec, slirp_api
+    from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
     from pasta_py.worker import slowpath
 
 from checker.frame import decode  # noqa: E402
@@ -97,8 +104,112 @@ def plan_message(data: bytes) -> None:
     assert again == value and type(again) is type(value)
 
 
-def one_line(error: UsageError) -> None:
+def one_line(error: PastaError) -> None:
     assert str(error) and "\n" not in str(error)
+
+
+def survives(rule: model.ForwardRule, ipv6: bool) -> None:
+    again = confwire.read_rule(confwire.write_rule(rule, ipv6=ipv6), to_host=rule.to_host, ipv6=ipv6)
+    assert again == rule, f"{rule} comes back as {again}"
+    assert confwire.describe(rule).isprintable()
+
+
+def fed(data: bytes, piece: int, ipv6: bool) -> tuple[object, ...]:
+    """How a reader ends that gets the bytes in pieces of this size: the rules, whether that was all, and what was refused."""
+    reader = confwire.UpdateReader(ipv6=ipv6)
+    assert not reader.started
+    try:
+        for at in range(0, len(data), piece):
+            reader.feed(data[at : at + piece])
+    except ConfError as error:
+        one_line(error)
+        return tuple(reader.rules), False, str(error)
+    assert reader.started or not data
+    assert len(reader.rules) <= len(confwire.NAMES) * confwire.MAX_RULES
+    return tuple(reader.rules), reader.complete, ""
+
+
+def update(data: bytes) -> None:
+    """The first byte: whether there is IPv6, and the size of the pieces."""
+    ipv6, piece, data = bool(data[0] & 1), 1 + (data[0] >> 1), data[1:]
+    outcome = fed(data, len(data) or 1, ipv6)
+    assert fed(data, piece, ipv6) == outcome
+    rules, complete, refused = outcome
+    assert not (complete and refused)
+    for rule in rules:  # type: ignore[attr-defined]
+        survives(rule, ipv6)
+    try:
+        confwire.check(rules)  # type: ignore[arg-type]
+    except ConfError as error:
+        one_line(error)
+
+
+def shown(data: bytes) -> None:
+    """What stands for the hello is the input's own only where bit 0 of its first byte says so."""
+    rest = data[1:] if data[0] & 1 else confwire.hello() + data[1:]
+
+    def take(count: int) -> bytes:
+        nonlocal rest
+        if len(rest) < count:
+            raise ConfError("cut short")
+        taken, rest = rest[:count], rest[count:]
+        return taken
+
+    try:
+        tables = pesto.read_tables(take)
+    except ConfError as error:
+        one_line(error)
+        return
+    assert len(pesto.show(tables).splitlines()) == len(confwire.NAMES) + len(tables.rules)
+    for rule in tables.rules:
+        assert confwire.describe(rule).isprintable()
+
+
+class Forwards:
+    """In the place of the worker: the rules that it would have, and its refusals."""
+
+    def __init__(self) -> None:
+        self.rules: list[model.ForwardRule] = []
+
+    def change(self, rule: model.ForwardRule, fd: int = -1) -> None:
+        if fd < 0:
+            self.rules.remove(rule)
+            return
+        try:
+            confwire.check([*self.rules, rule])
+        except ConfError as error:
+            raise WorkerError(str(error)) from None
+        self.rules.append(rule)
+
+
+def listen_on(_family: int, host: str, _proto: int, _ifname: str, port: int, **_: object) -> int:
+    """In the place of a socket: any descriptor; ports below 1024 are refused."""
+    assert str(IPv4Address(host)) == host and 0 < port <= 65535
+    if port < 1024:
+        raise PermissionError(13, os.strerror(13))
+    return os.open(os.devnull, os.O_RDONLY)
+
+
+def api(data: bytes) -> None:
+    worker = Forwards()
+    slirp_api.ports.listen_on = listen_on  # type: ignore[assignment]
+    forwards = slirp_api.HostForwards(worker, IPv4Address("10.0.2.100"))  # type: ignore[arg-type]
+    for request in data.split(b"\n--\n"):
+        before = list(worker.rules)
+        slirp_api._is_object(request)
+        answer = json.loads(forwards.answer(request))
+        if "error" in answer:
+            assert list(answer) == ["error"] and answer["error"]["desc"].startswith("bad request: ")
+            assert worker.rules == before
+        else:
+            assert isinstance(answer["return"], dict)
+    listed = json.loads(forwards.answer(b'{"execute":"list_hostfwd"}'))
+    assert listed["entries"] == listed["return"]["entries"]
+    assert len(listed["entries"]) == len(worker.rules)
+    for entry, rule in zip(listed["entries"], worker.rules):
+        assert (entry["host_port"], entry["guest_port"]) == (rule.first, rule.target_first)
+        assert rule.address == addr(entry["host_addr"]) and rule.target == addr(entry["guest_addr"])
+        assert rule.proto == model.IPPROTO_TCP if entry["proto"] == "tcp" else rule.proto == model.IPPROTO_UDP
 
 
 def ports(data: bytes) -> None:
@@ -132,6 +243,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "dhcp4": dhcp4,
     "dhcp6": dhcp6,
     "wire": plan_message,
+    "update": update,
+    "shown": shown,
+    "slirp_api": api,
     "portspec": ports,
     "options": command_line,
 }

@@ -34,6 +34,9 @@ PYTHON_TARGETS = {
     "dhcp4": (1, 1500),
     "dhcp6": (1, 1500),
     "wire": (1, 4000),
+    "update": (1, 1000),
+    "shown": (1, 1000),
+    "slirp_api": (1, 1000),
     "portspec": (1, 200),
     "options": (1, 300),
 }

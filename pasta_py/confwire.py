@@ -134,7 +134,7 @@ def _meet(one: bytes, other: bytes) -> bool:
 
 
 def describe(rule: ForwardRule) -> str:
-    """A rule for people."""
+    """A rule for people: one printable line, whatever the interface is called."""
 
     def shown(address: bytes) -> str:
         if is_ipv4(address):
@@ -145,7 +145,7 @@ def describe(rule: ForwardRule) -> str:
         return str(first) if rule.first == rule.last else f"{first}-{first + rule.last - rule.first}"
 
     where = shown(rule.address) if rule.address else "*"
-    where += f"%{rule.ifname}" if rule.ifname else ""
+    where += "%" * bool(rule.ifname) + "".join(c if c.isprintable() else "?" for c in rule.ifname)
     there = f"{shown(rule.target)}:" if rule.target else ""
     notes = (" (best effort)" if rule.weak else "") + (" (auto)" if rule.scan else "")
     where = "lo" if rule.to_host else where

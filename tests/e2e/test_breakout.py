@@ -266,7 +266,7 @@ def test_an_attempt_from_inside_the_captures_thread_ends_the_worker(lab: Lab) ->
 
 def test_the_foreground_says_what_ended_the_worker(lab: Lab) -> None:
     with lab.guest("--stderr") as guest:
-        assert worker(lab, guest).call("uname", 0) == f"killed {SIGSYS}"
+        assert worker(lab, guest).call("unshare", 0) == f"killed {SIGSYS}"
         wait_until(lambda: not lab.translators(), 5, "the worker has ended")
         guest.process.terminate()
         assert guest.process.stderr is not None

@@ -14,7 +14,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from prepare import copy
+from prepare import ROOT, copy
+
+sys.path.insert(0, str(ROOT))
+
+from pasta_py.control import start  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = """#!{python}
@@ -23,7 +27,6 @@ sys.path.insert(0, {target!r})
 from pasta_py.control.{module} import {function}
 sys.exit({function}())
 """
-ENTRIES = {"pasta": ("entry", "pasta"), "pasta-py": ("cli", "main")}
 REPORT_BYTES = 1 << 20  # SPACE_BYTES of python.c
 HEAD_BYTES = 8
 SUPPRESSED = "shift-exponent:measure/python.c\n"  # its wake()
@@ -69,7 +72,8 @@ def interpreter(target: Path, sanitizers: str) -> Path:
 
 def programs(target: Path, python: Path) -> None:
     """The installed commands would start the package that is installed."""
-    for name, (module, function) in ENTRIES.items():
+    for name, entry in {**start.ENTRIES, "pasta-py": "cli:main"}.items():
+        module, _, function = entry.partition(":")
         path = target / "bin" / name
         path.write_text(PROGRAM.format(python=python, target=str(target), module=module, function=function))
         path.chmod(0o755)

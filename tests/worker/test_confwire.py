@@ -125,7 +125,13 @@ def rules(draw: st.DrawFn) -> ForwardRule:
 @given(rules())
 def test_a_rule_survives_the_wire(made: ForwardRule) -> None:
     assert confwire.read_rule(confwire.write_rule(made), to_host=made.to_host) == made
-    assert confwire.describe(made).isprintable() or not made.ifname.isprintable()
+    assert confwire.describe(made).isprintable()
+
+
+@pytest.mark.parametrize("name", ["\x1b[2J", "\udcff", "\x7f"])
+def test_an_interface_with_a_name_for_no_terminal_is_shown_in_letters(name: str) -> None:
+    shown = pesto.show(pesto.Tables(rules=(rule(80, ifname=name),), capabilities=0x3F))
+    assert shown.encode().isascii() and "%?" in shown and "\x1b" not in shown
 
 
 @given(st.lists(rules(), max_size=5), st.lists(st.integers(1, 200), max_size=10))
