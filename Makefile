@@ -76,14 +76,16 @@ test-as-built: dev
 coverage: dev
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
 
-# Every target of fuzz/ and the models, for TIME seconds together; the short form is part of `make test`, which runs the models itself.
+# Every target of fuzz/ and the models, for TIME seconds together; the short form is part of `make test`, which runs the models
+# itself: a minute for each target, two at a time.
 TIME := 600
+FUZZ_QUICK_S := 60
 fuzz: dev
 	@tests/prepare.sh test >/dev/null
 	$(BIN)/python fuzz/run.py $(TIME) --rounds
 
 fuzz-quick: dev
-	$(BIN)/python fuzz/run.py 70
+	$(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each
 
 # What `make fuzz` says when a model has failed.
 fuzz-seed: dev
@@ -100,7 +102,9 @@ NOT_SANITIZED := tests/runtimes tests/test_lean.py tests/test_build.py tests/tes
 	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
 	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
-SANITIZED_QUICK := $(addprefix tests/csrc/test_,tcp.py tcp_review.py udp.py udp_runs.py udp_fragments.py splice.py icmp.py) tests/worker/test_main.py
+# All of the core, and real guests with each protocol: what fits into `make test`.
+SANITIZED_QUICK := tests/csrc $(addprefix tests/worker/test_,main.py changes.py sandbox.py) \
+	$(addprefix tests/e2e/test_,errors.py datagrams.py loopback_clients.py mapping.py ports.py)
 run_sanitized := $(BIN)/python tests/measure/sanitized.py $(SANITIZED) address,undefined -q --durations=5
 
 sanitize: dev
