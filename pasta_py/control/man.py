@@ -62,6 +62,37 @@ binds a port only while something listens on the other side. A range may become 
 target address of the listening address's own family. Brackets round an address are optional, except where
 an IPv6 target would read as the listening address. The options for the namespace's own connections take no listening
 address.
+.SH NOTES
+The guest has the addresses and routes of the host's outbound interface, and appears to the world as the host. Its default
+gateway's address means the host's loopback, unless
+.BR \-\-map\-host\-loopback " or " \-\-no\-map\-gw
+says otherwise.
+A service in the guest sees a remote client's own address and port, and the host as the gateway; a client on the host's
+loopback is shown as the guest's own address.
+.PP
+A namespace that was joined is watched: when its path is unlinked, or the process it was found by has ended, the program
+quits. So it does on SIGTERM and SIGQUIT; in the background it ignores SIGINT and SIGHUP.
+.SH ENVIRONMENT
+.TP
+.B SHELL
+What is run where no command is given.
+.TP
+.BR LISTEN_FDS ", " LISTEN_PID ", " LISTEN_FDNAMES
+Sockets of systemd's socket units, which are forwarded like those of
+.BR \-t " and " \-u :
+to the port that the socket's name ends in, or the one it is bound to.
+.SH FILES
+.TP
+.I /run/netns
+Where
+.B \-\-netns
+looks for a name.
+.TP
+.I /etc/resolv.conf
+Nameservers and search domains for the guest.
+.TP
+.I /dev/net/tun
+Must be open to the user.
 .SH EXIT STATUS
 .TP
 .B 0

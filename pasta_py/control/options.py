@@ -276,6 +276,10 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     _exclusive(values, "only4", "only6", "-4", "-6")
     if values.get("splice_only") and values.get("splice") is False:
         raise UsageError("--splice-only and --no-splice are both given: give one of them")
+    if values.get("host_lo_to_ns_lo") and values.get("splice") is False:
+        raise UsageError("--host-lo-to-ns-lo and --no-splice are both given: give one of them")
+    if not spawn and values.get("pidns") is False:
+        raise UsageError("--no-pidns is for a command, and there is none: leave it out")
     if spawn and values.get("userns"):
         raise UsageError(f"--userns {values['userns']!r} needs a namespace to join: give --netns or a PID")
     values["ipv4"], values["ipv6"] = not values.pop("only6", False), not values.pop("only4", False)

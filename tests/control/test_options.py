@@ -124,6 +124,9 @@ EACH: list[tuple[str, str | None, str, Any]] = [
 @pytest.mark.parametrize(("name", "value", "field", "held"), EACH, ids=[f"{e[0]}{e[1] or ''}" for e in EACH])
 def test_each_option_changes_its_field_in_every_spelling(name: str, value: str | None, field: str, held: Any) -> None:
     assert getattr(parse("1234"), field) != held
+    if name == "--no-pidns":
+        assert getattr(parse(name, "--", "true"), field) == held
+        return
     if value is None:
         assert getattr(parse(name, "1234") if name != "--netns" else parse(name), field) == held
         return
@@ -272,6 +275,9 @@ def test_an_empty_text_is_refused(name: str) -> None:
         (["--netns", "x", "ls"], "--netns and 'ls'"),
         (["--userns", "/u", "ls"], "--userns '/u' needs"),
         (["--splice-only", "--no-splice"], "--splice-only and --no-splice"),
+        (["--host-lo-to-ns-lo", "--no-splice", "1"], "--host-lo-to-ns-lo and --no-splice"),
+        (["--no-pidns", "1"], "--no-pidns is for a command"),
+        (["--netns", "/n", "--no-pidns"], "--no-pidns is for a command"),
         (["-a", "10.0.0.1/8", "-n", "24"], "--netmask beside --address"),
         (["-n", "24", "-a", "10.0.0.1/8"], "--netmask beside --address"),
         (["0"], "invalid PID '0'"),
