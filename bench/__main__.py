@@ -16,12 +16,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from . import report
-from .model import DIRECT, OURS, Cell, Order, Subject, all_cells
+from .cells import all_cells
+from .model import DIRECT, OURS, PEER, Cell, Order, Subject
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
+FETCHED = CHECKOUT / "build" / "peer" / "pasta"  # where peer.sh puts it
 TOOLS = ("cc", "ip", "mount", "setpriv", "unshare")
 
 
@@ -65,8 +68,10 @@ def find_subjects(only: list[str], also: list[str]) -> list[Subject]:
         found.append(Subject(OURS, "pasta", str(ours()), version_of(str(ours()), "pasta")))
     else:
         print(f"bench: no {ours()}: install the project beside this Python, or set PASTA_UNDER_TEST", file=sys.stderr)
-    for name, kind in (("passt", "pasta"), ("slirp4netns", "slirp4netns")):
+    for name, kind in ((PEER, "pasta"), ("slirp4netns", "slirp4netns")):
         path = elsewhere("pasta" if kind == "pasta" else kind)
+        if name == PEER and FETCHED.exists():
+            path = str(FETCHED)
         if path:
             found.append(Subject(name, kind, path, version_of(path, kind)))
     for each in also:
@@ -81,8 +86,13 @@ def find_subjects(only: list[str], also: list[str]) -> list[Subject]:
 
 
 def choose_cells(options: argparse.Namespace) -> list[Cell]:
-    """The cells to measure: by families, --quick and --cell patterns."""
-    cells = [cell for cell in all_cells(tuple(options.families)) if cell.quick or not options.quick]
+    """The cells to measure: by --quick, --only (keys) and --cell (parts of names); both take patterns."""
+    cells = [cell for cell in all_cells() if cell.quick or not options.quick]
+    for pattern in options.only.split(",") if options.only else []:
+        if not any(fnmatch.fnmatch(cell.key, pattern) for cell in cells):
+            raise BenchError(f"--only '{pattern}': no cell has such a key; --list shows them")
+    if options.only:
+        cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.key, each) for each in options.only.split(","))]
     if options.cell:
         wanted = [pattern.lower() for pattern in options.cell]
         cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.name.lower(), f"*{each}*") for each in wanted)]
@@ -126,8 +136,8 @@ def command_line(order: Path, lifeline: int, uid: int, subjects: list[Subject]) 
     return [*head, *spaces, sys.executable, "-m", "bench.inside", str(order), str(lifeline)]
 
 
-def run_inside(order: Order, uid: int, limit_s: float) -> dict[str, object]:
-    """Run the inner half; its results. It is told to end when we do, by the closing of a pipe."""
+def run_inside(order: Order, uid: int, limit_s: float) -> list[dict[str, Any]]:
+    """Run the inner half; the samples of each work. It is told to end when we do, by the closing of a pipe."""
     order_file = Path(order.directory) / "order.json"
     order_file.write_text(json.dumps(order.as_json()))
     if os.geteuid() == 0:
@@ -154,15 +164,15 @@ def run_inside(order: Order, uid: int, limit_s: float) -> dict[str, object]:
     result = Path(order.directory) / "result.json"
     if status or not result.exists():
         raise BenchError(f"the measuring half ended with status {status}")
-    return dict(json.loads(result.read_text()))
+    return list(json.loads(result.read_text())["works"])
 
 
 def compile_endpoint(directory: str) -> str:
-    """Compile endpoint.c where every user can execute it."""
+    """Compile the endpoint program where every user can execute it."""
     Path(directory).chmod(0o755)
     path = f"{directory}/endpoint"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    subprocess.run(["cc", *flags, "-o", path, str(HERE / "endpoint.c")], check=True)
+    subprocess.run(["cc", *flags, "-o", path, *map(str, sorted(HERE.glob("*.c")))], check=True)
     return path
 
 
@@ -171,13 +181,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer cells, rounds and seconds: under two minutes")
     add("--rounds", type=int, default=0, help="measurements of each cell (default 5; quick: 2)")
-    add("--seconds", type=float, default=0, help="length of each measurement (default 1.5; quick: 0.5)")
-    add("--families", type=int, nargs="+", choices=(4, 6), default=(4, 6), help="for bulk TCP (default: 4 6)")
+    add("--seconds", type=float, default=0, help="length of each measurement (default 0.8; quick: 0.5)")
+    add("--only", default="", metavar="CELL[,CELL...]", help="only cells with these keys; may be patterns, see --list")
     add("--cell", action="append", default=[], metavar="PATTERN", help="only cells with this in their name")
     add("--subject", action="append", default=[], metavar="NAME", help="only this translator; may be repeated")
     add("--also", action="append", default=[], metavar="NAME=PATH", help="one more program like pasta")
     add("--json", default="", metavar="FILE", help="where to write all values (default build/bench.json)")
-    add("--doc", default="", metavar="FILE", help="Markdown file whose table to replace")
+    add("--doc", default="", metavar="FILE", help="Markdown file whose table to replace, and draw a picture beside it")
+    add("--from", dest="source", default="", metavar="JSON", help="measure nothing: print (and --doc) what was written before")
     add(
         "--congestion",
         default="",
@@ -205,28 +216,38 @@ def benchmark(options: argparse.Namespace) -> int:
         raise BenchError(f"missing programs: {' '.join(missing)}; install them (Debian: gcc iproute2 mount util-linux)")
     subjects, cells = find_subjects(options.subject, options.also), choose_cells(options)
     if options.list:
-        print("\n".join([*(f"{s.name}: {s.version} {s.path}" for s in subjects), *(cell.name for cell in cells)]))
+        print("\n".join(f"{s.name}: {s.version} {s.path}" for s in subjects))
+        print("\n".join(f"{cell.key:20} {cell.name}" for cell in cells))
         return 0
     congestion = congestion_control(options.congestion)
-    rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 1.5)
+    rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 0.8)
     busy = report.busy_share()
     if busy > 0.1:
         print(f"bench: {busy:.0%} of the processors is already in use by others; expect noise", file=sys.stderr)
     begin = time.monotonic()
+    works = list(dict.fromkeys(work for cell in cells for work in (cell.work, cell.base) if work))
     with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:
-        warm = 0.2 if seconds > 1 else 0.1
-        order = Order(subjects, cells, rounds, seconds, warm, congestion, compile_endpoint(directory), directory)
+        warm = 0.2 if seconds > 0.6 else 0.1
+        order = Order(subjects, works, rounds, seconds, warm, congestion, compile_endpoint(directory), directory)
         # The worst case of a measurement is an endpoint that its alarm ends.
-        limit_s = 60 + rounds * len(subjects) * len(cells) * (seconds + 14)
+        limit_s = 60 + rounds * len(subjects) * len(works) * (seconds + 14)
         samples = run_inside(order, options.uid, limit_s)
-    results = report.collect(order, samples, busy, time.monotonic() - begin)
-    print(report.text(results))
+    results = report.collect(order, cells, samples, busy, time.monotonic() - begin)
     target = Path(options.json) if options.json else CHECKOUT / "build" / "bench.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(results, indent=1) + "\n")
-    if options.doc:
-        report.into_document(Path(options.doc), report.markdown(results))
-    return int(any(OURS in cell["failed"] for cell in results["cells"]))
+    show(results, options.doc)
+    return int(report.ours_failed(results))
+
+
+def show(results: dict[str, Any], document: str) -> None:
+    """Print the table; put it into the document, where there is one, and draw its picture beside it."""
+    print(report.text(results))
+    if document:
+        from . import picture  # matplotlib takes a second, and only this needs it
+
+        report.into_document(Path(document), report.markdown(results))
+        picture.draw(results, Path(document).with_suffix(".svg"))
 
 
 def stop(number: int, frame: object) -> None:
@@ -237,7 +258,11 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
-        return benchmark(parse(sys.argv[1:]))
+        options = parse(sys.argv[1:])
+        if options.source:
+            show(json.loads(Path(options.source).read_text()), options.doc)
+            return 0
+        return benchmark(options)
     except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1

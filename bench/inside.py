@@ -10,18 +10,20 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .model import DIRECT, Cell, Order, Sample, Subject
+from .model import FORWARD, LARGE_MTU, LOCAL_IN, LOCAL_OUT, OUT, Order, Sample, Subject, Work
 from .translators import CONGESTION, Namespace, Running, StartError, cpu_seconds, resident_mb
 
-LINK_MTU = 65520
+HOSTS = {4: "192.0.2.2", 6: "2001:db8::2"}
 REMOTES = {4: "192.0.2.10", 6: "2001:db8::10"}
 HOST_SETUP = """
 link set lo up
@@ -42,13 +44,14 @@ ROUTES = """
 route add default via 192.0.2.1
 -6 route add default via 2001:db8::1
 """
-Key = tuple[str, int, int, int, int]
-
-
-def key_of(cell: Cell) -> Key:
-    """Cells with the same key are different figures of one measurement."""
-    role = "start" if cell.role == "memory" else cell.role
-    return role, cell.mtu, cell.family, cell.a, cell.b
+#: Each translator that forwards has this many ports of the host to itself, and of the guest's loopback; all below those
+#: that the kernel gives to connections.
+PORTS_EACH = 40
+FIRST_FORWARDED, FIRST_OF_MANY = 20000, 22000
+ANY = {4: "0.0.0.0", 6: "::"}
+LOOPBACK = "127.0.0.1"
+ROUNDS_OF_IDLE = 3  # each takes seconds: the connections have to be made first
+IDLE_S = 1.0
 
 
 def ip(lines: str, namespace: Namespace | None = None) -> None:
@@ -60,107 +63,178 @@ def ip(lines: str, namespace: Namespace | None = None) -> None:
 
 
 class Bench:
-    """One run: the network, the translators of the present MTU, and the samples so far."""
+    """One run: the network, the translators of the present round, and the samples so far."""
 
     def __init__(self, order: Order) -> None:
         self.order = order
         self.ports = itertools.count(20000)
         self.remote = Namespace(order.endpoint, order.directory, order.congestion)
         Path(CONGESTION).write_text(order.congestion)
-        ip(HOST_SETUP.format(mtu=LINK_MTU, pid=self.remote.holder.pid))
+        ip(HOST_SETUP.format(mtu=LARGE_MTU, pid=self.remote.holder.pid))
         ip(REMOTE_SETUP, self.remote)
         ip(ROUTES)
         self.running: dict[str, Running] = {}
-        self.samples: dict[Key, dict[str, list[Sample]]] = {}
+        self.forwarded: dict[str, Iterator[int]] = {}
+        self.samples: list[dict[str, list[Sample]]] = [{} for _ in order.works]
 
     def run(self) -> None:
-        """Every cell: within a round the subjects take turns, each round beginning with another one."""
-        keys = list(dict.fromkeys(key_of(cell) for cell in self.order.cells))
-        groups: dict[int, list[Key]] = {}
-        for key in keys:
-            groups.setdefault(0 if key[0] == "start" else key[1], []).append(key)
-        for mtu, members in groups.items():
-            six = any(key[2] == 6 for key in members)
+        """Every piece of work: within a round the subjects take turns, each round beginning with another one.
+
+        Work of the same MTU and the same ports shares its translators, which are new in each round.
+        """
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for index, work in enumerate(self.order.works):
+            groups.setdefault((index,) if work.fresh else (work.mtu, work.way == OUT), []).append(index)
+        for members in groups.values():
             for number in range(self.order.rounds):
-                for key in members:
-                    subjects = self.order.subjects
+                for index in members:
+                    work, subjects = self.order.works[index], self.order.subjects
+                    if work.role == "idle" and number >= ROUNDS_OF_IDLE:
+                        continue
                     shift = number % len(subjects)
                     for subject in subjects[shift:] + subjects[:shift]:
-                        sample = self.start_sample(subject) if mtu == 0 else self.sample(subject, key, six)
-                        self.samples.setdefault(key, {}).setdefault(subject.name, []).append(sample)
-                        self.say(number, key, subject, sample)
-            self.stop_all()
+                        if subject.kind in work.kinds:
+                            self.take(number, index, subject)
+                self.stop_all()
 
-    def say(self, number: int, key: Key, subject: Subject, sample: Sample) -> None:
+    def take(self, number: int, index: int, subject: Subject) -> None:
+        """One sample of one subject; what goes wrong belongs to this sample only, and the next begins anew."""
+        work = self.order.works[index]
+        try:
+            sample = self.fresh_sample(subject, work) if work.fresh else self.sample(subject, work)
+        except (StartError, OSError, ValueError, KeyError, AssertionError, subprocess.SubprocessError) as error:
+            sample = Sample(error=" ".join(f"{type(error).__name__}: {error}".split()))
+        if sample.error and subject.name in self.running:
+            self.running.pop(subject.name).close()
+        self.samples[index].setdefault(subject.name, []).append(sample)
         figures = sample.error or "  ".join(f"{name} {value:.4g}" for name, value in sample.values.items())
-        role, mtu, family, a, b = key
-        print(f"round {number + 1}  {role} mtu {mtu} ipv{family} {a} {b}  {subject.name}: {figures}", file=sys.stderr)
+        label = f"{work.role} mtu {work.mtu} ipv{work.family} {work.a} {work.b} {work.c} {work.way}"
+        print(f"round {number + 1}  {label}  {subject.name}: {figures}", file=sys.stderr)
 
-    def start_sample(self, subject: Subject) -> Sample:
-        """Start it afresh: the time until ready, and its memory 0.3 s later."""
-        if subject.kind == DIRECT:
-            return Sample(error="nothing to start")
+    def fresh_sample(self, subject: Subject, work: Work) -> Sample:
+        """Start it afresh: the time until ready, and its memory 0.3 s later; or what idle connections do to it."""
+        spec = f"{FIRST_OF_MANY}-{FIRST_OF_MANY + work.a - 1}" if work.role == "start" and work.a else "none"
+        started = Running(subject, work.mtu, self.order, spec)
         try:
-            started = Running(subject, LINK_MTU, self.order)
-        except StartError as error:
-            return Sample(error=f"start: {error}")
-        try:
+            if work.role == "idle":
+                return self.idle_sample(work, started)
             time.sleep(0.3)
             return Sample({"start_ms": started.start_ms, "rss_mb": resident_mb(started.pids())})
         finally:
             started.close()
 
-    def translator(self, subject: Subject, mtu: int, six: bool) -> Running:
+    def idle_sample(self, work: Work, running: Running) -> Sample:
+        """The rate of connections before and after many are open, and what these take of memory and time meanwhile."""
+        alone = self.measure(Work("crr"), running)
+        if alone.error:
+            return alone
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        count = min(work.a, limit - 1000)
+        rest = [REMOTES[4], str(next(self.ports)), "0", "30000", str(count)]
+        before = resident_mb(running.pids())
+        server = self.server(self.remote.path, "idle", rest)
+        client = self.endpoint(running.netns, "idle-load", rest, stdin=subprocess.PIPE)
+        try:
+            report = self.report(client)
+            if "error" in report:
+                return Sample(error=str(report["error"]))
+            time.sleep(0.5)
+            after, cpu, begin = resident_mb(running.pids()), cpu_seconds(running.pids()), time.monotonic()
+            time.sleep(IDLE_S)
+            cpu = (cpu_seconds(running.pids()) - cpu) / (time.monotonic() - begin)
+            beside = self.measure(Work("crr"), running)
+            if beside.error:
+                return beside
+        finally:
+            end(client, server)
+        values = {"rate_kept": beside.values["per_s"] / alone.values["per_s"], "flows": float(count)}
+        values["connects_per_s"] = count / report["seconds"]
+        if running.pid:
+            values.update(bytes_per_flow=(after - before) * 1e6 / count, idle_cpu_percent=100 * cpu)
+        return Sample(values)
+
+    def translator(self, subject: Subject, work: Work) -> Running:
         """The running translator of this subject; started where it is not there (any more)."""
         now = self.running.get(subject.name)
         if now and now.lives():
             return now
         if now:
             self.running.pop(subject.name).close()
-        now = self.running[subject.name] = Running(subject, mtu, self.order)
-        if six:
-            now.wait_ipv6(REMOTES[6])
+        first = FIRST_FORWARDED + self.order.subjects.index(subject) * 2 * PORTS_EACH
+        inbound = outbound = "none"
+        if work.way != OUT:
+            inbound, outbound = f"{first}-{first + PORTS_EACH - 1}", f"{first + PORTS_EACH}-{first + 2 * PORTS_EACH - 1}"
+        now = self.running[subject.name] = Running(subject, work.mtu, self.order, inbound, outbound)
         return now
 
-    def sample(self, subject: Subject, key: Key, six: bool) -> Sample:
-        try:
-            running = self.translator(subject, key[1], six)
-        except StartError as error:
-            return Sample(error=f"start: {error}")
-        sample = self.measure(key, running)
+    def sample(self, subject: Subject, work: Work) -> Sample:
+        running = self.translator(subject, work)
+        if work.family == 6:
+            running.wait_ipv6(REMOTES[6])
+        sample = self.beside_greedy(work, running) if work.greedy else self.measure(work, running)
         if not running.lives():
             sample.error = "the translator ended"
         time.sleep(0.05)
         return sample
 
-    def measure(self, key: Key, running: Running) -> Sample:
-        """One measurement: a server in the remote, a client in the guest, the translator's CPU time around both."""
-        role, _, family, a, b = key
-        times = [str(round(each * 1000)) for each in (self.order.warm, self.order.seconds)]
-        rest = [REMOTES[family], str(next(self.ports)), *times, str(a), str(b)]
-        server = self.endpoint(self.remote.path, f"{role}-serve", rest)
-        client = None
+    def beside_greedy(self, work: Work, running: Running) -> Sample:
+        """The same beside a stream that takes what it can get."""
+        rest = [REMOTES[4], str(next(self.ports)), "0", str(round(self.order.seconds * 1000) + 3000), "1", "0"]
+        server = self.server(self.remote.path, "tcp", rest)
+        client = self.endpoint(running.netns, "tcp-load", rest)
         try:
-            assert server.stdout
-            if server.stdout.readline() != "ready\n":
-                return Sample(error="the server did not start")
-            before, begin = cpu_seconds(running.pids()), time.monotonic()
-            client = self.endpoint(running.netns, f"{role}-load", rest)
-            receivers = {"tcp": ([client] if a else []) + ([server] if b else []), "udp": [client if a else server]}
-            reports = [self.report(each) for each in receivers.get(role, [client])]
-            cpu = cpu_seconds(running.pids()) - before
-            return combine(role, reports, cpu, time.monotonic() - begin)
+            time.sleep(0.2)
+            return self.measure(work, running)
         finally:
-            for process in (client, server):
-                if process:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        process.wait(0.3 if process is client else 0)
-                    process.kill()
-                    process.communicate()
+            end(client, server)
 
-    def endpoint(self, netns: str, role: str, rest: list[str]) -> "subprocess.Popen[str]":
+    def ends(self, work: Work, running: Running) -> tuple[str, str, str, str, int]:
+        """The namespaces of server and client, the addresses that they bind and connect to, and the port."""
+        host = "/proc/self/ns/net"
+        if work.way == OUT:
+            return self.remote.path, running.netns, REMOTES[work.family], REMOTES[work.family], next(self.ports)
+        base = FIRST_FORWARDED + self.order.subjects.index(running.subject) * 2 * PORTS_EACH
+        offset = next(self.forwarded.setdefault(running.subject.name, itertools.cycle(range(PORTS_EACH))))
+        if work.way == FORWARD:
+            return running.netns, self.remote.path, ANY[work.family], HOSTS[work.family], base + offset
+        if work.way == LOCAL_IN:
+            return running.netns, host, LOOPBACK, LOOPBACK, base + offset
+        assert work.way == LOCAL_OUT
+        return host, running.netns, LOOPBACK, LOOPBACK, base + PORTS_EACH + offset
+
+    def measure(self, work: Work, running: Running) -> Sample:
+        """One measurement: a server, a client, and the translator's CPU time around both."""
+        at_server, at_client, bound, connected, port = self.ends(work, running)
+        times = [str(round(each * 1000)) for each in (self.order.warm, self.order.seconds)]
+        rest = [str(port), *times, str(work.a), str(work.b), str(work.c)]
+        server, client = self.server(at_server, work.role, [bound, *rest]), None
+        try:
+            before, resent, begin = cpu_seconds(running.pids()), running.resent_segments(), time.monotonic()
+            client = self.endpoint(at_client, f"{work.role}-load", [connected, *rest])
+            to_client, to_server = work.a > 0, work.b > 0
+            receivers = [client] if to_client or work.role not in ("tcp", "udp", "quic") else []
+            if to_server if work.role == "tcp" else not receivers:
+                receivers.append(server)
+            reports = [self.report(each) for each in receivers]
+            cpu, wall = cpu_seconds(running.pids()) - before, time.monotonic() - begin
+            sample = combine(work.role, reports, cpu, wall)
+            if work.role == "tcp" and running.guest and not sample.error:
+                sample.values["resent"] = float(running.resent_segments() - resent)
+            return sample
+        finally:
+            end(client, server)
+
+    def server(self, netns: str, role: str, rest: list[str]) -> "subprocess.Popen[str]":
+        process = self.endpoint(netns, f"{role}-serve", rest)
+        assert process.stdout
+        if process.stdout.readline() != "ready\n":
+            end(process)
+            raise StartError("the server did not start")
+        return process
+
+    def endpoint(self, netns: str, role: str, rest: list[str], stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[str]":
         command = [self.order.endpoint, netns, role, *rest]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def report(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
         """What a receiver reports at its end; its alarm bounds the wait."""
@@ -177,18 +251,28 @@ class Bench:
         self.running.clear()
 
 
+def end(*endpoints: "subprocess.Popen[str] | None") -> None:
+    """Let the first of them end by itself, shortly, and kill all."""
+    for number, process in enumerate(endpoints):
+        if process:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0 if number else 0.3)
+            process.kill()
+            process.communicate()
+
+
 def combine(role: str, reports: list[dict[str, Any]], cpu_s: float, wall_s: float) -> Sample:
     """The figures of one measurement from its receivers' reports and the translator's processor time."""
     for report in reports:
         if "error" in report:
             return Sample(error=str(report["error"]))
     values: dict[str, float] = {"cpu_share": cpu_s / wall_s}
-    if role in ("tcp", "udp"):
+    if role in ("tcp", "udp", "quic"):
         values["gbit"] = sum(report["bytes"] * 8 / report["seconds"] / 1e9 for report in reports)
         values["cpu_s_per_gb"] = cpu_s / (sum(report["total"] for report in reports) / 1e9)
     if role == "tcp":
         values["silence_ms"] = max(report["silence_ms"] for report in reports)
-    elif role == "udp":
+    elif role in ("udp", "quic"):
         values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
         values["offered_gbit"] = values["gbit"] / (reports[0]["count"] / reports[0]["sent"])
     else:
@@ -210,11 +294,8 @@ def main() -> None:
     threading.Thread(target=end_with, args=[int(sys.argv[2])], daemon=True).start()
     bench = Bench(Order.from_json(json.loads(path.read_text())))
     bench.run()
-    cells = [
-        {name: [vars(sample) for sample in taken] for name, taken in bench.samples[key_of(cell)].items()}
-        for cell in bench.order.cells
-    ]
-    path.with_name("result.json").write_text(json.dumps({"cells": cells}))
+    taken = [{name: [vars(sample) for sample in each] for name, each in samples.items()} for samples in bench.samples]
+    path.with_name("result.json").write_text(json.dumps({"works": taken}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-"""What is measured, and of whom: the table of cells, and the records that travel between the two halves of a run."""
+"""What is measured, and of whom: the records that travel between the two halves of a run."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 DIRECT = "direct"
 OURS = "pasta-py"
+PEER = "passt"
+LARGE_MTU = 65520
+
+#: Ways of a connection: from the guest to the remote machine; from there to a port of the host that leads into the
+#: guest; from the host's loopback into the guest's; and from the guest's loopback out to the host's.
+OUT, FORWARD, LOCAL_IN, LOCAL_OUT = "out", "forward", "local-in", "local-out"
 
 
 @dataclass(frozen=True)
@@ -21,24 +27,44 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One line of the table.
+class Work:
+    """One measurement: what the endpoints do. Several cells can show figures of the same one.
 
-    `role` is the endpoints' role (see endpoint.c), or "start" or "memory"; `a` and `b` are its two numbers. `metric` is
-    the field of a Sample that the table shows, in `unit`; `more` says whether more of it is better; `quick`, whether a
-    quick run has it.
+    `role` is the endpoints' role (see endpoint.c) with its numbers `a`, `b` and `c`, or one that inside.py knows: "start"
+    with `a` forwarded ports, "idle" with `a` connections. `way` is who connects to whom; `greedy` has a bulk stream
+    beside it. `kinds` are the subjects that can do it. A `fresh` one gets a translator of its own.
     """
 
-    name: str
     role: str
-    metric: str
-    unit: str
-    more: bool = True
-    mtu: int = 65520
+    mtu: int = LARGE_MTU
     family: int = 4
     a: int = 0
     b: int = 0
-    quick: bool = True
+    c: int = 0
+    way: str = OUT
+    greedy: bool = False
+    fresh: bool = False
+    kinds: tuple[str, ...] = (DIRECT, "pasta", "slirp4netns")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One line of the table.
+
+    `metric` is the field of a Sample that it shows, in `unit`, divided by that of `base` in the same round where there is
+    one; `more` says whether more of it is better; `quick`, whether a quick run has it; `targets` are in the words of
+    figures.Target.
+    """
+
+    key: str
+    name: str
+    work: Work
+    metric: str
+    unit: str
+    more: bool = True
+    quick: bool = False
+    base: Work | None = None
+    targets: tuple[str, ...] = ()
 
 
 @dataclass
@@ -54,7 +80,7 @@ class Order:
     """What the outer half asks the inner half to do."""
 
     subjects: list[Subject]
-    cells: list[Cell]
+    works: list[Work]
     rounds: int
     seconds: float
     warm: float
@@ -68,44 +94,5 @@ class Order:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Order":
         subjects = [Subject(**each) for each in data.pop("subjects")]
-        cells = [Cell(**each) for each in data.pop("cells")]
-        return cls(subjects=subjects, cells=cells, **data)
-
-
-def bulk(families: tuple[int, ...]) -> list[Cell]:
-    """TCP throughput: one stream at each MTU and family; eight streams; both directions at once."""
-    cells = []
-    for family in families:
-        for mtu in (1500, 9000, 65520):
-            for name, down, up in (("guest-bound", 1, 0), ("host-bound", 0, 1)):
-                label = f"TCP {name}, MTU {mtu}" + (", IPv6" if family == 6 else "")
-                quick = mtu != 9000 and family == 4
-                cells.append(Cell(label, "tcp", "gbit", "Gb/s", mtu=mtu, family=family, a=down, b=up, quick=quick))
-    for mtu in (1500, 65520):
-        for name, down, up in (
-            ("guest-bound, 8 streams", 8, 0),
-            ("host-bound, 8 streams", 0, 8),
-            ("both directions at once", 1, 1),
-        ):
-            label, quick = f"TCP {name}, MTU {mtu}", mtu == 65520
-            cells.append(Cell(label, "tcp", "gbit", "Gb/s", mtu=mtu, a=down, b=up, quick=quick))
-    return cells
-
-
-def all_cells(families: tuple[int, ...]) -> list[Cell]:
-    """Every cell of a full run, in the order of the table."""
-    half = 500_000_000
-    return [
-        *bulk(families),
-        Cell("TCP request/response, p50", "rr", "p50_us", "µs", more=False),
-        Cell("TCP request/response, p99", "rr", "p99_us", "µs", more=False),
-        Cell("TCP connect/request/response", "crr", "per_s", "1/s"),
-        Cell("UDP 1400 B flood out, received", "udp", "gbit", "Gb/s", a=0),
-        Cell("UDP 1400 B flood in, received", "udp", "gbit", "Gb/s", a=1),
-        Cell("UDP 0.5 Gb/s out, lost", "udp", "loss_percent", "%", more=False, a=0, b=half, quick=False),
-        Cell("UDP 0.5 Gb/s in, lost", "udp", "loss_percent", "%", more=False, a=1, b=half, quick=False),
-        Cell("UDP request/response, p50", "urr", "p50_us", "µs", more=False),
-        Cell("UDP request/response, p99", "urr", "p99_us", "µs", more=False),
-        Cell("start to ready", "start", "start_ms", "ms", more=False),
-        Cell("memory when idle (RSS)", "memory", "rss_mb", "MB", more=False),
-    ]
+        works = [Work(**{**each, "kinds": tuple(each["kinds"])}) for each in data.pop("works")]
+        return cls(subjects=subjects, works=works, **data)

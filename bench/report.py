@@ -1,16 +1,17 @@
-"""From samples to a table: medians, ratios pair by pair, and the same as text, Markdown and JSON."""
+"""The results of a run as text, Markdown and JSON."""
 
 import os
 import platform
 import time
 from datetime import date
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from .model import DIRECT, OURS, Order
+from . import figures
+from .model import DIRECT, OURS, PEER, Cell, Order
 
 BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -->"
+MARKS = {True: "met", False: "**missed**", None: "-"}
 
 
 def machine() -> str:
@@ -34,48 +35,10 @@ def busy_share(seconds: float = 0.5) -> float:
     return 1 - (idle_later - idle) / max(1, total_later - total)
 
 
-def good(samples: list[dict[str, Any]], metric: str) -> list[float]:
-    return [sample["values"][metric] for sample in samples if not sample["error"] and metric in sample["values"]]
-
-
-def middle(values: list[float]) -> float | None:
-    return median(values) if values else None
-
-
-def ratio(mine: list[dict[str, Any]], theirs: list[dict[str, Any]], metric: str) -> float | None:
-    """The median over the rounds of mine/theirs, each from the same round."""
-    pairs = [(good([a], metric), good([b], metric)) for a, b in zip(mine, theirs, strict=True)]
-    return middle([a[0] / b[0] for a, b in pairs if a and b and b[0]])
-
-
-def failures(samples: list[dict[str, Any]]) -> str:
-    errors = [sample["error"] for sample in samples if sample["error"]]
-    return f"{len(errors)} of {len(samples)}: {max(set(errors), key=errors.count)}" if errors else ""
-
-
-def collect(order: Order, samples: dict[str, Any], busy: float, duration_s: float) -> dict[str, Any]:
-    """Everything that is known about a run, ready for JSON; ratios of ours (or the first translator) to each other."""
+def collect(order: Order, cells: list[Cell], samples: list[figures.Taken], busy: float, duration_s: float) -> dict[str, Any]:
+    """Everything that is known about a run, ready for JSON."""
     names = [subject.name for subject in order.subjects]
-    translators = [name for name in names if name != DIRECT]
-    reference = OURS if OURS in names else next(iter(translators), DIRECT)
-    cells = []
-    for cell, taken in zip(order.cells, samples["cells"], strict=True):
-        shown = [name for name in names if not (name == DIRECT and cell.role in ("start", "memory"))]
-        cells.append(
-            {
-                "name": cell.name,
-                "unit": cell.unit,
-                "more_is_better": cell.more,
-                "metric": cell.metric,
-                "median": {name: middle(good(taken[name], cell.metric)) for name in shown},
-                "ratio": {n: ratio(taken[reference], taken[n], cell.metric) for n in shown if n != reference},
-                "cpu_s_per_gb": {name: middle(good(taken[name], "cpu_s_per_gb")) for name in translators}
-                if cell.role in ("tcp", "udp")
-                else {},
-                "failed": {name: text for name in shown if (text := failures(taken[name]))},
-                "samples": {name: taken[name] for name in shown},
-            }
-        )
+    works = dict(zip(order.works, samples, strict=True))
     return {
         "machine": machine(),
         "date": date.today().isoformat(),
@@ -84,9 +47,8 @@ def collect(order: Order, samples: dict[str, Any], busy: float, duration_s: floa
         "congestion": order.congestion,
         "busy_before": round(busy, 3),
         "duration_s": round(duration_s, 1),
-        "reference": reference,
         "subjects": {subject.name: subject.version for subject in order.subjects},
-        "cells": cells,
+        "cells": [figures.cell_figures(cell, works, names) for cell in cells],
     }
 
 
@@ -99,29 +61,34 @@ def figure(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def target_text(target: dict[str, Any]) -> str:
+    return f"{target['text']}: {figure(target['value'])} {MARKS[target['met']]}"
+
+
 def rows(results: dict[str, Any]) -> list[list[str]]:
     """The table, its head first."""
     names = list(results["subjects"])
-    reference = results["reference"]
-    others = [name for name in names if name != reference]
+    compared = [name for name in names if name in (DIRECT, PEER)]
     translators = [name for name in names if name != DIRECT]
-    head = ["", "unit", *names, *(f"{reference} : {n}" for n in others), *(f"s/GB {n}" for n in translators)]
-    table = [head]
+    table = [["", "unit", *names, *(f": {n}" for n in compared), *(f"s/GB {n}" for n in translators), "targets"]]
     for cell in results["cells"]:
         values = [figure(cell["median"].get(name)) for name in names]
-        ratios = [figure(cell["ratio"].get(name)) for name in others]
+        ratios = [figure(cell["ratio"].get(name)) for name in compared]
         costs = [figure(cell["cpu_s_per_gb"].get(name)) for name in translators]
-        table.append([cell["name"], cell["unit"], *values, *ratios, *costs])
+        targets = "; ".join(target_text(target) for target in cell["targets"])
+        table.append([cell["name"], cell["unit"], *values, *ratios, *costs, targets])
     return table
 
 
 def summary(results: dict[str, Any]) -> str:
-    """What stands above the table: where, how, who."""
+    """What stands above the table: where, how, who, and how many targets are met."""
     versions = ", ".join(f"{name} ({version})" for name, version in results["subjects"].items() if name != DIRECT)
+    met, missed, unknown = figures.counts(results["cells"])
     return (
         f"{results['machine']}; {results['date']}; TCP congestion control {results['congestion']}; medians of "
         f"{results['rounds']} rounds of {results['seconds']:g} s, taking turns; ratios pair by pair. {versions}. "
-        f"{results['busy_before']:.0%} of the processors was in use by others before the start."
+        f"{results['busy_before']:.0%} of the processors was in use by others before the start. "
+        f"Targets: {met} met, {missed} missed" + (f", {unknown} not measured." if unknown else ".")
     )
 
 
@@ -131,20 +98,20 @@ def failed_lines(results: dict[str, Any]) -> list[str]:
 
 def text(results: dict[str, Any]) -> str:
     """For the terminal."""
-    table = rows(results)
+    table = [[word.replace("**", "") for word in row] for row in rows(results)]
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = []
     for row in table:
         padded = [word.ljust(width) for word, width in zip(row[:2], widths, strict=False)]
-        padded += [word.rjust(width) for word, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(padded))
+        padded += [word.rjust(width) for word, width in zip(row[2:-1], widths[2:], strict=False)]
+        lines.append("  ".join([*padded, row[-1]]).rstrip())
     return "\n".join([summary(results), "", *lines, "", *failed_lines(results), f"took {results['duration_s']:.0f} s"])
 
 
 def markdown(results: dict[str, Any]) -> str:
     """For docs/performance.md."""
     head, *body = rows(results)
-    rule = ["---", "---", *("---:" for _ in head[2:])]
+    rule = ["---", "---", *("---:" for _ in head[2:-1]), "---"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
     failed = [f"- {line}" for line in failed_lines(results)]
     return "\n".join([summary(results), "", *lines, *(["", *failed] if failed else [])])
@@ -158,3 +125,7 @@ def into_document(path: Path, table: str) -> None:
     if not begin or not end:
         raise ValueError(f"{path}: no lines '{BEGIN}' and '{END}' for the table to stand between")
     path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
+
+
+def ours_failed(results: dict[str, Any]) -> bool:
+    return any(OURS in cell["failed"] for cell in results["cells"])

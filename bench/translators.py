@@ -114,10 +114,11 @@ def unmount(where: str) -> None:
 class Running:
     """A translator at work: `netns` is the path of its guest's namespace, `start_ms` what starting it took.
 
-    StartError where it does not get ready.
+    `inbound` and `outbound` are what -t and -T get, where it has these. StartError where it does not get ready.
     """
 
-    def __init__(self, subject: Subject, mtu: int, order: Order) -> None:
+    def __init__(self, subject: Subject, mtu: int, order: Order, inbound: str = "none", outbound: str = "none") -> None:
+        self.inbound, self.outbound = inbound, outbound
         self.subject, self.start_ms, self.pid = subject, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.guest: Namespace | None = None
@@ -146,7 +147,7 @@ class Running:
 
     def start_pasta(self, mtu: int) -> None:
         """As podman does it: ready when the parent has exited and nothing holds its output any more."""
-        ports = [word for option in "tuTU" for word in (f"-{option}", "none")]
+        ports = ["-t", self.inbound, "-T", self.outbound, "-u", "none", "-U", "none"]
         command = [self.subject.path, "--config-net", *ports, "-m", str(mtu), "--pid", f"{self.netns}.pid"]
         command += ["--quiet", "--netns", self.netns]
         try:
@@ -171,6 +172,14 @@ class Running:
         with os.fdopen(ready, "rb", 0) as pipe:
             if not select.select([pipe], [], [], START_LIMIT_S)[0] or not pipe.read(1):
                 raise StartError("ended, or not ready in time")
+
+    def resent_segments(self) -> int:
+        """TCP segments that the guest's own stack has sent again so far."""
+        if not self.guest:
+            return 0
+        lines = Path(f"/proc/{self.guest.holder.pid}/net/snmp").read_text().splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(values[names.index("RetransSegs")])
 
     def pids(self) -> list[int]:
         return family_of(self.pid) if self.pid else []
