@@ -181,7 +181,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="fewer cells, rounds and seconds: under two minutes")
     add("--rounds", type=int, default=0, help="measurements of each cell (default 5; quick: 2)")
-    add("--seconds", type=float, default=0, help="length of each measurement (default 0.8; quick: 0.5)")
+    add("--seconds", type=float, default=0, help="length of each measurement (default 0.7; quick: 0.3)")
     add("--only", default="", metavar="CELL[,CELL...]", help="only cells with these keys; may be patterns, see --list")
     add("--cell", action="append", default=[], metavar="PATTERN", help="only cells with this in their name")
     add("--subject", action="append", default=[], metavar="NAME", help="only this translator; may be repeated")
@@ -220,14 +220,14 @@ def benchmark(options: argparse.Namespace) -> int:
         print("\n".join(f"{cell.key:20} {cell.name}" for cell in cells))
         return 0
     congestion = congestion_control(options.congestion)
-    rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.5 if options.quick else 0.8)
+    rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.3 if options.quick else 0.7)
     busy = report.busy_share()
     if busy > 0.1:
         print(f"bench: {busy:.0%} of the processors is already in use by others; expect noise", file=sys.stderr)
     begin = time.monotonic()
     works = list(dict.fromkeys(work for cell in cells for work in (cell.work, cell.base) if work))
     with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:
-        warm = 0.2 if seconds > 0.6 else 0.1
+        warm = 0.2 if seconds > 0.5 else 0.1
         order = Order(subjects, works, rounds, seconds, warm, congestion, compile_endpoint(directory), directory)
         # The worst case of a measurement is an endpoint that its alarm ends.
         limit_s = 60 + rounds * len(subjects) * len(works) * (seconds + 14)

@@ -51,7 +51,7 @@ FIRST_FORWARDED, FIRST_OF_MANY = 20000, 22000
 ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = "127.0.0.1"
 ROUNDS_OF_IDLE = 3  # each takes seconds: the connections have to be made first
-IDLE_S = 1.0
+SETTLE_S, IDLE_S = 2.0, 1.0
 
 
 def ip(lines: str, namespace: Namespace | None = None) -> None:
@@ -138,7 +138,7 @@ class Bench:
             report = self.report(client)
             if "error" in report:
                 return Sample(error=str(report["error"]))
-            time.sleep(0.5)
+            time.sleep(SETTLE_S)
             after, cpu, begin = resident_mb(running.pids()), cpu_seconds(running.pids()), time.monotonic()
             time.sleep(IDLE_S)
             cpu = (cpu_seconds(running.pids()) - cpu) / (time.monotonic() - begin)
@@ -198,7 +198,7 @@ class Bench:
         if work.way == FORWARD:
             return running.netns, self.remote.path, ANY[work.family], HOSTS[work.family], base + offset
         if work.way == LOCAL_IN:
-            return running.netns, host, LOOPBACK, LOOPBACK, base + offset
+            return running.netns, host, ANY[4], LOOPBACK, base + offset  # they enter at the guest's own address
         assert work.way == LOCAL_OUT
         return host, running.netns, LOOPBACK, LOOPBACK, base + PORTS_EACH + offset
 
