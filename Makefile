@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick bench-redraw bench-peer clean
 
 run: build
 	$(BIN)/python bench/demo.py
@@ -97,7 +97,7 @@ fuzz-coverage: dev
 # The tests with AddressSanitizer and UndefinedBehaviorSanitizer in the core, workers in their sandbox and helpers included.
 # What is left out looks at the program as users get it, measures memory, or counts system calls.
 SANITIZED := build/sanitized
-NOT_SANITIZED := tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py tests/test_installed.py tests/test_contrib.py \
+NOT_SANITIZED := tests/runtimes tests/test_bench.py tests/test_lean.py tests/test_build.py tests/test_layering.py tests/test_installed.py tests/test_contrib.py \
 	tests/e2e/test_calls.py tests/e2e/test_main_job.py::test_the_worker_is_small tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
 	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
 	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
@@ -150,11 +150,22 @@ options-off: dev
 	@tests/prepare.sh test >/dev/null
 	$(BIN)/python tests/measure/options_off.py build/options-off
 
-bench: build
-	$(BIN)/python -m bench
+# Beside what bench-peer has fetched, or the machine's own passt; all cells, about 15 minutes. BENCH has further options, for
+# example BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/performance.md, all values into build/bench.json.
+BENCHED := build/bench.json
+bench: dev
+	$(BIN)/python -m bench --json $(BENCHED) --doc docs/performance.md $(BENCH)
 
 bench-quick: build
-	$(BIN)/python -m bench --quick
+	$(BIN)/python -m bench --quick $(BENCH)
+
+# The same table and picture again from the values of a run.
+bench-redraw: dev
+	$(BIN)/python -m bench --from $(BENCHED) --doc docs/performance.md
+
+# passt as Debian's SUITE (sid) has it now, for `make bench` only; nothing is installed.
+bench-peer:
+	bench/peer.sh build/peer
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_calls.c pasta_py/*.so .coverage*

@@ -246,8 +246,10 @@ def show(results: dict[str, Any], document: str) -> None:
     if document:
         from . import picture  # matplotlib takes a second, and only this needs it
 
-        report.into_document(Path(document), report.markdown(results))
-        picture.draw(results, Path(document).with_suffix(".svg"))
+        drawn = Path(document).with_suffix(".svg")
+        picture.draw(results, drawn)
+        shown = f"![our ratios, cell by cell]({drawn.name})"
+        report.into_document(Path(document), f"{report.markdown(results)}\n\n{shown}")
 
 
 def stop(number: int, frame: object) -> None:

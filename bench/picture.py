@@ -46,7 +46,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     cells = [cell for cell in results["cells"] if any(bar(cell, panel) for panel in PANELS)][::-1]
     height = 1 + 0.15 * len(cells)
     figure, axes = pyplot.subplots(1, len(PANELS), figsize=(10, height), sharey=True, squeeze=False)
-    titles = {DIRECT: "× no translator", PEER: f"× {PEER} {results['subjects'].get(PEER, '')}", "cpu": f"CPU s/GB, times less than {PEER}"}
+    peer = f"× {PEER} {results['subjects'].get(PEER, '')}"
+    titles = {DIRECT: "× no translator", PEER: peer, "cpu": f"CPU s/GB, times less than {PEER}"}
     for axis, (panel, (lowest, highest)) in zip(axes[0], PANELS.items(), strict=True):
         for row, cell in enumerate(cells):
             found = bar(cell, panel)
@@ -68,7 +69,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         axis.set_title(titles[panel], fontsize=8)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)
-    figure.text(0.01, 0.1 / height, "To the right is better. The stroke is the target: green where it is met, red where not; grey: none.")
+    legend = "To the right is better. The stroke is the target: green where it is met, red where not; grey: none."
+    figure.text(0.01, 0.1 / height, legend)
     figure.tight_layout(rect=(0, 0.25 / height, 1, 1))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)

@@ -1,0 +1,209 @@
+"""The benchmark's own arithmetic, its table of cells, and one short run of the real thing with no translator."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import __main__ as program
+from bench import figures, inside, picture, report
+from bench.cells import all_cells
+from bench.model import Cell, Order, Subject, Work
+
+ROOT = Path(__file__).resolve().parents[1]
+METRICS = {
+    "tcp": {"gbit", "cpu_s_per_gb", "silence_ms", "cpu_share", "resent"},
+    "udp": {"gbit", "cpu_s_per_gb", "loss_percent", "offered_gbit", "cpu_share"},
+    "quic": {"gbit", "cpu_s_per_gb", "loss_percent", "offered_gbit", "cpu_share"},
+    **dict.fromkeys(("rr", "urr", "crr"), {"p50_us", "p99_us", "max_us", "lost", "per_s", "cpu_share"}),
+    "start": {"start_ms", "rss_mb"},
+    "idle": {"rate_kept", "flows", "connects_per_s", "bytes_per_flow", "idle_cpu_percent"},
+}
+
+
+def samples(*values: "float | None", metric: str = "gbit") -> figures.Samples:
+    """One sample a round; None for a failed one."""
+    return [{"values": {} if v is None else {metric: v}, "error": "broken" if v is None else ""} for v in values]
+
+
+def test_medians_leave_out_what_failed() -> None:
+    assert figures.middle(figures.good(samples(1, None, 5, 3), "gbit")) == 3
+    assert figures.middle(figures.good(samples(1, 2), "gbit")) == 1.5
+    assert figures.middle(figures.good(samples(None), "gbit")) is None
+
+
+def test_ratios_are_taken_pair_by_pair() -> None:
+    # The medians' ratio would be 2 / 10; the rounds say 0.1, 0.5 and 2.
+    assert figures.ratio(samples(1, 2, 20), samples(10, 4, 10), "gbit") == 0.5
+
+
+def test_a_round_without_both_ends_has_no_ratio() -> None:
+    assert figures.ratio(samples(1, None, 9), samples(None, 4, 3), "gbit") == 3
+    assert figures.ratio(samples(1), samples(0), "gbit") is None
+    assert figures.ratio([], samples(1), "gbit") is None
+
+
+def test_failures_are_counted_with_the_commonest_reason() -> None:
+    taken = samples(1, None, None)
+    assert figures.failures(taken) == "2 of 3: broken"
+    assert figures.failures(samples(1)) == ""
+
+
+def test_a_base_divides_round_by_round() -> None:
+    quotients = figures.divided(samples(6, None, 8), samples(2, 1, 0), "gbit")
+    assert figures.good(quotients, "gbit") == [3]
+    assert [bool(each["error"]) for each in quotients] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("words", "value", "met"),
+    [
+        ("gbit >= 0.8 direct", 0.9, True),
+        ("gbit >= 1 direct", 0.9, False),
+        ("gbit <= 3 passt", 3, True),
+        ("gbit >= 0.5 worst", 8 / 9, True),
+        ("gbit <= 8", 9, False),
+        ("resent <= 0", None, None),
+    ],
+)
+def test_a_target_is_judged(words: str, value: "float | None", met: "bool | None") -> None:
+    taken = {"pasta-py": samples(8, 9, 12), "direct": samples(10, 10, 10), "passt": samples(3, 3, 3)}
+    verdict = figures.Target.parse(words).judge(taken, "pasta-py", "gbit")
+    assert verdict["met"] is met
+    assert verdict["value"] == value or math.isclose(verdict["value"], value or 0)
+
+
+@pytest.mark.parametrize("words", ["gbit > 1", "gbit >= 1 slirp4netns", "gbit >= one", "gbit >= 1 direct twice"])
+def test_a_target_that_nobody_understands_is_refused(words: str) -> None:
+    with pytest.raises(ValueError):
+        figures.Target.parse(words)
+
+
+def test_the_cells_can_be_told_apart_and_show_what_is_measured() -> None:
+    cells = all_cells()
+    assert len({cell.key for cell in cells}) == len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        assert "," not in cell.key
+        targets = [figures.Target.parse(words) for words in cell.targets]
+        for metric in [cell.metric, *(target.metric for target in targets)]:
+            assert metric in METRICS[cell.work.role], cell.key
+        for target in targets:
+            assert target.of not in ("direct", "passt") or {"direct": "direct", "passt": "pasta"}[target.of] in cell.work.kinds
+
+
+def test_reports_become_figures() -> None:
+    ends = [{"bytes": 250_000_000, "seconds": 1.0, "total": 500_000_000, "silence_ms": s} for s in (2, 7)]
+    sample = inside.combine("tcp", ends, 0.5, 2.0)
+    assert sample.values == {"cpu_share": 0.25, "gbit": 4.0, "cpu_s_per_gb": 0.5, "silence_ms": 7}
+    flood: dict[str, Any] = {"bytes": 125_000_000, "seconds": 1.0, "total": 125_000_000, "count": 75, "sent": 100}
+    values = inside.combine("udp", [flood], 0.0, 1.0).values
+    assert (values["gbit"], values["loss_percent"]) == (1.0, 25.0)
+    assert math.isclose(values["offered_gbit"], 4 / 3)
+    assert inside.combine("tcp", [ends[0], {"error": "no byte"}], 0, 1).error == "no byte"
+
+
+def results() -> dict[str, Any]:
+    """A made-up run of two cells: one with more being better, one with less."""
+    subjects = [Subject("direct", "direct", "", ""), Subject("pasta-py", "pasta", "/p", "1"), Subject("passt", "pasta", "/q", "2")]
+    works = [Work("tcp", a=1), Work("rr")]
+    cells = [
+        Cell("bulk", "bulk", works[0], "gbit", "Gb/s", targets=("gbit >= 0.8 direct", "gbit >= 3 passt")),
+        Cell("wait", "wait", works[1], "p50_us", "µs", more=False, targets=("p50_us <= 1 passt",)),
+    ]
+    taken = [
+        {"direct": samples(10, 10), "pasta-py": samples(9, 9), "passt": samples(4.5, 4.5)},
+        {name: samples(v, v, metric="p50_us") for name, v in (("direct", 50), ("pasta-py", 80), ("passt", 100))},
+    ]
+    order = Order(subjects, works, 2, 1.0, 0.2, "reno", "", "")
+    return report.collect(order, cells, taken, 0.0, 1.0)
+
+
+def test_the_table_says_what_is_met() -> None:
+    rows = {row[0]: row for row in report.rows(results())}
+    assert rows["bulk"][-1] == "≥ 0.8 × direct: 0.90 met; ≥ 3 × passt: 2.00 **missed**"
+    assert rows["wait"][-1] == "≤ 1 × passt: 0.80 met"
+    assert "2 met, 1 missed" in report.summary(results())
+
+
+def test_the_picture_has_better_to_the_right_and_shows_every_cell(tmp_path: Path) -> None:
+    run = json.loads(json.dumps(results()))
+    bar = picture.bar(run["cells"][1], "passt")
+    assert bar is not None
+    assert (bar.value, bar.limit, bar.met) == (1.25, 1.0, True)
+    picture.draw(run, tmp_path / "picture.svg")
+    drawn = (tmp_path / "picture.svg").read_text()
+    assert drawn.count(">bulk<") == drawn.count(">wait<") == 1
+
+
+def test_only_the_marked_part_of_a_document_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.into_document(page, "new")
+    assert page.read_text() == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="no lines"):
+        report.into_document(page, "new")
+
+
+def test_cells_are_chosen_by_key_and_unknown_ones_are_refused() -> None:
+    chosen = program.choose_cells(program.parse(["--only", "tcp-rr-p50,udp-rate-*"]))
+    assert [cell.key for cell in chosen] == ["udp-rate-out", "udp-rate-in", "tcp-rr-p50"]
+    with pytest.raises(program.BenchError, match="'nothing'"):
+        program.choose_cells(program.parse(["--only", "tcp-rr-p50,nothing"]))
+
+
+def bench(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "bench", "--subject", "direct", "--rounds", "1", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**environment, **options}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_short_run_of_the_endpoints_alone_fills_every_kind_of_cell(tmp_path: Path) -> None:
+    cells = "tcp-in-65520,tcp-out-1500-v6,tcp-both-1500,forward-in-1500,splice-t-in,udp100-out,udp-rate-in,quic-*,*-rr-p50,tcp-crr"
+    run = bench("--only", cells, "--seconds", "0.1", "--json", str(tmp_path / "run.json"))
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 0, err
+    measured = json.loads((tmp_path / "run.json").read_text())["cells"]
+    assert len(measured) == 12
+    for cell in measured:
+        assert not cell["failed"]
+        assert cell["median"]["direct"] >= 0, cell["name"]
+        assert cell["median"]["direct"] > 0 or cell["metric"] == "loss_percent"
+        assert cell["name"] in out
+
+
+def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    run = bench("--only", "tcp-in-65520", "--seconds", "30", TMPDIR=str(tmp_path))
+    assert run.stderr is not None
+
+    def ours() -> list[str]:
+        """The command lines of the processes that know the run's directory."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            except OSError:
+                continue
+            if os.fsencode(tmp_path) in command:
+                found.append(command.decode(errors="replace"))
+        return found
+
+    deadline = time.monotonic() + 20
+    while not any("tcp-load" in command for command in ours()):
+        assert time.monotonic() < deadline and run.poll() is None, "the endpoints run"
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert ours() == []
+    assert list(tmp_path.iterdir()) == []
