@@ -88,6 +88,7 @@ class WorkerPlan(Record):
     # The guest
     guest4: bytes  # first IPv4 address, b"" if none
     prefix4: int
+    leases: int = 1  # addresses for DHCP, from guest4 on; more than one: the guest's link may have other stations
     guest6: bytes  # first global IPv6 address, b"" if none
     prefix6: int
     gateway4: bytes

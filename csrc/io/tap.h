@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "core/counters.h"
+#include "core/stations.h"
 #include "wire/eth.h"
 #include "wire/ip.h"
 
@@ -34,7 +35,7 @@ struct vnet_hdr {
 struct tap {
 	int fd;
 	bool vnet_hdr, uso;
-	uint8_t guest_mac[ETH_ALEN]; /* learnt from the guest's frames */
+	struct stations stations; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
 	struct capture *capture; /* NULL: none */

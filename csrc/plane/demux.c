@@ -131,6 +131,7 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		return;
 	}
 	trace(p, &ip);
+	stations_learn(&p->tap.stations, &ip.src);
 	if (ip.fragment && was_cut) {
 		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
@@ -169,7 +170,7 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		return;
 	}
 	if (!eth_is_group(eth_src(f->data)))
-		memcpy(p->tap.guest_mac, eth_src(f->data), ETH_ALEN);
+		stations_hear(&p->tap.stations, eth_src(f->data));
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
 		demux_ip(p, f, true, false);

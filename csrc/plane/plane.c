@@ -96,7 +96,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 		plane_free(p);
 		return rc;
 	}
-	memcpy(p->tap.guest_mac, config->guest_mac, ETH_ALEN);
+	memcpy(p->tap.stations.last, config->guest_mac, ETH_ALEN);
 	memcpy(p->tap.our_mac, config->our_mac, ETH_ALEN);
 	p->complete = true;
 	*out = p;

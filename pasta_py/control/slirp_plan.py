@@ -85,6 +85,7 @@ def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resol
     worker = made.worker.replace(
         guest4=plan.packed(address(asked.network, DHCP)),  # of whoever asks; what --configure sets is not asked for
         prefix4=asked.network.prefixlen,
+        leases=DHCP_LAST - DHCP + 1,
         refused4=refused4,
         refused6=refused6,
         host_addrs=(),  # clients are shown with their own addresses

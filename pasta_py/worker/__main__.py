@@ -149,6 +149,7 @@ class Worker:
         watches += [(fd, _INOTIFY) for fd in roles.get(model.FD_NETNS_INOTIFY, ())]
         for fd, ident in watches:
             self.plane.watch(fd, ident)
+        self.leases = slowpath.Leases(plan) if plan.leases > 1 else None
         self.shown: dict[str, int] = {}
         self.short_of_memory, self.tell_shortage_at = False, 0.0
         self.advertise_at = _NEVER
@@ -236,7 +237,7 @@ class Worker:
         if self.short_of_memory:
             self._tell_shortage()
         if kind == plane.PUNT:
-            answer = slowpath.reply(self.plan, data)
+            answer = slowpath.reply(self.plan, data, self.leases)
             if answer is not None:
                 self.plane.send(answer)
         elif kind == plane.WATCH:

@@ -4,6 +4,7 @@ Not for the guest's own, nor for what no station can hold. Address conflict dete
 else: a probe (sender 0.0.0.0) wants to know whether an address is free, and answering for the whole world would
 take each address away that a guest tries to set (link-local ones, RFC 3927, or a second one of the host's). So a
 probe gets an answer only for the addresses that we do hold; an announcement (sender = target) never gets one.
+Where the link may have other stations, these answer for themselves, and we for our own addresses alone.
 """
 
 from pasta_py.worker import frames
@@ -39,6 +40,6 @@ def _answers(plan: "WorkerPlan", sender: bytes, target: bytes) -> bool:
         return False
     if target == sender or target == frames.ipv4(plan.guest4):
         return False
-    if sender == frames.NOWHERE4:
+    if sender == frames.NOWHERE4 or plan.leases > 1:
         return target in (frames.ipv4(address) for address in frames.ours(plan))
     return True

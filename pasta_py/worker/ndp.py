@@ -2,7 +2,7 @@
 
 As with ARP we are the next hop to everywhere and answer for every address but the guest's own. Duplicate address
 detection (RFC 4862, 5.4: solicitations from the unspecified address) is answered only for the addresses that we
-hold; otherwise no guest could ever take an address.
+hold; otherwise no guest could ever take an address. So is everything where the link may have other stations.
 
 Router advertisements carry everything the plan knows and never exceed the 1280 bytes that each link takes; names
 and nameservers that do not fit are left out, from the end.
@@ -79,6 +79,8 @@ def _neighbour(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "by
     if target in (frames.NOWHERE6, frames.NOWHERE6[1:] + b"\x01", plan.guest6, packet.source):
         return None
     probe = packet.source == frames.NOWHERE6
+    if plan.leases > 1 and target not in frames.ours(plan):
+        return None
     if probe:
         solicited_node = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
         if packet.destination != solicited_node or _SOURCE_MAC in options or target not in frames.ours(plan):

@@ -234,3 +234,39 @@ def test_frames_over_a_socket(lab: Lab, name: str) -> None:
     process.terminate()
     process.wait(5)
     (lab.directory / "bess.sock").unlink(missing_ok=True)
+
+
+# Several stations at one tap
+
+BRIDGED = """
+rm -f log* leases*
+mount -t tmpfs none /run; mkdir /run/netns
+ip link add br0 type bridge; ip link set br0 up; ip link set tap0 master br0; ip link set tap0 up; ip link set lo up
+for n in 1 2; do
+    ip netns add n$n
+    ip link add v$n type veth peer name eth0 netns n$n
+    ip link set v$n up master br0
+    ip -n n$n link set lo up; ip -n n$n link set eth0 up
+    ip netns exec n$n dhclient -4 -1 -sf $SCRIPT -lf $PWD/leases$n -pf $PWD/pid$n -e LEASE_LOG=$PWD/log$n eth0 >$PWD/said$n 2>&1
+    grep new_ip_address $PWD/log$n
+done
+ip netns exec n1 ping -c1 -W2 10.0.2.16 >/dev/null && echo they see each other
+for n in 1 2; do
+    ip netns exec n$n curl -sS -m 15 -o $PWD/got$n -w '%{size_download}\\n' http://192.0.2.10:7600/big &
+done
+wait
+"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bridge_with_several_stations(lab: Lab, name: str) -> None:
+    """Each gets an address of its own, reaches the other directly, and both download at a time."""
+    size = 30_000_000
+    (lab.directory / "big").write_bytes(bytes(size))
+    web = lab.remote.serve("python3", "-m", "http.server", "7600", port=7600)
+    with connected(lab, name) as (guest, _running):
+        script = f"SCRIPT={HERE}/dhclient-script\ncd {lab.directory}\n{BRIDGED}"
+        said = guest.run("unshare", "-m", "sh", "-c", script, timeout=60)
+    web.kill()
+    wanted = ["new_ip_address=10.0.2.15", "new_ip_address=10.0.2.16", "they see each other", str(size), str(size)]
+    assert said.stdout.splitlines() == wanted, said

@@ -34,6 +34,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
         **dict.fromkeys(("scope6", "log_size", "stats_s"), 0),
         "guest_mac": mac(GUEST_MAC),
         "our_mac": mac(OUR_MAC),
+        "leases": 1,
         "mtu": 65520,
         "link_mtu": 1500,
         "guest4": addr(GUEST4),

@@ -9,8 +9,8 @@ from checker import decode
 from checker.frame import fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from messages import ANSWERED, ether
-from sample_plan import OUR_MAC, addr, sample_plan
+from messages import ANSWERED, arp, ether, ns
+from sample_plan import GATEWAY4, GATEWAY6, GUEST4, OUR_MAC, addr, sample_plan
 
 from pasta_py.model import WorkerPlan
 from pasta_py.worker import slowpath
@@ -146,3 +146,28 @@ def test_the_slow_path_imports_nothing_but_its_own_modules() -> None:
     )
     worker = {f"pasta_py.worker{name}" for name in ("", ".arp", ".dhcp4", ".dhcp6", ".frames", ".ndp", ".slowpath")}
     assert set(done.stdout.split()) == {"pasta_py", "pasta_py.record"} | worker
+
+
+def test_stations_get_addresses_of_their_own_until_there_are_none() -> None:
+    plan = sample_plan(leases=3)
+    leases = slowpath.Leases(plan)
+
+    def offered(station: int) -> str:
+        mac = bytes((2, 0, 0, 0, 7, station))
+        frame = ANSWERED["discover"]
+        reply = slowpath.reply(plan, frame[:6] + mac + frame[12:], leases)
+        return "" if reply is None else ".".join(map(str, reply[58:62]))  # yiaddr
+
+    assert [offered(n) for n in (1, 2, 1, 3, 4, 2)] == ["192.0.2.15", "192.0.2.16", "192.0.2.15", "192.0.2.17", "", "192.0.2.16"]
+
+
+def test_other_stations_answer_for_themselves() -> None:
+    for leases in (1, 2):
+        plan = sample_plan(leases=leases)
+        for ours, name in ((GATEWAY4, "192.0.2.99"), (GATEWAY6, "2001:db8:1::99")):
+            for target, answered in ((ours, True), (name, leases == 1)):
+                if ":" in target:
+                    frame = ns(target)
+                else:
+                    frame = arp(GUEST4, target)
+                assert (slowpath.reply(plan, frame) is not None) == answered, target

@@ -1,0 +1,61 @@
+/* The stations of the guest's link: to which MAC address a frame for an IP address goes.
+ *
+ * One station is the rule; it costs a comparison for each of its frames. From the second on (a bridge in the guest's namespace) the
+ * MAC address that an IP address was last heard from is kept, and whatever is not known goes to whoever spoke last.
+ *
+ * Direct-mapped: a guest that makes up addresses costs nothing but its own frames. Neighbours in a network do not collide.
+ */
+#ifndef PASTA_CORE_STATIONS_H
+#define PASTA_CORE_STATIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "wire/eth.h"
+
+#define STATIONS_SLOTS 64
+
+struct stations {
+	uint8_t last[ETH_ALEN]; /* who spoke last; at the start who is expected */
+	bool heard, several;
+	struct station {
+		struct addr addr;
+		uint8_t mac[ETH_ALEN];
+	} slots[STATIONS_SLOTS];
+};
+
+static inline uint32_t stations_slot(const struct addr *a)
+{
+	return (uint32_t)(a->b[15] ^ a->b[14] << 3) % STATIONS_SLOTS;
+}
+
+/* A frame has come from there. */
+static inline void stations_hear(struct stations *s, const uint8_t mac[ETH_ALEN])
+{
+	if (memcmp(s->last, mac, ETH_ALEN) != 0) {
+		s->several = s->heard;
+		memcpy(s->last, mac, ETH_ALEN);
+	}
+	s->heard = true;
+}
+
+/* The packet in it has this source. */
+static inline void stations_learn(struct stations *s, const struct addr *from)
+{
+	struct station *slot = &s->slots[stations_slot(from)];
+
+	if (!s->several)
+		return;
+	slot->addr = *from;
+	memcpy(slot->mac, s->last, ETH_ALEN);
+}
+
+static inline const uint8_t *stations_find(const struct stations *s, const struct addr *to)
+{
+	const struct station *slot = &s->slots[stations_slot(to)];
+
+	return s->several && addr_eq(&slot->addr, to) ? slot->mac : s->last;
+}
+
+#endif
