@@ -6,6 +6,7 @@ Everything in it ends with the Machine, also when the tests are killed: its firs
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -102,8 +103,7 @@ class Machine:
             assert process.poll() is None, f"does not serve: {command}"
             yield
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
 
     def processes(self, *names: str) -> list[str]:
         """Command lines of the processes inside that run one of the programs named."""
@@ -112,6 +112,14 @@ class Machine:
             if any(name in line for name in names) and "ps -e" not in line:
                 found.append(line)
         return found
+
+
+def end(process: "subprocess.Popen[str]") -> None:
+    """End what popen() started: nsenter goes with its child, not the other way round where that has changed its credentials."""
+    if process.poll() is None:
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(child), signal.SIGTERM)
+    process.communicate(timeout=10)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:

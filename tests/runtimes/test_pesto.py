@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from machine import HOST, OURS, PASST, Machine, wait_until
+from machine import HOST, OURS, PASST, Machine, end, wait_until
 from test_podman import get
 
 OUR_PESTO, PASSTS_PESTO = "/opt/pasta-py/bin/pesto", "/usr/bin/pesto"
@@ -28,8 +28,7 @@ def running(machine: Machine, pasta: str) -> Iterator[None]:
         wait_until(lambda: not machine.run("test", "-S", SOCK, check=False).returncode, 10, f"{pasta} has its socket")
         yield
     finally:
-        process.terminate()
-        process.wait(10)
+        end(process)
 
 
 @pytest.mark.parametrize(("pasta", "pesto"), PAIRS, ids=lambda p: "/".join(p.split("/")[1:3]))

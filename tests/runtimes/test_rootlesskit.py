@@ -1,7 +1,7 @@
 """rootlesskit with our `pasta`: a web server in its namespace, reached from outside."""
 
 import pytest
-from machine import HOST, Machine, wait_until
+from machine import HOST, Machine, end, wait_until
 from test_podman import get
 
 PORT = 8088
@@ -20,6 +20,6 @@ def test_net_pasta(machine: Machine, options: tuple[str, ...]) -> None:
             wait_until(lambda url=f"http://{where}:{PORT}/": "404" in get(machine, url), 10, f"{where} answers")
         assert "404" in get(machine, f"http://{HOST[4]}:{PORT}/", remote=True)
     finally:
-        process.terminate()
+        end(process)
         out, err = process.communicate(timeout=10)
     wait_until(lambda: not machine.processes("/opt/pasta-py/"), 2.5, f"pasta is gone with rootlesskit; it said {out} {err}")

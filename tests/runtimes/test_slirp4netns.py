@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from machine import HOST, REMOTE, Machine, wait_until
+from machine import HOST, REMOTE, Machine, end, wait_until
 from test_podman import HTTPD, echoed, get
 
 SLIRP = {"ours": "/opt/pasta-py/bin/slirp4netns", "real": "/usr/bin/slirp4netns"}
@@ -63,7 +63,7 @@ def test_rootlesskit(machine: Machine, slirp: str, web: None, options: tuple[str
         words = check_running(machine, slirp)
         assert ("--api-socket" in words) == ("--port-driver=slirp4netns" in options)
     finally:
-        process.terminate()
+        end(process)
         process.communicate(timeout=10)
 
 
