@@ -175,13 +175,14 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         syscalls.set_parent_death_signal(signal.SIGKILL)
         if pidns:
             _mount_proc()
-        if sock.recv(8) != b"run":
+        if sock.recv(8) != b"run" or _is_closed(sock):  # control's end from now on is a signal, one before it is seen here
             return
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
+        parent = os.getpid()
         child = os.fork()
         if child == 0:
             sock.close()
-            _execute(command, before, pidns=pidns)
+            _execute(command, before, parent=0 if pidns else parent)
         for fd in (0, 1, 2):  # the command's alone: a reader of its output must see the end of it
             os.close(fd)
         status = _wait(child)
@@ -191,6 +192,13 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(8, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _mount_proc() -> None:
@@ -210,7 +218,8 @@ def _wait(child: int) -> int:
             return code if code >= 0 else 128 - code
 
 
-def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, pidns: bool) -> None:
+def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
+    """`parent`: whose end is the command's, 0 where the kernel sees to that."""
     file, argv = argv_of(command)
     try:
         for number, handler in before.items():
@@ -218,8 +227,10 @@ def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", 
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these for itself
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        if not pidns:
+        if parent:
             syscalls.set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != parent:
+                return
         os.execvp(file, argv)
     except OSError as error:
         why = reason(error, _HINTS.get(error.errno or 0, ""))

@@ -4,6 +4,7 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from traffic import LONG
 KILLS = 500 if LONG else 40
 SEED = 6
 START_S = 0.15  # within which a start is hit: it takes about half of that
+STARTED_S = 30  # what a start may take on a busy machine
 GONE_S = 3
 
 
@@ -30,8 +32,12 @@ def traces(lab: Lab, guest: Guest) -> tuple[str, ...]:
     )
 
 
-def kill_one(lab: Lab, rng: random.Random) -> None:
-    """A random one of its processes; what does not end by itself then is killed too, but no process of another generation."""
+def kill_one(lab: Lab, rng: random.Random, starting: "subprocess.Popen[str] | None" = None) -> None:
+    """A random one of its processes; what serves nevertheless is killed too, but no process of another generation.
+
+    Without its helper an instance goes on, and so it does if the process that was chosen had done its part. While it still
+    starts, which a busy machine makes long, it has no tap to be known by: its start is waited for.
+    """
     victims = instance(lab)
     if victims:
         with contextlib.suppress(ProcessLookupError):
@@ -39,6 +45,8 @@ def kill_one(lab: Lab, rng: random.Random) -> None:
     deadline = time.monotonic() + 0.3
     while instance(lab) and time.monotonic() < deadline:
         time.sleep(0.01)
+    if starting:
+        starting.wait(STARTED_S)
     for pid in lab.translators():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -57,8 +65,7 @@ def test_killed_at_any_moment_nothing_is_left(lab: Lab) -> None:
                 wait_until(lambda above=starting.pid: children(above), GONE_S, "it starts")
                 time.sleep(rng.uniform(0, START_S))
                 hit += starting.poll() is None
-                kill_one(lab, rng)
-                starting.wait(GONE_S)
+                kill_one(lab, rng, starting)
                 log.close()
                 Path(log.name).unlink()
             else:  # while it serves, which also shows that the one before has left nothing in the way
