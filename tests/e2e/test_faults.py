@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -194,6 +194,75 @@ def test_the_guest_is_stopped_for_a_while(lab: Lab) -> None:
         time.sleep(STOPPED_S)
         for pid in inside:
             os.kill(pid, signal.SIGCONT)
+
+
+def freezers() -> list[tuple[Path, str, str, str]]:
+    """A directory of each mounted hierarchy that freezes processes (v2, v1); its switch, and what that takes."""
+    found = []
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, place, kind, options = line.split()[:4]
+        if kind == "cgroup2":
+            found.append((Path(place), "cgroup.freeze", "1", "0"))
+        elif kind == "cgroup" and "freezer" in options.split(","):
+            found.append((Path(place), "freezer.state", "FROZEN", "THAWED"))
+    return [entry for entry in found if os.access(entry[0], os.W_OK)]
+
+
+@contextlib.contextmanager
+def frozen_group() -> Iterator[tuple[Path, Callable[[bool], object]]]:
+    """A new group of processes, and what freezes and thaws it."""
+    if not freezers():
+        pytest.skip("no hierarchy of cgroups can be written by this user")
+    place, switch, on, off = freezers()[0]
+    group = place / f"pasta-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group, lambda frozen: (group / switch).write_text(on if frozen else off)
+    finally:
+        (group / switch).write_text(off)
+        for pid in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                (place / "cgroup.procs").write_text(pid)
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), RECOVERY_S, "the group is empty")
+        group.rmdir()
+
+
+def inside(lab: Lab, guest: Guest) -> list[int]:
+    """The guest's processes; the helper, which has entered its network namespace, is the translator's."""
+    own = os.readlink(f"/proc/{guest.pid}/ns/net")
+    found = []
+    for pid in lab.descendants():
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/net") == own and Path(f"/proc/{pid}/comm").read_text() != "pasta-helper\n":
+                found.append(pid)
+    return found
+
+
+def processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_guest_is_suspended_for_a_while(lab: Lab) -> None:
+    """By the freezer, as runtimes pause containers: all its processes at once, in the middle of whatever they do."""
+    with lab.guest() as guest, frozen_group() as (group, freeze), streaming(lab, guest, rate=0):
+        pids, worker = inside(lab, guest), lab.translator().pid
+        assert guest.pid in pids and worker not in pids and len(pids) > 1
+        for pid in pids:
+            (group / "cgroup.procs").write_text(str(pid))
+        times = [processor_s(worker)]
+        time.sleep(1)
+        times.append(processor_s(worker))
+        freeze(True)
+        time.sleep(1)
+        still = [processor_s(pid) for pid in pids]
+        times.append(processor_s(worker))
+        time.sleep(STOPPED_S)
+        assert [processor_s(pid) for pid in pids] == still, "they are frozen"
+        times.append(processor_s(worker))
+        freeze(False)
+        busy, idle = times[1] - times[0], (times[3] - times[2]) / STOPPED_S
+        assert idle < busy / 10, f"{idle:.2f} s of processor a second for a guest that does nothing; {busy:.2f} s before"
 
 
 def cmdline_of(pid: int) -> list[str]:
