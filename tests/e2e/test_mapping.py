@@ -108,6 +108,19 @@ def test_dns_forward_asks_the_named_resolver(lab: Lab) -> None:
         assert guest.run(*dig).stdout.split() == [DNS4]
 
 
+@pytest.mark.option("--dns-host")
+def test_each_family_has_a_nameserver_of_its_own(lab: Lab) -> None:
+    """Asked at port 853, which is forwarded too; what the nameserver says is its own affair."""
+    servers = [lab.remote.start("answer.py", "name", address, 853, f"server{family}") for family, address in REMOTES.items()]
+    options = [word for family in (4, 6) for word in ("--dns-forward", FORWARD[family], "--dns-host", REMOTES[family])]
+    with lab.guest(*options) as guest:
+        for family in (4, 6):
+            for how in ASK:
+                assert answer(guest, how, FORWARD[family], 853).startswith(f"server{family} ")
+    for server in servers:
+        server.result()
+
+
 # Plain ports
 
 

@@ -2,7 +2,7 @@
 
 For each option, or those named, a copy of the program is made to read the option and forget it, and the tests that claim
 it run there: at least one has to fail, and all have passed before. An option that has no effect by its nature is one that
-the copy does not know.
+the copy does not know. One that is given once per family is forgotten once for IPv4, and once for IPv6.
 """
 
 import shutil
@@ -31,6 +31,20 @@ _AGAIN = """
 BY_SHORT = {option.short: option for option in TABLE if option.short}
 BY_LONG = {option.long: option for option in TABLE}
 """
+# Appended to options.py: the values of one family alone are forgotten.
+_FORGET_FAMILY = """
+
+_whole = _Parser._store_family
+
+
+def _store_family(self, dest, value):
+    version = value and (value[0] if isinstance(value, tuple) else value).version
+    if (dest, version) != ({dest!r}, {version}):
+        _whole(self, dest, value)
+
+
+_Parser._store_family = _store_family
+"""
 
 
 def prepare(target: Path) -> None:
@@ -38,14 +52,21 @@ def prepare(target: Path) -> None:
     copy(target)
     for built in (ROOT / "pasta_py").glob("*.so"):
         shutil.copy2(built, target / "pasta_py")
-    programs(target)
+    programs(target, Path(sys.executable))
 
 
-def without(target: Path, option: Option) -> None:
-    """Make the copy one that the option does nothing in."""
-    change = _REMOVE if option.rule == "ignore" else _FORGET
-    text = (ROOT / "pasta_py/control/option_table.py").read_text()
-    (target / "pasta_py/control/option_table.py").write_text(text + change.format(name=option.long) + _AGAIN)
+def without(target: Path, option: Option, version: int) -> None:
+    """Make the copy one that the option does nothing in, for one family if `version` is not 0."""
+    table, parser = ((ROOT / "pasta_py/control" / name).read_text() for name in ("option_table.py", "options.py"))
+    if version:
+        parser += _FORGET_FAMILY.format(dest=option.dest, version=version)
+    else:
+        change = _REMOVE if option.rule == "ignore" else _FORGET
+        table += change.format(name=option.long) + _AGAIN
+    (target / "pasta_py/control/option_table.py").write_text(table)
+    (target / "pasta_py/control/options.py").write_text(parser)
+    # A copy that does not even start would fail every test.
+    subprocess.run([sys.executable, "-c", "from pasta_py.control import options"], cwd=target, check=True)
 
 
 def failing(target: Path, tests: list[str]) -> tuple[bool, str]:
@@ -67,18 +88,20 @@ def main() -> None:
     target.mkdir(parents=True, exist_ok=True)
     prepare(target)
     claims, survivors = collected(), []
-    failed, said = failing(target, ["-m", "option", "tests"])
-    if failed:
-        sys.exit(f"with every option in its place: {said}")
-    print(f"with every option in its place: {said}", flush=True)
-    for option in TABLE:
+    for tests in [claims[name] for name in names] or [["-m", "option", "tests"]]:
+        failed, said = failing(target, tests)
+        if failed:
+            sys.exit(f"with every option in its place: {said}")
+        print(f"with every option in its place: {said}", flush=True)
+    for option, version in [(each, v) for each in TABLE for v in ((4, 6) if each.rule == "family" else (0,))]:
         name, started = f"--{option.long}", time.monotonic()
         if names and name not in names:
             continue
-        without(target, option)
+        without(target, option, version)
         failed, said = failing(target, claims[name])
-        print(f"{name:22} {'noticed' if failed else 'NOT NOTICED'} {time.monotonic() - started:5.1f} s  {said}", flush=True)
-        survivors += [] if failed else [name]
+        what = f"{name} IPv{version}" if version else name
+        print(f"{what:24} {'noticed' if failed else 'NOT NOTICED'} {time.monotonic() - started:5.1f} s  {said}", flush=True)
+        survivors += [] if failed else [what]
     if survivors:
         sys.exit(f"no test notices that these do nothing: {' '.join(survivors)}")
 
