@@ -372,8 +372,7 @@ class Worker:
         if counters != self.shown:
             self.shown = counters
             # Asked for with --stats, so that --quiet does not hide it.
-            level = min(log.INFO, self.plan.log_level)
-            self.log.write(level, "stats: " + " ".join(f"{k}={v}" for k, v in counters.items() if v))
+            self.log.write(log.INFO, "stats: " + " ".join(f"{k}={v}" for k, v in counters.items() if v), asked=True)
 
 
 def _catch_signals() -> "tuple[int, int]":

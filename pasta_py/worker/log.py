@@ -32,9 +32,9 @@ class Log:
         self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
         time.tzset()  # reads the zone's file while there is one to read
 
-    def write(self, level: int, text: str) -> None:
-        """One line, without its newline; below the level in force it is not written."""
-        if level > self._level or self._fd < 0:
+    def write(self, level: int, text: str, *, asked: bool = False) -> None:
+        """One line, without its newline; below the level in force it is not written, unless somebody asked for it."""
+        if (level > self._level and not asked) or self._fd < 0:
             return
         if self._lost:
             note = f"{self._lost} lines of the log were lost"
