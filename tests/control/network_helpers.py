@@ -7,6 +7,7 @@ import pickle
 import signal
 import struct
 import subprocess
+import time
 import traceback
 from collections.abc import Callable
 from fcntl import ioctl
@@ -87,11 +88,17 @@ def ip(*words: str) -> Any:
 
 
 def script(text: str) -> None:
-    """Run lines of `ip` arguments, without the `ip`; a line that starts with "sysctl NAME VALUE" writes a sysctl."""
+    """Run lines of `ip` arguments, without the `ip`. "sysctl NAME VALUE" writes a sysctl; "await ARGUMENTS" is for what the
+    kernel does a moment later, such as the route to the peer of an IPv6 address, and waits until `ip` shows something."""
     for line in filter(None, map(str.strip, text.splitlines())):
         words = line.split()
         if words[0] == "sysctl":
             Path(f"/proc/sys/{words[1]}").write_text(words[2], encoding="utf-8")
+        elif words[0] == "await":
+            deadline = time.monotonic() + LIMIT_S / 2
+            while not ip(*words[1:]):
+                assert time.monotonic() < deadline, line
+                time.sleep(0.01)
         else:
             ip(*words)
 

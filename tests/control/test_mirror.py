@@ -49,6 +49,7 @@ SHAPES = {
         addr add 192.0.2.10/32 peer 198.51.100.1/32 dev eth0
         addr add 2001:db8::10/128 peer fd00:5::1/128 dev eth0 nodad
         route add default via 198.51.100.1
+        await -6 route show fd00:5::1
         -6 route add default via fd00:5::1
     """,
     "host address and a route to the gateway": LINK
