@@ -132,7 +132,7 @@ valgrind: dev
 	PYTHONMALLOC=malloc $(VALGRIND) --suppressions=tests/measure/valgrind.supp $(BIN)/python -m pytest -q \
 		$(addprefix tests/csrc/test_,wire.py base.py core.py reassembly.py)
 # The long forms of tests that have a short one in `make test`: floods one by one, stops of 30 s, 500 kills, mixed traffic.
-SOAK_S := 1200
+SOAK_S = $(if $(filter command environment,$(firstword $(origin TIME))),$(TIME),1200)
 soak: dev
 	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
