@@ -36,12 +36,11 @@ enum {
 
 struct splice_flow {
 	struct flow flow;
-	struct splice_flow *work_prev, *work_next;
+	struct work work;
 	struct splice_pipe pipe[2];
 	int fd[2];
 	uint8_t side[2]; /* SPLICE_ flags */
 	bool connecting; /* side 1 */
-	bool working;	 /* on the work list */
 };
 
 static const struct splice_pipe NO_PIPE = {-1, -1, 0};
@@ -117,29 +116,9 @@ static void give_pipe(struct splice *s, struct splice_pipe *p)
 
 /* --- beginning and end --- */
 
-static void add_work(struct splice *s, struct splice_flow *f)
-{
-	if (f->working)
-		return;
-	f->working = true;
-	f->work_prev = s->work_tail;
-	f->work_next = NULL;
-	*(s->work_tail ? &s->work_tail->work_next : &s->work_head) = f;
-	s->work_tail = f;
-}
-
-static void remove_work(struct splice *s, struct splice_flow *f)
-{
-	if (!f->working)
-		return;
-	f->working = false;
-	*(f->work_prev ? &f->work_prev->work_next : &s->work_head) = f->work_next;
-	*(f->work_next ? &f->work_next->work_prev : &s->work_tail) = f->work_prev;
-}
-
 static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, bool abort)
 {
-	remove_work(s, f);
+	worklist_remove(&s->work, &f->work);
 	for (int d = 0; d < 2; d++) {
 		close_socket(f->fd[d], abort);
 		if (f->pipe[d].bytes)
@@ -289,22 +268,18 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 	if (side == 1 && events & EPOLLOUT)
 		f->connecting = false;
 	if (!f->connecting)
-		add_work(s, f);
+		worklist_add(&s->work, &f->work);
 }
 
 bool splice_service(struct splice *s, struct io *io)
 {
-	struct splice_flow *last = s->work_tail;
+	/* Those that put themselves back stand behind the ones that are there now. */
+	for (uint32_t left = s->work.count; left && s->work.head; left--) {
+		struct splice_flow *f = CONTAINER_OF(s->work.head, struct splice_flow, work);
 
-	while (s->work_head) {
-		struct splice_flow *f = s->work_head;
-		bool is_last = f == last;
-
-		remove_work(s, f);
+		worklist_remove(&s->work, &f->work);
 		if (turn(s, io, f))
-			add_work(s, f);
-		if (is_last)
-			break;
+			worklist_add(&s->work, &f->work);
 	}
-	return s->work_head != NULL;
+	return s->work.count;
 }

@@ -3,6 +3,7 @@
 #define PASTA_PROTO_SPLICE_H
 
 #include "core/flow.h"
+#include "core/worklist.h"
 #include "io/io.h"
 
 #define SPLICE_POOL 16
@@ -19,7 +20,7 @@ struct splice {
 	uint32_t serial; /* of the next flow: they are found by index only */
 	uint32_t pooled;
 	struct splice_pipe pool[SPLICE_POOL]; /* empty pipes, kept for the next flow with something to say */
-	struct splice_flow *work_head, *work_tail;
+	struct worklist work;
 	int64_t limit_logged_ms;
 };
 

@@ -2,7 +2,8 @@
  *
  * Theory of operation. A packet or an event only changes a flow's state and puts it on the work list; tcp_service(), called
  * once per batch, does everything that follows, in one order: drain the spill, drop acknowledged bytes, recompute the window,
- * send what the socket has, pass on ends, acknowledge. So a batch of segments costs one ACK, and there is one place where a
+ * send what the socket has, pass on ends, acknowledge. Flows whose sockets have more for the guest than a turn's share stand in
+ * line (core/worklist.h). So a batch of segments costs one ACK, and there is one place where a
  * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
  *
  * What the guest sends behind a hole is kept and told (tcp_held.c). Repair towards the guest is NewReno without SACK (RFC 6582):
@@ -138,22 +139,9 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
-	if (f->flags & TCPF_WORK)
-		return;
-	f->flags |= TCPF_WORK;
-	f->work_prev = t->work_tail;
-	f->work_next = NULL;
-	*(t->work_tail ? &t->work_tail->work_next : &t->work_head) = f;
-	t->work_tail = f;
-}
-
-static void remove_work(struct tcp *t, struct tcp_flow *f)
-{
-	if (!(f->flags & TCPF_WORK))
-		return;
-	f->flags &= (uint16_t)~TCPF_WORK;
-	*(f->work_prev ? &f->work_prev->work_next : &t->work_head) = f->work_next;
-	*(f->work_next ? &f->work_next->work_prev : &t->work_tail) = f->work_prev;
+	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
+	if (!f->line.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_OLD) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
+		worklist_add(&t->work, &f->work);
 }
 
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
@@ -161,7 +149,8 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 	close_socket(f->fd, abort);
 	tcp_free_spill(t, f);
 	tcp_free_held(t, f);
-	remove_work(t, f);
+	worklist_remove(&t->work, &f->work);
+	line_remove(&t->line, &f->line);
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);
 	flow_remove(&t->flows, &f->flow);
@@ -260,23 +249,35 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		tcp_add_work(t, f);
 }
 
+static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
+{
+	uint32_t index = f->flow.index, generation = f->flow.generation;
+	bool more = tcp_service_flow(t, io, f, frames);
+
+	if (!flow_at_generation(&t->flows, index, generation))
+		return;
+	if (more)
+		line_add(&t->line, &f->line);
+	else
+		line_remove(&t->line, &f->line);
+}
+
 bool tcp_service(struct tcp *t, struct io *io)
 {
-	struct tcp_flow *last = t->work_tail;
+	struct work *w;
+	uint32_t frames;
 
-	/* Flows that put themselves back stand behind `last`; when it is closed under us the list only gets shorter. */
-	while (t->work_head) {
-		struct tcp_flow *f = t->work_head;
-		bool is_last = f == last;
-		uint32_t index = f->flow.index, generation = f->flow.generation;
+	/* Serving one adds none. */
+	while ((w = t->work.head)) {
+		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
-		remove_work(t, f);
-		if (tcp_service_flow(t, io, f) && flow_at_generation(&t->flows, index, generation))
-			tcp_add_work(t, f);
-		if (is_last)
-			break;
+		worklist_remove(&t->work, w);
+		serve(t, io, f, f->line.queued ? 0 : t->line.list.count ? 1 : TCP_FILL_FRAMES);
 	}
-	return t->work_head != NULL;
+	w = line_next(&t->line, &frames);
+	if (w)
+		serve(t, io, CONTAINER_OF(w, struct tcp_flow, line), frames);
+	return t->line.list.count;
 }
 
 /* --- timers --- */

@@ -5,6 +5,7 @@
 #include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
+#include "core/worklist.h"
 #include "io/io.h"
 #include "io/sock.h"
 
@@ -15,7 +16,8 @@ struct tcp {
 	struct timer_heap timers;
 	struct siphash_key isn_key;
 	struct sock_options sock;
-	struct tcp_flow *work_head, *work_tail; /* flows that tcp_service() has to look at */
+	struct worklist work; /* flows that tcp_service() has to look at */
+	struct line line;     /* of these, whose socket has more for the guest than one turn's share */
 	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
 	bool sack;				/* is offered; the head of tcp_held.c says when */
 	uint8_t *discard;			/* where bytes before the offset go without it */

@@ -21,7 +21,7 @@ enum tcp_state {
 /* Guest to host: GUEST_FIN, then SOCK_SHUT. Host to guest: SOCK_EOF, then FIN_SENT, then FIN_ACKED. A flow ends when
  * SOCK_SHUT and FIN_ACKED are both set. */
 enum {
-	TCPF_WORK = 1 << 0,	   /* on the work list */
+	/* 1 << 0 is free */
 	TCPF_ACK_NOW = 1 << 1,	   /* the guest waits for an ACK */
 	TCPF_READABLE = 1 << 2,	   /* the socket may have bytes, an end or an error for us */
 	TCPF_RDHUP = 1 << 3,	   /* epoll has reported the end: a short read is not the last word */
@@ -47,7 +47,8 @@ struct spill {
 struct tcp_flow {
 	struct flow flow;
 	struct timer timer;
-	struct tcp_flow *work_prev, *work_next;
+	struct work work; /* in tcp.work */
+	struct work line; /* in tcp.line */
 	int fd;
 	uint16_t flags; /* TCPF_ */
 	uint8_t state;	/* enum tcp_state */
@@ -87,7 +88,8 @@ struct tcp_flow {
 #define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
 #define TCP_RECKON_BYTES 8192	       /* the window is computed again after so many, */
 #define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */
-#define TCP_FILL_FRAMES 8	       /* frames to the guest per flow and turn */
+#define TCP_FILL_FRAMES 8	       /* frames to the guest when a flow begins to have some, before it has to stand in line */
+#define TCP_DROP_BYTES (1u << 20)	       /* acknowledged bytes that a flow in line may leave in the socket */
 #define TCP_OPENINGS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
 #define TCP_OPENINGS_BURST 8192
 #define TCP_DISCARD_BYTES 65536	       /* one iovec of the replacement for SO_PEEK_OFF */
@@ -132,8 +134,9 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 /* In-sequence bytes of the guest: to the socket, what does not fit to the spill. Returns how many were kept. */
 uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
 void tcp_free_spill(struct tcp *t, struct tcp_flow *f);
-/* Everything that the flow needs now. True: more could be done at once. The flow may be gone afterwards. */
-bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* Everything that the flow needs now; frames: data to the guest, at most. True: more could be done at once. The flow may be gone
+ * afterwards. */
+bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames);
 void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
 
 /* tcp_held.c */

@@ -214,10 +214,10 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 	return n == 0;
 }
 
-/* Sends what the socket has and the window allows. True: stopped by the budget only. */
-static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
+/* Sends what the socket has and the window allows, in so many frames. True: stopped by their number only. */
+static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
-	for (int frames = 0; f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF); frames++) {
+	for (uint32_t i = 0; f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF); i++) {
 		uint32_t room = send_room(t, f);
 		ssize_t n;
 
@@ -227,7 +227,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f)
 				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
 		}
-		if (frames == TCP_FILL_FRAMES)
+		if (i == frames)
 			return true;
 		n = peek(t, f, tcp_in_flight(f), io->scratch, room);
 		if (n == 0) {
@@ -319,19 +319,23 @@ static void half_close(struct io *io, struct tcp_flow *f)
 	}
 }
 
-bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f)
+bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
 	bool more = false, tell = false;
 
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* its timer runs since the state began */
 	drain_spill(t, f);
-	drop_acked(f);
+	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. */
+	if (!f->line.queued || f->acked_bytes >= TCP_DROP_BYTES)
+		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
 		tell = tcp_update_window(t, io, f);
 	if (tell)
 		f->flags |= TCPF_ACK_NOW;
-	more = fill(t, io, f);
+	more = fill(t, io, f, frames);
+	if (!more)
+		drop_acked(f);
 	half_close(io, f);
 	/* As from a socket of its own, the guest first gets what came before the error. */
 	if (f->error && (!(f->flags & TCPF_READABLE) || f->flags & TCPF_SOCK_EOF)) {

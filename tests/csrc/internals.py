@@ -35,6 +35,19 @@ bool addr_is_multicast(const struct addr *a);
 bool addr_is_linklocal6(const struct addr *a);
 bool addr_is_unicast_remote(const struct addr *a);
 
+struct work { struct work *prev, *next; bool queued; };
+struct worklist { struct work *head, *tail; uint32_t count; };
+struct line { struct worklist list; ...; };
+void x_worklist_add(struct worklist *l, struct work *w);
+void x_worklist_remove(struct worklist *l, struct work *w);
+struct work *x_line_next(struct line *l, uint32_t *steps);
+void x_line_add(struct line *l, struct work *w);
+void x_line_remove(struct line *l, struct work *w);
+#define LINE_PER_TURN ...
+#define LINE_QUANTUM_MAX ...
+#define LINE_QUANTUM_MIN ...
+#define LINE_ROUND ...
+
 struct log_line { uint32_t level; uint32_t len; char text[240]; };
 struct log { uint32_t level; uint32_t head, count; uint64_t lost; ...; };
 bool log_take(struct log *log, const struct log_line **line);
@@ -109,6 +122,7 @@ SOURCE = """
 #include "core/policy.h"
 #include "core/reassembly.h"
 #include "core/timer.h"
+#include "core/worklist.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
 #include "wire/tcp.h"
@@ -117,6 +131,11 @@ static uint16_t x_csum_fold(uint64_t s) { return csum_fold(s); }
 static bool x_seq_lt(uint32_t a, uint32_t b) { return seq_lt(seq(a), seq(b)); }
 static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
 static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq(a)); }
+static void x_worklist_add(struct worklist *l, struct work *w) { worklist_add(l, w); }
+static void x_worklist_remove(struct worklist *l, struct work *w) { worklist_remove(l, w); }
+static struct work *x_line_next(struct line *l, uint32_t *steps) { return line_next(l, steps); }
+static void x_line_add(struct line *l, struct work *w) { line_add(l, w); }
+static void x_line_remove(struct line *l, struct work *w) { line_remove(l, w); }
 static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }
 static bool x_addr_is_v4(const struct addr *a) { return addr_is_v4(a); }
 static void x_log_add(struct log *log, int level, const char *text) { log_add(log, level, "%s", text); }
