@@ -116,9 +116,10 @@ static void drain_spill(struct tcp *t, struct tcp_flow *f)
 
 /* --- host to guest --- */
 
-/* Peeks up to len bytes at offset. Bytes, 0 at the end, or -errno. */
-static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t offset, uint8_t *into, uint32_t len)
+/* Peeks up to len bytes at offset from snd_una. Bytes, 0 at the end, or -errno. */
+static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_t *into, uint32_t len)
 {
+	uint32_t offset = f->acked_bytes + from_una; /* in the socket's queue */
 	struct iovec iov[TCP_DISCARD_IOVECS + 1];
 	struct msghdr msg = {.msg_iov = iov};
 	bool from_start = t->peek_offset && f->peek_offset == TCP_PEEK_OFF && !offset;
@@ -327,7 +328,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 		return false; /* its timer runs since the state began */
 	drain_spill(t, f);
 	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. */
-	if (!f->line.queued || f->acked_bytes >= TCP_DROP_BYTES)
+	if (!f->line.queued || f->acked_bytes >= TCP_DROP_BYTES || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
 		tell = tcp_update_window(t, io, f);
