@@ -87,7 +87,7 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
     from contextlib import ExitStack
     from ipaddress import IPv4Address
 
-    from pasta_py.control import slirp_api, slirp_plan
+    from pasta_py.control import slirp_plan
     from pasta_py.control.tell import WARNING, tell
 
     with ExitStack() as stack:
@@ -96,18 +96,19 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
             tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
         _hand_over(asked, pasta, worker)
         _reap_all_but(worker)
-        listener = slirp_api.listen(asked.api_socket) if asked.api_socket else None
-        _describe(asked)
-        _say_ready(asked.ready_fd)
-        own = slirp_plan.address(asked.network, slirp_plan.GUEST)
-        assert isinstance(own, IPv4Address)
         import select
 
         poll = select.poll()
         server = None
-        if listener:
-            server = slirp_api.Server(listener, slirp_api.HostForwards(worker, own), poll)
+        if asked.api_socket:
+            from pasta_py.control import slirp_api
+
+            own = slirp_plan.address(asked.network, slirp_plan.GUEST)
+            assert isinstance(own, IPv4Address)
+            server = slirp_api.Server(slirp_api.listen(asked.api_socket), slirp_api.HostForwards(worker, own), poll)
             stack.callback(server.close)
+        _describe(asked)
+        _say_ready(asked.ready_fd)
         poll.register(worker, select.POLLIN)
         if asked.exit_fd >= 0:
             poll.register(asked.exit_fd, select.POLLIN | select.POLLPRI)

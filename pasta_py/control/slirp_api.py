@@ -5,7 +5,6 @@ The answers are slirp4netns's, to the letter where callers read them. Where it a
 says that they are. No client keeps another one waiting, nor the traffic.
 """
 
-import json
 import os
 import select
 import socket
@@ -49,14 +48,15 @@ class HostForwards:
             reply = self._execute(request)
         except _BadRequest as error:
             reply = {"error": {"desc": f"bad request: {error}"}}
+        import json
+
         return json.dumps(reply, separators=(",", ":")).encode()
 
     def _execute(self, request: bytes) -> dict[str, object]:
         if len(request) >= MAX_REQUEST_BYTES:
             raise _BadRequest("too large message")
         try:
-            # What follows the first value is passed over, as it was before
-            value, _end = json.JSONDecoder().raw_decode(request.decode().lstrip())
+            value = _first_value(request)
         except (ValueError, RecursionError):
             raise _BadRequest("cannot parse JSON") from None
         if not isinstance(value, dict):
@@ -228,7 +228,14 @@ class Server:
 def _is_object(request: bytes) -> bool:
     """Whether it is whole: many clients wait for the answer without saying that this was all."""
     try:
-        value, _end = json.JSONDecoder().raw_decode(request.decode().lstrip())
+        return isinstance(_first_value(request), dict)
     except (ValueError, RecursionError):
         return False
-    return isinstance(value, dict)
+
+
+def _first_value(request: bytes) -> object:
+    """Of JSON: what follows is passed over, as by slirp4netns. ValueError, RecursionError."""
+    import json  # takes a while, with `re`: at the first request, not at the start
+
+    value: object = json.JSONDecoder().raw_decode(request.decode().lstrip())[0]
+    return value
