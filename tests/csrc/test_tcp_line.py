@@ -1,0 +1,73 @@
+"""A stream with more for the guest than a turn's share: what is acknowledged in the middle of it, and what others say meanwhile."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import pytest
+from guest import Guest, TcpPeer, server
+
+WINDOW = 4 << 20
+TOTAL = 24 << 20
+ETH_IP, TCP_SEQ = 34, 38
+
+
+@pytest.fixture
+def guest() -> Iterator[Guest]:
+    with Guest() as made:
+        yield made
+
+
+def connected(guest: Guest, sport: int) -> tuple[TcpPeer, socket.socket]:
+    with server() as listener:
+        peer = TcpPeer(guest, listener.getsockname()[1], sport=sport, window=WINDOW)
+        peer.connect()
+        sock, _ = listener.accept()
+    sock.setblocking(False)
+    return peer, sock
+
+
+def payloads(guest: Guest) -> Iterator[tuple[int, int, bytes]]:
+    """What waits for the guest: its port, sequence number and payload, taken from the frames without a look at the rest."""
+    while True:
+        try:
+            frame = guest.sock.recv(70000)
+        except BlockingIOError:
+            return
+        head = ETH_IP + (frame[ETH_IP + 12] >> 4) * 4
+        yield int.from_bytes(frame[ETH_IP + 2 : ETH_IP + 4]), int.from_bytes(frame[TCP_SEQ : TCP_SEQ + 4]), frame[head:]
+
+
+def push(sock: socket.socket, data: memoryview) -> int:
+    try:
+        return sock.send(data[: 1 << 20])
+    except BlockingIOError:
+        return 0
+
+
+def test_bytes_acknowledged_in_the_middle_of_a_turn_come_once(guest: Guest) -> None:
+    """Python sees the core every millisecond, wherever in its line it is, and acknowledges what has come by then."""
+    data = random.Random(5).randbytes(TOTAL)
+    streams = [connected(guest, 40000), connected(guest, 40001)]
+    sent, arrived = [0, 0], [bytearray(), bytearray()]
+    acknowledged_early = 0
+    while min(map(len, arrived)) < TOTAL:
+        for number, (_, sock) in enumerate(streams):
+            sent[number] += push(sock, memoryview(data)[sent[number] :])
+        guest.plane.run()
+        for port, sequence, payload in payloads(guest):
+            peer, _ = streams[port - 40000]
+            if payload:
+                assert sequence == peer.ack
+                arrived[port - 40000] += payload
+                peer.ack = (peer.ack + len(payload)) % 2**32
+        for number, (peer, _) in enumerate(streams):
+            acknowledged_early += len(arrived[number]) < sent[number]
+            peer.send()
+    assert all(each == data for each in arrived)
+    assert acknowledged_early > 10
+    assert guest.counter("tcp_retransmits") == 0
+    for _, sock in streams:
+        sock.close()
