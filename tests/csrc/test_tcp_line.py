@@ -71,3 +71,37 @@ def test_bytes_acknowledged_in_the_middle_of_a_turn_come_once(guest: Guest) -> N
     assert guest.counter("tcp_retransmits") == 0
     for _, sock in streams:
         sock.close()
+
+
+def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
+    """Six streams have much for the guest; what a seventh says comes before each of them has had its share."""
+    data = memoryview(bytes(1 << 20))
+    streams = [connected(guest, 40000 + number) for number in range(7)]
+    small, talker = streams[6]
+    before: list[int] = []
+    for turn in range(600):
+        for _, sock in streams[:6]:
+            push(sock, data)
+        said = turn > 100 and turn % 10 == 0
+        if said:
+            talker.send(b"?")
+        passed, heard = 0, not said
+        while not heard:
+            guest.plane.run()
+            for port, _, payload in payloads(guest):
+                peer, _ = streams[port - 40000]
+                peer.ack = (peer.ack + len(payload)) % 2**32
+                passed += 0 if heard else len(payload)
+                heard |= peer is small and bool(payload)
+        if said:
+            before.append(passed - 1)
+        guest.plane.run()
+        for port, _, payload in payloads(guest):
+            peer, _ = streams[port - 40000]
+            peer.ack = (peer.ack + len(payload)) % 2**32
+        for peer, _ in streams:
+            peer.send()
+    assert len(before) == 49
+    assert max(before) <= (2 * 8 + 6) * 65535, "two turns' shares, and a frame of each that had waited for an acknowledgement"
+    for _, sock in streams:
+        sock.close()
