@@ -5,8 +5,8 @@ Taken from pytest's own collection, so that a test that is not there, or is not 
 """
 
 import contextlib
+import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 def collected() -> dict[str, list[str]]:
     """From a process of its own, since a test that asks is being run by pytest already."""
     done = subprocess.run([sys.executable, __file__], cwd=HERE.parent, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
 
@@ -36,8 +36,12 @@ class _Collector:
 
 def main() -> int:
     collector = _Collector()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    sys.path.insert(0, str(HERE.parent))  # as make has it
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
         status = pytest.main(["-q", "--collect-only", "-p", "no:cacheprovider", str(HERE)], plugins=[collector])
+    if status:
+        print(said.getvalue()[-2000:], file=sys.stderr)
     print(json.dumps(collector.claims, indent=1))
     return int(status)
 
