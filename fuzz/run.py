@@ -78,7 +78,8 @@ def target_job(name: str, seconds: float) -> Job:
 def run_job(job: Job) -> bool:
     with job.log.open("wb") as log:
         environment = {**os.environ, **job.environment}
-        return subprocess.run(job.arguments, stdout=log, stderr=log, env=environment, check=False).returncode == 0
+        arguments = ["setpriv", "--pdeathsig", "KILL", *job.arguments]  # it ends with us, however we end
+        return subprocess.run(arguments, stdout=log, stderr=log, env=environment, check=False).returncode == 0
 
 
 def run_models(seconds: float) -> bool:
