@@ -138,6 +138,7 @@ def _link_class(base: Any) -> Any:
             (1, "IFLA_ADDRESS", "l2addr"),
             (3, "IFLA_IFNAME", "asciiz"),
             (4, "IFLA_MTU", "uint32"),
+            (13, "IFLA_TXQLEN", "uint32"),
             (26, "IFLA_AF_SPEC", "af_spec"),
         )
         af_spec = AfSpec

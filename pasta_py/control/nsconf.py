@@ -26,6 +26,7 @@ from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
 _LOOPBACK = "lo"
+_QUEUE_FRAMES = 2048  # of the tap; of the first windows of hundreds of streams the kernel's 500 drop most. More would be memory: 64 KiB each
 
 
 class ConfigResult(Record):
@@ -53,11 +54,11 @@ def configure(link: LinkPlan) -> ConfigResult:
                 hint="give another with --ns-mac-addr",
             )
         mac = link.mac or tap.mac
+        mtu = link.mtu if link.configure and link.mtu != tap.mtu else 0
+        what, hint = f"set the MTU of {tap.name} to {mtu}" if mtu else f"set the queue of {tap.name}", "give another with --mtu"
+        _do(what, rtnl.set_link, kernel, tap.index, mtu=mtu, queue=_QUEUE_FRAMES, hint=hint if mtu else "")
         if not link.configure:
             return ConfigResult(mac=mac, warnings=())
-        if link.mtu and link.mtu != tap.mtu:
-            what, hint = f"set the MTU of {tap.name} to {link.mtu}", "give another with --mtu"
-            _do(what, rtnl.set_link, kernel, tap.index, mtu=link.mtu, hint=hint)
         warnings = _bring_up(kernel, tap, mac, link)
         warnings += _set_addresses(kernel, tap, link)
         warnings += _set_routes(kernel, tap, link)

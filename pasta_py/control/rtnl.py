@@ -204,13 +204,17 @@ def _hop(message: Message) -> NextHop:
     )
 
 
-def set_link(kernel: Netlink, index: int, *, mac: bytes = b"", mtu: int = 0, up: bool = False) -> None:
-    """Change what is given; OSError when refused."""
+def set_link(
+    kernel: Netlink, index: int, *, mac: bytes = b"", mtu: int = 0, queue: int = 0, up: bool = False
+) -> None:
+    """Change what is given; `queue` in frames. OSError when refused."""
     attrs: list[tuple[str, Any]] = []
     if mac:
         attrs.append(("IFLA_ADDRESS", mac.hex(":")))
     if mtu:
         attrs.append(("IFLA_MTU", mtu))
+    if queue:
+        attrs.append(("IFLA_TXQLEN", queue))
     fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP if up else 0}
     kernel.request(netlink.RTM_NEWLINK, fields, attrs)
 

@@ -1,5 +1,8 @@
 """Point 1: 1 GB each way between nginx in the remote and curl in the guest, judged by SHA-256 and by tshark."""
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +12,21 @@ from servers import make_file, nginx
 
 SIZE = 1_000_000_000
 ZERO_WINDOW_S = 0.2
+#: Connections that all write at once: some 1,500 frames.
+CROWD = """
+import json, socket, subprocess, sys, time
+streams = [socket.create_connection((sys.argv[1], 7100)) for _ in range(500)]
+for stream in streams:
+    stream.send(b"opens the window")
+    stream.setblocking(False)
+time.sleep(0.3)
+print("ready", flush=True)
+sys.stdin.readline()
+for stream in streams:
+    stream.send(bytes(200_000))
+(link,) = json.loads(subprocess.run(["ip", "-s", "-j", "link", "show", "eth0"], capture_output=True, check=True).stdout)
+print(link["stats64"]["tx"]["packets"], link["stats64"]["tx"]["dropped"], flush=True)
+"""
 URLS = {4: f"http://{REMOTES[4]}", 6: f"http://[{REMOTES[6]}]"}
 
 
@@ -42,3 +60,19 @@ def test_a_gigabyte_arrives_unharmed(lab: Lab, digest: str, direction: str, fami
     sent, received = payload(found, 80)
     assert (sent if direction == "down" else received) >= SIZE
     assert_smooth(found, ZERO_WINDOW_S)
+
+
+def test_what_many_streams_send_at_once_finds_room_in_the_tap(lab: Lab) -> None:
+    """Nobody reads the tap meanwhile: the worst that a busy machine can do."""
+    lab.remote.serve("socat", "-u", f"TCP-LISTEN:7100,bind={REMOTES[4]},fork,backlog=512", "OPEN:/dev/null,append", port=7100)
+    with lab.guest() as guest:
+        crowd = guest.popen(sys.executable, "-c", CROWD, REMOTES[4])
+        assert crowd.stdin and crowd.stdout
+        assert crowd.stdout.readline() == "ready\n"
+        worker = lab.translator().pid
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            sent, dropped = map(int, crowd.communicate("go\n", timeout=10)[0].split())
+        finally:
+            os.kill(worker, signal.SIGCONT)
+    assert dropped == 0 and sent > 1500
