@@ -26,7 +26,8 @@ from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
 _LOOPBACK = "lo"
-_QUEUE_FRAMES = 2048  # of the tap; of the first windows of hundreds of streams the kernel's 500 drop most. More would be memory: 64 KiB each
+# Of the tap. Of the first windows of hundreds of streams the kernel's 500 frames drop most; more would be memory, 64 KiB each.
+_QUEUE_FRAMES = 2048
 
 
 class ConfigResult(Record):
