@@ -44,7 +44,8 @@ class TcpModel(RuleBasedStateMachine):
         self.sock.setblocking(False)
         self.irs = self.peer.ack  # sequence number of HOST_STREAM[0]
         self.base = self.peer.seq  # of GUEST_STREAM[0]
-        self.sent = 0  # bytes of GUEST_STREAM sent at least once in order
+        self.sent = 0  # up to where every byte of GUEST_STREAM has been sent at least once
+        self.behind: list[tuple[int, int]] = []  # what was sent behind a hole: it counts when the hole is filled
         self.edge = self.base + answer.window
         self.scale = self.peer.peer_wscale
         self.acked_by_core = 0
@@ -62,8 +63,12 @@ class TcpModel(RuleBasedStateMachine):
     def guest_sends(self, size: int, push: bool) -> None:
         size = min(size, self.room())
         if size:
-            start, self.sent = self.sent, self.sent + size
-            self.segment(start, GUEST_STREAM[start : self.sent], ACK | (PSH if push else 0))
+            start, end = self.sent, self.sent + size
+            self.sent = end
+            for first, last in sorted(self.behind):
+                if first <= self.sent < last:
+                    self.sent = last
+            self.segment(start, GUEST_STREAM[start:end], ACK | (PSH if push else 0))
 
     @precondition(lambda self: not self.dead and self.sent)
     @rule(back=st.integers(1, 5000), size=st.integers(1, 1400))
@@ -75,7 +80,9 @@ class TcpModel(RuleBasedStateMachine):
     @rule(gap=st.integers(1, 3000), size=st.integers(1, 1400))
     def guest_leaves_a_hole(self, gap: int, size: int) -> None:
         start = self.sent + gap
-        self.segment(start, GUEST_STREAM[start : start + size], ACK)
+        payload = GUEST_STREAM[start : start + size]
+        self.behind.append((start, start + len(payload)))
+        self.segment(start, payload, ACK)
 
     @precondition(lambda self: not self.dead)
     @rule(amount=st.integers(0, 1 << 17), window=st.sampled_from([0, 1, 500, 1460, 20000, 65535]))
