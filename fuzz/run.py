@@ -72,7 +72,8 @@ def target_job(name: str, seconds: float) -> Job:
     arguments += ["-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={OUT / 'found' / name}-"]
     if (dictionary := HERE / f"{name}.dict").exists():
         arguments.append(f"-dict={dictionary}")
-    return Job(name, seconds, [*arguments, *corpora(name)], {"PASTA_FUZZ_STATES": str(OUT / "states.txt")})
+    environment = {"PASTA_FUZZ_STATES": str(OUT / "states.txt")} if name == "session" else {}
+    return Job(name, seconds, [*arguments, *corpora(name)], environment)
 
 
 def run_job(job: Job) -> bool:
