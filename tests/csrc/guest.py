@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from fcntl import ioctl
 from types import TracebackType
 
 from pasta_py.model import Listener, WorkerPlan
@@ -19,6 +20,7 @@ OUR_MAC = bytes.fromhex("9a559a559a55")
 GUEST4, GATEWAY4 = "10.0.2.15", "10.0.2.2"
 GUEST6, GATEWAY6 = "fd00::15", "fd00::2"
 
+SIOCOUTQ = 0x5411  # <linux/sockios.h>
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 
 
@@ -146,15 +148,22 @@ class Guest:
         self.tap.close()
 
     def pump(self, ticks: int = 2) -> None:
-        """Let the core run until it has had nothing to do for a moment."""
+        """Let the core run until it has had nothing to do for a moment: ticks after it has taken every frame.
+
+        Where the machine is busy a tick may be due at each call, and a frame for Python ends a turn's reading.
+        """
         while ticks:
             kind, _ident, data = self.plane.run()
             if kind == plane.TICK:
-                ticks -= 1
+                ticks -= not self.unread()
             elif kind == plane.LOG:
                 self.logs.append(data.decode())
             elif kind == plane.PUNT:
                 self.punts.append(data)
+
+    def unread(self) -> bool:
+        """Does a frame wait that the core has not read?"""
+        return any(ioctl(self.sock, SIOCOUTQ, bytes(4)))
 
     def send(self, frame: bytes) -> None:
         self.sock.send(frame)
