@@ -33,6 +33,8 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "io/sink.h"
+#include "wire/udp.h"
+#include "wire/udp_cut.h"
 
 #define RING_BYTES (8u << 20)
 #define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
@@ -42,8 +44,6 @@
 #define LINGER_NS (10 * NS_PER_MS)
 #define FILE_STALL_NS (2000 * NS_PER_MS)
 #define STREAM_STALL_NS (100 * NS_PER_MS)
-
-#define UDP_CSUM_OFFSET 6 /* RFC 768 */
 
 enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
 
@@ -306,11 +306,10 @@ static void publish(struct capture *c, uint64_t head)
 		futex_clear(&c->state);
 }
 
-void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
-		   uint16_t csum_start, uint16_t csum_offset, bool needs_csum)
+/* Adds one record: the frame in iov, for which slot has everything but the length. */
+static void put(struct capture *c, struct slot slot, const struct iovec *iov, int iovcnt)
 {
 	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
-	struct slot slot = {.csum_start = csum_start, .csum_offset = csum_offset};
 	size_t offset = head % RING_BYTES, len = 0, record_len, skip;
 	uint8_t *to;
 
@@ -330,9 +329,7 @@ void capture_frame(struct capture *c, enum capture_direction direction, const st
 		skip_end(c, offset);
 		offset = 0;
 	}
-	slot.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME);
-	slot.len_flags = (uint32_t)len << 3 | (needs_csum ? SLOT_NEEDS_CSUM : 0u) |
-			 (direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u);
+	slot.len_flags |= (uint32_t)len << 3;
 	memcpy(c->ring + offset, &slot, sizeof(slot));
 	to = c->ring + offset + c->frame_offset;
 	for (int i = 0; i < iovcnt; i++) {
@@ -343,6 +340,42 @@ void capture_frame(struct capture *c, enum capture_direction direction, const st
 	c->accepted++;
 	c->accepted_bytes += len;
 	publish(c, head + skip + record_len);
+}
+
+/* One record for each datagram of a segmentation offload frame; false: it is none, or its payload is not in one piece. */
+static bool put_datagrams(struct capture *c, const struct slot *slot, const struct iovec *iov, int iovcnt, uint32_t size)
+{
+	uint32_t head_len = (uint32_t)slot->csum_start + UDP_HLEN, linear = (uint32_t)iov[0].iov_len;
+	uint32_t len = linear + (iovcnt > 1 ? (uint32_t)iov[1].iov_len : 0);
+	struct iovec part[2];
+	struct udp_cut cut;
+	int32_t n;
+
+	if (!(slot->len_flags & SLOT_NEEDS_CSUM) || slot->csum_offset != UDP_CSUM_OFFSET || iovcnt > 2 ||
+	    (iovcnt == 2 && linear != head_len) || !udp_cut_begin(&cut, iov[0].iov_base, linear, len, slot->csum_start, size))
+		return false;
+	part[0] = (struct iovec){cut.head, cut.head_len};
+	part[1].iov_base = iovcnt == 2 ? iov[1].iov_base : (uint8_t *)iov[0].iov_base + head_len;
+	while ((n = udp_cut_next(&cut)) >= 0) {
+		part[1].iov_len = (size_t)n;
+		put(c, *slot, part, 2);
+		part[1].iov_base = (uint8_t *)part[1].iov_base + n;
+	}
+	return true;
+}
+
+void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+		   const struct capture_offload *offload)
+{
+	const struct slot slot = {
+		.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME),
+		.len_flags = (offload->needs_csum ? SLOT_NEEDS_CSUM : 0u) | (direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u),
+		.csum_start = offload->csum_start,
+		.csum_offset = offload->csum_offset,
+	};
+
+	if (!offload->udp_size || !put_datagrams(c, &slot, iov, iovcnt, offload->udp_size))
+		put(c, slot, iov, iovcnt);
 }
 
 struct capture_counters capture_counters(const struct capture *c)

@@ -26,13 +26,20 @@ struct capture_counters {
  * open until capture_stop(). Returns 0 or -errno (-EAGAIN: the reader of a stream does not even take the header). */
 int capture_open(struct capture **out, int fd, bool pcapng);
 
-/* Takes a copy of one Ethernet frame, with the time of the call. needs_csum: the 16-bit field at csum_start + csum_offset
- * holds the folded pseudo-header sum only, as in virtio_net (VIRTIO 1.2, 5.1.6.2); the file gets the whole checksum.
+/* What is still to be done to a frame, as in virtio_net (VIRTIO 1.2, 5.1.6.2). */
+struct capture_offload {
+	bool needs_csum; /* the 16-bit field at csum_start + csum_offset holds the folded pseudo-header sum only */
+	uint16_t csum_start, csum_offset;
+	uint16_t udp_size; /* these are several datagrams of so many bytes, behind one header; 0: this is one packet */
+};
+
+/* Takes a copy of one Ethernet frame, with the time of the call; the file gets whole checksums, and each of several datagrams
+ * as a frame of its own. TCP segments stay together, as captures have them everywhere.
  *
  * Without room it waits for the writer: on a regular file as long as that moves within 2 s, on a stream 100 ms in all
  * until the reader has caught up. What finds no room after that is dropped and counted. */
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
-		   uint16_t csum_start, uint16_t csum_offset, bool needs_csum);
+		   const struct capture_offload *offload);
 
 struct capture_counters capture_counters(const struct capture *c);
 

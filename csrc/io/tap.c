@@ -39,8 +39,11 @@ void tap_free(struct tap *t)
 static void capture(struct tap *t, const struct iovec *iov, int iovcnt, const struct tap_tx *tx,
 		    enum capture_direction direction)
 {
+	const struct capture_offload offload = {tx->csum_start != 0, tx->csum_start, tx->csum_offset,
+						tx->gso_type == VNET_GSO_UDP_L4 ? tx->gso_size : 0};
+
 	if (UNLIKELY(t->capture != NULL))
-		capture_frame(t->capture, direction, iov, iovcnt, tx->csum_start, tx->csum_offset, tx->csum_start != 0);
+		capture_frame(t->capture, direction, iov, iovcnt, &offload);
 }
 
 /* Reads what the header says about the frame; false if it points outside. */
@@ -83,7 +86,8 @@ int tap_read(struct tap *t, struct tap_frame *f)
 		}
 		COUNT_ADD(t->counters, tap_rx_bytes, f->len);
 		capture(t, &(struct iovec){f->data, f->len}, 1,
-			&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset},
+			&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset, .gso_size = f->gso_size,
+					 .gso_type = f->gso_type},
 			CAPTURE_FROM_GUEST);
 		return 0;
 	}

@@ -12,7 +12,7 @@ import cffi
 import counted
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "base/checksum.c"]
+SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "wire/udp_cut.c", "base/checksum.c"]
 
 CDEF = """
 struct capture;
@@ -20,8 +20,9 @@ struct iovec { void *iov_base; size_t iov_len; ...; };
 enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
 struct capture_counters { uint64_t frames, bytes, dropped; };
 int capture_open(struct capture **out, int fd, bool pcapng);
+struct capture_offload { bool needs_csum; uint16_t csum_start, csum_offset, udp_size; };
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
-                   uint16_t csum_start, uint16_t csum_offset, bool needs_csum);
+                   const struct capture_offload *offload);
 struct capture_counters capture_counters(const struct capture *c);
 int capture_error(struct capture *c);
 const char *capture_error_text(int error);

@@ -51,7 +51,7 @@ int main(int argc, char **argv)
 		len = size ? size : 60 + i * 7919 % (FRAME_MAX - 59);
 		struct iovec iov[2] = {{frame, 54}, {frame + 54, len - 54}};
 
-		capture_frame(c, i & 1 ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST, iov, 2, 34, 16, true);
+		capture_frame(c, i & 1 ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST, iov, 2, &(struct capture_offload){true, 34, 16, 0});
 		if ((first = capture_error(c)))
 			break;
 		if (pause_every && i % pause_every == pause_every - 1) {

@@ -76,13 +76,15 @@ class Capture:
             raise OSError(-error, os.strerror(-error))
         self.c = out[0]
 
-    def frame(self, *parts: bytes, direction: int = TO_GUEST, csum: tuple[int, int] | None = None) -> None:
+    def frame(
+        self, *parts: bytes, direction: int = TO_GUEST, csum: tuple[int, int] | None = None, udp_size: int = 0
+    ) -> None:
         buffers = [self.ffi.from_buffer(part) for part in parts]
         iov = self.ffi.new("struct iovec[]", len(parts))
         for i, part in enumerate(parts):
             iov[i].iov_base, iov[i].iov_len = buffers[i], len(part)
-        start, offset = csum or (0, 0)
-        self.lib.capture_frame(self.c, direction, iov, len(parts), start, offset, csum is not None)
+        offload = self.ffi.new("struct capture_offload *", [csum is not None, *(csum or (0, 0)), udp_size])
+        self.lib.capture_frame(self.c, direction, iov, len(parts), offload)
 
     def error(self) -> int:
         return int(self.lib.capture_error(self.c))
@@ -227,6 +229,95 @@ def test_udp_checksum_that_comes_out_as_zero_is_written_as_all_ones(module: Any,
         assert capture.stop() == 0
     record = read_pcap((tmp_path / "c").read_bytes())[0][0]
     assert record.frame[start + offset : start + offset + 2] == b"\xff\xff"
+
+
+def offloaded(version: int, payload: bytes, options: bytes = b"") -> tuple[bytes, int]:
+    """A UDP frame as it looks before segmentation, with IPv4 options or IPv6 extension headers, and where UDP begins."""
+    frame, (start, _) = partial(version, 17, payload)
+    if version == 4:
+        head = bytearray(frame[14:34])
+        head[0] += len(options) // 4
+        head[2:4] = struct.pack("!H", len(frame) - 14 + len(options))
+        head[4:6], head[10:12] = b"\xff\xff", bytes(2)  # an identification that overflows
+        head[10:12] = struct.pack("!H", ~fold(bytes(head) + options) & 0xFFFF)
+    else:
+        head = bytearray(frame[14:54])
+        head[4:6] = struct.pack("!H", len(frame) - 54 + len(options))
+        head[6] = 60 if options else 17  # destination options (RFC 8200, 4.6)
+    return frame[:14] + head + options + frame[start:], start + len(options)
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("with_options", [False, True])
+def test_each_datagram_of_an_offload_frame_is_a_packet_of_its_own(
+    module: Any, tmp_path: Path, version: int, with_options: bool, pcapng: bool
+) -> None:
+    """Both ways (one buffer from the guest, head and body to it), up to 128 of them, the last one shorter or not."""
+    path, rng, sent = tmp_path / "c", random.Random(3), []
+    options = (bytes([1, 1, 1, 0]) if version == 4 else bytes([17, 0, 1, 4, 0, 0, 0, 0])) if with_options else b""
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+        for size, length in ((1400, 2801), (1400, 2800), (1, 128), (499, 128 * 499), (999, 64 * 999 + 1), (32000, 64001)):
+            payload = rng.randbytes(length)
+            frame, udp = offloaded(version, payload, options)
+            for parts, direction in (([frame], FROM_GUEST), ([frame[: udp + 8], frame[udp + 8 :]], TO_GUEST)):
+                capture.frame(*parts, direction=direction, csum=(udp, 6), udp_size=size)
+                sent += [(payload[at : at + size], direction) for at in range(0, length, size)]
+        assert capture.counters()[::2] == (len(sent), 0)
+        assert capture.stop() == 0
+    names = ["udp.length", "udp.checksum.status", "ip.len", "ip.checksum.status", "ipv6.plen", "frame.len", "udp.payload"]
+    checks = [word for name in ("ip", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
+    command = ["tshark", "-n", "-r", str(path), "-d", "udp.port==9,data", *checks, "-T", "fields"]
+    fields = [word for name in names for word in ("-e", name)]
+    result = subprocess.run([*command, *fields], capture_output=True, text=True, timeout=60, check=True)
+    head = (20 if version == 4 else 40) + len(options)
+    expected = []
+    for data, _ in sent:
+        udp_length = 8 + len(data)
+        ip4, ip6 = (f"{head + udp_length}\t1", "") if version == 4 else ("\t", str(head - 40 + udp_length))
+        expected.append(f"{udp_length}\t1\t{ip4}\t{ip6}\t{14 + head + udp_length}\t{data.hex()}")
+    assert result.stdout.splitlines() == expected
+    records, rest = (read_pcapng if pcapng else read_pcap)(path.read_bytes())
+    assert rest == 0
+    if pcapng:
+        assert [record.direction for record in records] == [direction for _, direction in sent]
+    if version == 4:
+        marks = [int.from_bytes(record.frame[18:20], "big") for record in records]
+        assert marks[:4] == [0xFFFF, 0, 1, 0xFFFF], "each datagram has the next identification, as the kernel gives them"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_is_no_sound_offload_frame_is_kept_as_it_came(module: Any, tmp_path: Path, version: int) -> None:
+    """A guest writes what it likes into the virtio-net header: nothing is cut, and no more than 128 pieces are made."""
+    frame, udp = offloaded(version, bytes(1000))
+    proto, first = (23, 0x65) if version == 4 else (20, 0x60)
+    other = frame[:proto] + b"\x06" + frame[proto + 1 :]
+    longer = frame[:14] + bytes([first + 1 if version == 4 else 0x50]) + frame[15:]
+    odd = [(frame, udp, 6, size) for size in (0, 1000, 65535, 7, 1)]
+    odd += [(frame, start, 6, 100) for start in (0, 13, 14, 15, 33, udp - 1, udp - 14, 1000, 1041, 65535)]
+    odd += [(other, udp, 6, 100), (longer, udp, 6, 100), (frame, udp, 4, 100), (frame[: udp + 7], udp, 6, 100)]
+    odd += [(frame[:12] + b"\x81\0" + frame[14:], udp, 6, 100)]
+    if version == 4:
+        odd += [(frame[:20] + flags + frame[22:], udp, 6, 100) for flags in (b"\x20\0", b"\0\1")]
+    with open(tmp_path / "c", "wb") as file, Capture(module, file.fileno()) as capture:
+        for each, start, offset, size in odd:
+            capture.frame(each, csum=(start, offset), udp_size=size)
+        capture.frame(frame, udp_size=100)
+        capture.frame(frame[: udp + 7], frame[udp + 7 :], csum=(udp, 6), udp_size=100)
+        capture.frame(frame[: udp + 8], frame[udp + 8 : 500], frame[500:], csum=(udp, 6), udp_size=100)
+        assert capture.stop() == 0
+    records, _ = read_pcap((tmp_path / "c").read_bytes())
+    assert [len(record.frame) for record in records] == [*(len(each) for each, *_ in odd), *[len(frame)] * 3]
+
+
+def test_datagrams_that_find_no_room_are_counted_one_by_one(module: Any, pipe: list[int]) -> None:
+    """The reader is stuck: 8 MiB are kept and no more, whatever the frames are cut into."""
+    frame, udp = offloaded(4, bytes(128))
+    with Capture(module, pipe[1]) as capture:
+        for _ in range(2000):
+            capture.frame(frame, csum=(udp, 6), udp_size=1)
+        frames, _, dropped = capture.counters()
+        assert frames + dropped == 2000 * 128 and 100_000 < frames <= (8 << 20) // (16 + 43) + (1 << 20) // (16 + 43)
 
 
 @pytest.mark.parametrize("csum", [(60, 0), (59, 1), (0, 59), (65535, 65535), (61, 0)])

@@ -1,6 +1,7 @@
 """A server on one port, UDP and TCP, until EOF on standard input.
 
 answer.py echo ADDRESS PORT       UDP: every datagram goes back; prints {"largest": BYTES}
+answer.py joined ADDRESS PORT     UDP: the same, and what the kernel has joined (UDP_GRO) in one send (UDP_SEGMENT)
 answer.py name ADDRESS PORT WHO   UDP and TCP: answers "WHO PEER-ADDRESS PEER-PORT"; prints {}
 """
 
@@ -8,7 +9,18 @@ import contextlib
 import json
 import select
 import socket
+import struct
 import sys
+
+UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h; Python has no names for them
+
+
+def answer_joined(udp: socket.socket) -> int:
+    """Sends back what came in one piece in one piece; its bytes."""
+    data, controls, _, peer = udp.recvmsg(65536, 64)
+    sizes = [struct.unpack("@i", value)[0] for level, kind, value in controls if (level, kind) == (socket.SOL_UDP, UDP_GRO)]
+    udp.sendmsg([data], [(socket.SOL_UDP, UDP_SEGMENT, struct.pack("@H", size)) for size in sizes], 0, peer)
+    return len(data)
 
 
 def main(what: str, address: str, port: int, who: str = "") -> None:
@@ -21,11 +33,15 @@ def main(what: str, address: str, port: int, who: str = "") -> None:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((address, port))
     tcp.listen(16)
+    if what == "joined":
+        udp.setsockopt(socket.SOL_UDP, UDP_GRO, 1)
     print("ready", flush=True)
     largest = 0
     while True:
         readable = select.select([udp, tcp, sys.stdin], [], [])[0]
-        if udp in readable:
+        if udp in readable and what == "joined":
+            largest = max(largest, answer_joined(udp))
+        elif udp in readable:
             data, peer = udp.recvfrom(65536)
             largest = max(largest, len(data))
             udp.sendto(data if what == "echo" else f"{who} {peer[0]} {peer[1]}".encode(), peer)

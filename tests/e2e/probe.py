@@ -3,6 +3,7 @@
 probe.py tcp ADDRESS PORT                 {"error": ERRNO NAME or null, "seconds": S}
 probe.py udp ADDRESS PORT                 the same, from a connected socket that has sent one datagram
 probe.py echo ADDRESS PORT SIZE COUNT     {"returned": N}: datagrams that came back as they were
+probe.py burst ADDRESS PORT SIZE COUNT    the same, numbered, all sent with one call (UDP_SEGMENT)
 probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
 probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
 probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
@@ -19,6 +20,7 @@ WAIT_S = 1.5
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 IP_RECVERR, IPV6_RECVERR = 11, 25
+UDP_SEGMENT = 103  # linux/udp.h
 
 
 def make(address: str, kind: int) -> socket.socket:
@@ -59,6 +61,14 @@ def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
     return {"returned": returned}
 
 
+def burst(address: str, port: int, size: int, count: int) -> dict[str, object]:
+    sent = [index.to_bytes(4, "big").ljust(size, b"b") for index in range(count)]
+    with make(address, socket.SOCK_DGRAM) as sock:
+        sock.connect((address, port))
+        sock.sendmsg([b"".join(sent)], [(socket.SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))])
+        return {"returned": sum(sock.recv(65536) == data for data in sent)}
+
+
 def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
     six = ":" in address
     level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
@@ -94,6 +104,8 @@ def ask(address: str, port: int, kind: int) -> dict[str, object]:
 def main(what: str, address: str, *numbers: int) -> None:
     if what == "echo":
         result = echo(address, *numbers)
+    elif what == "burst":
+        result = burst(address, *numbers)
     elif what == "mtu":
         result = path_mtu(address, *numbers)
     elif what in ("ask", "ask-udp"):

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from lab import FAR4, FAR6, REMOTES, Guest, Lab, routed
+from capture import GOOD, assert_sound, fields, frames
+from lab import BIG, FAR4, FAR6, REMOTES, Guest, Lab, routed
 from servers import DNS4, DNS6, DNS_LONG, DNS_NAME, dnsmasq
 
 LARGE = 60_000
@@ -57,6 +58,25 @@ def test_large_datagrams_both_ways(lab: Lab, guest: Guest, family: int) -> None:
     server = lab.remote.start("answer.py", "echo", REMOTES[family], 5000 + family)
     assert guest.script("probe.py", "echo", REMOTES[family], 5000 + family, LARGE, 50) == {"returned": 50}
     assert server.result()["largest"] == LARGE
+
+
+@pytest.mark.parametrize("suffix", ["pcap", "pcapng"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_capture_shows_each_datagram_of_a_burst(far_lab: Lab, family: int, suffix: str) -> None:
+    """A burst comes from the guest as one frame, and goes to it as one: tshark sees what the programs have sent."""
+    path, port, size, count = f"{BIG}/burst.{suffix}", 5060 + family, 1200, 40
+    server = far_lab.remote.start("answer.py", "joined", FAR[family], port)
+    with far_lab.guest("--pcap", path) as guest:
+        assert guest.script("probe.py", "burst", FAR[family], port, size, count) == {"returned": count}
+    assert server.result()["largest"] == size * count, "it did not travel as one frame"
+    assert_sound(frames(far_lab.host, path))
+    names = ("udp.dstport", "udp.length", "udp.checksum.status", "udp.payload")
+    found = fields(far_lab.host, path, names, f"udp.port=={port}")
+    sent = [index.to_bytes(4, "big").ljust(size, b"b").hex() for index in range(count)]
+    for to_server in (True, False):
+        way = [frame for frame in found if (frame["udp.dstport"] == str(port)) == to_server]
+        assert [frame["udp.payload"] for frame in way] == sent
+        assert {(frame["udp.length"], frame["udp.checksum.status"]) for frame in way} == {(str(size + 8), GOOD)}
 
 
 @pytest.mark.parametrize("family", [4, 6])
