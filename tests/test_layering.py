@@ -17,7 +17,7 @@ ABI = "plane_api.h"
 #: The folders that may know the ABI: the plane implements it, io declares the sandbox's calls.
 ABI_USERS = ("io", "plane")
 TYPER_USERS = ("control/cli.py",)
-PYROUTE2_USERS = ("control/host.py", "control/nsconf.py", "control/netlink.py")
+PYROUTE2_USERS = ("control/rare.py",)
 EXTENSION_USERS = {"_plane": "worker/plane.py", "_calls": "control/syscalls.py"}
 SHARED = {"pasta_py", "confwire", "errors", "record", "model", "wire"}
 #: The one way from the package to control, taken when the Python API is asked for.
@@ -147,7 +147,7 @@ def test_an_import_of_the_wrong_side_is_caught(path: str, text: str) -> None:
         ("worker/arp.py", "if TYPE_CHECKING:\n    from collections.abc import Callable"),
         ("worker/plane.py", "from pasta_py import _plane"),
         ("control/cli.py", "def f():\n    import typer"),
-        ("control/netlink.py", "import pyroute2.netlink"),
+        ("control/rare.py", "import pyroute2.netlink"),
         ("wire.py", "import struct"),
     ],
 )

@@ -11,9 +11,8 @@ The outbound interface of a family is, unless the user names one:
 Only the main table is looked at; policy routing stays the host's own.
 """
 
+import _socket
 import errno
-import socket
-from collections.abc import Iterable
 from ipaddress import ip_interface
 
 from pasta_py.control import rtnl
@@ -21,6 +20,10 @@ from pasta_py.control.netlink import Netlink
 from pasta_py.control.rtnl import Address, Ip, Link, Network, Route
 from pasta_py.errors import HostError, UsageError, reason
 from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # which say nothing about a family
 
@@ -70,7 +73,7 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
 def _supported(family: int) -> bool:
     """Whether the kernel knows the family: without IPv6, its dumps answer with IPv4."""
     try:
-        socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC).close()
+        _socket.socket(family, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC).close()
     except OSError as error:
         if error.errno in _SHORTAGES:
             raise
@@ -119,7 +122,7 @@ def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tupl
     return (first.replace(interface=alone, peer=None, broadcast=None, label="", metric=0, link=index),)
 
 
-def outbound(routes: Iterable[Route], links: Iterable[Link]) -> int:
+def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
     """Index of the outbound interface by the rule above, 0 if there is none; `routes` of one family."""
     usable = {link.index for link in links if not link.flags & rtnl.IFF_LOOPBACK}
     best: tuple[bool, int, int, int] | None = None
@@ -142,7 +145,7 @@ def _leads_out(destination: Network) -> bool:
     return not (destination.is_loopback or destination.is_link_local or destination.is_multicast)
 
 
-def through(routes: Iterable[Route], index: int) -> list[Route]:
+def through(routes: "Iterable[Route]", index: int) -> list[Route]:
     """The routes that go through one interface, with only its ways."""
     found = []
     for route in routes:

@@ -7,21 +7,27 @@ back, since a joined user namespace cannot be left again).
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
+import _socket
 import errno
 import fcntl
 import os
-import re
 import select
-import signal
-import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from pasta_py import wire
 from pasta_py.control import syscalls
 from pasta_py.errors import HostError, PastaError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    Job: TypeAlias = "Callable[[], tuple[wire.Value, Sequence[int]]]"
+else:
+    import _signal
 
 _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
@@ -93,13 +99,17 @@ def by_path(path: str, *, userns: str = "", watch: bool = True) -> Guest:
 
 
 def _watch(guest: Guest, path: str) -> None:
-    owner = re.match(r"/proc/(\d+)/", path)
+    words = path.split("/")
+    on_procfs = words[:2] == ["", "proc"] and len(words) > 3
+    owner = words[2] if on_procfs and words[2].isdecimal() else ""
     if owner:
-        guest.pidfd = _open_pidfd(int(owner[1]))
+        guest.pidfd = _open_pidfd(int(owner))
         if guest.pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {path}: No such file or directory (no process {owner[1]})")
-    if re.fullmatch(r"/proc/(self|\d+)/(task/\d+/)?(ns|fd)/[^/]+", path):
-        return  # inotify does not work on procfs
+            raise HostError(f"Couldn't open network namespace {path}: No such file or directory (no process {owner})")
+    if on_procfs and (owner or words[2] == "self"):
+        of_thread = len(words) == 7 and words[3] == "task" and words[4].isdecimal()
+        if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):
+            return  # inotify does not work on procfs
     directory, name = os.path.split(path)
     try:
         guest.inotify, guest.name = syscalls.inotify_watch(directory or "/", _GONE), name
@@ -173,18 +183,15 @@ def join(guest: Guest) -> None:
         raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
 
 
-Job = Callable[[], "tuple[wire.Value, Sequence[int]]"]
-
-
-def call_inside(guest: Guest, job: Job, timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[wire.Value, list[int]]":
+def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[wire.Value, list[int]]":
     """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
 
     A PastaError of the job is raised here with the same text; the child never outlives the call.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        flush_streams()
-        parent = os.getpid()
+    flush_streams()
+    parent = os.getpid()
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
         child = os.fork()
         if child == 0:
             _inside(guest, job, theirs, parent)
@@ -192,9 +199,10 @@ def call_inside(guest: Guest, job: Job, timeout_s: float = _INSIDE_TIMEOUT_S) ->
         try:
             return _collect(ours, timeout_s)
         finally:
-            if not _ended(child, 1.0):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+            _end(child, 1.0)
+    finally:
+        ours.close()
+        theirs.close()
 
 
 def flush_streams() -> None:
@@ -204,21 +212,27 @@ def flush_streams() -> None:
             stream.flush()
 
 
-def _ended(child: int, wait_s: float) -> bool:
-    deadline = time.monotonic() + wait_s
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.001)
-    return True
+def _end(child: int, wait_s: float) -> None:
+    """Reap it, after `wait_s` by force."""
+    ended = False
+    try:
+        pidfd = os.pidfd_open(child)
+        try:
+            ended = bool(select.select([pidfd], [], [], wait_s)[0])
+        finally:
+            os.close(pidfd)
+    finally:
+        if not ended:
+            os.kill(child, _signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
-def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
+def _inside(guest: Guest, job: "Job", sock: "_socket.socket", parent: int) -> None:
     """The child's part of call_inside; never returns."""
     status = 1
     try:
         join(guest)
-        syscalls.set_parent_death_signal(signal.SIGKILL)
+        syscalls.set_parent_death_signal(_signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
         value, fds = job()
@@ -234,10 +248,10 @@ def _inside(guest: Guest, job: Job, sock: socket.socket, parent: int) -> None:
         os._exit(status)
 
 
-def _collect(sock: socket.socket, timeout_s: float) -> "tuple[wire.Value, list[int]]":
+def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[wire.Value, list[int]]":
     sock.settimeout(timeout_s)
     try:
-        data, ancillary, _flags, _address = sock.recvmsg(_MAX_REPLY_BYTES, socket.CMSG_SPACE(64), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _flags, _address = sock.recvmsg(_MAX_REPLY_BYTES, _socket.CMSG_SPACE(64), _socket.MSG_CMSG_CLOEXEC)
     except TimeoutError:
         late = f"no answer from inside within {timeout_s:g} s"
         raise HostError(f"Couldn't set up the namespace: {late}: is the machine overloaded?") from None

@@ -13,9 +13,7 @@ A family that does not mirror although nobody asked for that says so in one noti
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
-from typing import TYPE_CHECKING
 
 from pasta_py.control import rtnl
 from pasta_py.control.host import Family, HostSnapshot
@@ -25,7 +23,10 @@ from pasta_py.errors import HostError, UsageError
 from pasta_py.model import WorkerPlan
 from pasta_py.record import Record
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasta_py.control.options import Options
 
 DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
@@ -273,7 +274,7 @@ def _fitted(address: Address, host_name: str, name: str) -> Address:
     return Address(**{**address.__dict__, "flags": flags, "label": label[:15], "link": 0})
 
 
-def _host_gateway(routes: Iterable[Route]) -> Ip | None:
+def _host_gateway(routes: "Iterable[Route]") -> Ip | None:
     """Of the default route with the lowest metric that has one, of the family itself."""
     best: Route | None = None
     for route in routes:
@@ -379,7 +380,7 @@ def _mappable(address: Ip) -> bool:
     return not special and address != _BROADCAST
 
 
-def _pick(given: Iterable[Ip], version: int, option: str, guest: _Guest) -> Ip | None:
+def _pick(given: "Iterable[Ip]", version: int, option: str, guest: _Guest) -> Ip | None:
     address = next((a for a in given if a.version == version), None)
     if address is None:
         return None
@@ -392,7 +393,7 @@ def _pick(given: Iterable[Ip], version: int, option: str, guest: _Guest) -> Ip |
     return address
 
 
-def _check_distinct(maps: Iterable[_Mapping]) -> None:
+def _check_distinct(maps: "Iterable[_Mapping]") -> None:
     for mapping in maps:
         if mapping.loopback is not None and mapping.loopback == mapping.guest:
             raise UsageError(

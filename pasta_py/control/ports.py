@@ -6,19 +6,20 @@ for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by 
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
+import _socket
 import errno
 import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address
-from typing import TYPE_CHECKING
 
 from pasta_py.control import portspec
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, ForwardRule, Listener
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from pasta_py.control.options import Options
 
 _BACKLOG = 4096
@@ -36,7 +37,7 @@ _IPV6_FREEBIND = 78
 Bound = list[tuple[Listener, list[int]]]
 
 
-def bind(options: "Options", warn: Callable[[str], None]) -> Bound:
+def bind(options: "Options", warn: "Callable[[str], None]") -> Bound:
     """Runs of ports to forward, and for each port a bound, non-blocking, close-on-exec socket, the caller's to close.
 
     HostError, with nothing left bound, when a port that was asked for cannot be had. A best-effort rule (`all`) ends with a
@@ -111,7 +112,7 @@ def guest_ports(options: "Options") -> tuple[Listener, ...]:
 
 
 def _bind_option(
-    bound: Bound, proto: int, specs: Sequence[portspec.PortSpec], options: "Options", warn: Callable[[str], None]
+    bound: Bound, proto: int, specs: "Sequence[portspec.PortSpec]", options: "Options", warn: "Callable[[str], None]"
 ) -> None:
     """Best-effort rules fail together: only when none of their ports could be had."""
     failure: HostError | None = None
@@ -129,7 +130,7 @@ def _bind_option(
 
 
 def _bind_rule(
-    bound: Bound, proto: int, rule: portspec.Rule, options: "Options", warn: Callable[[str], None]
+    bound: Bound, proto: int, rule: portspec.Rule, options: "Options", warn: "Callable[[str], None]"
 ) -> HostError | None:
     """Bind every port of a rule; the first refusal, which is raised at once unless the rule is best effort."""
     first: HostError | None = None
@@ -200,43 +201,47 @@ def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> i
     raise error
 
 
-def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> Iterator[tuple[int, str]]:
+def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> "Iterator[tuple[int, str]]":
     if address is None:
         if options.ipv6:
-            yield socket.AF_INET6, "::"
+            yield _socket.AF_INET6, "::"
         if options.ipv4:
-            yield socket.AF_INET, "0.0.0.0"
+            yield _socket.AF_INET, "0.0.0.0"
     else:
-        yield (socket.AF_INET if address.version == 4 else socket.AF_INET6), str(address)
+        yield (_socket.AF_INET if address.version == 4 else _socket.AF_INET6), str(address)
 
 
 def listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
     """A bound socket (TCP: listening), non-blocking and close-on-exec; OSError."""
-    kind = socket.SOCK_STREAM if proto == IPPROTO_TCP else socket.SOCK_DGRAM
-    with socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, proto) as sock:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only or host != "::"))
+    kind = _socket.SOCK_STREAM if proto == IPPROTO_TCP else _socket.SOCK_DGRAM
+    sock = _socket.socket(family, kind | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC, proto)
+    try:
+        if family == _socket.AF_INET6:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(v6only or host != "::"))
         if ifname:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, ifname.encode() + b"\0")
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode() + b"\0")
         if freebind:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            sock.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
         if proto == IPPROTO_TCP:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         else:
             # Before the first datagram can come. A v6 socket reports the addresses of IPv4 in messages of their own.
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        if family == socket.AF_INET6:
-            scope = socket.if_nametoindex(ifname) if ifname and IPv6Address(host).is_link_local else 0
+            sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            if family == _socket.AF_INET6:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)
+        if family == _socket.AF_INET6:
+            scope = _socket.if_nametoindex(ifname) if ifname and IPv6Address(host).is_link_local else 0
             sock.bind((host, port, 0, scope))
         else:
             sock.bind((host, port))
         if proto == IPPROTO_TCP:
             sock.listen(_BACKLOG)
         return sock.detach()
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> HostError:

@@ -4,10 +4,13 @@ The grammar is resolv.conf(5)'s: a keyword at the start of the line, `domain` an
 the last one wins. A line that cannot be read is left out, as every resolver does.
 """
 
-from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PATH = "/etc/resolv.conf"
 _MAX_BYTES = 1 << 20
@@ -44,7 +47,7 @@ def parse(text: str) -> Resolv:
     return Resolv(nameservers=tuple(nameservers), search=search)
 
 
-def _domains(words: Iterable[str]) -> tuple[str, ...]:
+def _domains(words: "Iterable[str]") -> tuple[str, ...]:
     """Without the root domain (".": search nothing) and the dot at the end, which the wire formats add themselves."""
     names = (word.rstrip(".") for word in words)
     return tuple(dict.fromkeys(name for name in names if name))

@@ -18,15 +18,20 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-from typing import Any, TypeAlias
 
-from pasta_py.control import netlink
-from pasta_py.control.netlink import Message, Netlink
+from pasta_py.control import messages, netlink
 from pasta_py.record import Record
 
-Ip: TypeAlias = IPv4Address | IPv6Address
-Interface: TypeAlias = IPv4Interface | IPv6Interface
-Network: TypeAlias = IPv4Network | IPv6Network
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    from pasta_py.control.messages import Message
+    from pasta_py.control.netlink import Netlink
+
+Ip: "TypeAlias" = IPv4Address | IPv6Address
+Interface: "TypeAlias" = IPv4Interface | IPv6Interface
+Network: "TypeAlias" = IPv4Network | IPv6Network
 
 AF_INET, AF_INET6 = 2, 10
 
@@ -43,16 +48,6 @@ IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
 _IP6_RT_PRIO_USER = 1024  # the metric that IPv6 gives a route that names none
-
-_LINK_ATTRS = frozenset({"IFLA_IFNAME", "IFLA_MTU", "IFLA_ADDRESS"})
-_ADDRESS_ATTRS = frozenset(
-    f"IFA_{name}" for name in ("ADDRESS", "LOCAL", "BROADCAST", "LABEL", "FLAGS", "CACHEINFO", "RT_PRIORITY", "PROTO")
-)
-_ROUTE_ATTRS = frozenset(
-    f"RTA_{name}"
-    for name in ("DST", "SRC", "OIF", "GATEWAY", "VIA", "PRIORITY", "PREFSRC", "METRICS", "MULTIPATH", "TABLE", "PREF")
-) | {"RTA_ENCAP_TYPE"}
-_RTEXT_FILTER_SKIP_STATS = 8
 
 
 class Link(Record):
@@ -106,10 +101,10 @@ class Route(Record):
     encapsulated: bool = False  # a tunnel that the copy cannot express
 
 
-def links(kernel: Netlink) -> list[Link]:
+def links(kernel: "Netlink") -> list[Link]:
     """All interfaces of the namespace, by index."""
     found = []
-    for message in kernel.dump(netlink.RTM_GETLINK, _LINK_ATTRS):
+    for message in kernel.dump(messages.RTM_GETLINK):
         attrs = message.attrs
         hardware = attrs.get("IFLA_ADDRESS", "")
         mac = bytes.fromhex(hardware.replace(":", "")) if hardware.count(":") == 5 else b""
@@ -125,10 +120,10 @@ def links(kernel: Netlink) -> list[Link]:
     return sorted(found, key=lambda link: link.index)
 
 
-def addresses(kernel: Netlink) -> list[Address]:
+def addresses(kernel: "Netlink") -> list[Address]:
     """All addresses of both families, in the kernel's order."""
     found = []
-    for message in kernel.dump(netlink.RTM_GETADDR, _ADDRESS_ATTRS):
+    for message in kernel.dump(messages.RTM_GETADDR):
         if message.fields["family"] not in (AF_INET, AF_INET6):
             continue
         attrs = message.attrs
@@ -154,10 +149,10 @@ def addresses(kernel: Netlink) -> list[Address]:
     return found
 
 
-def routes(kernel: Netlink, family: int) -> list[Route]:
+def routes(kernel: "Netlink", family: int) -> list[Route]:
     """The unicast routes of the main table, in the kernel's order, without those whose every way is dead."""
     found = []
-    for message in kernel.dump(netlink.RTM_GETROUTE, _ROUTE_ATTRS, family, table=RT_TABLE_MAIN):
+    for message in kernel.dump(messages.RTM_GETROUTE, family, table=RT_TABLE_MAIN):
         fields, attrs = message.fields, message.attrs
         if fields["family"] != family or attrs.get("RTA_TABLE", fields["table"]) != RT_TABLE_MAIN:
             continue
@@ -193,7 +188,7 @@ def _ip(text: str | None) -> Ip | None:
     return ip_address(text) if text else None
 
 
-def _hop(message: Message) -> NextHop:
+def _hop(message: "Message") -> NextHop:
     via = message.attrs.get("RTA_VIA", {})
     return NextHop(
         gateway=_ip(message.attrs.get("RTA_GATEWAY") or via.get("addr")),
@@ -205,7 +200,7 @@ def _hop(message: Message) -> NextHop:
 
 
 def set_link(
-    kernel: Netlink, index: int, *, mac: bytes = b"", mtu: int = 0, queue: int = 0, up: bool = False
+    kernel: "Netlink", index: int, *, mac: bytes = b"", mtu: int = 0, queue: int = 0, up: bool = False
 ) -> None:
     """Change what is given; `queue` in frames. OSError when refused."""
     attrs: list[tuple[str, Any]] = []
@@ -216,16 +211,16 @@ def set_link(
     if queue:
         attrs.append(("IFLA_TXQLEN", queue))
     fields = {"index": index, "flags": IFF_UP if up else 0, "change": IFF_UP if up else 0}
-    kernel.request(netlink.RTM_NEWLINK, fields, attrs)
+    kernel.request(messages.RTM_NEWLINK, fields, attrs)
 
 
-def set_link_local_mode(kernel: Netlink, index: int, mode: int) -> None:
+def set_link_local_mode(kernel: "Netlink", index: int, mode: int) -> None:
     """How the kernel makes the link-local IPv6 address of an interface, IN6_ADDR_GEN_MODE_*."""
     spec = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", mode]]}]]}
-    kernel.request(netlink.RTM_NEWLINK, {"index": index}, [("IFLA_AF_SPEC", spec)])
+    kernel.request(messages.RTM_NEWLINK, {"index": index}, [("IFLA_AF_SPEC", spec)])
 
 
-def add_address(kernel: Netlink, index: int, address: Address) -> None:
+def add_address(kernel: "Netlink", index: int, address: Address) -> None:
     """Give an interface an address, usable at once; OSError when refused (EEXIST: it is there)."""
     own = address.interface
     flags = address.flags & (IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_NOPREFIXROUTE)
@@ -251,21 +246,21 @@ def add_address(kernel: Netlink, index: int, address: Address) -> None:
         "scope": address.scope,
         "index": index,
     }
-    kernel.request(netlink.RTM_NEWADDR, fields, attrs, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
+    kernel.request(messages.RTM_NEWADDR, fields, attrs, netlink.NLM_F_CREATE | netlink.NLM_F_EXCL)
 
 
-def add_route(kernel: Netlink, index: int, route: Route) -> None:
+def add_route(kernel: "Netlink", index: int, route: Route) -> None:
     """Add a route through an interface; OSError when refused (EEXIST: it is there)."""
     # Appended, so that several routes to one destination with one metric keep their order.
-    kernel.request(netlink.RTM_NEWROUTE, *_route_message(index, route), netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
+    kernel.request(messages.RTM_NEWROUTE, *_route_message(index, route), netlink.NLM_F_CREATE | netlink.NLM_F_APPEND)
 
 
-def delete_route(kernel: Netlink, index: int, route: Route) -> None:
+def delete_route(kernel: "Netlink", index: int, route: Route) -> None:
     """Take a route of an interface away; OSError when refused."""
-    kernel.request(netlink.RTM_DELROUTE, *_route_message(index, route))
+    kernel.request(messages.RTM_DELROUTE, *_route_message(index, route))
 
 
-def _route_message(index: int, route: Route) -> tuple[dict[str, int], list[tuple[str, Any]]]:
+def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tuple[str, Any]]]":
     attrs: list[tuple[str, Any]] = [("RTA_TABLE", RT_TABLE_MAIN)]
     if route.destination.prefixlen:
         attrs.append(("RTA_DST", str(route.destination.network_address)))
@@ -310,7 +305,7 @@ def _route_message(index: int, route: Route) -> tuple[dict[str, int], list[tuple
     return fields, attrs
 
 
-def _gateway(route: Route, hop: NextHop) -> list[tuple[str, Any]]:
+def _gateway(route: Route, hop: NextHop) -> "list[tuple[str, Any]]":
     if hop.gateway is None:
         return []
     if hop.gateway.version != route.destination.version:

@@ -5,16 +5,15 @@ What is made on the way stands on an ExitStack: whatever fails, it goes. What su
 
 # ruff: noqa: PTH123 - pathlib takes milliseconds to import, at every start
 
+import _socket
 import os
-import socket
-import stat
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 from pasta_py import model
 from pasta_py.control.tell import WARNING, tell
 from pasta_py.errors import HostError, reason
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.netns import Guest
     from pasta_py.control.options import Options
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pasta_py.control.worker_process import Worker
 
 _SYSLOG = "/dev/log"
+_TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
 def hand_over(options: "Options", worker: "Worker", command: "Command | None", inherited: dict[int, str]) -> None:
@@ -103,12 +103,12 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
     """Descriptor for the worker's log, whether it is syslog, and the size limit of a file of ours."""
     if options.log_file:
         fd = _open(options.log_file, os.O_RDWR, "log file", stack)
-        return fd, False, options.log_size if stat.S_ISREG(os.fstat(fd).st_mode) else 0
+        return fd, False, options.log_size if os.fstat(fd).st_mode & _TYPE == _REGULAR else 0
     if options.foreground:
         fd = os.dup(2)
         stack.callback(os.close, fd)
         return fd, False, 0
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     stack.callback(sock.close)
     with suppress(OSError):  # a machine without syslog: the lines are dropped, as by syslog(3)
         sock.connect(_SYSLOG)

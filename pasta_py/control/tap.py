@@ -3,10 +3,10 @@
 Offloads are asked for best first; what the kernel refuses is left out, and the core segments and checksums itself.
 """
 
+import _socket
 import errno
 import fcntl
 import os
-import socket
 import struct
 
 from pasta_py import wire
@@ -129,8 +129,9 @@ def _adopt(fd: int, number: int) -> Tap:
         reply = fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ_BYTES))
     except OSError:
         try:
-            with socket.socket(fileno=os.dup(fd)) as sock:
-                boundaries = sock.type in (socket.SOCK_SEQPACKET, socket.SOCK_DGRAM)
+            sock = _socket.socket(fileno=os.dup(fd))
+            boundaries = sock.type in (_socket.SOCK_SEQPACKET, _socket.SOCK_DGRAM)
+            sock.close()
         except OSError:
             boundaries = False
         if not boundaries:
@@ -189,5 +190,5 @@ def none_inside(guest: "Guest") -> Tap:
         return True, []
 
     call_inside(guest, job)
-    nowhere = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    nowhere = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
     return Tap(nowhere.detach(), vnet_hdr=False, uso=False, mac=b"")

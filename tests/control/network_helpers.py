@@ -14,8 +14,8 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
-from pasta_py.control import host, nsconf
-from pasta_py.control.netlink import message_classes
+from pasta_py.control import host, nsconf, rare
+from pasta_py.control.messages import RTM_NEWROUTE
 from pasta_py.control.options import Options
 from pasta_py.control.plan import LinkPlan
 
@@ -30,7 +30,7 @@ def in_new_namespace(function: Callable[..., Any], *args: Any) -> Any:
 
     Where the tests run as root, the child becomes nobody first.
     """
-    message_classes()  # imported while we may still read every file
+    rare.message_class(RTM_NEWROUTE)  # imported while we may still read every file
     libc = ctypes.CDLL(None, use_errno=True)
     reader, writer = os.pipe()
     child = os.fork()

@@ -1,62 +1,11 @@
-"""Loading pyroute2 without its initialiser, and the exchange with the kernel."""
+"""The exchange with the kernel."""
 
 import errno
-import subprocess
-import sys
 
 import pytest
 from network_helpers import in_new_namespace, script
 
 from pasta_py.control import netlink, rtnl
-
-
-def _python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_message_classes_load_without_the_rest_of_pyroute2() -> None:
-    code = (
-        "import sys; from pasta_py.control import netlink; netlink.message_classes();"
-        'print({*"asyncio sqlite3 ssl pyroute2.iproute pyroute2 logging traceback".split()} & {*sys.modules})'
-    )
-    assert _python(code) == "set()"
-
-
-def test_what_pyroute2_logs_is_logged() -> None:
-    code = (
-        "from pasta_py.control import netlink; netlink.message_classes(); import sys; base = sys.modules['pyroute2.netlink'];"
-        "import logging; logging.basicConfig(stream=sys.stdout, format='%(name)s %(message)s'); base.log.warning('said');"
-        "print(base.logging.WARNING, base.traceback.format_exc().strip(), sys.modules['logging'] is logging)"
-    )
-    assert _python(code) == "pyroute2.netlink said\n30 NoneType: None True"
-
-
-def test_pyroute2_imported_afterwards_is_whole() -> None:
-    code = (
-        "from pasta_py.control import netlink; netlink.message_classes();"
-        "import pyroute2; from pyroute2.netlink.rtnl.rtmsg import rtmsg;"
-        "print(hasattr(pyroute2, 'IPRoute'), netlink.message_classes()[netlink.RTM_NEWROUTE] is rtmsg)"
-    )
-    assert _python(code) == "True True"
-
-
-def test_a_layout_that_needs_the_initialiser_is_imported_the_ordinary_way() -> None:
-    code = """
-import sys
-class OnceOnly:
-    refused = False
-    def find_spec(self, name, path=None, target=None):
-        if name == "pyroute2.netlink" and not OnceOnly.refused:
-            OnceOnly.refused = True
-            raise ImportError("not without the initialiser")
-sys.meta_path.insert(0, OnceOnly())
-from pasta_py.control import netlink, rtnl
-with netlink.Netlink() as kernel:
-    print(OnceOnly.refused, "pyroute2.iproute" in sys.modules, rtnl.links(kernel)[0].name)
-"""
-    assert _python(code) == "True True lo"
 
 
 def _refused() -> tuple[int | None, str]:
