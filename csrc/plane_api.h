@@ -28,6 +28,8 @@
 #define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
+#define LANES_MAX 16 /* threads of one plane */
+
 struct plane_config {
 	int32_t tap_fd;	    /* one frame per read and write; made non-blocking, not closed by plane_free() */
 	uint32_t flags;	    /* PLANE_VNET_HDR and following */
@@ -92,6 +94,9 @@ int nsock_serve(int sock, uint32_t by_chroot);
 int plane_capture(struct plane *p, int fd, int pcapng);
 /* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
+/* A thread for each of these further queues of the tap, made non-blocking, not closed. The last thing before the sandbox is
+ * closed: no capture and no address of the host can be added any more. They read nothing before plane_run() is called. */
+int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
 void plane_tick(struct plane *p, uint32_t interval_ms);
@@ -100,7 +105,7 @@ int plane_run(struct plane *p, struct plane_event *event);
 /* One Ethernet frame to the guest, all checksums complete. */
 int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
 
-/* Counters: names by index until NULL, values of the same index. */
+/* Counters: names by index until NULL, values of the same index, of all threads together. */
 const char *plane_counter_name(uint32_t index);
 uint64_t plane_counter(const struct plane *p, uint32_t index);
 

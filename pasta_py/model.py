@@ -11,7 +11,7 @@ IPPROTO_TCP = 6
 IPPROTO_UDP = 17
 
 #: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors. The sockets of WorkerPlan.listeners follow them.
-FD_TAP = "tap"
+FD_TAP = "tap"  # as many as there are queues, one for each thread of the data plane
 FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
 FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this is has ended

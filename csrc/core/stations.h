@@ -30,25 +30,30 @@ static inline uint32_t stations_slot(const struct addr *a)
 	return (uint32_t)(a->b[15] ^ a->b[14] << 3) % STATIONS_SLOTS;
 }
 
-/* A frame has come from there. */
-static inline void stations_hear(struct stations *s, const uint8_t mac[ETH_ALEN])
+/* A frame has come from there. True: that is news. */
+static inline bool stations_hear(struct stations *s, const uint8_t mac[ETH_ALEN])
 {
+	bool news = !s->heard;
+
 	if (memcmp(s->last, mac, ETH_ALEN) != 0) {
 		s->several = s->heard;
 		memcpy(s->last, mac, ETH_ALEN);
+		news = true;
 	}
 	s->heard = true;
+	return news;
 }
 
-/* The packet in it has this source. */
-static inline void stations_learn(struct stations *s, const struct addr *from)
+/* The packet in it has this source. True: that is news. */
+static inline bool stations_learn(struct stations *s, const struct addr *from)
 {
 	struct station *slot = &s->slots[stations_slot(from)];
 
-	if (!s->several)
-		return;
+	if (!s->several || (addr_eq(&slot->addr, from) && !memcmp(slot->mac, s->last, ETH_ALEN)))
+		return false;
 	slot->addr = *from;
 	memcpy(slot->mac, s->last, ETH_ALEN);
+	return true;
 }
 
 static inline const uint8_t *stations_find(const struct stations *s, const struct addr *to)

@@ -13,6 +13,9 @@
  * The writer sleeps when the ring is empty (IDLE); then the first frame wakes it. It lets frames gather for a moment
  * (LINGER) and is woken earlier only by WAKE_BYTES of them, so that the loop makes two system calls a batch at most.
  *
+ * Where there are several loops (capture_share()) one lock makes them one: it is held for a copy, or as long as there is no room.
+ * A frame's time is taken with it held, so that times never go back; two loops may put frames in that left the other way round.
+ *
  * Rejected: writing from the loop (a write to a busy disk takes as long as it likes).
  */
 #include "io/capture.h"
@@ -64,6 +67,8 @@ struct capture {
 	bool pcapng;
 	size_t frame_offset;
 	pthread_t thread;
+	bool shared;
+	pthread_mutex_t lock; /* if it is: of what is the loop's */
 
 	/* The loop's */
 	alignas(64) _Atomic uint64_t head;
@@ -72,7 +77,7 @@ struct capture {
 	int64_t patience_ns; /* of a stream: what is left of it until the reader has caught up */
 	bool stalled;        /* of anything else: no progress since tail was stalled_at */
 	uint64_t stalled_at;
-	int notice;
+	_Atomic int notice;
 	bool notice_given, failure_given;
 
 	/* The writer's */
@@ -282,7 +287,7 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 	}
 	c->stalled = true;
 	c->stalled_at = c->tail_seen;
-	c->notice = c->sink.stream ? EAGAIN : ETIMEDOUT;
+	atomic_store_explicit(&c->notice, c->sink.stream ? EAGAIN : ETIMEDOUT, memory_order_relaxed);
 	return false;
 }
 
@@ -364,8 +369,8 @@ static bool put_datagrams(struct capture *c, const struct slot *slot, const stru
 	return true;
 }
 
-void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
-		   const struct capture_offload *offload)
+static void take_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+		       const struct capture_offload *offload)
 {
 	const struct slot slot = {
 		.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME),
@@ -378,14 +383,35 @@ void capture_frame(struct capture *c, enum capture_direction direction, const st
 		put(c, slot, iov, iovcnt);
 }
 
-struct capture_counters capture_counters(const struct capture *c)
+void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+		   const struct capture_offload *offload)
 {
-	struct capture_counters counters = {c->accepted, c->accepted_bytes, c->dropped};
+	if (c->shared)
+		pthread_mutex_lock(&c->lock);
+	take_frame(c, direction, iov, iovcnt, offload);
+	if (c->shared)
+		pthread_mutex_unlock(&c->lock);
+}
+
+void capture_share(struct capture *c)
+{
+	c->shared = true;
+}
+
+struct capture_counters capture_counters(struct capture *c)
+{
+	struct capture_counters counters;
+	uint64_t accepted;
+
+	pthread_mutex_lock(&c->lock);
+	accepted = c->accepted;
+	counters = (struct capture_counters){accepted, c->accepted_bytes, c->dropped};
+	pthread_mutex_unlock(&c->lock);
 
 	if (atomic_load(&c->failed)) {
 		counters.frames = atomic_load_explicit(&c->written, memory_order_relaxed);
 		counters.bytes = atomic_load_explicit(&c->written_bytes, memory_order_relaxed);
-		counters.dropped += c->accepted - counters.frames;
+		counters.dropped += accepted - counters.frames;
 	}
 	return counters;
 }
@@ -398,11 +424,10 @@ int capture_error(struct capture *c)
 		c->failure_given = true;
 		return failed;
 	}
-	if (UNLIKELY(c->notice && !c->notice_given)) {
-		c->notice_given = true;
-		return c->notice;
-	}
-	return 0;
+	if (LIKELY(!atomic_load_explicit(&c->notice, memory_order_relaxed)) || c->notice_given)
+		return 0;
+	c->notice_given = true;
+	return atomic_load_explicit(&c->notice, memory_order_relaxed);
 }
 
 const char *capture_error_text(int error)
@@ -464,6 +489,7 @@ int capture_open(struct capture **out, int fd, bool pcapng)
 	c->pcapng = pcapng;
 	c->frame_offset = pcap_frame_offset(pcapng);
 	c->patience_ns = STREAM_STALL_NS;
+	pthread_mutex_init(&c->lock, NULL);
 	error = sink_open(&c->sink, fd);
 	if (!error)
 		error = sink_write_here(&c->sink, header, pcap_file_header(pcapng, header));
@@ -495,6 +521,7 @@ int capture_stop(struct capture *c)
 	pthread_join(c->thread, NULL);
 	error = capture_error(c);
 	munmap(c->ring, RING_BYTES);
+	pthread_mutex_destroy(&c->lock);
 	free(c);
 	return error;
 }

@@ -1,5 +1,5 @@
 /* The capture: every frame exchanged with the guest, in a pcap or pcapng file or stream, written by a thread of its own.
- * All functions belong to one thread, the loop's.
+ * All functions belong to one thread, the loop's, but for what capture_share() allows.
  *
  * System calls of the writer once capture_open() has returned, for the sandbox: write, pwritev2, poll, lseek, ftruncate,
  * futex, clock_gettime, and those with which the C library ends a thread (madvise, munmap, rt_sigprocmask, exit).
@@ -41,7 +41,10 @@ struct capture_offload {
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
 		   const struct capture_offload *offload);
 
-struct capture_counters capture_counters(const struct capture *c);
+/* From now on any thread may call capture_frame(). */
+void capture_share(struct capture *c);
+
+struct capture_counters capture_counters(struct capture *c);
 
 /* An errno value that was not reported yet, or 0: each cause is reported once. EAGAIN and ETIMEDOUT mean that frames
  * are being dropped, all others that the capture has ended. Cheap enough to ask in every turn of the loop. */

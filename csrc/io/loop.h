@@ -9,6 +9,7 @@
 enum loop_owner {
 	OWNER_TAP,
 	OWNER_WATCH,
+	OWNER_MAIL,
 	OWNER_LISTENER,
 	OWNER_TCP,
 	OWNER_UDP,

@@ -115,7 +115,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVTOS)}}, /* ECN passes through */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVTCLASS)}}, /* ECN passes through */
 	/* the capture, and the log */
-	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop */
+	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop; wakes another loop */
 	{__NR_pwritev2, WORKER, {{0}}}, /* captured frames, to a stream without blocking */
 	{__NR_pwrite64, WORKER, {{0}}}, /* a log file under a size */
 	{__NR_pread64, WORKER, {{0}}}, /* its newest half, to be kept */
@@ -128,17 +128,17 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* memory that cannot be executed */
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
-	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends the capture's thread */
+	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends a thread */
 	{__NR_mprotect, WORKER, {ONLY(2, PROT_READ | PROT_WRITE)}}, /* not here: the C library's last resort when memory runs out */
-	{__NR_futex, WORKER, {{0}}}, /* the loop and the capture's thread wake each other */
+	{__NR_futex, WORKER, {{0}}}, /* threads wake each other */
 	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
 	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */
 	{__NR_clock_gettime, WORKER, {{0}}}, /* not here: machines whose clock the vDSO cannot read */
 	{__NR_restart_syscall, WORKER, {{0}}}, /* not here: the kernel goes on with a poll after SIGSTOP and SIGCONT */
 	{__NR_rt_sigaction, WORKER, {{0}}}, /* let go by control: SIGINT and SIGHUP are ignored from then on */
-	{__NR_rt_sigprocmask, WORKER, {{0}}}, /* the C library ends the capture's thread */
+	{__NR_rt_sigprocmask, WORKER, {{0}}}, /* the C library ends a thread */
 	{__NR_rt_sigreturn, WORKER, {{0}}}, /* the end of a signal handler */
-	{__NR_exit, WORKER, {{0}}}, /* the end of the capture's thread */
+	{__NR_exit, WORKER, {{0}}}, /* the end of a thread */
 	{__NR_exit_group, BOTH, {{0}}}, /* the end */
 	SANITIZERS
 };

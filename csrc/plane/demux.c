@@ -8,6 +8,7 @@
 
 #include "plane/plane.h"
 #include "wire/icmp.h"
+#include "wire/tcp.h"
 #include "wire/udp.h"
 
 #define PORT_DHCP 67	/* RFC 2131, 4.1 */
@@ -55,8 +56,29 @@ static void learn_address(struct plane *p, const struct addr *src)
 {
 	struct addr *seen = &p->policy.guest_seen[addr_family_index(src)];
 
-	if (!addr_is_linklocal6(src) && !addr_eq(seen, src))
-		*seen = *src;
+	if (addr_is_linklocal6(src) || addr_eq(seen, src))
+		return;
+	*seen = *src;
+	if (p->lane)
+		lane_tell_address(p, src);
+}
+
+/* True: the packet belongs to another lane, which has it now. */
+static bool hand_over(struct plane *p, const struct tap_frame *f, const struct ip_view *ip, bool was_cut)
+{
+	struct flow_key key = {ip->src, ip->dst, 0, 0};
+	bool tcp = ip->proto == IPPROTO_TCP && !ip->fragment && ip->payload_len >= TCP_HLEN;
+	uint32_t to = 0;
+
+	if (tcp) {
+		key.guest_port = load_be16(ip->payload);
+		key.remote_port = load_be16(ip->payload + 2);
+		to = owner_of(&p->tcp.ownership, &key);
+	}
+	if (to == p->lane->index)
+		return false;
+	lane_hand_frame(p, to, f, was_cut, tcp);
+	return true;
 }
 
 static void trace(struct plane *p, const struct ip_view *ip)
@@ -130,8 +152,11 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		COUNT(&p->counters, drop_malformed);
 		return;
 	}
+	if (UNLIKELY(p->lane != NULL) && hand_over(p, f, &ip, was_cut))
+		return;
 	trace(p, &ip);
-	stations_learn(&p->tap.stations, &ip.src);
+	if (stations_learn(&p->tap.stations, &ip.src) && p->lane)
+		lane_tell_station(p, &ip.src);
 	if (ip.fragment && was_cut) {
 		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
@@ -169,8 +194,8 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}
-	if (!eth_is_group(eth_src(f->data)))
-		stations_hear(&p->tap.stations, eth_src(f->data));
+	if (!eth_is_group(eth_src(f->data)) && stations_hear(&p->tap.stations, eth_src(f->data)) && p->lane)
+		lane_tell_station(p, NULL);
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
 		demux_ip(p, f, true, false);
@@ -179,10 +204,22 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		demux_ip(p, f, false, false);
 		return;
 	case ETH_TYPE_ARP:
-		if (p->config.flags & PLANE_IPV4)
+		if (!(p->config.flags & PLANE_IPV4))
+			return;
+		if (p->lane && p->lane->index)
+			lane_hand_frame(p, 0, f, false, false);
+		else
 			punt(p, f);
 		return;
 	default:
 		COUNT(&p->counters, drop_unsupported);
 	}
+}
+
+void demux_handed(struct plane *p, struct tap_frame *f, bool was_cut)
+{
+	if (was_cut)
+		demux_ip(p, f, eth_type(f->data) == ETH_TYPE_IPV4, true);
+	else
+		demux_frame(p, f);
 }

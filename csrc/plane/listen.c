@@ -87,7 +87,8 @@ static void join(struct plane *p, int client, int fd, const struct endpoint *dst
 	int rc = fd < 0 ? fd : sock_connect(&p->tcp.sock, fd, dst);
 
 	if (!rc || rc == -EINPROGRESS) {
-		splice_join(&p->splice, &p->io, client, fd);
+		if (!p->lane || !lane_hand_pair(p, client, fd))
+			splice_join(&p->splice, &p->io, client, fd);
 		return;
 	}
 	if (fd < 0)
@@ -153,7 +154,7 @@ void listen_accept(struct plane *p, uint32_t index)
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
 			to_host(p, fd, &peer, &l.target);
-		else if (!bypass(p, fd, &peer, &l.target))
+		else if (!bypass(p, fd, &peer, &l.target) && (!p->lane || !lane_hand_client(p, fd, &peer, &l.target)))
 			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
 	}
 }

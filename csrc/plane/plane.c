@@ -16,7 +16,6 @@
 
 #define TAP_BATCH_FRAMES 32
 #define TAP_BATCH_BYTES (1u << 20) /* acknowledge before the guest's window runs dry; less costs an ACK more often */
-#define FINISH_BATCHES 64
 #define TCP_LIMIT 65536
 #define UDP_LIMIT 32768
 #define ICMP_LIMIT 1024
@@ -107,6 +106,8 @@ int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
 {
 	struct addr a = addr_from_v6(addr);
 
+	if (p->lane)
+		return -EBUSY;
 	return policy_add_host_addr(&p->policy, &a);
 }
 
@@ -153,7 +154,7 @@ int plane_diag_in_guest(struct plane *p)
 
 int plane_capture(struct plane *p, int fd, int pcapng)
 {
-	int rc = p->capture ? -EBUSY : capture_open(&p->capture, fd, pcapng);
+	int rc = p->capture || p->lane ? -EBUSY : capture_open(&p->capture, fd, pcapng);
 
 	p->tap.capture = p->capture;
 	return rc;
@@ -200,27 +201,32 @@ static void read_tap(struct plane *p)
 	}
 }
 
+bool plane_drain(struct plane *p)
+{
+	uint64_t before = p->counters.v[CTR_tap_rx_frames];
+
+	p->punt_len = 0;
+	if (!p->end)
+		read_tap(p);
+	udp_flush(&p->udp, &p->io);
+	tcp_service(&p->tcp, &p->io);
+	return p->counters.v[CTR_tap_rx_frames] != before;
+}
+
 /* What the guest has sent by now is still passed on: a command that ends may have had last words. */
 static void finish(struct plane *p)
 {
-	uint64_t before;
-
-	for (int i = 0; i < FINISH_BATCHES && !p->end; i++) {
-		before = p->counters.v[CTR_tap_rx_frames];
-		p->punt_len = 0;
-		read_tap(p);
-		udp_flush(&p->udp, &p->io);
-		tcp_service(&p->tcp, &p->io);
-		if (p->counters.v[CTR_tap_rx_frames] == before)
-			return;
-	}
+	for (int i = 0; i < FINISH_BATCHES && plane_drain(p); i++)
+		;
 }
 
 void plane_free(struct plane *p)
 {
 	if (!p)
 		return;
-	if (p->complete)
+	if (p->lane)
+		lanes_stop(p);
+	else if (p->complete)
 		finish(p);
 	if (p->capture)
 		capture_stop(p->capture);
@@ -250,6 +256,8 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	case OWNER_WATCH:
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return true;
+	case OWNER_MAIL:
+		return false; /* it has ended the wait: lane_attend() comes next */
 	case OWNER_LISTENER:
 		listen_accept(p, index);
 		return false;
@@ -333,31 +341,42 @@ static bool pending(struct plane *p, struct plane_event *event)
 	return false;
 }
 
+int plane_turn(struct plane *p, struct plane_event *event)
+{
+	const struct epoll_event *e = loop_next(&p->loop);
+	bool more;
+	int rc;
+
+	if (e)
+		return dispatch(p, e, event);
+	more = tcp_service(&p->tcp, &p->io);
+	more |= splice_service(&p->splice, &p->io);
+	check_capture(p);
+	if (p->log.count)
+		return 0;
+	if (UNLIKELY(p->lane != NULL))
+		lane_publish(p);
+	rc = loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
+	if (!rc)
+		run_timers(p);
+	return rc;
+}
+
 int plane_run(struct plane *p, struct plane_event *event)
 {
-	for (;;) {
-		const struct epoll_event *e;
-		bool more;
-		int rc;
+	int rc;
 
+	if (p->lane && !p->lane->all->open)
+		lanes_open(p);
+	do {
 		if (pending(p, event))
 			return 0;
-		e = loop_next(&p->loop);
-		if (e) {
-			if (dispatch(p, e, event))
-				return 0;
-			continue;
-		}
-		more = tcp_service(&p->tcp, &p->io);
-		more |= splice_service(&p->splice, &p->io);
-		check_capture(p);
-		if (p->log.count)
-			continue;
-		rc = loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
-		if (rc)
-			return rc;
-		run_timers(p);
-	}
+		if (UNLIKELY(p->lane != NULL) && lane_attend(p))
+			rc = 0;
+		else
+			rc = plane_turn(p, event);
+	} while (!rc);
+	return rc < 0 ? rc : 0;
 }
 
 int plane_send(struct plane *p, const uint8_t *frame, uint32_t len)
@@ -386,5 +405,7 @@ const char *plane_counter_name(uint32_t index)
 
 uint64_t plane_counter(const struct plane *p, uint32_t index)
 {
-	return index < CTR_COUNT ? p->counters.v[index] : 0;
+	if (index >= CTR_COUNT)
+		return 0;
+	return p->lane ? lanes_counter(p, index) : p->counters.v[index];
 }

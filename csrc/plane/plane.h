@@ -13,8 +13,9 @@
 #include "io/nsock.h"
 #include "io/sink.h"
 #include "io/tap.h"
-#include "plane/listen.h"
 #include "plane_api.h"
+#include "plane/lane.h"
+#include "plane/listen.h"
 #include "proto/icmp.h"
 #include "proto/splice.h"
 #include "proto/tcp.h"
@@ -23,6 +24,7 @@
 #define PUNT_MAX_BYTES 2048   /* larger slow-path frames have no use */
 #define PUNT_RATE_PER_S 1000  /* a flood of ARP slows down its own ARP only */
 #define PUNT_BURST 100
+#define FINISH_BATCHES 64
 
 struct plane {
 	struct plane_config config;
@@ -44,6 +46,7 @@ struct plane {
 	struct bucket punts;
 	uint32_t punt_len; /* 0: no frame waits for Python */
 	bool complete;	   /* plane_new() has succeeded */
+	struct lane *lane; /* NULL: this is the only one */
 	int end;	   /* errno that ended the tap */
 	uint8_t punt[PUNT_MAX_BYTES];
 	uint8_t scratch[SCRATCH_BYTES];
@@ -51,5 +54,12 @@ struct plane {
 
 /* demux.c: one frame of the guest to where it belongs. */
 void demux_frame(struct plane *p, struct tap_frame *frame);
+/* The same for one that another lane has handed over; was_cut: it was put together there. */
+void demux_handed(struct plane *p, struct tap_frame *frame, bool was_cut);
+
+/* plane.c: the next event, or without one all that is left to be done, and a wait. 1: event is Python's; 0; or -errno. */
+int plane_turn(struct plane *p, struct plane_event *event);
+/* Passes on a batch of what the guest has sent; false if there is nothing. */
+bool plane_drain(struct plane *p);
 
 #endif

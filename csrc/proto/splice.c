@@ -51,6 +51,11 @@ int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key)
 	return flow_table_init(&s->flows, sizeof(struct splice_flow), limit, key);
 }
 
+void splice_share(struct splice *s, uint32_t among)
+{
+	s->flows.limit /= among;
+}
+
 static void close_pipe(struct splice_pipe *p)
 {
 	if (p->in < 0)

@@ -27,6 +27,8 @@ struct splice {
 /* 0 or -errno. limit: pairs at most. */
 int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key);
 void splice_free(struct splice *s);
+/* One of so many that have the pairs among them. Before the first. */
+void splice_share(struct splice *s, uint32_t among);
 /* Joins an accepted socket with one whose connect() is under way or done; takes both over, also when it fails (counted). */
 void splice_join(struct splice *s, struct io *io, int accepted, int connecting);
 /* side: 0 the accepted socket, 1 the other. */

@@ -48,7 +48,8 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 {
 	int rc;
 
-	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}};
+	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}, .spill_max_bytes = TCP_SPILL_TOTAL_BYTES,
+			  .held_max = TCP_HELD_RINGS};
 	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
 	if (!rc && !t->peek_offset) {
@@ -56,6 +57,14 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 		rc = t->discard ? 0 : -ENOMEM;
 	}
 	return rc;
+}
+
+void tcp_share(struct tcp *t, const struct ownership *o)
+{
+	t->ownership = *o;
+	t->flows.limit /= o->lanes;
+	t->spill_max_bytes /= o->lanes;
+	t->held_max /= o->lanes;
 }
 
 /* abort: the peer gets a reset. */
@@ -170,24 +179,30 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
 /* Two host-side clients may look alike to the guest once their addresses are mapped: the later one gets another port. */
 static bool free_key(const struct tcp *t, struct flow_key *key)
 {
-	for (int i = 0; i < PORT_TRIES; i++) {
-		if (!flow_find(&t->flows, key))
+	for (uint32_t i = 0; i < PORT_TRIES * u32_max(t->ownership.lanes, 1); i++) {
+		if (owned(&t->ownership, key) && !flow_find(&t->flows, key))
 			return true;
 		key->remote_port = key->remote_port == 65535 ? 1024 : (uint16_t)(key->remote_port + 1);
 	}
 	return false;
 }
 
+bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key)
+{
+	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
+	if (addr_is_none(&key->guest))
+		key->guest = io->policy->guest_seen[addr_family_index(&peer->addr)];
+	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&peer->addr) &&
+	       policy_inbound_source(io->policy, &peer->addr, &key->remote);
+}
+
 void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)
 {
-	struct flow_key key = {.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
 	bool v4 = addr_is_v4(&peer->addr);
 	struct tcp_flow *f = NULL;
+	struct flow_key key;
 
-	if (addr_is_none(&key.guest))
-		key.guest = io->policy->guest_seen[addr_family_index(&peer->addr)];
-	if (!addr_is_none(&key.guest) && addr_is_v4(&key.guest) == v4 &&
-	    policy_inbound_source(io->policy, &peer->addr, &key.remote) && free_key(t, &key)) {
+	if (tcp_client_key(io, peer, target, &key) && free_key(t, &key)) {
 		f = tcp_new_flow(t, io, &key, fd, TCPS_SYN_SENT);
 		if (!f)
 			tcp_limit_reached(t, io, ENOMEM);

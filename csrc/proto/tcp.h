@@ -4,6 +4,7 @@
 
 #include "core/bucket.h"
 #include "core/flow.h"
+#include "core/ownership.h"
 #include "core/timer.h"
 #include "core/worklist.h"
 #include "io/io.h"
@@ -14,6 +15,7 @@ struct tcp_flow;
 struct tcp {
 	struct flow_table flows;
 	struct timer_heap timers;
+	struct ownership ownership; /* of all there are, those are here */
 	struct siphash_key isn_key;
 	struct sock_options sock;
 	struct worklist work; /* flows that tcp_service() has to look at */
@@ -22,11 +24,13 @@ struct tcp {
 	bool sack;				/* is offered; the head of tcp_held.c says when */
 	uint8_t *discard;			/* where bytes before the offset go without it */
 	uint64_t spill_bytes;			/* allocated for the spills of all flows */
+	uint64_t spill_max_bytes;
 	int64_t challenge_second;
 	uint32_t challenges;	  /* sent within challenge_second */
 	int64_t limit_logged_ms;  /* when a limit was last written to the log */
 	int64_t spill_logged_ms;  /* the same for that of the spills */
 	uint32_t held_rings;      /* flows that keep bytes behind a hole */
+	uint32_t held_max;
 	struct bucket openings;
 	int64_t rate_logged_ms;
 };
@@ -34,11 +38,16 @@ struct tcp {
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */
 int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset);
 void tcp_free(struct tcp *t);
+/* One of o->lanes that have the flows among them: takes only its own, and has its share of every limit. Before the first flow. */
+void tcp_share(struct tcp *t, const struct ownership *o);
 
 /* One packet from the guest, addresses checked by the caller, checksum right. */
 void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip);
 /* An event of a flow's socket. */
 void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
+/* The endpoints of a connection with a client that was accepted on the host, unless others have them already; false: the guest
+ * cannot be shown it. */
+bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key);
 /* Takes over the socket of a client that was accepted on the host, for the guest's endpoint target. */
 void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target);
 /* Counts and logs that a connection was not taken: no flow, or the errno of a system call. */

@@ -9,7 +9,7 @@
  * on a busy machine every upload repeated segments that had not been lost.
  *
  * Invariants: ranges are in order, do not touch, and lie within HELD_BYTES from rcv_nxt on. Limits: bytes and ranges of a flow,
- * and rings (HELD_RINGS): what exceeds them is lost as before, and counted.
+ * and rings (TCP_HELD_RINGS): what exceeds them is lost as before, and counted.
  */
 #include <stdlib.h>
 
@@ -17,7 +17,6 @@
 
 #define HELD_BYTES (256u << 10) /* a power of two */
 #define HELD_RANGES 32
-#define HELD_RINGS 128
 
 struct held {
 	uint32_t count;
@@ -67,7 +66,7 @@ void tcp_hold(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const 
 	uint32_t offset = seq_diff(at, f->rcv_nxt), window = u32_min(seq_diff(f->rcv_adv, f->rcv_nxt), HELD_BYTES);
 
 	len = offset < window ? u32_min(len, window - offset) : 0;
-	if (len && !f->held && t->held_rings < HELD_RINGS) {
+	if (len && !f->held && t->held_rings < t->held_max) {
 		f->held = malloc(sizeof(*f->held));
 		if (f->held) {
 			f->held->count = 0;

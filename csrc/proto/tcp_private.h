@@ -85,6 +85,7 @@ struct tcp_flow {
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
 #define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
+#define TCP_HELD_RINGS 128	       /* flows that may keep bytes behind a hole at the same time */
 #define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
 #define TCP_RECKON_BYTES 8192	       /* the window is computed again after so many, */
 #define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */

@@ -157,7 +157,7 @@ bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f)
 	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
 	if (!f->spill.len)
 		room = socket_room(f, &full);
-	if (t->spill_bytes > TCP_SPILL_TOTAL_BYTES / 2)
+	if (t->spill_bytes > t->spill_max_bytes / 2)
 		spill /= 8; /* many peers are slow: promise little that the limit of all spills could break */
 	window = room - room / 8 + (f->spill.len < spill ? spill - f->spill.len : 0);
 	window = u32_min(window, TCP_WINDOW_MAX_BYTES);

@@ -32,7 +32,7 @@ static bool spill_add(struct tcp *t, struct spill *s, const uint8_t *bytes, uint
 
 		while (space < s->len + len)
 			space *= 2;
-		if (t->spill_bytes - s->space + space > TCP_SPILL_TOTAL_BYTES)
+		if (t->spill_bytes - s->space + space > t->spill_max_bytes)
 			return false;
 		grown = malloc(space);
 		if (!grown)

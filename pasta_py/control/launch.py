@@ -73,6 +73,8 @@ def _refuse_unavailable(options: "Options") -> None:
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
+    if options.fd is not None and options.threads > 1:
+        raise UsageError("--fd and --threads are both given: a descriptor is one queue, for one thread: leave out one of them")
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.log_level
 
+MAX_THREADS = 16  # LANES_MAX of csrc/plane_api.h
+
 RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
 SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS)
 
@@ -82,6 +84,8 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
          "Where pivot_root is refused, as on an initramfs, lock the worker into an empty directory by chroot."),
         ("c conf-path", "PATH", "conf_path", "last", takes.text,
          "Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports."),
+        ("threads", "N", "threads", "last", takes.number(1, MAX_THREADS),
+         "Serve TCP and local connections with so many threads, 1 to 16, where there are cores to spare. Default: 1."),
         ("h help", "", "help", "stop", None, "Show this help and exit."),
         ("version", "", "version", "stop", None, "Show the version and exit."),
     ):  # fmt: skip

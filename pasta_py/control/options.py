@@ -54,6 +54,7 @@ class Options(Record):
     fd: "int | None" = None
     chroot_fallback: bool = False
     conf_path: str = ""
+    threads: int = 1
     # What the guest sees
     config_net: bool = False
     ns_ifname: str = ""

@@ -15,6 +15,8 @@ from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasta_py.control.netns import Guest
     from pasta_py.control.options import Options
     from pasta_py.control.plan import Plan
@@ -42,7 +44,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         for line in tap.warnings:
             tell(options, WARNING, line)
         listeners: list[model.Listener] = []
-        parcel = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
+        parcel = [*((model.FD_TAP, fd) for fd in tap.fds), (model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
         parcel += _conf(options, stack)
@@ -186,8 +188,9 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
         tap = taps.adopt(options.fd)
     else:
         assert guest is not None
-        tap = taps.none_inside(guest) if options.splice_only else taps.make_inside(guest, plan.link)
-    stack.callback(os.close, tap.fd)
+        threads = options.threads
+        tap = taps.none_inside(guest, threads) if options.splice_only else taps.make_inside(guest, plan.link, threads)
+    stack.callback(_close_all, tap.fds)
     return tap
 
 
@@ -208,6 +211,6 @@ def _listeners(
     return sockets
 
 
-def _close_all(fds: list[int]) -> None:
+def _close_all(fds: "Sequence[int]") -> None:
     for fd in fds:
         os.close(fd)

@@ -14,6 +14,8 @@ from pasta_py.errors import HostError, UsageError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasta_py.control.netns import Guest
     from pasta_py.control.plan import LinkPlan
 
@@ -28,6 +30,8 @@ _IFF_TUN = 0x0001
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_TUN_EXCL = 0x8000
 _TUN_F_CSUM = 0x01
 _TUN_F_TSO4 = 0x02
 _TUN_F_TSO6 = 0x04
@@ -41,16 +45,35 @@ _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
 
 
 class Tap:
-    """An open frame descriptor. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `mac`: b"" unknown."""
+    """An open frame descriptor, or one for each of its queues. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `mac`:
+    b"" unknown.
+    """
 
-    def __init__(self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = (), more: "Sequence[int]" = ()
+    ) -> None:
         self.fd, self.vnet_hdr, self.uso, self.mac, self.warnings = fd, vnet_hdr, uso, mac, warnings
+        self.fds = [fd, *more]
 
 
-def create(name: str) -> Tap:
+def create(name: str, queues: int = 1) -> Tap:
     """Make the tap `name` in the present network namespace; HostError if the kernel or the namespace refuses."""
+    fds: list[int] = []
     try:
-        fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        for _queue in range(queues):
+            fds.append(_open_device())
+            vnet_hdr = _set_interface(fds[-1], name, _flags(queues, first=len(fds) == 1))
+        uso = vnet_hdr and _set_offloads(fds[0])
+        return Tap(fds[0], vnet_hdr=vnet_hdr, uso=uso, mac=mac_of(fds[0]), more=fds[1:])
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _open_device() -> int:
+    try:
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         hints = {
             errno.ENOENT: "load the module (modprobe tun) or give the container this device",
@@ -60,17 +83,17 @@ def create(name: str) -> Tap:
         }
         hint = hints.get(error.errno or 0, "")
         raise HostError(f"Couldn't open {_DEVICE}: {reason(error, hint)}") from None
-    try:
-        vnet_hdr = _set_interface(fd, name)
-        uso = vnet_hdr and _set_offloads(fd)
-        return Tap(fd, vnet_hdr=vnet_hdr, uso=uso, mac=mac_of(fd))
-    except BaseException:
-        os.close(fd)
-        raise
 
 
-def _set_interface(fd: int, name: str) -> bool:
+def _flags(queues: int, *, first: bool) -> int:
+    """Of several queues only the first may make the interface, which must not be there: else they would join another's."""
     flags = _IFF_TAP | _IFF_NO_PI
+    if queues > 1:
+        flags |= _IFF_MULTI_QUEUE | (_IFF_TUN_EXCL if first else 0)
+    return flags
+
+
+def _set_interface(fd: int, name: str, flags: int) -> bool:
     try:
         try:
             fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | _IFF_VNET_HDR))
@@ -148,15 +171,15 @@ def _adopt(fd: int, number: int) -> Tap:
     return Tap(fd, vnet_hdr=vnet_hdr, uso=vnet_hdr and _set_offloads(fd), mac=mac_of(fd))
 
 
-def make_inside(guest: "Guest", link: "LinkPlan") -> Tap:
-    """Make the tap in the guest's namespace and configure it; the descriptor returned is ours to close."""
+def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1) -> Tap:
+    """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close."""
     from pasta_py.control import nsconf  # imports pyroute2: before the fork, so that it is paid once
     from pasta_py.control.netns import call_inside
 
     def job() -> "tuple[wire.Value, list[int]]":
-        tap = create(link.ifname)
+        tap = create(link.ifname, queues)
         result = nsconf.configure(link)
-        return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), [tap.fd]
+        return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), tap.fds
 
     return _taken(*call_inside(guest, job))
 
@@ -173,15 +196,15 @@ def bare_inside(guest: "Guest", name: str) -> Tap:
 
 
 def _taken(value: "wire.Value", fds: list[int]) -> Tap:
-    if not isinstance(value, tuple) or len(value) != 4 or len(fds) != 1:
+    if not isinstance(value, tuple) or len(value) != 4 or not fds:
         raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense: please report it")
     vnet_hdr, uso, mac, warnings = value
     assert isinstance(mac, bytes) and isinstance(warnings, tuple)
-    return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)))
+    return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)), more=fds[1:])
 
 
-def none_inside(guest: "Guest") -> Tap:
-    """In place of a tap, for local connections only: a socket without another end; brings up the namespace's loopback."""
+def none_inside(guest: "Guest", queues: int = 1) -> Tap:
+    """In place of a tap, for local connections only: sockets without another end; brings up the namespace's loopback."""
     from pasta_py.control import nsconf
     from pasta_py.control.netns import call_inside
 
@@ -190,5 +213,6 @@ def none_inside(guest: "Guest") -> Tap:
         return True, []
 
     call_inside(guest, job)
-    nowhere = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
-    return Tap(nowhere.detach(), vnet_hdr=False, uso=False, mac=b"")
+    kind = _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+    nowhere = [_socket.socket(_socket.AF_UNIX, kind).detach() for _queue in range(queues)]
+    return Tap(nowhere[0], vnet_hdr=False, uso=False, mac=b"", more=nowhere[1:])

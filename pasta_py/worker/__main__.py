@@ -117,12 +117,13 @@ class Worker:
         listeners = fds[len(plan.descriptors) :]
         for role, fd in zip(plan.descriptors, fds, strict=False):
             roles.setdefault(role, []).append(fd)
-        if len(roles.get(model.FD_TAP, ())) != 1:
-            raise PastaError("the plan lacks the tap, or has more than one")
+        taps = roles.get(model.FD_TAP, [])
+        if not 0 < len(taps) <= plane.LANES_MAX:
+            raise PastaError("the plan lacks the tap, or has more of its queues than there can be threads")
         self.plan, self.sock, self.attached = plan, sock, True
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
         self.wakeup, self.signals = _catch_signals()
-        self.plane = plane.Plane(plan, roles[model.FD_TAP][0])
+        self.plane = plane.Plane(plan, taps[0])
         taken = 0
         for listener in plan.listeners:
             self.plane.add_listeners(listener, listeners[taken : taken + listener.count])
@@ -142,6 +143,11 @@ class Worker:
                 self.plane.capture(fd, plan.pcapng)
             except OSError as error:
                 raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
+        if len(taps) > 1:
+            try:
+                self.plane.add_lanes(taps[1:])
+            except OSError as error:
+                raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
         watches = [(sock.fileno(), _CONTROL), (self.wakeup, _SIGNAL)]

@@ -21,6 +21,7 @@ WATCH: int = lib.PLANE_WATCH
 TICK: int = lib.PLANE_TICK
 LOG: int = lib.PLANE_LOG
 END: int = lib.PLANE_END
+LANES_MAX: int = lib.LANES_MAX
 
 _FLAGS = (
     ("vnet_hdr", lib.PLANE_VNET_HDR),
@@ -98,6 +99,10 @@ class Plane:
     def capture(self, fd: int, pcapng: bool) -> None:
         """Write every frame to fd, which stays the caller's."""
         _check(lib.plane_capture(self._plane, fd, pcapng))
+
+    def add_lanes(self, tap_fds: "list[int]") -> None:
+        """Have one thread more for each of these queues of the tap, which stay the caller's: the last thing before the sandbox."""
+        _check(lib.plane_add_lanes(self._plane, tap_fds, len(tap_fds)))
 
     def watch(self, fd: int, ident: int) -> None:
         """Let run() return (WATCH, ident, b"") whenever fd is readable or hung up."""

@@ -53,6 +53,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("-F", "7", "fd", 7),
     ("--chroot-fallback", None, "chroot_fallback", True),
     ("--conf-path", "/run/c", "conf_path", "/run/c"),
+    ("--threads", "16", "threads", 16),
     ("-c", "/run/c", "conf_path", "/run/c"),
     ("--config-net", None, "config_net", True),
     ("--ns-ifname", "tap0", "ns_ifname", "tap0"),
@@ -250,6 +251,7 @@ BAD_VALUES = [
     ("--stats", ["0", "-1", "1.5"]),
     ("--runas", ["", "a:b:c", ":x", "4294967295"]),
     ("--fd", ["2", "-1", "x"]),
+    ("--threads", ["0", "17", "-1", "two", "1.5", ""]),
     ("--network", ["bridge", "slirp4netns:--mtu,1500", "pasta:--network,pasta:", "pasta:8080"]),
 ]  # fmt: skip
 

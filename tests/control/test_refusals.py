@@ -37,6 +37,7 @@ def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
         (("-p", "/dev/full", *TRUE), "Couldn't write to the capture file: No space left on device: choose another for --pcap"),
         (("-l", "/none/log", *TRUE), "log file '/none/log': No such file or directory: choose a path that can be written"),
         (("-I", "lo", *TRUE), "the tap 'lo' in the namespace: TUNSETIFF: Invalid argument: it cannot be called that: choose"),
+        (("--fd", "3", "--threads", "2"), "--fd and --threads are both given: a descriptor is one queue, for one thread: leave"),
         (("--", "/none"), "start command or shell: /none: No such file or directory: give the path of a program, or the name"),
         (("--", "/etc/passwd"), "/etc/passwd: Permission denied: is it a program that this user may execute?"),
         (("--netns-only", *TRUE), "Operation not permitted: only root can with --netns-only: leave it out"),

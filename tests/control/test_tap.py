@@ -47,6 +47,45 @@ def test_a_busy_name_is_refused_with_a_hint() -> None:
         _inside(pid, "tap7", times=2)
 
 
+def _queues(pid: int, name: str, count: int) -> tap.Tap:
+    def job():  # type: ignore[no-untyped-def]
+        made = tap.create(name, count)
+        return (made.vnet_hdr, made.uso, made.mac), made.fds
+
+    target = netns.by_pid(pid)
+    try:
+        (vnet_hdr, uso, mac), fds = netns.call_inside(target, job)
+    finally:
+        target.close()
+    return tap.Tap(fds[0], vnet_hdr=vnet_hdr, uso=uso, mac=mac, more=fds[1:])
+
+
+def test_one_tap_has_as_many_queues_as_asked_for() -> None:
+    with guest() as pid:
+        made = _queues(pid, "tap7", 16)
+        try:
+            assert len(made.fds) == 16 and made.vnet_hdr and len(made.mac) == 6
+            for fd in made.fds:
+                reply = fcntl.ioctl(fd, _TUNGETIFF, bytes(40))
+                assert reply[:16].rstrip(b"\0") == b"tap7"
+                assert struct.unpack_from("H", reply, 16)[0] & 0x100  # IFF_MULTI_QUEUE
+        finally:
+            for fd in made.fds:
+                os.close(fd)
+
+
+def test_queues_do_not_join_a_tap_that_is_there() -> None:
+    with guest() as pid:
+        made = _queues(pid, "tap7", 2)
+        try:
+            for count in (1, 2):
+                with pytest.raises(HostError, match=r"TUNSETIFF: .* -I"):
+                    _queues(pid, "tap7", count)
+        finally:
+            for fd in made.fds:
+                os.close(fd)
+
+
 def test_an_impossible_name_is_refused() -> None:
     with guest() as pid, pytest.raises(HostError, match=r"'a/b'.*Invalid argument"):
         _inside(pid, "a/b")

@@ -123,7 +123,8 @@ def foreground(lab: Lab) -> None:
     lab.host.run("mkdir", "-p", f"{BIG}/tiny", caps=True)
     lab.host.run("mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "none", f"{BIG}/tiny", caps=True)
     options = ("--pcap", f"{BIG}/tiny/out.pcap", "--log-file", f"{BIG}/tour.log", "--log-size", 4096, "--trace")
-    with lab.guest(*options, "--outbound-if4", "eth0", "-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto") as guest:
+    options += ("--threads", 2, "--outbound-if4", "eth0")
+    with lab.guest(*options, "-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto") as guest:
         connections(lab, guest)
         datagrams(lab, guest)
         burst(lab, guest)

@@ -111,7 +111,7 @@ def test_a_plan_that_does_not_decode_is_told() -> None:
 def test_a_plan_without_a_tap_is_told() -> None:
     with _worker() as control:
         wire.send_plan(control, sample_plan(), [])
-        assert control.recv(4096) == b"error the plan lacks the tap, or has more than one\n"
+        assert control.recv(4096) == b"error the plan lacks the tap, or has more of its queues than there can be threads\n"
 
 
 def test_a_plan_without_the_sockets_of_its_listeners_is_told() -> None:

@@ -1,0 +1,257 @@
+/* Owns what lanes leave in each other's mailboxes, and what becomes of it (lane.c has the whole picture).
+ *
+ *   frames      to the lane whose flow they belong to; to the first, what has only one place. Without room they are lost, as on
+ *               any link, and counted: what a flood leaves no room for must not be TCP, so the rest has half of it
+ *   clients     accepted by the first lane, to the one that their endpoints name
+ *   pairs       of sockets to be joined, in turn
+ *   log lines   and the end of a queue, to the first lane, which Python asks for them
+ *
+ * What all lanes must know, but none has to answer - where the guest is - is kept in one place with a lock, and a number that
+ * says when it has changed.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "plane/plane.h"
+
+#define FRAMES_MAX 512
+#define FRAMES_MAX_BYTES (1u << 20)
+#define SOCKETS_MAX 8192 /* more than one turn of the first lane accepts */
+#define LINES_MAX 1024
+
+enum mail_kind { MAIL_FRAME, MAIL_CLIENT, MAIL_PAIR, MAIL_LINE, MAIL_END };
+
+struct frame_mail {
+	struct tap_frame frame; /* its data follow */
+	bool was_cut;
+};
+
+struct client_mail {
+	int fd;
+	struct endpoint peer, target;
+};
+
+struct pair_mail {
+	int accepted, connecting;
+};
+
+static void refuse(int fd)
+{
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(fd);
+}
+
+void mail_discard(struct mail *mail)
+{
+	struct client_mail client;
+	struct pair_mail pair;
+
+	if (mail->kind == MAIL_CLIENT) {
+		memcpy(&client, mail->data, sizeof(client));
+		refuse(client.fd);
+	} else if (mail->kind == MAIL_PAIR) {
+		memcpy(&pair, mail->data, sizeof(pair));
+		refuse(pair.accepted);
+		refuse(pair.connecting);
+	}
+	free(mail);
+}
+
+/* --- to others --- */
+
+static struct mailbox *box_of(struct plane *p, uint32_t lane)
+{
+	return &p->lane->all->at[lane]->lane->box;
+}
+
+/* Takes mail over; false: nobody will see it, and it has been freed. */
+static bool put(struct plane *p, uint32_t to, struct mail *mail, uint32_t max_count, uint32_t max_bytes)
+{
+	if (mail && mailbox_put(box_of(p, to), mail, max_count, max_bytes))
+		return true;
+	COUNT(&p->counters, lane_dropped);
+	free(mail);
+	return false;
+}
+
+void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class)
+{
+	struct frame_mail head = {*f, was_cut};
+	struct mail *mail = mail_new(MAIL_FRAME, 0, (uint32_t)sizeof(head) + f->len);
+
+	if (mail) {
+		memcpy(mail->data, &head, sizeof(head));
+		memcpy(mail->data + sizeof(head), f->data, f->len);
+	}
+	if (put(p, to, mail, first_class ? FRAMES_MAX : FRAMES_MAX / 2, first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2))
+		COUNT(&p->counters, lane_frames);
+}
+
+bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
+{
+	struct client_mail client = {fd, *peer, *target};
+	struct flow_key key;
+	struct mail *mail;
+	uint32_t to;
+
+	if (!tcp_client_key(&p->io, peer, target, &key))
+		return false;
+	to = owner_of(&p->tcp.ownership, &key);
+	if (to == p->lane->index)
+		return false;
+	client.target.addr = key.guest;
+	mail = mail_new(MAIL_CLIENT, 0, sizeof(client));
+	if (mail)
+		memcpy(mail->data, &client, sizeof(client));
+	if (put(p, to, mail, SOCKETS_MAX, UINT32_MAX))
+		COUNT(&p->counters, lane_sockets);
+	else
+		refuse(fd);
+	return true;
+}
+
+bool lane_hand_pair(struct plane *p, int accepted, int connecting)
+{
+	struct pair_mail pair = {accepted, connecting};
+	struct lanes *all = p->lane->all;
+	uint32_t to = all->next_pair++ % all->count;
+	struct mail *mail;
+
+	if (to == p->lane->index)
+		return false;
+	mail = mail_new(MAIL_PAIR, 0, sizeof(pair));
+	if (mail)
+		memcpy(mail->data, &pair, sizeof(pair));
+	if (!put(p, to, mail, SOCKETS_MAX, UINT32_MAX))
+		return false;
+	COUNT(&p->counters, lane_sockets);
+	return true;
+}
+
+/* One line each: Python will ask for them here no more than it can write. */
+static void report_line(struct plane *p, const struct log_line *line)
+{
+	struct mail *mail = mail_new(MAIL_LINE, line->level, line->len + 1);
+
+	if (mail) {
+		memcpy(mail->data, line->text, line->len);
+		mail->data[line->len] = '\0';
+		if (mailbox_put(box_of(p, 0), mail, LINES_MAX, UINT32_MAX))
+			return;
+		free(mail);
+	}
+	p->log.lost++;
+}
+
+void lane_report(struct plane *p)
+{
+	const struct log_line *line;
+	struct mail *mail;
+
+	while (log_take(&p->log, &line))
+		report_line(p, line);
+	if (!p->end || p->lane->end_told)
+		return;
+	loop_remove(&p->loop, p->tap.fd); /* it would be ready for ever */
+	p->lane->end_told = true;
+	mail = mail_new(MAIL_END, (uint32_t)p->end, 0);
+	if (!mail || !mailbox_put(box_of(p, 0), mail, UINT32_MAX, UINT32_MAX))
+		free(mail); /* without memory; the first lane's own queue ends as well */
+}
+
+/* --- from others --- */
+
+static void open_frame(struct plane *p, struct mail *mail)
+{
+	struct frame_mail head;
+
+	memcpy(&head, mail->data, sizeof(head));
+	head.frame.data = mail->data + sizeof(head);
+	demux_handed(p, &head.frame, head.was_cut);
+}
+
+static void open_mail(struct plane *p, struct mail *mail)
+{
+	struct client_mail client;
+	struct pair_mail pair;
+
+	switch ((enum mail_kind)mail->kind) {
+	case MAIL_FRAME:
+		open_frame(p, mail);
+		break;
+	case MAIL_CLIENT:
+		memcpy(&client, mail->data, sizeof(client));
+		tcp_accepted(&p->tcp, &p->io, client.fd, &client.peer, &client.target);
+		break;
+	case MAIL_PAIR:
+		memcpy(&pair, mail->data, sizeof(pair));
+		splice_join(&p->splice, &p->io, pair.accepted, pair.connecting);
+		break;
+	case MAIL_LINE:
+		log_add(&p->log, (enum log_level)mail->detail, "%s", (const char *)mail->data);
+		break;
+	case MAIL_END:
+		p->end = (int)mail->detail;
+		break;
+	}
+	p->lane->opened++;
+}
+
+static void refresh(struct plane *p)
+{
+	struct lanes *all = p->lane->all;
+
+	pthread_mutex_lock(&all->lock);
+	p->lane->known = atomic_load_explicit(&all->changes, memory_order_relaxed);
+	memcpy(p->policy.guest_seen, all->guest_seen, sizeof(all->guest_seen));
+	p->tap.stations = all->stations;
+	pthread_mutex_unlock(&all->lock);
+}
+
+bool lane_attend(struct plane *p)
+{
+	struct lane *l = p->lane;
+
+	if (UNLIKELY(atomic_load_explicit(&l->all->changes, memory_order_relaxed) != l->known))
+		refresh(p);
+	if (!l->inbox)
+		l->inbox = mailbox_take(&l->box);
+	if (!l->inbox)
+		return false;
+	while (l->inbox && !p->punt_len) {
+		struct mail *mail = l->inbox;
+
+		l->inbox = mail->next;
+		open_mail(p, mail);
+		free(mail);
+	}
+	udp_flush(&p->udp, &p->io);
+	return p->punt_len || p->log.count || p->end;
+}
+
+/* --- what all know --- */
+
+void lane_tell_station(struct plane *p, const struct addr *from)
+{
+	struct lanes *all = p->lane->all;
+
+	pthread_mutex_lock(&all->lock);
+	stations_hear(&all->stations, p->tap.stations.last);
+	if (from)
+		stations_learn(&all->stations, from);
+	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&all->lock);
+}
+
+void lane_tell_address(struct plane *p, const struct addr *seen)
+{
+	struct lanes *all = p->lane->all;
+
+	pthread_mutex_lock(&all->lock);
+	all->guest_seen[addr_family_index(seen)] = *seen;
+	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&all->lock);
+}
