@@ -126,6 +126,8 @@ int confine_privileges(uint32_t kept);
 int confine_descriptors(void);
 /* /proc/self belongs to the present user again after a change of user, for uid_map. */
 int confine_dumpable(void);
+/* What a fork has of its parent's environment is zeroed, but for the variables whose names begin so; `kept` ends with NULL. */
+void confine_environment(const char *const kept[]);
 /* The name that ps(1) and pgrep(1) know the process by; 15 bytes of it. */
 int confine_name(const char *name);
 /* Landlock: no file can be opened, no abstract UNIX socket connected, no process outside signalled, as far as the kernel knows

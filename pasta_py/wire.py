@@ -2,6 +2,7 @@
 
 The two processes share a SOCK_SEQPACKET socketpair:
 
+    control -> worker   if it is a fork of control's: as whom it is to run (worker.__main__)
     control -> worker   PLAN header with the length, then the encoded WorkerPlan in chunks, descriptors along (SCM_RIGHTS)
     worker -> control   b"ready PID\\n", or b"error <one line>\\n"
     control -> worker   any time later, where WorkerPlan.changing: an encoded ForwardRule, to be removed; with a socket, added
@@ -37,6 +38,8 @@ _CHUNK_BYTES = 64 << 10
 _CHANGE_BYTES = 1 << 10  # a rule, and no more: a worker without memory must still hear that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
+#: Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
+KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 
 
 def rights(fds: "Sequence[int]") -> "tuple[int, int, bytes]":

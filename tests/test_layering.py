@@ -20,8 +20,8 @@ TYPER_USERS = ("control/cli.py",)
 PYROUTE2_USERS = ("control/rare.py",)
 EXTENSION_USERS = {"_plane": "worker/plane.py", "_calls": "control/syscalls.py"}
 SHARED = {"pasta_py", "confwire", "errors", "record", "model", "wire"}
-#: The one way from the package to control, taken when the Python API is asked for.
-API = ("__init__.py", "pasta_py.control.api")
+#: The one way from the package to control, taken when the Python API is asked for, and that of a fork which is to be the worker.
+CROSSINGS = (("__init__.py", "pasta_py.control.api"), ("control/start.py", "pasta_py.worker.__main__"))
 IMPORTERS = ("import_module", "__import__")
 LEAN = {"_signal", "_socket", "errno", "fcntl", "os", "struct", "sys", "time"}
 
@@ -72,7 +72,7 @@ def bad_imports(path: str, text: str) -> Iterator[str]:
             or (top == "typer" and path not in TYPER_USERS)
             or (top == "pyroute2" and path not in PYROUTE2_USERS)
             or (inner in EXTENSION_USERS and path != EXTENSION_USERS[inner])
-            or (inner in ("control", "worker") and inner != side and (path, name) != API)
+            or (inner in ("control", "worker") and inner != side and (path, name) not in CROSSINGS)
             or (side == "worker" and top not in LEAN and top != "pasta_py")
             or (side == "worker" and inner not in {"", "worker", "_plane", "__version__"} | SHARED)
             or (not side and top not in LEAN and top != "pasta_py")

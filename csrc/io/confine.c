@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -124,6 +125,18 @@ int confine_limits(int files)
 	if (setrlimit(RLIMIT_NPROC, &none))
 		return -errno;
 	return !files && setrlimit(RLIMIT_FSIZE, &none) ? -errno : 0;
+}
+
+void confine_environment(const char *const kept[])
+{
+	for (char **variable = environ; variable && *variable; variable++) {
+		size_t at = 0;
+
+		while (kept[at] && strncmp(*variable, kept[at], strlen(kept[at])) != 0)
+			at++;
+		if (!kept[at])
+			explicit_bzero(*variable, strlen(*variable));
+	}
 }
 
 int confine_name(const char *name)

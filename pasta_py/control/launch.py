@@ -8,13 +8,14 @@
     hand-over ─────┘ plan and descriptors; "ready"
     background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
 
-The worker is started before anything that takes time to import, so this module and those it imports at its head are
-light: the rest is imported while the worker starts. The worker and the command end with their sockets to control, also
-when control is killed.
+The worker is started (or was forked by `start`) before anything that takes time to import, so this module and those it
+imports at its head are light: the rest is imported while the worker starts. The worker and the command end with their
+sockets to control, also when control is killed.
 """
 
 import os
 
+from pasta_py.control import worker_process
 from pasta_py.control.worker_process import Worker
 from pasta_py.errors import UsageError
 
@@ -33,7 +34,8 @@ def run(options: "Options") -> int:
     """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
     _refuse_unavailable(options)
     inherited = _inherited()
-    clean_inheritance({fd for fd in (options.fd, *inherited) if fd is not None})
+    ours = [sock.fileno() for _pid, sock in worker_process.early]
+    clean_inheritance({fd for fd in (options.fd, *inherited, *ours) if fd is not None})
     if options.foreground:
         from pasta_py.control import syscalls
 

@@ -28,8 +28,9 @@ _READY_TIMEOUT_S = 60
 _FINISH_TIMEOUT_S = 10
 _MESSAGE_BYTES = 4096
 _BOOTSTRAP = "import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({}, by_chroot={})"
-# Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
-_KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
+
+#: A fork that is to be the worker, and control's end of the socket to it, where `start` has made them.
+early: "list[tuple[int, _socket.socket]]" = []
 
 
 class Worker:
@@ -38,6 +39,13 @@ class Worker:
     def __init__(self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False) -> None:
         self.pid = 0
         self.status: int | None = None  # wait status, once it has ended
+        if early:
+            self._starter, self._sock = early.pop()
+            try:
+                self._sock.send(" ".join(map(str, (*(runas or ()), int(by_chroot)))).encode())
+            except OSError:
+                pass  # it has ended: as below
+            return
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
             self._starter = _start_worker(theirs.fileno(), runas or (), by_chroot)
@@ -128,7 +136,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
     paths = [os.path.dirname(os.path.abspath(package))]
     if backend and backend.origin:
         paths.append(os.path.dirname(backend.origin))
-    environment = {k: v for k, v in os.environ.items() if k.startswith(_KEPT_ENVIRONMENT)}
+    environment = {k: v for k, v in os.environ.items() if k.startswith(wire.KEPT_ENVIRONMENT)}
     code = _BOOTSTRAP.format(", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
     # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
     source = os.dup(fd) if fd == _WORKER_FD else fd

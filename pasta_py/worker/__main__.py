@@ -1,5 +1,6 @@
 """The worker's life: lock in, take the plan, turn the core's crank until the guest is gone or someone says so.
 
+control -> worker   to a fork, what `main` is to be given (`forked`)
 control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach", or changes of rules
 worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n";
                     for each change b"done\\n" or b"error <line>\\n"
@@ -30,6 +31,8 @@ else:
 
 _CONTROL, _SIGNAL, _PIDFD, _INOTIFY, _CONF, _CONF_CLIENT = range(1, 7)
 _MESSAGE_BYTES = 64
+_FORKED_FD = 3
+_MAX_FD = 1 << 20
 _SHORTAGE_S = 10
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10
@@ -57,6 +60,28 @@ def main(socket_fd: int, *runas: int, by_chroot: bool = False) -> None:
         _say(sock, f"error {_line(error)}")
     finally:
         os._exit(status)
+
+
+def forked(socket_fd: int, root: str) -> None:
+    """As `main`, in a fork of control's that has imported nothing yet: what came along is taken off; never returns.
+
+    Control says then what `main` is given: b"UID GID " or nothing, and b"1" or b"0" for by_chroot. `root`: where this package is.
+    """
+    if socket_fd != _FORKED_FD:
+        os.dup2(socket_fd, _FORKED_FD, inheritable=False)
+    os.closerange(_FORKED_FD + 1, _MAX_FD)
+    for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    plane.forget_environment(wire.KEPT_ENVIRONMENT)
+    plane.set_command_line([__name__, root])
+    sock = _socket.socket(fileno=_FORKED_FD)
+    words = sock.recv(_MESSAGE_BYTES).split()
+    sock.detach()
+    if not words:  # there was nothing to be done
+        os._exit(0)
+    *runas, by_chroot = map(int, words)
+    main(_FORKED_FD, *runas, by_chroot=bool(by_chroot))
 
 
 def _line(error: "PastaError | OSError | ValueError | MemoryError") -> str:

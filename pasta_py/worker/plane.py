@@ -42,6 +42,7 @@ _ADDRESSES = (
 )  # fmt: skip
 _NAMES = ("outbound_if4", "outbound_if6")
 _NONE = bytes(16)
+_ARG_START = 45  # /proc/PID/stat after the name, proc(5): arg_start, arg_end
 
 
 def _check(result: int) -> None:
@@ -205,6 +206,28 @@ def raise_descriptor_limit() -> None:
 def call_process(name: str) -> None:
     """Be found under this name by ps and pgrep, not under the interpreter's."""
     _check(lib.confine_name(name.encode()))
+
+
+def forget_environment(kept: "tuple[str, ...]") -> None:
+    """Zero the environment that a fork has of its parent, here and in C, but for variables whose names begin so."""
+    names = [ffi.new("char[]", name.encode()) for name in kept]
+    lib.confine_environment([*names, ffi.NULL])
+    for name, value in os.environ._data.items():  # type: ignore[attr-defined] # there is no other way to these bytes
+        if not name.startswith(tuple(map(str.encode, kept))) and len(value) > 1:  # one byte is everybody's
+            ffi.memmove(ffi.from_buffer(value), bytes(len(value)), len(value))
+    os.environ._data.clear()  # type: ignore[attr-defined]
+
+
+def set_command_line(words: "list[str]") -> None:
+    """Show these in /proc/self/cmdline, as far as there is room, in place of the words this process was started with."""
+    try:
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no pathlib here
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:  # no /proc: then nobody sees them there
+        return
+    start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
+    room = ffi.buffer(ffi.cast("char *", start), end - start)
+    room[:] = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1].ljust(end - start, b"\0")
 
 
 def own_proc_self() -> None:

@@ -143,3 +143,61 @@ def _event(mask: int, name: bytes) -> bytes:
 )
 def test_only_the_end_of_the_name_or_its_directory_counts(events: bytes, gone: bool) -> None:
     assert worker_main.namespace_gone(events, b"ns") is gone
+
+
+_FORK = """
+import sys; sys.path += sys.argv[2].split(":")
+import os
+if os.fork() == 0:
+    from pasta_py.worker import __main__ as worker
+    worker.forked(int(sys.argv[1]), "where the package is")
+os.wait()
+"""
+_SECRET = "hunter2-in-the-environment"
+
+
+def _memory_of(pid: int) -> bytes:
+    """All that it can write to; our own namespace's root may read it."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                first, last = (int(end, 16) for end in span.split("-"))
+                memory.seek(first)
+                found.append(memory.read(last - first))
+    return b"".join(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the memory of a process that is not dumpable")
+def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
+    ours, theirs = _pair()
+    guest, tap = _pair()
+    other, inherited = os.pipe()
+    fd = theirs.fileno()
+    line = [*user_prefix(), PYTHON, "-I", "-S", "-c", _FORK, str(fd), PYTHONPATH]
+    environment = {**os.environ, "LD_KEPT": _SECRET[::-1], **{f"TOKEN{count}": _SECRET * count for count in range(1, 40)}}
+    process = subprocess.Popen(line, pass_fds=[fd, inherited], stdin=subprocess.DEVNULL, env=environment)
+    theirs.close()
+    os.close(inherited)
+    with ours, guest, tap:
+        ours.send(b"0")
+        pid = _ready(ours, tap)
+        memory = _memory_of(pid)
+        assert _SECRET[::-1].encode() in memory  # what is kept is found: so would be the other
+        assert _SECRET.encode() not in memory
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        assert words == [b"pasta_py.worker.__main__", b"where the package is"]
+        links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        assert f"pipe:[{os.fstat(other).st_ino}]" not in links  # its other descriptors are what the tests of `main` see
+    process.wait(10)
+    os.close(other)
+
+
+def test_a_fork_that_has_nothing_to_do_ends() -> None:
+    ours, theirs = _pair()
+    fd = theirs.fileno()
+    process = subprocess.Popen([PYTHON, "-I", "-S", "-c", _FORK, str(fd), PYTHONPATH], pass_fds=[fd])
+    theirs.close()
+    ours.close()
+    assert process.wait(10) == 0
