@@ -1,9 +1,10 @@
 /* Whose turn it is: flows that have something to do, and among them those that have more than one turn's share.
  *
- * A worklist is a queue of flows, each in it at most once. A line is a queue whose head has PER_TURN steps each turn, until it
- * has had its quantum: then it goes to the end. A flow is served for some time before the next one, because the guest's program
+ * A worklist is a queue of flows, each in it at most once. A line is a queue whose head has some steps each turn, until it has
+ * had its quantum: then it goes to the end. A flow is served for some time before the next one, because the guest's program
  * that reads it is then awake; but after each turn the loop looks for other work, so nobody waits longer than one turn for a
- * flow that always has more. The quantum shrinks as the line grows, so that going round it takes no longer.
+ * flow that always has more; where somebody is known to come back soon, turns are shorter. The quantum shrinks as the line
+ * grows, so that going round it takes no longer.
  */
 #ifndef PASTA_CORE_WORKLIST_H
 #define PASTA_CORE_WORKLIST_H
@@ -44,6 +45,7 @@ static inline void worklist_remove(struct worklist *l, struct work *w)
 }
 
 #define LINE_PER_TURN 8
+#define LINE_PER_SHORT_TURN 1 /* while others have short messages */
 #define LINE_QUANTUM_MAX 32
 #define LINE_QUANTUM_MIN 4
 #define LINE_ROUND 256 /* steps for going round, as long as quantums are not at their least */
@@ -61,8 +63,8 @@ static inline uint32_t line_quantum(const struct line *l)
 	return share > LINE_QUANTUM_MAX ? LINE_QUANTUM_MAX : share < LINE_QUANTUM_MIN ? LINE_QUANTUM_MIN : share;
 }
 
-/* Who is next, and how many steps it has, which count as used; NULL: nobody. It stays in the line. */
-static inline struct work *line_next(struct line *l, uint32_t *steps)
+/* Who is next, and how many steps it has, per_turn at most, which count as used; NULL: nobody. It stays in the line. */
+static inline struct work *line_next(struct line *l, uint32_t per_turn, uint32_t *steps)
 {
 	uint32_t quantum = line_quantum(l), left;
 	struct work *w = l->list.head;
@@ -77,7 +79,7 @@ static inline struct work *line_next(struct line *l, uint32_t *steps)
 		l->used = 0;
 	l->served = w;
 	left = quantum - l->used;
-	*steps = left < LINE_PER_TURN ? left : LINE_PER_TURN;
+	*steps = left < per_turn ? left : per_turn;
 	l->used += *steps;
 	return w;
 }

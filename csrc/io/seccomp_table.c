@@ -47,7 +47,7 @@
 /* What the run-time libraries of sanitizers ask for beside, in builds for tests. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZERS \
-	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_sched_yield, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
+	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
 #define ADVICE(advice) {0}
 #else
 #define SANITIZERS
@@ -63,6 +63,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
 	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
 	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */
+	{__NR_sched_yield, WORKER, {{0}}}, /* lets the reader of a short message run before a long stream goes on */
 	/* flows */
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
 	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */

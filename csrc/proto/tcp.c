@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -289,7 +290,11 @@ bool tcp_service(struct tcp *t, struct io *io)
 		worklist_remove(&t->work, w);
 		serve(t, io, f, f->line.queued ? 0 : t->line.list.count ? 1 : TCP_FILL_FRAMES);
 	}
-	w = line_next(&t->line, &frames);
+	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
+	if (t->line.list.count && io->handed)
+		sched_yield();
+	io->handed = false;
+	w = line_next(&t->line, io_is_brisk(io) ? LINE_PER_SHORT_TURN : LINE_PER_TURN, &frames);
 	if (w)
 		serve(t, io, CONTAINER_OF(w, struct tcp_flow, line), frames);
 	return t->line.list.count;

@@ -244,6 +244,8 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
 
+			if (n <= TCP_SHORT_BYTES && !tcp_in_flight(f))
+				io_brisk(io);
 			tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, io->scratch, (uint32_t)n);
 			count_sent(io, f, (uint32_t)n + last);
 			if (last)

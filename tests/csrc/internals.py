@@ -40,7 +40,7 @@ struct worklist { struct work *head, *tail; uint32_t count; };
 struct line { struct worklist list; ...; };
 void x_worklist_add(struct worklist *l, struct work *w);
 void x_worklist_remove(struct worklist *l, struct work *w);
-struct work *x_line_next(struct line *l, uint32_t *steps);
+struct work *x_line_next(struct line *l, uint32_t per_turn, uint32_t *steps);
 void x_line_add(struct line *l, struct work *w);
 void x_line_remove(struct line *l, struct work *w);
 #define LINE_PER_TURN ...
@@ -133,7 +133,7 @@ static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
 static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq(a)); }
 static void x_worklist_add(struct worklist *l, struct work *w) { worklist_add(l, w); }
 static void x_worklist_remove(struct worklist *l, struct work *w) { worklist_remove(l, w); }
-static struct work *x_line_next(struct line *l, uint32_t *steps) { return line_next(l, steps); }
+static struct work *x_line_next(struct line *l, uint32_t per_turn, uint32_t *steps) { return line_next(l, per_turn, steps); }
 static void x_line_add(struct line *l, struct work *w) { line_add(l, w); }
 static void x_line_remove(struct line *l, struct work *w) { line_remove(l, w); }
 static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -104,4 +105,47 @@ def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
     assert len(before) == 49
     assert max(before) <= (2 * 8 + 6) * 65535, "two turns' shares, and a frame of each that had waited for an acknowledgement"
     for _, sock in streams:
+        sock.close()
+
+
+def test_who_has_just_spoken_waits_for_two_frames_at_most(guest: Guest) -> None:
+    """A long stream goes on in small turns while somebody else has short messages."""
+    data = memoryview(bytes(1 << 20))
+    (stream, source), (small, talker) = connected(guest, 40000), connected(guest, 40001)
+    passed_first: list[int] = []
+    passed_again: list[int] = []
+
+    def hear(said: bool) -> int:
+        """Bytes of the stream before the word, if one was said, or in one call."""
+        passed, heard = 0, not said
+        while True:
+            guest.plane.run()
+            for port, _, payload in payloads(guest):
+                peer = stream if port == 40000 else small
+                peer.ack = (peer.ack + len(payload)) % 2**32
+                heard |= peer is small and bool(payload)
+                passed += 0 if heard and said else len(payload)
+            for peer in (stream, small):
+                peer.send()
+            if heard:
+                return passed
+
+    while len(passed_again) < 20:
+        for _ in range(6):  # until the last word is forgotten
+            push(source, data)
+            hear(said=False)
+            time.sleep(0.005)
+        begun = time.monotonic()
+        waits = []
+        for _ in range(2):
+            push(source, data)
+            talker.send(b"?")
+            waits.append(hear(said=True))
+        if time.monotonic() - begun < 0.015:  # else the first word may have been forgotten
+            passed_first.append(waits[0])
+            passed_again.append(waits[1])
+    assert sum(passed_first) / len(passed_first) > 4 * 65535, "otherwise this measures nothing"
+    assert max(passed_first) <= 8 * 65535
+    assert max(passed_again) <= 2 * 65535
+    for sock in (source, talker):
         sock.close()

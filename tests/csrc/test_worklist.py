@@ -60,10 +60,10 @@ class Line:
         for which in range(count):
             lib.x_line_add(self.line, ffi.addressof(self.works, which))
 
-    def next(self) -> tuple[int, int]:
+    def next(self, per_turn: int = lib.LINE_PER_TURN) -> tuple[int, int]:
         """Who is next, and its steps."""
         steps = ffi.new("uint32_t *")
-        work = lib.x_line_next(self.line, steps)
+        work = lib.x_line_next(self.line, per_turn, steps)
         assert work
         return work - self.works, steps[0]
 
@@ -72,7 +72,7 @@ class Line:
 
 
 def test_an_empty_line_has_nobody() -> None:
-    assert not lib.x_line_next(ffi.new("struct line *"), ffi.new("uint32_t *"))
+    assert not lib.x_line_next(ffi.new("struct line *"), lib.LINE_PER_TURN, ffi.new("uint32_t *"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 63, 64, 65, 512])
@@ -101,6 +101,12 @@ def test_one_is_served_for_its_whole_quantum_before_the_next() -> None:
         order += [] if order[-1:] == [who] else [who]
         served[who] = served.get(who, 0) + steps
     assert order == [0, 1, 2] and set(served.values()) == {lib.LINE_QUANTUM_MAX}
+
+
+def test_small_turns_add_up_to_the_same_quantum() -> None:
+    line = Line(3)
+    turns = [line.next(1) for _ in range(3 * lib.LINE_QUANTUM_MAX)]
+    assert turns == [(who, 1) for who in range(3) for _ in range(lib.LINE_QUANTUM_MAX)]
 
 
 def test_who_leaves_and_comes_back_stands_at_the_end_with_a_whole_quantum() -> None:

@@ -68,6 +68,17 @@ flow.recv(200)
     server.result()
 
 
+def beside(lab: Lab, guest: Guest) -> None:
+    """Short messages beside a long stream."""
+    answers = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
+    sender = lab.remote.start("stream.py", "send", REMOTE4, KEEP, 30_000_000, 0, "listen")
+    reader = guest.popen("socat", "-u", f"TCP:{REMOTE4}:{KEEP}", "OPEN:/dev/null")
+    guest.script("probe.py", "echo", REMOTE4, PORT, 100, 300)
+    sender.result()
+    reader.wait(SOON_S)
+    answers.result()
+
+
 def crowd(lab: Lab, guest: Guest) -> None:
     """So many flows at once that tables grow, and grow again; each is asked until it has answered."""
     script = f"""
@@ -128,6 +139,7 @@ def foreground(lab: Lab) -> None:
         connections(lab, guest)
         datagrams(lab, guest)
         burst(lab, guest)
+        beside(lab, guest)
         ports(lab, guest)
         crowd(lab, guest)
     lab.host.run("umount", f"{BIG}/tiny", caps=True)
