@@ -22,7 +22,6 @@ from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, checksum, ip
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from isolated import ip, isolated, sysctl
-from settle import settle
 
 GUEST_PORT = 40000
 MSS, WSCALE = 1460, 7
@@ -136,7 +135,7 @@ class Ours(Side):
         self.guest.send(packet)
 
     def packets(self) -> list[bytes]:
-        settle(self.guest)
+        self.guest.pump()
         frames = self.guest.frames()
         for frame in frames:
             parse(frame)

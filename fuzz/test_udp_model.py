@@ -23,7 +23,6 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from isolated import isolated
-from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
@@ -87,7 +86,7 @@ class UdpModel(RuleBasedStateMachine):
 
     def from_guest(self, v6: bool, sport: int, dport: int, payload: bytes) -> None:
         self.write(v6, sport, dport, payload)
-        settle(self.guest)
+        self.guest.pump()
 
     def write(self, v6: bool, sport: int, dport: int, payload: bytes) -> None:
         own, gateway = ends(v6)
@@ -182,7 +181,7 @@ class UdpModel(RuleBasedStateMachine):
             expected[remote].append(self.payload(size))
             self.names.setdefault((port, bool(remote % 2), self.addresses[remote][1]), (remote, False))
             self.write(bool(remote % 2), port, self.addresses[remote][1], expected[remote][-1])
-        settle(self.guest)
+        self.guest.pump()
         sources: dict[int, list[Address]] = {}
         for remote, payloads in expected.items():
             got = drain(self.sockets[remote])

@@ -10,7 +10,6 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, Guest, checksum, ip_frame, pseudo
-from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
@@ -46,7 +45,7 @@ def send(guest: Guest, src: str, sport: int, dst: str, dport: int, payload: byte
     """One datagram from the guest; its Ethernet frame is as long as it needs to be."""
     body = udp_packet(src, sport, dst, dport, payload, summed=summed)
     guest.send(ip_frame(src, dst, UDP, body, ttl=ttl, tos=tos, df=df))
-    settle(guest)
+    guest.pump()
 
 
 def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, Guest, checksum, ip_frame, pseudo
 from isolated import ip, isolated, narrow_link, sysctl
-from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
@@ -35,7 +34,7 @@ def ping(guest: Guest, own: str, dst: str, ident: int = 77, seq: int = 1, payloa
          df: bool = True) -> None:  # fmt: skip
     proto = ICMP6 if ":" in own else ICMP
     guest.send(ip_frame(own, dst, proto, echo(own, dst, ident, seq, payload), ttl=ttl, tos=tos, df=df))
-    settle(guest)
+    guest.pump()
 
 
 def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:

@@ -176,6 +176,16 @@ def test_a_connect_that_nobody_answers_ends_after_three_minutes(clock: Clock, gu
             filler.close()
 
 
+def test_an_acknowledgement_that_has_come_while_we_were_stopped_counts_before_its_timeout(clock: Clock, guest: Guest) -> None:
+    peer, sock = connected(guest)
+    with sock:
+        sock.sendall(b"once")
+        peer.take(guest.wait_segments())
+        peer.send(ACK)
+        clock.pass_(guest, 60, 60)
+        assert guest.segments() == [] and guest.counter("tcp_retransmits") == 0
+
+
 # --- UDP, ping, fragments ---
 
 

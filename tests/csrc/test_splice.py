@@ -72,7 +72,10 @@ class Bypass:
         self.thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error:
+            did = {name: count for name, count in self.guest.plane.counters().items() if count}
+            error.add_note(f"the core, {'running' if self.thread.is_alive() else 'not running'}: {did} {self.guest.logs}")
         self.going = False
         if self.thread.is_alive():
             self.thread.join(LIMIT_S)

@@ -17,7 +17,6 @@ import pytest
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet, whole
 from guest import GATEWAY4, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, ip_frame, mapped
 from isolated import ip, isolated, narrow_link
-from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import IPv6, decode  # noqa: E402
@@ -113,7 +112,7 @@ def test_wrong_checksum_is_dropped(guest: Guest, v6: bool) -> None:
         body = bytearray(udp_packet(own, 5000, gateway, sock.getsockname()[1], b"data"))
         body[-1] ^= 1
         guest.send(ip_frame(own, gateway, UDP, bytes(body)))
-        settle(guest)
+        guest.pump()
         assert guest.counter("drop_malformed") == 1 and guest.counter("udp_opened") == 0
 
 
@@ -213,7 +212,7 @@ def test_segmentation_offload_frame_of_the_guest_becomes_datagrams(v6: bool) -> 
         start = 14 + (40 if v6 else 20)
         header = struct.pack("=BBHHHH", 1, 5, start + 8, 1000, start, 6)
         guest.send(header + ip_frame(own, gateway, UDP, body))
-        settle(guest)
+        guest.pump()
         assert [len(sock.recv(2000)) for _ in range(6)] == [1000] * 5 + [123]
 
 
@@ -223,7 +222,7 @@ def test_segments_reach_a_guest_with_offload_as_one_frame(v6: bool) -> None:
     with Guest(vnet_hdr=True, uso=True) as guest, host_socket(v6) as sock:
         body = udp_packet(own, 5000, gateway, sock.getsockname()[1], b"x")
         guest.send(bytes(10) + ip_frame(own, gateway, UDP, body))
-        settle(guest)
+        guest.pump()
         _, source = sock.recvfrom(10)
         sock.sendmsg([payload], [(socket.IPPROTO_UDP, 103, struct.pack("=H", 1000))], 0, source)
         found = guest.frames()
@@ -298,7 +297,7 @@ def test_an_error_of_one_peer_does_not_keep_datagrams_from_another(guest: Guest,
             # Both in one batch: the second one meets the error of the first.
             for to in (port, sock.getsockname()[1]):
                 guest.send(ip_frame(own, gateway, UDP, udp_packet(own, 5000, gateway, to, b"%d" % number)))
-            settle(guest)
+            guest.pump()
             assert sock.recv(100) == b"%d" % number
         errors = frames(guest)
     assert len(errors) == 20 and all(quoted(e)[3] == port for e in errors)
@@ -501,8 +500,8 @@ def test_frames_of_noise_open_nothing_and_crash_nothing(guest: Guest) -> None:
                 frame[rng.randrange(12, len(frame))] ^= 1 << rng.randrange(8)
             guest.send(bytes(frame))
             if rng.random() < 0.05:
-                settle(guest)
-        settle(guest)
+                guest.pump()
+        guest.pump()
         send(guest, GUEST4, 5000, GATEWAY4, sock.getsockname()[1], b"still there")
         sock.settimeout(0.2)
         received = []
@@ -521,7 +520,7 @@ def test_an_answered_dns_question_is_forgotten_after_ten_seconds_and_others_are_
         asked = time.monotonic()
         guest.plane.tick(100)
         while guest.counter("udp_flows") == 2:
-            settle(guest)
+            guest.pump()
             assert time.monotonic() < asked + 12
         assert time.monotonic() > asked + 9.5
         send(guest, GUEST4, 5001, GATEWAY4, other.getsockname()[1], b"still open")

@@ -10,7 +10,6 @@ from cutting import fragment, fragments
 from datagrams import host_socket, names, udp_packet
 from guest import GUEST4, GUEST6, Guest
 from isolated import isolated, narrow_link
-from settle import settle
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_fragments_become_one_datagram_in_any_order(guest: Guest, v6: bool) -> N
                 guest.send(piece)
                 if number % 20 == 0:
                     guest.send(piece)  # a repetition
-            settle(guest)
+            guest.pump()
             assert sock.recv(70000) == payload
         assert guest.counter("reassembled") == 5
 
@@ -53,7 +52,7 @@ def test_interleaved_packets_do_not_mix(guest: Guest, v6: bool) -> None:
         for row in zip(*cut, strict=True):
             for piece in row:
                 guest.send(piece)
-        settle(guest)
+        guest.pump()
         assert [sock.recv(5000) for _ in payloads] == payloads
 
 
@@ -73,7 +72,7 @@ def test_contradictory_fragments_end_their_packet(guest: Guest, v6: bool) -> Non
             for offset, size, more in extra:
                 guest.send(fragment(own, gateway, bytes(size), offset, more, ident))
             guest.send(pieces[1])
-            settle(guest)
+            guest.pump()
             assert guest.counter("drop_fragment") == 2 * (ident + 1)
         assert guest.counter("reassembled") == 0 and guest.counter("udp_opened") == 0
 
@@ -82,7 +81,7 @@ def test_fragments_that_cannot_be_are_dropped(guest: Guest, v6: bool) -> None:
     own, gateway, _ = names(v6)
     for offset, size, more in ((0, 7, True), (8, 0, False), (65528, 64, True), (65528, 64, False), (0, 0, True)):
         guest.send(fragment(own, gateway, bytes(size), offset, more))
-    settle(guest)
+    guest.pump()
     assert guest.counter("drop_fragment") == 5
 
 
@@ -92,11 +91,11 @@ def test_a_flood_of_first_fragments_keeps_nobody_from_finishing(guest: Guest, v6
         for ident in range(1000):
             guest.send(fragment(own, gateway, bytes(1448), 0, True, 5000 + ident))
             if ident % 100 == 0:
-                settle(guest)
+                guest.pump()
         payload = random.Random(9).randbytes(60000)
         for piece in fragments(own, gateway, udp_packet(own, 5000, gateway, sock.getsockname()[1], payload), 1448):
             guest.send(piece)
-        settle(guest)
+        guest.pump()
         assert sock.recv(70000) == payload
 
 
@@ -107,7 +106,7 @@ def test_what_the_guest_cut_may_be_cut_again_on_a_narrow_path() -> None:
         with Guest(link_mtu=65520) as guest:
             for piece in fragments(own, remote, udp_packet(own, 5000, remote, 7777, bytes(3000)), 1448):
                 guest.send(piece)
-            settle(guest)
+            guest.pump()
             assert guest.frames() == [] and guest.counter("reassembled") == 1 and guest.counter("udp_tx_errors") == 0
 
 
@@ -124,7 +123,7 @@ def test_random_fragments_never_make_anything_but_the_datagram_that_was_cut(gues
                 piece = packet[offset : offset + size]
                 more = offset + size < len(packet) if rng.random() < 0.9 else rng.random() < 0.5
                 guest.send(fragment(own, gateway, piece, offset, more, rng.randrange(4)))
-            settle(guest)
+            guest.pump()
             while True:
                 try:
                     assert sock.recv(5000) == packet[8:]

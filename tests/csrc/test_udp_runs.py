@@ -13,7 +13,6 @@ import pytest
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet
 from guest import GATEWAY4, GUEST4, GUEST6, Guest, ip_frame
 from isolated import isolated, narrow_link
-from settle import settle
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import decode  # noqa: E402
@@ -61,7 +60,7 @@ def test_frames_of_one_batch_leave_in_one_call(guest: Guest, v6: bool) -> None:
         sock.setsockopt(UDP, UDP_GRO, 1)
         for size in (1000, 1000, 1000, 400):
             write(guest, own, gateway, sock.getsockname()[1], bytes(size))
-        settle(guest)
+        guest.pump()
         assert receive_joined(sock) == [(3400, 1000)]
 
 
@@ -79,7 +78,7 @@ def test_what_differs_leaves_by_itself(guest: Guest, v6: bool) -> None:
             (0, 63, 2),
         ):
             write(guest, own, gateway, sock.getsockname()[1], bytes(size), ttl=ttl, tos=tos)
-        settle(guest)
+        guest.pump()
         # 900 is 500 and 400: a shorter one ends what it follows.
         assert receive_joined(sock) == [(500, 0), (500, 0), (900, 500), (400, 0), (401, 0), (0, 0)]
 
@@ -95,7 +94,7 @@ def test_bursts_of_any_sizes_to_several_sockets_arrive_in_order(guest: Guest, v6
                 payload = struct.pack("!I", number) * rng.choice((0, 1, 100, 100, 100, 350))
                 sent[sock].append(payload)
                 write(guest, own, gateway, sock.getsockname()[1], payload)
-            settle(guest)
+            guest.pump()
             for sock, payloads in sent.items():
                 assert [sock.recv(2000) for _ in payloads] == payloads
     assert guest.counter("udp_tx_errors") == 0
@@ -109,7 +108,7 @@ def test_every_datagram_of_a_burst_that_is_too_large_for_the_path_is_told() -> N
             payloads = [bytes([number]) * (1400 - 8 - header + 1) for number in range(5)]
             for payload in payloads:
                 write(guest, own, remote, 7777, payload)
-            settle(guest)
+            guest.pump()
             errors = frames(guest, 5)
             assert len(errors) == 5
             for error, payload in zip(errors, payloads, strict=True):
@@ -124,7 +123,7 @@ def test_every_datagram_of_a_burst_without_a_route_is_told() -> None:
     with Guest() as guest:
         for number in range(4):
             write(guest, GUEST4, "198.51.100.1", 7777, bytes([number]) * 100)
-        settle(guest)
+        guest.pump()
         errors = frames(guest, 4)
         assert [e.icmp.body[28:] for e in errors if e.icmp] == [bytes([number]) * 100 for number in range(4)]
 
@@ -138,7 +137,7 @@ def test_a_closed_port_in_the_middle_of_a_burst_costs_nobody_else_a_datagram(gue
             for to in (sock.getsockname()[1], port, sock.getsockname()[1]):
                 write(guest, own, gateway, to, b"first")
                 write(guest, own, gateway, to, b"again")
-            settle(guest)
+            guest.pump()
             assert [sock.recv(100) for _ in range(4)] == [b"first", b"again"] * 2
         assert {quoted(error)[3] for error in frames(guest)} == {port}
 
@@ -149,7 +148,7 @@ def test_more_segments_than_a_kernel_makes_are_malformed() -> None:
         for size, count in ((1, 60000), (1, 129), (1, 128)):
             frame = ip_frame(GUEST4, GATEWAY4, UDP, udp_packet(GUEST4, 5000, GATEWAY4, port, bytes(size * count)))
             guest.send(struct.pack("=BBHHHH", 1, 5, 42, size, 34, 6) + frame)
-        settle(guest)
+        guest.pump()
         assert guest.counter("drop_malformed") == 2
         assert [sock.recv(10) for _ in range(128)] == [b"\0"] * 128
 
@@ -158,7 +157,7 @@ def test_a_burst_of_the_host_reaches_a_guest_with_offload_in_few_frames(v6: bool
     own, gateway, _ = names(v6)
     with Guest(vnet_hdr=True, uso=True) as guest, host_socket(v6) as sock:
         guest.send(bytes(10) + ip_frame(own, gateway, UDP, udp_packet(own, 5000, gateway, sock.getsockname()[1], b"x")))
-        settle(guest)
+        guest.pump()
         _, source = sock.recvfrom(10)
         for size, count in ((10, 100), (1400, 60)):
             sent = [struct.pack("!H", number) * (size // 2) for number in range(count)]
