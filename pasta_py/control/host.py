@@ -13,9 +13,9 @@ Only the main table is looked at; policy routing stays the host's own.
 
 import _socket
 import errno
-from ipaddress import ip_interface
 
 from pasta_py.control import rtnl
+from pasta_py.control.ip import ip_interface
 from pasta_py.control.netlink import Netlink
 from pasta_py.control.rtnl import Address, Ip, Link, Network, Route
 from pasta_py.errors import HostError, UsageError, reason

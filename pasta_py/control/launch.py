@@ -48,9 +48,8 @@ def run(options: "Options") -> int:
 
 
 def _serve(options: "Options", worker: Worker, inherited: dict[int, str]) -> int:
-    from contextlib import ExitStack
-
     from pasta_py.control import setup
+    from pasta_py.control.cleanup import ExitStack
 
     with ExitStack() as stack:
         pid_fd = setup.open_pid_file(options, stack)

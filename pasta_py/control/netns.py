@@ -13,10 +13,10 @@ import fcntl
 import os
 import select
 import sys
-from contextlib import ExitStack
 
 from pasta_py import wire
 from pasta_py.control import syscalls
+from pasta_py.control.cleanup import ExitStack
 from pasta_py.errors import HostError, PastaError, reason
 
 TYPE_CHECKING = False

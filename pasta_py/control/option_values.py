@@ -10,8 +10,9 @@ from pasta_py.control import portspec
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
     from typing import Any
+
+    from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 MIN_MTU = 68  # RFC 791, 3.2
 MAX_MTU = 65535
@@ -93,7 +94,7 @@ def runas(text: str) -> str:
 
 def ip(what: str, *, loopback: bool = False) -> "Callable[[str], Any]":
     def convert(text: str) -> "IPv4Address | IPv6Address":
-        from ipaddress import ip_address
+        from pasta_py.control.ip import ip_address
 
         try:
             if "%" in text:
@@ -120,7 +121,7 @@ def or_none(convert: "Callable[[str], Any]") -> "Callable[[str], Any]":
 
 def guest_address(text: str) -> "tuple[IPv4Interface | IPv6Interface, bool]":
     """The address with a prefix length, and whether that was given. Without: by class (IPv4), or 64 (IPv6)."""
-    from ipaddress import ip_address, ip_interface
+    from pasta_py.control.ip import ip_address, ip_interface
 
     host, slash, length = text.partition("/")
     try:
@@ -145,7 +146,7 @@ def netmask(text: str) -> int:
     accepted = "a mask such as 255.255.255.0, or a number of bits from 1 to 32"
     if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= 32:
         return int(text)
-    from ipaddress import IPv4Address
+    from pasta_py.control.ip import IPv4Address
 
     try:
         mask = int(IPv4Address(text))

@@ -21,8 +21,9 @@ from pasta_py.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
     from typing import Any
+
+    from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 DEFAULT_MAC = bytes.fromhex("9a559a559a55")
 LOG_SIZE_BYTES = 1 << 20

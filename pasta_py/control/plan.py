@@ -13,10 +13,9 @@ A family that does not mirror although nobody asked for that says so in one noti
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
-
 from pasta_py.control import rtnl
 from pasta_py.control.host import Family, HostSnapshot
+from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
 from pasta_py.control.resolv import Resolv
 from pasta_py.control.rtnl import Address, Interface, Ip, NextHop, Route
 from pasta_py.errors import HostError, UsageError

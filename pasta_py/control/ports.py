@@ -9,10 +9,9 @@ for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by 
 import _socket
 import errno
 import os
-from functools import cache
-from ipaddress import IPv4Address, IPv6Address
 
 from pasta_py.control import portspec
+from pasta_py.control.ip import IPv4Address, IPv6Address
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, ForwardRule, Listener
 
@@ -26,6 +25,7 @@ _BACKLOG = 4096
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _DEFAULT_RANGE = (32768, 60999)
+_ephemeral: list[tuple[int, int]] = []
 _SPARE_FDS = 1024  # for connections
 _NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
@@ -270,11 +270,12 @@ def _packed(address: IPv4Address | IPv6Address) -> bytes:
     return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
-@cache
 def ephemeral_ports() -> tuple[int, int]:
-    """net.ipv4.ip_local_port_range, both ends included."""
-    numbers = _numbers(_PORT_RANGE)
-    return (numbers[0], numbers[1]) if len(numbers) == 2 else _DEFAULT_RANGE
+    """net.ipv4.ip_local_port_range, both ends included; read once."""
+    if not _ephemeral:
+        numbers = _numbers(_PORT_RANGE)
+        _ephemeral.append((numbers[0], numbers[1]) if len(numbers) == 2 else _DEFAULT_RANGE)
+    return _ephemeral[0]
 
 
 def _numbers(path: str) -> list[int]:

@@ -20,8 +20,9 @@ from pasta_py.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from ipaddress import IPv4Address, IPv6Address
     from typing import TypeAlias
+
+    from pasta_py.control.ip import IPv4Address, IPv6Address
 
     Address: TypeAlias = "IPv4Address | IPv6Address"
 
@@ -104,7 +105,7 @@ def _refuse(spec: str, part: str, why: str) -> UsageError:
 
 def _address(text: str) -> "Address | None":
     """The address, with or without brackets; None if it is none. v4-mapped ones become IPv4."""
-    from ipaddress import IPv4Address, IPv6Address
+    from pasta_py.control.ip import IPv4Address, IPv6Address
 
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
@@ -306,7 +307,7 @@ def loopback_only(specs: "Sequence[PortSpec]", versions: "Sequence[int]") -> tup
 
     UsageError for a specification that names another address, or another interface than lo.
     """
-    from ipaddress import IPv4Address, IPv6Address
+    from pasta_py.control.ip import IPv4Address, IPv6Address
 
     loopback: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
     found: list[PortSpec] = []

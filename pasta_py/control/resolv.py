@@ -4,8 +4,7 @@ The grammar is resolv.conf(5)'s: a keyword at the start of the line, `domain` an
 the last one wins. A line that cannot be read is left out, as every resolver does.
 """
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
-
+from pasta_py.control.ip import IPv4Address, IPv6Address, ip_address
 from pasta_py.record import Record
 
 TYPE_CHECKING = False

@@ -7,7 +7,8 @@ Invariant: a record that was read and written to an interface of the same kind r
 (permanent in the copy: nobody renews them there) and flags that only the kernel may set.
 """
 
-from ipaddress import (
+from pasta_py.control import messages, netlink
+from pasta_py.control.ip import (
     IPv4Address,
     IPv4Interface,
     IPv4Network,
@@ -18,8 +19,6 @@ from ipaddress import (
     ip_interface,
     ip_network,
 )
-
-from pasta_py.control import messages, netlink
 from pasta_py.record import Record
 
 TYPE_CHECKING = False

@@ -3,13 +3,13 @@
 What is made on the way stands on an ExitStack: whatever fails, it goes. What succeeds is the worker's.
 """
 
-# ruff: noqa: PTH123 - pathlib takes milliseconds to import, at every start
+# ruff: noqa: PTH123, SIM105 - pathlib takes milliseconds to import, at every start
 
 import _socket
 import os
-from contextlib import ExitStack, suppress
 
 from pasta_py import model
+from pasta_py.control.cleanup import ExitStack
 from pasta_py.control.tell import WARNING, tell
 from pasta_py.errors import HostError, reason
 
@@ -112,8 +112,10 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
         return fd, False, 0
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     stack.callback(sock.close)
-    with suppress(OSError):  # a machine without syslog: the lines are dropped, as by syslog(3)
+    try:
         sock.connect(_SYSLOG)
+    except OSError:  # a machine without syslog: the lines are dropped, as by syslog(3)
+        pass
     return sock.fileno(), True, 0
 
 

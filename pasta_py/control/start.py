@@ -73,9 +73,7 @@ def main() -> None:
     if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):
         _fork_worker()
     module, _, function = ENTRIES[name].partition(":")
-    from importlib import import_module
-
-    getattr(import_module(f"pasta_py.control.{module}"), function)()
+    getattr(__import__(f"pasta_py.control.{module}", fromlist=[function]), function)()
 
 
 if __name__ == "__main__":
