@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 def _total_ordering(cls: "Any") -> "Any":
     """The rest of the comparisons out of `<` and `==`, as functools makes them."""
 
-    def gt(self: object, other: object) -> "Any":
-        less = cls.__lt__(self, other)
+    def gt(self: "Any", other: object) -> "Any":
+        less = type(self).__lt__(self, other)
         return less if less is NotImplemented else not less and self != other
 
-    def le(self: object, other: object) -> "Any":
-        less = cls.__lt__(self, other)
+    def le(self: "Any", other: object) -> "Any":
+        less = type(self).__lt__(self, other)
         return less if less is NotImplemented else less or self == other
 
-    def ge(self: object, other: object) -> "Any":
-        less = cls.__lt__(self, other)
+    def ge(self: "Any", other: object) -> "Any":
+        less = type(self).__lt__(self, other)
         return less if less is NotImplemented else not less
 
     cls.__gt__, cls.__le__, cls.__ge__ = gt, le, ge

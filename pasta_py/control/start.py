@@ -36,12 +36,16 @@ def _find_packages() -> bool:
 
 
 def _fork_worker() -> None:
-    """Let a child become the worker while nothing is loaded yet: it has of control what a bare interpreter has.
+    """Let a child become the worker while nothing is loaded yet but what both need: of control it has not even the options.
 
     A second interpreter would take 6 ms of a processor (worker_process starts one where there is no fork).
     """
     import _socket
     import os
+
+    import _cffi_backend  # noqa: F401 - both sides will need this and the next
+
+    from pasta_py import wire  # noqa: F401
 
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
