@@ -183,10 +183,13 @@ def join(guest: Guest) -> None:
         raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
 
 
-def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[wire.Value, list[int]]":
+def call_inside(
+    guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S, later: ExitStack | None = None
+) -> "tuple[wire.Value, list[int]]":
     """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
 
-    A PastaError of the job is raised here with the same text; the child never outlives the call.
+    A PastaError of the job is raised here with the same text; the child never outlives the call, or
+    `later`: one that has answered needs another half millisecond to end, in which there is more to do.
     """
     flush_streams()
     parent = os.getpid()
@@ -197,9 +200,15 @@ def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) 
             _inside(guest, job, theirs, parent)
         theirs.close()
         try:
-            return _collect(ours, timeout_s)
-        finally:
+            answer = _collect(ours, timeout_s)
+        except BaseException:
             _end(child, 1.0)
+            raise
+        if later:
+            later.callback(_end, child, 1.0)
+        else:
+            _end(child, 1.0)
+        return answer
     finally:
         ours.close()
         theirs.close()

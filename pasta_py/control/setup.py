@@ -191,7 +191,7 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
     else:
         assert guest is not None
         threads = options.threads
-        tap = taps.none_inside(guest, threads) if options.splice_only else taps.make_inside(guest, plan.link, threads)
+        tap = taps.none_inside(guest, threads) if options.splice_only else taps.make_inside(guest, plan.link, threads, stack)
     stack.callback(_close_all, tap.fds)
     return tap
 

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pasta_py.control.cleanup import ExitStack
     from pasta_py.control.netns import Guest
     from pasta_py.control.plan import LinkPlan
 
@@ -171,9 +172,9 @@ def _adopt(fd: int, number: int) -> Tap:
     return Tap(fd, vnet_hdr=vnet_hdr, uso=vnet_hdr and _set_offloads(fd), mac=mac_of(fd))
 
 
-def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1) -> Tap:
+def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, later: "ExitStack | None" = None) -> Tap:
     """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close."""
-    from pasta_py.control import nsconf  # imports pyroute2: before the fork, so that it is paid once
+    from pasta_py.control import nsconf  # before the fork: nobody waits for it twice
     from pasta_py.control.netns import call_inside
 
     def job() -> "tuple[wire.Value, list[int]]":
@@ -181,7 +182,7 @@ def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1) -> Tap:
         result = nsconf.configure(link)
         return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), tap.fds
 
-    return _taken(*call_inside(guest, job))
+    return _taken(*call_inside(guest, job, later=later))
 
 
 def bare_inside(guest: "Guest", name: str) -> Tap:
