@@ -280,6 +280,7 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 
 bool tcp_service(struct tcp *t, struct io *io)
 {
+	bool brisk = io_is_brisk(io);
 	struct work *w;
 	uint32_t frames;
 
@@ -288,7 +289,7 @@ bool tcp_service(struct tcp *t, struct io *io)
 		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
 		worklist_remove(&t->work, w);
-		serve(t, io, f, f->line.queued ? 0 : t->line.list.count ? 1 : TCP_FILL_FRAMES);
+		serve(t, io, f, f->line.queued ? 0 : t->line.list.count || brisk ? 1 : TCP_FILL_FRAMES);
 	}
 	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
 	if (t->line.list.count && io->handed)
