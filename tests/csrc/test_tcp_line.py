@@ -108,7 +108,7 @@ def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
         sock.close()
 
 
-def test_who_has_just_spoken_waits_for_two_frames_at_most(guest: Guest) -> None:
+def test_who_has_just_spoken_waits_for_three_frames_at_most(guest: Guest) -> None:
     """A long stream goes on in small turns while somebody else has short messages."""
     data = memoryview(bytes(1 << 20))
     (stream, source), (small, talker) = connected(guest, 40000), connected(guest, 40001)
@@ -147,6 +147,6 @@ def test_who_has_just_spoken_waits_for_two_frames_at_most(guest: Guest) -> None:
             passed_again.append(waits[1])
     assert sum(passed_first) / len(passed_first) > 4 * 65535, "otherwise this measures nothing"
     assert max(passed_first) <= 8 * 65535
-    assert max(passed_again) <= 2 * 65535
+    assert max(passed_again) <= 3 * 65535, "a turn that had begun, where the stream comes into line and has its step there; and one"
     for sock in (source, talker):
         sock.close()
