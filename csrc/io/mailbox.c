@@ -1,5 +1,5 @@
 /* Owns the messages between two threads. Any number of threads put, one takes: all at once, so that the lock is held for a few
- * instructions. Who finds the queue empty wakes the other end; as that takes everything, one wake-up is enough for all that
+ * instructions, and what a batch of frames leaves costs one. Who finds the queue empty wakes the other end; as that takes everything, one wake-up is enough for all that
  * come before it has looked.
  *
  * Invariants: last is meaningless while head is NULL; count and bytes are those of the list. No message is ever waited for.
@@ -42,6 +42,7 @@ struct mail *mail_new(uint32_t kind, uint32_t detail, uint32_t len)
 
 	if (mail) {
 		mail->next = NULL;
+		mail->max_count = mail->max_bytes = UINT32_MAX;
 		mail->kind = kind;
 		mail->detail = detail;
 		mail->len = len;
@@ -56,27 +57,47 @@ void mailbox_wake(struct mailbox *m)
 	(void)n; /* EAGAIN: it is readable, 2^64 times over */
 }
 
-bool mailbox_put(struct mailbox *m, struct mail *mail, uint32_t max_count, uint32_t max_bytes)
+static bool has_room(const struct mailbox *m, const struct mail *mail)
 {
-	bool room, first;
+	return m->count < mail->max_count && mail->len <= mail->max_bytes && m->bytes <= mail->max_bytes - mail->len;
+}
+
+static void append(struct mailbox *m, struct mail *mail)
+{
+	if (m->head)
+		m->last->next = mail;
+	else
+		m->head = mail;
+	m->last = mail;
+	mail->next = NULL;
+	m->count++;
+	m->bytes += mail->len;
+}
+
+struct mail *mailbox_put(struct mailbox *m, struct mail *mails)
+{
+	struct mail *refused = NULL, **end = &refused, *next;
+	bool was_empty, wake;
 
 	pthread_mutex_lock(&m->lock);
-	room = m->count < max_count && mail->len <= max_bytes && m->bytes <= max_bytes - mail->len;
-	first = !m->head;
-	if (room) {
-		if (first)
-			m->head = mail;
-		else
-			m->last->next = mail;
-		m->last = mail;
-		m->count++;
-		m->bytes += mail->len;
-		atomic_store_explicit(&m->waiting, true, memory_order_relaxed);
+	was_empty = !m->head;
+	for (struct mail *mail = mails; mail; mail = next) {
+		next = mail->next;
+		if (has_room(m, mail)) {
+			append(m, mail);
+			continue;
+		}
+		mail->next = NULL;
+		*end = mail;
+		end = &mail->next;
 	}
+	wake = was_empty && m->head;
+	if (wake)
+		atomic_store_explicit(&m->waiting, true, memory_order_relaxed);
 	pthread_mutex_unlock(&m->lock);
-	if (room && first)
+	if (wake)
 		mailbox_wake(m);
-	return room;
+	return refused;
 }
 
 struct mail *mailbox_take(struct mailbox *m)

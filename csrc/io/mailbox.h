@@ -8,6 +8,7 @@
 
 struct mail {
 	struct mail *next;
+	uint32_t max_count, max_bytes; /* a mailbox does not take it if it would have more then */
 	uint32_t kind; /* these three are the users' business */
 	uint32_t detail;
 	uint32_t len;
@@ -26,10 +27,10 @@ int mailbox_init(struct mailbox *m);
 /* Also what nobody has taken. Nobody may put anything in any more. */
 void mailbox_free(struct mailbox *m);
 
-/* A message with room for len bytes; NULL without memory. free() it. */
+/* A message with room for len bytes; NULL without memory. free() it. The maxima are those of the type. */
 struct mail *mail_new(uint32_t kind, uint32_t detail, uint32_t len);
-/* False: with it there would be more than max_count messages or max_bytes of data; it stays the caller's. */
-bool mailbox_put(struct mailbox *m, struct mail *mail, uint32_t max_count, uint32_t max_bytes);
+/* Puts these in, linked by `next`, in order. Returns those that it does not take, linked the same way, or NULL. */
+struct mail *mailbox_put(struct mailbox *m, struct mail *mails);
 /* Everything in it, in order, linked by `next`; NULL for nothing. */
 struct mail *mailbox_take(struct mailbox *m);
 /* Makes the descriptor readable. */

@@ -68,10 +68,15 @@ static struct mailbox *box_of(struct plane *p, uint32_t lane)
 }
 
 /* Takes mail over; false: nobody will see it, and it has been freed. */
-static bool put(struct plane *p, uint32_t to, struct mail *mail, uint32_t max_count, uint32_t max_bytes)
+static bool put(struct plane *p, uint32_t to, struct mail *mail, uint32_t max_count)
 {
-	if (mail && mailbox_put(box_of(p, to), mail, max_count, max_bytes))
-		return true;
+	if (mail) {
+		mail->max_count = max_count;
+		if (!mailbox_put(box_of(p, to), mail)) {
+			COUNT(&p->counters, lane_sockets);
+			return true;
+		}
+	}
 	COUNT(&p->counters, lane_dropped);
 	free(mail);
 	return false;
@@ -81,13 +86,45 @@ void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bo
 {
 	struct frame_mail head = {*f, was_cut};
 	struct mail *mail = mail_new(MAIL_FRAME, 0, (uint32_t)sizeof(head) + f->len);
+	struct outbox *out = &p->lane->out[to];
 
-	if (mail) {
-		memcpy(mail->data, &head, sizeof(head));
-		memcpy(mail->data + sizeof(head), f->data, f->len);
+	if (!mail) {
+		COUNT(&p->counters, lane_dropped);
+		return;
 	}
-	if (put(p, to, mail, first_class ? FRAMES_MAX : FRAMES_MAX / 2, first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2))
-		COUNT(&p->counters, lane_frames);
+	mail->max_count = first_class ? FRAMES_MAX : FRAMES_MAX / 2;
+	mail->max_bytes = first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2;
+	memcpy(mail->data, &head, sizeof(head));
+	memcpy(mail->data + sizeof(head), f->data, f->len);
+	if (out->head)
+		out->last->next = mail;
+	else
+		out->head = mail;
+	out->last = mail;
+	p->lane->out_to |= 1u << to;
+	COUNT(&p->counters, lane_frames);
+}
+
+void lane_flush(struct plane *p)
+{
+	struct lane *l = p->lane;
+
+	for (uint32_t to = 0; l->out_to >> to; to++) {
+		struct mail *refused = NULL;
+
+		if (l->out[to].head)
+			refused = mailbox_put(box_of(p, to), l->out[to].head);
+		l->out[to].head = NULL;
+		while (refused) {
+			struct mail *next = refused->next;
+
+			COUNT_SUB(&p->counters, lane_frames, 1);
+			COUNT(&p->counters, lane_dropped);
+			free(refused);
+			refused = next;
+		}
+	}
+	l->out_to = 0;
 }
 
 bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
@@ -106,9 +143,7 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 	mail = mail_new(MAIL_CLIENT, 0, sizeof(client));
 	if (mail)
 		memcpy(mail->data, &client, sizeof(client));
-	if (put(p, to, mail, SOCKETS_MAX, UINT32_MAX))
-		COUNT(&p->counters, lane_sockets);
-	else
+	if (!put(p, to, mail, SOCKETS_MAX))
 		refuse(fd);
 	return true;
 }
@@ -125,10 +160,7 @@ bool lane_hand_pair(struct plane *p, int accepted, int connecting)
 	mail = mail_new(MAIL_PAIR, 0, sizeof(pair));
 	if (mail)
 		memcpy(mail->data, &pair, sizeof(pair));
-	if (!put(p, to, mail, SOCKETS_MAX, UINT32_MAX))
-		return false;
-	COUNT(&p->counters, lane_sockets);
-	return true;
+	return put(p, to, mail, SOCKETS_MAX);
 }
 
 /* One line each: Python will ask for them here no more than it can write. */
@@ -139,7 +171,8 @@ static void report_line(struct plane *p, const struct log_line *line)
 	if (mail) {
 		memcpy(mail->data, line->text, line->len);
 		mail->data[line->len] = '\0';
-		if (mailbox_put(box_of(p, 0), mail, LINES_MAX, UINT32_MAX))
+		mail->max_count = LINES_MAX;
+		if (!mailbox_put(box_of(p, 0), mail))
 			return;
 		free(mail);
 	}
@@ -157,9 +190,9 @@ void lane_report(struct plane *p)
 		return;
 	loop_remove(&p->loop, p->tap.fd); /* it would be ready for ever */
 	p->lane->end_told = true;
-	mail = mail_new(MAIL_END, (uint32_t)p->end, 0);
-	if (!mail || !mailbox_put(box_of(p, 0), mail, UINT32_MAX, UINT32_MAX))
-		free(mail); /* without memory; the first lane's own queue ends as well */
+	mail = mail_new(MAIL_END, (uint32_t)p->end, 0); /* without memory: the first lane's own queue ends as well */
+	if (mail)
+		mailbox_put(box_of(p, 0), mail);
 }
 
 /* --- from others --- */
@@ -229,6 +262,7 @@ bool lane_attend(struct plane *p)
 		free(mail);
 	}
 	udp_flush(&p->udp, &p->io);
+	lane_flush(p); /* fragments that have become a segment */
 	return p->punt_len || p->log.count || p->end;
 }
 

@@ -31,6 +31,10 @@ struct lane {
 	uint32_t index;
 	struct mailbox box;
 	struct mail *inbox; /* taken from it, not yet looked at */
+	struct outbox {
+		struct mail *head, *last;
+	} out[LANES_MAX];      /* frames for the others, since lane_flush() */
+	uint32_t out_to; /* bits: for whom */
 	uint64_t opened;    /* mails, ever */
 	uint32_t known;	    /* all->changes as of when they were last looked at */
 	bool end_told;
@@ -53,8 +57,10 @@ void lane_publish(struct plane *p);
 /* handover.c: what lanes tell each other */
 /* Deals with what others have left here. True: Python has something to see. */
 bool lane_attend(struct plane *p);
-/* A frame that has to be seen by another; counted if that has no room. */
+/* A frame that has to be seen by another, after the next lane_flush(). */
 void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class);
+/* Lets others have the frames of a batch; counted if they have no room. */
+void lane_flush(struct plane *p);
 /* An accepted client of endpoint target in the guest. False: it is this lane's own. */
 bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target);
 /* Two sockets to be joined. False: this lane should do that. */

@@ -211,6 +211,8 @@ bool plane_drain(struct plane *p)
 	if (!p->end)
 		read_tap(p);
 	udp_flush(&p->udp, &p->io);
+	if (p->lane)
+		lane_flush(p);
 	tcp_service(&p->tcp, &p->io);
 	return p->counters.v[CTR_tap_rx_frames] != before;
 }
@@ -348,13 +350,19 @@ static bool tick_due(struct plane *p)
 	return true;
 }
 
-int plane_turn(struct plane *p, struct plane_event *event)
+/* Inlined into plane_run(), for which a call in each turn would be all that other lanes cost. */
+static inline __attribute__((always_inline)) int turn(struct plane *p, struct plane_event *event)
 {
 	const struct epoll_event *e = loop_next(&p->loop);
 	bool more;
 
-	if (e)
-		return dispatch(p, e, event);
+	if (e) {
+		bool pythons = dispatch(p, e, event);
+
+		if (UNLIKELY(p->lane != NULL))
+			lane_flush(p);
+		return pythons;
+	}
 	more = tcp_service(&p->tcp, &p->io);
 	more |= splice_service(&p->splice, &p->io);
 	run_timers(p);
@@ -371,6 +379,11 @@ int plane_turn(struct plane *p, struct plane_event *event)
 	return loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
 }
 
+int plane_turn(struct plane *p, struct plane_event *event)
+{
+	return turn(p, event);
+}
+
 int plane_run(struct plane *p, struct plane_event *event)
 {
 	int rc;
@@ -383,7 +396,7 @@ int plane_run(struct plane *p, struct plane_event *event)
 		if (UNLIKELY(p->lane != NULL) && lane_attend(p))
 			rc = 0;
 		else
-			rc = plane_turn(p, event);
+			rc = turn(p, event);
 	} while (!rc);
 	return rc < 0 ? rc : 0;
 }
