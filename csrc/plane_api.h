@@ -12,7 +12,7 @@
 /* cdef begin */
 #define PLANE_PUNT 1  /* a frame for the slow path: data, len */
 #define PLANE_WATCH 2 /* a watched descriptor is readable or hung up: id */
-#define PLANE_TICK 3  /* the interval set with plane_tick() has passed; all events of the last wait have been dealt with */
+#define PLANE_TICK 3  /* the interval set with plane_tick() has passed: id is 0 if there is nothing else to do */
 #define PLANE_LOG 4   /* a line for the log: id is the level, data the text without newline */
 #define PLANE_END 5   /* the tap is gone: id is an errno */
 

@@ -1,10 +1,10 @@
 /* Owns the life of everything in the core, and the order of a turn of the loop:
  *
- *   lines for the log, a frame for the slow path - whatever Python has to see - come first;
+ *   lines for the log, a frame for the slow path, a tick - whatever Python has to see - come first;
  *   then the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
  *   then what these have made necessary (acknowledgements, windows, data);
  *   then the timers, last: an answer that has come while we were stopped counts before its timeout;
- *   then a tick, and the wait for the next events.
+ *   then the wait for the next events.
  *
  * plane_run() may return between any two of these and goes on there when called again.
  */
@@ -339,22 +339,18 @@ static bool pending(struct plane *p, struct plane_event *event)
 		*event = (struct plane_event){.kind = PLANE_END, .id = (uint32_t)p->end};
 		return true;
 	}
+	if (p->tick_ms && p->next_tick_ms <= p->loop.now_ms) {
+		p->next_tick_ms = p->loop.now_ms + p->tick_ms;
+		*event = (struct plane_event){.kind = PLANE_TICK, .id = p->more || p->loop.taken < p->loop.ready};
+		return true;
+	}
 	return false;
-}
-
-static bool tick_due(struct plane *p)
-{
-	if (!p->tick_ms || p->next_tick_ms > p->loop.now_ms)
-		return false;
-	p->next_tick_ms = p->loop.now_ms + p->tick_ms;
-	return true;
 }
 
 /* Inlined into plane_run(), for which a call in each turn would be all that other lanes cost. */
 static inline __attribute__((always_inline)) int turn(struct plane *p, struct plane_event *event)
 {
 	const struct epoll_event *e = loop_next(&p->loop);
-	bool more;
 
 	if (e) {
 		bool pythons = dispatch(p, e, event);
@@ -363,20 +359,16 @@ static inline __attribute__((always_inline)) int turn(struct plane *p, struct pl
 			lane_flush(p);
 		return pythons;
 	}
-	more = tcp_service(&p->tcp, &p->io);
-	more |= splice_service(&p->splice, &p->io);
+	p->more = tcp_service(&p->tcp, &p->io);
+	p->more |= splice_service(&p->splice, &p->io);
 	run_timers(p);
-	more |= tcp_has_work(&p->tcp);
+	p->more |= tcp_has_work(&p->tcp);
 	check_capture(p);
 	if (p->log.count)
 		return 0;
-	if (tick_due(p)) {
-		*event = (struct plane_event){.kind = PLANE_TICK};
-		return 1;
-	}
 	if (UNLIKELY(p->lane != NULL))
 		lane_publish(p);
-	return loop_wait(&p->loop, more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
+	return loop_wait(&p->loop, p->more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
 }
 
 int plane_turn(struct plane *p, struct plane_event *event)

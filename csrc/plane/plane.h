@@ -43,6 +43,7 @@ struct plane {
 	struct listeners listeners;
 	struct nsock nsock;
 	int64_t tick_ms, next_tick_ms;
+	bool more; /* the last turn left something that can be done at once */
 	struct bucket punts;
 	uint32_t punt_len; /* 0: no frame waits for Python */
 	bool complete;	   /* plane_new() has succeeded */

@@ -113,7 +113,7 @@ class Plane:
         _check(lib.plane_unwatch(self._plane, fd))
 
     def tick(self, interval_ms: int) -> None:
-        """Let run() return (TICK, 0, b"") that often; 0 stops."""
+        """Let run() return (TICK, busy, b"") that often; 0 stops."""
         lib.plane_tick(self._plane, interval_ms)
 
     def run(self) -> tuple[int, int, bytes]:
