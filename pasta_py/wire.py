@@ -25,7 +25,7 @@ from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
     Value: TypeAlias = "int | bool | None | bytes | str | tuple[Value, ...] | Record"
@@ -141,12 +141,43 @@ def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int
         sock.sendmsg([b"d" + chunks[index] if index < len(chunks) else b"d"], batches[index : index + 1])
 
 
+class Descriptors:
+    """Descriptors in order, as they came; those with consecutive numbers, as thousands of ports have, take no memory each."""
+
+    def __init__(self) -> None:
+        self._runs: list[list[int]] = []  # first, count
+
+    def append(self, fd: int) -> None:
+        if self._runs and fd == self._runs[-1][0] + self._runs[-1][1]:
+            self._runs[-1][1] += 1
+        else:
+            self._runs.append([fd, 1])
+
+    def __len__(self) -> int:
+        return sum(count for _first, count in self._runs)
+
+    def __iter__(self) -> "Iterator[int]":
+        return (fd for first, count in self._runs for fd in range(first, first + count))
+
+    def take(self, count: int) -> "list[int]":
+        """The first `count` of them, which go."""
+        taken: list[int] = []
+        while len(taken) < count and self._runs:
+            run = self._runs[0]
+            part = min(run[1], count - len(taken))
+            taken += range(run[0], run[0] + part)
+            run[0], run[1] = run[0] + part, run[1] - part
+            if not run[1]:
+                self._runs.pop(0)
+        return taken
+
+
 def descriptor_count(plan: model.WorkerPlan) -> int:
     """How many descriptors belong to a plan."""
     return len(plan.descriptors) + sum(listener.count for listener in plan.listeners)
 
 
-def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | None":
+def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, Descriptors] | None":
     """The plan and its descriptors (close-on-exec); None if control closed before sending one."""
     header = sock.recv(64)
     if not header:
@@ -157,7 +188,7 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
     if size > MAX_PLAN_BYTES:
         raise WireError(f"a plan of {size} bytes is over the limit of {MAX_PLAN_BYTES}")
     data = bytearray()
-    fds: list[int] = []
+    fds = Descriptors()
     space = _socket.CMSG_SPACE(_FDS_PER_MESSAGE * _FD_BYTES)
     while len(data) < size or len(fds) < count:
         message, ancillary, flags, _ = sock.recvmsg(_CHUNK_BYTES + 1, space, _socket.MSG_CMSG_CLOEXEC)
@@ -167,7 +198,8 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, list[int]] | N
             raise WireError("a plan message was cut: too many open files, or too long a message")
         data += message[1:]
         for _level, _kind, payload in ancillary:
-            fds += descriptors(payload)
+            for fd in descriptors(payload):
+                fds.append(fd)
     plan = decode(bytes(data))
     if not isinstance(plan, model.WorkerPlan) or len(fds) != count or descriptor_count(plan) != count:
         raise WireError("the plan and its descriptors do not belong together")

@@ -20,11 +20,15 @@
 #define PAUSE_MS 500
 #define ACCEPTS_PER_EVENT 64
 
-int listen_add(struct plane *p, const struct listener *l)
+static uint64_t tag_of(uint32_t index, uint32_t offset)
 {
-	struct listeners *ls = &p->listeners;
+	return loop_tag(OWNER_LISTENER, index, offset);
+}
+
+/* Index of a place for one more, which counts from then on; -ENOMEM. */
+static int64_t place(struct listeners *ls)
+{
 	uint32_t i = 0;
-	int rc;
 
 	while (i < ls->count && ls->at[i].fd >= 0)
 		i = ls->removed ? i + 1 : ls->count;
@@ -37,12 +41,75 @@ int listen_add(struct plane *p, const struct listener *l)
 		ls->at = grown;
 		ls->space = space;
 	}
-	rc = loop_add(&p->loop, l->fd, EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
-	if (rc < 0)
-		return rc;
 	ls->removed -= i < ls->count;
 	ls->count += i == ls->count;
-	ls->at[i] = *l;
+	ls->at[i].fd = -1;
+	return i;
+}
+
+static void vacate(struct listeners *ls, uint32_t index)
+{
+	ls->at[index].fd = -1;
+	ls->removed++;
+}
+
+static bool follows(const struct listener *last, const struct listener *l)
+{
+	return last->fd >= 0 && l->fd == last->fd + (int)last->count && l->to_host == last->to_host &&
+	       addr_eq(&l->target.addr, &last->target.addr) && l->target.port == (uint16_t)(last->target.port + last->count);
+}
+
+int listen_add(struct plane *p, const struct listener *l)
+{
+	struct listeners *ls = &p->listeners;
+	int64_t i = (int64_t)ls->count - 1;
+	bool grows = i >= 0 && follows(&ls->at[i], l);
+	int rc;
+
+	if (!grows)
+		i = place(ls);
+	if (i < 0)
+		return (int)i;
+	rc = loop_add(&p->loop, l->fd, EPOLLIN, tag_of((uint32_t)i, grows ? ls->at[i].count : 0));
+	if (grows)
+		ls->at[i].count += rc >= 0;
+	else if (rc < 0)
+		vacate(ls, (uint32_t)i);
+	else
+		ls->at[i] = *l;
+	return rc < 0 ? rc : 0;
+}
+
+/* The sockets of a listener report themselves by what they are now. */
+static void retag(struct plane *p, uint32_t index, bool resting)
+{
+	const struct listener *l = &p->listeners.at[index];
+
+	for (uint32_t k = 0; l->fd >= 0 && k < l->count; k++)
+		loop_modify(&p->loop, l->fd + (int)k, resting ? 0 : EPOLLIN, tag_of(index, k));
+}
+
+/* Takes one socket out of a listener; what comes after it becomes a listener of its own. */
+static int cut(struct plane *p, uint32_t index, uint32_t offset)
+{
+	struct listeners *ls = &p->listeners;
+	struct listener tail = ls->at[index];
+	int64_t rest = index;
+
+	tail.fd += (int)offset + 1;
+	tail.count -= offset + 1;
+	tail.target.port = (uint16_t)(tail.target.port + offset + 1);
+	if (tail.count && offset)
+		rest = place(ls);
+	if (rest < 0)
+		return (int)rest;
+	ls->at[index].count = offset;
+	if (tail.count) {
+		ls->at[rest] = tail;
+		retag(p, (uint32_t)rest, ls->resume_ms != 0);
+	} else if (!offset) {
+		vacate(ls, index);
+	}
 	return 0;
 }
 
@@ -51,12 +118,15 @@ int listen_remove(struct plane *p, int fd)
 	struct listeners *ls = &p->listeners;
 
 	for (uint32_t i = 0; i < ls->count; i++) {
-		if (ls->at[i].fd != fd)
+		const struct listener *l = &ls->at[i];
+		int rc;
+
+		if (l->fd < 0 || fd < l->fd || fd >= l->fd + (int)l->count)
 			continue;
-		loop_remove(&p->loop, fd);
-		ls->at[i].fd = -1;
-		ls->removed++;
-		return 0;
+		rc = cut(p, i, (uint32_t)(fd - l->fd));
+		if (!rc)
+			loop_remove(&p->loop, fd);
+		return rc;
 	}
 	return -ENOENT;
 }
@@ -64,8 +134,7 @@ int listen_remove(struct plane *p, int fd)
 static void pause_all(struct plane *p, bool pause)
 {
 	for (uint32_t i = 0; i < p->listeners.count; i++)
-		if (p->listeners.at[i].fd >= 0)
-			loop_modify(&p->loop, p->listeners.at[i].fd, pause ? 0 : EPOLLIN, loop_tag(OWNER_LISTENER, i, 0));
+		retag(p, i, pause);
 	p->listeners.resume_ms = pause ? p->loop.now_ms + PAUSE_MS : 0;
 }
 
@@ -127,16 +196,21 @@ static bool bypass(struct plane *p, int client, const struct endpoint *peer, con
 	return true;
 }
 
-void listen_accept(struct plane *p, uint32_t index)
+void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
 {
 	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
 		struct listener l = p->listeners.at[index];
 		struct sockaddr_storage ss = {0};
 		socklen_t len = sizeof(ss);
-		int fd = l.fd < 0 ? -1 : accept4(l.fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		struct endpoint peer;
+		int fd;
 
-		if (l.fd < 0 || (fd < 0 && errno == EAGAIN))
+		if (l.fd < 0 || offset >= l.count)
+			return;
+		l.fd += (int)offset;
+		l.target.port = (uint16_t)(l.target.port + offset);
+		fd = accept4(l.fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (fd < 0 && errno == EAGAIN)
 			return;
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
 			tcp_limit_reached(&p->tcp, &p->io, errno);

@@ -8,10 +8,12 @@
 
 struct plane;
 
+/* Ports of consecutive numbers whose sockets are consecutive descriptors: thousands of them take no more memory than one. */
 struct listener {
-	int fd;			/* -1: a free place */
+	int fd;			/* the first; -1: a free place */
+	uint32_t count;
 	bool to_host;		/* it listens in the guest's namespace, for something on the host's loopback */
-	struct endpoint target; /* none: the guest's own address, or the host's loopback, of the client's family */
+	struct endpoint target; /* of the first; none: the guest's own address, or the host's loopback, of the client's family */
 };
 
 struct listeners {
@@ -21,10 +23,11 @@ struct listeners {
 	int64_t resume_ms; /* 0: not paused */
 };
 
+/* A listener of one socket. */
 int listen_add(struct plane *p, const struct listener *l);
 int listen_remove(struct plane *p, int fd);
-/* Takes the connections that wait at a listener. */
-void listen_accept(struct plane *p, uint32_t index);
+/* Takes the connections that wait at one socket of a listener. */
+void listen_accept(struct plane *p, uint32_t index, uint32_t offset);
 /* Ends a pause that lack of descriptors has brought. */
 void listen_timers(struct plane *p);
 

@@ -116,7 +116,7 @@ int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
 			uint16_t target_port)
 {
-	struct listener l = {-1, to_host, {addr_from_v6(target), target_port}};
+	struct listener l = {-1, 1, to_host, {addr_from_v6(target), target_port}};
 	int rc = proto == IPPROTO_TCP || proto == IPPROTO_UDP ? 0 : -EPROTONOSUPPORT;
 
 	for (uint32_t i = 0; i < count && !rc; i++) {
@@ -263,7 +263,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	case OWNER_MAIL:
 		return false; /* it has ended the wait: lane_attend() comes next */
 	case OWNER_LISTENER:
-		listen_accept(p, index);
+		listen_accept(p, index, generation);
 		return false;
 	case OWNER_SPLICE_ACCEPTED:
 		splice_event(&p->splice, &p->io, index, generation, 0, e->events);

@@ -32,6 +32,7 @@ else:
 _CONTROL, _SIGNAL, _PIDFD, _INOTIFY, _CONF, _CONF_CLIENT = range(1, 7)
 _MESSAGE_BYTES = 64
 _FORKED_FD = 3
+_AT_ONCE = 256  # sockets of listeners
 _MAX_FD = 1 << 20
 _SHORTAGE_S = 10
 _SIGNAL_BYTES = 64
@@ -136,11 +137,10 @@ class Worker:
     """The core, its watches and its log. Owns every descriptor it was given."""
 
     def __init__(
-        self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: "list[int]", pid: int, helper_fd: int
+        self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: wire.Descriptors, pid: int, helper_fd: int
     ) -> None:
         roles: dict[str, list[int]] = {}
-        listeners = fds[len(plan.descriptors) :]
-        for role, fd in zip(plan.descriptors, fds, strict=False):
+        for role, fd in zip(plan.descriptors, fds.take(len(plan.descriptors)), strict=True):
             roles.setdefault(role, []).append(fd)
         taps = roles.get(model.FD_TAP, [])
         if not 0 < len(taps) <= plane.LANES_MAX:
@@ -149,17 +149,19 @@ class Worker:
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
         self.wakeup, self.signals = _catch_signals()
         self.plane = plane.Plane(plan, taps[0])
-        taken = 0
+        changing = model.FD_CONF in roles or plan.changing
+        listeners = list(fds) if changing or plan.auto_rules else []  # 40 bytes each, which others do without
         for listener in plan.listeners:
-            self.plane.add_listeners(listener, listeners[taken : taken + listener.count])
-            taken += listener.count
+            for offset in range(0, listener.count, _AT_ONCE):
+                part = fds.take(min(_AT_ONCE, listener.count - offset))
+                self.plane.add_listeners(listener, part, offset=offset)
         self.warnings: list[str] = []
         self.helper_warnings: list[str] = []  # of layers that the worker itself says more about, if it lacks them too
         self.auto: autoports.AutoPorts | None = None
         self.scan_at = _NEVER
         in_guest = self._use_helper(helper_fd, roles, listeners)
         self.conf: confserver.Server | None = None
-        if model.FD_CONF in roles or plan.changing:
+        if changing:
             self.rules = confrules.Rules(self.plane, plan, listeners, in_guest, self.auto)
         for fd in roles.get(model.FD_CONF, ()):
             self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), self.rules, self.log)

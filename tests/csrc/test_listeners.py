@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import threading
 import time
@@ -11,7 +12,7 @@ import time
 import pytest
 from guest import Guest, mapped, server
 
-from pasta_py.model import IPPROTO_TCP
+from pasta_py.model import IPPROTO_TCP, Listener
 from pasta_py.worker import plane
 
 IDLE_S = 0.4
@@ -67,3 +68,39 @@ def test_an_answer_of_the_helper_that_comes_too_late_is_not_taken_for_the_next_o
                 stack.enter_context(sock)
             assert os.fstat(fd).st_ino == os.fstat(made[1].fileno()).st_ino
             os.close(fd)
+
+
+FIRST_FD, PORTS = 700, 24
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_consecutive_ports_lead_where_they_should_whatever_is_removed_and_added(seed: int) -> None:
+    """Ports whose descriptors follow each other are one listener inside: any of them may go, and come back."""
+    chance = random.Random(seed)
+    with Guest() as guest, contextlib.ExitStack() as stack:
+        sockets = []
+        for number in range(PORTS):
+            made = stack.enter_context(server())
+            made.setblocking(False)
+            assert os.dup2(made.fileno(), FIRST_FD + number) == FIRST_FD + number
+            stack.callback(os.close, FIRST_FD + number)
+            sockets.append(made)
+        fds = list(range(FIRST_FD, FIRST_FD + PORTS))
+        whole = Listener(proto=IPPROTO_TCP, port=1, target=b"", target_port=8000, count=PORTS)
+        guest.plane.add_listeners(whole, fds)
+        there = set(range(PORTS))
+        for _ in range(40):
+            number = chance.randrange(PORTS)
+            if number in there:
+                guest.plane.remove_listener(fds[number])
+            else:
+                guest.plane.add_listeners(whole, [fds[number]], offset=number)
+            there ^= {number}
+        with pytest.raises(OSError):
+            guest.plane.remove_listener(FIRST_FD + PORTS)
+        clients = {}
+        for number, listening in enumerate(sockets):
+            client = stack.enter_context(socket.create_connection(listening.getsockname()))
+            clients[client.getsockname()[1]] = number
+        syns = {segment.sport: segment.dport for segment in guest.wait_segments(len(there))}
+        assert syns == {port: 8000 + number for port, number in clients.items() if number in there}
