@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sample_plan import sample_plan
 
 from pasta_py import model, wire
@@ -119,6 +121,18 @@ def test_a_plan_without_the_sockets_of_its_listeners_is_told() -> None:
     with _worker() as control:
         wire.send_plan(control, sample_plan(listeners=(listener,)), [control.fileno()])
         assert control.recv(4096) == b"error the plan and its descriptors do not belong together\n"
+
+
+@given(st.lists(st.integers(0, 40)), st.lists(st.integers(0, 12)))
+def test_descriptors_come_out_as_they_came_in(fds: list[int], parts: list[int]) -> None:
+    kept = wire.Descriptors()
+    for fd in fds:
+        kept.append(fd)
+    for part in parts:
+        assert (len(kept), list(kept)) == (len(fds), fds)
+        assert kept.take(part) == fds[:part]
+        fds = fds[part:]
+    assert (len(kept), list(kept)) == (len(fds), fds)
 
 
 def _event(mask: int, name: bytes) -> bytes:
