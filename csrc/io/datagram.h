@@ -44,8 +44,8 @@ struct datagram {
 
 struct datagram_info datagram_read_info(struct msghdr *msg);
 
-/* Reads what waits, without blocking: how many, or -errno. */
-int datagram_receive(struct datagram_batch *b, int fd);
+/* Reads what waits, most datagrams of it (at most DATAGRAM_BATCH), without blocking: how many, or -errno. */
+int datagram_receive(struct datagram_batch *b, int fd, int most);
 struct datagram datagram_at(struct datagram_batch *b, int index);
 
 /* Appends a control message; msg->msg_control has room and is zeroed, msg_controllen counts what is there. */

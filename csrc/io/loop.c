@@ -81,9 +81,10 @@ static int wait_ms(struct loop *l, int64_t deadline_ms)
 int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 {
 	struct timespec ts = {0};
+	int64_t begin_us;
 
-	if (deadline_ms != TIMER_NEVER || until_us != TIMER_NEVER)
-		read_clock(l);
+	read_clock(l);
+	begin_us = l->now_us;
 	l->taken = 0;
 	if (until_us == TIMER_NEVER || until_us - l->now_us > US_MAX || deadline_ms <= l->now_ms) {
 		l->ready = wait_ms(l, deadline_ms);
@@ -92,6 +93,7 @@ int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 		l->ready = epoll_pwait2(l->epoll_fd, l->events, LOOP_EVENTS, &ts, NULL);
 	}
 	read_clock(l);
+	l->slept_us = l->now_us - begin_us;
 	if (l->ready < 0) {
 		int error = errno;
 

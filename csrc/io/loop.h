@@ -20,11 +20,15 @@ enum loop_owner {
 };
 
 #define LOOP_EVENTS 64
+#define LOOP_ALONE 4
+#define LOOP_UNASKED 12 /* turns without asking for more, then one with */
+#define LOOP_SLEPT_US 3
 
 struct loop {
 	int epoll_fd;
 	int64_t now_ms; /* CLOCK_MONOTONIC, when the last wait returned */
 	int64_t now_us; /* the same */
+	int64_t slept_us; /* how long that wait took */
 	bool precise;	/* waits may be shorter than a millisecond */
 	int ready, taken;
 	struct epoll_event events[LOOP_EVENTS];
@@ -61,6 +65,20 @@ int loop_remove(struct loop *l, int fd);
 /* Waits until deadline_ms at most (TIMER_NEVER: for ever), or until_us if that is sooner (TIMER_NEVER; only where waits are
  * precise), and updates the clock. -errno, not -EINTR. */
 int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us);
+/* Whoever has found one thing in each of the last turns (alone of them), and the loop slept before this one, will find one again.
+ * To ask for more costs a system call, before which nothing is passed on; if there is more after all, the loop reports it.
+ * Within a flood the loop does not sleep; where a wait takes long although there is work, it is found out by asking at times. */
+static inline bool loop_is_sparse(const struct loop *l, uint8_t alone)
+{
+	return alone >= LOOP_ALONE && l->slept_us >= LOOP_SLEPT_US;
+}
+
+/* Counts on, or begins anew: this turn has found count things. */
+static inline uint8_t loop_count_alone(uint8_t alone, int count)
+{
+	return count != 1 ? 0 : alone == LOOP_ALONE + LOOP_UNASKED ? LOOP_ALONE - 1 : alone + 1;
+}
+
 /* The next event of the last wait, or NULL. */
 const struct epoll_event *loop_next(struct loop *l);
 

@@ -151,7 +151,7 @@ static void answer(struct udp *u, struct io *io, struct udp_local *l, const stru
 void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
 {
 	struct udp_local *l = (struct udp_local *)flow_at_generation(&u->locals, index, generation);
-	int n = l ? datagram_receive(&u->batch, l->fd) : 0;
+	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
 
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);

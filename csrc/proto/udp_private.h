@@ -24,7 +24,8 @@ struct udp_socket {
 	struct endpoint target; /* of a listening one */
 	uint32_t count_ms;	/* low bits of the millisecond in which `count` datagrams were read */
 	uint16_t count;
-	bool dense; /* in udp.dense */
+	bool dense;	/* in udp.dense, and not waited for */
+	uint8_t alone;	/* events with one datagram: loop_is_sparse() */
 };
 
 /* A conversation. key: as the guest sees it. */

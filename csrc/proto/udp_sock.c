@@ -160,10 +160,12 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 }
 
 /* One system call's datagrams; how many there were. */
-static int receive(struct udp *u, struct io *io, struct udp_socket *s)
+static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 {
-	int n = datagram_receive(&u->batch, s->fd);
+	int n = datagram_receive(&u->batch, s->fd, most);
 
+	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->dense)
+		udp_read_errors(u, io, s, NULL); /* nobody else reports them */
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 
@@ -173,9 +175,9 @@ static int receive(struct udp *u, struct io *io, struct udp_socket *s)
 	return n > 0 ? n : 0;
 }
 
-static int watch(struct io *io, const struct udp_socket *s, uint32_t events)
+static int watch(struct io *io, const struct udp_socket *s)
 {
-	return loop_modify(io->loop, s->fd, events, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
+	return loop_add(io->loop, s->fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
 }
 
 static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
@@ -185,7 +187,7 @@ static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
 		s->count = 0;
 	}
 	s->count = (uint16_t)(s->count + n);
-	if (s->count < DENSE_PER_MS || !io->loop->precise || u->dense_count == UDP_DENSE_MAX || watch(io, s, 0) < 0)
+	if (s->count < DENSE_PER_MS || !io->loop->precise || u->dense_count == UDP_DENSE_MAX || loop_remove(io->loop, s->fd) < 0)
 		return;
 	s->count = 0;
 	s->dense = true;
@@ -214,13 +216,13 @@ void udp_look_at_dense(struct udp *u, struct io *io)
 		int n = 0, all = 0;
 
 		for (int batches = 0; batches < LOOK_BATCHES; batches++) {
-			n = receive(u, io, s);
+			n = receive(u, io, s, DATAGRAM_BATCH);
 			all += n;
 			if (n < DATAGRAM_BATCH)
 				break;
 		}
 		more |= n == DATAGRAM_BATCH;
-		if (all < DENSE_LEAST && watch(io, s, EPOLLIN) == 0)
+		if (all < DENSE_LEAST && watch(io, s) == 0)
 			udp_forget_dense(u, s);
 	}
 	u->look_us = io->loop->now_us + (more ? 0 : LOOK_US);
@@ -229,12 +231,16 @@ void udp_look_at_dense(struct udp *u, struct io *io)
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
 {
 	struct udp_socket *s = (struct udp_socket *)flow_at_generation(&u->sockets, index, generation);
+	int n;
 
 	if (!s)
 		return;
 	if (events & EPOLLERR)
 		udp_read_errors(u, io, s, NULL);
+	if (s->dense)
+		return;
 	/* What is left makes the loop report the socket again: others have their turn before. */
-	if (!s->dense)
-		count(u, io, s, receive(u, io, s));
+	n = receive(u, io, s, loop_is_sparse(io->loop, s->alone) ? 1 : DATAGRAM_BATCH);
+	s->alone = loop_count_alone(s->alone, n);
+	count(u, io, s, n);
 }

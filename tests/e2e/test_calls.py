@@ -4,6 +4,7 @@ import re
 import socket
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ FLOWS = 8400
 @pytest.fixture
 def traces(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the traces are of everything that the program starts from now on."""
-    folder = lab.directory / "traces"
+    folder = lab.directory / f"traces{time.monotonic_ns()}"
     lab.host.run("mkdir", folder)
     traced = lab.directory / "pasta"
     real = Path(sys.executable).parent / "pasta"
@@ -176,6 +177,21 @@ def test_every_row_is_used_and_nothing_else_is(lab: Lab, traces: Path) -> None:
         print("\n".join(f"{name} {found[who, row]:8} {row}" for row in ours))
         idle = [str(row) for row in ours if not found[who, row] and not row.why.startswith(NOT_HERE)]
         assert not idle, (name, idle)
+
+
+def test_a_question_and_its_answer_cost_six_calls(lab: Lab, traces: Path) -> None:
+    """Two waits, and for each direction one call that reads and one that writes: none that finds nothing."""
+    count = 400
+    server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
+    with lab.guest() as guest:
+        guest.script("probe.py", "echo", REMOTE4, PORT, 100, count)
+    server.result()
+    time.sleep(0.2)
+    texts = [path.read_text(errors="replace") for path in traces.iterdir()]
+    (worker,) = [text for text in texts if text.count(" sendmsg(") >= count]
+    calls = [line.partition("(")[0].split()[-1] for line in worker.splitlines() if "(" in line]
+    first, last = calls.index("sendmsg"), len(calls) - calls[::-1].index("sendmsg")
+    assert 5.5 * count < last - first < 6.4 * count, Counter(calls[first:last])
 
 
 def test_each_row_says_why() -> None:
