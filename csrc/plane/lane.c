@@ -14,8 +14,8 @@
  * Threads start before the sandbox's last layers, and read nothing of the guest's until plane_run() is called for the first time.
  * At the end they stop first; what the guest has sent by then is passed on by the thread that is left.
  *
- * Limits are divided: each lane has its share of flows, spills and held bytes. Rates (openings, challenges, the slow path) are
- * each lane's own.
+ * Limits are divided: each lane has its share of flows, spills, held bytes and openings (of these 1,000 a second at least).
+ * Challenge ACKs are counted by each lane for itself.
  *
  * Rejected: one loop with a thread for each system call (a hand-over per frame); flow tables with locks; a queue chosen by a
  * program (TUNSETSTEERINGEBPF takes CAP_BPF in the initial namespace, or unprivileged BPF).

@@ -296,12 +296,14 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
  * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
 static bool may_open(struct tcp *t, struct io *io)
 {
-	if (bucket_take(&t->openings, io->loop->now_ms, TCP_OPENINGS_PER_S, TCP_OPENINGS_BURST))
+	uint32_t lanes = u32_max(t->ownership.lanes, 1), per_s = u32_max(TCP_OPENINGS_PER_S / lanes, 1000); /* buckets have whole ms */
+
+	if (bucket_take(&t->openings, io->loop->now_ms, per_s, TCP_OPENINGS_BURST / lanes))
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
 		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
-			TCP_OPENINGS_PER_S);
+			per_s);
 	return false;
 }
 

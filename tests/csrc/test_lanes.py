@@ -330,6 +330,47 @@ def test_clients_that_look_alike_get_ports_of_the_same_lane() -> None:
         listener.close()
 
 
+def test_local_connections_are_dealt_out(guest: Lanes) -> None:
+    """From socket to socket, every other one in the second lane; each carries a megabyte each way, and both ends."""
+    target, listener = server(), socket.create_server(("127.0.0.1", 0), backlog=64)
+    listener.setblocking(False)
+    ports = Listener(proto=6, port=listener.getsockname()[1], target=b"", target_port=target.getsockname()[1])
+    guest.plane.add_listeners(ports, [listener.fileno()], to_host=True)
+    ends: list[tuple[socket.socket, socket.socket]] = []
+    for _ in range(8):
+        ours = socket.create_connection(listener.getsockname())
+        guest.until(lambda: readable(target), "it is joined")
+        ends.append((ours, target.accept()[0]))
+    assert guest.counter("splice_flows") == 8 and guest.counter("lane_sockets") == 4
+    left = {sock.fileno(): 1 << 20 for pair in ends for sock in pair}
+    got = dict.fromkeys(left, b"")
+    socks = {sock.fileno(): sock for pair in ends for sock in pair}
+    for sock in socks.values():
+        sock.setblocking(False)
+    ended: set[int] = set()
+
+    def moved() -> bool:
+        for fd, sock in socks.items():
+            with contextlib.suppress(BlockingIOError):
+                while left[fd]:
+                    left[fd] -= sock.send(bytes([fd % 251]) * min(left[fd], 50_000))
+                    if not left[fd]:
+                        sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(BlockingIOError):
+                while part := sock.recv(1 << 20):
+                    got[fd] += part
+                ended.add(fd)
+        return len(ended) == 16
+
+    guest.until(moved, "every byte, and every end")
+    for one, other in ends:
+        assert got[one.fileno()] == bytes([other.fileno() % 251]) * (1 << 20)
+        assert got[other.fileno()] == bytes([one.fileno() % 251]) * (1 << 20)
+    guest.until(lambda: guest.counter("splice_flows") == 0, "the pairs are gone")
+    for sock in (*socks.values(), listener, target):
+        sock.close()
+
+
 @pytest.mark.parametrize("queue", [0, 1])
 def test_all_lanes_know_where_the_guest_is(guest: Lanes, queue: int) -> None:
     """It takes another address, and says so on one queue."""
