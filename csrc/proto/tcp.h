@@ -31,6 +31,9 @@ struct tcp {
 	int64_t spill_logged_ms;  /* the same for that of the spills */
 	uint32_t held_rings;      /* flows that keep bytes behind a hole */
 	uint32_t held_max;
+	uint8_t period;		  /* in which flows that send are counted, modulo 256 */
+	uint32_t senders;	  /* flows that have sent in this period, */
+	uint32_t senders_before;  /* and in the one before */
 	struct bucket openings;
 	int64_t rate_logged_ms;
 };

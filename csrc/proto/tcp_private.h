@@ -74,6 +74,7 @@ struct tcp_flow {
 	uint16_t mss;		 /* of segments to the guest */
 	uint8_t snd_wscale;
 	uint8_t dup_acks;
+	uint8_t sent_in; /* number of the period in which it last sent, see share() */
 	bool sack;     /* both sides tell what lies behind a hole (RFC 2018): we do, of what the guest has sent */
 	uint8_t tries; /* timeouts since the guest last answered */
 	uint8_t repeats; /* timeouts since waiting_ms, as far as they matter */
@@ -83,6 +84,8 @@ struct tcp_flow {
 #define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 #define TCP_WSCALE 8		       /* ours */
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
+#define TCP_WINDOWS_BYTES (64u << 20) /* promised to all that send together: half of what the queue of the tap holds in full frames */
+#define TCP_PERIOD_MS 128	       /* who sends is counted for so long */
 #define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
 #define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
 #define TCP_HELD_RINGS 128	       /* flows that may keep bytes behind a hole at the same time */
@@ -157,6 +160,6 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f);
 void tcp_send_refusal(struct io *io, const struct ip_view *ip, const struct tcp_view *seg);
 void tcp_challenge(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Computes the window again; true if the guest should hear of it without being asked. */
-bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f);
+bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f);
 
 #endif

@@ -144,7 +144,25 @@ static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 	return mem[SK_MEMINFO_SNDBUF] - mem[SK_MEMINFO_WMEM_QUEUED];
 }
 
-bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f)
+/* The most that this flow is promised: hundreds that send at once may fill the tap's queue, where what does not fit is lost. */
+static uint32_t share(struct tcp *t, const struct io *io, struct tcp_flow *f)
+{
+	uint8_t period = (uint8_t)(io->loop->now_ms / TCP_PERIOD_MS);
+	uint32_t bytes;
+
+	if (period != t->period) {
+		t->senders_before = (uint8_t)(period - t->period) == 1 ? t->senders : 0;
+		t->senders = 0;
+		t->period = period;
+	}
+	/* One in 256 that has been silent meanwhile is left out: that is no matter. */
+	t->senders += f->sent_in != period || !t->senders;
+	f->sent_in = period;
+	bytes = TCP_WINDOWS_BYTES / (t->senders > t->senders_before ? t->senders : t->senders_before);
+	return bytes > TCP_WINDOW_MAX_BYTES ? TCP_WINDOW_MAX_BYTES : u32_max(bytes, TCP_SPILL_BYTES);
+}
+
+bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_told, f->rcv_nxt), f->rcv_nxt);
 	uint32_t room = 0, spill = TCP_SPILL_BYTES, window;
@@ -160,7 +178,7 @@ bool tcp_update_window(const struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (t->spill_bytes > t->spill_max_bytes / 2)
 		spill /= 8; /* many peers are slow: promise little that the limit of all spills could break */
 	window = room - room / 8 + (f->spill.len < spill ? spill - f->spill.len : 0);
-	window = u32_min(window, TCP_WINDOW_MAX_BYTES);
+	window = u32_min(window, share(t, io, f));
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {
 		f->flags |= TCPF_OUT_ARMED;

@@ -1,0 +1,69 @@
+"""How much many streams that send at once are promised together: not more than the queue of the tap holds."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from guest import Guest, Segment, TcpPeer, server
+
+COUNT = 150
+PIECE = 9000  # more than after which a window is computed again
+DEADLINE_S = 30
+
+
+class Sender:
+    """A stream from the guest, whose reader keeps up."""
+
+    def __init__(self, guest: Guest, listener: socket.socket, sport: int) -> None:
+        self.peer = TcpPeer(guest, listener.getsockname()[1], sport=sport)
+        self.peer.connect()
+        self.sock, _ = listener.accept()
+        self.sock.setblocking(False)
+        self.edge = self.window = 0
+
+    def send(self) -> None:
+        self.peer.send(payload=bytes(PIECE))
+
+    def read(self) -> None:
+        try:
+            while self.sock.recv(1 << 20):
+                pass
+        except BlockingIOError:
+            pass
+
+    def hear(self, segment: Segment) -> None:
+        edge = segment.ack + (segment.window << self.peer.peer_wscale)
+        assert edge >= self.edge, "the window's edge moved left"
+        self.edge, self.window = edge, edge - self.peer.seq
+
+
+def exchange(guest: Guest, senders: list[Sender]) -> None:
+    for each in senders:
+        each.send()
+    by_port = {each.peer.sport: each for each in senders}
+    for segment in guest.segments():
+        by_port[segment.dport].hear(segment)
+    for each in senders:
+        each.read()
+
+
+def test_many_that_send_share_what_the_queue_of_the_tap_holds() -> None:
+    with Guest() as guest, server() as listener:
+        senders = [Sender(guest, listener, 40000 + number) for number in range(COUNT)]
+        time.sleep(0.4)  # the connections are no longer counted
+        first, end = senders[0], time.monotonic() + DEADLINE_S
+        for _ in range(20):
+            exchange(guest, senders[:1])
+        alone = first.window
+        assert alone > 1 << 20, "otherwise this measures nothing"
+        while first.window > alone / 2:
+            assert time.monotonic() < end, f"{first.window} bytes are promised as before, though {COUNT} send"
+            exchange(guest, senders)
+        assert min(each.window for each in senders) > 65536
+        time.sleep(0.4)
+        while first.window < alone * 3 / 4:
+            assert time.monotonic() < end, f"{first.window} bytes are promised, though nobody else sends"
+            exchange(guest, senders[:1])
+        for each in senders:
+            each.sock.close()
