@@ -28,6 +28,7 @@ else:
     import _signal
 
 _MAX_FD = 1 << 20
+_EBADF = 9
 
 
 def run(options: "Options") -> int:
@@ -35,6 +36,7 @@ def run(options: "Options") -> int:
     _refuse_unavailable(options)
     inherited = _inherited()
     ours = [sock.fileno() for _pid, sock in worker_process.early]
+    _refuse_closed(options, ours)
     clean_inheritance({fd for fd in (options.fd, *inherited, *ours) if fd is not None})
     if options.foreground:
         from pasta_py.control import syscalls
@@ -78,6 +80,18 @@ def _refuse_unavailable(options: "Options") -> None:
         raise UsageError("--fd and --threads are both given: a descriptor is one queue, for one thread: leave out one of them")
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
+
+
+def _refuse_closed(options: "Options", ours: list[int]) -> None:
+    """What --fd names is looked at before a socket of ours gets its number."""
+    if options.fd is None:
+        return
+    try:
+        if options.fd in ours:
+            raise OSError(_EBADF, os.strerror(_EBADF))
+        os.fstat(options.fd)
+    except OSError as error:
+        raise UsageError(f"--fd {options.fd}: {error.strerror}: open it for this process first") from None
 
 
 def _runas(options: "Options") -> "tuple[int, int] | None":

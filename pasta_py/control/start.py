@@ -47,7 +47,10 @@ def _fork_worker() -> None:
 
     from pasta_py import wire  # noqa: F401
 
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    except OSError:  # worker_process will say why
+        return
     try:
         child = os.fork()
     except OSError:
