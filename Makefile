@@ -11,6 +11,8 @@ AS_BUILT := tests/e2e tests/runtimes tests/test_lean.py tests/test_build.py test
 	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
 # Some tests start Python without site-packages, where an editable installation is unknown.
 PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
+# What end-to-end tests and `make bench` start, unless the caller names another: the programs as they are after `pip install .`.
+AS_INSTALLED = PASTA_UNDER_TEST=$${PASTA_UNDER_TEST:-$(CURDIR)/build/as-installed/bin/pasta}
 export PATH := $(PATH):/usr/sbin:/sbin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
@@ -72,7 +74,8 @@ test-units: dev
 		$(foreach path,$(AS_BUILT),--deselect=$(path))
 
 test-as-built: dev
-	$(PYTEST) $(AS_BUILT)
+	tests/as_installed.sh $(VENV) build/as-installed
+	$(AS_INSTALLED) $(PYTEST) $(AS_BUILT)
 
 coverage: dev
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
@@ -155,10 +158,12 @@ options-off: dev
 # example BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/performance.md, all values into build/bench.json.
 BENCHED := build/bench.json
 bench: dev
-	$(BIN)/python -m bench --json $(BENCHED) --doc docs/performance.md $(BENCH)
+	tests/as_installed.sh $(VENV) build/as-installed
+	$(AS_INSTALLED) $(BIN)/python -m bench --json $(BENCHED) --doc docs/performance.md $(BENCH)
 
 bench-quick: build
-	$(BIN)/python -m bench --quick $(BENCH)
+	tests/as_installed.sh $(VENV) build/as-installed
+	$(AS_INSTALLED) $(BIN)/python -m bench --quick $(BENCH)
 
 # The same table and picture again from the values of a run.
 bench-redraw: dev

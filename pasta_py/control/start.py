@@ -59,7 +59,8 @@ def _fork_worker() -> None:
         try:
             from pasta_py.worker import __main__ as worker
 
-            worker.forked(theirs.fileno(), sys.path[-1])
+            package = os.path.realpath(worker.__file__)
+            worker.forked(theirs.fileno(), package.rpartition("/pasta_py/")[0])
         except KeyboardInterrupt:
             pass
         except BaseException:
