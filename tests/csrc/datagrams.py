@@ -9,7 +9,7 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
@@ -27,7 +27,7 @@ def host_socket(v6: bool = False, address: str = "", port: int = 0) -> socket.so
     sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     sock.bind((address or names(v6)[2], port))
-    sock.settimeout(2)
+    sock.settimeout(PATIENCE_S)
     return sock
 
 
@@ -48,7 +48,7 @@ def send(guest: Guest, src: str, sport: int, dst: str, dport: int, payload: byte
     guest.pump()
 
 
-def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:
+def frames(guest: Guest, count: int = 1, seconds: float = PATIENCE_S) -> list[Frame]:
     """At least count frames for the guest, decoded; IPv6 fragments stay as they are."""
     found: list[Frame] = []
     end = time.monotonic() + seconds

@@ -11,7 +11,7 @@ import time
 from ipaddress import ip_address
 from pathlib import Path
 
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
 from isolated import ip, isolated, narrow_link, sysctl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -37,7 +37,7 @@ def ping(guest: Guest, own: str, dst: str, ident: int = 77, seq: int = 1, payloa
     guest.pump()
 
 
-def frames(guest: Guest, count: int = 1, seconds: float = 2) -> list[Frame]:
+def frames(guest: Guest, count: int = 1, seconds: float = PATIENCE_S) -> list[Frame]:
     found: list[Frame] = []
     end = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < end:
@@ -66,7 +66,7 @@ def test_identifiers_are_kept_on_the_wire_where_they_are_free() -> None:
     narrow_link()
     with Guest() as guest, socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:
         wire.bind(("far", 3))
-        wire.settimeout(2)
+        wire.settimeout(PATIENCE_S)
         # The kernel does not tell the identifiers of the two families apart.
         for own, remote, ident, start, kind in ((GUEST4, "192.0.2.10", 4242, 34, 8), (GUEST6, "2001:db8::10", 4243, 54, 128)):
             ping(guest, own, remote, ident, 9, b"data")
@@ -148,7 +148,7 @@ def test_silent_neighbour_is_told_by_somebody_else_than_the_guest_itself() -> No
     sysctl("ipv4/neigh/narrow/retrans_time_ms", 50)
     with Guest(guest4=bytes(10) + b"\xff\xff\xc0\x00\x02\x02") as guest:
         ping(guest, "192.0.2.2", "192.0.2.77", 78, 1)
-        error = frames(guest, seconds=5)[0]
+        error = frames(guest)[0]
     assert error.icmp and error.ip and (error.icmp.type, error.icmp.code) == (3, 1)
     assert str(error.ip.src) == GATEWAY4
     assert struct.unpack_from("!HH", error.icmp.body, 24) == (78, 1)

@@ -12,7 +12,7 @@ import pytest
 from clocked import ROOT, Clock
 from cutting import fragment
 from datagrams import host_socket, names, send
-from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, TcpPeer, checksum, ip_frame, server
+from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, TcpPeer, checksum, ip_frame, server
 from isolated import isolated
 
 USER_TIMEOUT_S = 120
@@ -40,7 +40,7 @@ def connected(guest: Guest) -> tuple[TcpPeer, socket.socket]:
         peer = TcpPeer(guest, listener.getsockname()[1])
         peer.connect()
         sock, _ = listener.accept()
-    sock.settimeout(2)
+    sock.settimeout(PATIENCE_S)
     guest.pump()
     return peer, sock
 

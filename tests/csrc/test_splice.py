@@ -23,7 +23,7 @@ from isolated import CLONE_NEWNET, ip, isolated
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, Listener
 from pasta_py.worker import helper, plane
 
-LIMIT_S = 10
+LIMIT_S = 30
 SIZE = 10_000_000
 KEPT = 2 * 16 + 32  # descriptors of empty pipes (splice.h) and of sockets (nsock.h) that wait for the next pair
 GUESTS = {False: GUEST4, True: GUEST6}

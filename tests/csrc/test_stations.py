@@ -4,7 +4,7 @@ import socket
 import struct
 
 import pytest
-from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, PATIENCE_S, Guest, checksum, ip_frame, pseudo
 
 STATIONS = [bytes.fromhex(f"02000000000{n}") for n in (1, 2, 3)]
 NETWORKS = {4: "10.0.2.{}", 6: "fd00::{}"}
@@ -24,7 +24,7 @@ class Server:
     def __init__(self, version: int) -> None:
         self.sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
         self.sock.bind(("127.0.0.1" if version == 4 else "::1", 0))
-        self.sock.settimeout(2)
+        self.sock.settimeout(PATIENCE_S)
         self.port = self.sock.getsockname()[1]
 
     def heard(self) -> object:

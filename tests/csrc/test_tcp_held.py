@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from guest import ACK, SYN, Guest, TcpPeer, server
+from guest import ACK, PATIENCE_S, SYN, Guest, TcpPeer, server
 
 SACK_PERMITTED = b"\x01\x01\x04\x02"
 HELD_BYTES, RANGES = 256 << 10, 32
@@ -26,7 +26,7 @@ def connected(guest: Guest, sack: bool = True) -> Iterator[tuple[TcpPeer, socket
         peer.send(ACK)
         guest.pump()
         sock, _ = listener.accept()
-    sock.settimeout(2)
+    sock.settimeout(PATIENCE_S)
     with sock:
         yield peer, sock
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from guest import ACK, FIN, PSH, RST, SYN, Guest, Segment, TcpPeer, server
+from clocked import Clock
+from guest import ACK, FIN, PATIENCE_S, PSH, RST, SYN, Guest, Segment, TcpPeer, server
 
 NO_PEEK_OFF = 128
 SPILL_BYTES = 128 << 10
@@ -47,7 +48,7 @@ def connection(guest: Guest) -> tuple[TcpPeer, socket.socket]:
         peer = TcpPeer(guest, listener.getsockname()[1])
         peer.connect()
         sock, _ = listener.accept()
-    sock.settimeout(2)
+    sock.settimeout(PATIENCE_S)
     guest.pump()
     return peer, sock
 
@@ -59,7 +60,7 @@ def slow_connection(guest: Guest) -> tuple[TcpPeer, socket.socket, int]:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     start = peer.seq
     edge = fill_window(guest, peer, start + 60000)
-    read, end = 0, time.monotonic() + 20
+    read, end = 0, time.monotonic() + PATIENCE_S
     while read < peer.seq - start and time.monotonic() < end:
         guest.pump()
         with contextlib.suppress(BlockingIOError):
@@ -131,7 +132,7 @@ def test_urgent_bytes_of_the_host_stay_in_the_stream(guest: Guest) -> None:
         sock.sendall(b"before")
         sock.send(b"!", socket.MSG_OOB)
         sock.sendall(b"after")
-        got, end = b"", time.monotonic() + 3
+        got, end = b"", time.monotonic() + PATIENCE_S
         while len(got) < 12 and time.monotonic() < end:
             segments = [s for s in guest.segments() if s.payload]
             got += peer.take(segments)
@@ -149,7 +150,7 @@ def test_urgent_byte_right_before_the_end(guest: Guest) -> None:
         sock.send(b"!", socket.MSG_OOB)
         sock.sendall(b"after")
         sock.shutdown(socket.SHUT_WR)
-        got, fin, end = b"", False, time.monotonic() + 3
+        got, fin, end = b"", False, time.monotonic() + PATIENCE_S
         while not fin and time.monotonic() < end:
             segments = [s for s in guest.segments() if s.payload or s.flags & FIN]
             got += peer.take(segments)
@@ -177,20 +178,20 @@ def test_words_of_a_server_that_resets_at_once_reach_the_guest(guest: Guest) -> 
     assert got[0].payload == b"go away" and got[-1].flags & RST
 
 
-def test_syn_ack_is_repeated_however_talkative_the_server(guest: Guest) -> None:
+def test_syn_ack_is_repeated_however_talkative_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events of the socket do not push the timer back on which the SYN-ACK depends."""
-    with server() as listener:
+    clock = Clock(monkeypatch)
+    with Guest() as guest, server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1])
         peer.send(SYN, options=peer.options())
         guest.wait_segments()
         sock, _ = listener.accept()
         with sock:
             again: list[Segment] = []
-            end = time.monotonic() + 1.6
-            while not again and time.monotonic() < end:
+            for _ in range(32):
                 sock.sendall(b"x")
-                again = guest.segments()
-                time.sleep(0.05)
+                clock.pass_(guest, 0.05)
+                again += guest.segments()
             assert again and again[0].flags == SYN | ACK
 
 
@@ -237,7 +238,7 @@ def test_all_spills_together_are_bounded_and_nothing_is_lost_beyond() -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1 << 30)
             got = bytearray()
-            end = time.monotonic() + 20
+            end = time.monotonic() + PATIENCE_S
             while len(got) < len(stream) and time.monotonic() < end:
                 say(peer, start)
                 with contextlib.suppress(BlockingIOError):

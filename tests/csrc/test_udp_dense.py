@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from clocked import Clock
 from datagrams import host_socket, names, send
-from guest import Guest, Packet
+from guest import PATIENCE_S, Guest, Packet
 
 from pasta_py.worker import plane
 
@@ -37,7 +37,7 @@ def asked(guest: Guest, sock: socket.socket, v6: bool = False, sport: int = 5000
     return tuple(sock.recvfrom(100)[1][:2])  # type: ignore[return-value]
 
 
-def payloads(guest: Guest, count: int, seconds: float = 2) -> list[bytes]:
+def payloads(guest: Guest, count: int, seconds: float = PATIENCE_S) -> list[bytes]:
     """What the next datagrams for the guest carry."""
     found: list[bytes] = []
     end = time.monotonic() + seconds
@@ -106,7 +106,7 @@ def test_errors_come_from_a_dense_socket_too(guest: Guest) -> None:
     own, gateway, _ = names(False)
     send(guest, own, 5000, gateway, port)
     found = guest.received()
-    end = time.monotonic() + 2
+    end = time.monotonic() + PATIENCE_S
     while not any(isinstance(p, Packet) and p.proto == 1 for p in found) and time.monotonic() < end:
         found += guest.received()
     assert [p.payload[:2] for p in found if isinstance(p, Packet) and p.proto == 1] == [b"\3\3"], "port unreachable"
