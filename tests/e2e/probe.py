@@ -16,16 +16,17 @@ import socket
 import sys
 import time
 
-WAIT_S = 1.5
+WAIT_S = 1.5  # after which there is silence
+ANSWER_S = 20  # for what has to be answered
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 IP_RECVERR, IPV6_RECVERR = 11, 25
 UDP_SEGMENT = 103  # linux/udp.h
 
 
-def make(address: str, kind: int) -> socket.socket:
+def make(address: str, kind: int, wait: float = WAIT_S) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
-    sock.settimeout(WAIT_S)
+    sock.settimeout(wait)
     return sock
 
 
@@ -52,7 +53,7 @@ def attempt(address: str, port: int, kind: int, stay: bool = False) -> dict[str,
 
 def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
     returned = 0
-    with make(address, socket.SOCK_DGRAM) as sock:
+    with make(address, socket.SOCK_DGRAM, ANSWER_S) as sock:
         sock.connect((address, port))
         for index in range(count):
             data = index.to_bytes(4, "big") * (size // 4)
@@ -63,7 +64,7 @@ def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
 
 def burst(address: str, port: int, size: int, count: int) -> dict[str, object]:
     sent = [index.to_bytes(4, "big").ljust(size, b"b") for index in range(count)]
-    with make(address, socket.SOCK_DGRAM) as sock:
+    with make(address, socket.SOCK_DGRAM, ANSWER_S) as sock:
         sock.connect((address, port))
         sock.sendmsg([b"".join(sent)], [(socket.SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))])
         return {"returned": sum(sock.recv(65536) == data for data in sent)}

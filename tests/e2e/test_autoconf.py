@@ -62,7 +62,7 @@ def test_dhclient_configures_ipv4(lab: Lab, guest: Guest) -> None:
     assert told["new_domain_search"].replace(".test.", ".test").split() == SEARCH.split()
     assert told["new_host_name"] == "guesthost"
     assert told["new_interface_mtu"] == "65520"
-    guest.run("ping", "-c1", "-W1", REMOTE4)
+    guest.run("ping", "-c1", "-W20", REMOTE4)
 
 
 def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
@@ -76,12 +76,12 @@ def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
     wait_until(usable, 8, "a global address by SLAAC")
     (default,) = json.loads(guest.run("ip", "-j", "-6", "route", "show", "default").stdout)
     assert default["protocol"] == "ra" and default["gateway"].startswith("fe80:")
-    guest.run("ping", "-6", "-c1", "-W1", REMOTE6)
+    guest.run("ping", "-6", "-c1", "-W20", REMOTE6)
     told = dhclient(lab, guest, "-6")
     assert told["new_ip6_address"] == HOST6
     assert told["new_dhcp6_name_servers"] == REMOTE6
     assert told["new_dhcp6_domain_search"].replace(".test.", ".test").split() == SEARCH.split()
-    guest.run("ping", "-6", "-c1", "-W1", "-I", HOST6, REMOTE6)
+    guest.run("ping", "-6", "-c1", "-W20", "-I", HOST6, REMOTE6)
 
 
 def rdisc6(guest: Guest) -> "subprocess.CompletedProcess[str]":
@@ -138,4 +138,4 @@ def test_dhcpcd_configures_ipv4(lab: Lab, guest: Guest) -> None:
     )
     found = guest.run("ip", "-br", "-4", "addr", "show", "dev", "eth0").stdout
     assert f"{HOST4}/24" in found, done.stderr
-    guest.run("ping", "-c1", "-W1", REMOTE4)
+    guest.run("ping", "-c1", "-W20", REMOTE4)

@@ -125,7 +125,7 @@ def started(lab: Lab, script: str) -> "Iterator[Target]":
         yield Target(lab, int(process.stdout.readline()))
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.fixture(scope="module")

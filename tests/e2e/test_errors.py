@@ -48,7 +48,7 @@ def test_echo_keeps_its_identifier(far_lab: Lab, family: int) -> None:
     capture = f"{BIG}/echo.pcap"
     with far_lab.guest("--pcap", capture) as guest:
         for identifier, size in ((4711, 56), (4712, 1300), (65535, 0)):
-            command = ("ping", "-c3", "-i0.2", "-W1", "-e", identifier, "-s", size, FAR[family])
+            command = ("ping", "-c3", "-i0.2", "-W20", "-e", identifier, "-s", size, FAR[family])
             assert " 3 received" in guest.run(*command).stdout
     kind, ident = ECHO[family]
     echoes = fields(far_lab.host, capture, (kind, ident), f"{kind}=={TYPES[family][0]} || {kind}=={TYPES[family][1]}")
@@ -95,7 +95,7 @@ def test_silence_stays_silence(guest: Guest, protocol: str, family: int) -> None
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_ping_reaches_the_gateway_as_host_loopback(guest: Guest, family: int) -> None:
-    assert " 1 received" in guest.run("ping", "-c1", "-W1", GATEWAYS[family]).stdout
+    assert " 1 received" in guest.run("ping", "-c1", "-W20", GATEWAYS[family]).stdout
 
 
 @pytest.mark.parametrize("family", [4, 6])

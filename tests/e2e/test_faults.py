@@ -163,7 +163,7 @@ def test_nobody_reads_the_log(lab: Lab, way: str) -> None:
                 time.sleep(1.5)
             assert process.stdin
             process.stdin.close()
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
         finally:
             process.terminate()
             for pid in lab.translators():

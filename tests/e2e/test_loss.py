@@ -61,7 +61,7 @@ def over_a_bad_tap(lab: Lab, relay: str, chances: tuple[int, int, int]) -> Itera
             yield guest
         finally:
             process.kill()
-            translator.wait(10)
+            translator.wait(30)
 
 
 def stream(lab: Lab, guest: Guest, seconds: float, address: str = REMOTE4) -> tuple[float, float]:

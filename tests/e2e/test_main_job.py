@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from capture import assert_smooth, assert_sound, frames, payload
-from lab import BIG, REMOTES, Lab, program
+from lab import BIG, REMOTES, Lab, program, wait_until
 from servers import make_file, nginx
 
 SIZE = 20_000_000
@@ -58,11 +58,13 @@ def test_the_capture_is_readable_while_it_grows(served: tuple[Lab, str]) -> None
     lab, _ = served
     capture = f"{BIG}/live.pcap"
     with lab.guest("--pcap", capture) as guest:
-        guest.run("ping", "-c2", "-i0.2", "-W1", REMOTES[4])
-        guest.run("sleep", "0.3")
-        found = frames(lab.host, capture)
-        assert sum(frame["icmp.checksum.status"] != "" for frame in found) == 4
-        assert_sound(found)
+        guest.run("ping", "-c2", "-i0.2", "-W20", REMOTES[4])
+
+        def pings() -> int:
+            return sum(frame["icmp.checksum.status"] != "" for frame in frames(lab.host, capture))
+
+        wait_until(lambda: pings() == 4, 0.3, "both pings and their answers")
+        assert_sound(frames(lab.host, capture))
     lab.host.run("rm", capture)
 
 
@@ -112,5 +114,5 @@ def test_the_worker_is_small(served: tuple[Lab, str], options: tuple[str, ...]) 
     with lab.guest(*options) as guest:
         for family in (4, 6):
             guest.run("curl", "-sf", "-o", "/dev/null", URLS[family])
-        guest.run("ping", "-c1", "-W1", REMOTES[4])
+        guest.run("ping", "-c1", "-W20", REMOTES[4])
         assert lab.translator().rss_kib() <= RSS_KIB

@@ -99,6 +99,6 @@ def test_a_route_that_cannot_be_copied_is_not_fatal() -> None:
         lab.host.setup("route add 203.0.112.0/24 encap ip id 1 dst 192.0.2.9 dev eth0")
 
     with Lab(build) as lab, lab.guest() as guest:
-        assert guest.run("ping", "-c1", "-W1", REMOTE4)
+        assert guest.run("ping", "-c1", "-W20", REMOTE4)
         assert GATEWAY4 in guest.run("ip", "route", "show", "default").stdout
         guest.process.send_signal(signal.SIGTERM)

@@ -258,7 +258,7 @@ def test_more_and_less_is_said(lab: Lab) -> None:
             wait_until(lambda: lab.translators(), 5, "the program has a tap")
             wait_until(lambda: "eth0" in guest.run("ip", "-br", "link").stdout, 5, "the guest has it")
         assert process.stderr is not None
-        text = process.communicate(timeout=10)[1]
+        text = process.communicate(timeout=30)[1]
         assert ("the process of the network namespace has ended" in text) == (not words), text
 
 
@@ -294,5 +294,5 @@ def test_the_option_string_of_a_runtime_is_obeyed(lab: Lab) -> None:
 @pytest.mark.option("--pcap")
 def test_frames_are_captured(lab: Lab) -> None:
     path = f"{BIG}/option.pcap"
-    told(lab, "-p", path, command=("ping", "-c1", "-W1", REMOTE4))
+    told(lab, "-p", path, command=("ping", "-c1", "-W20", REMOTE4))
     assert "Echo (ping) request" in lab.host.run("tshark", "-r", path).stdout

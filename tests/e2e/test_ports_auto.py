@@ -1,13 +1,14 @@
 """`auto`, and the ports of the guest's own loopback (-T, -U)."""
 
+import statistics
 import time
 from collections.abc import Iterator
 
 import pytest
-from lab import Guest, Lab, Space
+from lab import PATIENCE_S, Guest, Lab, Space, wait_until
 from ports import FAMILIES, LOOPBACK, PROTOS, SEEN, Cell, ask, faults, judge
 
-SOON_S = 1.2  # within which a service that started must be reachable
+SOON_S = 1.2  # within which a service that started is reachable; on a busy machine, as a rule
 CLIENTS = ("loopback", "host", "remote")
 OPEN, LEFT_OUT, ONLY4, ONLY6 = 7101, 7102, 7103, 7104
 # Rule, specification, ports in the guest, ports in the guest that are refused.
@@ -38,13 +39,13 @@ def test_auto_follows_the_guest(lab: Lab) -> None:
         assert not faults(lab, questions("remote", OPEN, answered=False), SEEN)
         server = guest.start("portserve.py", "any", OPEN, LEFT_OUT)
         for client in CLIENTS:
-            assert not faults(lab, questions(client, OPEN, answered=True), SEEN, patience=SOON_S)
+            assert not faults(lab, questions(client, OPEN, answered=True), SEEN, patience=PATIENCE_S)
         for client in CLIENTS:
             assert not faults(lab, questions(client, LEFT_OUT, answered=False), SEEN)
         server.result()
-        time.sleep(SOON_S)
         for client in CLIENTS:
-            assert not faults(lab, questions(client, OPEN, answered=False), SEEN)
+            closed = questions(client, OPEN, answered=False)
+            wait_until(lambda closed=closed: not faults(lab, closed, SEEN), SOON_S, f"it goes with its service: {client}")
 
 
 def test_auto_tells_families_apart(lab: Lab) -> None:
@@ -56,7 +57,7 @@ def test_auto_tells_families_apart(lab: Lab) -> None:
         for port, good, other in ((ONLY4, 4, 6), (ONLY6, 6, 4)):
             for client in CLIENTS:
                 ours = questions(client, port, True, (good,)) + questions(client, port, False, (other,))
-                assert not faults(lab, ours, SEEN, size=5000)
+                assert not faults(lab, ours, SEEN, size=5000, patience=PATIENCE_S)
         four.result()
         six.result()
 
@@ -68,29 +69,29 @@ def test_what_listens_on_the_guests_loopback_only(lab: Lab, option: str) -> None
         server = guest.start("portserve.py", "loopback", "tcp", OPEN)
         time.sleep(SOON_S)
         ours = [Cell("auto", "loopback", "tcp", family, OPEN, option == "--host-lo-to-ns-lo") for family in FAMILIES]
-        assert not faults(lab, ours, {"loopback": LOOPBACK}, size=5000)
+        assert not faults(lab, ours, {"loopback": LOOPBACK}, size=5000, patience=PATIENCE_S)
         server.result()
 
 
 def test_a_service_that_starts_and_stops_fifty_times(lab: Lab) -> None:
-    """Reachable within SOON_S each time; SOON_S after it has gone, its port is refused."""
+    """Reachable each time, and within SOON_S as a rule; when it has gone, its port is refused."""
     with lab.guest("-t", "auto", "-u", "none", "-T", "none", "-U", "none") as guest:
-        late = []
+        wrong, after = [], []
         for turn in range(50):
             family = FAMILIES[turn % 2]
             cell = Cell("auto", "remote", "tcp", family, OPEN + 10 + turn % 3, answered=True)
             server = guest.start("portserve.py", "any", "tcp", cell.port)
-            (result,) = ask(lab.remote, [cell], size=1000, patience=SOON_S)
-            wrong = judge(cell, result, SEEN["remote"])
-            late += [f"turn {turn}: {wrong} {result}"] if wrong or float(str(result["after"])) > SOON_S else []
+            (result,) = ask(lab.remote, [cell], size=1000, patience=PATIENCE_S)
+            wrong += [f"turn {turn}: {what} {result}" for what in judge(cell, result, SEEN["remote"])]
+            after.append(float(str(result["after"])))
             server.result()
             if turn % 10 == 9:
-                time.sleep(SOON_S)
                 closed = [
                     Cell("auto", "remote", "tcp", 4, port, answered=False) for port in range(OPEN + 10, OPEN + 13)
                 ]
-                late += [f"stale after turn {turn}: {what}" for what in faults(lab, closed, SEEN)]
-        assert not late
+                wait_until(lambda closed=closed: not faults(lab, closed, SEEN), SOON_S, f"nothing is stale after turn {turn}")
+        assert not wrong
+        assert statistics.median(after) < SOON_S, after
 
 
 # The other direction
@@ -132,13 +133,12 @@ def test_auto_follows_the_host(lab: Lab, proto: str) -> None:
     with lab.guest("-t", "none", "-u", "none", "-T", spec, "-U", spec) as guest:
         server = lab.host.start("portserve.py", "loopback", OPEN, LEFT_OUT)
         found = [Cell("auto", "loopback", proto, family, OPEN, answered=True) for family in FAMILIES]
-        assert not from_guest(guest, found, patience=SOON_S)
+        assert not from_guest(guest, found, patience=PATIENCE_S)
         closed = [Cell("auto", "loopback", proto, family, LEFT_OUT, answered=False) for family in FAMILIES]
         assert not from_guest(guest, closed)
         server.result()
-        time.sleep(SOON_S)
         closed = [Cell("auto", "loopback", proto, family, OPEN, answered=False) for family in FAMILIES]
-        assert not from_guest(guest, closed)
+        wait_until(lambda: not from_guest(guest, closed), SOON_S, "it goes with its service")
 
 
 def test_auto_both_ways_makes_no_loop(lab: Lab) -> None:
@@ -148,11 +148,14 @@ def test_auto_both_ways_makes_no_loop(lab: Lab) -> None:
         ours = lab.host.start("portserve.py", "loopback", "tcp", OPEN + 1)
         outward = [Cell("auto", "loopback", "tcp", family, OPEN, answered=True) for family in FAMILIES]
         inward = [Cell("auto", "loopback", "tcp", family, OPEN + 1, answered=True) for family in FAMILIES]
-        assert not faults(lab, outward, SEEN, size=5000, patience=SOON_S)
-        assert not from_guest(guest, inward, size=5000, patience=SOON_S)
+        assert not faults(lab, outward, SEEN, size=5000, patience=PATIENCE_S)
+        assert not from_guest(guest, inward, size=5000, patience=PATIENCE_S)
         theirs.result()
         ours.result()
         time.sleep(2 * SOON_S)
-        for space in (lab.host, guest):
-            listening = space.run("ss", "-tulnH").stdout
-            assert f":{OPEN} " not in listening and f":{OPEN + 1} " not in listening, listening
+
+        def listening() -> list[str]:
+            lines = [line for space in (lab.host, guest) for line in space.run("ss", "-tulnH").stdout.splitlines()]
+            return [line for line in lines if f":{OPEN} " in line or f":{OPEN + 1} " in line]
+
+        wait_until(lambda: not listening(), 0, "neither comes back")

@@ -127,7 +127,7 @@ def test_inherited_sockets_are_forwarded(lab: Lab) -> None:
     )
     process = lab.host.popen(sys.executable, HERE / "listen_fds.py", *sockets, "--", *command)
     assert process.stdout and process.stdin and process.stderr
-    assert process.stdout.readline() == "held\n", process.communicate(timeout=10)[1]
+    assert process.stdout.readline() == "held\n", process.communicate(timeout=30)[1]
     guest = Guest(lab, process, lab.held("hold", token))
     server = guest.start("portserve.py", "any", 8080, 7501, 8053)
     cells = [Cell("inherited", "remote", "tcp", family, 7500, answered=True) for family in FAMILIES]
@@ -139,7 +139,7 @@ def test_inherited_sockets_are_forwarded(lab: Lab) -> None:
     assert not faults(lab, local, SEEN)
     server.result()
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 REFUSED = (

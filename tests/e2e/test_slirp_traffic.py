@@ -232,7 +232,7 @@ def test_frames_over_a_socket(lab: Lab, name: str) -> None:
     said = lab.host.script("bess.py", f"{lab.directory}/bess.sock", GATEWAY, DNS)
     assert said == {GATEWAY: "52:55:0a:00:02:02", DNS: "52:55:0a:00:02:03" if name == "real" else "52:55:0a:00:02:02"}
     process.terminate()
-    process.wait(5)
+    process.wait(30)
     (lab.directory / "bess.sock").unlink(missing_ok=True)
 
 

@@ -39,4 +39,4 @@ def test_socket_activation_starts_the_service_and_hands_its_socket_over(lab: Lab
     # The first client starts the service, which may not listen yet when the client's connection gets there.
     wait_until(lambda: lab.remote.run(*fetch, check=False).stdout == "200", 20, "the activated service answers")
     process.terminate()
-    process.wait(10)
+    process.wait(30)

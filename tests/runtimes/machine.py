@@ -119,7 +119,7 @@ def end(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
             os.kill(int(child), signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=30)
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:

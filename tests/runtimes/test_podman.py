@@ -279,8 +279,8 @@ def test_a_live_capture_through_a_fifo(machine: Machine, web: None) -> None:
         assert container.poll() is None
     finally:
         machine.podman("rm", "-fa", "-t", "0")
-        container.communicate(timeout=10)
-        reader.communicate(timeout=10)  # the capture's end is the reader's
+        container.communicate(timeout=30)
+        reader.communicate(timeout=30)  # the capture's end is the reader's
 
 
 def test_the_documented_unit_is_one_that_quadlet_takes(machine: Machine) -> None:

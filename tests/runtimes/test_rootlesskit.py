@@ -21,5 +21,5 @@ def test_net_pasta(machine: Machine, options: tuple[str, ...]) -> None:
         assert "404" in get(machine, f"http://{HOST[4]}:{PORT}/", remote=True)
     finally:
         end(process)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=30)
     wait_until(lambda: not machine.processes("/opt/pasta-py/"), 2.5, f"pasta is gone with rootlesskit; it said {out} {err}")

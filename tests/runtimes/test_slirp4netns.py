@@ -64,7 +64,7 @@ def test_rootlesskit(machine: Machine, slirp: str, web: None, options: tuple[str
         assert ("--api-socket" in words) == ("--port-driver=slirp4netns" in options)
     finally:
         end(process)
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
 
 
 def test_podman_publishes(machine: Machine, slirp: str) -> None:
