@@ -11,6 +11,7 @@ import pytest
 from calls import HELPER, NOT_HERE, WORKER, rows, used
 from lab import BIG, REMOTE4, REMOTES, Guest, Lab, program, wait_until
 from ports import FAMILIES, LOOPBACK, SEEN, Cell, faults
+from traffic import Bulk
 
 PORT, AUTO, LOCAL, KEEP, CONTROLLED = 7300, 7301, 7302, 7303, 7304
 SOON_S = 30
@@ -70,13 +71,11 @@ flow.recv(200)
 
 
 def beside(lab: Lab, guest: Guest) -> None:
-    """Short messages beside a long stream."""
+    """Short messages beside a stream that lasts as long as they do."""
     answers = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
-    sender = lab.remote.start("stream.py", "send", REMOTE4, KEEP, 30_000_000, 0, "listen")
-    reader = guest.popen("socat", "-u", f"TCP:{REMOTE4}:{KEEP}", "OPEN:/dev/null")
+    stream = Bulk(lab, guest, REMOTE4)
     guest.script("probe.py", "echo", REMOTE4, PORT, 100, 300)
-    sender.result()
-    reader.wait(SOON_S)
+    stream.finish()
     answers.result()
 
 
