@@ -309,7 +309,7 @@ def test_closed_window_is_reopened_at_once(guest: Guest) -> None:
         total = 0
         while total < 1 << 20:
             total += len(sock.recv(1 << 20))
-        update = guest.segments()
+        update = guest.wait_segments()
         assert max(s.ack + (s.window << peer.peer_wscale) for s in update) > edge
 
 
