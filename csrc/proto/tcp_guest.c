@@ -303,7 +303,7 @@ static bool may_open(struct tcp *t, struct io *io)
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
 		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
-			per_s);
+			per_s * lanes);
 	return false;
 }
 
