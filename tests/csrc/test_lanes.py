@@ -37,7 +37,7 @@ from guest import (
 from pasta_py.model import Listener
 from pasta_py.worker import plane
 
-WAIT_S = 10
+WAIT_S = 60
 ARP = b"\xff" * 6 + GUEST_MAC + bytes.fromhex("0806 0001 0800 0604 0001") + GUEST_MAC
 ARP += bytes([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2])
 #: Of the rest (no TCP) a lane holds half as many frames for another as of TCP: csrc/plane/handover.c.
