@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,29 @@ class Clock:
     def set_wall(self, seconds: float) -> None:
         """Put the clock of the wall so far from the real one."""
         self.module.lib.moved_ms[1] = round(1000 * seconds)
+
+
+class StillClock(Clock):
+    """A clock that stands still while Python runs, however slow that is; it goes while the core does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        self.moved = self.module.lib.moved_ms
+        self.moved[0] = 10**6  # it is only ever put back by what has passed in Python, but stays ahead of the real one
+        self.left = self.now_ms()
+        run = plane.Plane.run
+
+        def held(core: plane.Plane) -> tuple[int, int, bytes]:
+            self.moved[0] -= self.now_ms() - self.left
+            event = run(core)
+            self.left = self.now_ms()
+            return event
+
+        monkeypatch.setattr(plane.Plane, "run", held)
+
+    def now_ms(self) -> int:
+        return time.monotonic_ns() // 10**6 + int(self.moved[0])
+
+    def pass_ms(self, duration: int) -> None:
+        self.moved[0] += duration
+        self.left += duration
