@@ -1,7 +1,10 @@
 """Point 5: DNS, refused ports, large datagrams, path MTU."""
 
 import json
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from capture import GOOD, assert_sound, fields, frames
@@ -12,6 +15,8 @@ LARGE = 60_000
 ERROR_S = 1
 PATH_MTU = 1400
 FAR = {4: FAR4, 6: FAR6}
+IDLE_FLOWS, IDLE_S = 900, 2
+QUIET = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")  # nothing looks for ports once a second
 HEADERS = {4: 28, 6: 48}  # IP and UDP
 
 
@@ -106,3 +111,38 @@ def test_tcp_finds_the_path_mtu(far_lab: Lab, sender: str, family: int) -> None:
     there = remote.result()
     assert local["bytes"] == there["bytes"] == size
     assert local["sha256"] == there["sha256"]
+
+
+def test_idle_flows_wake_nobody(far_lab: Lab) -> None:
+    """Many that have been answered, and one that was a flood a moment ago."""
+    script = f"""
+import socket, sys
+flows = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range({IDLE_FLOWS})]
+for flow in flows:
+    flow.settimeout(5)
+    flow.connect(("{FAR4}", 5070))
+    flow.send(b"?")
+    flow.recv(10)
+for _ in range(300):
+    flow.send(bytes(1000))
+flow.settimeout(0.5)
+try:
+    while flow.recv(2000):
+        pass
+except TimeoutError:
+    print("answered", flush=True)
+sys.stdin.read()
+"""
+    server = far_lab.remote.start("answer.py", "echo", FAR4, 5070)
+    with far_lab.guest(*QUIET) as guest:
+        program = guest.popen(sys.executable, "-I", "-S", "-c", script)
+        assert program.stdin and program.stdout and program.stdout.readline() == "answered\n"
+        time.sleep(1)
+        pid, taken = far_lab.translator().pid, []
+        for _ in range(2):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            taken.append(sum(int(line.split()[1]) for line in lines if "ctxt_switches" in line))
+            time.sleep(IDLE_S)
+        program.communicate(timeout=5)
+    server.result()
+    assert taken[1] - taken[0] <= 1
