@@ -13,12 +13,13 @@ forwarded port, go away and come back. After every step, exactly what the model 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import sys
 from pathlib import Path
 
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -50,10 +51,12 @@ def bound(v6: bool, port: int = 0) -> socket.socket:
     return sock
 
 
-def drain(sock: socket.socket) -> list[tuple[bytes, Address]]:
-    """What waits; errors of datagrams that met a closed port of the core's are not datagrams."""
-    out = []
+def drain(sock: socket.socket, count: int = 0) -> list[tuple[bytes, Address]]:
+    """What waits, and so many at least; errors of datagrams that met a closed port of the core's are not datagrams."""
+    out: list[tuple[bytes, Address]] = []
     while True:
+        if len(out) < count:
+            select.select([sock], [], [], PATIENCE_S)
         try:
             data, source = sock.recvfrom(70000)
         except BlockingIOError:
@@ -149,7 +152,7 @@ class UdpModel(RuleBasedStateMachine):
         remote, through = self.names.setdefault((port, v6, dport), (remote, False))
         payload = self.payload(size)
         self.from_guest(v6, port, dport, payload)
-        got = drain(self.sockets[remote])
+        got = drain(self.sockets[remote], 1)
         assert [data for data, _ in got] == [payload]
         source = got[0][1]
         if through:
@@ -184,7 +187,7 @@ class UdpModel(RuleBasedStateMachine):
         self.guest.pump()
         sources: dict[int, list[Address]] = {}
         for remote, payloads in expected.items():
-            got = drain(self.sockets[remote])
+            got = drain(self.sockets[remote], len(payloads))
             assert [data for data, _ in got] == payloads
             sources[remote] = [source for _, source in got]
         for port, remote, _ in writes:
@@ -200,7 +203,7 @@ class UdpModel(RuleBasedStateMachine):
         payload = self.payload(size)
         self.from_guest(v6, port, dport, payload)
         source = self.forwarded[v6].getsockname()[:2] if through else self.outside[port, v6]
-        assert drain(self.sockets[remote]) == [(payload, source)]
+        assert drain(self.sockets[remote], 1) == [(payload, source)]
         self.nothing_else()
 
     @precondition(lambda self: self.outside)
@@ -251,7 +254,7 @@ class UdpModel(RuleBasedStateMachine):
     def learn_outside(self, port: int, v6: bool, remote: int) -> None:
         """Asks a remote that is there again where the guest's port is seen from."""
         self.from_guest(v6, port, self.addresses[remote][1], b"where")
-        ((data, source),) = drain(self.sockets[remote])
+        ((data, source),) = drain(self.sockets[remote], 1)
         assert data == b"where" and source == self.outside.setdefault((port, v6), source)
 
     def teardown(self) -> None:
