@@ -155,7 +155,7 @@ class Kernels(Side):
         self.ether = bytes.fromhex((NEAR_MAC + FAR_MAC).replace(":", ""))
         self.raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         self.raw.bind(("far", 0x0800))
-        self.raw.settimeout(10)
+        self.raw.settimeout(30)
         self.serial = 0
         super().__init__(self.ADDRESS, self.ADDRESS)
 

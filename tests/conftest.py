@@ -16,7 +16,7 @@ import pytest
 
 import pasta_py
 
-GRACE_S = 5.0
+GRACE_S = 30.0
 
 
 def leftovers() -> list[str]:

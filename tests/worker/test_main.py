@@ -34,7 +34,7 @@ def _worker() -> "Iterator[socket.socket]":
     line = [*user_prefix(), PYTHON, "-I", "-S", "-c", _START, str(fd), PYTHONPATH]
     process = subprocess.Popen(line, pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
     theirs.close()
-    ours.settimeout(10)
+    ours.settimeout(30)
     try:
         yield ours
     finally:
@@ -53,7 +53,7 @@ def _ready(control: socket.socket, tap: socket.socket, *more: tuple[str, int], *
 
 def _pair() -> tuple[socket.socket, socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(10)
+    ours.settimeout(30)
     return ours, theirs
 
 
