@@ -72,7 +72,8 @@ class Netlink:
             try:
                 for flags, data in self._receive():
                     interrupted = interrupted or bool(flags & _NLM_F_DUMP_INTR)
-                    found.append(messages.decode(kind - 2, data))
+                    if data:
+                        found.append(messages.decode(kind - 2, data))
             except OSError as error:
                 if error.errno == errno.ENOENT:  # a routing table that has never been used
                     return []
@@ -97,9 +98,11 @@ class Netlink:
         self._socket.send(header + body)
 
     def _receive(self) -> "Iterator[tuple[int, bytes]]":
-        """Flags and bytes of each message of the answer; returns at its end, OSError if it is an error."""
+        """Flags and bytes of each message of the answer, the end's without bytes; OSError if that is an error."""
         while True:
-            data = self._socket.recv(_RECV_BYTES)
+            data, (sender, _groups) = self._socket.recvfrom(_RECV_BYTES)
+            if sender:  # not the kernel: root of a guest's namespace may write to sockets in there
+                continue
             position = 0
             while position + _HEADER.size <= len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, position)
@@ -111,6 +114,7 @@ class Netlink:
                     continue
                 if kind in (_NLMSG_ERROR, _NLMSG_DONE):
                     _check(kind, message)
+                    yield flags, b""
                     return
                 yield flags, message
 

@@ -1,11 +1,13 @@
 """The exchange with the kernel."""
 
 import errno
+import socket
+import struct
 
 import pytest
 from network_helpers import in_new_namespace, script
 
-from pasta_py.control import netlink, rtnl
+from pasta_py.control import messages, netlink, rtnl
 
 
 def _refused() -> tuple[int | None, str]:
@@ -51,3 +53,41 @@ def _mac_of(mac: str) -> bytes:
         index = next(link.index for link in rtnl.links(kernel) if link.name == "eth0")
         rtnl.set_link(kernel, index, mac=bytes.fromhex(mac.replace(":", "")))
         return next(link.mac for link in rtnl.links(kernel) if link.index == index)
+
+
+def _end(sequence: int, flags: int = 0) -> bytes:
+    return struct.pack("=IHHIIi", 20, 3, flags, sequence, 0, 0)  # NLMSG_DONE
+
+
+def _links_beside_a_forger() -> list[str]:
+    with netlink.Netlink() as kernel, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as forger:
+        for sequence in range(1, 9):
+            forger.sendto(_end(sequence), (kernel._socket.getsockname()[0], 0))
+        return [link.name for link in rtnl.links(kernel)]
+
+
+def test_nobody_answers_in_place_of_the_kernel() -> None:
+    assert "lo" in in_new_namespace(_links_beside_a_forger)
+
+
+class _Answers:
+    """The kernel's side of a dump that is interrupted where nothing is left to be sent but its end."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def send(self, data: bytes) -> int:
+        self.sent += 1
+        return len(data)
+
+    def recvfrom(self, _size: int) -> tuple[bytes, tuple[int, int]]:
+        link = struct.pack("=IHHII16x", 32, messages.RTM_NEWLINK, 2, self.sent, 0)
+        return link * self.sent + _end(self.sent, 0x10 if self.sent == 1 else 0), (0, 0)
+
+
+def test_a_dump_that_was_interrupted_at_its_very_end_is_taken_again() -> None:
+    with netlink.Netlink() as kernel:
+        kernel._socket.close()
+        kernel._socket = answers = _Answers()  # type: ignore[assignment]
+        answers.close = lambda: None  # type: ignore[attr-defined]
+        assert len(kernel.dump(messages.RTM_GETLINK)) == 2
