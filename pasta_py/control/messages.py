@@ -169,6 +169,8 @@ def _value(kind: object, payload: bytes) -> "int | str | Message":
     if kind is _MAC:
         return payload.hex(":")
     if kind is _IP:
+        if len(payload) not in (4, 16):  # of MCTP or Phonet, whose addresses come in the same dump
+            return payload.hex(":")
         return _socket.inet_ntop(_AF_INET if len(payload) == 4 else _AF_INET6, payload)
     if kind is _LIFETIMES:
         return Message(fields=dict(zip(_CACHEINFO_FIELDS, _CACHEINFO.unpack_from(payload))), attrs={})

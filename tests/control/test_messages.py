@@ -143,6 +143,13 @@ def test_any_attributes_are_decoded_or_refused(kind: int, tail: bytes) -> None:
         messages.decode(kind, data)
 
 
+def test_an_address_of_another_family_is_no_obstacle() -> None:
+    mctp = bytes(16) + struct.pack("=BBBBI", 45, 0, 0, 0, 1) + struct.pack("=HHB3x", 5, 2, 8)  # IFA_LOCAL: an endpoint
+    assert messages.decode(RTM_NEWADDR, mctp) == Message(
+        fields={"family": 45, "prefixlen": 0, "flags": 0, "scope": 0, "index": 1}, attrs={"IFA_LOCAL": "08"}
+    )
+
+
 def _imported_by_the_reading_of(*commands: str) -> tuple[bool, list[rtnl.Route]]:
     """Whether pyroute2 was asked, and the routes read, after these commands of ip(8)."""
     for command in ("link add eth0 type veth peer name far0", "link set eth0 up", "link set far0 up", *commands):
