@@ -11,7 +11,6 @@ import _socket
 import errno
 import fcntl
 import os
-import select
 import sys
 
 from pasta_py import wire
@@ -74,7 +73,7 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
         guest.netns = _open_namespace(net_path, "network", syscalls.CLONE_NEWNET)
         if not netns_only:
             guest.userns = _open_userns(userns or f"/proc/{pid}/ns/user")
-        if select.select([pidfd], [], [], 0)[0]:
+        if syscalls.readable(pidfd, 0):
             raise HostError(f"Couldn't open network namespace {net_path}: process {pid} has ended")
         if not watch:
             os.close(pidfd)
@@ -227,7 +226,7 @@ def _end(child: int, wait_s: float) -> None:
     try:
         pidfd = os.pidfd_open(child)
         try:
-            ended = bool(select.select([pidfd], [], [], wait_s)[0])
+            ended = syscalls.readable(pidfd, wait_s)
         finally:
             os.close(pidfd)
     finally:

@@ -4,6 +4,7 @@ Only control uses them. Every function raises OSError with the kernel's errno.
 """
 
 import os
+import select
 
 from pasta_py._calls import ffi, lib
 
@@ -38,6 +39,13 @@ def _check(result: int, what: str) -> int:
     if result < 0:
         raise OSError(ffi.errno, os.strerror(ffi.errno), what)
     return result
+
+
+def readable(fd: int, wait_s: float) -> bool:
+    """Whether it is, within that time; a pidfd is when its process has ended. select(2) takes no number from 1024 on."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(wait_s * 1000))
 
 
 def unshare(flags: int) -> None:

@@ -115,11 +115,11 @@ class Worker:
         self._sock.close()
         if self.status is not None or not self.pid:
             return
-        import select
+        from pasta_py.control import syscalls
 
         pidfd = os.pidfd_open(self.pid)
         try:
-            if not select.select([pidfd], [], [], _FINISH_TIMEOUT_S)[0]:
+            if not syscalls.readable(pidfd, _FINISH_TIMEOUT_S):
                 os.kill(self.pid, _signal.SIGKILL)
             os.waitpid(self.pid, 0)
         finally:

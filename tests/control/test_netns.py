@@ -2,9 +2,11 @@
 
 import errno
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,18 @@ def test_a_path_on_procfs_is_watched_by_process_a_path_behind_its_root_by_both()
         behind = netns.by_path(f"/proc/{pid}/root/mnt/net")
         assert (behind.pidfd >= 0, behind.inotify >= 0, behind.name) == (True, True, "net")
         behind.close()
+
+
+def test_numbers_of_descriptors_may_be_high(target: tuple[int, netns.Guest]) -> None:
+    """As with a thousand sockets of systemd's."""
+    pid, found = target
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while (fd := os.open("/dev/null", os.O_RDONLY)) < 1100:
+            stack.callback(os.close, fd)
+        stack.callback(os.close, fd)
+        again = netns.by_pid(pid)
+        stack.callback(again.close)
+        assert netns.call_inside(found, lambda: (1, [])) == (1, [])
