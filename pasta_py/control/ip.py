@@ -50,7 +50,7 @@ def _import() -> None:
     sys.modules["functools"] = stand_in
     try:
         import ipaddress  # noqa: F401
-    except (AttributeError, ImportError):
+    except Exception:  # whatever it raises where it asks for more than there is
         sys.modules.pop("ipaddress", None)
     finally:
         del sys.modules["functools"]

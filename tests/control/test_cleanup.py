@@ -3,11 +3,13 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from pasta_py.control.cleanup import ExitStack
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 ADDRESSES = ["192.0.2.1", "10.0.0.1", "::1", "fe80::1", "255.255.255.255"]
 NETWORKS = ["192.0.2.0/24", "0.0.0.0/0", "2001:db8::/32", "::/0", "169.254.0.0/16"]
 # What each address and network says of itself and of the others, as a dictionary.
@@ -75,3 +77,15 @@ def test_addresses_without_functools_are_those_of_the_standard_library() -> None
     )
     assert ours == theirs
     assert len(ours) > 300
+
+
+@pytest.mark.parametrize("decorator", ["lru_cache", "lru_cache(maxsize=None)", "partial"])
+def test_an_ipaddress_that_asks_for_more_gets_the_real_functools(decorator: str, tmp_path: Path) -> None:
+    names = "IPv4Address IPv4Interface IPv4Network IPv6Address IPv6Interface IPv6Network ip_address ip_interface ip_network"
+    asks = f"import functools\nif not hasattr(functools, 'reduce'):\n    functools.{decorator}(len)\n"
+    (tmp_path / "ipaddress.py").write_text(asks + "=".join(names.split()) + " = functools.reduce\n")
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(REPOSITORY)!r}];"
+        "from pasta_py.control import ip; import functools; assert ip.ip_address is functools.reduce"
+    )
+    subprocess.run([sys.executable, "-S", "-c", code], check=True)
