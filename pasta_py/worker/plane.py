@@ -226,6 +226,8 @@ def set_command_line(words: "list[str]") -> None:
     except OSError:  # no /proc: then nobody sees them there
         return
     start, end = int(fields[_ARG_START]), int(fields[_ARG_START + 1])
+    if not 0 < start < end:  # a kernel that does not tell, as gVisor's
+        return
     room = ffi.buffer(ffi.cast("char *", start), end - start)
     room[:] = b"".join(os.fsencode(word) + b"\0" for word in words)[: end - start - 1].ljust(end - start, b"\0")
 

@@ -219,3 +219,17 @@ def test_a_fork_that_has_nothing_to_do_ends() -> None:
     theirs.close()
     ours.close()
     assert process.wait(10) == 0
+
+
+_UNTOLD = """
+import sys; sys.path += sys.argv[1].split(":")
+from pasta_py.worker import plane
+path, plane.open = sys.argv[2], lambda _path, mode: open(path, mode)
+plane.set_command_line(["other"])
+"""
+
+
+def test_a_kernel_that_does_not_tell_where_its_command_line_is_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "stat").write_bytes(b"1 (python3) S" + b" 0" * 50)  # gVisor's
+    line = [PYTHON, "-I", "-S", "-c", _UNTOLD, PYTHONPATH, str(tmp_path / "stat")]
+    subprocess.run(line, check=True, timeout=60)
