@@ -110,11 +110,9 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 	learn_address(p, &ip->src);
 	if (ip->proto == IPPROTO_TCP)
 		tcp_from_guest(&p->tcp, &p->io, ip);
-	else
-		io_brisk(&p->io);
-	if (ip->proto == IPPROTO_UDP)
+	else if (ip->proto == IPPROTO_UDP)
 		udp_from_guest(&p->udp, &p->io, ip, f);
-	else if (ip->proto != IPPROTO_TCP)
+	else
 		icmp_from_guest(&p->icmp, &p->io, ip);
 }
 

@@ -279,11 +279,9 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 		tcp_event(&p->tcp, &p->io, index, generation, e->events);
 		return false;
 	case OWNER_UDP:
-		io_brisk(&p->io);
 		udp_event(&p->udp, &p->io, index, generation, e->events);
 		return false;
 	case OWNER_UDP_LOCAL:
-		io_brisk(&p->io);
 		udp_local_event(&p->udp, &p->io, index, generation);
 		return false;
 	case OWNER_ICMP:

@@ -228,6 +228,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	if (!f)
 		return;
 	f->sent += f->sent < 2;
+	udp_turn(io, f, true);
 	udp_touch(u, io, f);
 	udp_claim_peer(u, f);
 	if (gso_size && gso_size < d.payload_len) {

@@ -153,6 +153,8 @@ void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t gene
 	struct udp_local *l = (struct udp_local *)flow_at_generation(&u->locals, index, generation);
 	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
 
+	if (n == 1)
+		io_brisk(io);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 

@@ -38,6 +38,7 @@ struct udp_flow {
 	uint32_t socket;	/* index in udp.sockets */
 	uint32_t peer;		/* index in udp.peers */
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
+	bool guest_last;	/* the last one came from the guest */
 };
 
 /* The entry of a flow in udp.peers: key.guest_port and key.guest carry the socket's index. */
@@ -75,6 +76,14 @@ static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct
 bool udp_run_takes(const struct udp_run *r, const struct udp_run *next);
 /* Adds it; true: nothing can follow. */
 bool udp_run_add(struct udp_run *r, const struct udp_run *next);
+
+/* A datagram comes from the guest, or goes to it. Where the two take turns, somebody waits for the next: a flood is no conversation. */
+static inline void udp_turn(struct io *io, struct udp_flow *f, bool from_guest)
+{
+	if (f->received && f->guest_last != from_guest)
+		io_brisk(io);
+	f->guest_last = from_guest;
+}
 
 /* udp_sock.c */
 /* A datagram that the kernel itself has just refused: its errors name neither the port nor the data. */

@@ -119,6 +119,7 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 	if (f->sent && !f->received)
 		bucket_return(&u->openings);
 	f->received += f->received < 2;
+	udp_turn(io, f, false);
 	udp_touch(u, io, f);
 	gather(u, io, f, d);
 }

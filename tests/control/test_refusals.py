@@ -39,7 +39,7 @@ def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
         (("-I", "lo", *TRUE), "the tap 'lo' in the namespace: TUNSETIFF: Invalid argument: it cannot be called that: choose"),
         (("--fd", "3", "--threads", "2"), "--fd and --threads are both given: a descriptor is one queue, for one thread: leave"),
         (("--fd", "3"), "--fd 3: Bad file descriptor: open it for this process first"),
-        (("--fd", "4"), "--fd 4: Bad file descriptor: open it for this process first"),
+        (("--fd", "9"), "--fd 9: Bad file descriptor: open it for this process first"),
         (("--", "/none"), "start command or shell: /none: No such file or directory: give the path of a program, or the name"),
         (("--", "/etc/passwd"), "/etc/passwd: Permission denied: is it a program that this user may execute?"),
         (("--netns-only", *TRUE), "Operation not permitted: only root can with --netns-only: leave it out"),

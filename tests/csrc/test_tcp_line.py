@@ -8,11 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 from clocked import StillClock
-from guest import Guest, TcpPeer, server
+from datagrams import host_socket, send
+from guest import GATEWAY4, GUEST4, Guest, TcpPeer, server
 
 WINDOW = 4 << 20
 TOTAL = 24 << 20
-ETH_IP, TCP_SEQ = 34, 38
+IP_PROTO, ETH_IP, TCP_SEQ = 23, 34, 38
+MUCH = memoryview(bytes(1 << 20))
 
 
 @pytest.fixture
@@ -31,12 +33,14 @@ def connected(guest: Guest, sport: int) -> tuple[TcpPeer, socket.socket]:
 
 
 def payloads(guest: Guest) -> Iterator[tuple[int, int, bytes]]:
-    """What waits for the guest: its port, sequence number and payload, taken from the frames without a look at the rest."""
+    """What waits of TCP for the guest: its port, sequence number and payload, taken from the frames without a look at the rest."""
     while True:
         try:
             frame = guest.sock.recv(70000)
         except BlockingIOError:
             return
+        if frame[IP_PROTO] != socket.IPPROTO_TCP:
+            continue
         head = ETH_IP + (frame[ETH_IP + 12] >> 4) * 4
         yield int.from_bytes(frame[ETH_IP + 2 : ETH_IP + 4]), int.from_bytes(frame[TCP_SEQ : TCP_SEQ + 4]), frame[head:]
 
@@ -76,13 +80,12 @@ def test_bytes_acknowledged_in_the_middle_of_a_turn_come_once(guest: Guest) -> N
 
 def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
     """Six streams have much for the guest; what a seventh says comes before each of them has had its share."""
-    data = memoryview(bytes(1 << 20))
     streams = [connected(guest, 40000 + number) for number in range(7)]
     small, talker = streams[6]
     before: list[int] = []
     for turn in range(600):
         for _, sock in streams[:6]:
-            push(sock, data)
+            push(sock, MUCH)
         said = turn > 100 and turn % 10 == 0
         if said:
             talker.send(b"?")
@@ -108,45 +111,86 @@ def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
         sock.close()
 
 
+class Beside:
+    """A long stream to the guest, and somebody who says a word to it now and then."""
+
+    def __init__(self, guest: Guest, clock: StillClock) -> None:
+        self.guest, self.clock = guest, clock
+        (self.stream, self.source), (self.small, self.talker) = connected(guest, 40000), connected(guest, 40001)
+
+    def close(self) -> None:
+        self.source.close()
+        self.talker.close()
+
+    def hear(self, said: bool) -> int:
+        """Bytes of the stream before the word, if one was said, or in one call."""
+        passed, heard = 0, not said
+        while True:
+            self.guest.plane.run()
+            for port, _, payload in payloads(self.guest):
+                peer = self.stream if port == 40000 else self.small
+                peer.ack = (peer.ack + len(payload)) % 2**32
+                heard |= peer is self.small and bool(payload)
+                passed += 0 if heard and said else len(payload)
+            for peer in (self.stream, self.small):
+                peer.send()
+            if heard:
+                return passed
+
+    def word(self) -> int:
+        push(self.source, MUCH)
+        self.talker.send(b"?")
+        return self.hear(said=True)
+
+    def silence(self) -> None:
+        """Whatever was said is forgotten."""
+        self.clock.pass_ms(50)
+        for _ in range(2):  # the core takes notice of the time
+            push(self.source, MUCH)
+            self.hear(said=False)
+
+
 def test_who_has_just_spoken_waits_for_three_frames_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long stream goes on in small turns while somebody else has short messages."""
-    data = memoryview(bytes(1 << 20))
     clock = StillClock(monkeypatch)
     passed_first: list[int] = []
     passed_again: list[int] = []
     with Guest() as guest:
-        (stream, source), (small, talker) = connected(guest, 40000), connected(guest, 40001)
-
-        def hear(said: bool) -> int:
-            """Bytes of the stream before the word, if one was said, or in one call."""
-            passed, heard = 0, not said
-            while True:
-                guest.plane.run()
-                for port, _, payload in payloads(guest):
-                    peer = stream if port == 40000 else small
-                    peer.ack = (peer.ack + len(payload)) % 2**32
-                    heard |= peer is small and bool(payload)
-                    passed += 0 if heard and said else len(payload)
-                for peer in (stream, small):
-                    peer.send()
-                if heard:
-                    return passed
-
+        beside = Beside(guest, clock)
         while len(passed_again) < 20:
-            clock.pass_ms(50)  # the last word is forgotten
-            for _ in range(2):  # the core takes notice of the time
-                begun = clock.now_ms()
-                push(source, data)
-                hear(said=False)
-            waits = []
-            for _ in range(2):
-                push(source, data)
-                talker.send(b"?")
-                waits.append(hear(said=True))
+            beside.silence()
+            begun = clock.now_ms()
+            waits = [beside.word(), beside.word()]
             if clock.now_ms() - begun < 15:  # else the first word may have been forgotten
                 passed_first.append(waits[0])
                 passed_again.append(waits[1])
-        for sock in (source, talker):
-            sock.close()
+        beside.close()
     assert sum(passed_first) / len(passed_first) > 4 * 65535, "otherwise this measures nothing"
     assert max(passed_again) <= 3 * 65535, "a turn that had begun, where the stream comes into line and has its step there; and one"
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
+    clock = StillClock(monkeypatch)
+    passed: list[int] = []
+    with Guest() as guest, host_socket() as service:
+        beside = Beside(guest, clock)
+        port = service.getsockname()[1]
+        while len(passed) < 20:
+            beside.silence()
+            begun = clock.now_ms()
+            for number in range(3):
+                send(guest, GUEST4, 5000 if answered else 5000 + number, GATEWAY4, port)
+                guest.plane.run()
+                _, peer = service.recvfrom(10)
+                if answered:
+                    service.sendto(b"!", peer)
+                beside.hear(said=False)
+            wait = beside.word()
+            if clock.now_ms() - begun < 15:
+                passed.append(wait)
+        beside.close()
+    if answered:
+        assert max(passed) <= 3 * 65535
+    else:
+        assert sum(passed) / len(passed) > 4 * 65535
