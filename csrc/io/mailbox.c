@@ -1,6 +1,6 @@
 /* Owns the messages between two threads. Any number of threads put, one takes: all at once, so that the lock is held for a few
- * instructions, and what a batch of frames leaves costs one. Who finds the queue empty wakes the other end; as that takes everything, one wake-up is enough for all that
- * come before it has looked.
+ * instructions, and what a batch of frames leaves costs one. Who finds the queue empty wakes the other end; as that takes
+ * everything, one wake-up is enough for all that come before it has looked.
  *
  * Invariants: last is meaningless while head is NULL; count and bytes are those of the list. No message is ever waited for.
  */

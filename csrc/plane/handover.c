@@ -244,7 +244,7 @@ static void refresh(struct plane *p)
 	pthread_mutex_unlock(&all->lock);
 }
 
-bool lane_attend(struct plane *p)
+void lane_attend(struct plane *p)
 {
 	struct lane *l = p->lane;
 
@@ -253,7 +253,7 @@ bool lane_attend(struct plane *p)
 	if (!l->inbox)
 		l->inbox = mailbox_take(&l->box);
 	if (!l->inbox)
-		return false;
+		return;
 	while (l->inbox && !p->punt_len) {
 		struct mail *mail = l->inbox;
 
@@ -263,7 +263,6 @@ bool lane_attend(struct plane *p)
 	}
 	udp_flush(&p->udp, &p->io);
 	lane_flush(p); /* fragments that have become a segment */
-	return p->punt_len || p->log.count || p->end;
 }
 
 /* --- what all know --- */

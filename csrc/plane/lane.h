@@ -51,12 +51,12 @@ void lanes_open(struct plane *p);
 /* Ends the threads, hands out what still waits, and frees the lanes but the first. */
 void lanes_stop(struct plane *p);
 uint64_t lanes_counter(const struct plane *p, uint32_t index);
-/* Shows the counters to others. */
+/* Shows the counters to the first lane, of any other. */
 void lane_publish(struct plane *p);
 
 /* handover.c: what lanes tell each other */
-/* Deals with what others have left here. True: Python has something to see. */
-bool lane_attend(struct plane *p);
+/* Deals with what others have left here, as far as Python need not see something first. */
+void lane_attend(struct plane *p);
 /* A frame that has to be seen by another, after the next lane_flush(). */
 void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class);
 /* Lets others have the frames of a batch; counted if they have no room. */

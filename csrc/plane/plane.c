@@ -353,6 +353,7 @@ static bool pending(struct plane *p, struct plane_event *event)
 static inline __attribute__((always_inline)) int turn(struct plane *p, struct plane_event *event)
 {
 	const struct epoll_event *e = loop_next(&p->loop);
+	bool now;
 
 	if (e) {
 		bool pythons = dispatch(p, e, event);
@@ -366,11 +367,14 @@ static inline __attribute__((always_inline)) int turn(struct plane *p, struct pl
 	run_timers(p);
 	p->more |= tcp_has_work(&p->tcp);
 	check_capture(p);
-	if (p->log.count)
-		return 0;
-	if (UNLIKELY(p->lane != NULL))
-		lane_publish(p);
-	return loop_wait(&p->loop, p->more ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
+	now = p->more || p->log.count;
+	if (UNLIKELY(p->lane != NULL)) {
+		if (p->lane->index)
+			lane_publish(p); /* the first is asked by its own thread */
+		now |= p->punt_len || (p->end && !p->lane->end_told);
+	}
+	/* With something for Python to see there is no wait, but what has come is asked for: other lanes may always have something. */
+	return loop_wait(&p->loop, now ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
 }
 
 int plane_turn(struct plane *p, struct plane_event *event)
@@ -387,10 +391,9 @@ int plane_run(struct plane *p, struct plane_event *event)
 	do {
 		if (pending(p, event))
 			return 0;
-		if (UNLIKELY(p->lane != NULL) && lane_attend(p))
-			rc = 0;
-		else
-			rc = turn(p, event);
+		if (UNLIKELY(p->lane != NULL))
+			lane_attend(p); /* with a turn for each: other lanes may always have something to say */
+		rc = turn(p, event);
 	} while (!rc);
 	return rc < 0 ? rc : 0;
 }

@@ -42,6 +42,7 @@ ARP = b"\xff" * 6 + GUEST_MAC + bytes.fromhex("0806 0001 0800 0604 0001") + GUES
 ARP += bytes([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2])
 #: Of the rest (no TCP) a lane holds half as many frames for another as of TCP: csrc/plane/handover.c.
 REST_MAX, FRAMES_MAX = 256, 512
+TRACE = 4
 
 
 class Lanes(Guest):
@@ -465,6 +466,37 @@ def test_lines_of_all_lanes_come_to_python() -> None:
         for peer in peers:
             peer.send(ACK)
         guest.until(lambda: len([line for line in guest.logs if line.startswith("from guest:")]) == 16, "one line each")
+
+
+def test_lines_of_another_lane_leave_the_first_its_turns() -> None:
+    """There is always one more of them when Python comes back: what waits on the first queue is dealt with all the same."""
+    with Lanes(log_level=TRACE) as guest:
+        guest.pump()
+        guest.queue = 1
+
+        def dealt_with(sport: int) -> bool:
+            """A frame with a wrong checksum; true: it stays in the second lane, which has left its line when it counts it."""
+            before = guest.plane.counters()
+            guest.send(ip_frame(GUEST4, GATEWAY4, 6, struct.pack("!HH", sport, 9) + bytes(16)))
+            end = time.monotonic() + WAIT_S
+            while time.monotonic() < end:
+                now = guest.plane.counters()
+                if now["drop_malformed"] > before["drop_malformed"] or now["lane_frames"] > before["lane_frames"]:
+                    return now["lane_frames"] == before["lane_frames"]
+            raise AssertionError("the second lane does nothing")
+
+        sport = next(sport for sport in range(1000, 1064) if dealt_with(sport))
+        guest.pump()
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("127.0.0.1", 0))
+        guest.socks[0].send(ip_frame(GUEST4, GATEWAY4, 17, struct.pack("!HHHH", 5000, sock.getsockname()[1], 12, 0) + b"here"))
+        for _ in range(100):
+            dealt_with(sport)
+            guest.plane.run()
+            if readable(sock):
+                break
+        assert readable(sock), "the first lane does nothing but log"
+        sock.close()
 
 
 @pytest.mark.parametrize("queue", [0, 1])
