@@ -5,7 +5,7 @@ namespaces of the calling process: `call_inside` does its work in a short-lived 
 back, since a joined user namespace cannot be left again).
 """
 
-# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
+# ruff: noqa: SIM105, PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
 import _socket
 import errno
@@ -31,6 +31,7 @@ else:
 _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _INSIDE_TIMEOUT_S = 60
+_UNKNOWN = -1  # so the kernel calls a process that has ended
 _MAX_REPLY_BYTES = 64 << 10
 _GONE = (
     syscalls.IN_DELETE
@@ -70,6 +71,8 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
         if pidfd < 0:
             raise HostError(f"Couldn't open network namespace {net_path}: No such file or directory (no process {pid})")
         guest.pidfd = pidfd
+        if _number_on_procfs(pidfd) not in (pid, _UNKNOWN):
+            raise HostError(f"Couldn't open network namespace {net_path}: /proc is another PID namespace's: mount this one's there")
         guest.netns = _open_namespace(net_path, "network", syscalls.CLONE_NEWNET)
         if not netns_only:
             guest.userns = _open_userns(userns or f"/proc/{pid}/ns/user")
@@ -126,6 +129,19 @@ def _open_pidfd(pid: int) -> int:
         return -1
     except OSError as error:
         raise HostError(f"Couldn't watch process {pid}: {reason(error)}") from None
+
+
+def _number_on_procfs(pidfd: int) -> int:
+    """What the process is called under /proc, which may be of another PID namespace than ours; proc_pid_fdinfo(5)."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+            for line in file:
+                word, _, number = line.partition(":")
+                if word == "Pid":
+                    return int(number)
+    except OSError:  # no /proc: as whoever opens the namespace will say
+        pass
+    return _UNKNOWN
 
 
 def _open_namespace(path: str, kind: str, flag: int) -> int:

@@ -157,3 +157,28 @@ def test_numbers_of_descriptors_may_be_high(target: tuple[int, netns.Guest]) -> 
         again = netns.by_pid(pid)
         stack.callback(again.close)
         assert netns.call_inside(found, lambda: (1, [])) == (1, [])
+
+
+_BY_PID = """
+import os
+from pasta_py.control import netns
+from pasta_py.errors import HostError
+pid = os.fork()
+if pid == 0:
+    try:
+        netns.by_pid(os.getpid())
+        print("found")
+    except HostError as error:
+        print(error)
+else:
+    os.wait()
+"""
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_proc_of_another_pid_namespace_leads_nowhere(*, mounted: bool) -> None:
+    """Its numbers are those of other processes: the wrong namespace would be configured."""
+    line = ["unshare", "-Urpf", *(["--mount-proc"] if mounted else []), PYTHON, "-c", _BY_PID]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, env=environment(), check=True)
+    assert ("found" in done.stdout) == mounted
+    assert ("/proc is another PID namespace's" in done.stdout) != mounted
