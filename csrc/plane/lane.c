@@ -48,10 +48,8 @@ static void *run(void *arg)
 	pthread_cond_signal(&l->all->started);
 	pthread_mutex_unlock(&l->all->lock);
 	while (!atomic_load(&l->stop)) {
-		int rc;
+		int rc = plane_turn(p, &none);
 
-		lane_attend(p);
-		rc = plane_turn(p, &none);
 		if (rc < 0)
 			p->end = -rc;
 		lane_report(p);

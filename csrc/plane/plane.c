@@ -2,6 +2,7 @@
  *
  *   lines for the log, a frame for the slow path, a tick - whatever Python has to see - come first;
  *   then the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
+ *   then what other lanes have left here, if there are any;
  *   then what these have made necessary (acknowledgements, windows, data);
  *   then the timers, last: an answer that has come while we were stopped counts before its timeout;
  *   then the wait for the next events.
@@ -265,7 +266,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return true;
 	case OWNER_MAIL:
-		return false; /* it has ended the wait: lane_attend() comes next */
+		return false; /* it has ended the wait: lane_attend() comes after the events */
 	case OWNER_LISTENER:
 		listen_accept(p, index, generation);
 		return false;
@@ -362,6 +363,8 @@ static inline __attribute__((always_inline)) int turn(struct plane *p, struct pl
 			lane_flush(p);
 		return pythons;
 	}
+	if (UNLIKELY(p->lane != NULL))
+		lane_attend(p); /* not between events: a flood on the wrong queue would come before each of them */
 	p->more = tcp_service(&p->tcp, &p->io);
 	p->more |= splice_service(&p->splice, &p->io);
 	run_timers(p);
@@ -391,8 +394,6 @@ int plane_run(struct plane *p, struct plane_event *event)
 	do {
 		if (pending(p, event))
 			return 0;
-		if (UNLIKELY(p->lane != NULL))
-			lane_attend(p); /* with a turn for each: other lanes may always have something to say */
 		rc = turn(p, event);
 	} while (!rc);
 	return rc < 0 ? rc : 0;
