@@ -36,7 +36,7 @@ def run(options: "Options") -> int:
     _refuse_unavailable(options)
     inherited = _inherited()
     ours = [sock.fileno() for _pid, sock in worker_process.early]
-    _refuse_closed(options, ours)
+    _refuse_closed(options, inherited, ours)
     clean_inheritance({fd for fd in (options.fd, *inherited, *ours) if fd is not None})
     if options.foreground:
         from pasta_py.control import syscalls
@@ -82,8 +82,12 @@ def _refuse_unavailable(options: "Options") -> None:
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
 
 
-def _refuse_closed(options: "Options", ours: list[int]) -> None:
-    """What --fd names is looked at before a socket of ours gets its number."""
+def _refuse_closed(options: "Options", inherited: dict[int, str], ours: list[int]) -> None:
+    """What --fd or LISTEN_FDS name is looked at before a socket of ours gets its number."""
+    for fd in ours:
+        if fd in inherited:
+            why = f"{os.strerror(_EBADF)}: LISTEN_FDS counts sockets from descriptor 3 on"
+            raise UsageError(f"inherited socket {fd}: {why}")
     if options.fd is None:
         return
     try:

@@ -10,7 +10,9 @@ import sys
 import pytest
 from process_helpers import WAIT_S, guest, pasta
 
-from pasta_py.errors import last_resort, reason
+from pasta_py.control import launch
+from pasta_py.control.options import Options
+from pasta_py.errors import UsageError, last_resort, reason
 
 TRUE = ("--", "true")
 
@@ -81,3 +83,10 @@ def test_shortages_are_explained_wherever_they_are_met() -> None:
     assert reason(OSError(errno.EPERM, "Operation not permitted")) == "Operation not permitted"
     assert last_resort(MemoryError()) == "out of memory: free some, or raise the limit (ulimit -v)"
     assert last_resort(OSError(errno.EIO, "Input/output error", "/x")) == "Input/output error (/x)"
+
+
+def test_a_closed_descriptor_is_told_as_closed_though_a_socket_of_ours_has_its_number() -> None:
+    with pytest.raises(UsageError, match=r"--fd 5: Bad file descriptor: open it"):
+        launch._refuse_closed(Options(program="pasta", fd=5), {}, [5])
+    with pytest.raises(UsageError, match=r"inherited socket 5: Bad file descriptor: LISTEN_FDS counts"):
+        launch._refuse_closed(Options(program="pasta"), {4: "", 5: ""}, [5])
