@@ -10,12 +10,13 @@
 #include "wire/ip.h"
 #include "wire/udp.h"
 
+#define IP4_HLEN_MAX 60
 #define IP4_CSUM 10
 #define IP4_FRAGMENT 0x3fff /* "more fragments" and the offset */
 
 static bool is_udp4(const uint8_t *ip, uint32_t ip_len)
 {
-	return ip_len >= IP4_HLEN && ip[0] == (4 << 4 | ip_len / 4) && ip_len % 4 == 0 && ip[9] == IPPROTO_UDP &&
+	return ip_len >= IP4_HLEN && ip_len <= IP4_HLEN_MAX && ip[0] == (4 << 4 | ip_len / 4) && ip_len % 4 == 0 && ip[9] == IPPROTO_UDP &&
 	       !(load_be16(ip + 6) & IP4_FRAGMENT);
 }
 

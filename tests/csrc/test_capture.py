@@ -308,6 +308,8 @@ def test_what_is_no_sound_offload_frame_is_kept_as_it_came(module: Any, tmp_path
     odd += [(frame[:12] + b"\x81\0" + frame[14:], udp, 6, 100)]
     if version == 4:
         odd += [(frame[:20] + flags + frame[22:], udp, 6, 100) for flags in (b"\x20\0", b"\0\1")]
+        too_long, after = offloaded(version, bytes(1000), bytes(44))  # the length would be 16 words: IP version 5
+        odd += [(too_long, after, 6, 100)]
     with open(tmp_path / "c", "wb") as file, Capture(module, file.fileno()) as capture:
         for each, start, offset, size in odd:
             capture.frame(each, csum=(start, offset), udp_size=size)
