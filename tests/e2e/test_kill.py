@@ -13,7 +13,6 @@ from traffic import LONG
 
 KILLS = 500 if LONG else 40
 SEED = 6
-START_S = 0.15  # within which a start is hit: it takes about half of that
 STARTED_S = 30  # what a start may take on a busy machine
 GONE_S = 3
 
@@ -57,19 +56,21 @@ def test_killed_at_any_moment_nothing_is_left(lab: Lab) -> None:
     with lab.stray() as guest:
         command = [program(), "--config-net", "--ns-ifname", "tap0", "--pid", "/dev/null", lab.inner_pid(guest.pid)]
         guest.setup("link set lo up")
-        before, hit = traces(lab, guest), 0
+        before, hit, took_s = traces(lab, guest), 0, 0.0
         for number in range(KILLS):
             if number % 2:  # while it starts
                 log = open(lab.directory / "kill.log", "w")  # noqa: SIM115 (closed below)
                 starting = lab.host.popen(*command, stdout=log, stderr=log)
                 wait_until(lambda above=starting.pid: children(above), GONE_S, "it starts")
-                time.sleep(rng.uniform(0, START_S))
+                time.sleep(rng.uniform(0, took_s))
                 hit += starting.poll() is None
                 kill_one(lab, rng, starting)
                 log.close()
                 Path(log.name).unlink()
             else:  # while it serves, which also shows that the one before has left nothing in the way
+                begun = time.monotonic()
                 lab.host.run(*command)
+                took_s = time.monotonic() - begun
                 guest.run("ping", "-c1", "-W2", REMOTE4)
                 busy = guest.popen("ping", "-i0.002", "-s1400", "-q", REMOTE4)
                 time.sleep(rng.uniform(0, 0.05))
