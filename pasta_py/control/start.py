@@ -6,6 +6,12 @@ is added. Where something it needs is elsewhere, `site` is asked after all. As a
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+else:
+    import _signal
+
 ENTRIES = {
     "pasta": "entry:pasta",
     "pasta-addresses": "addresses:main",
@@ -61,8 +67,6 @@ def _fork_worker() -> None:
 
             package = os.path.realpath(worker.__file__)
             worker.forked(theirs.fileno(), package.rpartition("/pasta_py/")[0])
-        except KeyboardInterrupt:
-            pass
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -76,6 +80,8 @@ def _fork_worker() -> None:
 
 def main() -> None:
     """Run the entry point that the first argument names."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is loaded ends it without a traceback
     bare = not __package__ and _find_packages()
     name = sys.argv.pop(1)
     if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):

@@ -559,3 +559,20 @@ def test_a_frame_descriptor_serves_instead_of_a_tap() -> None:
         ours.close()
         assert process.wait(WAIT_S) == 0
         assert not any(map(alive, worker))
+
+
+_INTERRUPTED = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "pasta_py.control.option_table":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["start", "pasta", "--config-net", "true"]
+runpy.run_module("pasta_py.control.start", run_name="__main__")
+"""
+
+
+def test_an_interrupt_while_it_is_loaded_ends_it_without_a_word() -> None:
+    done = subprocess.run([PYTHON, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=60, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
