@@ -176,10 +176,10 @@ def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monke
     with Guest() as guest, host_socket() as service:
         beside = Beside(guest, clock)
         port = service.getsockname()[1]
-        while len(passed) < 20:
+        while len(passed) < 10:
             beside.silence()
-            begun = clock.now_ms()
             for number in range(3):
+                begun = clock.now_ms()
                 send(guest, GUEST4, 5000 if answered else 5000 + number, GATEWAY4, port)
                 guest.plane.run()
                 _, peer = service.recvfrom(10)
@@ -187,10 +187,7 @@ def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monke
                     service.sendto(b"!", peer)
                 beside.hear(said=False)
             wait = beside.word()
-            if clock.now_ms() - begun < 15:
+            if not answered or clock.now_ms() - begun < 15:  # else the last answer may have been forgotten
                 passed.append(wait)
         beside.close()
-    if answered:
-        assert max(passed) <= 3 * 65535
-    else:
-        assert sum(passed) / len(passed) > 4 * 65535
+    assert max(passed) <= 3 * 65535 if answered else max(passed) > 4 * 65535
