@@ -211,6 +211,7 @@ static void read_tap(struct plane *p)
 bool plane_drain(struct plane *p)
 {
 	uint64_t before = p->counters.v[CTR_tap_rx_frames];
+	bool more;
 
 	p->punt_len = 0;
 	if (!p->end)
@@ -219,10 +220,11 @@ bool plane_drain(struct plane *p)
 	if (p->lane)
 		lane_flush(p);
 	tcp_service(&p->tcp, &p->io);
-	return p->counters.v[CTR_tap_rx_frames] != before;
+	more = splice_drain(&p->splice, &p->io);
+	return more || p->counters.v[CTR_tap_rx_frames] != before;
 }
 
-/* What the guest has sent by now is still passed on: a command that ends may have had last words. */
+/* What the guest has sent by now, also on local connections, is still passed on: a command that ends may have had last words. */
 static void finish(struct plane *p)
 {
 	for (int i = 0; i < FINISH_BATCHES && plane_drain(p); i++)

@@ -288,3 +288,19 @@ bool splice_service(struct splice *s, struct io *io)
 	}
 	return s->work.count;
 }
+
+bool splice_drain(struct splice *s, struct io *io)
+{
+	bool more = false;
+
+	for (uint32_t i = 0; i < s->flows.made; i++) {
+		struct splice_flow *f = (struct splice_flow *)flow_at(&s->flows, i);
+
+		if (!f)
+			continue;
+		for (int d = 0; d < 2; d++)
+			f->side[d] |= SPLICE_READABLE | SPLICE_WRITABLE;
+		more |= turn(s, io, f);
+	}
+	return more;
+}

@@ -35,5 +35,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting);
 void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t generation, int side, uint32_t events);
 /* Goes on with flows that had more to move than one turn's share. True: call again without waiting. */
 bool splice_service(struct splice *s, struct io *io);
+/* Before the end: moves what can be moved without waiting, whether an event has told of it or not. True: there may be more. */
+bool splice_drain(struct splice *s, struct io *io);
 
 #endif

@@ -72,13 +72,17 @@ class Bypass:
         self.thread.start()
         return self
 
+    def stop(self) -> None:
+        """The core belongs to the caller's thread again."""
+        self.going = False
+        if self.thread.is_alive():
+            self.thread.join(LIMIT_S)
+
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if error:
             did = {name: count for name, count in self.guest.plane.counters().items() if count}
             error.add_note(f"the core, {'running' if self.thread.is_alive() else 'not running'}: {did} {self.guest.logs}")
-        self.going = False
-        if self.thread.is_alive():
-            self.thread.join(LIMIT_S)
+        self.stop()
         for sock in self.kept:
             sock.close()
         self.guest.plane.close()
@@ -260,6 +264,20 @@ def test_a_reader_that_stalls_gets_everything(reader: int) -> None:
         assert writer.recv(100) == b"still here"
         assert read_all(ends[reader]) == data
         thread.join(LIMIT_S)
+
+
+@isolated
+def test_last_words_of_a_service_that_ends_with_its_namespace_arrive() -> None:
+    """The core ends before it has looked at the sockets once more: what the service had said, and that it ended, still goes on."""
+    with Bypass() as bypass:
+        client, service = bypass.pair()
+        service.sendall(b"first")
+        assert client.recv(10) == b"first"
+        bypass.stop()
+        service.sendall(words := bytes(50_000))
+        service.close()
+        bypass.guest.plane.close()
+        assert read_all(client) == words
 
 
 @both
