@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -36,6 +35,7 @@
 #include "base/bytes.h"
 #include "base/checksum.h"
 #include "io/sink.h"
+#include "io/thread.h"
 #include "wire/udp.h"
 #include "wire/udp_cut.h"
 
@@ -456,21 +456,12 @@ const char *capture_error_text(int error)
 
 static int start_writer(struct capture *c)
 {
-	pthread_attr_t attr;
-	sigset_t all, before;
-	int error;
+	int rc;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
 	atomic_store(&c->starting, 1);
-	error = pthread_create(&c->thread, &attr, writer, c);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	if (error)
-		return -error;
-	/* What the C library asks of the kernel to start a thread (rseq, set_robust_list) has to come before a sandbox. */
+	rc = thread_start(&c->thread, STACK_BYTES, writer, c);
+	if (rc)
+		return rc;
 	while (atomic_load(&c->starting))
 		futex_wait(&c->starting, 1, -1);
 	return 0;

@@ -24,12 +24,12 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "io/thread.h"
 #include "plane/plane.h"
 
 #define STACK_BYTES (512u << 10) /* as much of it is memory as was ever used */
@@ -62,20 +62,10 @@ static void *run(void *arg)
 static int start(struct plane *p)
 {
 	struct lane *l = p->lane;
-	pthread_attr_t attr;
-	sigset_t all, before;
-	int error;
+	int rc = thread_start(&l->thread, STACK_BYTES, run, p);
 
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are Python's: the thread inherits this */
-	error = pthread_create(&l->thread, &attr, run, p);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	if (error)
-		return -error;
-	/* What the C library asks of the kernel to start a thread has to come before a sandbox. */
+	if (rc)
+		return rc;
 	pthread_mutex_lock(&l->all->lock);
 	while (!l->started)
 		pthread_cond_wait(&l->all->started, &l->all->lock);

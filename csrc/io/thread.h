@@ -1,0 +1,27 @@
+/* Threads of the worker beside Python's. */
+#ifndef PASTA_IO_THREAD_H
+#define PASTA_IO_THREAD_H
+
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+
+/* Starts one that no signal reaches: they are Python's. 0 or -errno. What the C library asks of the kernel for it (rseq,
+ * set_robust_list) has to come before a sandbox: the caller waits for a word from it. */
+static inline int thread_start(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *argument)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int error;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, stack_bytes);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* the thread inherits it */
+	error = pthread_create(thread, &attr, run, argument);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return -error;
+}
+
+#endif
