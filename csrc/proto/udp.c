@@ -86,11 +86,11 @@ static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct 
 
 	if (!s)
 		return NULL;
-	if (loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation)) < 0) {
+	s->fd = fd;
+	if (udp_watch(io, s) < 0) {
 		flow_remove(&u->sockets, &s->flow);
 		return NULL;
 	}
-	s->fd = fd;
 	s->v6 = v6;
 	memset(s->discover, DATAGRAM_DISCOVER_UNKNOWN, sizeof(s->discover));
 	prepare(fd, v6);

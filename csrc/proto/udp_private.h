@@ -94,6 +94,8 @@ struct udp_refused {
 /* Reads errors that have come back and passes them on as ICMP. refused: NULL if there is none. */
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused);
 
+/* What comes to the socket is an event from now on. 0 or -errno. */
+int udp_watch(struct io *io, const struct udp_socket *s);
 /* No longer to be looked at from time to time: the socket goes. */
 void udp_forget_dense(struct udp *u, struct udp_socket *s);
 void udp_look_at_dense(struct udp *u, struct io *io);

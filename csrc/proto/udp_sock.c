@@ -176,7 +176,7 @@ static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 	return n > 0 ? n : 0;
 }
 
-static int watch(struct io *io, const struct udp_socket *s)
+int udp_watch(struct io *io, const struct udp_socket *s)
 {
 	return loop_add(io->loop, s->fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
 }
@@ -223,7 +223,7 @@ void udp_look_at_dense(struct udp *u, struct io *io)
 				break;
 		}
 		more |= n == DATAGRAM_BATCH;
-		if (all < DENSE_LEAST && watch(io, s) == 0)
+		if (all < DENSE_LEAST && udp_watch(io, s) == 0)
 			udp_forget_dense(u, s);
 	}
 	u->look_us = io->loop->now_us + (more ? 0 : LOOK_US);
