@@ -1,6 +1,8 @@
 """The table of system calls is as short as it can be: a tour of all features, under strace, uses every row of it."""
 
+import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -55,23 +57,43 @@ def datagrams(lab: Lab, guest: Guest) -> None:
 
 
 def burst(lab: Lab, guest: Guest) -> None:
-    """More datagrams at once than the worker waits for one by one."""
+    """More datagrams at once than the worker waits for one by one: they come while it is stopped."""
     script = f"""
 import socket
 flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 flow.connect(("{REMOTE4}", {PORT}))
-for _ in range(1000):
-    flow.send(bytes(100))
-flow.settimeout(5)
+flow.send(b"?")
+flow.settimeout(60)
 flow.recv(200)
 """
-    server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
-    guest.run(sys.executable, "-I", "-S", "-c", script)
-    server.result()
+    asked = f"""
+import socket
+flow = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+flow.bind(("{REMOTE4}", {PORT}))
+print("ready", flush=True)
+peer = flow.recvfrom(10)[1]
+print("asked", flush=True)
+input()
+for _ in range(1000):
+    flow.sendto(bytes(100), peer)
+print("answered", flush=True)
+"""
+    python = (sys.executable, "-I", "-S", "-c")
+    server = lab.remote.popen(*python, asked)
+    assert server.stdin and server.stdout and server.stdout.readline() == "ready\n"
+    client = guest.popen(*python, script)
+    assert server.stdout.readline() == "asked\n"
+    worker = lab.translator().pid
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert server.communicate("go\n", timeout=SOON_S)[0] == "answered\n"
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert client.wait(90) == 0
 
 
 def beside(lab: Lab, guest: Guest) -> None:
-    """Short messages beside a stream that lasts as long as they do."""
+    """Short messages beside a stream that lasts as long as they do; with one thread, or the stream may be in another."""
     answers = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
     stream = Bulk(lab, guest, REMOTE4)
     guest.script("probe.py", "echo", REMOTE4, PORT, 100, 300)
@@ -139,7 +161,6 @@ def foreground(lab: Lab) -> None:
         connections(lab, guest)
         datagrams(lab, guest)
         burst(lab, guest)
-        beside(lab, guest)
         ports(lab, guest)
         crowd(lab, guest)
     lab.host.run("umount", f"{BIG}/tiny", caps=True)
@@ -156,6 +177,7 @@ def background(lab: Lab) -> None:
         tracer = lab.host.popen(program(), *options, lab.inner_pid(guest.pid))
         wait_until(lambda: lab.host.run("test", "-s", pidfile, check=False).returncode == 0, 10, "it has gone to the background")
         guest.run("ping", "-c2", "-i0.2", REMOTE4)
+        beside(lab, guest)
         control_socket(lab, conf)
         lab.host.run("sh", "-c", f"kill $(cat {pidfile})")
         tracer.wait(30)
