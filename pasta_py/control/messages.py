@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RTM_NEWLINK, RTM_GETLINK = 16, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
+RTM_NEWNEXTHOP, RTM_GETNEXTHOP = 104, 106
 
 _HEADER_BYTES = 16  # struct nlmsghdr
 _ATTRIBUTE = struct.Struct("=HH")
@@ -31,9 +32,11 @@ _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _AF_INET, _AF_INET6 = 2, 10
 
 _U8, _U16, _U32 = (struct.Struct(code) for code in "BHI")
-_TEXT, _MAC, _IP, _LIFETIMES, _RARE = "text", "mac", "ip", "lifetimes", "rare"
+_TEXT, _MAC, _IP, _LIFETIMES, _GROUP, _RARE = "text", "mac", "ip", "lifetimes", "group", "rare"
 _CACHEINFO = struct.Struct("IIII")
 _CACHEINFO_FIELDS = ("ifa_preferred", "ifa_valid", "cstamp", "tstamp")  # struct ifa_cacheinfo
+
+_MEMBER = struct.Struct("=IBBxx")  # struct nexthop_grp: id, weight less one, its high byte
 
 # linux/if_link.h
 _LINK: "Table" = {
@@ -86,6 +89,15 @@ _ROUTE: "Table" = {
     18: ("RTA_VIA", _RARE),
     20: ("RTA_PREF", _U8),
     21: ("RTA_ENCAP_TYPE", _U16),
+    30: ("RTA_NH_ID", _U32),
+}
+# linux/nexthop.h
+_NEXTHOP: "Table" = {
+    1: ("NHA_ID", _U32),
+    2: ("NHA_GROUP", _GROUP),
+    5: ("NHA_OIF", _U32),
+    6: ("NHA_GATEWAY", _IP),
+    7: ("NHA_ENCAP_TYPE", _U16),
 }
 
 
@@ -93,7 +105,7 @@ class Message(Record):
     """One decoded message, or a nested attribute with fields of its own."""
 
     fields: "dict[str, int]"  # the fixed part, by pyroute2's names
-    attrs: "dict[str, Any]"  # int, str, dict, Message, or a list of Message, by the kernel's names
+    attrs: "dict[str, Any]"  # int, str, dict, Message, or a list of Message or of pairs, by the kernel's names
 
 
 class Layout(Record):
@@ -115,6 +127,9 @@ LAYOUTS = {
         fixed=struct.Struct("=8BI"),
         names=("family", "dst_len", "src_len", "tos", "table", "proto", "scope", "type", "flags"),
         attrs=_ROUTE,
+    ),
+    RTM_NEWNEXTHOP: Layout(
+        fixed=struct.Struct("=BBBxI"), names=("family", "scope", "proto", "flags"), attrs=_NEXTHOP
     ),
 }
 
@@ -160,7 +175,7 @@ def _decoded(table: "Table", data: bytes) -> "dict[str, Any]":
     return found
 
 
-def _value(kind: object, payload: bytes) -> "int | str | Message":
+def _value(kind: object, payload: bytes) -> "int | str | Message | list[tuple[int, int]]":
     if isinstance(kind, struct.Struct):
         number: int = kind.unpack_from(payload)[0]
         return number
@@ -174,6 +189,9 @@ def _value(kind: object, payload: bytes) -> "int | str | Message":
         return _socket.inet_ntop(_AF_INET if len(payload) == 4 else _AF_INET6, payload)
     if kind is _LIFETIMES:
         return Message(fields=dict(zip(_CACHEINFO_FIELDS, _CACHEINFO.unpack_from(payload))), attrs={})
+    if kind is _GROUP:  # of pairs: the member's id, and its weight
+        whole = payload[: len(payload) - len(payload) % _MEMBER.size]
+        return [(member, low + (high << 8) + 1) for member, low, high in _MEMBER.iter_unpack(whole)]
     raise _Rare
 
 

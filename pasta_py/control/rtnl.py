@@ -151,15 +151,18 @@ def addresses(kernel: "Netlink") -> list[Address]:
 def routes(kernel: "Netlink", family: int) -> list[Route]:
     """The unicast routes of the main table, in the kernel's order, without those whose every way is dead."""
     found = []
+    objects: dict[int, list[Message]] | None = None
     for message in kernel.dump(messages.RTM_GETROUTE, family, table=RT_TABLE_MAIN):
         fields, attrs = message.fields, message.attrs
         if fields["family"] != family or attrs.get("RTA_TABLE", fields["table"]) != RT_TABLE_MAIN:
             continue
         if fields["type"] != RTN_UNICAST or fields["flags"] & _RTM_F_CLONED:
             continue
-        hops = tuple(
-            _hop(hop) for hop in attrs.get("RTA_MULTIPATH") or [message] if not hop.fields["flags"] & RTNH_F_DEAD
-        )
+        ways = attrs.get("RTA_MULTIPATH") or [message]
+        if "RTA_NH_ID" in attrs and not attrs.keys() & {"RTA_OIF", "RTA_MULTIPATH"}:
+            objects = _nexthop_objects(kernel) if objects is None else objects
+            ways = objects.get(attrs["RTA_NH_ID"], ())
+        hops = tuple(_hop(way) for way in ways if not way.fields["flags"] & RTNH_F_DEAD)
         if not hops:
             continue
         any_address = "0.0.0.0" if family == AF_INET else "::"
@@ -176,11 +179,37 @@ def routes(kernel: "Netlink", family: int) -> list[Route]:
                 proto=fields["proto"],
                 metrics=tuple(sorted(metrics.attrs.items())) if metrics else (),
                 preference=attrs.get("RTA_PREF", 0),
-                encapsulated="RTA_ENCAP_TYPE" in attrs
-                or any("RTA_ENCAP_TYPE" in h.attrs for h in attrs.get("RTA_MULTIPATH", ())),
+                encapsulated=any("RTA_ENCAP_TYPE" in way.attrs for way in ways),
             )
         )
     return found
+
+
+def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
+    """The ways of each nexthop object by its id, as a route with several ways has them.
+
+    A route may name an object, and with net.ipv4.nexthop_compat_mode=0 the kernel says no more of it.
+    """
+    single: dict[int, Message] = {}
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for message in kernel.dump(messages.RTM_GETNEXTHOP):
+        attrs = message.attrs
+        if "NHA_GROUP" in attrs:
+            groups[attrs["NHA_ID"]] = attrs["NHA_GROUP"]
+            continue
+        names = (("RTA_GATEWAY", "NHA_GATEWAY"), ("RTA_ENCAP_TYPE", "NHA_ENCAP_TYPE"))
+        fields = {"flags": message.fields["flags"], "oif": attrs.get("NHA_OIF", 0)}
+        single[attrs["NHA_ID"]] = messages.Message(
+            fields=fields, attrs={ours: attrs[theirs] for ours, theirs in names if theirs in attrs}
+        )
+    ways = {each: [message] for each, message in single.items()}
+    for each, members in groups.items():
+        ways[each] = [
+            single[member].replace(fields={**single[member].fields, "hops": weight - 1})
+            for member, weight in members
+            if member in single
+        ]
+    return ways
 
 
 def _ip(text: str | None) -> Ip | None:

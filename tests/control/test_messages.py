@@ -19,6 +19,7 @@ from pasta_py.control.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Me
 
 THEIRS = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
 NEEDS_PYROUTE2 = ("RTA_MULTIPATH", "RTA_VIA")
+ONLY_OURS = ("RTA_NH_ID",)  # nexthop objects, of Linux 5.3, are not in pyroute2
 
 byte, word, number = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 name = st.text("abcdefghijklmnopqrstuvwxyz0123456789.:-", min_size=1, max_size=15)
@@ -132,7 +133,8 @@ def test_every_attribute_has_the_kernels_number(kind: int) -> None:
     numbers = {entry: at for at, (entry, *_kind) in enumerate(THEIRS[kind].nla_map)}
     if isinstance(THEIRS[kind].nla_map[0][0], int):
         numbers = {entry: at for at, entry, *_kind in THEIRS[kind].nla_map}
-    assert {each: at for at, (each, _kind) in messages.LAYOUTS[kind].attrs.items()}.items() <= numbers.items()
+    ours = {each: at for at, (each, _kind) in messages.LAYOUTS[kind].attrs.items() if each not in ONLY_OURS}
+    assert ours.items() <= numbers.items()
 
 
 @given(st.sampled_from(list(THEIRS)), st.binary(max_size=120))

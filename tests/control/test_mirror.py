@@ -164,6 +164,24 @@ def test_guest_shows_the_addresses_and_routes_of_the_host(shape: str, ifname: st
     assert expected["addresses"] and expected["-4"], "the shape itself must have something to compare"
 
 
+def test_routes_that_name_nexthop_objects_are_followed_where_the_kernel_says_no_more_of_them() -> None:
+    shape = (
+        SHAPES["nexthop objects"]
+        + """
+        nexthop add id 4 via 198.51.100.1 dev eth0 onlink
+        nexthop add id 5 group 1,200/4,7
+        nexthop add id 7 via fe80::1 dev eth0
+        route add 10.1.0.0/16 nhid 5
+        route add 10.2.0.0/16 nhid 4
+        route add 10.3.0.0/16 nhid 7
+    """
+    )
+    spelled_out, _ = in_new_namespace(host_side, shape, "")
+    named_only, _ = in_new_namespace(host_side, shape + "sysctl net/ipv4/nexthop_compat_mode 0", "")
+    assert named_only.ipv4.routes == spelled_out.ipv4.routes and len(named_only.ipv4.routes) == 6
+    assert named_only.ipv6.routes == spelled_out.ipv6.routes
+
+
 def _renamed(value: object, name: str) -> object:
     if isinstance(value, dict):
         return {key: _renamed(item, name) for key, item in value.items()}
