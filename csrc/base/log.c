@@ -3,9 +3,11 @@
  */
 #include "base/log.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/bytes.h"
 
@@ -45,6 +47,14 @@ void log_add(struct log *log, enum log_level level, const char *format, ...)
 	va_start(ap, format);
 	log_vadd(log, level, format, ap);
 	va_end(ap);
+}
+
+void log_refused(struct log *log, int64_t *last_ms, int64_t now_ms, const char *what, uint32_t open, int error)
+{
+	if (!log_due(last_ms, now_ms))
+		return;
+	log_add(log, LOG_LEVEL_WARNING, "%s refused with %u open: %s%s", what, open, error ? strerror(error) : "that is the limit",
+		error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
 }
 
 bool log_take(struct log *log, const struct log_line **line)

@@ -37,6 +37,9 @@ static inline bool log_due(int64_t *last_ms, int64_t now_ms)
 	return true;
 }
 
+/* Says, when it is due, that something new found no room: how many of them are open, and the errno or 0 for a limit of our own. */
+void log_refused(struct log *log, int64_t *last_ms, int64_t now_ms, const char *what, uint32_t open, int error);
+
 #define log_enabled(log, lvl) __builtin_expect((log)->level >= (uint32_t)(lvl), 0)
 #define log_debug(log, ...) (log_enabled(log, LOG_LEVEL_DEBUG) ? log_add(log, LOG_LEVEL_DEBUG, __VA_ARGS__) : (void)0)
 #define log_trace(log, ...) (log_enabled(log, LOG_LEVEL_TRACE) ? log_add(log, LOG_LEVEL_TRACE, __VA_ARGS__) : (void)0)

@@ -21,7 +21,6 @@
 #include "wire/icmp.h"
 
 #define TIMEOUT_MS 30000
-#define LIMIT_LOG_MS 10000
 #define REQUESTS_PER_S 5000 /* each costs four system calls: a fifth of a processor */
 #define REQUESTS_BURST 1000
 #define REPLIES_PER_EVENT 16
@@ -72,10 +71,7 @@ static void refused(struct icmp *m, struct io *io, int error)
 		m->refused_logged = true;
 		return;
 	}
-	if (m->limit_logged_ms && io->loop->now_ms - m->limit_logged_ms < LIMIT_LOG_MS)
-		return;
-	m->limit_logged_ms = io->loop->now_ms;
-	log_add(io->log, LOG_LEVEL_WARNING, "ping refused with %u open: %s", m->flows.used, strerror(error));
+	log_refused(io->log, &m->limit_logged_ms, io->loop->now_ms, "ping", m->flows.used, error);
 }
 
 static void error_to_guest(struct io *io, const struct addr *from, const struct ip_view *ip, int error)
@@ -122,7 +118,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		if (rc)
 			error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, -rc);
 		else
-			refused(m, io, ENOBUFS);
+			refused(m, io, m->flows.used == m->flows.limit ? 0 : ENOMEM);
 		return NULL;
 	}
 	f->fd = fd;

@@ -25,7 +25,6 @@
 
 #define PIPE_BYTES (1 << 20) /* what an ordinary user may have; 256 KiB: three times the wake-ups, a third more processor time */
 #define MOVES_PER_TURN 8
-#define LIMIT_LOG_MS 10000
 
 enum {
 	SPLICE_READABLE = 1, /* may have bytes or an end */
@@ -137,11 +136,7 @@ static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, b
 static void limit_reached(struct splice *s, struct io *io, int error)
 {
 	COUNT(io->counters, splice_limit);
-	if (s->limit_logged_ms && io->loop->now_ms - s->limit_logged_ms < LIMIT_LOG_MS)
-		return;
-	s->limit_logged_ms = io->loop->now_ms;
-	log_add(io->log, LOG_LEVEL_WARNING, "local connection refused with %u open: %s%s", s->flows.used, strerror(error),
-		error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+	log_refused(io->log, &s->limit_logged_ms, io->loop->now_ms, "local connection", s->flows.used, error);
 }
 
 static int watch(struct io *io, const struct splice_flow *f, int side)
@@ -163,7 +158,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	s->serial++;
 	f = (struct splice_flow *)flow_add(&s->flows, &key);
 	if (!f) {
-		limit_reached(s, io, ENOBUFS);
+		limit_reached(s, io, s->flows.used == s->flows.limit ? 0 : ENOMEM);
 		close_socket(accepted, true);
 		close_socket(connecting, true);
 		return;

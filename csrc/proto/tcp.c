@@ -25,7 +25,6 @@
 #include "base/bytes.h"
 #include "proto/tcp_private.h"
 
-#define LIMIT_LOG_MS 10000
 #define PORT_TRIES 64
 
 static const char *const state_names[] = {
@@ -112,14 +111,9 @@ static seq_t initial_seq(const struct tcp *t, const struct io *io, const struct 
 void tcp_limit_reached(struct tcp *t, struct io *io, int error)
 {
 	COUNT(io->counters, tcp_limit);
-	if (t->limit_logged_ms && io->loop->now_ms - t->limit_logged_ms < LIMIT_LOG_MS)
-		return;
-	t->limit_logged_ms = io->loop->now_ms;
-	if (t->flows.used == t->flows.limit)
-		log_add(io->log, LOG_LEVEL_WARNING, "TCP connection refused: limit of %u connections reached", t->flows.limit);
-	else
-		log_add(io->log, LOG_LEVEL_WARNING, "TCP connection refused with %u open: %s%s", t->flows.used, strerror(error),
-			error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+	log_refused(io->log, &t->limit_logged_ms, io->loop->now_ms,
+		    t->ownership.lanes > 1 ? "TCP connection of one thread" : "TCP connection", t->flows.used,
+		    t->flows.used == t->flows.limit ? 0 : error);
 }
 
 struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_key *key, int fd, enum tcp_state state)

@@ -20,7 +20,6 @@
 #include "proto/tcp_private.h"
 
 #define SPILL_MIN_BYTES 16384
-#define LIMIT_LOG_MS 10000
 
 /* --- guest to host --- */
 
@@ -58,11 +57,9 @@ void tcp_free_spill(struct tcp *t, struct tcp_flow *f)
 static void spill_limit_reached(struct tcp *t, struct io *io)
 {
 	COUNT(io->counters, tcp_spill_limit);
-	if (t->spill_logged_ms && io->loop->now_ms - t->spill_logged_ms < LIMIT_LOG_MS)
-		return;
-	t->spill_logged_ms = io->loop->now_ms;
-	log_add(io->log, LOG_LEVEL_WARNING, "TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
-		(unsigned)(t->spill_bytes >> 20));
+	if (log_due(&t->spill_logged_ms, io->loop->now_ms))
+		log_add(io->log, LOG_LEVEL_WARNING, "TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
+			(unsigned)(t->spill_bytes >> 20));
 }
 
 /* Sends what the socket takes; errors are kept for tcp_service_flow(). */

@@ -26,7 +26,6 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define LIMIT_LOG_MS 10000
 #define SOCKET_BUFFER_BYTES (4 << 20) /* as much of it as net.core.rmem_max allows */
 
 int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
@@ -64,11 +63,7 @@ void udp_free(struct udp *u)
 void udp_limit_reached(struct udp *u, struct io *io, int error)
 {
 	COUNT(io->counters, udp_limit);
-	if (u->limit_logged_ms && io->loop->now_ms - u->limit_logged_ms < LIMIT_LOG_MS)
-		return;
-	u->limit_logged_ms = io->loop->now_ms;
-	log_add(io->log, LOG_LEVEL_WARNING, "UDP flow refused with %u open: %s%s", u->flows.used,
-		error ? strerror(error) : "limit of flows reached", error == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "UDP flow", u->flows.used, error);
 }
 
 /* Options that let datagrams keep their TTL and class, and bring errors back. Kernels without one of them do without. */
