@@ -14,7 +14,8 @@
  */
 #include <errno.h>
 #include <linux/sock_diag.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "base/checksum.h"
@@ -65,16 +66,27 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 	transmit(io, key, head, l4, tcp_len, payload, len, f->mss);
 }
 
+/* The payload of the host connection's segments, 0 if it is not known. The kernel sends half of the widest window so far at most,
+ * here 32 KiB, since a SYN cannot promise more than 64. The peer will open it; until then what we told the peer is the best guess,
+ * both ends being on the same path. */
+static uint32_t host_mss(const struct tcp_flow *f)
+{
+	struct tcp_info info = {0};
+	socklen_t len = sizeof(info);
+
+	if (getsockopt(f->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return 0;
+	return info.tcpi_snd_mss == info.tcpi_snd_wnd / 2 ? info.tcpi_advmss : info.tcpi_snd_mss;
+}
+
 /* The MSS that the guest is told: what its link carries, rounded down to whole segments of the host's connection where that
  * is known. Otherwise each frame would leave the host as full segments and a runt (measured at 65520 bytes: a quarter of the
  * throughput). */
 static uint16_t announced_mss(const struct io *io, const struct tcp_flow *f)
 {
-	uint32_t mss = io->mtu - ip_header_bytes(addr_is_v4(&f->flow.key.guest)) - TCP_HLEN;
-	uint32_t host = 0;
-	socklen_t len = sizeof(host);
+	uint32_t mss = io->mtu - ip_header_bytes(addr_is_v4(&f->flow.key.guest)) - TCP_HLEN, host = host_mss(f);
 
-	if (f->state == TCPS_SYN_RECEIVED && !getsockopt(f->fd, IPPROTO_TCP, TCP_MAXSEG, &host, &len) && host && host < mss)
+	if (host && host < mss)
 		mss -= mss % host;
 	return (uint16_t)mss;
 }

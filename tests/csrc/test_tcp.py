@@ -66,6 +66,18 @@ def test_mss_is_a_whole_number_of_the_host_s_segments() -> None:
     assert mss == 65480 - 65480 % host
 
 
+@pytest.mark.parametrize("limit", (1400, 0))
+def test_mss_is_a_whole_number_of_an_accepted_client_s_segments(limit: int) -> None:
+    """Also where they are larger than what the kernel sends until the client opens its window: half of 64 KiB."""
+    with Guest(mtu=65535) as guest, server() as listener, socket.socket() as client:
+        guest.listen(6, listener, 8080)
+        for sock in (client, listener) if limit else ():
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, limit)
+        client.connect(listener.getsockname())
+        host = (limit or 65535 - 40) - 12  # with time stamps; IPv4 cannot fill the loopback's MTU, 65536
+        assert int.from_bytes(guest.wait_segments()[0].options[2:4], "big") == 65495 - 65495 % host
+
+
 def test_no_window_scale_unless_offered(guest: Guest) -> None:
     with server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1], wscale=None)
