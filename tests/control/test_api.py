@@ -28,7 +28,7 @@ def netns() -> "Iterator[int]":
         yield process.pid
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=30)
 
 
 def free_port() -> int:
@@ -57,7 +57,7 @@ def test_a_connection_has_addresses_and_ports_until_it_is_closed(netns: int) -> 
 
 def _answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False

@@ -197,7 +197,7 @@ def test_a_program_killed_while_it_starts_leaves_nothing_behind() -> None:
             time.sleep(delay_ms / 1000)
             try:
                 left = descendants(process.pid)
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 left = []
             process.kill()
             eventually(lambda: not any(map(alive, left)), f"all is gone after a kill at {delay_ms} ms")  # noqa: B023
@@ -205,12 +205,14 @@ def test_a_program_killed_while_it_starts_leaves_nothing_behind() -> None:
 
 
 def test_a_worker_that_dies_is_told_and_the_command_goes_on() -> None:
-    with running("--", "sh", "-c", "echo up; sleep 1; exit 6") as process:
-        assert process.stdout is not None and process.stderr is not None
+    with running("--", "sh", "-c", "echo up; cat; exit 6", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         os.kill(worker_of(process.pid), signal.SIGKILL)
+        assert any("the worker process ended by signal 9" in line for line in process.stderr)
+        process.stdin.close()
+        process.stdin = None  # or communicate() would write to it
         assert process.wait(WAIT_S) == 6
-        assert "the worker process ended by signal 9" in process.stderr.read()
 
 
 # ---- a terminal ----
@@ -269,7 +271,7 @@ def test_a_job_can_be_stopped_continued_and_interrupted() -> None:
         terminal.until("Stopped")
         terminal.type("fg\n")
         terminal.until("sleep 295")
-        time.sleep(0.2)
+        eventually(lambda: os.tcgetpgrp(terminal.fd) != terminal.pid, "the shell has given the terminal to its job")
         terminal.type("\x03")
         terminal.until("# ")
         terminal.type("echo status=$?\n")
@@ -285,7 +287,7 @@ def test_a_shell_has_job_control() -> None:
         terminal.until("# ")
         assert "no job control" not in terminal.seen
         terminal.type("sleep 294\n")
-        time.sleep(0.3)
+        eventually(lambda: str(os.tcgetpgrp(terminal.fd)) in _sleepers("294"), "it is in the foreground")
         terminal.type("\x1a")
         terminal.until("Stopped")
         terminal.type("kill %1; exit 3\n")

@@ -48,7 +48,7 @@ def main(what: str, address: str, port: int, who: str = "") -> None:
         if tcp in readable:
             connection, peer = tcp.accept()
             with connection, contextlib.suppress(OSError):  # a client that resets
-                connection.settimeout(5)
+                connection.settimeout(20)
                 connection.sendall(f"{who} {peer[0]} {peer[1]}".encode())
                 connection.shutdown(socket.SHUT_WR)
                 connection.recv(1)

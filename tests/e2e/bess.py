@@ -27,7 +27,7 @@ def main(path: str, *addresses: str) -> None:
                 break
             except ConnectionRefusedError:  # bound, and about to listen
                 time.sleep(0.01)
-        sock.settimeout(2)
+        sock.settimeout(20)
         for address in addresses:
             sock.send(request(address))
             try:

@@ -298,13 +298,21 @@ class Lab:
 
     def translator(self) -> "Translator":
         """The one process that holds a tap."""
-        pids = self.translators()
-        assert len(pids) == 1, f"processes with a tap: {pids}"
+        pids: list[int] = []
+
+        def seen() -> bool:
+            pids[:] = self.translators()
+            return len(pids) == 1
+
+        wait_until(seen, 5, "one process holds a tap")
         return Translator(pids[0])
 
     def inner_pid(self, pid: int) -> int:
-        """The PID, as the host of the lab sees it, of a process seen from here; 0 if it is not inside."""
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        """The PID, as the host of the lab sees it, of a process seen from here; 0 if it is not inside, or has ended."""
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
         ids = next(line for line in lines if line.startswith("NSpid:")).split()[1:]
         own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("NSpid:"))
         depth = len(own.split()) - 1
@@ -312,7 +320,15 @@ class Lab:
 
     def held(self, what: str, token: str) -> int:
         """The PID, as seen from here, of the labtool that was started as "hold TOKEN" or "stray TOKEN"."""
-        (pid,) = [pid for pid in self.descendants() if cmdline(pid) == [tool(), what, token]]
+        found: list[int] = []
+
+        def seen() -> bool:
+            """The kernel's lists of children may lack one while another ends (proc_pid_children(5))."""
+            found[:] = [pid for pid in self.descendants() if cmdline(pid) == [tool(), what, token]]
+            return bool(found)
+
+        wait_until(seen, 5, f"{what} {token}")
+        (pid,) = found
         return pid
 
     @contextlib.contextmanager

@@ -13,8 +13,8 @@ import socket
 import sys
 import time
 
-WAIT_S = 20
-SILENCE_S = 1.5
+WAIT_S = 20  # for an answer or a refusal, of which one has to come
+AGAIN_S = 1.5  # the same while the port may still come up
 DATAGRAM = 1000
 WINDOW = 16  # datagrams under way
 STEP = 1 << 18
@@ -30,10 +30,10 @@ def content(size: int) -> bytes:
     return b"".join((i.to_bytes(8, "big") + DATA[8:]) for i in range(-(-size // len(DATA))))[:size]
 
 
-def stream(address: str, port: int, size: int, source: str) -> dict[str, object]:
+def stream(address: str, port: int, size: int, source: str, wait: float) -> dict[str, object]:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     with sock:
-        sock.settimeout(SILENCE_S)
+        sock.settimeout(wait)
         if source:
             sock.bind((source, 0))
         try:
@@ -57,10 +57,10 @@ def stream(address: str, port: int, size: int, source: str) -> dict[str, object]
     return {"error": None, "me": me, "equal": body == sent, **json.loads(head)}
 
 
-def datagrams(address: str, port: int, size: int, source: str) -> dict[str, object]:
+def datagrams(address: str, port: int, size: int, source: str, wait: float) -> dict[str, object]:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     with sock:
-        sock.settimeout(SILENCE_S)
+        sock.settimeout(wait)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         if source:
             sock.bind((source, 0))
@@ -86,8 +86,9 @@ def ask(cell: dict[str, object]) -> dict[str, object]:
     started = time.monotonic()
     patience = float(str(cell.get("patience", 0)))
     how = stream if cell["proto"] == "tcp" else datagrams
+    where = str(cell["address"]), int(str(cell["port"])), int(str(cell["size"])), str(cell.get("from", ""))
     while True:
-        result = how(str(cell["address"]), int(str(cell["port"])), int(str(cell["size"])), str(cell.get("from", "")))
+        result = how(*where, AGAIN_S if patience else WAIT_S)
         took = time.monotonic() - started
         if result["error"] is None or took > patience:
             return {**result, "after": took}

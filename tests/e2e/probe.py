@@ -1,12 +1,12 @@
 """One small question to the network, asked with the kernel's own calls; prints a JSON object.
 
-probe.py tcp ADDRESS PORT                 {"error": ERRNO NAME or null, "seconds": S}
-probe.py udp ADDRESS PORT                 the same, from a connected socket that has sent one datagram
+probe.py tcp ADDRESS PORT [WAIT]          {"error": ERRNO NAME or null, "seconds": S}; "silence" after WAIT seconds of it
+probe.py udp ADDRESS PORT [WAIT]          the same, from a connected socket that has sent one datagram
 probe.py echo ADDRESS PORT SIZE COUNT     {"returned": N}: datagrams that came back as they were
 probe.py burst ADDRESS PORT SIZE COUNT    the same, numbered, all sent with one call (UDP_SEGMENT)
-probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again for up to 5 s
-probe.py ask ADDRESS PORT                 {"answer": TEXT}: over TCP, read to the end
-probe.py ask-udp ADDRESS PORT             {"answer": TEXT}
+probe.py mtu ADDRESS PORT SIZE            {"error": ..., "mtu": IP_MTU}, fragmentation forbidden, sent again until it fails
+probe.py ask ADDRESS PORT [WAIT]          {"answer": TEXT}: over TCP, read to the end
+probe.py ask-udp ADDRESS PORT [WAIT]      {"answer": TEXT}
 probe.py hangup ADDRESS PORT              {"error": ...}: how a TCP connection ends on which nothing is said
 """
 
@@ -16,24 +16,23 @@ import socket
 import sys
 import time
 
-WAIT_S = 1.5  # after which there is silence
-ANSWER_S = 20  # for what has to be answered
+ANSWER_S = 20  # for what has to be answered; whoever expects silence gives a shorter WAIT
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 IP_RECVERR, IPV6_RECVERR = 11, 25
 UDP_SEGMENT = 103  # linux/udp.h
 
 
-def make(address: str, kind: int, wait: float = WAIT_S) -> socket.socket:
+def make(address: str, kind: int, wait: float = ANSWER_S) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
     sock.settimeout(wait)
     return sock
 
 
-def attempt(address: str, port: int, kind: int, stay: bool = False) -> dict[str, object]:
+def attempt(address: str, port: int, kind: int, wait: float = ANSWER_S, stay: bool = False) -> dict[str, object]:
     started, failed = time.monotonic(), None
     try:
-        with make(address, kind) as sock:
+        with make(address, kind, wait) as sock:
             six = ":" in address
             if kind == socket.SOCK_DGRAM:  # else the kernel keeps all errors but a refused port to itself
                 sock.setsockopt(
@@ -53,7 +52,7 @@ def attempt(address: str, port: int, kind: int, stay: bool = False) -> dict[str,
 
 def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
     returned = 0
-    with make(address, socket.SOCK_DGRAM, ANSWER_S) as sock:
+    with make(address, socket.SOCK_DGRAM) as sock:
         sock.connect((address, port))
         for index in range(count):
             data = index.to_bytes(4, "big") * (size // 4)
@@ -64,7 +63,7 @@ def echo(address: str, port: int, size: int, count: int) -> dict[str, object]:
 
 def burst(address: str, port: int, size: int, count: int) -> dict[str, object]:
     sent = [index.to_bytes(4, "big").ljust(size, b"b") for index in range(count)]
-    with make(address, socket.SOCK_DGRAM, ANSWER_S) as sock:
+    with make(address, socket.SOCK_DGRAM) as sock:
         sock.connect((address, port))
         sock.sendmsg([b"".join(sent)], [(socket.SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))])
         return {"returned": sum(sock.recv(65536) == data for data in sent)}
@@ -73,7 +72,7 @@ def burst(address: str, port: int, size: int, count: int) -> dict[str, object]:
 def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
     six = ":" in address
     level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
-    failed, deadline = None, time.monotonic() + 5
+    failed, deadline = None, time.monotonic() + ANSWER_S
     with make(address, socket.SOCK_DGRAM) as sock:
         discover = (IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO) if six else (IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         sock.setsockopt(level, *discover)
@@ -89,8 +88,8 @@ def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
     return {"error": failed, "first": first, "mtu": mtu}
 
 
-def ask(address: str, port: int, kind: int) -> dict[str, object]:
-    with make(address, kind) as sock:
+def ask(address: str, port: int, kind: int, wait: float = ANSWER_S) -> dict[str, object]:
+    with make(address, kind, wait) as sock:
         sock.connect((address, port))
         if kind == socket.SOCK_DGRAM:
             sock.send(b"?")
@@ -103,6 +102,7 @@ def ask(address: str, port: int, kind: int) -> dict[str, object]:
 
 
 def main(what: str, address: str, *numbers: int) -> None:
+    port, wait = numbers[0], float(numbers[1]) if len(numbers) > 1 else ANSWER_S
     if what == "echo":
         result = echo(address, *numbers)
     elif what == "burst":
@@ -110,11 +110,9 @@ def main(what: str, address: str, *numbers: int) -> None:
     elif what == "mtu":
         result = path_mtu(address, *numbers)
     elif what in ("ask", "ask-udp"):
-        result = ask(address, numbers[0], socket.SOCK_STREAM if what == "ask" else socket.SOCK_DGRAM)
+        result = ask(address, port, socket.SOCK_STREAM if what == "ask" else socket.SOCK_DGRAM, wait)
     else:
-        result = attempt(
-            address, numbers[0], socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM, what == "hangup"
-        )
+        result = attempt(address, port, socket.SOCK_DGRAM if what == "udp" else socket.SOCK_STREAM, wait, what == "hangup")
     print(json.dumps(result))
 
 

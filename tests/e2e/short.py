@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 
-LIMIT_S = 10
+LIMIT_S = 60
 
 
 def family(address: str) -> int:

@@ -33,14 +33,14 @@ class Running:
 
     def end(self, how: str = "close") -> dict[str, object]:
         """End it by its exit descriptor ("close", "write"), by "kill N", or "wait" for its own end; what it said, its status."""
-        out, err = self._process.communicate(how + "\n", timeout=20)
+        out, err = self._process.communicate(how + "\n", timeout=60)
         assert self._process.returncode == 0, err
         return dict(json.loads(out))
 
     def api(self, request: "dict[str, object] | str") -> dict[str, object]:
         """The answer to one request, as its callers ask it: everything at once, and that was all."""
         text = request if isinstance(request, str) else json.dumps(request)
-        done = self.lab.host.run("socat", "-t5", "-", f"UNIX-CONNECT:{API}", input=text)
+        done = self.lab.host.run("socat", "-t30", "-", f"UNIX-CONNECT:{API}", input=text)
         return dict(json.loads(done.stdout))
 
     def forward(self, proto: str, host_port: int, guest_port: int, **more: object) -> int:

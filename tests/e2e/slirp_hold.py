@@ -5,7 +5,7 @@ slirp_hold.py PROGRAM ARGUMENT...     READY and EXIT among the arguments stand f
 
 Prints {"ready": what came through the ready descriptor, "pid": its PID}; then takes one line: "close" closes its end of the exit
 descriptor's pipe, "write" writes to it, "wait" does nothing, "kill N" sends a signal, end of input is "close". Prints {"status":
-exit status, "out": ..., "err": ...}; the status is null where it is still there after 3 s, and is ended then.
+exit status, "out": ..., "err": ...}; the status is null where it is still there after LIMIT_S, and is ended then.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-LIMIT_S = 3
+LIMIT_S = 20
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
 
 

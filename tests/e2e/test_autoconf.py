@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from lab import GATEWAY4, HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, wait_until
+from lab import GATEWAY4, HERE, HOST4, HOST6, PATIENCE_S, REMOTE4, REMOTE6, Guest, Lab, wait_until
 
 NAMESERVERS = (REMOTE4, REMOTE6)
 SEARCH = "lab.example.test example.test"
@@ -22,7 +22,7 @@ def guest(lab: Lab) -> Iterator[Guest]:
 
 
 def dhclient(
-    lab: Lab, guest: Guest, *options: str, more: str = "", wait: int = 4, link: str = "eth0"
+    lab: Lab, guest: Guest, *options: str, more: str = "", wait: float = PATIENCE_S, link: str = "eth0"
 ) -> dict[str, str]:
     """Run dhclient until it is bound, `wait` seconds at most for IPv4; what its script was told then. `more`: for its file."""
     log = lab.directory / "lease.log"
@@ -43,10 +43,10 @@ def dhclient(
     (where / "leases").unlink(missing_ok=True)
     (where / "dhclient.conf").write_text(
         "also request dhcp6.name-servers, dhcp6.domain-search, domain-search, interface-mtu;\n"
-        f"timeout {wait};\n{more}"
+        f"timeout {wait:.0f};\n{more}"
     )
     config = ("-cf", where / "dhclient.conf")
-    said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", link, timeout=20, check=False)
+    said = guest.run(*command, *config, "-e", f"LEASE_LOG={log}", link, timeout=60, check=False)
     told = dict(line.split("=", 1) for line in log.read_text().splitlines() if "=" in line) if log.exists() else {}
     assert said.returncode == 0 and told.get("reason", "").startswith("BOUND"), f"{told}\n{said.stderr}"
     return told
@@ -84,11 +84,13 @@ def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
     guest.run("ping", "-6", "-c1", "-W20", "-I", HOST6, REMOTE6)
 
 
-def rdisc6(guest: Guest) -> "subprocess.CompletedProcess[str]":
-    """Solicit one router advertisement, from a link-local address that is usable at once."""
+def rdisc6(guest: Guest, wait: float = PATIENCE_S) -> "subprocess.CompletedProcess[str]":
+    """Solicit one router advertisement, and wait as long for it; from a link-local address that is usable at once."""
     guest.sysctl(ipv6__conf__eth0__accept_dad=0)
     guest.setup("link set lo up\nlink set eth0 up")
-    return guest.run("rdisc6", "-1", "-r1", "-w2000", "eth0", check=False, timeout=15)
+    usable = ("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link", "-tentative")
+    wait_until(lambda: "fe80" in guest.run(*usable).stdout, 10, "a link-local address")
+    return guest.run("rdisc6", "-1", "-r1", f"-w{1000 * wait:.0f}", "eth0", check=False, timeout=60)
 
 
 def test_rdisc6_hears_everything(lab: Lab) -> None:
@@ -114,7 +116,7 @@ def test_rdisc6_hears_everything(lab: Lab) -> None:
 )
 def test_router_advertisements_can_be_switched_off(lab: Lab, option: str) -> None:
     with lab.guest(option, config=False) as guest:
-        assert rdisc6(guest).returncode != 0
+        assert rdisc6(guest, wait=2).returncode != 0
 
 
 @pytest.mark.option("--no-dhcp")
@@ -122,7 +124,7 @@ def test_dhcp_can_be_switched_off(lab: Lab) -> None:
     with lab.guest("--no-dhcp", config=False) as guest:
         guest.setup("link set lo up\nlink set eth0 up")
         with pytest.raises(AssertionError, match="No DHCPOFFERS"):
-            dhclient(lab, guest, "-4")
+            dhclient(lab, guest, "-4", wait=4)
 
 
 def test_dhcpcd_configures_ipv4(lab: Lab, guest: Guest) -> None:
@@ -132,8 +134,8 @@ def test_dhcpcd_configures_ipv4(lab: Lab, guest: Guest) -> None:
     done = guest.run(
         *("unshare", "-m", "sh", "-ec"),
         "mount -t tmpfs none /var/lib/dhcpcd; mount -t tmpfs none /run;"
-        f"dhcpcd -1 -B -d -t 8 -f {lab.directory}/dhcpcd.conf -4 eth0",
-        timeout=30,
+        f"dhcpcd -1 -B -d -t 30 -f {lab.directory}/dhcpcd.conf -4 eth0",
+        timeout=60,
         check=False,
     )
     found = guest.run("ip", "-br", "-4", "addr", "show", "dev", "eth0").stdout

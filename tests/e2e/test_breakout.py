@@ -161,7 +161,7 @@ def test_a_call_that_is_allowed_harms_nothing(lab: Lab) -> None:
     with lab.guest() as guest:
         word, address = worker(lab, guest).call("mmap", 0, 4096, 3, ANONYMOUS, -1, 0).split()
         assert word == "returned" and int(address) > 0
-        guest.run("ping", "-c1", "-W2", REMOTE4)
+        guest.run("ping", "-c1", "-W20", REMOTE4)
 
 
 def status(pid: int) -> dict[str, str]:
@@ -203,7 +203,7 @@ def test_nothing_is_left_to_worker_and_helper(lab: Lab, capture: tuple[str, ...]
 
 @pytest.mark.parametrize("prefix", [("unshare", "-Ur", "--") * 2, (sys.executable, REFUSE, "-")], ids=["nested", "filtered"])
 def test_every_layer_closes_where_others_have_been_before(lab: Lab, prefix: tuple[object, ...]) -> None:
-    script = f"ping -qc1 -W2 {REMOTE4} >/dev/null; sed -n 's/Seccomp_filters:.//p' /proc/self/status"
+    script = f"ping -qc1 -W20 {REMOTE4} >/dev/null; sed -n 's/Seccomp_filters:.//p' /proc/self/status"
     done = lab.host.run(*prefix, program(), "--config-net", "--", "sh", "-ec", script)
     assert "sandbox" not in done.stderr, done.stderr
     assert done.stdout.strip() == ("0" if prefix[0] == "unshare" else "1")
@@ -235,7 +235,7 @@ def test_the_socket_to_syslog_reaches_nobody_else(lab: Lab) -> None:
 
 def test_a_layer_that_is_refused_costs_one_line(lab: Lab) -> None:
     prefix = (sys.executable, REFUSE, "317" if platform.machine() == "x86_64" else "277")  # seccomp(2)
-    done = lab.host.run(*prefix, program(), "--config-net", "--", "ping", "-qc1", "-W2", REMOTE4)
+    done = lab.host.run(*prefix, program(), "--config-net", "--", "ping", "-qc1", "-W20", REMOTE4)
     (line,) = [line for line in done.stderr.splitlines() if "sandbox" in line]
     assert line == "pasta: warning: sandbox: no filter on system calls: Operation not permitted"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from calls import HELPER, NOT_HERE, WORKER, rows, used
 from lab import BIG, REMOTE4, REMOTES, Guest, Lab, program, wait_until
-from ports import FAMILIES, LOOPBACK, SEEN, Cell, faults
+from ports import FAMILIES, LOOPBACK, SEEN, Cell, ask, faults, judge
 from traffic import Bulk
 
 PORT, AUTO, LOCAL, KEEP, CONTROLLED = 7300, 7301, 7302, 7303, 7304
@@ -135,10 +135,9 @@ def ports(lab: Lab, guest: Guest) -> None:
         assert not faults(lab, cells, SEEN, size=1_000_000, patience=SOON_S)
     inside.result()
     outside = lab.host.start("portserve.py", "loopback", LOCAL)
-    time.sleep(1.5)
-    for family in FAMILIES:
-        guest.run("socat", "-u", "OPEN:/dev/zero,readbytes=1000000",
-                  f"TCP{family}:{LOOPBACK[4] if family == 4 else '[::1]'}:{LOCAL}")  # fmt: skip
+    found = [Cell("auto", "loopback", "tcp", family, LOCAL, True) for family in FAMILIES]
+    results = ask(guest, found, size=1_000_000, patience=SOON_S)
+    assert not [what for cell, result in zip(found, results, strict=True) for what in judge(cell, result, LOOPBACK)]
     outside.result()
 
 
@@ -204,7 +203,7 @@ def test_a_question_and_its_answer_cost_six_calls(lab: Lab, traces: Path) -> Non
     """Two waits, and for each direction one call that reads and one that writes: none that finds nothing."""
     count = 400
     server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
-    with lab.guest() as guest:
+    with lab.guest("-t", "none", "-u", "none", "-T", "none", "-U", "none") as guest:  # nothing looks for ports once a second
         guest.script("probe.py", "echo", REMOTE4, PORT, 100, count)
     server.result()
     time.sleep(0.2)

@@ -164,7 +164,7 @@ class Flooder:
 
     def finish(self) -> int:
         """How many frames the tap was given."""
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         assert self.process.returncode == 0, err
         return int(json.loads(out)["sent"][0])
 

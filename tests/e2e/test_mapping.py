@@ -100,11 +100,11 @@ def test_dns_forward_asks_the_named_resolver(lab: Lab) -> None:
     with lab.guest(*options) as guest:
         for family in (4, 6):
             for protocol in ("+notcp", "+tcp"):
-                dig = ("dig", f"@{FORWARD[family]}", "+short", "+tries=1", "+time=3", protocol, DNS_NAME, "A")
+                dig = ("dig", f"@{FORWARD[family]}", "+short", "+tries=1", "+time=20", protocol, DNS_NAME, "A")
                 assert guest.run(*dig).stdout.split() == [DNS4]
     lab.resolv(f"nameserver {REMOTE4}\n")  # without --dns-host it is the first of /etc/resolv.conf
     with lab.guest("--dns-forward", FORWARD[4]) as guest:
-        dig = ("dig", f"@{FORWARD[4]}", "+short", "+tries=1", "+time=3", DNS_NAME, "A")
+        dig = ("dig", f"@{FORWARD[4]}", "+short", "+tries=1", "+time=20", DNS_NAME, "A")
         assert guest.run(*dig).stdout.split() == [DNS4]
 
 

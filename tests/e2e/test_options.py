@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -189,7 +190,7 @@ def test_dhcpv6_can_be_switched_off(lab: Lab) -> None:
         with lab.guest(*words, config=False) as guest:
             guest.sysctl(ipv6__conf__eth0__accept_dad=0)
             guest.setup("link set lo up\nlink set eth0 up")
-            ask = functools.partial(dhclient, lab, guest, "-6", wait=2)
+            ask = functools.partial(dhclient, lab, guest, "-6", wait=2)  # -6 -1 does not heed it
             if words:
                 with pytest.raises(AssertionError):
                     ask()
@@ -205,11 +206,12 @@ def test_dhcpv6_can_be_switched_off(lab: Lab) -> None:
 )
 def test_a_protocol_is_switched_off_and_the_others_are_not(lab: Lab, name: str) -> None:
     """Its frames get no answer at all, and its ports are not bound on the host."""
+    wait = {each: 2 if each == name else 20 for each in ("tcp", "udp", "icmp")}
     with lab.guest(f"--no-{name}", "-t", PORT + 1, "-u", PORT + 1) as guest:
         answered = {
-            "tcp": guest.script("probe.py", "tcp", REMOTE4, PORT)["error"] is None,
-            "udp": guest.script("probe.py", "udp", REMOTE6, PORT)["error"] is None,
-            "icmp": guest.run("ping", "-c1", "-W1", REMOTE4, check=False).returncode == 0,
+            "tcp": guest.script("probe.py", "tcp", REMOTE4, PORT, wait["tcp"])["error"] is None,
+            "udp": guest.script("probe.py", "udp", REMOTE6, PORT, wait["udp"])["error"] is None,
+            "icmp": guest.run("ping", "-c1", "-W", wait["icmp"], REMOTE4, check=False).returncode == 0,
         }
         assert answered == {each: each != name for each in answered}
         for each, flag in (("tcp", "-tlnH"), ("udp", "-ulnH")):
@@ -277,8 +279,9 @@ def test_the_log_file_is_kept_under_the_size_that_is_given(lab: Lab) -> None:
 @pytest.mark.option("--stats")
 def test_counters_are_shown_at_most_as_often_as_asked_for(lab: Lab) -> None:
     command = ("sh", "-c", f"for i in $(seq 15); do ping -c1 -W1 {REMOTE4} >/dev/null; sleep 0.1; done")
+    begun = time.monotonic()
     lines = [line for line in told(lab, "--stats", "1", command=command).splitlines() if "stats: " in line]
-    assert lines and len(lines) <= 4
+    assert 1 <= len(lines) <= 2 + time.monotonic() - begun
     assert lines[0].startswith("pasta: stats: ") and "=" in lines[0]  # no warning, though a command's default is --quiet
 
 

@@ -33,10 +33,10 @@ def test_a_web_server_logs_its_clients_own_addresses() -> None:
             nginx_in_guest(lab, guest, 80)
             for family in FAMILIES:
                 url = f"http://[{HOSTS[6]}]:8080/v6" if family == 6 else f"http://{HOST4}:8080/v4"
-                done = lab.remote.run("curl", "-sS", "-g", "--max-time", 5, "--interface", REMOTES[family], url)
+                done = lab.remote.run("curl", "-sS", "-g", "--max-time", 20, "--interface", REMOTES[family], url)
                 assert done.stdout == "hello"
             for url in (f"http://{OTHER4}:8080/", f"http://[{OTHER6}]:8080/"):
-                done = lab.remote.run("curl", "-sS", "-g", "--max-time", 5, url, check=False)
+                done = lab.remote.run("curl", "-sS", "-g", "--max-time", 20, url, check=False)
                 assert done.returncode == 7, done  # curl: no connection
             log = lab.directory / "peers.log"
             wait_until(lambda: len(log.read_text().splitlines()) >= 2, 5, "two lines in nginx's log")
@@ -50,7 +50,7 @@ family = socket.AF_INET6 if ":" in address else socket.AF_INET
 socks = []
 for index in range(count):
     sock = socket.socket(family, socket.SOCK_DGRAM)
-    sock.settimeout(5)
+    sock.settimeout(20)
     sock.bind((source, 0))
     sock.connect((address, port))
     sock.send(b"%d" % index)
@@ -79,7 +79,7 @@ ONE_PORT = """
 import json, socket, sys
 port, addresses = int(sys.argv[1]), sys.argv[2:]
 sock = socket.socket(socket.AF_INET6 if ":" in addresses[0] else socket.AF_INET, socket.SOCK_DGRAM)
-sock.settimeout(5)
+sock.settimeout(20)
 sock.bind(("", 7450))
 seen = []
 for address in addresses * 2:

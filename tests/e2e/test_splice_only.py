@@ -4,9 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from lab import Lab, program
+from lab import PATIENCE_S, Lab, program
 from ports import FAMILIES, IN_GUEST, LOOPBACK, PROTOS, RULES, Cell, cells, faults, options
-from test_ports_auto import SOON_S
 
 SEEN = dict.fromkeys(("loopback", "host", "remote"), LOOPBACK)
 FREE = [rule for rule in RULES if "%" not in rule[1][0] and "/" not in rule[1][0]]  # no address, so: loopback
@@ -47,7 +46,7 @@ def test_auto_and_the_way_out(lab: Lab) -> None:
     with lab.guest("--splice-only", "-t", "auto", "-u", "auto", "-T", "7410", "-U", "7410") as guest:
         inside = guest.start("portserve.py", "loopback", 7401)
         ours = [Cell("auto", "loopback", proto, family, 7401, True) for proto in PROTOS for family in FAMILIES]
-        assert not faults(lab, ours, SEEN, patience=SOON_S)
+        assert not faults(lab, ours, SEEN, patience=PATIENCE_S)
         inside.result()
         outside = lab.host.start("portserve.py", "loopback", 7410)
         for family in FAMILIES:

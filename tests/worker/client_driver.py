@@ -22,7 +22,7 @@ from pasta_py.worker import slowpath
 
 _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 2, 0x1000
-_TIME_LIMIT_S = 25
+_TIME_LIMIT_S = 120
 
 
 def open_tap(name: str) -> int:

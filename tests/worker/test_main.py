@@ -39,7 +39,7 @@ def _worker() -> "Iterator[socket.socket]":
         yield ours
     finally:
         ours.close()
-        process.wait(10)
+        process.wait(30)
 
 
 def _ready(control: socket.socket, tap: socket.socket, *more: tuple[str, int], **changes: object) -> int:
@@ -208,7 +208,7 @@ def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
         assert words == [b"pasta_py.worker.__main__", b"where the package is"]
         links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
         assert f"pipe:[{os.fstat(other).st_ino}]" not in links  # its other descriptors are what the tests of `main` see
-    process.wait(10)
+    process.wait(30)
     os.close(other)
 
 
@@ -218,7 +218,7 @@ def test_a_fork_that_has_nothing_to_do_ends() -> None:
     process = subprocess.Popen([PYTHON, "-I", "-S", "-c", _FORK, str(fd), PYTHONPATH], pass_fds=[fd])
     theirs.close()
     ours.close()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 _UNTOLD = """

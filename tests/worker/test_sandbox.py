@@ -91,7 +91,7 @@ class _Locked:
         self.status = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
 
     def close(self) -> None:
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=30)
 
 
 @pytest.mark.parametrize(
