@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import repeatable
 
 import pasta_py
 
@@ -31,6 +32,10 @@ def leftovers() -> list[str]:
         if root in words and any(b"pasta_py.worker.__main__" in word for word in words) and started >= _STARTED:
             found.append(f"{directory.name}: {b' '.join(words).decode(errors='replace')[:200]}")
     return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    repeatable.configure(config)
 
 
 def pytest_sessionstart() -> None:
