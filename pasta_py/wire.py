@@ -18,6 +18,7 @@ Invariant: decode(encode(x)) == x, and decode of any bytes either returns such a
 
 import _socket
 import struct
+import sys
 
 from pasta_py import model
 from pasta_py.errors import WireError
@@ -40,6 +41,11 @@ _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
 #: Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
 KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
+
+
+def path_bytes(path: str) -> bytes:
+    """As os.fsencode."""
+    return path.encode(sys.getfilesystemencoding(), "surrogateescape")
 
 
 def rights(fds: "Sequence[int]") -> "tuple[int, int, bytes]":

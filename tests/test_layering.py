@@ -23,7 +23,7 @@ SHARED = {"pasta_py", "confwire", "errors", "record", "model", "wire"}
 #: The one way from the package to control, taken when the Python API is asked for, and that of a fork which is to be the worker.
 CROSSINGS = (("__init__.py", "pasta_py.control.api"), ("control/start.py", "pasta_py.worker.__main__"))
 IMPORTERS = ("import_module", "__import__")
-LEAN = {"_signal", "_socket", "errno", "fcntl", "os", "struct", "sys", "time"}
+LEAN = {"_signal", "_socket", "errno", "fcntl", "gc", "posix", "struct", "sys", "time"}
 
 
 def proto_module(stem: str) -> str:

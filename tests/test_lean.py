@@ -13,7 +13,7 @@ import pasta_py
 LIMIT_KIB = 12 * 1024
 HEAVY = {
     "argparse", "array", "asyncio", "collections", "ctypes", "dataclasses", "enum", "importlib.metadata", "inspect",
-    "ipaddress", "json", "logging", "pyroute2", "re", "select", "signal", "site", "socket", "subprocess", "typer", "typing",
+    "ipaddress", "json", "logging", "os", "pyroute2", "re", "select", "signal", "site", "socket", "subprocess", "typer", "typing",
 }  # fmt: skip
 IMPORTS = "import sys; sys.path += sys.argv[1:]; import pasta_py.worker.__main__; print(*sys.modules)"
 

@@ -24,7 +24,7 @@ from typing import Self
 from pasta_py.control import options
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
-_START = [sys.executable, "-IS", str(Path(__file__).with_name("start.py"))]
+_START = [sys.executable, "-IS", str(Path(__file__).with_name("run.py"))]
 _END_S = 10
 
 

@@ -13,7 +13,7 @@ imports at its head are light: the rest is imported while the worker starts. The
 sockets to control, also when control is killed.
 """
 
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py.control import worker_process
 from pasta_py.control.worker_process import Worker
@@ -125,7 +125,7 @@ def _runas(options: "Options") -> "tuple[int, int] | None":
 
 def _inherited() -> dict[int, str]:
     """Sockets of socket activation, with their names."""
-    if "LISTEN_FDS" not in os.environ:
+    if b"LISTEN_FDS" not in os.environ:
         return {}
     from pasta_py.control import activation
 

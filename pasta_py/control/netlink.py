@@ -7,7 +7,7 @@ What the messages mean is in `rtnl`, what they look like in `messages`.
 
 import _socket
 import errno
-import os
+import posix as os  # os takes 0.8 ms to import
 import struct
 import sys
 

@@ -10,7 +10,7 @@ back, since a joined user namespace cannot be left again).
 import _socket
 import errno
 import fcntl
-import os
+import posix as os  # os takes 0.8 ms to import
 import sys
 
 from pasta_py import wire
@@ -112,14 +112,16 @@ def _watch(guest: Guest, path: str) -> None:
         of_thread = len(words) == 7 and words[3] == "task" and words[4].isdecimal()
         if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):
             return  # inotify does not work on procfs
-    directory, name = os.path.split(path)
+    directory, _, name = path.rpartition("/")
     try:
         guest.inotify, guest.name = syscalls.inotify_watch(directory or "/", _GONE), name
     except OSError as error:
         hint = ": raise the sysctl fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
         raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}{hint}") from None
-    if not os.path.exists(path):
-        raise HostError(f"Couldn't open network namespace {path}: No such file or directory")
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise HostError(f"Couldn't open network namespace {path}: {error.strerror}") from None
 
 
 def _open_pidfd(pid: int) -> int:
@@ -134,7 +136,7 @@ def _open_pidfd(pid: int) -> int:
 def _number_on_procfs(pidfd: int) -> int:
     """What the process is called under /proc, which may be of another PID namespace than ours; proc_pid_fdinfo(5)."""
     try:
-        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
             for line in file:
                 word, _, number = line.partition(":")
                 if word == "Pid":

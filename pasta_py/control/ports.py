@@ -8,7 +8,7 @@ for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by 
 
 import _socket
 import errno
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py.control import portspec
 from pasta_py.control.ip import IPv4Address, IPv6Address

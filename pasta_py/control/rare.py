@@ -17,6 +17,7 @@ from pasta_py.errors import HostError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
 
 _classes: dict[int, Any] = {}
 
@@ -29,7 +30,7 @@ def message_class(kind: int) -> Any:
 
 
 def _import_route() -> Any:
-    spec = importlib.util.find_spec("pyroute2")
+    spec = importlib.util.find_spec("pyroute2") or _find_by_site()
     if spec is None:
         raise HostError("the Python package pyroute2 is missing: install it, as in `pip install pyroute2`")
     if "pyroute2" in sys.modules:
@@ -46,6 +47,14 @@ def _import_route() -> Any:
         if sys.modules.get("pyroute2") is bare:  # whoever imports it after us gets the whole package
             del sys.modules["pyroute2"]
     return _route()
+
+
+def _find_by_site() -> "ModuleSpec | None":
+    """Where the commands' start found everything else beside our own package, it has not asked `site` yet."""
+    import site
+
+    site.main()
+    return importlib.util.find_spec("pyroute2")
 
 
 def _route() -> Any:

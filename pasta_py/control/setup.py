@@ -6,7 +6,7 @@ What is made on the way stands on an ExitStack: whatever fails, it goes. What su
 # ruff: noqa: PTH123, SIM105 - pathlib takes milliseconds to import, at every start
 
 import _socket
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import model
 from pasta_py.control.cleanup import ExitStack

@@ -55,9 +55,6 @@ def run(argv: "Sequence[str]") -> int:
 
 
 def _start(asked: SlirpOptions) -> int:
-    import gc
-
-    gc.disable()
     from pasta_py.control import launch, syscalls
     from pasta_py.control.worker_process import Worker
 

@@ -1,9 +1,11 @@
-"""From the installed commands (pasta_py/bin) to the entry points, by name.
+"""From the installed commands to the entry points, by name.
 
-Run by path under `python -IS`, with no search path but the standard library's; then the directory that this package is in
-is added. Where something it needs is elsewhere, `site` is asked after all. As a module (-m) everything is found already.
+`run` comes here with no search path but the standard library's and that of this package. Where something it needs is
+elsewhere, `site` is asked after all. As a module (-m) everything is found already.
 """
 
+import gc
+import posix as os  # os takes 0.8 ms to import
 import sys
 
 TYPE_CHECKING = False
@@ -21,19 +23,11 @@ ENTRIES = {
 _ENDS_AT_ONCE = frozenset(("-h", "--help", "--version"))
 
 
-def _find_packages() -> bool:
+def _find_backend() -> bool:
     """Whether that could be done without `site`."""
-    import os
-
-    # The shell took the first pythonX.Y there is; ours is the one of this interpreter, if it has the package too.
-    packages = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    library, _, kind = packages.rpartition("/")
-    own = f"{os.path.dirname(library)}/python{sys.version_info[0]}.{sys.version_info[1]}/{kind}"
-    if os.path.exists(f"{own}/pasta_py"):
-        packages = own
-    sys.path.append(packages)
-    names = os.listdir(packages)
-    if "pyroute2" not in names or not any(name.startswith("_cffi_backend.") for name in names):
+    try:
+        import _cffi_backend  # noqa: F401 - control and worker both need it
+    except ImportError:
         import site
 
         site.main()
@@ -47,11 +41,8 @@ def _fork_worker() -> None:
     A second interpreter would take 6 ms of a processor (worker_process starts one where there is no fork).
     """
     import _socket
-    import os
 
-    import _cffi_backend  # noqa: F401 - both sides will need this and the next
-
-    from pasta_py import wire  # noqa: F401
+    from pasta_py import wire  # noqa: F401 - both sides will need this
 
     try:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -65,8 +56,7 @@ def _fork_worker() -> None:
         try:
             from pasta_py.worker import __main__ as worker
 
-            package = os.path.realpath(worker.__file__)
-            worker.forked(theirs.fileno(), package.rpartition("/pasta_py/")[0])
+            worker.forked(theirs.fileno(), _real(worker.__file__.rpartition("/pasta_py/")[0]))
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -78,11 +68,24 @@ def _fork_worker() -> None:
         worker_process.early.append((child, ours))
 
 
-def main() -> None:
-    """Run the entry point that the first argument names."""
+def _real(directory: str) -> str:
+    """Its path without links, where that can be had (`os.path` takes 0.8 ms to import)."""
+    try:
+        fd = os.open(f"{directory}/pasta_py", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[0]
+        finally:
+            os.close(fd)
+    except OSError:
+        return directory
+
+
+def main(*, bare: bool = False) -> None:
+    """Run the entry point that the first argument names; `bare`: without `site`."""
+    gc.disable()  # little is made and less thrown away: 2 ms of looking for garbage at every start
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is loaded ends it without a traceback
-    bare = not __package__ and _find_packages()
+    bare = bare and _find_backend()
     name = sys.argv.pop(1)
     if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):
         _fork_worker()

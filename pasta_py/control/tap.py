@@ -6,7 +6,7 @@ Offloads are asked for best first; what the kernel refuses is left out, and the 
 import _socket
 import errno
 import fcntl
-import os
+import posix as os  # os takes 0.8 ms to import
 import struct
 
 from pasta_py import wire

@@ -9,7 +9,7 @@ Rejected: /proc/net/tcp, which lists every connection as well; binding through c
 """
 
 import _socket
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import model
 from pasta_py.confwire import is_ipv4

@@ -12,7 +12,7 @@ those from before.
 # ruff: noqa: SIM105 - contextlib is not imported here
 
 import errno
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import confwire, wire
 from pasta_py.errors import ConfError, WireError

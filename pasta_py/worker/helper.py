@@ -6,7 +6,7 @@ before the core exists: a fork takes no threads along.
 """
 
 import _socket
-import os
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import model, wire
 from pasta_py.errors import HostError, reason
