@@ -30,6 +30,18 @@ def test_the_workers_imports_are_lean() -> None:
     assert not [name for name in loaded if name.startswith("pasta_py.control")]
 
 
+def test_controls_imports_are_lean() -> None:
+    """Of a start of `pasta`: each of these modules would add a millisecond to it, or many."""
+    names = ["start", "entry", "launch", "setup", "ports", "netns", "plan", "host", "resolv", "tap", "nsconf"]
+    paths = [str(Path(module.__file__ or "").parent) for module in (_cffi_backend, pasta_py)]
+    paths[1] = str(Path(paths[1]).parent)
+    code = IMPORTS.replace("pasta_py.worker.__main__", ", ".join(f"pasta_py.control.{name}" for name in names))
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *paths], capture_output=True, text=True, check=True, timeout=30)
+    loaded = set(done.stdout.split())
+    assert {"pasta_py.control.nsconf", "pasta_py._calls"} <= loaded
+    assert loaded & HEAVY == {"ipaddress", "select"}
+
+
 def resident_kib(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0])

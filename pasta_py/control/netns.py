@@ -2,7 +2,7 @@
 
 A Guest owns descriptors of namespaces, never paths that could change their meaning meanwhile. Nothing here changes the
 namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and
-back, since a joined user namespace cannot be left again).
+back, since a joined user namespace cannot be left again), unless the process has nothing else to do any more (`stay_inside`).
 """
 
 # ruff: noqa: SIM105, PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
@@ -200,13 +200,20 @@ def join(guest: Guest) -> None:
         raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
 
 
-def call_inside(
-    guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S, later: ExitStack | None = None
-) -> "tuple[wire.Value, list[int]]":
+def stay_inside(guest: Guest, job: "Job") -> "tuple[wire.Value, list[int]]":
+    """As `call_inside`, but this process joins the guest for good: 1 ms less, where it needs the host no more."""
+    join(guest)
+    try:
+        value, fds = job()
+    except OSError as error:
+        raise _failed(error) from None
+    return value, list(fds)
+
+
+def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[wire.Value, list[int]]":
     """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
 
-    A PastaError of the job is raised here with the same text; the child never outlives the call, or
-    `later`: one that has answered needs another half millisecond to end, in which there is more to do.
+    A PastaError of the job is raised here with the same text; the child never outlives the call.
     """
     flush_streams()
     parent = os.getpid()
@@ -217,15 +224,9 @@ def call_inside(
             _inside(guest, job, theirs, parent)
         theirs.close()
         try:
-            answer = _collect(ours, timeout_s)
-        except BaseException:
+            return _collect(ours, timeout_s)
+        finally:
             _end(child, 1.0)
-            raise
-        if later:
-            later.callback(_end, child, 1.0)
-        else:
-            _end(child, 1.0)
-        return answer
     finally:
         ours.close()
         theirs.close()
@@ -266,12 +267,15 @@ def _inside(guest: Guest, job: "Job", sock: "_socket.socket", parent: int) -> No
         sock.sendmsg([wire.encode((True, value))], rights)
         status = 0
     except (PastaError, OSError) as error:
-        text = str(error) if isinstance(error, PastaError) else f"Couldn't set up the namespace: {reason(error)}"
-        sock.send(wire.encode((False, text)))
+        sock.send(wire.encode((False, str(_failed(error) if isinstance(error, OSError) else error))))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
+
+
+def _failed(error: OSError) -> HostError:
+    return HostError(f"Couldn't set up the namespace: {reason(error)}")
 
 
 def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[wire.Value, list[int]]":

@@ -40,11 +40,8 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             tell(options, WARNING, line)
         if options.splice_only:
             options = _for_loopback(options, plan.worker)
-        tap = _make_tap(options, guest, plan, stack)
-        for line in tap.warnings:
-            tell(options, WARNING, line)
         listeners: list[model.Listener] = []
-        parcel = [*((model.FD_TAP, fd) for fd in tap.fds), (model.FD_LOG, log_fd)]
+        parcel = [(model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
         parcel += _conf(options, stack)
@@ -57,10 +54,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         if guest and guest.inotify >= 0:
             parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
         auto_rules = ports.auto_rules(options) if guest else ()
-        final = plan.worker.replace(
-            guest_mac=tap.mac or plan.worker.guest_mac,
-            vnet_hdr=tap.vnet_hdr,
-            uso=tap.uso,
+        ready = plan.worker.replace(
             listeners=tuple(listeners),
             guest_ports=ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
@@ -69,6 +63,16 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             log_syslog=log_syslog,
             log_size=log_size,
             netns_name=guest.name if guest else "",
+        )
+        # The last step, because control may not come back from the guest's namespaces: what it needs of the host, it has by now.
+        tap = _make_tap(options, guest, plan, stack)
+        for line in tap.warnings:
+            tell(options, WARNING, line)
+        parcel += [(model.FD_TAP, fd) for fd in tap.fds]
+        final = ready.replace(
+            guest_mac=tap.mac or ready.guest_mac,
+            vnet_hdr=tap.vnet_hdr,
+            uso=tap.uso,
             descriptors=tuple(role for role, _fd in parcel),
         )
         worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
@@ -190,8 +194,10 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
         tap = taps.adopt(options.fd)
     else:
         assert guest is not None
-        threads = options.threads
-        tap = taps.none_inside(guest, threads) if options.splice_only else taps.make_inside(guest, plan.link, threads, stack)
+        if options.splice_only:
+            tap = taps.none_inside(guest, options.threads)
+        else:
+            tap = taps.make_inside(guest, plan.link, options.threads, stay=not options.foreground)
     stack.callback(_close_all, tap.fds)
     return tap
 

@@ -16,7 +16,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pasta_py.control.cleanup import ExitStack
     from pasta_py.control.netns import Guest
     from pasta_py.control.plan import LinkPlan
 
@@ -172,17 +171,20 @@ def _adopt(fd: int, number: int) -> Tap:
     return Tap(fd, vnet_hdr=vnet_hdr, uso=vnet_hdr and _set_offloads(fd), mac=mac_of(fd))
 
 
-def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, later: "ExitStack | None" = None) -> Tap:
-    """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close."""
+def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool = False) -> Tap:
+    """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close.
+
+    With `stay` this process does it, and has joined the namespace for good.
+    """
     from pasta_py.control import nsconf  # before the fork: nobody waits for it twice
-    from pasta_py.control.netns import call_inside
+    from pasta_py.control.netns import call_inside, stay_inside
 
     def job() -> "tuple[wire.Value, list[int]]":
         tap = create(link.ifname, queues)
         result = nsconf.configure(link)
         return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), tap.fds
 
-    return _taken(*call_inside(guest, job, later=later))
+    return _taken(*(stay_inside if stay else call_inside)(guest, job))
 
 
 def bare_inside(guest: "Guest", name: str) -> Tap:

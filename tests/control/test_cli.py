@@ -82,12 +82,12 @@ def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
 @BOTH
 def test_neither_version_nor_a_refusal_imports_anything_slow(name: str) -> None:
     before = (
-        "import os\nknown = set(sys.modules)\n"
+        "import posix\nknown = set(sys.modules)\n"
         "def report(status):\n"
         "    new = set(sys.modules) - known\n"
         "    print(*[m for m in ('typer', 'pyroute2', 'argparse', 're', 'typing', 'dataclasses') if m in new], flush=True)\n"
         "    sys.exit(status)\n"
-        "os._exit = report"
+        "posix._exit = report"
     )
     for argv in (["--version"], ["--nope"]):
         done = call(name, *argv, before=before)
