@@ -24,6 +24,11 @@ FIELDS = (
     "tcp.analysis.ack_lost_segment",
 )
 CHECKSUMS = [name for name in FIELDS if name.endswith("checksum.status")]
+# Said in a guest before a transfer that assert_smooth judges: its kernel repeats what is not acknowledged, and asks at a closed
+# window, after 10 s and not after 0.2, which a busy machine may take. What is lost is repeated, or asked for, all the same.
+# Linux before 6.11 has no such setting.
+PATIENT = "f=/proc/sys/net/ipv4/tcp_rto_min_us; [ ! -e $f ] || echo 10000000 >$f"
+ZERO_WINDOW_S = 5  # a window whose opening is not told stays closed until the sender asks
 BAD, GOOD = "0", "1"  # tshark's names for a checksum's state
 NEVER = ("_ws.malformed", "tcp.analysis.retransmission", "tcp.analysis.lost_segment", "tcp.analysis.ack_lost_segment")
 
@@ -57,8 +62,8 @@ def assert_sound(found: list[Frame]) -> None:
     assert verified, "tshark verified no checksum at all"
 
 
-def assert_smooth(found: list[Frame], zero_window_s: float) -> None:
-    """No retransmission, no segment missing from the capture, no window closed for longer than `zero_window_s`."""
+def assert_smooth(found: list[Frame]) -> None:
+    """No retransmission, no segment missing from the capture, no window closed until somebody asks. See PATIENT."""
     closed: dict[tuple[str, str, str], float] = {}
     for number, frame in enumerate(found, 1):
         events = [name for name in NEVER if frame[name]]
@@ -71,7 +76,7 @@ def assert_smooth(found: list[Frame], zero_window_s: float) -> None:
             closed.setdefault(sender, now)
         elif sender in closed:
             duration = now - closed.pop(sender)
-            assert duration <= zero_window_s, (
+            assert duration <= ZERO_WINDOW_S, (
                 f"{sender} kept its window closed for {duration:.3f} s until frame {number}"
             )
     assert not closed, f"a window was still closed at the end: {closed}"

@@ -13,7 +13,6 @@ from lab import BIG, FAR4, FAR6, REMOTES, Guest, Lab, routed
 from servers import DNS4, DNS6, DNS_LONG, DNS_NAME, dnsmasq
 
 LARGE = 60_000
-ERROR_S = 1
 PATH_MTU = 1400
 FAR = {4: FAR4, 6: FAR6}
 IDLE_FLOWS, IDLE_S = 900, 2
@@ -55,8 +54,7 @@ def test_dig_goes_over_to_tcp_for_a_long_answer(guest: Guest, resolver: None) ->
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_closed_udp_port_refuses(guest: Guest, family: int) -> None:
     answer = guest.script("probe.py", "udp", REMOTES[family], 4999)
-    assert answer["error"] == "ECONNREFUSED"
-    assert float(str(answer["seconds"])) < ERROR_S
+    assert answer["error"] == "ECONNREFUSED"  # how soon: test_errors.py
 
 
 @pytest.mark.parametrize("family", [4, 6])

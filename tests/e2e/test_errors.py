@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 from capture import assert_sound, fields, frames
-from lab import BIG, FAR4, FAR6, GATEWAYS, Guest, Lab, routed
+from lab import BIG, FAR4, FAR6, GATEWAYS, Guest, Lab, Space, routed
 
 ERROR_S = 1
-SILENCE_S = 2
 SYN_AGAIN_S = 1  # RFC 6298, 2.1
+ATTEMPTS = 10
+SILENCE_S = 2
 FAR = {4: FAR4, 6: FAR6}
 REFUSED_BY_ROUTER = {4: "203.0.113.1", 6: "2001:db8:2::1"}  # an "unreachable" route there
 PROHIBITED = {4: "203.0.113.2", 6: "2001:db8:2::2"}
@@ -31,17 +32,17 @@ def guest(far_lab: Lab) -> Iterator[Guest]:
         yield made
 
 
-def lock_dropped(lab: Lab) -> int:
-    """How many ICMP errors the host's kernel has dropped because connect() still held the socket.
+def lock_dropped(*spaces: Space) -> int:
+    """How many ICMP errors the kernel has dropped because connect() still held the socket.
 
-    Over a veth they come back so soon that it happens; the kernel then learns from its second SYN, a second later.
+    Over a veth or a tap they come back so soon that it happens; it then learns from its second SYN, a second later.
     """
-    names, values = [
-        line.split()
-        for line in lab.host.run("cat", "/proc/net/netstat").stdout.splitlines()
-        if line.startswith("TcpExt:")
-    ]
-    return int(values[names.index("LockDroppedIcmps")])
+    total = 0
+    for space in spaces:
+        lines = space.run("cat", "/proc/net/netstat").stdout.splitlines()
+        names, values = [line.split() for line in lines if line.startswith("TcpExt:")]
+        total += int(values[names.index("LockDroppedIcmps")])
+    return total
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -79,13 +80,17 @@ def test_ping_reports_an_unreachable_host(guest: Guest, family: int) -> None:
 def test_failures_look_as_without_us(
     far_lab: Lab, guest: Guest, destinations: dict[int, str], protocol: str, family: int
 ) -> None:
+    """Within a second, by the quickest of some attempts: a delay of ours would be in each."""
     plain = far_lab.host.script("probe.py", protocol, destinations[family], 4998)
     assert plain["error"] not in (None, "silence")
-    before = lock_dropped(far_lab)
-    answer = guest.script("probe.py", protocol, destinations[family], 4998)
-    limit = ERROR_S + (SYN_AGAIN_S if lock_dropped(far_lab) > before else 0)
-    assert answer["error"] == plain["error"]
-    assert float(str(answer["seconds"])) < limit
+    took: list[float] = []
+    while not took or (min(took) >= ERROR_S and len(took) < ATTEMPTS):
+        before = lock_dropped(far_lab.host, guest)
+        answer = guest.script("probe.py", protocol, destinations[family], 4998)
+        assert answer["error"] == plain["error"]
+        missed = lock_dropped(far_lab.host, guest) - before
+        took.append(float(str(answer["seconds"])) - SYN_AGAIN_S * missed)
+    assert min(took) < ERROR_S, took
 
 
 @pytest.mark.parametrize("family", [4, 6])

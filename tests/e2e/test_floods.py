@@ -2,11 +2,13 @@
 
 The stream that is measured and the flood share two processors, so the flooder floods all the time: in turns the tap, and a veth
 pair beside it that leads nowhere. What differs between the two is what the translator does with the frames, and no more. The
-rate is fixed, in frames a second, and the translator's own counters say how many it was given.
+rate is fixed, in frames a second, and the translator's own counters say how many it was given. What counts is the median of
+neighbouring windows, one of each kind: something else that runs for a second disturbs some of them only.
 """
 
 import json
 import re
+import statistics
 import struct
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab
+from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, wait_until
 from traffic import LONG, Bulk, Window, said
 
 sys.path[:0] = [str(HERE.parent / "csrc"), str(HERE.parent / "worker")]
@@ -24,7 +26,7 @@ from datagrams import udp_packet  # noqa: E402
 from guest import checksum, ip_frame, pseudo  # noqa: E402
 from messages import ANSWERED  # noqa: E402
 
-ROUNDS, WINDOW_S, SETTLE_S = 6 if LONG else 3, 0.35, 0.1
+ROUNDS, WINDOW_S, SETTLE_S = 11 if LONG else 7, 0.25, 0.1
 BURST_S = 0.7  # until what the translator lets through at once is used up
 KEPT = 0.7
 MEMORY_KIB = 24 << 10  # with 20,000 descriptors
@@ -88,8 +90,11 @@ def oversized(number: int) -> bytes:
 
 
 def ports(number: int) -> tuple[int, int]:
-    """Ever new pairs of a source and a destination port."""
-    return number % 60_000 + 1024, CLOSED + number // 60_000
+    """Ever new pairs of a source and a destination port.
+
+    Of many destination ports: for the 14,117th connection to one, the host's kernel looks at half of its ports each time.
+    """
+    return number % 60_000 + 1024, CLOSED + 2 * (number % 50) + number // 60_000
 
 
 def mixed(*kinds: str) -> Callable[[int], bytes]:
@@ -140,7 +145,6 @@ def flooder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 TAP, SINK, NOWHERE = b"0", b"1", b"-"
-STATS_S = 1.2
 
 
 class Flooder:
@@ -169,6 +173,19 @@ class Flooder:
         return int(json.loads(out)["sent"][0])
 
 
+def said_from_now(guest: Guest) -> str:
+    """Until the counters have been shown twice: what is counted by now is in the second. Pings give them something to show."""
+    log: list[str] = []
+
+    def shown() -> bool:
+        guest.run("ping", "-c1", "-W0.2", REMOTE4, check=False)  # while the queue of the tap is full none gets there
+        log.append(said(guest))
+        return "".join(log).count("stats: ") >= 2
+
+    wait_until(shown, 5, "the counters")
+    return "".join(log)
+
+
 @pytest.mark.parametrize("name", CHOSEN)
 def test_other_flows_keep_their_speed(lab: Lab, flooder: str, name: str) -> None:
     flood = FLOODS[name]
@@ -188,15 +205,16 @@ def test_other_flows_keep_their_speed(lab: Lab, flooder: str, name: str) -> None
         running.turn(NOWHERE)
         sent = running.finish()
         stream.finish()
-        time.sleep(STATS_S)
-        log = said(guest)
-    without, flooded = stream.rate(windows[SINK]), stream.rate(windows[TAP])
-    speeds = f"{8 * without / 1e9:.1f} Gb/s without, {8 * flooded / 1e9:.1f} with them: {flooded / without:.2f}"
+        log = said(guest) + said_from_now(guest)
+    without, flooded = ([stream.rate([window]) for window in windows[to]] for to in (SINK, TAP))
+    kept = statistics.median(some / all_ for some, all_ in zip(flooded, without, strict=True))
+    speeds = " ".join(f"{8 * all_ / 1e9:.1f}/{8 * some / 1e9:.1f}" for some, all_ in zip(flooded, without, strict=True))
+    speeds = f"Gb/s without and with them: {speeds}: {kept:.2f}"
     print(f"{name}: {sent} frames to the tap at {flood.rate}/s; {speeds}; {peak} KiB at most")
     counters = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", log.rpartition("stats: ")[2])}
     new = min(sent, DISTINCT) if flood.count == DISTINCT else sent  # what is sent once more belongs to a flow that is there
     assert sum(counters.get(counter, 0) for counter in flood.seen) >= flood.share * new, f"{sent} frames: {counters}"
-    assert flooded >= KEPT * without
+    assert kept >= KEPT
     assert peak <= MEMORY_KIB
     assert flood.line in log
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from capture import assert_smooth, assert_sound, frames, payload
+from capture import PATIENT, assert_smooth, assert_sound, frames, payload
 from lab import BIG, REMOTES, Lab, program, wait_until
 from servers import make_file, nginx
 
@@ -30,14 +30,14 @@ def served(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, str]]:
 def test_pasta_py_runs_curl(served: tuple[Lab, str], suffix: str, family: int) -> None:
     lab, digest = served
     capture = f"{BIG}/main.{suffix}"
-    script = f"curl -sf {URLS[family]} | sha256sum; exit 42"
+    script = f"{PATIENT}; curl -sf {URLS[family]} | sha256sum; exit 42"
     done = lab.host.run(program("pasta-py"), "--pcap", capture, "--", "sh", "-c", script, check=False)
     assert done.returncode == 42, done.stderr
     assert done.stdout.split()[0] == digest
     found = frames(lab.host, capture)
     lab.host.run("rm", capture)
     assert_sound(found)
-    assert_smooth(found, 0.2)
+    assert_smooth(found)
     assert payload(found, 80)[0] >= SIZE
 
 
