@@ -2,7 +2,8 @@
  *
  * usage: capture_stress FILE pcap|pcapng FRAME_BYTES COUNT [PAUSE_EVERY]
  * FRAME_BYTES 0: sizes from 60 to 65550, different ones in turn. PAUSE_EVERY n: 15 ms of silence after n frames each.
- * Stops at the first error. Prints: frames dropped seconds-in-capture_frame seconds-with-stop error
+ * Stops at the first error, and says so on standard error before it waits for the writer.
+ * Prints: frames dropped seconds-in-capture_frame seconds-with-stop error
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -52,11 +53,14 @@ int main(int argc, char **argv)
 		struct iovec iov[2] = {{frame, 54}, {frame + 54, len - 54}};
 
 		capture_frame(c, i & 1 ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST, iov, 2, &(struct capture_offload){true, 34, 16, 0});
-		if ((first = capture_error(c)))
+		if ((first = capture_error(c))) {
+			fputs("stops\n", stderr);
 			break;
+		}
 		if (pause_every && i % pause_every == pause_every - 1) {
+			paused -= now_s();
 			usleep(15000);
-			paused += 0.015;
+			paused += now_s();
 		}
 	}
 	fed = now_s() - start - paused;

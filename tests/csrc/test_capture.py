@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import resource
+import select
 import signal
 import statistics
 import struct
@@ -440,7 +441,7 @@ def test_reader_that_leaves_does_not_kill_a_process_with_default_signals(stress:
         os.read(pipe[0], 100000)
         os.close(pipe[0])
         pipe[0] = -1
-        output = child.communicate(timeout=20)[0].split()
+        output = child.communicate(timeout=60)[0].split()
     finally:
         child.kill()
         child.wait()
@@ -462,7 +463,7 @@ def test_file_size_limit_ends_the_capture_after_a_whole_record(stress: Path, tmp
         check=False,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
         restore_signals=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
@@ -480,10 +481,10 @@ def test_full_file_system_ends_the_capture_after_a_whole_record(stress: Path, tm
     result = subprocess.run(
         ["unshare", "-Urm", "sh", "-c", script, "sh", str(tmp_path / "mnt"), str(stress), kind],
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=True,
     )
-    assert int(result.stderr.split()[4]) == errno.ENOSPC
+    assert int(result.stderr.split()[-1]) == errno.ENOSPC
     records, rest = (read_pcapng if kind == "pcapng" else read_pcap)(result.stdout)
     assert rest == 0 and len(result.stdout) > (1 << 20) - 70000 and len(records) > 10
 
@@ -491,11 +492,12 @@ def test_full_file_system_ends_the_capture_after_a_whole_record(stress: Path, tm
 def test_file_that_takes_nothing_for_2_s_costs_frames_and_one_report_but_not_the_loop(
     stress: Path, tmp_path: Path
 ) -> None:
-    """The writer alone is stopped, as a hung disk would, by tracing its thread."""
+    """The writer alone is stopped, as a hung disk would, by tracing its thread; the loop has gone on before that one does."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     path = tmp_path / "c"
-    child = subprocess.Popen([stress, path, "pcap", "1000", "100000000", "400"], stdout=subprocess.PIPE, text=True)
+    command = [stress, path, "pcap", "1000", "100000000", "400"]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         deadline = time.monotonic() + 30
         tasks: list[Path] = []
@@ -505,14 +507,14 @@ def test_file_that_takes_nothing_for_2_s_costs_frames_and_one_report_but_not_the
         assert libc.ptrace(0x4206, tid, None, None) == 0, os.strerror(ctypes.get_errno())  # PTRACE_SEIZE
         assert libc.ptrace(0x4207, tid, None, None) == 0  # PTRACE_INTERRUPT
         os.waitpid(tid, 0x40000000)  # __WALL
-        time.sleep(4)
+        assert child.stderr and select.select([child.stderr], [], [], 60)[0] and child.stderr.readline() == "stops\n"
         assert libc.ptrace(17, tid, None, None) == 0  # PTRACE_DETACH
-        output = child.communicate(timeout=20)[0].split()
+        output = child.communicate(timeout=60)[0].split()
     finally:
         child.kill()
         child.wait()
     frames, dropped, fed, _, error = int(output[0]), int(output[1]), float(output[2]), output[3], int(output[4])
-    assert error == errno.ETIMEDOUT and dropped == 1 and 2 <= fed < 3.5
+    assert error == errno.ETIMEDOUT and dropped == 1 and fed >= 2
     records, rest = read_pcap(path.read_bytes())
     assert (len(records), rest) == (frames, 0)
 
