@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 OURS, PASST = "/opt/pasta-py/bin/pasta", "/usr/bin/pasta"
 HOST = {4: "192.0.2.1", 6: "2001:db8::1"}
 REMOTE = {4: "192.0.2.2", 6: "2001:db8::2"}
+PATIENCE_S = 60.0  # for what has to come
 # nsenter forks to join a PID namespace: what it starts must end with it.
 _AS_ROOT = ["setpriv", "--pdeathsig", "KILL"]
 _AS_USER = [*_AS_ROOT, "--reuid", "1000", "--regid", "1000", "--clear-groups", "env", "-i", "-C", "/home/user"]
@@ -97,9 +98,14 @@ class Machine:
     def serving(self, *command: object, remote: bool = False) -> "Iterator[None]":
         """With a server on the host, or on the remote machine; it listens when the body runs."""
         prefix = ["ip", "netns", "exec", "remote"] if remote else []
+
+        def listening() -> set[str]:
+            return set(self.root_run(*prefix, "ss", "-tulnH").stdout.splitlines())
+
+        before = listening()
         process = self.popen(*prefix, *command, root=remote, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            time.sleep(0.3)
+            wait_until(lambda: process.poll() is not None or listening() - before, 5, f"{command} listens")
             assert process.poll() is None, f"does not serve: {command}"
             yield
         finally:
@@ -123,7 +129,8 @@ def end(process: "subprocess.Popen[str]") -> None:
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
+    """Within so many seconds, or as long as that may take where the machine is busy."""
+    deadline = time.monotonic() + max(seconds, PATIENCE_S)
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.05)

@@ -110,7 +110,7 @@ def test_podman_options(machine: Machine, slirp: str, web: None, network: str, c
     """Those of podman-run(1) for --network=slirp4netns."""
     with machine.serving("busybox", "httpd", "-f", "-p", "127.0.0.1:8001", "-h", "/opt"):
         # The real one's IPv6 address comes with an advertisement.
-        again = f"for n in 1 2 3 4 5 6; do {command} | grep -F '{wanted}' && exit; sleep 1; done; {command}"
+        again = f"for n in $(seq 30); do {command} | grep -F '{wanted}' && exit; sleep 1; done; {command}"
         shown = machine.podman("run", "--rm", f"--network={network}", "base", "sh", "-c", again)
     assert wanted in shown
 
@@ -137,7 +137,7 @@ def test_podman_tells_its_version(machine: Machine, slirp: str) -> None:
 
 def test_podman_is_told_which(machine: Machine) -> None:
     machine.helper(SLIRP["real"], "slirp4netns")
-    machine.podman(f"--network-cmd-path={SLIRP['ours']}", "run", "-d", "--network=slirp4netns", "base", "sleep", "60")
+    machine.podman(f"--network-cmd-path={SLIRP['ours']}", "run", "-d", "--network=slirp4netns", "base", "sleep", "600")
     check_running(machine, "ours")
 
 
