@@ -48,7 +48,7 @@ static inline void worklist_remove(struct worklist *l, struct work *w)
 #define LINE_PER_SHORT_TURN 1 /* while others have short messages */
 #define LINE_QUANTUM_MAX 32
 #define LINE_QUANTUM_MIN 4
-#define LINE_ROUND 256 /* steps for going round, as long as quantums are not at their least */
+#define LINE_ROUND 2048 /* steps for going round, as long as quantums are not at their least */
 
 struct line {
 	struct worklist list;

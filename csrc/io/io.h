@@ -22,7 +22,7 @@ struct io {
 	bool handed;	   /* and nobody has made way for its reader since */
 };
 
-#define SCRATCH_BYTES 65536
+#define SCRATCH_BYTES 524288 /* eight frames */
 #define IO_BRISK_MS 20 /* that long after a short message the next one is expected */
 
 /* A short message has passed, of somebody who may be waiting for its answer: those who move much do it in small turns. */

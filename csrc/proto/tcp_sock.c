@@ -187,15 +187,20 @@ static uint32_t frame_room(const struct tcp_flow *f)
 	return IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
 }
 
-/* Bytes that may be sent now; small pieces, less than a segment and than half of the window, only when nothing is in flight
- * (RFC 9293, 3.8.6.2.1). */
-static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f)
+/* Bytes that may be sent now, in so many frames at most; small pieces, less than a segment and than half of the window, only when
+ * nothing is in flight (RFC 9293, 3.8.6.2.1). */
+static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_t frames)
 {
 	uint32_t flight = tcp_in_flight(f), room = f->snd_wnd > flight ? f->snd_wnd - flight : 0;
+	uint32_t small = u32_min(f->mss, f->snd_wnd / 2), frame = frame_room(f), rest;
 
 	if (!t->peek_offset)
 		room = u32_min(room, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES - u32_min(flight, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES));
-	return flight && room < u32_min(f->mss, f->snd_wnd / 2) ? 0 : u32_min(room, frame_room(f));
+	if (flight && room < small)
+		return 0;
+	room = u32_min(room, u32_min(frames * frame, SCRATCH_BYTES));
+	rest = room % frame;
+	return room > frame && rest < small ? room - rest : room;
 }
 
 /* Whether the stream ends at offset, up to which it has been read: then the FIN travels with the data before it. */
@@ -212,11 +217,27 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 	return n == 0;
 }
 
-/* Sends what the socket has and the window allows, in so many frames. True: stopped by their number only. */
+/* Sends what was read; fin: the end is behind it. Returns the number of frames. */
+static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool fin)
+{
+	uint32_t frames = 0, part;
+
+	for (const uint8_t *at = io->scratch; len; at += part, len -= part, frames++) {
+		bool last = fin && len <= frame_room(f);
+
+		part = u32_min(len, frame_room(f));
+		tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, at, part);
+		count_sent(io, f, part + last);
+	}
+	return frames;
+}
+
+/* Sends what the socket has and the window allows, in so many frames. True: stopped by their number only. They are read together
+ * and leave one right after the other, so that the guest's reader finds the next when it has taken one, and does not sleep. */
 static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
-	for (uint32_t i = 0; f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF); i++) {
-		uint32_t room = send_room(t, f);
+	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
+		uint32_t room = send_room(t, f, u32_max(frames, 1));
 		ssize_t n;
 
 		if (!room) {
@@ -225,7 +246,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
 		}
-		if (i == frames)
+		if (!frames)
 			return true;
 		n = peek(t, f, tcp_in_flight(f), io->scratch, room);
 		if (n == 0) {
@@ -243,8 +264,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 
 			if (n <= TCP_SHORT_BYTES && !tcp_in_flight(f))
 				io_brisk(io);
-			tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, io->scratch, (uint32_t)n);
-			count_sent(io, f, (uint32_t)n + last);
+			frames -= send_read(io, f, (uint32_t)n, last);
 			if (last)
 				f->flags |= TCPF_SOCK_EOF | TCPF_FIN_SENT;
 			if ((uint32_t)n < room && !(f->flags & (TCPF_RDHUP | TCPF_URGENT)))
@@ -326,8 +346,9 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* its timer runs since the state began */
 	drain_spill(t, f);
-	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. */
-	if (!f->line.queued || f->acked_bytes >= TCP_DROP_BYTES || !t->peek_offset)
+	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
+	 * meanwhile: when all has been read, it opens again. */
+	if (!f->line.queued || f->acked_bytes >= (io_is_brisk(io) ? TCP_DROP_BRISK_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
 		tell = tcp_update_window(t, io, f);

@@ -78,6 +78,33 @@ def test_bytes_acknowledged_in_the_middle_of_a_turn_come_once(guest: Guest) -> N
         sock.close()
 
 
+def test_frames_that_are_read_together_leave_no_small_piece(guest: Guest) -> None:
+    """RFC 9293, 3.8.6.2.1: what is left of the window behind whole frames is less than a segment, so it stays there."""
+    peer, sock = connected(guest, 40000)
+    frame = 65535 - 20 - 20
+    few = (2 * frame // 128 + 2) * 128
+    assert 0 < few - 2 * frame < peer.mss
+
+    def come() -> int:
+        guest.plane.run()
+        count = sum(len(payload) for _, _, payload in payloads(guest))
+        peer.ack = (peer.ack + count) % 2**32
+        return count
+
+    passed = 0
+    while passed < 8 << 20:  # until the socket takes more than a window's worth before it is read
+        push(sock, MUCH)
+        passed += come()
+        peer.send()
+    peer.window = 0
+    while push(sock, MUCH) or come():
+        peer.send()
+    peer.window = few
+    peer.send()
+    assert come() == 2 * frame, "nothing, too, that is too little for a segment"
+    sock.close()
+
+
 def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
     """Six streams have much for the guest; what a seventh says comes before each of them has had its share."""
     streams = [connected(guest, 40000 + number) for number in range(7)]
