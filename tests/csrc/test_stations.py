@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 
 import pytest
 from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, PATIENCE_S, Guest, checksum, ip_frame, pseudo
@@ -40,7 +41,11 @@ def ask(guest: Guest, server: Server, station: bytes, src: str, version: int) ->
 def destination(guest: Guest, server: Server, peer: object) -> bytes:
     """The MAC address that an answer goes to."""
     server.sock.sendto(b"answer", peer)  # type: ignore[arg-type]
-    (frame,) = guest.frames()
+    found: list[bytes] = []
+    end = time.monotonic() + PATIENCE_S
+    while not found and time.monotonic() < end:
+        found = guest.frames()
+    (frame,) = found
     assert frame.endswith(b"answer")
     return frame[:6]
 
