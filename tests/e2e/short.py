@@ -20,24 +20,25 @@ def family(address: str) -> int:
 
 def serve(address: str, port: int) -> None:
     listener = socket.create_server((address, port), family=family(address), backlog=128)
-    served = 0
+    served, busy = 0, threading.Lock()
 
     def work() -> None:
         nonlocal served
         while True:
             sock, _ = listener.accept()
             sock.settimeout(LIMIT_S)
-            with sock:
+            with busy, sock:
                 line = sock.recv(100)
                 sock.sendall(line)
                 if line.startswith(b"client") and sock.recv(1):
                     raise ValueError("bytes where the stream should have ended")
-            served += 1
+                served += 1
 
     threading.Thread(target=work, daemon=True).start()
     print("ready", flush=True)
     sys.stdin.read()
-    print(json.dumps({"served": served}))
+    with busy:  # whose client is content, but of which the end has not been seen yet
+        print(json.dumps({"served": served}))
 
 
 def connect(address: str, port: int, count: int) -> None:

@@ -123,7 +123,7 @@ for at in range(0, len(flows), 100):
         batch = missing
 """
     server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
-    guest.run("prlimit", f"--nofile={FLOWS + 100}:", sys.executable, "-I", "-S", "-c", script, timeout=90)
+    guest.run("prlimit", f"--nofile={FLOWS + 100}:", sys.executable, "-I", "-S", "-c", script, timeout=240)
     server.result()
 
 
