@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+import pasta_py
 from pasta_py.control import messages, netlink, rare, rtnl
 from pasta_py.control.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Message
 
@@ -202,6 +204,19 @@ def test_its_classes_load_without_the_rest_of_pyroute2() -> None:
         'print({*"asyncio sqlite3 ssl pyroute2.iproute pyroute2".split()} & {*sys.modules})'
     )
     assert _python(code) == "set()"
+
+
+def test_it_is_found_where_only_site_knows_of_it(tmp_path: Path) -> None:
+    """As when a command has started with the search path of the standard library and of its own package."""
+    (tmp_path / "pasta_py").symlink_to(Path(pasta_py.__file__).parent)
+    code = (
+        "import importlib.util, sys; sys.path.append(sys.argv[1]); from pasta_py.control import rare;"
+        "print(importlib.util.find_spec('pyroute2'), rare.message_class(24).__name__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == ["None", "rtmsg"], done.stderr
 
 
 def test_pyroute2_imported_afterwards_is_whole() -> None:
