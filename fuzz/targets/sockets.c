@@ -1,7 +1,7 @@
 /* Owns the sockets and pipes of the made-up kernel: what each call answers, as socket(7), tcp(7), udp(7) and icmp(7) have it. */
 #include <errno.h>
 #include <linux/sock_diag.h>
-#include <netinet/tcp.h>
+#include <linux/tcp.h>
 #include <netinet/udp.h>
 #include <string.h>
 #include <time.h>
@@ -10,6 +10,8 @@
 
 #include "kernel.h"
 #include "wrapped.h"
+
+#define HALF_WINDOW 1000 /* half of what the peer takes, which bounds segments until it takes more */
 
 static int failed(int error)
 {
@@ -98,6 +100,7 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 {
 	struct fake *f = kernel_fd(fd);
 	uint32_t mem[SK_MEMINFO_VARS] = {0};
+	struct tcp_info info = {0};
 	int out = 0;
 
 	if (!f)
@@ -111,6 +114,14 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 		memcpy(value, mem, sizeof(mem));
 		return 0;
 	}
+	if (level == IPPROTO_TCP && name == TCP_INFO) {
+		REQUIRE(f->kind == FAKE_STREAM && *len >= sizeof(info));
+		info.tcpi_advmss = f->v6 ? 1440 : 1460;
+		info.tcpi_snd_wnd = fd & 1 ? 2 * HALF_WINDOW : 65535;
+		info.tcpi_snd_mss = fd & 1 ? HALF_WINDOW : info.tcpi_advmss;
+		memcpy(value, &info, sizeof(info));
+		return 0;
+	}
 	if (level == SOL_SOCKET && name == SO_BINDTODEVICE) {
 		*len = 0;
 		return 0;
@@ -121,8 +132,6 @@ int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
 		f->error = 0;
 	} else if (level == SOL_SOCKET && name == SO_DOMAIN) {
 		out = f->v6 ? AF_INET6 : AF_INET;
-	} else if (level == IPPROTO_TCP && name == TCP_MAXSEG) {
-		out = f->v6 ? 1440 : 1460;
 	}
 	REQUIRE(*len >= sizeof(out));
 	memcpy(value, &out, sizeof(out));

@@ -254,7 +254,7 @@ def test_who_has_just_spoken_waits_for_three_frames_at_most(monkeypatch: pytest.
             beside.silence()
             begun = clock.now_ms()
             first, again = beside.word(), beside.word()
-            # Else the stream had little, as it has where its sender waits for the processor; or the first word may have been forgotten.
+            # Else the stream had little, as where its sender waits for the processor; or the first word may have been forgotten.
             if first > 4 * 65535 and clock.now_ms() - begun < 15:
                 passed_again.append(again)
         beside.close()
