@@ -46,6 +46,7 @@ _RTM_F_CLONED = 0x200
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
+_WEIGHT_MAX = 256  # of a way of a route; a nexthop object's may be wider, from Linux 6.12 on
 _IP6_RT_PRIO_USER = 1024  # the metric that IPv6 gives a route that names none
 
 
@@ -204,8 +205,9 @@ def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
         )
     ways = {each: [message] for each, message in single.items()}
     for each, members in groups.items():
+        largest = max([_WEIGHT_MAX, *(weight for _, weight in members)])
         ways[each] = [
-            single[member].replace(fields={**single[member].fields, "hops": weight - 1})
+            single[member].replace(fields={**single[member].fields, "hops": max(weight * _WEIGHT_MAX // largest, 1) - 1})
             for member, weight in members
             if member in single
         ]

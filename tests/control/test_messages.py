@@ -198,6 +198,37 @@ def test_several_ways_and_gateways_of_another_family_are_pyroute2s(command: str)
     assert ways == ([("192.0.2.1", 3), ("192.0.2.9", 1)] if "nexthop" in command else [("fe80::1", 1)])
 
 
+class _Nexthops:
+    """A kernel with two nexthop objects, 1 and 2, and a group of both, 5."""
+
+    def __init__(self, *weights: int) -> None:
+        members = [(number, weight - 1) for number, weight in enumerate(weights, 1)]
+        group = b"".join(struct.pack("=IBBxx", number, less & 0xFF, less >> 8) for number, less in members)
+        bodies = [_attribute(1, struct.pack("=I", number)) for number, _less in members]
+        bodies.append(_attribute(1, struct.pack("=I", 5)) + _attribute(2, group))
+        kind = messages.RTM_NEWNEXTHOP
+        heads = [struct.pack("=IHHIIQ", 24 + len(body), kind, 0, 0, 0, 0) for body in bodies]
+        self.answer = [messages.decode(kind, head + body) for head, body in zip(heads, bodies)]
+
+    def dump(self, kind: int) -> list[Message]:
+        assert kind == messages.RTM_GETNEXTHOP
+        return self.answer
+
+
+def _attribute(number: int, payload: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(payload), number) + payload
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [((1, 256), (1, 256)), ((1000, 3000), (85, 256)), ((1, 65535), (1, 256))],
+    ids=["as they are", "too wide for a route", "one of them tiny"],
+)
+def test_the_weights_of_a_nexthop_group_fit_into_a_route(weights: tuple[int, int], expected: tuple[int, int]) -> None:
+    ways = rtnl._nexthop_objects(_Nexthops(*weights))[5]  # type: ignore[arg-type]
+    assert tuple(way.fields["hops"] + 1 for way in ways) == expected
+
+
 def test_its_classes_load_without_the_rest_of_pyroute2() -> None:
     code = (
         "import sys; from pasta_py.control import rare; rare.message_class(24);"
