@@ -69,6 +69,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         for line in tap.warnings:
             tell(options, WARNING, line)
         parcel += [(model.FD_TAP, fd) for fd in tap.fds]
+        _empty_capture(options, parcel)
         final = ready.replace(
             guest_mac=tap.mac or ready.guest_mac,
             vnet_hdr=tap.vnet_hdr,
@@ -128,7 +129,14 @@ def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
         return []
     if options.pcap == "-":
         return [(model.FD_CAPTURE, 1)]
-    return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY | os.O_TRUNC, "capture file", stack))]
+    return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY, "capture file", stack))]
+
+
+def _empty_capture(options: "Options", parcel: "Sequence[tuple[str, int]]") -> None:
+    """Only once there is a tap: where another instance has it, the file is perhaps that one's."""
+    for role, fd in parcel:
+        if role == model.FD_CAPTURE and options.pcap != "-" and os.fstat(fd).st_mode & _TYPE == _REGULAR:
+            os.ftruncate(fd, 0)
 
 
 def _conf(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:

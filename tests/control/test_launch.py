@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -346,13 +347,20 @@ def test_it_quits_with_the_process_it_is_attached_to(folder: Path) -> None:
         eventually(lambda: not alive(worker), "the worker follows its process")
 
 
-def test_a_second_attach_says_that_the_interface_is_busy(folder: Path) -> None:
-    pid_file = folder / "pid"
+def test_a_second_attach_says_that_the_interface_is_busy_and_leaves_the_capture_alone(folder: Path) -> None:
+    pid_file, capture = folder / "pid", folder / "capture.pcap"
+    capture.write_bytes(bytes(1000))
+    capture.chmod(0o666)
+    options = ("--pcap", str(capture))
     with guest() as target, ended_at_exit(pid_file):
-        assert pasta("-P", str(pid_file), str(target)).returncode == 0
-        result = pasta(str(target))
-        assert result.returncode == 1
-        assert "TUNSETIFF: Device or resource busy" in result.stderr
+        assert pasta("-P", str(pid_file), *options, str(target)).returncode == 0
+        before = capture.read_bytes()
+        assert before[:4] == struct.pack("I", 0xA1B23C4D) and len(before) < 1000  # what was there is gone
+        for more in ((), ("-f",)):
+            result = pasta(*options, *more, str(target))
+            assert result.returncode == 1
+            assert "TUNSETIFF: Device or resource busy" in result.stderr
+            assert capture.read_bytes().startswith(before)
 
 
 @pytest.mark.option("--userns")
