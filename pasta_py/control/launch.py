@@ -3,8 +3,8 @@
     worker starts ─┐ (loads and locks itself in meanwhile)
     namespaces     │ of a command, or found
     host ── plan   │
-    tap, addresses │ made inside the namespace by a child
-    ports          │
+    ports, files   │
+    tap, addresses │ made inside the namespace, by a child; in the background by control itself, which stays there
     hand-over ─────┘ plan and descriptors; "ready"
     background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
 

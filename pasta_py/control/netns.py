@@ -113,8 +113,9 @@ def _watch(guest: Guest, path: str) -> None:
         if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):
             return  # inotify does not work on procfs
     directory, _, name = path.rpartition("/")
+    directory = directory or "/"
     try:
-        guest.inotify, guest.name = syscalls.inotify_watch(directory or "/", _GONE), name
+        guest.inotify, guest.name = syscalls.inotify_watch(directory, _GONE), name
     except OSError as error:
         hint = ": raise the sysctl fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
         raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}{hint}") from None
