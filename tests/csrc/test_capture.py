@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import capture_build
 
 FROM_GUEST, TO_GUEST = 0, 1
+ATTEMPTS = 5  # at what a busy machine may delay: the quickest counts
 
 
 class Record(NamedTuple):
@@ -387,15 +389,11 @@ def test_writer_is_named_blocks_all_signals_and_sleeps_when_idle(module: Any, tm
 def test_stuck_reader_costs_the_loop_100_ms_once_then_frames_are_dropped_and_counted(
     module: Any, pipe: list[int]
 ) -> None:
-    frame, got = bytes(65550), bytearray()
+    got = bytearray()
     with Capture(module, pipe[1]) as capture:
-        start = time.monotonic()
-        for _ in range(2000):
-            capture.frame(frame)
-        elapsed = time.monotonic() - start
+        took = [_seconds_of_2000_frames(capture)]
         frames, _, dropped = capture.counters()
         assert frames + dropped == 2000 and frames >= 100 and dropped > 1000
-        assert 0.1 <= elapsed < 0.1 * dropped / 5  # once, not for each
         assert [capture.error(), capture.error()] == [errno.EAGAIN, 0]
         reader = drain(pipe[0], got)
         deadline = time.monotonic() + 30
@@ -409,15 +407,41 @@ def test_stuck_reader_costs_the_loop_100_ms_once_then_frames_are_dropped_and_cou
     reader.join(30)
     records, rest = read_pcap(bytes(got))
     assert (len(records), rest) == (frames + 1, 0) and records[-1].frame == b"after" * 20
+    while min(took) >= 0.6 and len(took) < ATTEMPTS:
+        with _stuck(module) as capture:
+            took.append(_seconds_of_2000_frames(capture))
+    assert 0.1 <= min(took) < 0.6, took
 
 
-def test_stop_does_not_wait_for_ever_for_a_stuck_reader(module: Any, pipe: list[int]) -> None:
-    with Capture(module, pipe[1]) as capture:
-        for _ in range(50):
-            capture.frame(bytes(65550))
-        start = time.monotonic()
-        assert capture.stop() == errno.ECANCELED
-        assert time.monotonic() - start < 20
+@contextlib.contextmanager
+def _stuck(module: Any) -> "Iterator[Capture]":
+    """Into a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    try:
+        with Capture(module, writer) as capture:
+            yield capture
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def _seconds_of_2000_frames(capture: Capture) -> float:
+    frame, start = bytes(65550), time.monotonic()
+    for _ in range(2000):
+        capture.frame(frame)
+    return time.monotonic() - start
+
+
+def test_stop_does_not_wait_for_ever_for_a_stuck_reader(module: Any) -> None:
+    took: list[float] = []
+    while not took or (min(took) >= 3 and len(took) < ATTEMPTS):
+        with _stuck(module) as capture:
+            for _ in range(50):
+                capture.frame(bytes(65550))
+            start = time.monotonic()
+            assert capture.stop() == errno.ECANCELED
+            took.append(time.monotonic() - start)
+    assert min(took) < 3, took
 
 
 def test_reader_that_leaves_ends_the_capture_with_one_report(module: Any, pipe: list[int]) -> None:
@@ -514,7 +538,7 @@ def test_file_that_takes_nothing_for_2_s_costs_frames_and_one_report_but_not_the
         child.kill()
         child.wait()
     frames, dropped, fed, _, error = int(output[0]), int(output[1]), float(output[2]), output[3], int(output[4])
-    assert error == errno.ETIMEDOUT and dropped == 1 and fed >= 2
+    assert error == errno.ETIMEDOUT and dropped == 1 and 2 <= fed < 10  # on a busy machine more than the 2 s
     records, rest = read_pcap(path.read_bytes())
     assert (len(records), rest) == (frames, 0)
 
