@@ -184,7 +184,7 @@ def _open_userns(path: str) -> int:
 
 
 def join(guest: Guest) -> None:
-    """Enter the guest's user namespace, then its network namespace. For a child process: there is no way back."""
+    """Enter the guest's user namespace, then its network namespace. There is no way back."""
     syscalls.be_private()  # or the guest's root could take us over, and with us the host's files
     if guest.userns >= 0:
         try:
