@@ -91,9 +91,10 @@ fuzz: dev
 fuzz-quick: dev
 	$(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each
 
-# What `make fuzz` says when a model has failed.
+# What `make fuzz` says when a model or a property has failed.
 fuzz-seed: dev
 	$(BIN)/pytest -q fuzz --hypothesis-seed=$(SEED)
+	$(BIN)/pytest -q tests/control tests/csrc tests/worker -m hypothesis --hypothesis-seed=$(SEED)
 
 fuzz-coverage: dev
 	$(BIN)/python fuzz/run.py --coverage

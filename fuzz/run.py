@@ -5,7 +5,8 @@ those of python_target.py for exceptions. fuzz/corpus is what each begins with; 
 build/fuzz/corpus and is used again the next time. An input that fails is kept in build/fuzz/found, and printed with the command
 that repeats it. The target "session" must also have reached every state of TCP.
 
---rounds: the models of test_*.py too, with a new seed each time. --coverage: instead of searching, what the corpora reach in csrc/.
+--rounds: the models of test_*.py and the properties among the unit tests too, with a new seed each time. --coverage: instead of
+searching, what the corpora reach in csrc/.
 """
 
 import argparse
@@ -26,6 +27,8 @@ import build  # noqa: E402
 ROOT = HERE.parent
 OUT = ROOT / "build" / "fuzz"
 JOBS = 2
+#: For pytest, as in the Makefile (fuzz-seed): the models, and what hypothesis does in the unit tests.
+WITH_EXAMPLES = (["fuzz"], ["tests/control", "tests/csrc", "tests/worker", "-m", "hypothesis"])
 #: How the time is divided, and the longest input. The first found nearly everything that was ever found.
 C_TARGETS = {"session": (8, 400), "frame": (3, 2000)}
 PYTHON_TARGETS = {
@@ -84,16 +87,17 @@ def run_job(job: Job) -> bool:
 
 
 def run_models(seconds: float) -> bool:
-    """New examples for the state machines until the time is over; the seed repeats them."""
+    """New examples for the models and all other tests that have examples until the time is over; the seed repeats them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         seed = int.from_bytes(os.urandom(4), "big")
         with (OUT / "log" / f"{MODELS}.txt").open("w") as log:
             log.write(f"repeat with: make fuzz-seed SEED={seed}\n")
             log.flush()
-            arguments = [sys.executable, "-m", "pytest", "-q", str(HERE), f"--hypothesis-seed={seed}"]
-            if subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
-                return False
+            for which in WITH_EXAMPLES:
+                arguments = [sys.executable, "-m", "pytest", "-q", *which, f"--hypothesis-seed={seed}"]
+                if subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
+                    return False
     return True
 
 
