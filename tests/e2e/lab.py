@@ -472,6 +472,18 @@ route add default via {GATEWAY4}
     )
 
 
+# "unreachable" and "prohibit" routes of IPv4 have a limit of their own, which no namespace can change: 5 errors, then 1 a second.
+REFUSED4 = """
+table ip refused {
+    chain forward {
+        type filter hook forward priority filter;
+        ip daddr 203.0.113.1 reject with icmp host-unreachable
+        ip daddr 203.0.113.2 reject with icmp admin-prohibited
+    }
+}
+"""
+
+
 def routed(lab: Lab, far_mtu: int = 1400) -> None:
     """The remote is behind a router, on a link with a smaller MTU; the router also refuses some destinations."""
     lab.host.setup(f"link add eth0 mtu 65520 up type veth peer name near mtu 65520 netns {lab.router.net}")
@@ -483,8 +495,7 @@ addr add {GATEWAY4}/24 dev near
 addr add {GATEWAY6}/64 dev near nodad
 addr add 198.51.100.1/24 dev far
 addr add 2001:db8:1::1/64 dev far nodad
-route add unreachable 203.0.113.1
-route add prohibit 203.0.113.2
+route add 203.0.113.0/30 dev far
 route add blackhole 203.0.113.3
 -6 route add unreachable 2001:db8:2::1
 -6 route add prohibit 2001:db8:2::2
@@ -494,6 +505,7 @@ route add blackhole 203.0.113.3
     lab.router.sysctl(
         ipv4__ip_forward=1, ipv6__conf__all__forwarding=1, ipv6__icmp__ratelimit=0, ipv4__icmp_ratelimit=0
     )
+    lab.router.run("nft", "-f", "-", input=REFUSED4, caps=True)
     lab.remote.setup(
         f"""\
 link set eth0 up
