@@ -2,6 +2,7 @@
 #ifndef PASTA_CORE_FLOW_H
 #define PASTA_CORE_FLOW_H
 
+#include <errno.h>
 #include <stdbool.h>
 
 #include "base/addr.h"
@@ -40,6 +41,11 @@ void flow_table_free(struct flow_table *t);
 struct flow *flow_find(const struct flow_table *t, const struct flow_key *key);
 /* A new object, zeroed after its head; NULL at the limit or without memory. The key must not be in the table. */
 struct flow *flow_add(struct flow_table *t, const struct flow_key *key);
+/* Why it has just failed: ENOMEM, or 0 for the limit. */
+static inline int flow_no_room(const struct flow_table *t)
+{
+	return t->used == t->limit ? 0 : ENOMEM;
+}
 void flow_remove(struct flow_table *t, struct flow *f);
 /* The object by index if it is in use. */
 struct flow *flow_at(const struct flow_table *t, uint32_t index);

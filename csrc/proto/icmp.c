@@ -118,7 +118,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		if (rc)
 			error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, -rc);
 		else
-			refused(m, io, m->flows.used == m->flows.limit ? 0 : ENOMEM);
+			refused(m, io, flow_no_room(&m->flows));
 		return NULL;
 	}
 	f->fd = fd;

@@ -158,7 +158,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	s->serial++;
 	f = (struct splice_flow *)flow_add(&s->flows, &key);
 	if (!f) {
-		limit_reached(s, io, s->flows.used == s->flows.limit ? 0 : ENOMEM);
+		limit_reached(s, io, flow_no_room(&s->flows));
 		close_socket(accepted, true);
 		close_socket(connecting, true);
 		return;

@@ -122,7 +122,7 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 	fd = sock_open(&u->sock, remote, SOCK_DGRAM, 0, 0);
 	s = fd < 0 ? NULL : add_socket(u, io, &key, fd, !addr_is_v4(remote));
 	if (!s) {
-		udp_limit_reached(u, io, fd < 0 ? -fd : u->sockets.used == u->sockets.limit ? 0 : ENOMEM);
+		udp_limit_reached(u, io, fd < 0 ? -fd : flow_no_room(&u->sockets));
 		if (fd >= 0)
 			close(fd);
 	}
@@ -213,7 +213,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	if (!f || !p) {
 		if (f)
 			flow_remove(&u->flows, &f->flow);
-		udp_limit_reached(u, io, u->flows.used == u->flows.limit ? 0 : ENOMEM);
+		udp_limit_reached(u, io, flow_no_room(&u->flows));
 		udp_release_socket(u, io, s);
 		return NULL;
 	}
