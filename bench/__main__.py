@@ -7,14 +7,18 @@ mount and PID namespaces; no frame leaves them, and they end with this process, 
 import argparse
 import contextlib
 import fnmatch
+import importlib.util
+import io
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from .model import DIRECT, OURS, PEER, Cell, Order, Subject
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
 FETCHED = CHECKOUT / "build" / "peer" / "pasta"  # where peer.sh puts it
+SPARE_FDS = 1024  # of an endpoint and a translator, beside those for many connections or ports
 TOOLS = ("cc", "ip", "mount", "setpriv", "unshare")
 
 
@@ -74,10 +79,15 @@ def find_subjects(only: list[str], also: list[str]) -> list[Subject]:
             path = str(FETCHED)
         if path:
             found.append(Subject(name, kind, path, version_of(path, kind)))
+        elif not only or name in only:
+            how = "install passt, or run `make bench-peer`" if name == PEER else "install it"
+            print(f"bench: no {name} found: the table will be without it; to compare, {how}", file=sys.stderr)
     for each in also:
         name, _, path = each.partition("=")
-        if not path or not os.access(path, os.X_OK):
+        if not name or not Path(path).is_file() or not os.access(path, os.X_OK):
             raise BenchError(f"--also '{each}': not NAME=PATH of a program; for example --also passt-new=/opt/pasta")
+        if name in [subject.name for subject in found]:
+            raise BenchError(f"--also '{each}': there is a {name} already: choose another name")
         found.append(Subject(name, "pasta", str(Path(path).absolute()), version_of(path, "pasta")))
     for name in only:
         if name not in [subject.name for subject in found]:
@@ -98,7 +108,16 @@ def choose_cells(options: argparse.Namespace) -> list[Cell]:
         cells = [cell for cell in cells if any(fnmatch.fnmatch(cell.name.lower(), f"*{each}*") for each in wanted)]
     if not cells:
         raise BenchError(f"--cell {options.cell}: no cell has such a name; --list shows them")
-    return cells
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    within = [cell for cell in cells if cell.work.role not in ("idle", "start") or cell.work.a + SPARE_FDS <= limit]
+    if len(within) < len(cells):
+        line = f"cells left out: the limit of descriptors is {limit}, they need up to"
+        most = max(cell.work.a for cell in cells) + SPARE_FDS
+        line = f"{len(cells) - len(within)} {line} {most}: raise it (ulimit -Hn)"
+        if not within:
+            raise BenchError(line)
+        print(f"bench: {line}", file=sys.stderr)
+    return within
 
 
 def closed_directories(needed: list[Path]) -> dict[Path, list[Path]]:
@@ -124,16 +143,17 @@ def view_script(views: dict[Path, list[Path]]) -> str:
     return "\n".join([*lines, 'exec "$@"'])
 
 
-def command_line(order: Path, lifeline: int, uid: int, subjects: list[Subject]) -> list[str]:
-    """The command that starts the inner half as an ordinary user in its own namespaces, mapped to root there."""
+def inner_python(order: Order, uid: int) -> list[str]:
+    """The command of an interpreter as an ordinary user in its own namespaces, mapped to root there."""
     head: list[str] = []
     if os.geteuid() == 0:
-        needed = [Path(sys.base_prefix), Path(sys.prefix), CHECKOUT, *(Path(s.path).parent for s in subjects if s.path)]
+        needed = [Path(sys.base_prefix), Path(sys.prefix), CHECKOUT, Path(order.directory)]
+        needed += [Path(subject.path).parent for subject in order.subjects if subject.path]
         script = view_script(closed_directories(needed))
         head = ["unshare", "--mount", "sh", "-c", script, "sh"]
         head += ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     spaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return [*head, *spaces, sys.executable, "-m", "bench.inside", str(order), str(lifeline)]
+    return [*head, *spaces, sys.executable]
 
 
 def run_inside(order: Order, uid: int, limit_s: float) -> list[dict[str, Any]]:
@@ -143,13 +163,19 @@ def run_inside(order: Order, uid: int, limit_s: float) -> list[dict[str, Any]]:
     if os.geteuid() == 0:
         for path in (order.directory, order_file, order.endpoint):
             os.chown(path, uid, uid)
-    theirs, lifeline = os.pipe()
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONSTARTUP", "PYTHONHOME")}
     environment.update(PYTHONPATH=str(CHECKOUT), PYTHONDONTWRITEBYTECODE="1")
     environment.update(HOME=order.directory, TMPDIR=order.directory)
-    process = subprocess.Popen(
-        command_line(order_file, theirs, uid, order.subjects), pass_fds=[theirs], env=environment, cwd="/"
-    )
+    python = inner_python(order, uid)
+    tried = [*python, "-c", "import sys, bench.inside; open(sys.argv[1]).close()", str(order_file)]
+    done = subprocess.run(tried, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
+        what = "ordinary users must have namespaces (sysctl user.max_user_namespaces)"
+        raise BenchError(f"cannot start the measuring half: {said}: {what}, and must be able to read Python and this checkout")
+    theirs, lifeline = os.pipe()
+    command = [*python, "-m", "bench.inside", str(order_file), str(theirs)]
+    process = subprocess.Popen(command, pass_fds=[theirs], env=environment, cwd="/")
     os.close(theirs)
     try:
         status = process.wait(limit_s)
@@ -172,7 +198,9 @@ def compile_endpoint(directory: str) -> str:
     Path(directory).chmod(0o755)
     path = f"{directory}/endpoint"
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    subprocess.run(["cc", *flags, "-o", path, *map(str, sorted(HERE.glob("*.c")))], check=True)
+    done = subprocess.run(["cc", *flags, "-o", path, *map(str, sorted(HERE.glob("*.c")))], check=False)
+    if done.returncode:
+        raise BenchError("the endpoint program does not compile (see above): a C compiler and libc's headers are needed")
     return path
 
 
@@ -197,7 +225,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--uid", type=int, default=1000, help="user to run as when started as root (default 1000)")
     add("--list", action="store_true", help="show the cells and translators, and end")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.rounds < 0 or not 0 <= options.seconds <= 60:
+        parser.error("--rounds is 1 or more, and --seconds above 0 and at most 60")
+    if not 0 < options.uid < (1 << 32) - 1:
+        parser.error("--uid is that of an ordinary user")
+    return options
 
 
 def congestion_control(wanted: str) -> str:
@@ -211,15 +244,20 @@ def congestion_control(wanted: str) -> str:
 
 def benchmark(options: argparse.Namespace) -> int:
     """The exit status: 1 where our own translator failed in any cell."""
-    missing = [tool for tool in TOOLS if not shutil.which(tool)]
-    if missing:
-        raise BenchError(f"missing programs: {' '.join(missing)}; install them (Debian: gcc iproute2 mount util-linux)")
     subjects, cells = find_subjects(options.subject, options.also), choose_cells(options)
     if options.list:
         print("\n".join(f"{s.name}: {s.version} {s.path}" for s in subjects))
-        print("\n".join(f"{cell.key:20} {cell.name}" for cell in cells))
+        print("\n".join(f"{cell.key:24} {cell.name}" for cell in cells))
         return 0
+    missing = [tool for tool in TOOLS if not shutil.which(tool)]
+    if missing:
+        raise BenchError(f"missing programs: {' '.join(missing)}; install them (Debian: gcc iproute2 mount util-linux)")
     congestion = congestion_control(options.congestion)
+    target = Path(options.json) if options.json else CHECKOUT / "build" / "bench.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.open("a").close()  # now, not after a quarter of an hour
+    if options.doc:
+        refuse_document(options.doc)
     rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.3 if options.quick else 0.7)
     busy = report.busy_share()
     if busy > 0.1:
@@ -233,11 +271,18 @@ def benchmark(options: argparse.Namespace) -> int:
         limit_s = 60 + rounds * len(subjects) * len(works) * (seconds + 14)
         samples = run_inside(order, options.uid, limit_s)
     results = report.collect(order, cells, samples, busy, time.monotonic() - begin)
-    target = Path(options.json) if options.json else CHECKOUT / "build" / "bench.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(results, indent=1) + "\n")
     show(results, options.doc)
     return int(report.ours_failed(results))
+
+
+def refuse_document(document: str) -> None:
+    """BenchError or ValueError where its table and picture cannot be written."""
+    report.split_document(Path(document))
+    if not os.access(document, os.W_OK) or not os.access(Path(document).parent, os.W_OK):
+        raise BenchError(f"--doc '{document}': it and its directory must be writable")
+    if not importlib.util.find_spec("matplotlib"):
+        raise BenchError("--doc draws a picture with matplotlib, which is missing: run `make dev`, or install it")
 
 
 def show(results: dict[str, Any], document: str) -> None:
@@ -256,21 +301,38 @@ def stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def main() -> int:
+def shown_again(source: str, document: str) -> int:
+    """Show a run from its values."""
+    if document:
+        refuse_document(document)
+    try:
+        results = json.loads(Path(source).read_text())
+        report.text(results)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise BenchError(f"--from '{source}': this is not what a run has written") from None
+    show(results, document)
+    return 0
+
+
+def told(job: Callable[[], int]) -> int:
+    """The exit status of `job`; what stops it is one line."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a locale without × or µ loses these, not the table
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
     try:
-        options = parse(sys.argv[1:])
-        if options.source:
-            show(json.loads(Path(options.source).read_text()), options.doc)
-            return 0
-        return benchmark(options)
+        return job()
     except (BenchError, OSError, ValueError, subprocess.SubprocessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; everything it started has ended", file=sys.stderr)
         return 130
+
+
+def main() -> int:
+    options = parse(sys.argv[1:])
+    return told(lambda: shown_again(options.source, options.doc) if options.source else benchmark(options))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from .model import DIRECT, OURS, PEER, Cell, Work
 Samples = list[dict[str, Any]]
 Taken = dict[str, Samples]
 OPERATORS = {">=": lambda value, limit: value >= limit, "<=": lambda value, limit: value <= limit}
+RELATIONS = {"worst": " in the worst round", "steady": " of the median in the slowest half second"}
 SHORT = {"cpu_s_per_gb": "CPU", "resent": "sent again"}
 
 
@@ -47,8 +48,8 @@ def divided(samples: Samples, base: Samples, metric: str) -> Samples:
 class Target:
     """What is asked of our figure, in words: `METRIC >= LIMIT [OF]`, or <=.
 
-    OF is `direct` or `passt`: the ratio to theirs, pair by pair; `worst`: the lowest round over the median of all; or
-    nothing: the median itself.
+    OF is `direct` or `passt`: the ratio to theirs, pair by pair; `worst`: the worst round, for what must never be; `steady`:
+    the slowest half second of all rounds over the median, for `gbit`; or nothing: the median itself.
     """
 
     metric: str
@@ -59,29 +60,36 @@ class Target:
     @classmethod
     def parse(cls, words: str) -> "Target":
         metric, operator, limit, *of = words.split()
-        if operator not in OPERATORS or len(of) > 1 or (of and of[0] not in (DIRECT, PEER, "worst")):
-            raise ValueError(f"target '{words}': not METRIC >= or <= LIMIT, and direct, passt, worst or nothing")
+        if operator not in OPERATORS or len(of) > 1 or (of and of[0] not in (DIRECT, PEER, *RELATIONS)):
+            raise ValueError(f"target '{words}': not METRIC >= or <= LIMIT, and direct, passt, worst, steady or nothing")
         return cls(metric, operator, float(limit), of[0] if of else "")
 
     def reached(self, taken: Taken, ours: str) -> float | None:
         """What we have got, in the target's own terms."""
         if self.of in (DIRECT, PEER):
             return ratio(taken.get(ours, []), taken.get(self.of, []), self.metric)
-        values = good(taken.get(ours, []), self.metric)
+        mine = taken.get(ours, [])
+        values = good(mine, self.metric)
         if self.of == "worst":
-            return min(values) / median(values) if values and median(values) else None
+            return (min if self.operator == ">=" else max)(values, default=None)
+        if self.of == "steady":
+            slowest = good(mine, f"slowest_{self.metric}")
+            return min(slowest) / median(values) if slowest and median(values) else None
         return middle(values)
 
     def text(self, shown: str) -> str:
         """For the table; the metric that the cell shows anyway is not named."""
         sign = {">=": "≥", "<=": "≤"}[self.operator]
         what = "" if self.metric == shown else SHORT.get(self.metric, self.metric) + " "
-        of = {"": "", "worst": " of the median in the worst round"}.get(self.of, f" × {self.of}")
+        of = {"": "", **RELATIONS}.get(self.of, f" × {self.of}")
         return f"{what}{sign} {self.limit:g}{of}"
 
     def judge(self, taken: Taken, ours: str, shown: str) -> dict[str, Any]:
+        """Missed where we failed in any round; not measured (None) where we did not, but there is nothing to compare with."""
         value = self.reached(taken, ours)
         met = None if value is None else bool(OPERATORS[self.operator](value, self.limit))
+        if failures(taken.get(ours, [])):
+            met = False
         return {"text": self.text(shown), "of": self.of, "metric": self.metric, "limit": self.limit, "value": value, "met": met}
 
 
@@ -105,7 +113,7 @@ def cell_figures(cell: Cell, works: dict[Work, Taken], names: list[str]) -> dict
         "ratio": {name: ratio(taken.get(ours, []), taken[name], cell.metric) for name in shown if name != ours},
         "cpu_s_per_gb": {n: middle(good(taken[n], "cpu_s_per_gb")) for n in shown if n != DIRECT} if carries else {},
         "cpu_ratio": ratio(taken.get(ours, []), taken.get(PEER, []), "cpu_s_per_gb") if carries else None,
-        "targets": [Target.parse(words).judge(taken, ours, cell.metric) for words in cell.targets],
+        "targets": [Target.parse(words).judge(taken, OURS, cell.metric) for words in cell.targets],
         "failed": {name: text for name in shown if (text := failures(taken[name]))},
         "samples": {name: taken[name] for name in shown},
     }

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -52,6 +51,8 @@ ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = "127.0.0.1"
 ROUNDS_OF_IDLE = 3  # each takes seconds: the connections have to be made first
 SETTLE_S, IDLE_S = 2.0, 1.0
+SLICES_IN_HALF = 5  # of streams.c: 100 ms each
+LEAST_GREEDY_GBIT = 0.1  # a stream that gets no more beside requests is not what they are measured beside
 
 
 def ip(lines: str, namespace: Namespace | None = None) -> None:
@@ -128,9 +129,7 @@ class Bench:
         alone = self.measure(Work("crr"), running)
         if alone.error:
             return alone
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        count = min(work.a, limit - 1000)
-        rest = [REMOTES[4], str(next(self.ports)), "0", "30000", str(count)]
+        rest = [REMOTES[4], str(next(self.ports)), "0", "30000", str(work.a)]
         before = resident_mb(running.pids())
         server = self.server(self.remote.path, "idle", rest)
         client = self.endpoint(running.netns, "idle-load", rest, stdin=subprocess.PIPE)
@@ -147,10 +146,10 @@ class Bench:
                 return beside
         finally:
             end(client, server)
-        values = {"rate_kept": beside.values["per_s"] / alone.values["per_s"], "flows": float(count)}
-        values["connects_per_s"] = count / report["seconds"]
+        values = {"rate_kept": beside.values["per_s"] / alone.values["per_s"]}
+        values["connects_per_s"] = work.a / report["seconds"]
         if running.pid:
-            values.update(bytes_per_flow=(after - before) * 1e6 / count, idle_cpu_percent=100 * cpu)
+            values.update(bytes_per_flow=(after - before) * 1e6 / work.a, idle_cpu_percent=100 * cpu)
         return Sample(values)
 
     def translator(self, subject: Subject, work: Work) -> Running:
@@ -184,7 +183,13 @@ class Bench:
         client = self.endpoint(running.netns, "tcp-load", rest)
         try:
             time.sleep(0.2)
-            return self.measure(work, running)
+            before, begin = received_bytes(), time.monotonic()
+            sample = self.measure(work, running)
+            gbit = (received_bytes() - before) * 8 / (time.monotonic() - begin) / 1e9
+            if not sample.error and (client.poll() is not None or gbit < LEAST_GREEDY_GBIT):
+                return Sample(error=f"the greedy stream carried only {gbit:.2f} Gb/s, or ended")
+            sample.values["greedy_gbit"] = gbit
+            return sample
         finally:
             end(client, server)
 
@@ -251,6 +256,12 @@ class Bench:
         self.running.clear()
 
 
+def received_bytes() -> int:
+    """From the remote, in all of the host's connections."""
+    lines = Path("/proc/self/net/dev").read_text().splitlines()
+    return next(int(line.partition(":")[2].split()[0]) for line in lines if line.strip().startswith("up0:"))
+
+
 def end(*endpoints: "subprocess.Popen[str] | None") -> None:
     """Let the first of them end by itself, shortly, and kill all."""
     for number, process in enumerate(endpoints):
@@ -271,6 +282,7 @@ def combine(role: str, reports: list[dict[str, Any]], cpu_s: float, wall_s: floa
         values["gbit"] = sum(report["bytes"] * 8 / report["seconds"] / 1e9 for report in reports)
         values["cpu_s_per_gb"] = cpu_s / (sum(report["total"] for report in reports) / 1e9)
     if role == "tcp":
+        values["slowest_gbit"] = sum(slowest_gbit(report) for report in reports)
         values["silence_ms"] = max(report["silence_ms"] for report in reports)
     elif role in ("udp", "quic"):
         values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
@@ -279,6 +291,13 @@ def combine(role: str, reports: list[dict[str, Any]], cpu_s: float, wall_s: floa
         values.update({name: reports[0][name] for name in ("p50_us", "p99_us", "max_us", "lost")})
         values["per_s"] = reports[0]["count"] / reports[0]["seconds"]
     return Sample(values)
+
+
+def slowest_gbit(report: dict[str, Any]) -> float:
+    """The rate of the stream's slowest half second, or of all of it where that is less."""
+    slices = report["slices"]
+    halves = [sum(slices[i : i + SLICES_IN_HALF]) for i in range(len(slices) - SLICES_IN_HALF + 1)]
+    return min([report["bytes"] / report["seconds"], *(2 * each for each in halves)]) * 8 / 1e9
 
 
 def end_with(lifeline: int) -> None:
@@ -292,8 +311,12 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # the lifeline ends us, whoever else gets the terminal's signals
     threading.Thread(target=end_with, args=[int(sys.argv[2])], daemon=True).start()
-    bench = Bench(Order.from_json(json.loads(path.read_text())))
-    bench.run()
+    try:
+        bench = Bench(Order.from_json(json.loads(path.read_text())))
+        bench.run()
+    except (StartError, OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or "").strip()  # of a command that failed
+        sys.exit(f"bench: {error}{': ' if said else ''}{said}")
     taken = [{name: [vars(sample) for sample in each] for name, each in samples.items()} for samples in bench.samples]
     path.with_name("result.json").write_text(json.dumps({"works": taken}))
 

@@ -1,6 +1,6 @@
 """Many forwarded ports: time to ready, memory and descriptors, beside passt where it is installed; prints a table.
 
-    python bench/ports.py [PROGRAM...]        default: `pasta` beside this Python, and /usr/bin/pasta
+    python -m bench.ports [PROGRAM...]        default: our `pasta`, and the first other one on the PATH
 
 Runs in a user and network namespace of its own, as nothing leaves it; about ten seconds.
 """
@@ -12,6 +12,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from .__main__ import CHECKOUT, elsewhere, ours
+from .translators import family_of, resident_mb
 
 SPECS = ("none", "20000-29999", "all", "auto", "1024-65535,~5000-6000")
 DESCRIPTORS = 1 << 18  # passt opens several for each port
@@ -29,17 +32,7 @@ route add default via inet6 2001:db8::1 dev eth0
 
 def family(pid: int) -> list[int]:
     """A process and its descendants, without the command that it runs."""
-    found = [pid]
-    for each in found:
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{each}/task").iterdir():
-                found += [int(word) for word in (task / "children").read_text().split()]
-    return [each for each in found if Path(f"/proc/{each}/comm").read_text().strip() not in ("sh", "sleep")]
-
-
-def resident_kib(pids: list[int]) -> int:
-    lines = [line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return [each for each in family_of(pid) if Path(f"/proc/{each}/comm").read_text().strip() not in ("sh", "sleep")]
 
 
 def kernel_kib() -> int:
@@ -65,7 +58,7 @@ def measure(program: str, spec: str) -> str:
             fds = 0
             for pid in pids:
                 fds += os.stat(f"/proc/{pid}/fd").st_size  # a count, since Linux 6.2; readable where fd/ itself is not
-            return f"{took:8.3f} {resident_kib(pids) / 1024:9.1f} {fds:9d} {(kernel_kib() - slab) / 1024:9.1f}"
+            return f"{took:8.3f} {resident_mb(pids):9.1f} {fds:9d} {(kernel_kib() - slab) / 1024:9.1f}"
         finally:
             for pid in family(process.pid)[::-1]:
                 with contextlib.suppress(ProcessLookupError):
@@ -79,12 +72,12 @@ def main(programs: list[str]) -> None:
     if INSIDE not in os.environ:
         with contextlib.suppress(ValueError, OSError):  # not as root: the table says what could not start
             resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
-        namespaces = ["unshare", "-Urnpf", "--mount-proc", "--kill-child", sys.executable, __file__, *programs]
-        sys.exit(subprocess.run(namespaces, env={**os.environ, INSIDE: "1"}, check=False).returncode)
+        namespaces = ["unshare", "-Urnpf", "--mount-proc", "--kill-child", sys.executable, "-m", "bench.ports", *programs]
+        environment = {**os.environ, INSIDE: "1", "PYTHONPATH": str(CHECKOUT)}
+        sys.exit(subprocess.run(namespaces, env=environment, check=False).returncode)
     subprocess.run(["ip", "-batch", "-"], input=SETUP, text=True, check=True)
-    own = str(Path(sys.executable).with_name("pasta"))
-    print(f"{'program':34} {'-t':22} {'ready s':>8} {'RSS MiB':>9} {'fds':>9} {'slab MiB':>9}")
-    for program in programs or [own, "/usr/bin/pasta"]:
+    print(f"{'program':34} {'-t':22} {'ready s':>8} {'RSS MB':>9} {'fds':>9} {'slab MiB':>9}")
+    for program in programs or filter(None, [str(ours()), elsewhere("pasta")]):
         for spec in SPECS:
             result = measure(program, spec) if Path(program).exists() else "not installed"
             print(f"{program:34} {spec:22} {result}", flush=True)

@@ -82,7 +82,8 @@ def rows(results: dict[str, Any]) -> list[list[str]]:
 
 def summary(results: dict[str, Any]) -> str:
     """What stands above the table: where, how, who, and how many targets are met."""
-    versions = ", ".join(f"{name} ({version})" for name, version in results["subjects"].items() if name != DIRECT)
+    translators = {name: version for name, version in results["subjects"].items() if name != DIRECT}
+    versions = ", ".join(f"{name} ({version})" for name, version in translators.items()) or "No translator"
     met, missed, unknown = figures.counts(results["cells"])
     return (
         f"{results['machine']}; {results['date']}; TCP congestion control {results['congestion']}; medians of "
@@ -117,14 +118,18 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([summary(results), "", *lines, *(["", *failed] if failed else [])])
 
 
-def into_document(path: Path, table: str) -> None:
-    """Replace what stands between the two markers of the document. ValueError where they are missing."""
-    old = path.read_text()
-    before, begin, rest = old.partition(BEGIN)
+def split_document(path: Path) -> tuple[str, str]:
+    """What stands before and after the document's table. ValueError where the markers are missing."""
+    before, begin, rest = path.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{path}: no lines '{BEGIN}' and '{END}' for the table to stand between")
-    path.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
+    return before, after
+
+
+def into_document(path: Path, table: str) -> None:
+    before, after = split_document(path)
+    path.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
 
 
 def ours_failed(results: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .__main__ import compile_endpoint, congestion_control, ours, run_inside
+from .__main__ import BenchError, compile_endpoint, congestion_control, ours, run_inside, told
 from .model import DIRECT, LARGE_MTU, LOCAL_IN, Order, Subject, Work
 
 PASTA = (DIRECT, "pasta")
@@ -50,17 +50,22 @@ def cell(samples: list[dict[str, object]]) -> str:
     return f"{text} ({statistics.median(costs):.2f})" if costs else text
 
 
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.threads")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.7)
-    parser.add_argument("--threads", default="1,2,4")
-    parser.add_argument("--streams", default="1,2,8,64")
+    parser.add_argument("--threads", type=numbers, default="1,2,4")
+    parser.add_argument("--streams", type=numbers, default="1,2,8,64")
     parser.add_argument("--only", default="", help="a part of a row's name")
     options = parser.parse_args()
-    threads = [int(word) for word in options.threads.split(",")]
-    streams = [int(word) for word in options.streams.split(",")]
-    chosen = {name: work for name, work in works(streams).items() if options.only in name}
+    threads = options.threads
+    chosen = {name: work for name, work in works(options.streams).items() if options.only in name}
+    if not chosen:
+        raise BenchError(f"--only '{options.only}': no row has this in its name: {'; '.join(works(options.streams))}")
     with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:
         subjects = [Subject(DIRECT, DIRECT, "", "")]
         subjects += [Subject(str(count), "pasta", wrapped(directory, count), "") for count in threads]
@@ -79,4 +84,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(told(main))
