@@ -3,7 +3,7 @@
 The worker cannot remove it at its end, being locked in. So one that refuses connections is replaced.
 """
 
-# ruff: noqa: PTH108, PTH116 - pathlib takes milliseconds to import, at every start
+# ruff: noqa: PTH108, PTH116, SIM105 - pathlib takes milliseconds to import, at every start
 
 import os
 import socket
@@ -33,6 +33,14 @@ def listen(path: str) -> int:
             os.umask(mask)
         sock.listen(_BACKLOG)
         return sock.detach()
+
+
+def remove(path: str) -> None:
+    """The socket of a start that has failed. Nobody replaced it meanwhile: it took connections."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # somebody else's doing, and the next start says if it minds
 
 
 def _remove_stale(path: str) -> None:

@@ -32,7 +32,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
     """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
     from pasta_py.control import ports
 
-    with ExitStack() as stack:
+    with ExitStack() as stack, ExitStack() as unserved:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
         plan = _plan(options)
@@ -44,7 +44,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         parcel = [(model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
         parcel += _capture(options, stack)
-        parcel += _conf(options, stack)
+        parcel += _conf(options, stack, unserved)
         if guest and guest.userns >= 0:
             parcel.append((model.FD_GUEST_USERNS, guest.userns))
         if guest:
@@ -77,6 +77,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             descriptors=tuple(role for role, _fd in parcel),
         )
         worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
+        unserved.pop_all()
 
 
 # ---- files ----
@@ -139,13 +140,14 @@ def _empty_capture(options: "Options", parcel: "Sequence[tuple[str, int]]") -> N
             os.ftruncate(fd, 0)
 
 
-def _conf(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+def _conf(options: "Options", stack: ExitStack, unserved: ExitStack) -> list[tuple[str, int]]:
     if not options.conf_path:
         return []
     from pasta_py.control import conf_socket
 
     fd = conf_socket.listen(options.conf_path)
     stack.callback(os.close, fd)
+    unserved.callback(conf_socket.remove, options.conf_path)
     return [(model.FD_CONF, fd)]
 
 

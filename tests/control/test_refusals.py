@@ -6,9 +6,10 @@ podman shows it after "pasta failed with exit code 1:". Refused values are in te
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from process_helpers import WAIT_S, guest, pasta
+from process_helpers import WAIT_S, eventually, guest, pasta, running
 
 from pasta_py.control import launch
 from pasta_py.control.options import Options
@@ -74,6 +75,22 @@ def test_whatever_the_limit_of_descriptors_is_one_line_names_it(limit: int) -> N
     said = lines(result)
     assert result.returncode == (1 if said else 0)
     assert not said or (len(said) == 1 and "raise the limit of open files (ulimit -n)" in said[0]), result.stderr
+
+
+def test_a_start_without_a_tap_leaves_no_control_socket_behind(tmp_path: Path) -> None:
+    """Whether control makes the tap itself, in the background, or lets a child do it; what another instance serves stays."""
+    tmp_path.chmod(0o777)  # for the ordinary user
+    path = tmp_path / "pasta.sock"
+    with guest() as target:
+        for words in (("-I", "lo", str(target)), ("-I", "lo", *TRUE)):
+            result = pasta("-c", str(path), "-P", str(tmp_path / "pid"), *words)
+            (line,) = lines(result)
+            assert result.returncode == 1 and "the tap 'lo'" in line
+            assert not path.exists()
+    with running("-f", "-c", str(path), "--", "sleep", "60"):
+        eventually(path.exists, "the socket is there")
+        (line,) = lines(pasta("-c", str(path), "-I", "lo", *TRUE))
+        assert "another program listens there" in line and path.exists()
 
 
 def test_shortages_are_explained_wherever_they_are_met() -> None:
