@@ -69,19 +69,29 @@ static int open_other_side(struct udp *u, struct io *io, const struct udp_socket
 	return rc < 0 ? rc : fd;
 }
 
+static void limit_reached(struct udp *u, struct io *io, int error)
+{
+	COUNT(io->counters, udp_limit);
+	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "local UDP flow", u->locals.used, error);
+}
+
 static struct udp_local *open_local(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
 				    const struct flow_key *key)
 {
 	struct udp_local *l = NULL;
-	int fd = open_other_side(u, io, s, addr_is_v4(&peer->addr)), rc;
+	int fd = open_other_side(u, io, s, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;
 
-	if (fd >= 0 && !timer_heap_reserve(&u->local_timers, u->locals.used + 1))
+	if (!error && !timer_heap_reserve(&u->local_timers, u->locals.used + 1))
 		l = (struct udp_local *)flow_add(&u->locals, key);
-	rc = l ? loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_LOCAL, l->flow.index, l->flow.generation)) : -ENOBUFS;
-	if (rc < 0) {
-		udp_limit_reached(u, io, fd < 0 ? -fd : -rc);
-		if (l)
-			flow_remove(&u->locals, &l->flow);
+	if (!error && !l)
+		error = flow_no_room(&u->locals);
+	if (l && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_LOCAL, l->flow.index, l->flow.generation)) < 0) {
+		error = errno;
+		flow_remove(&u->locals, &l->flow);
+		l = NULL;
+	}
+	if (!l) {
+		limit_reached(u, io, error);
 		if (fd >= 0)
 			close(fd);
 		return NULL;

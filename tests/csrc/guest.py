@@ -193,12 +193,12 @@ class Guest:
     def counter(self, name: str) -> int:
         return self.plane.counters()[name]
 
-    def listen(self, proto: int, sock: socket.socket, target_port: int) -> None:
-        """Forward a bound host socket to the guest."""
+    def listen(self, proto: int, sock: socket.socket, target_port: int, *, to_host: bool = False) -> None:
+        """Forward a bound host socket to the guest (`to_host`: as one of the guest's namespace, to the host's loopback)."""
         port = sock.getsockname()[1]
         sock.setblocking(False)
         listener = Listener(proto=proto, port=port, target=b"", target_port=target_port)
-        self.plane.add_listeners(listener, [sock.fileno()])
+        self.plane.add_listeners(listener, [sock.fileno()], to_host=to_host)
 
 
 class TcpPeer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -464,21 +465,41 @@ def test_a_port_bound_to_an_address_is_not_used_for_others(guest: Guest) -> None
 # --- what must always hold ---
 
 
-def test_descriptors_run_out_and_flows_are_refused_and_told_once(guest: Guest) -> None:
+@contextlib.contextmanager
+def few_descriptors() -> Iterator[None]:
+    """Six more can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with host_socket() as sock:
-        try:
-            taken = {int(name) for name in os.listdir("/proc/self/fd")}
-            free = [number for number in range(len(taken) + 6) if number not in taken]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free[5], hard))
-            for port in range(5000, 5020):
-                send(guest, GUEST4, port, GATEWAY4, sock.getsockname()[1])
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    taken = {int(name) for name in os.listdir("/proc/self/fd")}
+    free = [number for number in range(len(taken) + 6) if number not in taken]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[5], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_descriptors_run_out_and_flows_are_refused_and_told_once(guest: Guest) -> None:
+    with host_socket() as sock, few_descriptors():
+        for port in range(5000, 5020):
+            send(guest, GUEST4, port, GATEWAY4, sock.getsockname()[1])
     refused = guest.counter("udp_limit")
     assert 10 < refused < 20 and guest.counter("udp_flows") == 20 - refused
     lines = [line for line in guest.logs if "UDP flow refused" in line]
     assert len(lines) == 1 and os.strerror(errno.EMFILE) in lines[0]
+
+
+def test_local_flows_that_are_refused_are_told_with_their_own_number(guest: Guest) -> None:
+    with host_socket() as server, host_socket() as port, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(host_socket()) for _ in range(20)]
+        guest.listen(UDP, port, server.getsockname()[1], to_host=True)
+        with few_descriptors():
+            for peer in peers:
+                peer.sendto(b"x", port.getsockname())
+                guest.pump()
+    opened, refused = guest.counter("udp_local_flows"), guest.counter("udp_limit")
+    assert 0 < opened < 10 and opened + refused == 20
+    (line,) = [line for line in guest.logs if "refused" in line]
+    assert line.startswith(f"local UDP flow refused with {opened} open: {os.strerror(errno.EMFILE)}; raise the limit")
 
 
 def test_closing_gives_back_every_descriptor(v6: bool) -> None:
