@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -25,22 +26,33 @@ static uint64_t tag_of(uint32_t index, uint32_t offset)
 	return loop_tag(OWNER_LISTENER, index, offset);
 }
 
-/* Index of a place for one more, which counts from then on; -ENOMEM. */
-static int64_t place(struct listeners *ls)
+/* Room for one socket more. There is a place for each, so that one from the middle of a listener can go without memory: whoever
+ * removes it closes it. What is not used of it is never touched. */
+static int reserve(struct listeners *ls)
+{
+	uint32_t space = ls->space ? ls->space * 2 : 16;
+	struct listener *grown;
+
+	if (ls->sockets < ls->space)
+		return 0;
+	grown = malloc(space * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	if (ls->count)
+		memcpy(grown, ls->at, ls->count * sizeof(*grown)); /* realloc() would copy, and touch, what is not used too */
+	free(ls->at);
+	ls->at = grown;
+	ls->space = space;
+	return 0;
+}
+
+/* Index of a place for one more, which counts from then on. There must be room. */
+static uint32_t place(struct listeners *ls)
 {
 	uint32_t i = 0;
 
 	while (i < ls->count && ls->at[i].fd >= 0)
 		i = ls->removed ? i + 1 : ls->count;
-	if (i == ls->space) {
-		uint32_t space = ls->space ? ls->space * 2 : 16;
-		struct listener *grown = realloc(ls->at, space * sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		ls->at = grown;
-		ls->space = space;
-	}
 	ls->removed -= i < ls->count;
 	ls->count += i == ls->count;
 	ls->at[i].fd = -1;
@@ -62,21 +74,21 @@ static bool follows(const struct listener *last, const struct listener *l)
 int listen_add(struct plane *p, const struct listener *l)
 {
 	struct listeners *ls = &p->listeners;
-	int64_t i = (int64_t)ls->count - 1;
-	bool grows = i >= 0 && follows(&ls->at[i], l);
-	int rc;
+	bool grows = ls->count && follows(&ls->at[ls->count - 1], l);
+	int rc = reserve(ls);
+	uint32_t i;
 
-	if (!grows)
-		i = place(ls);
-	if (i < 0)
-		return (int)i;
-	rc = loop_add(&p->loop, l->fd, EPOLLIN, tag_of((uint32_t)i, grows ? ls->at[i].count : 0));
+	if (rc < 0)
+		return rc;
+	i = grows ? ls->count - 1 : place(ls);
+	rc = loop_add(&p->loop, l->fd, EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
 	if (grows)
 		ls->at[i].count += rc >= 0;
 	else if (rc < 0)
-		vacate(ls, (uint32_t)i);
+		vacate(ls, i);
 	else
 		ls->at[i] = *l;
+	ls->sockets += rc >= 0;
 	return rc < 0 ? rc : 0;
 }
 
@@ -90,27 +102,25 @@ static void retag(struct plane *p, uint32_t index, bool resting)
 }
 
 /* Takes one socket out of a listener; what comes after it becomes a listener of its own. */
-static int cut(struct plane *p, uint32_t index, uint32_t offset)
+static void cut(struct plane *p, uint32_t index, uint32_t offset)
 {
 	struct listeners *ls = &p->listeners;
 	struct listener tail = ls->at[index];
-	int64_t rest = index;
+	uint32_t rest = index;
 
 	tail.fd += (int)offset + 1;
 	tail.count -= offset + 1;
 	tail.target.port = (uint16_t)(tail.target.port + offset + 1);
 	if (tail.count && offset)
 		rest = place(ls);
-	if (rest < 0)
-		return (int)rest;
 	ls->at[index].count = offset;
 	if (tail.count) {
 		ls->at[rest] = tail;
-		retag(p, (uint32_t)rest, ls->resume_ms != 0);
+		retag(p, rest, ls->resume_ms != 0);
 	} else if (!offset) {
 		vacate(ls, index);
 	}
-	return 0;
+	ls->sockets--;
 }
 
 int listen_remove(struct plane *p, int fd)
@@ -119,14 +129,12 @@ int listen_remove(struct plane *p, int fd)
 
 	for (uint32_t i = 0; i < ls->count; i++) {
 		const struct listener *l = &ls->at[i];
-		int rc;
 
 		if (l->fd < 0 || fd < l->fd || fd >= l->fd + (int)l->count)
 			continue;
-		rc = cut(p, i, (uint32_t)(fd - l->fd));
-		if (!rc)
-			loop_remove(&p->loop, fd);
-		return rc;
+		cut(p, i, (uint32_t)(fd - l->fd));
+		loop_remove(&p->loop, fd);
+		return 0;
 	}
 	return -ENOENT;
 }

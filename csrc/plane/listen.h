@@ -19,12 +19,14 @@ struct listener {
 struct listeners {
 	struct listener *at;
 	uint32_t count, space;
+	uint32_t sockets; /* of all of them; never more than space */
 	uint32_t removed; /* free places among count */
 	int64_t resume_ms; /* 0: not paused */
 };
 
-/* A listener of one socket. */
+/* A listener of one socket. 0 or -errno. */
 int listen_add(struct plane *p, const struct listener *l);
+/* Needs no memory. -ENOENT: it is not listened at. */
 int listen_remove(struct plane *p, int fd);
 /* Takes the connections that wait at one socket of a listener. */
 void listen_accept(struct plane *p, uint32_t index, uint32_t offset);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import random
 import socket
@@ -104,3 +105,43 @@ def test_consecutive_ports_lead_where_they_should_whatever_is_removed_and_added(
             clients[client.getsockname()[1]] = number
         syns = {segment.sport: segment.dport for segment in guest.wait_segments(len(there))}
         assert syns == {port: 8000 + number for port, number in clients.items() if number in there}
+
+
+class Heap(ctypes.Structure):
+    """struct mallinfo2 of mallinfo(3)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "mapped", "usmblks", "fsmblks", "used", "free", "keepcost")
+    ]
+
+
+MALLINFO = ctypes.CDLL(None).mallinfo2
+MALLINFO.restype = Heap
+
+
+def heap_bytes() -> int:
+    """What malloc has given out."""
+    found = MALLINFO()
+    return int(found.used + found.mapped)
+
+
+def test_a_port_in_the_middle_of_others_goes_without_memory() -> None:
+    """Whoever removes a listener closes it, so that there is no way to refuse it."""
+    fds = list(range(FIRST_FD, FIRST_FD + 300))
+    with server() as listening, contextlib.ExitStack() as stack:
+        listening.setblocking(False)
+        for fd in fds:
+            os.dup2(listening.fileno(), fd)
+            stack.callback(os.close, fd)
+        for _ in range(2):  # what Python itself takes, it has the second time
+            with Guest() as guest:
+                many = Listener(proto=IPPROTO_TCP, port=1, target=b"", target_port=8000, count=len(fds))
+                guest.plane.add_listeners(many, fds)
+                before = heap_bytes()
+                for fd in fds[1::2]:
+                    guest.plane.remove_listener(fd)
+                taken = heap_bytes() - before
+                for fd in fds[::2]:
+                    guest.plane.remove_listener(fd)
+    assert taken < 1000  # a listener has 28
