@@ -89,7 +89,7 @@ Where
 looks for a name.
 .TP
 .I /etc/resolv.conf
-Nameservers and search domains for the guest.
+Nameservers and search domains for the guest, read once, at the start.
 .TP
 .I /dev/net/tun
 Must be open to the user.
