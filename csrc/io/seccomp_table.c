@@ -68,7 +68,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
 	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */
 	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams; asks the helper, and answers */
-	{__NR_recvfrom, WORKER, {{0}}}, /* drops what the guest has acknowledged; control's messages */
+	{__NR_recvfrom, WORKER, {{0}}}, /* drops what the guest has acknowledged; the ends of local connections; control's messages */
 	{__NR_sendto, WORKER, {{0}}}, /* writes to TCP sockets; messages to control and to syslog */
 	{__NR_splice, WORKER, {{0}}}, /* local connections, between sockets and pipes */
 	{__NR_getsockopt, WORKER, {{0}}}, /* free buffer, maximum segment, errors */
@@ -116,7 +116,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVTOS)}}, /* ECN passes through */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVTCLASS)}}, /* ECN passes through */
 	/* the capture, and the log */
-	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop; wakes another loop */
+	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop; wakes another loop; urgent data of local connections */
 	{__NR_pwritev2, WORKER, {{0}}}, /* captured frames, to a stream without blocking */
 	{__NR_pwrite64, WORKER, {{0}}}, /* a log file under a size */
 	{__NR_pread64, WORKER, {{0}}}, /* its newest half, to be kept */

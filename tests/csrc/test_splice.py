@@ -205,6 +205,28 @@ def test_a_half_closed_connection_carries_the_other_half(v6: bool, first: int) -
         until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["open", "ended"])
+@pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
+@isolated
+def test_urgent_bytes_stay_in_the_stream(first: int, ends: bool) -> None:
+    """RFC 6093, 4. splice(2) reads up to the mark, where it says that there is nothing more, or that this is the end."""
+    with Bypass() as bypass:
+        pair = bypass.pair()
+        for _ in range(3):
+            pair[first].sendall(b"before")
+            pair[first].send(b"!", socket.MSG_OOB)
+            pair[first].sendall(b"after")
+            if ends:
+                pair[first].shutdown(socket.SHUT_WR)
+            got = b""
+            while len(got) < 12 and (piece := pair[1 - first].recv(100)):
+                got += piece
+            assert got == b"before!after"
+            if ends:
+                assert pair[1 - first].recv(10) == b""
+                break
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
 @isolated
 def test_a_reset_is_a_reset_for_the_other_side(first: int) -> None:
