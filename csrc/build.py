@@ -79,9 +79,26 @@ calls.cdef("""
     int prctl(int option, unsigned long arg2, unsigned long arg3, unsigned long arg4, unsigned long arg5);
     int inotify_init1(int flags);
     int inotify_add_watch(int fd, const char *path, uint32_t mask);
+    int die_after(long milliseconds);
 """)
 calls.set_source(
     "pasta_py._calls",
-    "#include <sched.h>\n#include <sys/inotify.h>\n#include <sys/mount.h>\n#include <sys/prctl.h>\n#include <unistd.h>",
+    """
+    #include <sched.h>
+    #include <signal.h>
+    #include <sys/inotify.h>
+    #include <sys/mount.h>
+    #include <sys/prctl.h>
+    #include <time.h>
+    #include <unistd.h>
+    static int die_after(long milliseconds)
+    {
+        struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};
+        struct itimerspec at = {.it_value = {milliseconds / 1000, milliseconds % 1000 * 1000000}};
+        timer_t timer;
+
+        return timer_create(CLOCK_MONOTONIC, &event, &timer) ? -1 : timer_settime(timer, 0, &at, NULL);
+    }
+    """,
     extra_compile_args=["-D_GNU_SOURCE", "-Wall", "-Wextra"],
 )

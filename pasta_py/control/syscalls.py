@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11's `os` lacks, through cffi: namespaces, mounts, prctl, inotify.
+"""The few system calls that Python 3.11's `os` lacks, through cffi: namespaces, mounts, prctl, inotify, a timer.
 
 Only control uses them. Every function raises OSError with the kernel's errno.
 """
@@ -80,6 +80,11 @@ def set_parent_death_signal(signum: int) -> None:
 def be_private() -> None:
     """Not for others to trace, whatever rights they have in the user namespace we are about to join; see ptrace(2), dumpable."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_after(seconds: float) -> None:
+    """Have the kernel kill this process then, though it be stopped (a timer of timer_create(2): SIGALRM would wait for SIGCONT)."""
+    _check(lib.die_after(int(seconds * 1000)), "timer_create")
 
 
 def become_subreaper() -> None:

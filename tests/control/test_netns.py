@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -105,6 +106,21 @@ def test_work_that_takes_too_long_is_ended(target: tuple[int, netns.Guest], tmp_
     with pytest.raises(HostError, match="no answer from inside within"):
         netns.call_inside(target[1], job, timeout_s=0.5)
     assert not alive(int((tmp_path / "pid").read_text()))
+
+
+def test_whoever_is_stopped_where_it_stays_is_ended_all_the_same(
+    target: tuple[int, netns.Guest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest's root may send it SIGSTOP, and its caller waits."""
+    monkeypatch.setattr(netns, "_STAY_S", 0.5)
+    child = os.fork()
+    if child == 0:
+        try:
+            netns.stay_inside(target[1], lambda: (os.kill(os.getpid(), signal.SIGSTOP), []))
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def test_our_own_user_namespace_is_not_joined_again() -> None:
