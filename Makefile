@@ -93,8 +93,7 @@ fuzz-quick: dev
 
 # What `make fuzz` says when a model or a property has failed.
 fuzz-seed: dev
-	$(BIN)/pytest -q fuzz --hypothesis-seed=$(SEED)
-	$(BIN)/pytest -q tests/control tests/csrc tests/worker -m hypothesis --hypothesis-seed=$(SEED)
+	$(BIN)/python fuzz/run.py --seed $(SEED)
 
 fuzz-coverage: dev
 	$(BIN)/python fuzz/run.py --coverage

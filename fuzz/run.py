@@ -5,8 +5,8 @@ those of python_target.py for exceptions. fuzz/corpus is what each begins with; 
 build/fuzz/corpus and is used again the next time. An input that fails is kept in build/fuzz/found, and printed with the command
 that repeats it. The target "session" must also have reached every state of TCP.
 
---rounds: the models of test_*.py and the properties among the unit tests too, with a new seed each time. --coverage: instead of
-searching, what the corpora reach in csrc/.
+--rounds: the models of test_*.py and the properties among the unit tests too, with a new seed each time; --seed: these alone, with
+the seed of a round that failed. --coverage: instead of searching, what the corpora reach in csrc/.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -27,7 +28,7 @@ import build  # noqa: E402
 ROOT = HERE.parent
 OUT = ROOT / "build" / "fuzz"
 JOBS = 2
-#: For pytest, as in the Makefile (fuzz-seed): the models, and what hypothesis does in the unit tests.
+#: For pytest: the models, and what hypothesis does in the unit tests.
 WITH_EXAMPLES = (["fuzz"], ["tests/control", "tests/csrc", "tests/worker", "-m", "hypothesis"])
 #: How the time is divided, and the longest input. The first found nearly everything that was ever found.
 C_TARGETS = {"session": (8, 400), "frame": (3, 2000)}
@@ -86,18 +87,25 @@ def run_job(job: Job) -> bool:
         return subprocess.run(arguments, stdout=log, stderr=log, env=environment, check=False).returncode == 0
 
 
+def run_examples(seed: int, log: TextIO | None = None) -> bool:
+    """The models, and all other tests that have examples, with those that the seed leads to."""
+    for which in WITH_EXAMPLES:
+        arguments = [sys.executable, "-m", "pytest", "-q", *which, f"--hypothesis-seed={seed}"]
+        if subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
+            return False
+    return True
+
+
 def run_models(seconds: float) -> bool:
-    """New examples for the models and all other tests that have examples until the time is over; the seed repeats them."""
+    """New examples until the time is over; the seed repeats them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         seed = int.from_bytes(os.urandom(4), "big")
         with (OUT / "log" / f"{MODELS}.txt").open("w") as log:
             log.write(f"repeat with: make fuzz-seed SEED={seed}\n")
             log.flush()
-            for which in WITH_EXAMPLES:
-                arguments = [sys.executable, "-m", "pytest", "-q", *which, f"--hypothesis-seed={seed}"]
-                if subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
-                    return False
+            if not run_examples(seed, log):
+                return False
     return True
 
 
@@ -179,8 +187,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[[], *C_TARGETS, *PYTHON_TARGETS])
     parser.add_argument("--each", action="store_true")
     parser.add_argument("--rounds", action="store_true")
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--coverage", action="store_true")
     given = parser.parse_args()
+    if given.seed is not None:
+        return 0 if run_examples(given.seed) else 1
     for folder in ("log", "found"):
         (OUT / folder).mkdir(parents=True, exist_ok=True)
     if given.coverage:
