@@ -345,6 +345,10 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	bool opening = f->state != TCPS_ESTABLISHED;
 	char text[128];
 
+	if (f->flags & TCPF_PROGRESS) { /* in line, where its turn would have done this */
+		tcp_arm_timer(t, io, f);
+		return;
+	}
 	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) || waited_enough(io, f)) {
 		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
 		tcp_reset(t, io, f);

@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from clocked import StillClock
@@ -283,3 +283,45 @@ def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monke
                 passed.append(wait)
         beside.close()
     assert max(passed) <= 3 * 65535 if answered else max(passed) > 4 * 65535
+
+
+def test_what_is_acknowledged_in_line_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 6298, 5.3: it restarts the timer, though its flow's turn comes later, and we were stopped meanwhile."""
+    clock = StillClock(monkeypatch)
+    size = 100_000  # two frames: all that the core's socket takes at first
+    with Guest() as guest:
+        streams = [connected(guest, 40000 + number) for number in range(6)]
+        small, talker = connected(guest, 40006)
+        ends: list[list[int]] = [[0] for _ in range(7)]
+
+        def hear() -> None:
+            """One turn of the core's."""
+            clock.pass_ms(1)
+            guest.plane.run()
+            for port, _, payload in payloads(guest):
+                ends[port - 40000].append(ends[port - 40000][-1] + len(payload))
+
+        def until(true: Callable[[], bool]) -> None:
+            end = time.monotonic() + PATIENCE_S
+            while not true():
+                assert time.monotonic() < end
+                hear()
+
+        talker.send(b"?")
+        until(lambda: ends[6][-1] == 1)
+        small.ack += 1
+        small.send()
+        for _, sock in streams:
+            assert push(sock, MUCH[:size]) == size
+        until(lambda: all(len(each) > 2 for each in ends[:6]))
+        in_line = sum(each[-1] < size for each in ends[:6])
+        assert in_line > 2, "this measures nothing"
+        for (peer, _), each in zip(streams, ends, strict=False):
+            peer.ack = (peer.ack + each[-2]) % 2**32
+            peer.send()
+        clock.pass_ms(600)
+        until(lambda: all(each[-1] >= size for each in ends[:6]))
+        assert guest.counter("tcp_retransmits") == 0
+        for _, sock in streams:
+            sock.close()
+        talker.close()
