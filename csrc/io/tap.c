@@ -62,35 +62,32 @@ static bool offloads(const struct vnet_hdr *vh, struct tap_frame *f)
 
 int tap_read(struct tap *t, struct tap_frame *f)
 {
-	static const struct vnet_hdr none;
 	uint32_t skip = t->vnet_hdr ? sizeof(struct vnet_hdr) : 0;
+	struct vnet_hdr vh = {0};
+	ssize_t n;
 
-	for (;;) {
-		ssize_t n = read(t->fd, t->rx, skip + TAP_FRAME_MAX);
-		struct vnet_hdr vh = none;
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			return -ENODEV; /* the other end of a socketpair has closed */
-		if (skip && (size_t)n >= skip)
-			memcpy(&vh, t->rx, sizeof(vh));
-		f->data = t->rx + skip;
-		f->len = (uint32_t)n - skip;
-		COUNT(t->counters, tap_rx_frames);
-		if ((size_t)n < skip + ETH_HLEN || !offloads(&vh, f)) {
-			COUNT(t->counters, drop_malformed);
-			continue;
-		}
-		COUNT_ADD(t->counters, tap_rx_bytes, f->len);
-		capture(t, &(struct iovec){f->data, f->len}, 1,
-			&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset, .gso_size = f->gso_size,
-					 .gso_type = f->gso_type},
-			CAPTURE_FROM_GUEST);
-		return 0;
+	do
+		n = read(t->fd, t->rx, skip + TAP_FRAME_MAX);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return -errno;
+	if (n == 0)
+		return -ENODEV; /* the other end of a socketpair has closed */
+	if (skip && (size_t)n >= skip)
+		memcpy(&vh, t->rx, sizeof(vh));
+	f->data = t->rx + skip;
+	f->len = (uint32_t)n - skip;
+	COUNT(t->counters, tap_rx_frames);
+	if ((size_t)n < skip + ETH_HLEN || !offloads(&vh, f)) {
+		COUNT(t->counters, drop_malformed);
+		return -EBADMSG;
 	}
+	COUNT_ADD(t->counters, tap_rx_bytes, f->len);
+	capture(t, &(struct iovec){f->data, f->len}, 1,
+		&(struct tap_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset, .gso_size = f->gso_size,
+				 .gso_type = f->gso_type},
+		CAPTURE_FROM_GUEST);
+	return 0;
 }
 
 /* Finishes the checksum at field, which holds the pseudo-header sum, over head from start and body. */

@@ -67,7 +67,7 @@ struct tap_tx {
 int tap_init(struct tap *t, int fd, bool vnet_hdr, bool uso, struct counters *counters);
 void tap_free(struct tap *t);
 
-/* 0, -EAGAIN when there is none, or another -errno when the tap is gone. Frames that are too short are skipped. */
+/* 0; -EBADMSG for one that is no frame (counted); -EAGAIN when there is none; or another -errno when the tap is gone. */
 int tap_read(struct tap *t, struct tap_frame *frame);
 /* Computes a partial checksum, for whoever needs the bytes complete. */
 void tap_complete_checksum(struct tap_frame *frame);

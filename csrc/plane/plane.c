@@ -196,14 +196,16 @@ static void read_tap(struct plane *p)
 		struct tap_frame frame;
 		int rc = tap_read(&p->tap, &frame);
 
-		if (rc) {
+		if (rc && rc != -EBADMSG) {
 			if (rc != -EAGAIN)
 				p->end = -rc;
 			break;
 		}
 		count++;
-		bytes += frame.len;
-		demux_frame(p, &frame);
+		if (!rc) {
+			bytes += frame.len;
+			demux_frame(p, &frame);
+		}
 	}
 	p->tap_alone = loop_count_alone(p->tap_alone, count);
 }

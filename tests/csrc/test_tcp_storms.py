@@ -13,6 +13,7 @@ import pytest
 from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server
 
 from pasta_py.model import IPPROTO_TCP, Listener
+from pasta_py.worker import plane
 
 STORM = 500
 
@@ -109,3 +110,22 @@ def test_a_rule_with_a_target_address_leads_there(target: str) -> None:
         with socket.create_connection(listener.getsockname()):
             (syn,) = guest.wait_segments()
             assert (syn.src, syn.dst, syn.dport) == (GATEWAY4, target, 99)
+
+
+def test_frames_that_are_none_end_a_turn_like_others() -> None:
+    """A guest that sends too little for a header, and without end, leaves time for all else, signals and the end included."""
+    with Guest() as guest:
+        for _ in range(1000):
+            guest.send(b"\0")
+        guest.plane.tick(0)
+        reader, writer = os.pipe()
+        with open(reader), open(writer, "w") as last:
+            guest.plane.watch(reader, 7)
+            last.write("x")
+            last.flush()
+            assert guest.plane.run()[:2] == (plane.WATCH, 7)
+            assert 0 < guest.counter("drop_malformed") <= 32
+            guest.plane.unwatch(reader)
+        guest.plane.tick(1)
+        guest.pump()
+        assert guest.counter("drop_malformed") == 1000 == guest.counter("tap_rx_frames")
