@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,12 +42,7 @@ def build_module() -> Any:
         extra_compile_args=["-std=c11", "-D_GNU_SOURCE", *also.compile_args],
         extra_link_args=also.link_args,
     )
-    path = builder.compile(tmpdir=also.directory)
-    spec = importlib.util.spec_from_file_location("_capture_alone", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return counted.load("_capture_alone", builder.compile(tmpdir=also.directory))
 
 
 def build_stress(directory: Path, *flags: str) -> Path:

@@ -7,7 +7,6 @@ nothing of it.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,7 @@ int moved_clock_gettime(clockid_t clock, struct timespec *t)
 def build() -> Any:
     """The module, with `ffi` and `lib` as pasta_py._plane has them, and lib.moved_ms: [monotonic, real time]."""
     also = counted.build("clocked")
-    spec = importlib.util.spec_from_file_location("_build_plane", ROOT / "csrc" / "build.py")
-    assert spec and spec.loader
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = counted.load("_build_plane", ROOT / "csrc" / "build.py")
     builder = recipe.cffi.FFI()
     builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2];")
     builder.set_source(
@@ -58,12 +54,7 @@ def build() -> Any:
         extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-pthread", "-Dclock_gettime=moved_clock_gettime", *also.compile_args],
         extra_link_args=["-pthread", *also.link_args],
     )
-    path = builder.compile(tmpdir=also.directory)
-    spec = importlib.util.spec_from_file_location("_clocked", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return counted.load("_clocked", builder.compile(tmpdir=also.directory))
 
 
 class Clock:

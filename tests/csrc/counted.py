@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,3 +34,12 @@ def build(name: str) -> Build:
     counters = ["-fprofile-arcs", "-ftest-coverage", "-fprofile-update=atomic", "-fprofile-info-section=gcov_info"]
     where = [f'-DPASTA_COVERAGE="{kept}"', "-DPASTA_COVERAGE_OF_PARTS"]
     return Build(directory, [str(ROOT / "tests" / "measure" / "keep.c")], [*counters, *where, "-O1"], ["-lgcov"])
+
+
+def load(name: str, path: "str | Path") -> Any:
+    """The module in this file, under that name."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

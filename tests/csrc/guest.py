@@ -261,3 +261,16 @@ def server(v6: bool = False) -> socket.socket:
     sock.listen(16)
     sock.settimeout(PATIENCE_S)
     return sock
+
+
+def connected(guest: Guest, v6: bool = False, *, rcvbuf: int = 0, **changes: int) -> tuple[TcpPeer, socket.socket]:
+    """A connection of the guest, and the host's end of it (`rcvbuf`: with a receive buffer of that size)."""
+    with server(v6) as listener:
+        if rcvbuf:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        peer = TcpPeer(guest, listener.getsockname()[1], v6=v6, **changes)
+        peer.connect()
+        sock, _ = listener.accept()
+    sock.settimeout(PATIENCE_S)
+    guest.pump()
+    return peer, sock

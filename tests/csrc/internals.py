@@ -6,7 +6,6 @@ Static inline functions are reached through one-line wrappers named x_NAME. Noth
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -168,9 +167,4 @@ def build() -> Any:
         extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-g", *also.compile_args, *flags],
         extra_link_args=[*also.link_args, *flags],
     )
-    path = builder.compile(tmpdir=also.directory)
-    spec = importlib.util.spec_from_file_location("_internals", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return counted.load("_internals", builder.compile(tmpdir=also.directory))

@@ -37,6 +37,16 @@ def narrow_link() -> None:
        "neigh add 2001:db8::10 lladdr 02:00:00:00:00:01 dev narrow")  # fmt: skip
 
 
+def refused_destinations() -> dict[str, tuple[int, int]]:
+    """Destinations that the host's own routes refuse, and the type and code of the ICMP error that says so."""
+    ip("addr add 192.0.2.2/24 dev lo\naddr add 2001:db8::2/64 dev lo nodad\nroute add prohibit 203.0.113.1\n"
+       "route add unreachable 203.0.113.2\nroute add prohibit 2001:db8:2::1\nroute add unreachable 2001:db8:2::2")  # fmt: skip
+    return {
+        "198.51.100.1": (3, 0), "203.0.113.1": (3, 13), "203.0.113.2": (3, 1),
+        "2001:db8:1::1": (1, 0), "2001:db8:2::1": (1, 1), "2001:db8:2::2": (1, 3),
+    }  # fmt: skip
+
+
 def _write(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text)

@@ -7,15 +7,15 @@ import random
 import socket
 import struct
 import sys
-import time
 from ipaddress import ip_address
 from pathlib import Path
 
+from datagrams import frames
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
-from isolated import ip, isolated, narrow_link, sysctl
+from isolated import ip, isolated, narrow_link, refused_destinations, sysctl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
+from checker.frame import IPv4, IPv6  # noqa: E402
 
 ICMP, ICMP6 = 1, 58
 FAMILIES = ((GUEST4, GATEWAY4), (GUEST6, GATEWAY6))
@@ -35,15 +35,6 @@ def ping(guest: Guest, own: str, dst: str, ident: int = 77, seq: int = 1, payloa
     proto = ICMP6 if ":" in own else ICMP
     guest.send(ip_frame(own, dst, proto, echo(own, dst, ident, seq, payload), ttl=ttl, tos=tos, df=df))
     guest.pump()
-
-
-def frames(guest: Guest, count: int = 1, seconds: float = PATIENCE_S) -> list[Frame]:
-    found: list[Frame] = []
-    end = time.monotonic() + seconds
-    while len(found) < count and time.monotonic() < end:
-        found += [decode(raw) for raw in guest.frames()]
-    assert len(found) >= count, f"{len(found)} of {count} frames within {seconds} s"
-    return found
 
 
 @isolated
@@ -121,12 +112,7 @@ def test_ttl_and_class_pass() -> None:
 
 @isolated
 def test_unreachable_destinations_are_told_with_the_request_inside() -> None:
-    ip("addr add 192.0.2.2/24 dev lo\naddr add 2001:db8::2/64 dev lo nodad\nroute add prohibit 203.0.113.1\n"
-       "route add unreachable 203.0.113.2\nroute add prohibit 2001:db8:2::1\nroute add unreachable 2001:db8:2::2")  # fmt: skip
-    expected = {
-        "198.51.100.1": (3, 0), "203.0.113.1": (3, 13), "203.0.113.2": (3, 1),
-        "2001:db8:1::1": (1, 0), "2001:db8:2::1": (1, 1), "2001:db8:2::2": (1, 3),
-    }  # fmt: skip
+    expected = refused_destinations()
     with Guest() as guest:
         for destination, what in expected.items():
             own = GUEST6 if ":" in destination else GUEST4

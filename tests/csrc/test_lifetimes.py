@@ -12,7 +12,21 @@ import pytest
 from clocked import ROOT, Clock
 from cutting import fragment
 from datagrams import host_socket, names, send
-from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, TcpPeer, checksum, ip_frame, server
+from guest import (
+    ACK,
+    FIN,
+    GATEWAY4,
+    GUEST4,
+    PSH,
+    RST,
+    SYN,
+    Guest,
+    TcpPeer,
+    checksum,
+    connected,
+    ip_frame,
+    server,
+)
 from isolated import isolated
 
 USER_TIMEOUT_S = 120
@@ -33,16 +47,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def guest(clock: Clock) -> Iterator[Guest]:
     with Guest() as made:
         yield made
-
-
-def connected(guest: Guest) -> tuple[TcpPeer, socket.socket]:
-    with server() as listener:
-        peer = TcpPeer(guest, listener.getsockname()[1])
-        peer.connect()
-        sock, _ = listener.accept()
-    sock.settimeout(PATIENCE_S)
-    guest.pump()
-    return peer, sock
 
 
 # --- TCP ---

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, Packet, TcpPeer, server
+from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, Packet, TcpPeer, connected, server
 
 NO_PEEK_OFF = 128
 
@@ -17,22 +17,6 @@ NO_PEEK_OFF = 128
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     with Guest(extra_flags=request.param) as made:
         yield made
-
-
-@pytest.fixture(params=[False, True], ids=["v4", "v6"])
-def v6(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
-def connected(guest: Guest, v6: bool = False, **kw: int) -> tuple[TcpPeer, socket.socket]:
-    """A connection from the guest, and the host's end of it."""
-    with server(v6) as listener:
-        peer = TcpPeer(guest, listener.getsockname()[1], v6=v6, **kw)
-        peer.connect()
-        sock, _ = listener.accept()
-    sock.settimeout(PATIENCE_S)
-    guest.pump()
-    return peer, sock
 
 
 def receive(guest: Guest, peer: TcpPeer, count: int) -> bytes:

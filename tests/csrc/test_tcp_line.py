@@ -23,12 +23,6 @@ IP_PROTO, ETH_IP, TCP_SEQ = 23, 34, 38
 MUCH = memoryview(bytes(1 << 20))
 
 
-@pytest.fixture
-def guest() -> Iterator[Guest]:
-    with Guest() as made:
-        yield made
-
-
 def connected(guest: Guest, sport: int) -> tuple[TcpPeer, socket.socket]:
     with server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1], sport=sport, window=WINDOW)

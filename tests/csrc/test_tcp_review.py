@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 from clocked import Clock
-from guest import ACK, FIN, PATIENCE_S, PSH, RST, SYN, Guest, Segment, TcpPeer, server
+from guest import ACK, FIN, PATIENCE_S, PSH, RST, SYN, Guest, Segment, TcpPeer, connected, server
 
 NO_PEEK_OFF = 128
 SPILL_BYTES = 128 << 10
 TCP_NOTSENT_LOWAT = 25
+RCVBUF = 4096  # of the host, which then holds only a few thousand bytes
 
 
 @pytest.fixture(params=[0, NO_PEEK_OFF], ids=["peek_off", "discard"])
@@ -41,21 +42,9 @@ def core_socket(far: socket.socket) -> socket.socket:
     raise AssertionError("the core has no such connection")
 
 
-def connection(guest: Guest) -> tuple[TcpPeer, socket.socket]:
-    """A connection of the guest to a host whose receive buffer holds only a few thousand bytes."""
-    with server() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        peer = TcpPeer(guest, listener.getsockname()[1])
-        peer.connect()
-        sock, _ = listener.accept()
-    sock.settimeout(PATIENCE_S)
-    guest.pump()
-    return peer, sock
-
-
 def slow_connection(guest: Guest) -> tuple[TcpPeer, socket.socket, int]:
-    """The same with a core whose send buffer is as small, its earlier promises used up; and the window's edge."""
-    peer, sock = connection(guest)
+    """Such a connection with a core whose send buffer is as small, its earlier promises used up; and the window's edge."""
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with core_socket(sock) as own:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     start = peer.seq
@@ -103,7 +92,7 @@ def test_window_closes_though_its_unit_is_coarse(guest: Guest) -> None:
 
 def test_spill_is_bounded_when_the_socket_refuses_what_it_has_room_for(guest: Guest) -> None:
     """net.ipv4.tcp_notsent_lowat and short memory make send() refuse while the send buffer has room."""
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock, core_socket(sock) as own:
         own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
         fill_window(guest, peer, peer.seq + 60000)
@@ -127,7 +116,7 @@ def test_window_that_reopens_in_small_steps_is_announced(guest: Guest) -> None:
 
 def test_urgent_bytes_of_the_host_stay_in_the_stream(guest: Guest) -> None:
     """RFC 6093, 4: urgent data belongs to the stream; nothing is doubled, left out or held back around it."""
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock:
         sock.sendall(b"before")
         sock.send(b"!", socket.MSG_OOB)
@@ -144,7 +133,7 @@ def test_urgent_bytes_of_the_host_stay_in_the_stream(guest: Guest) -> None:
 
 
 def test_urgent_byte_right_before_the_end(guest: Guest) -> None:
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock:
         sock.sendall(b"before")
         sock.send(b"!", socket.MSG_OOB)
@@ -248,7 +237,7 @@ def test_all_spills_together_are_bounded_and_nothing_is_lost_beyond() -> None:
 
 def test_guest_that_restarts_gets_its_old_ports_again(guest: Guest) -> None:
     """RFC 5961, 4.2: the SYN of a guest that has forgotten the connection is challenged, and its reset clears the way."""
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock, server() as listener:
         sock.sendall(b"x" * 3000)
         guest.pump()
@@ -288,7 +277,7 @@ def test_clients_wait_while_no_descriptor_is_left_and_are_served_then(guest: Gue
 
 def test_every_keepalive_probe_is_answered_however_many_come_at_once(guest: Guest) -> None:
     """The limit of challenge ACKs (RFC 5961, 7) is not one of answers to probes: connections without any would end."""
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock:
         for _ in range(250):
             peer.send(ACK, seq=peer.seq - 1)
@@ -298,7 +287,7 @@ def test_every_keepalive_probe_is_answered_however_many_come_at_once(guest: Gues
 
 def test_window_of_an_old_acknowledgement_does_not_count(guest: Guest) -> None:
     """RFC 9293, 3.10.7.4: only with SND.UNA =< SEG.ACK, however new the sequence number is."""
-    peer, sock = connection(guest)
+    peer, sock = connected(guest, rcvbuf=RCVBUF)
     with sock:
         sock.sendall(b"first")
         peer.take(guest.wait_segments())

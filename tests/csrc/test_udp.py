@@ -17,22 +17,10 @@ import pytest
 from clocked import Clock
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet, whole
 from guest import GATEWAY4, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, ip_frame, mapped
-from isolated import ip, isolated, narrow_link
+from isolated import ip, isolated, narrow_link, refused_destinations
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from checker.frame import IPv6, decode  # noqa: E402
-
-
-@pytest.fixture
-def guest() -> Iterator[Guest]:
-    with Guest() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["v4", "v6"])
-def v6(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
 
 # --- guest to host, and answers ---
 
@@ -306,12 +294,7 @@ def test_an_error_of_one_peer_does_not_keep_datagrams_from_another(guest: Guest,
 
 @isolated
 def test_unreachable_destinations_are_told_at_once() -> None:
-    ip("addr add 192.0.2.2/24 dev lo\naddr add 2001:db8::2/64 dev lo nodad\nroute add prohibit 203.0.113.1\n"
-       "route add unreachable 203.0.113.2\nroute add prohibit 2001:db8:2::1\nroute add unreachable 2001:db8:2::2")  # fmt: skip
-    expected = {
-        "198.51.100.1": (3, 0), "203.0.113.1": (3, 13), "203.0.113.2": (3, 1),
-        "2001:db8:1::1": (1, 0), "2001:db8:2::1": (1, 1), "2001:db8:2::2": (1, 3),
-    }  # fmt: skip
+    expected = refused_destinations()
     with Guest() as guest:
         for destination, what in expected.items():
             own = GUEST6 if ":" in destination else GUEST4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterator
 
 import pytest
 from clocked import Clock
@@ -17,17 +16,6 @@ from pasta_py.worker import plane
 BURST = 200
 DENSE_PER_MS = 32
 LIFE_S = 300
-
-
-@pytest.fixture
-def guest() -> Iterator[Guest]:
-    with Guest() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["v4", "v6"])
-def v6(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 def asked(guest: Guest, sock: socket.socket, v6: bool = False, sport: int = 5000) -> tuple[str, int]:

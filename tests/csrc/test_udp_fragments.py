@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
-import pytest
 from cutting import fragment, fragments
 from datagrams import host_socket, names, udp_packet
 from guest import GUEST4, GUEST6, Guest
 from isolated import isolated, narrow_link
-
-
-@pytest.fixture
-def guest() -> Iterator[Guest]:
-    with Guest() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["v4", "v6"])
-def v6(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 def test_fragments_become_one_datagram_in_any_order(guest: Guest, v6: bool) -> None:

@@ -8,10 +8,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet
 from guest import GATEWAY4, GUEST4, GUEST6, Guest, ip_frame
 from isolated import isolated, narrow_link
@@ -23,17 +21,6 @@ from checker.frame import decode  # noqa: E402
 
 UDP_GRO = 104  # linux/udp.h; Python has no name for it
 RUN_DATAGRAMS = 64
-
-
-@pytest.fixture
-def guest() -> Iterator[Guest]:
-    with Guest() as made:
-        yield made
-
-
-@pytest.fixture(params=[False, True], ids=["v4", "v6"])
-def v6(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
 
 
 def write(

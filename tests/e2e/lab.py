@@ -35,6 +35,8 @@ HOSTS = {4: HOST4, 6: HOST6}
 GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
 PATIENCE_S = 30.0  # for what has to come, on a machine however busy; whoever waits goes on at once
 BIG = "/run/big"  # memory-backed, private to each lab: for captures and the files of bulk transfers
+#: Options: nothing is forwarded, and nothing looks for ports once a second.
+NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
 def program(name: str = "pasta") -> str:
@@ -55,7 +57,7 @@ def tool(name: str = "labtool") -> str:
     _keep.append(where)
     os.chmod(where.name, 0o755)
     path = f"{where.name}/{name}"
-    subprocess.run(["cc", "-std=c11", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / f"{name}.c"], check=True)
+    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / f"{name}.c"], check=True)
     return path
 
 

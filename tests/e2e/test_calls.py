@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from calls import HELPER, NOT_HERE, WORKER, rows, used
-from lab import BIG, REMOTE4, REMOTES, Guest, Lab, program, wait_until
+from lab import BIG, NO_PORTS, REMOTE4, REMOTES, Guest, Lab, program, wait_until
 from ports import FAMILIES, LOOPBACK, SEEN, Cell, ask, faults, judge
 from traffic import Bulk
 
@@ -203,7 +203,7 @@ def test_a_question_and_its_answer_cost_six_calls(lab: Lab, traces: Path) -> Non
     """Two waits, and for each direction one call that reads and one that writes: none that finds nothing."""
     count = 400
     server = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
-    with lab.guest("-t", "none", "-u", "none", "-T", "none", "-U", "none") as guest:  # nothing looks for ports once a second
+    with lab.guest(*NO_PORTS) as guest:
         guest.script("probe.py", "echo", REMOTE4, PORT, 100, count)
     server.result()
     time.sleep(0.2)

@@ -10,12 +10,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from lab import HERE, HOST4, HOST6, PATIENCE_S, Guest, Lab, program, wait_until
+from lab import HERE, HOST4, HOST6, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
 
 from pasta_py import confwire
 
 SOCK = "conf.sock"
-NONE = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 
 
 @contextlib.contextmanager
@@ -23,7 +22,7 @@ def running(lab: Lab, *options: str) -> Iterator[Guest]:
     """A guest with a control socket and, unless told otherwise, no ports at all."""
     log = lab.directory / "conf.log"
     log.unlink(missing_ok=True)
-    with lab.guest("-c", SOCK, "-l", log, *(options or NONE)) as guest:
+    with lab.guest("-c", SOCK, "-l", log, *(options or NO_PORTS)) as guest:
         yield guest
 
 
@@ -89,7 +88,7 @@ def test_a_rule_is_added_and_deleted(lab: Lab, proto: str) -> None:
 
 
 def test_established_connections_survive_their_rule_and_the_others_swap(lab: Lab) -> None:
-    options = ("-t", "7001", "-t", "7002", *NONE[2:])
+    options = ("-t", "7001", "-t", "7002", *NO_PORTS[2:])
     with running(lab, *options) as guest:
         guest.serve("socat", "TCP-LISTEN:7001,fork", "EXEC:cat", port=7001)
         with contextlib.ExitStack() as stack:
@@ -118,7 +117,7 @@ def test_established_connections_survive_their_rule_and_the_others_swap(lab: Lab
 
 
 def test_an_unchanged_listener_never_refuses_while_others_come_and_go(lab: Lab) -> None:
-    options = ("-t", "7001", *NONE[2:])
+    options = ("-t", "7001", *NO_PORTS[2:])
     with running(lab, *options) as guest, serving(guest, 7001, 7002):
         cells = [{"proto": "tcp", "address": HOST4, "port": 7001, "size": 100}] * 300
         asking = lab.remote.popen(sys.executable, HERE / "portask.py")
@@ -138,7 +137,7 @@ def test_an_unchanged_listener_never_refuses_while_others_come_and_go(lab: Lab) 
 
 
 def test_a_port_that_is_taken_changes_nothing_and_is_told(lab: Lab) -> None:
-    options = ("-t", "7001", *NONE[2:])
+    options = ("-t", "7001", *NO_PORTS[2:])
     with running(lab, *options) as guest, serving(guest, 7001, 7002, 7003), serving(lab.host, 7002):
         before = pesto(lab).stdout
         refused = pesto(lab, "-t", "7003", "-t", "7002", check=False)
@@ -152,7 +151,7 @@ def test_a_port_that_is_taken_changes_nothing_and_is_told(lab: Lab) -> None:
 
 
 def test_a_port_in_another_form_takes_the_place_of_the_old_one_and_goes_back(lab: Lab) -> None:
-    options = ("-t", f"{HOST4}/7001", *NONE[2:])
+    options = ("-t", f"{HOST4}/7001", *NO_PORTS[2:])
     with running(lab, *options) as guest, serving(guest, 7001, 7002), serving(lab.host, 7002):
         assert pesto(lab, "-t", "7001", "-t", "7002", check=False).returncode == 1
         assert ask(lab, 7001) is None
@@ -243,7 +242,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(lab: Lab) -> None:
         pass
     assert (lab.directory / SOCK).exists()
     with running(lab):
-        second = lab.host.run(program(), "--config-net", "-c", SOCK, *NONE, "--", "true", check=False)
+        second = lab.host.run(program(), "--config-net", "-c", SOCK, *NO_PORTS, "--", "true", check=False)
         assert second.returncode == 1
         assert second.stderr.count("\n") == 1
         assert "another program listens there" in second.stderr
@@ -256,7 +255,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(lab: Lab) -> None:
 )
 def test_a_path_that_cannot_be_had_is_one_line(lab: Lab, path: str, why: str) -> None:
     (lab.directory / "plain").write_text("")
-    done = lab.host.run(program(), "--config-net", "-c", path, *NONE, "--", "true", check=False)
+    done = lab.host.run(program(), "--config-net", "-c", path, *NO_PORTS, "--", "true", check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and why in done.stderr
     assert (lab.directory / "plain").exists()
@@ -266,7 +265,7 @@ def test_a_path_that_cannot_be_had_is_one_line(lab: Lab, path: str, why: str) ->
 
 
 def test_a_stalled_client_holds_up_neither_traffic_nor_the_next_client_for_ever(lab: Lab) -> None:
-    with running(lab, "-t", "7001", *NONE[2:]) as guest, serving(guest, 7001), connected(lab) as stalled:
+    with running(lab, "-t", "7001", *NO_PORTS[2:]) as guest, serving(guest, 7001), connected(lab) as stalled:
         stalled.sendall(b"\x01\x00")
         assert ask(lab, 7001) is None
         with connected(lab) as second:
@@ -308,7 +307,7 @@ NONSENSE = (
 
 
 def test_nonsense_and_floods_change_nothing(lab: Lab) -> None:
-    with running(lab, "-t", "7001", *NONE[2:]) as guest, serving(guest, 7001):
+    with running(lab, "-t", "7001", *NO_PORTS[2:]) as guest, serving(guest, 7001):
         before = pesto(lab).stdout
         translator = lab.translator()
         memory = translator.rss_kib()

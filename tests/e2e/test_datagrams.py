@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from capture import GOOD, assert_sound, fields, frames
-from lab import BIG, FAR4, FAR6, REMOTES, Guest, Lab, routed
+from lab import BIG, FAR4, FAR6, NO_PORTS, REMOTES, Guest, Lab, routed
 from quickest import least
 from servers import DNS4, DNS6, DNS_LONG, DNS_NAME, dnsmasq
 
@@ -16,7 +16,6 @@ LARGE = 60_000
 PATH_MTU = 1400
 FAR = {4: FAR4, 6: FAR6}
 IDLE_FLOWS, IDLE_S = 900, 2
-QUIET = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")  # nothing looks for ports once a second
 HEADERS = {4: 28, 6: 48}  # IP and UDP
 
 
@@ -133,7 +132,7 @@ except TimeoutError:
 sys.stdin.read()
 """
     server = far_lab.remote.start("answer.py", "echo", FAR4, 5070)
-    with far_lab.guest(*QUIET) as guest:
+    with far_lab.guest(*NO_PORTS) as guest:
         program = guest.popen(sys.executable, "-I", "-S", "-c", script)
         assert program.stdin and program.stdout and program.stdout.readline() == "answered\n"
         time.sleep(1)

@@ -10,14 +10,13 @@ import json
 import re
 import statistics
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
-from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, wait_until
+from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, tool, wait_until
 from traffic import LONG, Bulk, Window, said
 
 sys.path[:0] = [str(HERE.parent / "csrc"), str(HERE.parent / "worker")]
@@ -136,26 +135,18 @@ def lab() -> Iterator[Lab]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def flooder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("flood") / "flood"
-    path.parent.chmod(0o755)
-    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / "flood.c"], check=True)
-    return str(path)
-
-
 TAP, SINK, NOWHERE = b"0", b"1", b"-"
 
 
 class Flooder:
     """The running flooder, with a tap and a sink to turn to."""
 
-    def __init__(self, program: str, guest: Guest, flood: Flood) -> None:
+    def __init__(self, guest: Guest, flood: Flood) -> None:
         tap = guest.interface()
         mac = json.loads(guest.run("ip", "-j", "link", "show", tap).stdout)[0]["address"]
         source = bytes.fromhex(mac.replace(":", ""))
         guest.setup("link add sink type veth peer name drain\nlink set sink up mtu 65520\nlink set drain up mtu 65520")
-        self.process = guest.popen(program, flood.rate, tap, "sink", text=False)
+        self.process = guest.popen(tool("flood"), flood.rate, tap, "sink", text=False)
         assert self.process.stdin
         for frame in map(flood.frame, range(flood.count)):
             self.process.stdin.write(len(frame).to_bytes(2, "big") + frame[:6] + source + frame[12:])
@@ -187,12 +178,12 @@ def said_from_now(guest: Guest) -> str:
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_other_flows_keep_their_speed(lab: Lab, flooder: str, name: str) -> None:
+def test_other_flows_keep_their_speed(lab: Lab, name: str) -> None:
     flood = FLOODS[name]
     windows: dict[bytes, list[Window]] = {TAP: [], SINK: []}
     with lab.guest("--stats", 1) as guest:
         worker, peak = lab.translator(), 0
-        running = Flooder(flooder, guest, flood)
+        running = Flooder(guest, flood)
         stream = Bulk(lab, guest, REMOTE4)
         for _ in range(ROUNDS):
             for to in (SINK, TAP):

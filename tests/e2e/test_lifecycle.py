@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import REMOTE4, REMOTE6, Guest, Lab, program, tool, wait_until
+from lab import NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, program, tool, wait_until
 
 QUIT_S = 3  # a vanished namespace is noticed: one that is polled, is polled each second
 MISSING = "No such file or directory"
@@ -199,14 +199,7 @@ def test_as_podman_calls_it(root_lab: Lab) -> None:
     fixed = (
         "--dns-forward",
         "169.254.1.1",
-        "-t",
-        "none",
-        "-u",
-        "none",
-        "-T",
-        "none",
-        "-U",
-        "none",
+        *NO_PORTS,
         "--no-map-gw",
         "--quiet",
     )

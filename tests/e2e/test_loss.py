@@ -7,13 +7,25 @@ host's side it stands between the host and the remote, or nft drops and doubles 
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
 import pytest
-from lab import GATEWAY4, HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, program, remote_addresses, wait_until
+from lab import (
+    GATEWAY4,
+    HOST4,
+    HOST6,
+    NO_PORTS,
+    REMOTE4,
+    REMOTE6,
+    Guest,
+    Lab,
+    program,
+    remote_addresses,
+    tool,
+    wait_until,
+)
 from traffic import LONG, Bulk
 
 SECONDS = 3.0 if LONG else 1.2
@@ -32,20 +44,12 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-@pytest.fixture(scope="module")
-def relay(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("relay") / "relay"
-    path.parent.chmod(0o755)
-    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / "relay.c"], check=True)
-    return str(path)
-
-
 @contextlib.contextmanager
-def over_a_bad_tap(lab: Lab, relay: str, chances: tuple[int, int, int]) -> Iterator[Guest]:
+def over_a_bad_tap(lab: Lab, chances: tuple[int, int, int]) -> Iterator[Guest]:
     """A guest whose frames go through the relay to the program."""
     path = f"{lab.directory}/wire-{time.monotonic_ns()}"
     with lab.stray() as guest, open(f"{path}.log", "w") as log:
-        process = guest.popen(relay, *chances, 1, "tap:eth0", f"packets:{path}")
+        process = guest.popen(tool("relay"), *chances, 1, "tap:eth0", f"packets:{path}")
         assert process.stdout and process.stdout.readline() == "ready\n", process.communicate()
         guest.setup(
             f"link set eth0 mtu {MTU} up\naddr add {HOST4}/24 dev eth0\naddr add {HOST6}/64 dev eth0 nodad\n"
@@ -78,8 +82,8 @@ def stream(lab: Lab, guest: Guest, seconds: float, address: str = REMOTE4) -> tu
     "chances", [(100, 0, 0), (500, 0, 0), (0, 500, 0), (0, 0, 500), (100, 100, 100)],
     ids=["loss-1%", "loss-5%", "duplicates-5%", "reordered-5%", "all-1%"],
 )  # fmt: skip
-def test_every_byte_over_a_bad_tap(lab: Lab, relay: str, chances: tuple[int, int, int]) -> None:
-    with over_a_bad_tap(lab, relay, chances) as guest:
+def test_every_byte_over_a_bad_tap(lab: Lab, chances: tuple[int, int, int]) -> None:
+    with over_a_bad_tap(lab, chances) as guest:
         up, down = stream(lab, guest, SECONDS)
     print(f"{chances}: {8 * up / 1e6:.0f} Mb/s from the guest, {8 * down / 1e6:.0f} to it")
 
@@ -108,7 +112,7 @@ def test_losses_on_the_tap_cost_no_more_than_passt_s(lab: Lab, monkeypatch: pyte
     for _ in range(ROUNDS):
         for name in totals:
             monkeypatch.setenv("PASTA_UNDER_TEST", name)
-            with lab.guest("-m", MTU, "-t", "none", "-u", "none", "-T", "none", "-U", "none") as guest:
+            with lab.guest("-m", MTU, *NO_PORTS) as guest:
                 bulk = Bulk(lab, guest, REMOTE4, patience=0)
                 wait_for_connection(guest, bulk.port)
                 guest.run("nft", "-f", "-", input=LOSSY)
@@ -148,9 +152,9 @@ def test_every_byte_over_a_bad_veth(lab: Lab, loss: int) -> None:
         lab.remote.run("nft", "delete", "table", "netdev", "bad", caps=True)
 
 
-def test_every_byte_over_a_wire_that_reorders(relay: str) -> None:
+def test_every_byte_over_a_wire_that_reorders() -> None:
     def link(lab: Lab) -> None:
-        process = lab.host.popen(relay, 100, 100, 500, 1, "tap:eth0", f"tap:eth0:{lab.remote.net}", caps=True)
+        process = lab.host.popen(tool("relay"), 100, 100, 500, 1, "tap:eth0", f"tap:eth0:{lab.remote.net}", caps=True)
         assert process.stdout and process.stdout.readline() == "ready\n", process.communicate()
         lab.host.setup(f"link set eth0 up\naddr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}")
         lab.remote.setup("link set eth0 up")

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from lab import HERE, HOST4, HOSTS, REMOTE4, REMOTES, Guest, Lab, program, tool, wait_until, wire
+from lab import HERE, HOST4, HOSTS, NO_PORTS, REMOTE4, REMOTES, Guest, Lab, program, tool, wait_until, wire
 from ports import FAMILIES, PROTOS, SEEN, Cell, ask, faults, judge
 
 ONLY_T = ("-u", "none", "-T", "none", "-U", "none")
@@ -97,7 +97,7 @@ def test_two_remotes_see_one_port_of_the_guest_as_one(lab: Lab, family: int) -> 
     second = {4: "192.0.2.11", 6: "2001:db8::11"}[family]
     lab.remote.setup(f"addr add {second}/{24 if family == 4 else '64'} dev eth0{'' if family == 4 else ' nodad'}")
     servers = [lab.remote.start("portserve.py", address, "udp", 7451) for address in (REMOTES[family], second)]
-    with lab.guest("-t", "none", "-u", "none", "-T", "none", "-U", "none") as guest:
+    with lab.guest(*NO_PORTS) as guest:
         out = guest.run(sys.executable, "-c", ONE_PORT, 7451, REMOTES[family], second).stdout
         peers = {(address, port) for address, port in json.loads(out)}
         assert len(peers) == 1 and next(iter(peers))[0] == HOSTS[family]
@@ -112,14 +112,7 @@ def test_inherited_sockets_are_forwarded(lab: Lab) -> None:
     command = (
         program(),
         "--config-net",
-        "-t",
-        "none",
-        "-u",
-        "none",
-        "-T",
-        "none",
-        "-U",
-        "none",
+        *NO_PORTS,
         "--",
         tool(),
         "hold",

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from lab import GATEWAYS, HERE, HOSTS, REMOTES, Guest, Lab, Script
+from lab import GATEWAYS, HERE, HOSTS, NO_PORTS, REMOTES, Guest, Lab, Script
 from reached import PORT, ether, frames, ip4, ip6, payloads, questions
 
-CLOSED = ("--no-map-gw", "-t", "none", "-u", "none", "-T", "none", "-U", "none")
+CLOSED = ("--no-map-gw", *NO_PORTS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +61,7 @@ def to_gateways() -> "Iterator[bytes]":
 
 def test_the_witness_sees_what_a_rule_allows(lab: Lab) -> None:
     """TCP and UDP to the gateway, which is the host's loopback by default: the tests below can fail."""
-    with lab.guest(*CLOSED[1:]) as guest:
+    with lab.guest(*NO_PORTS) as guest:
         seen = watch(lab)
         assert send(guest, to_gateways()) == 6
         assert int(str(seen.result()["packets"])) >= 6
