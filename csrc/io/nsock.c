@@ -215,28 +215,21 @@ static int family_of(int f)
 	return f == 0 ? AF_INET : AF_INET6;
 }
 
-/* Waits for one answer: a descriptor or -errno. */
+/* Waits for one answer: a descriptor or -errno. Nobody waits again for a helper that has not answered: it may have been stopped. */
 static int answer(struct nsock *n)
 {
+	struct pollfd p = {.fd = n->fd, .events = POLLIN};
 	int32_t result;
+	ssize_t got;
 	int fd;
 
-	for (;;) {
-		struct pollfd p = {.fd = n->fd, .events = POLLIN};
-		ssize_t got;
-
-		if (poll(&p, 1, ANSWER_TIMEOUT_MS) <= 0)
-			return -ETIMEDOUT;
-		got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
-		if (got != sizeof(result)) {
-			n->fd = -1; /* the helper has gone, or lost step: never ask again */
-			return got < 0 ? (int)got : -ECONNRESET;
-		}
-		if (!n->late)
-			break;
-		n->late--;
-		if (fd >= 0)
-			close(fd);
+	n->silent = poll(&p, 1, n->silent ? 0 : ANSWER_TIMEOUT_MS) <= 0;
+	if (n->silent)
+		return -ETIMEDOUT;
+	got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
+	if (got != sizeof(result)) {
+		n->fd = -1; /* the helper has gone, or lost step: never ask again */
+		return got < 0 ? (int)got : -ECONNRESET;
 	}
 	if (result < 0)
 		return result;
@@ -250,13 +243,22 @@ static int order(struct nsock *n, const struct request *r)
 	return send_fd(n->fd, r, sizeof(*r), -1);
 }
 
-/* Takes answers to what was ordered ahead, until none is missing. They were ordered family by family, 0 first. */
+/* Takes answers that are missing: one that nobody waits for any more, then to what was ordered ahead, family by family, 0 first. */
 static int collect(struct nsock *n)
 {
+	int fd;
+
+	if (n->late) {
+		fd = answer(n);
+		if (fd >= 0)
+			close(fd);
+		else if (n->fd < 0 || fd == -ETIMEDOUT)
+			return fd;
+		n->late = false;
+	}
 	for (int f = 0; f < 2; f++) {
 		for (; n->ordered[f]; n->ordered[f]--) {
-			int fd = answer(n);
-
+			fd = answer(n);
 			if (fd >= 0)
 				n->pool[f][n->ready[f]++] = fd;
 			else if (n->fd < 0 || fd == -ETIMEDOUT)
@@ -306,7 +308,7 @@ static int ask(struct nsock *n, const struct request *r)
 	if (rc < 0)
 		return rc;
 	rc = answer(n);
-	n->late += rc == -ETIMEDOUT; /* it comes when nobody waits for it */
+	n->late = rc == -ETIMEDOUT; /* it comes when nobody waits for it */
 	return rc;
 }
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import random
+import select
 import socket
 import threading
 import time
@@ -45,12 +46,13 @@ def test_a_listener_that_another_process_shuts_down_does_not_keep_the_core_busy(
 def test_an_answer_of_the_helper_that_comes_too_late_is_not_taken_for_the_next_one() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     made: list[socket.socket] = []
+    late = threading.Event()
 
     def helper() -> None:
-        """Answers the first request when the second comes."""
+        """Answers the first request when it may."""
         for _ in range(2):
             theirs.recv(1000)
-        for _ in range(2):
+            late.wait()
             sock = socket.socket()
             sock.bind(("127.0.0.1", 0))
             made.append(sock)
@@ -62,6 +64,8 @@ def test_an_answer_of_the_helper_that_comes_too_late_is_not_taken_for_the_next_o
         thread.start()
         with pytest.raises(TimeoutError):
             guest.plane.listen_in_guest(IPPROTO_TCP, mapped("127.0.0.1"), 1)
+        late.set()
+        select.select([ours], [], [])
         fd = guest.plane.listen_in_guest(IPPROTO_TCP, mapped("127.0.0.1"), 2)
         thread.join()
         with contextlib.ExitStack() as stack:

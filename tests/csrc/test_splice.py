@@ -9,12 +9,14 @@ import ctypes
 import hashlib
 import os
 import random
+import signal
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from guest import GUEST4, GUEST6, Guest, mapped
@@ -138,6 +140,13 @@ def bound(address: str, kind: socket.SocketKind) -> socket.socket:
 
 def connected(where: tuple[str, int]) -> socket.socket:
     return socket.create_connection(where, timeout=LIMIT_S)
+
+
+def is_our_helper(pid: str) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        name, _, rest = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")
+        return name.endswith("(pasta-helper") and int(rest.split()[1]) == os.getpid()
+    return False
 
 
 def descriptors() -> int:
@@ -421,6 +430,45 @@ def test_datagrams_of_many_clients_are_answered_to_each(v6: bool) -> None:
             assert client.recv(100) == b"to %d" % index
         with pytest.raises(BlockingIOError):
             bypass.guest.sock.recv(70000)
+
+
+@isolated
+def test_a_helper_that_is_stopped_is_waited_for_once() -> None:
+    """The guest's root may send it SIGSTOP where it sees it: the core has more to do. Once it goes on, so does everything."""
+    with Bypass() as bypass:
+        server = bypass.server(False, socket.SOCK_DGRAM)
+        where = bypass.forward(False, socket.SOCK_DGRAM, server.getsockname()[1])
+        bypass.start()
+
+        def say(count: int) -> list[socket.socket]:
+            clients = [bound("127.0.0.1", socket.SOCK_DGRAM) for _ in range(count)]
+            bypass.kept.extend(clients)
+            for client in clients:
+                client.connect(where)
+                client.send(b"hello")
+            return clients
+
+        def refused(count: int) -> float:
+            """How long it takes until so many more peers were refused."""
+            begun, all_of_them = time.monotonic(), bypass.guest.counter("udp_limit") + count
+            say(count)
+            until(lambda: bypass.guest.counter("udp_limit") == all_of_them, "a peer waits")
+            return time.monotonic() - begun
+
+        (pid,) = (int(name) for name in os.listdir("/proc") if name.isdecimal() and is_our_helper(name))
+        os.kill(pid, signal.SIGSTOP)
+        assert refused(1) > refused(4)
+        os.kill(pid, signal.SIGCONT)
+        server.settimeout(0.1)
+
+        def served() -> bool:
+            (client,) = say(1)
+            with suppress(TimeoutError):
+                server.sendto(b"answer", server.recvfrom(10)[1])
+                return client.recv(10) == b"answer"
+            return False
+
+        until(served, "the core asks no more")
 
 
 @both
