@@ -220,7 +220,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)
 			return;
 		COUNT(io->counters, tcp_out_of_order);
-		if (seg->payload_len && !(f->flags & TCPF_GUEST_FIN))
+		if (seg->payload_len)
 			tcp_hold(t, io, f, seg->seq, seg->payload, seg->payload_len);
 		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 		return;
@@ -249,6 +249,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
 		f->rcv_adv = seq_max(f->rcv_adv, f->rcv_nxt);
 		f->flags |= TCPF_GUEST_FIN;
+		tcp_free_held(t, f); /* it came again with the end */
 	}
 }
 

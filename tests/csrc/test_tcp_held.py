@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from guest import ACK, PATIENCE_S, SYN, Guest, TcpPeer, server
+from guest import ACK, FIN, PATIENCE_S, SYN, Guest, TcpPeer, server
 
 SACK_PERMITTED = b"\x01\x01\x04\x02"
 HELD_BYTES, RANGES = 256 << 10, 32
@@ -55,6 +55,18 @@ def test_what_lies_behind_a_hole_is_kept_and_told(sack: bool) -> None:
         last = guest.wait_segments()[-1]
         assert last.ack == base + 5000 and not last.options
         assert sock.recv(9000) == data[:5000]
+
+
+def test_what_comes_again_together_with_the_end_is_no_longer_told() -> None:
+    """A guest may put what it repeats into larger segments, the end included. A range before the ACK is a D-SACK (RFC 2883, 4)."""
+    with Guest(lossy=True) as guest, connected(guest) as (peer, sock):
+        base, data = peer.seq, random.Random(1).randbytes(2000)
+        peer.send(ACK, data[1000:], seq=base + 1000)
+        assert blocks(guest.wait_segments()[0].options, base) == [(1000, 2000)]
+        peer.send(ACK | FIN, data, seq=base)
+        last = guest.wait_segments()[-1]
+        assert last.ack == base + 2001 and not last.options
+        assert sock.recv(9000) == data and sock.recv(1) == b""
 
 
 def test_over_a_tap_of_ours_sack_is_not_offered_though_the_guest_does() -> None:
