@@ -42,6 +42,5 @@ void log_refused(struct log *log, int64_t *last_ms, int64_t now_ms, const char *
 
 #define log_enabled(log, lvl) __builtin_expect((log)->level >= (uint32_t)(lvl), 0)
 #define log_debug(log, ...) (log_enabled(log, LOG_LEVEL_DEBUG) ? log_add(log, LOG_LEVEL_DEBUG, __VA_ARGS__) : (void)0)
-#define log_trace(log, ...) (log_enabled(log, LOG_LEVEL_TRACE) ? log_add(log, LOG_LEVEL_TRACE, __VA_ARGS__) : (void)0)
 
 #endif

@@ -12,6 +12,13 @@ int sock_set(int fd, int level, int name, int value)
 	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
+void sock_close(int fd, bool abort)
+{
+	if (abort)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+	close(fd);
+}
+
 static int bind_outbound(const struct sock_options *o, int fd, const struct addr *remote, uint16_t local_port)
 {
 	int f = addr_is_v4(remote) ? 0 : 1;

@@ -15,5 +15,7 @@ int sock_open(const struct sock_options *o, const struct addr *remote, int type,
 int sock_connect(const struct sock_options *o, int fd, const struct endpoint *remote);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
+/* abort: the peer of a TCP connection gets a reset. */
+void sock_close(int fd, bool abort);
 
 #endif

@@ -12,8 +12,6 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "plane/plane.h"
 
@@ -38,12 +36,6 @@ struct pair_mail {
 	int accepted, connecting;
 };
 
-static void refuse(int fd)
-{
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
-}
-
 void mail_discard(struct mail *mail)
 {
 	struct client_mail client;
@@ -51,11 +43,11 @@ void mail_discard(struct mail *mail)
 
 	if (mail->kind == MAIL_CLIENT) {
 		memcpy(&client, mail->data, sizeof(client));
-		refuse(client.fd);
+		sock_close(client.fd, true);
 	} else if (mail->kind == MAIL_PAIR) {
 		memcpy(&pair, mail->data, sizeof(pair));
-		refuse(pair.accepted);
-		refuse(pair.connecting);
+		sock_close(pair.accepted, true);
+		sock_close(pair.connecting, true);
 	}
 	free(mail);
 }
@@ -144,7 +136,7 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 	if (mail)
 		memcpy(mail->data, &client, sizeof(client));
 	if (!put(p, to, mail, SOCKETS_MAX))
-		refuse(fd);
+		sock_close(fd, true);
 	return true;
 }
 

@@ -152,12 +152,6 @@ void listen_timers(struct plane *p)
 		pause_all(p, false);
 }
 
-static void refuse(int fd)
-{
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
-}
-
 /* Joins the client with a socket on its way to dst; takes both over. */
 static void join(struct plane *p, int client, int fd, const struct endpoint *dst)
 {
@@ -172,7 +166,7 @@ static void join(struct plane *p, int client, int fd, const struct endpoint *dst
 		tcp_limit_reached(&p->tcp, &p->io, -fd);
 	else
 		close(fd);
-	refuse(client);
+	sock_close(client, true);
 }
 
 static void to_host(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)

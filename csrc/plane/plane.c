@@ -372,7 +372,6 @@ static inline __attribute__((always_inline)) int turn(struct plane *p, struct pl
 	p->more = tcp_service(&p->tcp, &p->io);
 	p->more |= splice_service(&p->splice, &p->io);
 	run_timers(p);
-	p->more |= tcp_has_work(&p->tcp);
 	check_capture(p);
 	now = p->more || p->log.count;
 	if (UNLIKELY(p->lane != NULL)) {

@@ -69,13 +69,6 @@ static void close_pipe(struct splice_pipe *p)
 	*p = NO_PIPE;
 }
 
-static void close_socket(int fd, bool abort)
-{
-	if (abort)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
-}
-
 void splice_free(struct splice *s)
 {
 	for (uint32_t i = 0; i < s->flows.made; i++) {
@@ -84,7 +77,7 @@ void splice_free(struct splice *s)
 		if (!f)
 			continue;
 		for (int d = 0; d < 2; d++) {
-			close_socket(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that is cut must not look complete */
+			sock_close(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that is cut must not look complete */
 			close_pipe(&f->pipe[d]);
 		}
 	}
@@ -129,7 +122,7 @@ static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, b
 {
 	worklist_remove(&s->work, &f->work);
 	for (int d = 0; d < 2; d++) {
-		close_socket(f->fd[d], abort);
+		sock_close(f->fd[d], abort);
 		if (f->pipe[d].bytes)
 			close_pipe(&f->pipe[d]);
 		give_pipe(s, &f->pipe[d]);
@@ -164,8 +157,8 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	f = (struct splice_flow *)flow_add(&s->flows, &key);
 	if (!f) {
 		limit_reached(s, io, flow_no_room(&s->flows));
-		close_socket(accepted, true);
-		close_socket(connecting, true);
+		sock_close(accepted, true);
+		sock_close(connecting, true);
 		return;
 	}
 	f->fd[0] = accepted;

@@ -67,21 +67,13 @@ void tcp_share(struct tcp *t, const struct ownership *o)
 	t->held_max /= o->lanes;
 }
 
-/* abort: the peer gets a reset. */
-static void close_socket(int fd, bool abort)
-{
-	if (abort)
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
-	close(fd);
-}
-
 void tcp_free(struct tcp *t)
 {
 	for (uint32_t i = 0; i < t->flows.made; i++) {
 		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
 
 		if (f) {
-			close_socket(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
+			sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
 			free(f->spill.bytes);
 			free(f->held);
 		}
@@ -150,7 +142,7 @@ void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 {
-	close_socket(f->fd, abort);
+	sock_close(f->fd, abort);
 	tcp_free_spill(t, f);
 	tcp_free_held(t, f);
 	worklist_remove(&t->work, &f->work);
@@ -203,7 +195,7 @@ void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *p
 			tcp_limit_reached(t, io, ENOMEM);
 	}
 	if (!f) {
-		close_socket(fd, true);
+		sock_close(fd, true);
 		return;
 	}
 	f->mss = v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;

@@ -57,11 +57,6 @@ void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *p
 void tcp_limit_reached(struct tcp *t, struct io *io, int error);
 /* Everything that events and packets since the last call made necessary. True: call again without waiting. */
 bool tcp_service(struct tcp *t, struct io *io);
-/* Timers have left it something to do. */
-static inline bool tcp_has_work(const struct tcp *t)
-{
-	return t->work.head;
-}
 void tcp_timers(struct tcp *t, struct io *io);
 static inline int64_t tcp_next_ms(const struct tcp *t)
 {

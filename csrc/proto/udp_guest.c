@@ -18,7 +18,6 @@
 #define RETRIES 2
 #define OPENINGS_PER_S 4000 /* new flows; what gets an answer does not count */
 #define OPENINGS_BURST 8192
-#define SEGMENTS_MAX 128 /* what Linux makes of one send, UDP_MAX_SEGMENTS */
 
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
 			   struct sockaddr_storage *ss)
@@ -216,7 +215,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 
 	/* More segments than a kernel makes would only keep us busy. */
 	if (!udp_parse(ip->payload, ip->payload_len, &d) || !d.src_port || !d.dst_port ||
-	    (gso_size && d.payload_len > (uint32_t)gso_size * SEGMENTS_MAX)) {
+	    (gso_size && d.payload_len > (uint32_t)gso_size * UDP_SEGMENTS_MAX)) {
 		COUNT(io->counters, drop_malformed);
 		return;
 	}

@@ -8,7 +8,6 @@
 #include "base/checksum.h"
 
 #define IP4_DF 0x4000
-#define IP4_FRAGMENT 0x3fff /* more fragments, and the offset */
 #define IP6_MAX_EXTENSIONS 8
 
 static bool ip4_parse(const uint8_t *p, size_t len, struct ip_view *v)

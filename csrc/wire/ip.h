@@ -9,9 +9,8 @@
 
 #define IP4_HLEN 20
 #define IP6_HLEN 40
+#define IP4_FRAGMENT 0x3fff /* more fragments, and the offset */
 #define IP_MAX_BYTES 65535
-#define IP4_MIN_MTU 68	 /* RFC 791, 3.2 */
-#define IP6_MIN_MTU 1280 /* RFC 8200, 5 */
 #define IP_TTL_DEFAULT 64
 
 /* A checked packet. The pointers stay inside the bytes that were checked. */

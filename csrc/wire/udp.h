@@ -8,12 +8,12 @@
 
 #define UDP_HLEN 8
 #define UDP_CSUM_OFFSET 6
+#define UDP_SEGMENTS_MAX 128 /* datagrams: what Linux makes of one send */
 
 struct udp_view {
 	const uint8_t *payload;
 	uint32_t payload_len;
 	uint16_t src_port, dst_port;
-	bool has_checksum; /* 0 on the wire means none was computed (IPv4 only; RFC 8200, 8.1) */
 };
 
 /* Checks the lengths; a length field shorter than the packet cuts the payload. */
@@ -30,7 +30,6 @@ static inline bool udp_parse(const uint8_t *datagram, uint32_t len, struct udp_v
 	v->dst_port = load_be16(datagram + 2);
 	v->payload = datagram + UDP_HLEN;
 	v->payload_len = total - UDP_HLEN;
-	v->has_checksum = load_be16(datagram + 6) != 0;
 	return true;
 }
 

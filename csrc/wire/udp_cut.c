@@ -12,7 +12,6 @@
 
 #define IP4_HLEN_MAX 60
 #define IP4_CSUM 10
-#define IP4_FRAGMENT 0x3fff /* "more fragments" and the offset */
 
 static bool is_udp4(const uint8_t *ip, uint32_t ip_len)
 {
@@ -36,7 +35,7 @@ bool udp_cut_begin(struct udp_cut *c, const uint8_t *frame, uint32_t linear, uin
 					     : eth_type(frame) != ETH_TYPE_IPV6 || !is_udp6(frame + ETH_HLEN, ip_len))
 		return false;
 	c->left = len - head_len;
-	if (!size || c->left <= size || c->left > size * UDP_CUT_MAX)
+	if (!size || c->left <= size || c->left > size * UDP_SEGMENTS_MAX)
 		return false;
 	memcpy(c->head, frame, head_len);
 	c->head_len = head_len;

@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #define UDP_CUT_HEAD_MAX 192
-#define UDP_CUT_MAX 128 /* datagrams: what Linux makes of one send, UDP_MAX_SEGMENTS */
 
 struct udp_cut {
 	uint8_t head[UDP_CUT_HEAD_MAX]; /* of the present datagram: Ethernet, IP and UDP */

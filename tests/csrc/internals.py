@@ -64,7 +64,7 @@ struct tcp_view { const uint8_t *payload; uint32_t payload_len; seq_t seq, ack; 
 bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
 uint16_t x_tcp_emit(uint8_t *segment, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint16_t window,
                     uint16_t mss, uint8_t wscale);
-struct udp_view { const uint8_t *payload; uint32_t payload_len; uint16_t src_port, dst_port; bool has_checksum; };
+struct udp_view { const uint8_t *payload; uint32_t payload_len; uint16_t src_port, dst_port; };
 bool x_udp_parse(const uint8_t *datagram, uint32_t len, struct udp_view *view);
 uint16_t x_udp_emit(uint8_t *datagram, uint16_t sport, uint16_t dport, uint32_t payload_len);
 struct icmp_view { const uint8_t *payload; uint32_t payload_len; uint16_t id, sequence; uint8_t type, code; };
