@@ -180,7 +180,7 @@ def _value(kind: object, payload: bytes) -> "int | str | Message | list[tuple[in
         number: int = kind.unpack_from(payload)[0]
         return number
     if kind is _TEXT:
-        return payload.partition(b"\0")[0].decode("utf-8", "replace")
+        return payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")
     if kind is _MAC:
         return payload.hex(":")
     if kind is _IP:
@@ -221,7 +221,7 @@ def _payload(kind: object, value: "Any") -> bytes:
     if isinstance(kind, struct.Struct):
         return kind.pack(value)
     if kind is _TEXT:
-        return bytes(value.encode()) + b"\0"
+        return bytes(value.encode("utf-8", "surrogateescape")) + b"\0"
     if kind is _MAC:
         return bytes.fromhex(value.replace(":", ""))
     if kind is _IP:

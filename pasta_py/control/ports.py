@@ -219,7 +219,7 @@ def listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6o
         if family == _socket.AF_INET6:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(v6only or host != "::"))
         if ifname:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode() + b"\0")
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode("utf-8", "surrogateescape") + b"\0")
         if freebind:
             sock.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
             if family == _socket.AF_INET6:

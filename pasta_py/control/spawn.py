@@ -108,7 +108,7 @@ def prepare(command: Sequence[str], *, hostname: str = "", pidns: bool = True, u
 
 
 def _hostname(wanted: str) -> str:
-    return (wanted or f"pasta-{os.uname().nodename}").encode()[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
+    return os.fsencode(wanted or f"pasta-{os.uname().nodename}")[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
 
 
 # ---- in the entrant and its descendants: nothing below returns to the caller ----

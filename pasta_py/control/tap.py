@@ -94,15 +94,16 @@ def _flags(queues: int, *, first: bool) -> int:
 
 
 def _set_interface(fd: int, name: str, flags: int) -> bool:
+    data = name.encode("utf-8", "surrogateescape")
     try:
         try:
-            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags | _IFF_VNET_HDR))
+            fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", data, flags | _IFF_VNET_HDR))
             fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))
             return True
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", data, flags))
         return False
     except OSError as error:
         hints = {

@@ -63,7 +63,7 @@ class Plane:
         for name in _ADDRESSES:
             setattr(config, name, getattr(plan, name) or _NONE)
         for name in _NAMES:
-            setattr(config, name, getattr(plan, name).encode())
+            setattr(config, name, getattr(plan, name).encode("utf-8", "surrogateescape"))
         handle = ffi.new("struct plane **")
         _check(lib.plane_new(config, handle))
         self._plane = handle[0]

@@ -122,6 +122,27 @@ def test_the_hostname_can_be_chosen() -> None:
     assert pasta("-H", "inside", "--", "hostname").stdout == "inside\n"
 
 
+def test_names_that_are_no_text_are_taken_as_they_are() -> None:
+    """The kernel takes nearly any 15 bytes for an interface, and any 64 for a host."""
+    odd = "\udcff" * 15
+    make = f"""if True:
+        import fcntl, os, socket, struct, subprocess, sys
+        subprocess.run(["ip", "link", "add", "odd0", "type", "veth", "peer", "name", "far0"], check=True)
+        names = struct.pack("16s16s", b"odd0", os.fsencode({odd!r}))
+        fcntl.ioctl(socket.socket(), 0x8923, names)  # SIOCSIFNAME
+        subprocess.run(["ip", "addr", "add", "192.0.2.2/24", "dev", {odd!r}], check=True)
+        socket.sethostname({odd!r})
+        os.execvp(sys.argv[1], sys.argv[1:])
+    """
+    prefix = ("unshare", "-Urnu", "--", PYTHON, "-c", make)
+    asked = ("-4", "--config-net", "-i", odd, "--outbound-if4", odd, "-t", f"%{odd}/8088")
+    result = pasta(*asked, "--", "sh", "-c", "hostname; ip -o link | od -An -v -tx1 | tr -d ' \\n'", prefix=prefix)
+    assert (result.returncode, result.stderr) == (0, "")
+    hostname, _, links = result.stdout.partition("\n")
+    assert hostname == "pasta-"
+    assert "ff" * 15 in links
+
+
 def test_without_a_command_the_shell_is_a_login_shell(folder: Path) -> None:
     script = folder / "myshell"
     script.symlink_to("/bin/sh")

@@ -273,3 +273,10 @@ from pasta_py.control import rare
 print(OnceOnly.refused, rare.message_class(24).__name__, OnceOnly.refused, "pyroute2.iproute" in sys.modules)
 """
     assert _python(code) == "False rtmsg True True"
+
+
+def test_a_name_that_is_no_text_survives() -> None:
+    name = "\udcff" * 15
+    encoded = messages.encode(RTM_NEWLINK, {}, [("IFLA_IFNAME", name)])
+    assert b"\xff" * 15 + b"\0" in encoded
+    assert messages.decode(RTM_NEWLINK, bytes(16) + encoded).attrs["IFLA_IFNAME"] == name
