@@ -60,7 +60,7 @@ def mac(text: str) -> bytes:
 
 def ifname(text: str) -> str:
     if not portspec.valid_ifname(text):
-        raise Refused("an interface name of 1 to 15 characters without '/', ':' or space")
+        raise Refused("an interface name of 1 to 15 characters without '/', ':', '%' or space")
     return text
 
 

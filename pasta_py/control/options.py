@@ -267,6 +267,8 @@ def _positional(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
             raise UsageError(f"invalid PID {rest[0]!r}: a number from 1 to {(1 << 31) - 1} is accepted")
         values["pid"] = int(rest[0])
     elif rest:
+        if not rest[0]:
+            raise UsageError("the command is an empty word: give the path of a program, or the name of one in $PATH")
         values["command"] = rest
     values["spawn"] = "netns" not in values and "pid" not in values
 

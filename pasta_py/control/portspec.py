@@ -146,11 +146,11 @@ def _range(spec: str, text: str) -> tuple[int, int]:
 
 
 def valid_ifname(name: str) -> bool:
-    """Whether the kernel would take this as an interface name (dev_valid_name)."""
+    """Whether the kernel would take this as an interface name (dev_valid_name), and as no pattern for one (%d)."""
     size = len(name.encode("utf-8", "surrogateescape"))
     if not 0 < size < IFNAME_BYTES or name in (".", ".."):
         return False
-    return not any(c in "/:\0" or c.isspace() for c in name)
+    return not any(c in "/:%\0" or c.isspace() for c in name)
 
 
 def _listen(text: str) -> "tuple[Address | None, str] | None":
@@ -167,7 +167,7 @@ def _listen(text: str) -> "tuple[Address | None, str] | None":
 def _listen_error(spec: str, text: str) -> UsageError:
     host, percent, ifname = text.partition("%")
     if percent and not valid_ifname(ifname):
-        return _refuse(spec, ifname, "not an interface name; 1 to 15 characters without '/', ':' or space are accepted")
+        return _refuse(spec, ifname, "not an interface name; 1 to 15 characters without '/', ':', '%' or space are accepted")
     return _refuse(spec, host, "not a listening address; an IPv4 or IPv6 address, '*', or nothing is accepted")
 
 
