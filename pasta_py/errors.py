@@ -29,6 +29,7 @@ class ConfError(PastaError):
 
 # errno.h: what a machine or a limit has run out of, and what to do about it. Named here since `errno` is not imported.
 _SHORTAGES = {
+    11: "raise the limit of processes (ulimit -u)",  # EAGAIN, of fork(2); elsewhere nobody tells it
     12: "free some memory",  # ENOMEM
     23: "raise the limit of open files of the whole machine (sysctl fs.file-max)",  # ENFILE
     24: "raise the limit of open files (ulimit -n)",  # EMFILE

@@ -80,7 +80,7 @@ class Netlink:
                 raise
             if not interrupted:
                 return found
-        raise OSError(errno.EAGAIN, "the kernel's tables change faster than they can be read")
+        raise OSError(errno.EBUSY, "the kernel's tables change faster than they can be read")
 
     def request(
         self, kind: int, fields: dict[str, int], attrs: "Sequence[tuple[str, Any]]" = (), flags: int = 0

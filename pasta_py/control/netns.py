@@ -306,23 +306,25 @@ def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[wire.Value, lis
 
 def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
     """Why this machine refuses a user namespace, naming the setting that does, as far as it can be seen."""
-    reason = f"{what}: {error.strerror}"
+    refused = f"{what}: {reason(error)}"
+    if reason(error) != error.strerror:  # a shortage
+        return HostError(refused)
     if _setting("/proc/sys/user/max_user_namespaces") == 0:
         return HostError(
-            f"{reason}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"
+            f"{refused}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"
         )
     if _setting("/proc/sys/kernel/unprivileged_userns_clone") == 0:
         return HostError(
-            f"{reason}: kernel.unprivileged_userns_clone is 0:"
+            f"{refused}: kernel.unprivileged_userns_clone is 0:"
             " allow it with sysctl -w kernel.unprivileged_userns_clone=1"
         )
     if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
         return HostError(
-            f"{reason}: kernel.apparmor_restrict_unprivileged_userns is 1: give this program an AppArmor profile"
+            f"{refused}: kernel.apparmor_restrict_unprivileged_userns is 1: give this program an AppArmor profile"
             " with `userns,`, or set it to 0 with sysctl -w"
         )
     return HostError(
-        f"{reason}: not allowed here (user.max_user_namespaces used up, a chroot, or the filter of a container):"
+        f"{refused}: not allowed here (user.max_user_namespaces used up, a chroot, or the filter of a container):"
         " see user_namespaces(7)"
     )
 

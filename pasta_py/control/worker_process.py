@@ -12,7 +12,7 @@ import sys
 
 from pasta_py import wire
 from pasta_py.control.tell import WARNING, tell
-from pasta_py.errors import WorkerError
+from pasta_py.errors import WorkerError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
             setsigdef=[_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT],
         )
     except OSError as error:
-        raise WorkerError(f"the worker process does not start: {sys.executable}: {error.strerror}") from None
+        raise WorkerError(f"the worker process does not start: {sys.executable}: {reason(error)}") from None
     finally:
         if source != fd:
             os.close(source)

@@ -93,9 +93,19 @@ def test_a_start_without_a_tap_leaves_no_control_socket_behind(tmp_path: Path) -
         assert "another program listens there" in line and path.exists()
 
 
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_whatever_the_limit_of_processes_is_one_line_names_it(limit: int) -> None:
+    """Counted in a user namespace of its own, so that nobody else's count."""
+    result = pasta("--config-net", *TRUE, prefix=("unshare", "-Ur", "--", "prlimit", f"--nproc={limit}"))
+    said = lines(result)
+    assert result.returncode == (1 if said else 0)
+    assert not said or (len(said) == 1 and "raise the limit of processes (ulimit -u)" in said[0]), result.stderr
+
+
 def test_shortages_are_explained_wherever_they_are_met() -> None:
     full = OSError(errno.EMFILE, "Too many open files")
     assert reason(full, "no hint") == "Too many open files: raise the limit of open files (ulimit -n)"
+    assert reason(BlockingIOError(errno.EAGAIN, "Try")) == "Try: raise the limit of processes (ulimit -u)"
     assert reason(OSError(errno.EPERM, "Operation not permitted"), "ask") == "Operation not permitted: ask"
     assert reason(OSError(errno.EPERM, "Operation not permitted")) == "Operation not permitted"
     assert last_resort(MemoryError()) == "out of memory: free some, or raise the limit (ulimit -v)"
