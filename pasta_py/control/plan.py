@@ -237,7 +237,7 @@ def _from_host(
     return _Guest(
         on=True,
         addresses=addresses,
-        routes=routes if mirrored else tuple(_reachable(route, addresses, routes) for route in routes),
+        routes=routes if mirrored else _reachable(routes, addresses),
         gateway=way,
         link_mtu=family.link.mtu if family.link is not None else 0,
         link_index=family.link.index if family.link is not None else 0,
@@ -290,7 +290,7 @@ def _gateway_of(route: Route) -> Ip | None:
 def _default_route(gateway: Ip, addresses: tuple[Address, ...]) -> Route:
     version = gateway.version
     any_network = ip_network("0.0.0.0/0" if version == 4 else "::/0")
-    return _reachable(Route(destination=any_network, hops=(NextHop(gateway=gateway),)), addresses, ())
+    return _reachable((Route(destination=any_network, hops=(NextHop(gateway=gateway),)),), addresses)[0]
 
 
 def _routes(
@@ -315,16 +315,21 @@ def _routes(
     return tuple(kept), tuple(notices)
 
 
-def _reachable(route: Route, addresses: tuple[Address, ...], routes: tuple[Route, ...]) -> Route:
-    """The route with its gateways taken as on the link, where nothing else says that they are."""
+def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
+    """The routes with their gateways taken as on the link, where nothing else says that they are."""
     near = [_prefix_of(address) for address in addresses]
-    near += [other.destination for other in routes if all(hop.gateway is None for hop in other.hops)]
-    hops = []
-    for hop in route.hops:
-        known = hop.gateway is None or (hop.gateway.version == 6 and hop.gateway.is_link_local)
-        known = known or any(hop.gateway.version == net.version and hop.gateway in net for net in near if hop.gateway)
-        hops.append(hop if known else NextHop(gateway=hop.gateway, onlink=True, weight=hop.weight))
-    return Route(**{**route.__dict__, "hops": tuple(hops)})
+    near += [route.destination for route in routes if all(hop.gateway is None for hop in route.hops)]
+    told: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
+
+    def fitted(hop: NextHop) -> NextHop:
+        gateway = hop.gateway
+        if gateway is None or (gateway.version == 6 and gateway.is_link_local):
+            return hop
+        if gateway not in told:
+            told[gateway] = any(gateway.version == net.version and gateway in net for net in near)
+        return hop if told[gateway] else NextHop(gateway=gateway, onlink=True, weight=hop.weight)
+
+    return tuple(Route(**{**route.__dict__, "hops": tuple(map(fitted, route.hops))}) for route in routes)
 
 
 def _prefix_of(address: Address) -> rtnl.Network:

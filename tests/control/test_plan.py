@@ -1,5 +1,6 @@
 """What is decided from options, host and resolv.conf: examples of each rule, and what holds for any of them."""
 
+import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -67,6 +68,31 @@ def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
     assert (made.worker.gateway4, made.worker.gateway6) == (_v("192.0.2.1"), _v("fe80::1"))
     assert made.worker.our_ll6 == _v("fe80::1") and made.worker.scope6 == 2
     assert made.worker.host_addrs == (_v("192.0.2.10"), _v("2001:db8::10"), _v("fe80::2"))
+
+
+def _calls_to_plan(count: int) -> int:
+    """How many functions are called to plan for a host with so many routes, where an address is given."""
+    gateway = ip_address("192.0.2.1")
+    networks = (ip_network((0x0A000000 + number * 256, 24)) for number in range(count))
+    many = tuple(Route(destination=network, hops=(NextHop(gateway=gateway, link=2),)) for network in networks)
+    host = HOST.replace(ipv4=HOST4.replace(routes=HOST4.routes + many))
+    calls = 0
+
+    def counted(_frame: object, what: str, _arg: object) -> None:
+        nonlocal calls
+        calls += what == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        build(options(address=(ip_interface("192.0.2.77/24"),)), host, Resolv())
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_planning_for_a_large_routing_table_grows_with_its_size() -> None:
+    assert _calls_to_plan(800) < 5 * _calls_to_plan(200)
 
 
 def test_the_plan_for_the_worker_survives_the_wire() -> None:
