@@ -152,8 +152,11 @@ def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
             _write(f"/proc/self/{name}", text)
     syscalls.set_hostname(hostname)
-    # Ping sockets for the guest's root, as pasta has it; the host's own setting is another namespace's.
-    _write(_PING_GROUPS, "0 0")
+    try:
+        # Ping sockets for the guest's root, as pasta has it; the host's own setting is another namespace's.
+        _write(_PING_GROUPS, "0 0")
+    except OSError as error:  # in a container, /proc/sys is often read-only
+        print(f"warning: the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}", file=sys.stderr, flush=True)
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
 
 

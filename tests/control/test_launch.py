@@ -122,6 +122,13 @@ def test_the_hostname_can_be_chosen() -> None:
     assert pasta("-H", "inside", "--", "hostname").stdout == "inside\n"
 
 
+def test_a_container_whose_sysctls_are_read_only_will_do() -> None:
+    read_only = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"'
+    result = pasta("--config-net", "--", "echo", "up", prefix=("unshare", "-Urm", "--", "sh", "-c", read_only, "sh"))
+    assert (result.returncode, result.stdout) == (0, "up\n")
+    assert "warning: the command gets no ping sockets: /proc/sys/net/ipv4/ping_group_range: Read-only" in result.stderr
+
+
 def test_names_that_are_no_text_are_taken_as_they_are() -> None:
     """The kernel takes nearly any 15 bytes for an interface, and any 64 for a host."""
     odd = "\udcff" * 15
