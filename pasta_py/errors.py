@@ -27,12 +27,13 @@ class ConfError(PastaError):
     """Bytes on the control socket that are not its protocol, or rules that cannot be taken."""
 
 
-# errno.h: what a machine or a limit has run out of, and what to do about it. Named here since `errno` is not imported.
+# errno.h: what a machine has run out of, or has never had, and what to do about it. Named here since `errno` is not imported.
 _SHORTAGES = {
     11: "raise the limit of processes (ulimit -u)",  # EAGAIN, of fork(2); elsewhere nobody tells it
     12: "free some memory",  # ENOMEM
     23: "raise the limit of open files of the whole machine (sysctl fs.file-max)",  # ENFILE
     24: "raise the limit of open files (ulimit -n)",  # EMFILE
+    38: "Linux 5.11 or newer is needed, and no filter on this call",  # ENOSYS
     105: "free some memory",  # ENOBUFS
 }
 

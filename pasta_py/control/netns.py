@@ -171,6 +171,8 @@ def _hint(path: str, error: OSError) -> str:
         return ""
     if path.startswith("/run/netns/"):
         return "`ip netns list` shows those there are"
+    if path.startswith("/proc/") and not os.access("/proc/self", os.F_OK):
+        return "mount /proc"
     return "give the path of one that exists, if it has not just ended"
 
 
@@ -309,6 +311,8 @@ def userns_refusal(error: OSError, what: str = "Couldn't create user namespace")
     refused = f"{what}: {reason(error)}"
     if reason(error) != error.strerror:  # a shortage
         return HostError(refused)
+    if error.errno == errno.ENOENT:
+        return HostError(f"{refused}: mount /proc")
     if _setting("/proc/sys/user/max_user_namespaces") == 0:
         return HostError(
             f"{refused}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"

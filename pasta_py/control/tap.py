@@ -110,6 +110,7 @@ def _set_interface(fd: int, name: str, flags: int) -> bool:
             errno.EBUSY: "the namespace has an interface of that name, perhaps of another instance: choose one with -I",
             errno.EPERM: "no privilege over this network namespace: it must belong to this user (see --userns)",
             errno.EINVAL: "it cannot be called that: choose another name with -I",
+            errno.ENOTTY: f"{_DEVICE} is something else: make it anew (mknod {_DEVICE} c 10 200)",
         }
         hint = hints.get(error.errno or 0, "")
         raise HostError(f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {reason(error, hint)}") from None

@@ -102,9 +102,17 @@ def test_whatever_the_limit_of_processes_is_one_line_names_it(limit: int) -> Non
     assert not said or (len(said) == 1 and "raise the limit of processes (ulimit -u)" in said[0]), result.stderr
 
 
+@pytest.mark.parametrize("words", [TRUE, ("--netns", "/proc/1/ns/net"), ("1",)], ids=["command", "path", "pid"])
+def test_without_proc_one_line_asks_for_it(words: tuple[str, ...]) -> None:
+    hidden = ("unshare", "-Urm", "--", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
+    (line,) = lines(pasta(*words, prefix=hidden))
+    assert line.endswith("No such file or directory: mount /proc")
+
+
 def test_shortages_are_explained_wherever_they_are_met() -> None:
     full = OSError(errno.EMFILE, "Too many open files")
     assert reason(full, "no hint") == "Too many open files: raise the limit of open files (ulimit -n)"
+    assert reason(OSError(errno.ENOSYS, "None")) == "None: Linux 5.11 or newer is needed, and no filter on this call"
     assert reason(BlockingIOError(errno.EAGAIN, "Try")) == "Try: raise the limit of processes (ulimit -u)"
     assert reason(OSError(errno.EPERM, "Operation not permitted"), "ask") == "Operation not permitted: ask"
     assert reason(OSError(errno.EPERM, "Operation not permitted")) == "Operation not permitted"

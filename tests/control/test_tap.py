@@ -86,6 +86,12 @@ def test_queues_do_not_join_a_tap_that_is_there() -> None:
                 os.close(fd)
 
 
+def test_a_device_that_is_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap, "_DEVICE", "/dev/null")
+    with pytest.raises(HostError, match=r"Inappropriate ioctl for device: /dev/null is something else: make it anew"):
+        tap.create("tap7")
+
+
 def test_an_impossible_name_is_refused() -> None:
     with guest() as pid, pytest.raises(HostError, match=r"'a/b'.*Invalid argument"):
         _inside(pid, "a/b")
