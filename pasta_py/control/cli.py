@@ -91,5 +91,8 @@ def main() -> int:
     argv = sys.argv[1:]
     if not wants_typer(argv):
         entry.leave(entry.run(NAME, argv))
-    app()(prog_name=NAME, args=argv)
+    try:
+        app()(prog_name=NAME, args=argv)
+    except OSError as error:
+        entry.leave(entry.failed(NAME, error))
     return 0  # not reached: typer exits by itself

@@ -87,15 +87,20 @@ def run(name: str, argv: "Sequence[str]") -> int:
     except PastaError as error:
         _say(name, str(error))
         return error.status
-    except BrokenPipeError:
-        # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
-        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
-        return 1
     except (OSError, MemoryError) as error:
-        _say(name, f"cannot go on: {last_resort(error)}")
-        return 1
+        return failed(name, error)
     except KeyboardInterrupt:
         return _interrupted()
+
+
+def failed(name: str, error: OSError | MemoryError) -> int:
+    """What nobody has an answer to, in one line; the exit status. Of all programs here."""
+    if isinstance(error, BrokenPipeError):
+        # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+    else:
+        _say(name, f"cannot go on: {last_resort(error)}")
+    return 1
 
 
 def start(parsed: options.Options) -> int:

@@ -5,7 +5,6 @@ after a change this one waits for the server to close, with a reason if it is ou
 not there then was not taken, and said so.
 """
 
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +13,7 @@ from typing import TypeVar
 
 from pasta_py import confwire
 from pasta_py.control import portspec
-from pasta_py.control.entry import leave, version
+from pasta_py.control.entry import failed, leave, version
 from pasta_py.errors import ConfError, HostError, PastaError, UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
 from pasta_py.record import Record
@@ -291,12 +290,11 @@ def run(argv: list[str]) -> int:
     try:
         _run(argv)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of the tables has gone
-        return 1
-    except (ConnectionResetError, PastaError) as error:
+    except PastaError as error:
         sys.stderr.write(f"pesto: {' '.join(str(error).splitlines())}\n")
         return 1
+    except (OSError, MemoryError) as error:
+        return failed("pesto", error)
     return 0
 
 

@@ -48,10 +48,10 @@ def run(argv: "Sequence[str]") -> int:
         if isinstance(error, UsageError):
             sys.stderr.write(slirp_options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
         return error.status
-    except BrokenPipeError:
-        # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+    except (OSError, MemoryError) as error:
+        from pasta_py.control.entry import failed
+
+        return failed(PROGRAM, error)
 
 
 def _start(asked: SlirpOptions) -> int:

@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CALLS = {
     "pasta": "from pasta_py.control.entry import pasta as call",
     "pasta-py": "from pasta_py.control.cli import main as call",
+    "pesto": "from pasta_py.control.pesto import main as call",
+    "slirp4netns": "from pasta_py.control.slirp import slirp4netns as call",
 }
-BOTH = pytest.mark.parametrize("name", sorted(CALLS))
+BOTH = pytest.mark.parametrize("name", ["pasta", "pasta-py"])
 
 
 def call(
@@ -117,15 +119,17 @@ def test_every_option_of_the_table_is_a_typer_option() -> None:
     assert {f"-{o.short}" for o in option_table.TABLE if o.short and o.dest != "help"} <= offered
 
 
-def test_help_for_a_reader_that_has_gone_ends_quietly() -> None:
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_help_that_cannot_be_written_ends_in_a_line_or_quietly(name: str) -> None:
+    """A full disk is told; that a reader has gone, its user knows."""
     read, write = os.pipe()
     os.close(read)
-    code = f"{CALLS['pasta']}; call()"
+    argv = [sys.executable, "-c", f"{CALLS[name]}; call()", "--help"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    argv = [sys.executable, "-c", code, "--help"]
-    with os.fdopen(write, "w") as stdout:
-        done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (1, "")
+    for target, said in ((write, ""), (os.open("/dev/full", os.O_WRONLY), f"{name}: cannot go on: No space left on device\n")):
+        with os.fdopen(target, "w") as stdout:
+            done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_an_interrupt_ends_the_process_by_the_signal_and_without_a_traceback() -> None:
