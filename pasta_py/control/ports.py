@@ -257,6 +257,8 @@ def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> Host
         hint = f": {holder.of_port(_NAMES[proto], port) or 'another program'} listens there: stop it, or choose another port"
     elif error.errno == errno.EADDRNOTAVAIL:
         hint = ": the host has no such address: --freebind binds it all the same"
+    elif error.errno == errno.EINVAL and rule.address and rule.address.is_link_local:
+        hint = f": a link-local address needs its interface, as in {rule.address}%eth0/{port}"
     elif error.errno == errno.ENODEV:
         hint = f": the host has no interface {rule.ifname!r}"
     elif error.errno in (errno.EMFILE, errno.ENFILE):

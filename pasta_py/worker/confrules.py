@@ -294,6 +294,8 @@ def _refusal(key: "Key", error: OSError) -> str:
         hint = ": another program listens there: stop it, or choose another port"
     elif error.errno == errno.EADDRNOTAVAIL and not to_host:
         hint = ": the host has no such address"
+    elif error.errno == errno.EINVAL and address[:1] == b"\xfe":
+        hint = ": a link-local address needs its interface (ADDRESS%INTERFACE)"
     elif error.errno == errno.ENODEV:
         hint = f": the host has no interface {ifname!r}"
     elif error.errno in _NO_DESCRIPTORS:

@@ -144,6 +144,8 @@ def test_a_port_that_is_taken_changes_nothing_and_is_told(lab: Lab) -> None:
         assert refused.returncode == 1
         assert refused.stderr.count("\n") == 1
         assert "nothing was changed: cannot listen on host TCP *:7002: Address already in use: another program" in refused.stderr
+        refused = pesto(lab, "-A", "-t", "fe80::1/7003", check=False)
+        assert "Invalid argument: a link-local address needs its interface (ADDRESS%INTERFACE)" in refused.stderr
         assert "*:7002: Address already in use" in log_of(lab)
         assert pesto(lab).stdout == before
         assert ask(lab, 7001) is None
