@@ -7,6 +7,7 @@ nothing slow is imported.
 Rejected: the parser of options.py, which stops at the first argument, and whose table is pasta's.
 """
 
+from pasta_py.control import portspec
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
 
@@ -21,7 +22,6 @@ COMPATIBLE = "1.3.0"
 DEFAULT_MTU = 1500
 MAX_MTU = 65521
 DEFAULT_CIDR = "10.0.2.0/24"
-MAX_IFNAME_CHARS = 15  # IFNAMSIZ without its end
 
 USAGE = f"Usage: {PROGRAM} [OPTION]... PID|PATH|FD [TAPNAME]\n"
 SUMMARY = "Connect an unprivileged network namespace to the host's network with ordinary sockets.\n"
@@ -242,7 +242,7 @@ def _outbound(version: int, text: str) -> dict[str, object]:
         return {f"outbound{version}": convert(text)}
     except ValueError:
         pass
-    if not 0 < len(text) <= MAX_IFNAME_CHARS or set(text) & set("/: \t"):
+    if not portspec.valid_ifname(text):
         option = "--outbound-addr" + ("6" if version == 6 else "")
         raise UsageError(f"{option} {text!r}: it has to be a valid ipv{version} address or interface name")
     return {f"outbound_if{version}": text}
@@ -272,6 +272,6 @@ def _target(given: dict[str, str], arguments: list[str]) -> dict[str, object]:
         raise UsageError(f"PID must be a positive integer, not {target!r}")
     if kind == "tapfd":
         _fd("the FD of a tap", target)
-    if wanted == 2 and (not 0 < len(tapname) <= MAX_IFNAME_CHARS or "/" in tapname):
-        raise UsageError(f"TAPNAME {tapname!r}: a name of 1 to {MAX_IFNAME_CHARS} characters is accepted")
+    if wanted == 2 and not portspec.valid_ifname(tapname):
+        raise UsageError(f"TAPNAME {tapname!r}: 1 to 15 bytes without '/', ':', '%' or space are accepted")
     return {"target_type": kind, "target": target, "tapname": tapname, "surplus": tuple(arguments[wanted:])}

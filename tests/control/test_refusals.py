@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from process_helpers import WAIT_S, eventually, guest, pasta, running
+from process_helpers import PYTHON, WAIT_S, environment, eventually, guest, pasta, running
 
 from pasta_py.control import launch
 from pasta_py.control.options import Options
@@ -108,6 +108,15 @@ def test_without_proc_one_line_asks_for_it(words: tuple[str, ...]) -> None:
     hidden = ("unshare", "-Urm", "--", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
     (line,) = lines(pasta(*words, prefix=hidden))
     assert line.endswith("No such file or directory: mount /proc")
+
+
+@pytest.mark.parametrize("call", ["slirp.run(['1', 'tap0'])", "pesto.run(['/none'])"])
+def test_the_other_commands_end_with_one_line_where_nothing_was_foreseen(call: str) -> None:
+    limit = "import getopt, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
+    code = f"import sys; from pasta_py.control import pesto, slirp; {limit}; sys.exit({call})"
+    done = subprocess.run([PYTHON, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and "cannot go on: Too many open files: raise the limit of open files (ulimit -n)" in line
 
 
 def test_shortages_are_explained_wherever_they_are_met() -> None:
