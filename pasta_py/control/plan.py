@@ -16,6 +16,7 @@ Invariants: every planned address and route is of a family that is on; no mapped
 from pasta_py.control import rtnl
 from pasta_py.control.host import Family, HostSnapshot
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
+from pasta_py.control.option_values import MAX_MTU, MIN_MTU
 from pasta_py.control.resolv import Resolv
 from pasta_py.control.rtnl import Address, Interface, Ip, NextHop, Route
 from pasta_py.errors import HostError, UsageError
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
 UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
-MIN_MTU = 68  # RFC 791, 3.2
 MIN_MTU6 = 1280  # RFC 8200, 5
-MAX_MTU = 65535
 DEFAULT_IFNAME = "tap0"
 
 # Local mode. IPv4 link-local, RFC 3927.
