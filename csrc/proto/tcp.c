@@ -264,19 +264,38 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 		line_remove(&t->line, &f->line);
 }
 
+/* All that the flow needs is that a part of its stream is acknowledged, the guest can go on sending without that, and others
+ * send, too: more of all of them is there with the next look. */
+static bool can_wait(const struct tcp *t, const struct tcp_flow *f)
+{
+	uint32_t owed = seq_diff(f->rcv_nxt, f->rcv_reckoned);
+
+	return t->senders_before > 1 && f->state == TCPS_ESTABLISHED && owed >= TCP_LONG_BYTES && owed < TCP_OWED_BYTES &&
+	       seq_lt(seq_add(f->rcv_nxt, TCP_OWED_BYTES), f->rcv_told) && !f->acked_bytes && !f->spill.len && !f->held && !f->error &&
+	       !(f->flags & (TCPF_READABLE | TCPF_RDHUP | TCPF_PROGRESS | TCPF_GUEST_FIN));
+}
+
 bool tcp_service(struct tcp *t, struct io *io)
 {
-	bool brisk = io_is_brisk(io);
-	struct work *w;
+	bool brisk = io_is_brisk(io), waiting = false;
+	struct work *w, *next;
 	uint32_t frames;
 
-	/* Serving one adds none. */
-	while ((w = t->work.head)) {
+	if (!io->loop->ready) /* the look that they waited for has found nothing */
+		t->owed_turns = TCP_OWED_TURNS;
+	/* Serving one adds none, and removes no other. */
+	for (w = t->work.head; w; w = next) {
 		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
+		next = w->next;
+		if (t->owed_turns < TCP_OWED_TURNS && can_wait(t, f)) {
+			waiting = true;
+			continue;
+		}
 		worklist_remove(&t->work, w);
 		serve(t, io, f, f->line.queued ? 0 : t->line.list.count || brisk ? 1 : TCP_FILL_FRAMES);
 	}
+	t->owed_turns = waiting ? t->owed_turns + 1 : 0;
 	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
 	if (t->line.list.count && io->handed)
 		sched_yield();
@@ -284,7 +303,7 @@ bool tcp_service(struct tcp *t, struct io *io)
 	w = line_next(&t->line, io_is_brisk(io) ? LINE_PER_SHORT_TURN : LINE_PER_TURN, &frames);
 	if (w)
 		serve(t, io, CONTAINER_OF(w, struct tcp_flow, line), frames);
-	return t->line.list.count;
+	return waiting || t->line.list.count;
 }
 
 /* --- timers --- */

@@ -1,4 +1,4 @@
-"""How much many streams that send at once are promised together: not more than the queue of the tap holds."""
+"""Many streams that send at once: what they are promised together, not more than the queue of the tap holds, and when they hear."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Sender:
         self.sock.setblocking(False)
         self.edge = self.window = 0
 
-    def send(self) -> None:
-        self.peer.send(payload=bytes(PIECE))
+    def send(self, size: int = PIECE) -> None:
+        self.peer.send(payload=bytes(size))
 
     def read(self) -> None:
         try:
@@ -70,5 +70,38 @@ def test_many_that_send_share_what_the_queue_of_the_tap_holds(monkeypatch: pytes
         while first.window < alone * 3 / 4:
             assert time.monotonic() < end, f"{first.window} bytes are promised, though nobody else sends"
             exchange(guest, senders[:1])
+        for each in senders:
+            each.sock.close()
+
+
+def test_acknowledgements_wait_for_one_look_where_several_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection's answer goes first, though it came later; that the look finds nothing ends the wait."""
+    clock = StillClock(monkeypatch)
+    with Guest(mtu=65520) as guest, server() as listener:
+        senders = stream, other = [Sender(guest, listener, 40000 + number) for number in range(2)]
+
+        def order(size: int) -> list[int]:
+            stream.send(size)
+            other.sock.send(b"answer")
+            segments = guest.wait_segments(2)
+            for each in senders:
+                each.read()
+            assert other.peer.take([each for each in segments if each.dport == other.peer.sport]) == b"answer"
+            other.peer.send()
+            assert guest.segments() == []
+            return [each.dport for each in segments]
+
+        for _ in range(20):
+            exchange(guest, senders)
+        assert stream.window > 1 << 20, "otherwise nothing may wait"
+        clock.pass_ms(128)
+        exchange(guest, senders)  # from now on it is known how many have sent
+        assert order(20000) == [40001, 40000]
+        assert order(2000) == [40000, 40001], "no part of a stream"
+        clock.pass_ms(400)
+        exchange(guest, [stream])
+        clock.pass_ms(128)
+        exchange(guest, [stream])
+        assert order(20000) == [40000, 40001], "nobody else sends"
         for each in senders:
             each.sock.close()
