@@ -92,14 +92,13 @@ int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 		ts.tv_nsec = (long)(left(until_us, l->now_us) * 1000);
 		l->ready = epoll_pwait2(l->epoll_fd, l->events, LOOP_EVENTS, &ts, NULL);
 	}
+	if (l->ready < 0) {
+		l->ready = 0;
+		/* After a stop (signal(7)): what has come meanwhile is found at the next wait, and time passes no sooner. */
+		return errno == EINTR ? 0 : -errno;
+	}
 	read_clock(l);
 	l->slept_us = l->now_us - begin_us;
-	if (l->ready < 0) {
-		int error = errno;
-
-		l->ready = 0;
-		return error == EINTR ? 0 : -error;
-	}
 	return 0;
 }
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import select
+import signal
 import socket
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from pathlib import Path
 import pytest
 from clocked import Clock
 from guest import ACK, FIN, PATIENCE_S, PSH, RST, SYN, Guest, Segment, TcpPeer, connected, server
+from isolated import isolated
 
 NO_PEEK_OFF = 128
 SPILL_BYTES = 128 << 10
@@ -302,3 +306,33 @@ def test_window_of_an_old_acknowledgement_does_not_count(guest: Guest) -> None:
         guest.pump()
         sock.sendall(b"third")
         assert not [s for s in guest.segments() if s.payload], "the window of the last acknowledgement does"
+
+
+@isolated
+def test_an_answer_that_came_while_we_were_stopped_counts_before_its_timeout() -> None:
+    """A process that goes on after SIGSTOP has its wait interrupted (signal(7)): late, and without a look at what has come."""
+    question, core = b"question", os.getpid()
+    with Guest() as guest:
+        peer, sock = connected(guest)
+        (go, ready), (over, done) = os.pipe(), os.pipe()
+        guest.plane.watch(over, 1)
+        guest.plane.tick(0)
+        if not os.fork():
+            os.read(go, 1)
+            os.kill(core, signal.SIGSTOP)
+            time.sleep(0.1)  # it has stopped
+            peer.ack += len(question)
+            peer.send()
+            time.sleep(1)
+            os.kill(core, signal.SIGCONT)
+            time.sleep(0.2)
+            os.write(done, b"x")
+            os._exit(0)
+        running = threading.Thread(target=guest.plane.run)
+        running.start()
+        sock.sendall(question)
+        select.select([guest.sock], [], [])
+        os.write(ready, b"x")
+        running.join()
+        assert guest.counter("tcp_retransmits") == 0
+        sock.close()
