@@ -14,6 +14,8 @@ PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
 # What end-to-end tests and `make bench` start, unless the caller names another: the programs as they are after `pip install .`.
 AS_INSTALLED = PASTA_UNDER_TEST=$${PASTA_UNDER_TEST:-$(CURDIR)/build/as-installed/bin/pasta}
 export PATH := $(PATH):/usr/sbin:/sbin
+# Where programs of Debian sid are, also for tests that run in a copy of the sources.
+export PASTA_SID_ROOT ?= $(CURDIR)/build/sid
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
 export PASTA_TESTS_ALONE ?= 1
@@ -44,6 +46,7 @@ dev: $(VENV)/dev
 test:
 	@tests/prepare.sh test >/dev/null
 	@# Fetching takes a minute in which the tests before those of the runtimes can run.
+	@tests/sid.sh "$$PASTA_SID_ROOT" >/dev/null 2>&1 &
 	@[ "$$(id -u)" != 0 ] || sh tests/runtimes/root.sh "$${PASTA_DEBIAN_ROOT:-$(CURDIR)/build/debian/$${SUITE:-trixie}}" ahead >/dev/null 2>&1 &
 	$(MAKE) --no-print-directory lint
 	@mkdir -p build
@@ -169,9 +172,11 @@ bench-quick: build
 bench-redraw: dev
 	$(BIN)/python -m bench --from $(BENCHED) --doc docs/performance.md
 
-# passt as Debian's SUITE (sid) has it now, for `make bench` only; nothing is installed.
+# passt as Debian's sid has it now, for `make bench` only; nothing is installed.
 bench-peer:
-	bench/peer.sh build/peer
+	rm -rf build/peer
+	tests/sid.sh build/peer passt
+	build/peer/usr/bin/pasta --version
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_calls.c pasta_py/*.so .coverage*

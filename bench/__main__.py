@@ -28,7 +28,7 @@ from .model import DIRECT, OURS, PEER, Cell, Order, Subject
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parent
-FETCHED = CHECKOUT / "build" / "peer" / "pasta"  # where peer.sh puts it
+FETCHED = CHECKOUT / "build" / "peer" / "usr" / "bin" / "pasta"  # where `make bench-peer` puts it
 SPARE_FDS = 1024  # of an endpoint and a translator, beside those for many connections or ports
 TOOLS = ("cc", "ip", "mount", "setpriv", "unshare")
 

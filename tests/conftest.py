@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import repeatable
+import sid
 
 import pasta_py
 
@@ -36,6 +37,10 @@ def leftovers() -> list[str]:
 
 def pytest_configure(config: pytest.Config) -> None:
     repeatable.configure(config)
+
+
+def pytest_report_header() -> list[str]:
+    return sid.changed()
 
 
 def pytest_sessionstart() -> None:
