@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
 
 with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=False):
-    from pasta_py import confwire, model, wire
+    from pasta_py import confwire, hostports, model, wire
     from pasta_py.control import options, pesto, portspec, slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
     from pasta_py.worker import slowpath
@@ -182,9 +182,9 @@ class Forwards:
         self.rules.append(rule)
 
 
-def listen_on(_family: int, host: str, _proto: int, _ifname: str, port: int, **_: object) -> int:
+def bind(_proto: int, address: bytes, _ifname: str, port: int) -> int:
     """In the place of a socket: any descriptor; ports below 1024 are refused."""
-    assert str(IPv4Address(host)) == host and 0 < port <= 65535
+    assert len(address) == 16 and hostports.is_ipv4(address) and 0 < port <= 65535
     if port < 1024:
         raise PermissionError(13, os.strerror(13))
     return os.open(os.devnull, os.O_RDONLY)
@@ -192,7 +192,7 @@ def listen_on(_family: int, host: str, _proto: int, _ifname: str, port: int, **_
 
 def api(data: bytes) -> None:
     worker = Forwards()
-    slirp_api.ports.listen_on = listen_on  # type: ignore[assignment]
+    slirp_api.hostports.bind = bind  # type: ignore[assignment]
     forwards = slirp_api.HostForwards(worker, IPv4Address("10.0.2.100"))  # type: ignore[arg-type]
     for request in data.split(b"\n--\n"):
         before = list(worker.rules)

@@ -21,6 +21,7 @@ as far as numbers go.
 import _socket
 
 from pasta_py.errors import ConfError
+from pasta_py.hostports import ANY4, ANY6, is_ipv4
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
 
 TYPE_CHECKING = False
@@ -43,21 +44,14 @@ IPV4, IPV6, TCP, UDP, SCAN, IFNAME = (1 << bit for bit in range(6))
 # Flags of a rule.
 DUAL_STACK, WEAK, SCANNED = 1, 2, 4
 
-_ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
-_ANY6 = bytes(16)
 _LOOPBACK = (bytes(10) + b"\xff\xff\x7f\x00\x00\x01", bytes(15) + b"\x01")
 _MAX_PORT = 65535
 _PROTOCOLS = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 
-def is_ipv4(address: bytes) -> bool:
-    """Whether 16 bytes are an IPv4 address (RFC 4291, 2.5.5.2)."""
-    return address[:12] == _ANY4[:12]
-
-
 def write_rule(rule: ForwardRule, *, ipv6: bool = True) -> bytes:
     """The bytes of a rule; where there is no IPv6, any address is that of IPv4, as passt has it."""
-    address, flags = rule.address or (_ANY6 if ipv6 else _ANY4), WEAK * rule.weak | SCANNED * rule.scan
+    address, flags = rule.address or (ANY6 if ipv6 else ANY4), WEAK * rule.weak | SCANNED * rule.scan
     if not rule.address and ipv6:
         flags |= DUAL_STACK
     ifname = "lo" if rule.to_host else rule.ifname
@@ -80,16 +74,16 @@ def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
         raise ConfError(f"a rule of ports {first}-{last} to {to}: no such ports")
     if flags & ~(DUAL_STACK | WEAK | SCANNED):
         raise ConfError(f"a rule with the unknown flags {flags:#x}")
-    if flags & DUAL_STACK and address != _ANY6:
+    if flags & DUAL_STACK and address != ANY6:
         raise ConfError("a rule for both families with an address of one")
-    if flags & DUAL_STACK or (address == _ANY4 and not ipv6):
+    if flags & DUAL_STACK or (address == ANY4 and not ipv6):
         address = b""
     if target == bytes(16):
         target = b""
     if to_host:
         _check_to_host(address, ifname, target)
         address, ifname = b"", ""
-    elif _is_multicast(address) or _is_multicast(target) or target == _ANY4:
+    elif _is_multicast(address) or _is_multicast(target) or target == ANY4:
         raise ConfError(f"a rule of port {first}: an address without connections; unicast addresses are accepted")
     elif target and (not address or is_ipv4(address) != is_ipv4(target)):
         raise ConfError(f"a rule of port {first}: a target address needs a listening address of its own family")
@@ -112,7 +106,7 @@ def _is_multicast(address: bytes) -> bool:
 
 
 def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:
-    if ifname not in ("", "lo") or (address and address not in (_ANY4, _ANY6, *_LOOPBACK)):
+    if ifname not in ("", "lo") or (address and address not in (ANY4, ANY6, *_LOOPBACK)):
         raise ConfError("a rule of SPLICE with a listening address; the loopback is accepted")
     if target:
         raise ConfError("a rule of SPLICE with a target address; the host's loopback is accepted")
@@ -130,7 +124,10 @@ def check(rules: "Sequence[ForwardRule]") -> None:
 
 
 def _meet(one: bytes, other: bytes) -> bool:
-    return not one or not other or one == other
+    """Any address meets all, that of one family all of this family."""
+    if not one or not other or one == other:
+        return True
+    return is_ipv4(one) == is_ipv4(other) and (one in (ANY4, ANY6) or other in (ANY4, ANY6))
 
 
 def describe(rule: ForwardRule) -> str:

@@ -19,7 +19,7 @@ ABI_USERS = ("io", "plane")
 TYPER_USERS = ("control/cli.py",)
 PYROUTE2_USERS = ("control/rare.py",)
 EXTENSION_USERS = {"_plane": "worker/plane.py", "_calls": "control/syscalls.py"}
-SHARED = {"pasta_py", "confwire", "errors", "record", "model", "wire"}
+SHARED = {"pasta_py", "confwire", "errors", "hostports", "record", "model", "wire"}
 #: The one way from the package to control, taken when the Python API is asked for, and that of a fork which is to be the worker.
 CROSSINGS = (("__init__.py", "pasta_py.control.api"), ("control/start.py", "pasta_py.worker.__main__"))
 IMPORTERS = ("import_module", "__import__")

@@ -1,38 +1,31 @@
 """Binds the host sockets of -t and -u, before anything is handed to the worker: a port that is taken is told at once.
 
-One socket per port. "Any address" is one dual-stack socket where both families are on, so that a port is either ours
-for both or refused. `auto` and the namespace's own ports (-T, -U) are bound by the worker.
+One socket per port (pasta_py.hostports). `auto` and the namespace's own ports (-T, -U) are bound by the worker.
 """
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
 
-import _socket
 import errno
 import posix as os  # os takes 0.8 ms to import
 
+from pasta_py import hostports
 from pasta_py.control import portspec
-from pasta_py.control.ip import IPv4Address, IPv6Address
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, ForwardRule, Listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
+    from pasta_py.control.ip import IPv4Address, IPv6Address
     from pasta_py.control.options import Options
 
-_BACKLOG = 4096
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _DEFAULT_RANGE = (32768, 60999)
 _ephemeral: list[tuple[int, int]] = []
 _SPARE_FDS = 1024  # for connections
 _NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
-
-# linux/in.h and linux/in6.h; the socket module has not all of them.
-_IP_PKTINFO = 8
-_IP_FREEBIND = 15
-_IPV6_FREEBIND = 78
 
 Bound = list[tuple[Listener, list[int]]]
 
@@ -81,11 +74,11 @@ def forward_rule(proto: int, to_host: bool, rule: portspec.Rule) -> ForwardRule:
     return ForwardRule(
         proto=proto,
         to_host=to_host,
-        address=b"" if rule.address is None else _packed(rule.address),
+        address=_packed(rule.address),
         ifname=rule.ifname,
         first=rule.first,
         last=rule.last,
-        target=b"" if rule.target is None else _packed(rule.target),
+        target=_packed(rule.target),
         target_first=rule.target_first,
         weak=rule.weak,
         scan=rule.scan,
@@ -143,10 +136,11 @@ def _bind_rule(
         last = rule.first + room - 1
         warn(f"{_NAMES[proto]} ports {last + 1}-{rule.last} are not forwarded: raise the limit of open files (ulimit -Hn)")
     run: list[int] = []
+    address, settings = _packed(rule.address), {"ipv4": options.ipv4, "ipv6": options.ipv6, "freebind": options.freebind}
     try:
         for port in range(rule.first, last + 1):
             try:
-                run.append(_listen(proto, rule, port, options))
+                run.append(hostports.bind(proto, address, rule.ifname, port, **settings))
             except OSError as error:
                 refusal = _refusal(proto, rule, port, error)
                 if not rule.weak or error.errno in (errno.EMFILE, errno.ENFILE):
@@ -162,7 +156,7 @@ def _bind_rule(
 def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[int]) -> None:
     """Record the sockets of the ports up to, not including, `end`."""
     if fds:
-        target = b"" if rule.target is None else _packed(rule.target)
+        target = _packed(rule.target)
         port = end - len(fds)
         target_port = rule.target_first + port - rule.first
         listener = Listener(
@@ -171,7 +165,7 @@ def _end_run(bound: Bound, proto: int, rule: portspec.Rule, end: int, fds: list[
             target=target,
             target_port=target_port,
             count=len(fds),
-            address=b"" if rule.address is None else _packed(rule.address),
+            address=_packed(rule.address),
             ifname=rule.ifname,
         )
         bound.append((listener, fds))
@@ -186,62 +180,6 @@ def _make_room(made: int, more: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return more if soft == resource.RLIM_INFINITY else max(0, soft - made - _SPARE_FDS)
-
-
-def _listen(proto: int, rule: portspec.Rule, port: int, options: "Options") -> int:
-    error = OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
-    for family, host in _choices(rule.address, options):
-        try:
-            v6only, freebind = not options.ipv4, options.freebind
-            return listen_on(family, host, proto, rule.ifname, port, v6only=v6only, freebind=freebind)
-        except OSError as refused:
-            error = refused
-            if rule.address is not None or refused.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
-                break
-    raise error
-
-
-def _choices(address: IPv4Address | IPv6Address | None, options: "Options") -> "Iterator[tuple[int, str]]":
-    if address is None:
-        if options.ipv6:
-            yield _socket.AF_INET6, "::"
-        if options.ipv4:
-            yield _socket.AF_INET, "0.0.0.0"
-    else:
-        yield (_socket.AF_INET if address.version == 4 else _socket.AF_INET6), str(address)
-
-
-def listen_on(family: int, host: str, proto: int, ifname: str, port: int, *, v6only: bool, freebind: bool) -> int:
-    """A bound socket (TCP: listening), non-blocking and close-on-exec; OSError."""
-    kind = _socket.SOCK_STREAM if proto == IPPROTO_TCP else _socket.SOCK_DGRAM
-    sock = _socket.socket(family, kind | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC, proto)
-    try:
-        if family == _socket.AF_INET6:
-            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(v6only or host != "::"))
-        if ifname:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode("utf-8", "surrogateescape") + b"\0")
-        if freebind:
-            sock.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
-            if family == _socket.AF_INET6:
-                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-        if proto == IPPROTO_TCP:
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        else:
-            # Before the first datagram can come. A v6 socket reports the addresses of IPv4 in messages of their own.
-            sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            if family == _socket.AF_INET6:
-                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)
-        if family == _socket.AF_INET6:
-            scope = _socket.if_nametoindex(ifname) if ifname and IPv6Address(host).is_link_local else 0
-            sock.bind((host, port, 0, scope))
-        else:
-            sock.bind((host, port))
-        if proto == IPPROTO_TCP:
-            sock.listen(_BACKLOG)
-        return sock.detach()
-    except BaseException:
-        sock.close()
-        raise
 
 
 def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> HostError:
@@ -267,8 +205,10 @@ def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> Host
     return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {reason}{hint}")
 
 
-def _packed(address: IPv4Address | IPv6Address) -> bytes:
-    """16 bytes, IPv4 as v4-mapped."""
+def _packed(address: "IPv4Address | IPv6Address | None") -> bytes:
+    """16 bytes, IPv4 as v4-mapped; b"" for none."""
+    if address is None:
+        return b""
     return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 

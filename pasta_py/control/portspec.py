@@ -327,7 +327,7 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
 
     No specification means `auto`. `ephemeral` is the host's net.ipv4.ip_local_port_range (both ends included),
     left out where no port is named. UsageError for a conflict: overlapping ports on the same address, or on any
-    address and another. The interface makes no difference there.
+    address (of both families, or of one) and another. The interface makes no difference there.
     """
     checked: tuple[PortSpec, ...] = ()
     for spec in specs or (DEFAULT,):
@@ -347,7 +347,7 @@ def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
     for rule, spec in sorted(pairs, key=lambda pair: pair[0].first):
         live = [pair for pair in live if pair[0].last >= rule.first]
         for other, owner in live:
-            if other.address is None or rule.address is None or other.address == rule.address:
+            if _meet(rule.address, other.address):
                 both = _ports(rule.first, min(rule.last, other.last))
                 if str(spec) == str(owner):
                     raise UsageError(f"port specification {str(spec)!r} names {both} twice: once is enough")
@@ -356,3 +356,10 @@ def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
                     f"exclude them from one of the two, as in ~{both}"
                 )
         live.append((rule, spec))
+
+
+def _meet(one: "Address | None", other: "Address | None") -> bool:
+    """Any address meets all, that of one family all of this family."""
+    if one is None or other is None or one == other:
+        return True
+    return one.version == other.version and (one.is_unspecified or other.is_unspecified)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from pasta_py import model
+from pasta_py import hostports, model
 from pasta_py.control import ports, portspec
 from pasta_py.errors import PastaError, WorkerError
 
@@ -84,12 +84,12 @@ class HostForwards:
         guest = _address(arguments, "guest_addr", str(self._guest))
         guest_port = _port(arguments, "guest_port")
         number = _PROTOCOLS[proto]
+        rule = ports.forward_rule(number, False, _rule(host, host_port, guest, guest_port))
         try:
-            fd = ports.listen_on(socket.AF_INET, host, number, "", host_port, v6only=False, freebind=False)
+            fd = hostports.bind(number, rule.address, "", host_port)
         except OSError as error:
             raise _BadRequest(f"add_hostfwd: slirp_add_hostfwd failed: {error.strerror}") from None
         try:
-            rule = ports.forward_rule(number, False, _rule(host, host_port, guest, guest_port))
             self._worker.change(rule, fd)
         except WorkerError as error:
             raise _BadRequest(f"add_hostfwd: slirp_add_hostfwd failed: {error}") from None

@@ -11,9 +11,9 @@ Rejected: /proc/net/tcp, which lists every connection as well; binding through c
 import _socket
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import model
-from pasta_py.confwire import is_ipv4
-from pasta_py.worker import hostports, plane
+from pasta_py import hostports, model
+from pasta_py.hostports import ANY4, ANY6, is_ipv4
+from pasta_py.worker import plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _take_socket(body: bytes, found: "list[tuple[int, int, int, int]]") -> None:
 
 
 def _where(address: bytes) -> int:
-    if address in (bytes(16), bytes(10) + b"\xff\xff" + bytes(4)):
+    if address in (ANY4, ANY6):
         return _ANY
     return _LOOPBACK if address == _LOOPBACK6 or address[:13] == _LOOPBACK4[:13] else _OTHER
 
@@ -187,7 +187,7 @@ class AutoPorts:
             if rule.to_host:
                 fd = self._core.listen_in_guest(rule.proto, _LOOPBACK4 if family == 4 else _LOOPBACK6, number)
             else:
-                address = rule.address or (bytes(10) + b"\xff\xff" + bytes(4) if family == 4 else bytes(16))
+                address = rule.address or (ANY4 if family == 4 else ANY6)
                 fd = hostports.bind(rule.proto, address, rule.ifname, number)
         except OSError:
             return  # taken, or privileged: perhaps it is free at the next scan

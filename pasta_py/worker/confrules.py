@@ -14,10 +14,9 @@ those from before.
 import errno
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import confwire, wire
+from pasta_py import confwire, hostports, wire
 from pasta_py.errors import ConfError, WireError
 from pasta_py.model import IPPROTO_TCP, AutoRule, ForwardRule, Listener, WorkerPlan
-from pasta_py.worker import hostports
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
     Target = tuple[bytes, int]
     Sockets = tuple[list[int], Target]
 
-_ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
-_ANY6 = bytes(16)
 _LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x01"))
-_NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)  # the last three: the helper is stuck, or gone
 _SPARE_FDS = 1024  # for connections
@@ -75,7 +71,7 @@ class Rules:
 
     def _canonical(self, address: bytes) -> bytes:
         """Any IPv4 address is any address where there is no IPv6: on the wire they are the same."""
-        return b"" if address == _ANY4 and not self._plan.ipv6 else address
+        return b"" if address == hostports.ANY4 and not self._plan.ipv6 else address
 
     def swap(self, rules: "tuple[ForwardRule, ...]") -> None:
         """Make these the rules; ConfError, with the old ones in force, for what cannot be had."""
@@ -128,7 +124,7 @@ class Rules:
         plan, what = self._plan, confwire.describe(rule)
         if not (plan.tcp if rule.proto == IPPROTO_TCP else plan.udp):
             raise ConfError(f"rule {what}: the protocol is switched off")
-        if rule.address and not (plan.ipv4 if confwire.is_ipv4(rule.address) else plan.ipv6):
+        if rule.address and not (plan.ipv4 if hostports.is_ipv4(rule.address) else plan.ipv6):
             raise ConfError(f"rule {what}: the family of its address is switched off")
         if (rule.to_host or rule.scan) and not self.guest and rule not in self.rules:
             raise ConfError(f"rule {what}: the guest's namespace cannot be entered: see the warnings at the start")
@@ -191,16 +187,8 @@ class Rules:
         if key in self._given:
             return [self._in_room(self._given.pop(key))]
         if not to_host:
-            if address:
-                return [self._in_room(hostports.bind(proto, address, ifname, port))]
-            plan = self._plan
-            try:
-                if plan.ipv6:
-                    return [self._in_room(hostports.bind(proto, _ANY6, ifname, port, both=plan.ipv4))]
-            except OSError as error:
-                if not plan.ipv4 or error.errno not in _NO_FAMILY:
-                    raise
-            return [self._in_room(hostports.bind(proto, _ANY4, ifname, port))]
+            families = {"ipv4": self._plan.ipv4, "ipv6": self._plan.ipv6}
+            return [self._in_room(hostports.bind(proto, address, ifname, port, **families))]
         fds: list[int] = []
         last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         for version, loopback in _LOOPBACKS:
@@ -210,7 +198,7 @@ class Rules:
                 fds.append(self._in_room(self._core.listen_in_guest(proto, loopback, port)))
             except OSError as error:
                 last = error
-                if error.errno not in _NO_FAMILY:
+                if error.errno not in hostports.NO_FAMILY:
                     self._close(fds)
                     raise
         if not fds:

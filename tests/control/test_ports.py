@@ -68,6 +68,15 @@ def test_one_family_alone_leaves_the_other_one_free() -> None:
         other.bind(("0.0.0.0", port))
 
 
+@pytest.mark.parametrize("kind", ["-t", "-u"])
+def test_any_address_of_each_family_is_that_family_alone(kind: str) -> None:
+    port = str(_free_port(socket.SOCK_STREAM if kind == "-t" else socket.SOCK_DGRAM))
+    bound = _bind(kind, f"::/{port}", kind, f"0.0.0.0/{port}")
+    assert [sock.family for *_, sock in bound] == [socket.AF_INET6, socket.AF_INET]
+    for *_, sock in bound:
+        sock.close()
+
+
 def test_ranges_targets_and_exclusions() -> None:
     bound = _bind("-t", "127.0.0.1/18000-18003:192.0.2.7/19000-19003,~18002")
     try:

@@ -204,6 +204,7 @@ def shape(rules: tuple[Rule, ...]) -> list[tuple[int, int, int, bool, bool]]:
         (("8080", "auto,~8080,~1-8000,~8082-65535"), [(8080, 8080, 8080, False, False), (8001, 8079, 8001, True, True),
                                                      (8081, 8081, 8081, True, True)]),
         (("192.0.2.1/80", "192.0.2.2/80", "::1/80"), [(80, 80, 80, False, False)] * 3),
+        (("0.0.0.0/80", "::/80"), [(80, 80, 80, False, False)] * 2),
     ],
 )  # fmt: skip
 def test_specifications_become_rules(texts: tuple[str, ...], rules: list[tuple[int, int, int, bool, bool]]) -> None:
@@ -218,6 +219,8 @@ def test_specifications_become_rules(texts: tuple[str, ...], rules: list[tuple[i
         (("80-90", "85-95"), ("'80-90'", "'85-95'", "85-90")),
         (("80", "192.0.2.1/80"), ("'80'", "'192.0.2.1/80'")),
         (("%eth0/80", "%eth1/80"), ("'%eth0/80'", "'%eth1/80'")),
+        (("0.0.0.0/80", "192.0.2.1/80"), ("'0.0.0.0/80'", "'192.0.2.1/80'")),
+        (("::1/80", "::/80"), ("'[::1]/80'", "'[::]/80'")),
         (("80", "none"), ("'none'", "'80'")),
         (("80,~1-100",), ("'80,~1-100'", "excludes every port")),
     ],

@@ -23,7 +23,10 @@ RULES: tuple[Rule, ...] = (
     ("device-bound", ("%eth0/7050",), (7050,), (7049, 7051), ("host", "remote")),  # to the kernel, the address's device
     ("bound to lo", ("%lo/7055",), (7055,), (7054, 7056), ("loopback",)),
     ("excluded", ("7060-7062,~7061",), (7060, 7062), (7061, 7063), CLIENTS),
+    ("any IPv4", ("0.0.0.0/7070",), (7070,), (7069, 7071), CLIENTS),
+    ("any IPv6", ("::/7075",), (7075,), (7074, 7076), CLIENTS),
 )
+ONE_FAMILY = {"any IPv4": 4, "any IPv6": 6}  # the other one is refused
 IN_GUEST = sorted(
     {port for _, _, yes, no, _ in RULES for port in yes + no} | {8030, 8032}
 )  # also where nothing is forwarded, so that a refusal is ours
@@ -105,6 +108,7 @@ def cells(client: str, proto: str) -> list[Cell]:
     found = []
     for name, _, yes, no, reached in RULES:
         for family in FAMILIES:
-            found += [Cell(name, client, proto, family, port, client in reached) for port in yes]
+            answered = client in reached and ONE_FAMILY.get(name, family) == family
+            found += [Cell(name, client, proto, family, port, answered) for port in yes]
             found += [Cell(name, client, proto, family, port, False) for port in no]
     return found

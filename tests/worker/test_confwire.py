@@ -212,6 +212,9 @@ def test_a_rule_of_splice_has_no_addresses() -> None:
         (rule(80), rule(80, address=packed("192.0.2.1")), True),
         (rule(80, address=packed("192.0.2.2")), rule(80, address=packed("192.0.2.1")), False),
         (rule(80, ifname="a"), rule(80, ifname="b"), True),
+        (rule(80, address=packed("0.0.0.0")), rule(80, address=packed("192.0.2.1")), True),
+        (rule(80, address=packed("::1")), rule(80, address=packed("::")), True),
+        (rule(80, address=packed("0.0.0.0")), rule(80, address=packed("::")), False),
     ],
 )
 def test_rules_conflict_where_those_of_the_command_line_would(one: ForwardRule, other: ForwardRule, conflict: bool) -> None:

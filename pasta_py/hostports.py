@@ -1,0 +1,88 @@
+"""Host sockets of forwarded ports: those of the command line, which control binds, and those that the worker binds later.
+
+A given address is that address of that family alone, also where it is `::`. Only "any address", b"", stands for both families.
+"""
+
+import _socket
+
+from pasta_py.model import IPPROTO_TCP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
+ANY6 = bytes(16)
+#: A family that this kernel or this namespace has no address of: EAFNOSUPPORT, EADDRNOTAVAIL.
+NO_FAMILY = (97, 99)
+_BACKLOG = 4096
+# linux/in.h and linux/in6.h; the socket module has not all of them.
+_IP_PKTINFO = 8
+_IP_FREEBIND = 15
+_IPV6_FREEBIND = 78
+
+
+def is_ipv4(address: bytes) -> bool:
+    """Whether 16 bytes are an IPv4 address (RFC 4291, 2.5.5.2)."""
+    return address[:12] == ANY4[:12]
+
+
+def bind(
+    proto: int, address: bytes, ifname: str, port: int, *, ipv4: bool = True, ipv6: bool = True, freebind: bool = False
+) -> int:
+    """A bound socket, non-blocking and close-on-exec, listening if it is TCP; OSError.
+
+    `address`: 16 bytes, or b"" for any address of the families that are on (`ipv4`, `ipv6`): one dual-stack socket for both, so
+    that a port is either ours for both or refused; where the kernel has no IPv6, one of IPv4.
+    """
+    error = OSError(NO_FAMILY[0], "no family is on")
+    for each, both in _choices(address, ipv4, ipv6):
+        try:
+            return _bind(proto, each, ifname, port, both, freebind)
+        except OSError as refused:
+            error = refused
+            if refused.errno not in NO_FAMILY:
+                break
+    raise error
+
+
+def _choices(address: bytes, ipv4: bool, ipv6: bool) -> "Iterator[tuple[bytes, bool]]":
+    """Addresses to try in turn, and whether `::` is to take IPv4 as well."""
+    if address:
+        yield address, False
+        return
+    if ipv6:
+        yield ANY6, ipv4
+    if ipv4:
+        yield ANY4, False
+
+
+def _bind(proto: int, address: bytes, ifname: str, port: int, both: bool, freebind: bool) -> int:
+    tcp, v4 = proto == IPPROTO_TCP, is_ipv4(address)
+    kind = (_socket.SOCK_STREAM if tcp else _socket.SOCK_DGRAM) | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    sock = _socket.socket(_socket.AF_INET if v4 else _socket.AF_INET6, kind)
+    try:
+        if not v4:
+            sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(not both))
+        if ifname:  # a link-local address has its scope by this
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode("utf-8", "surrogateescape") + b"\0")
+        if freebind:
+            sock.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if not v4:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+        if tcp:
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        else:
+            # Before the first datagram can come. A v6 socket reports the addresses of IPv4 in messages of their own.
+            sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            if not v4:
+                sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)
+        if v4:
+            sock.bind((_socket.inet_ntop(_socket.AF_INET, address[12:]), port))
+        else:
+            sock.bind((_socket.inet_ntop(_socket.AF_INET6, address), port))
+        if tcp:
+            sock.listen(_BACKLOG)
+        return sock.detach()
+    finally:
+        sock.close()
