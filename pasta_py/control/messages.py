@@ -2,10 +2,11 @@
 
 Every start reads the host's links, addresses and routes, and importing pyroute2's message classes costs it 12 ms: as much as all
 the rest of control. So a message with nothing but numbers, names, addresses and simple nests of these is taken apart here,
-by tables of a line for each attribute that `rtnl` reads or writes. A route with several ways, or with a gateway of another
-family (RFC 5549), is left to pyroute2, which is imported when the first one comes (`rare`).
+by tables of a line for each attribute that `rtnl` reads or writes. The two attributes of a route with several ways, or with a
+gateway of another family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`rare`).
 
-Invariant: what is decoded or encoded here is what pyroute2 makes of the same bytes or values (tests/control/test_messages.py).
+Invariants: what is decoded or encoded here is what pyroute2 makes of the same bytes or values (tests/control/test_messages.py).
+Decoding never fails: an attribute that has another form than expected is `unknown`, as one that a newer kernel may have.
 """
 
 import _socket
@@ -31,7 +32,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _AF_INET, _AF_INET6 = 2, 10
 
-_U8, _U16, _U32 = (struct.Struct(code) for code in "BHI")
+_U8, _U32 = (struct.Struct(code) for code in "BI")
 _TEXT, _MAC, _IP, _LIFETIMES, _GROUP, _RARE = "text", "mac", "ip", "lifetimes", "group", "rare"
 _CACHEINFO = struct.Struct("IIII")
 _CACHEINFO_FIELDS = ("ifa_preferred", "ifa_valid", "cstamp", "tstamp")  # struct ifa_cacheinfo
@@ -75,6 +76,7 @@ _METRICS: "Table" = {
     14: ("RTAX_INITRWND", _U32),
     15: ("RTAX_QUICKACK", _U32),
     16: ("RTAX_CC_ALGO", _TEXT),
+    17: ("RTAX_FASTOPEN_NO_COOKIE", _U32),
 }
 _ROUTE: "Table" = {
     1: ("RTA_DST", _IP),
@@ -85,10 +87,10 @@ _ROUTE: "Table" = {
     7: ("RTA_PREFSRC", _IP),
     8: ("RTA_METRICS", _METRICS),
     9: ("RTA_MULTIPATH", _RARE),
+    11: ("RTA_FLOW", _U32),
     15: ("RTA_TABLE", _U32),
     18: ("RTA_VIA", _RARE),
     20: ("RTA_PREF", _U8),
-    21: ("RTA_ENCAP_TYPE", _U16),
     30: ("RTA_NH_ID", _U32),
 }
 # linux/nexthop.h
@@ -97,7 +99,6 @@ _NEXTHOP: "Table" = {
     2: ("NHA_GROUP", _GROUP),
     5: ("NHA_OIF", _U32),
     6: ("NHA_GATEWAY", _IP),
-    7: ("NHA_ENCAP_TYPE", _U16),
 }
 
 
@@ -106,6 +107,7 @@ class Message(Record):
 
     fields: "dict[str, int]"  # the fixed part, by pyroute2's names
     attrs: "dict[str, Any]"  # int, str, dict, Message, or a list of Message or of pairs, by the kernel's names
+    unknown: "tuple[int, ...]" = ()  # numbers of the attributes that are not in the table, or not of its form
 
 
 class Layout(Record):
@@ -137,18 +139,9 @@ LAYOUTS = {
 def decode(kind: int, data: bytes) -> Message:
     """A whole message of an RTM_NEW kind, header and all, with the attributes of its layout."""
     layout = LAYOUTS[kind]
+    body = _HEADER_BYTES + layout.fixed.size
     fields = dict(zip(layout.names, layout.fixed.unpack_from(data, _HEADER_BYTES)))
-    try:
-        attrs = _decoded(layout.attrs, data[_HEADER_BYTES + layout.fixed.size :])
-    except _Rare:
-        from pasta_py.control import rare
-
-        return rare.decode(kind, data, frozenset(name for name, _kind in layout.attrs.values()))
-    return Message(fields=fields, attrs=attrs)
-
-
-class _Rare(Exception):
-    """An attribute that is left to pyroute2."""
+    return _decoded(layout.attrs, data[body:], data[:body], fields)
 
 
 def _attributes(data: bytes) -> "Iterator[tuple[int, bytes]]":
@@ -161,63 +154,68 @@ def _attributes(data: bytes) -> "Iterator[tuple[int, bytes]]":
         position += (length + 3) & ~3
 
 
-def _decoded(table: "Table", data: bytes) -> "dict[str, Any]":
+def _decoded(table: "Table", data: bytes, head: bytes = b"", fields: "dict[str, int] | None" = None) -> Message:
+    """What the attributes in `data` say; `head` is what stands before them in their message."""
     found: dict[str, Any] = {}
+    unknown = []
     for number, payload in _attributes(data):
-        if number not in table:
-            continue
-        name, kind = table[number]
-        if isinstance(kind, dict):
-            value: object = Message(fields={}, attrs=_decoded(kind, payload))
+        name, kind = table.get(number, ("", None))
+        value = _value(number, kind, payload, head)
+        if value is None:
+            unknown.append(number)
         else:
-            value = _value(kind, payload)
-        found.setdefault(name, value)
-    return found
+            found.setdefault(name, value)
+    return Message(fields=fields or {}, attrs=found, unknown=tuple(unknown))
 
 
-def _value(kind: object, payload: bytes) -> "int | str | Message | list[tuple[int, int]]":
+def _value(number: int, kind: object, payload: bytes, head: bytes) -> "Any":
+    """None: the payload is not of that kind."""
+    if isinstance(kind, dict):
+        return _decoded(kind, payload)
     if isinstance(kind, struct.Struct):
-        number: int = kind.unpack_from(payload)[0]
-        return number
+        return kind.unpack_from(payload)[0] if len(payload) >= kind.size else None
     if kind is _TEXT:
         return payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")
     if kind is _MAC:
         return payload.hex(":")
     if kind is _IP:
         if len(payload) not in (4, 16):  # of MCTP or Phonet, whose addresses come in the same dump
-            return payload.hex(":")
+            return None
         return _socket.inet_ntop(_AF_INET if len(payload) == 4 else _AF_INET6, payload)
     if kind is _LIFETIMES:
+        if len(payload) < _CACHEINFO.size:
+            return None
         return Message(fields=dict(zip(_CACHEINFO_FIELDS, _CACHEINFO.unpack_from(payload))), attrs={})
     if kind is _GROUP:  # of pairs: the member's id, and its weight
         whole = payload[: len(payload) - len(payload) % _MEMBER.size]
         return [(member, low + (high << 8) + 1) for member, low, high in _MEMBER.iter_unpack(whole)]
-    raise _Rare
+    if kind is _RARE:
+        from pasta_py.control import rare
+
+        return rare.decode(head, number, payload)
+    return None
 
 
 def encode(kind: int, fields: "dict[str, int]", attrs: "Sequence[tuple[str, Any]]") -> bytes:
     """What follows the header in a message of an RTM_NEW kind; fields that are not given are zero."""
     layout = LAYOUTS[kind]
-    try:
-        encoded = _encoded(layout.attrs, attrs)
-    except _Rare:
-        from pasta_py.control import rare
-
-        return rare.encode(kind, fields, attrs)[_HEADER_BYTES:]
-    return layout.fixed.pack(*(fields.get(name, 0) for name in layout.names)) + encoded
+    fixed = layout.fixed.pack(*(fields.get(name, 0) for name in layout.names))
+    return fixed + _encoded(layout.attrs, attrs, bytes(_HEADER_BYTES) + fixed)
 
 
-def _encoded(table: "Table", attrs: "Sequence[tuple[str, Any]]") -> bytes:
+def _encoded(table: "Table", attrs: "Sequence[tuple[str, Any]]", head: bytes = b"") -> bytes:
     known = {name: (number, kind) for number, (name, kind) in table.items()}
     parts = []
     for name, value in attrs:
         number, kind = known[name]
-        payload = _encoded(kind, value["attrs"]) if isinstance(kind, dict) else _payload(kind, value)
+        payload = _payload(name, kind, value, head)
         parts += [_ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), number), payload, bytes(-len(payload) % 4)]
     return b"".join(parts)
 
 
-def _payload(kind: object, value: "Any") -> bytes:
+def _payload(name: str, kind: object, value: "Any", head: bytes) -> bytes:
+    if isinstance(kind, dict):
+        return _encoded(kind, value["attrs"])
     if isinstance(kind, struct.Struct):
         return kind.pack(value)
     if kind is _TEXT:
@@ -227,5 +225,8 @@ def _payload(kind: object, value: "Any") -> bytes:
     if kind is _IP:
         return _socket.inet_pton(_AF_INET6 if ":" in value else _AF_INET, value)
     if kind is _LIFETIMES:
-        return _CACHEINFO.pack(*(value.get(name, 0) for name in _CACHEINFO_FIELDS))
-    raise _Rare
+        return _CACHEINFO.pack(*(value.get(each, 0) for each in _CACHEINFO_FIELDS))
+    assert kind is _RARE
+    from pasta_py.control import rare
+
+    return rare.encode(head, name, value)

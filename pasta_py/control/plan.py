@@ -295,23 +295,24 @@ def _default_route(gateway: Ip, addresses: tuple[Address, ...]) -> Route:
 def _routes(
     routes: tuple[Route, ...], addresses: tuple[Address, ...], mirrored: bool
 ) -> tuple[tuple[Route, ...], tuple[str, ...]]:
-    """Those of the host that fit the guest's addresses, and a line for each that cannot be copied."""
-    kept, notices = [], []
+    """Those of the host that fit the guest's addresses, and a line about what of them cannot be copied."""
+    kept, strange = [], []
     own = {address.interface.ip for address in addresses}
     for route in routes:
-        link_local = route.destination.version == 6 and route.destination.is_link_local
-        multicast = route.destination.version == 6 and route.destination.is_multicast
-        if multicast or (link_local and route.proto == rtnl.RTPROT_KERNEL):
+        own_affair = route.destination.version == 6 and (route.destination.is_link_local or route.destination.is_multicast)
+        if own_affair and route.proto == rtnl.RTPROT_KERNEL:
             continue  # every interface has its own
-        if route.encapsulated:
-            notices.append(f"route to {route.destination} is not copied: it leads into a tunnel")
-            continue
         if not mirrored and route.proto == rtnl.RTPROT_KERNEL:
             continue  # comes with its address, or not at all
-        hops = tuple(NextHop(gateway=hop.gateway, onlink=hop.onlink, weight=hop.weight) for hop in route.hops)
+        hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
         source = route.source if route.source in own else None
-        kept.append(Route(**{**route.__dict__, "hops": hops, "source": source}))
-    return tuple(kept), tuple(notices)
+        kept.append(Route(**{**route.__dict__, "hops": hops, "source": source, "whole": True}))
+        if not route.whole:
+            strange.append(str(route.destination))
+    if not strange:
+        return tuple(kept), ()
+    which = strange[0] if len(strange) == 1 else f"{strange[0]} and {len(strange) - 1} more"
+    return tuple(kept), (f"route to {which}: copied without attributes that this version does not know",)
 
 
 def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
@@ -326,7 +327,7 @@ def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tup
             return hop
         if gateway not in told:
             told[gateway] = any(gateway.version == net.version and gateway in net for net in near)
-        return hop if told[gateway] else NextHop(gateway=gateway, onlink=True, weight=hop.weight)
+        return hop if told[gateway] else hop.replace(onlink=True)
 
     return tuple(Route(**{**route.__dict__, "hops": tuple(map(fitted, route.hops))}) for route in routes)
 

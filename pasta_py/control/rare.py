@@ -1,4 +1,7 @@
-"""Routes with several ways, and gateways of another family: pyroute2's classes of rtnetlink messages.
+"""The ways of a route that has several, and gateways of another family: pyroute2's classes of rtnetlink messages.
+
+pyroute2 is given the attribute alone: all others, such as metrics, have the form that `messages` gives them, whether a route has
+one way or several. (pyroute2 0.9.7 makes dictionaries of metrics that it does not know.)
 
 pyroute2's package initialiser imports the whole library (asyncio, sqlite3, ssl: some 200 ms). So the package is registered
 without running it, and only what the messages need is imported. Should a later pyroute2 not bear that, it is imported the
@@ -9,6 +12,7 @@ Rejected: IPRoute of pyroute2 (needs the initialiser, and an event loop); the ip
 
 import importlib
 import importlib.util
+import struct
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +20,11 @@ from pasta_py.control.messages import RTM_NEWROUTE, Message
 from pasta_py.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
+
+_ATTRIBUTE = struct.Struct("=HH")
+_FAMILY = 16  # rtm_family's place in a message
+_WAY = ("RTA_GATEWAY", "RTA_VIA", "RTA_FLOW")  # what is read of one way
 
 _classes: dict[int, Any] = {}
 
@@ -61,33 +68,29 @@ def _route() -> Any:
     return importlib.import_module("pyroute2.netlink.rtnl.rtmsg").rtmsg
 
 
-def decode(kind: int, data: bytes, wanted: frozenset[str]) -> Message:
-    """A whole message, with the attributes named in `wanted`."""
-    message = message_class(kind)(data)
-    message.decode()
-    return _plain(message, wanted)
+def decode(head: bytes, number: int, payload: bytes) -> "list[Message] | dict[str, Any] | None":
+    """The attribute of a route with this number; `head` is the message up to its attributes. None: pyroute2 cannot read it."""
+    padded = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(payload), number) + payload + bytes(-len(payload) % 4)
+    length = struct.pack("=I", len(head) + len(padded))
+    message = message_class(RTM_NEWROUTE)(length + head[len(length) :] + padded)
+    try:
+        message.decode()
+        value = message["attrs"][0][1]
+        return [_way(item) for item in value] if isinstance(value, list) else value
+    except Exception:  # whatever a form that pyroute2 does not know raises
+        return None
 
 
-def _plain(message: Any, wanted: frozenset[str] = frozenset()) -> Message:
-    fields = {key: value for key, value in message.items() if isinstance(value, int)}
-    attrs: dict[str, Any] = {}
-    for slot in message.get("attrs", ()) or ():
-        if wanted and slot[0] not in wanted:
-            continue  # looking at the value would decode it
-        value = slot[1]
-        if isinstance(value, list):
-            value = [_plain(item) for item in value if isinstance(item, dict)]
-        elif isinstance(value, dict) and type(value) is not dict:
-            value = _plain(value)
-        attrs.setdefault(slot[0], value)
-    return Message(fields=fields, attrs=attrs)
+def _way(item: Any) -> Message:
+    fields = {key: value for key, value in item.items() if isinstance(value, int)}
+    return Message(fields=fields, attrs={slot[0]: slot[1] for slot in item.get("attrs", ()) if slot[0] in _WAY})
 
 
-def encode(kind: int, fields: dict[str, int], attrs: "Sequence[tuple[str, Any]]") -> bytes:
-    """A whole message; its header is the caller's to fill."""
-    message = message_class(kind)()
-    for name, value in fields.items():
-        message[name] = value
-    message["attrs"] = [list(attr) for attr in attrs]
+def encode(head: bytes, name: str, value: Any) -> bytes:
+    """The payload of an attribute of a route; `head` is the message up to its attributes."""
+    message = message_class(RTM_NEWROUTE)()
+    message["family"] = head[_FAMILY]
+    message["attrs"] = [[name, value]]
     message.encode()
-    return bytes(message.data)
+    length, _number = _ATTRIBUTE.unpack_from(message.data, len(head))
+    return bytes(message.data)[len(head) + _ATTRIBUTE.size : len(head) + length]  # without padding

@@ -44,6 +44,9 @@ RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 RTNH_F_DEAD, RTNH_F_ONLINK, RTNH_F_LINKDOWN = 1, 4, 16
 _RTM_F_CLONED = 0x200
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
+# Attributes of a route that a copy has no use for: RTA_CACHEINFO and EXPIRES; NEWDST and TTL_PROPAGATE, of MPLS; ENCAP_TYPE and ENCAP,
+# a lightweight tunnel, into which the host's own route leads what the guest sends.
+_NOT_COPIED = frozenset((12, 23, 19, 26, 21, 22))
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
 _WEIGHT_MAX = 256  # of a way of a route; a nexthop object's may be wider, from Linux 6.12 on
@@ -83,6 +86,7 @@ class NextHop(Record):
     weight: int = 1  # 1 to 256, share among the ways of a multipath route
     link: int = 0  # index of the interface it was read from
     down: bool = False  # that interface has no carrier
+    realm: int = 0  # IPv4: that of the source in the high 16 bits, that of the destination in the low ones; 0: none
 
 
 class Route(Record):
@@ -98,7 +102,7 @@ class Route(Record):
     proto: int = RTPROT_BOOT
     metrics: tuple[tuple[str, int | str], ...] = ()  # RTAX_* names and values: MTU, window, ...
     preference: int = 0  # IPv6 router preference (RFC 4191), as the kernel codes it
-    encapsulated: bool = False  # a tunnel that the copy cannot express
+    whole: bool = True  # False: it has attributes that are not known here
 
 
 def links(kernel: "Netlink") -> list[Link]:
@@ -164,26 +168,28 @@ def routes(kernel: "Netlink", family: int) -> list[Route]:
             objects = _nexthop_objects(kernel) if objects is None else objects
             ways = objects.get(attrs["RTA_NH_ID"], ())
         hops = tuple(_hop(way) for way in ways if not way.fields["flags"] & RTNH_F_DEAD)
-        if not hops:
-            continue
-        any_address = "0.0.0.0" if family == AF_INET else "::"
-        metrics = attrs.get("RTA_METRICS")
-        found.append(
-            Route(
-                destination=ip_network(f"{attrs.get('RTA_DST', any_address)}/{fields['dst_len']}", strict=False),
-                hops=hops,
-                source=_ip(attrs.get("RTA_PREFSRC")),
-                origin=ip_network(f"{attrs['RTA_SRC']}/{fields['src_len']}") if "RTA_SRC" in attrs else None,
-                metric=attrs.get("RTA_PRIORITY", 0),
-                tos=fields["tos"],
-                scope=fields["scope"],
-                proto=fields["proto"],
-                metrics=tuple(sorted(metrics.attrs.items())) if metrics else (),
-                preference=attrs.get("RTA_PREF", 0),
-                encapsulated=any("RTA_ENCAP_TYPE" in way.attrs for way in ways),
-            )
-        )
+        if hops:
+            found.append(_route(message, hops))
     return found
+
+
+def _route(message: "Message", hops: tuple[NextHop, ...]) -> Route:
+    fields, attrs = message.fields, message.attrs
+    any_address = "0.0.0.0" if fields["family"] == AF_INET else "::"
+    metrics = attrs.get("RTA_METRICS", messages.Message(fields={}, attrs={}))
+    return Route(
+        destination=ip_network(f"{attrs.get('RTA_DST', any_address)}/{fields['dst_len']}", strict=False),
+        hops=hops,
+        source=_ip(attrs.get("RTA_PREFSRC")),
+        origin=ip_network(f"{attrs['RTA_SRC']}/{fields['src_len']}") if "RTA_SRC" in attrs else None,
+        metric=attrs.get("RTA_PRIORITY", 0),
+        tos=fields["tos"],
+        scope=fields["scope"],
+        proto=fields["proto"],
+        metrics=tuple(sorted(metrics.attrs.items())),
+        preference=attrs.get("RTA_PREF", 0),
+        whole=not metrics.unknown and _NOT_COPIED.issuperset(message.unknown),
+    )
 
 
 def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
@@ -198,11 +204,9 @@ def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
         if "NHA_GROUP" in attrs:
             groups[attrs["NHA_ID"]] = attrs["NHA_GROUP"]
             continue
-        names = (("RTA_GATEWAY", "NHA_GATEWAY"), ("RTA_ENCAP_TYPE", "NHA_ENCAP_TYPE"))
         fields = {"flags": message.fields["flags"], "oif": attrs.get("NHA_OIF", 0)}
-        single[attrs["NHA_ID"]] = messages.Message(
-            fields=fields, attrs={ours: attrs[theirs] for ours, theirs in names if theirs in attrs}
-        )
+        gateway = {"RTA_GATEWAY": attrs["NHA_GATEWAY"]} if "NHA_GATEWAY" in attrs else {}
+        single[attrs["NHA_ID"]] = messages.Message(fields=fields, attrs=gateway)
     ways = {each: [message] for each, message in single.items()}
     for each, members in groups.items():
         largest = max([_WEIGHT_MAX, *(weight for _, weight in members)])
@@ -226,6 +230,7 @@ def _hop(message: "Message") -> NextHop:
         down=bool(message.fields["flags"] & RTNH_F_LINKDOWN),
         weight=message.fields.get("hops", 0) + 1,
         link=message.fields.get("oif", message.attrs.get("RTA_OIF", 0)),
+        realm=message.attrs.get("RTA_FLOW", 0),
     )
 
 
@@ -307,7 +312,7 @@ def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tupl
     flags = 0
     if len(route.hops) == 1:
         hop = route.hops[0]
-        attrs += _gateway(route, hop)
+        attrs += _way(route, hop)
         attrs.append(("RTA_OIF", index))
         flags = RTNH_F_ONLINK if hop.onlink else 0
     else:
@@ -316,7 +321,7 @@ def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tupl
                 "oif": index,
                 "flags": RTNH_F_ONLINK if hop.onlink else 0,
                 "hops": hop.weight - 1,
-                "attrs": [list(attr) for attr in _gateway(route, hop)],
+                "attrs": [list(attr) for attr in _way(route, hop)],
             }
             for hop in route.hops
         ]
@@ -335,9 +340,11 @@ def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tupl
     return fields, attrs
 
 
-def _gateway(route: Route, hop: NextHop) -> "list[tuple[str, Any]]":
+def _way(route: Route, hop: NextHop) -> "list[tuple[str, Any]]":
+    attrs: list[tuple[str, Any]] = [("RTA_FLOW", hop.realm)] if hop.realm else []
     if hop.gateway is None:
-        return []
-    if hop.gateway.version != route.destination.version:
-        return [("RTA_VIA", {"family": AF_INET6 if hop.gateway.version == 6 else AF_INET, "addr": str(hop.gateway)})]
-    return [("RTA_GATEWAY", str(hop.gateway))]
+        return attrs
+    if hop.gateway.version == route.destination.version:
+        return [*attrs, ("RTA_GATEWAY", str(hop.gateway))]
+    family = AF_INET6 if hop.gateway.version == 6 else AF_INET
+    return [*attrs, ("RTA_VIA", {"family": family, "addr": str(hop.gateway)})]

@@ -141,6 +141,17 @@ SHAPES = {
         -6 route add 2001:db8::/64 dev eth0 proto ra metric 100 expires 3600
         -6 route add default via fe80::1 dev eth0 proto ra metric 100 expires 1800 mtu 1492 hoplimit 64
     """,
+    "metrics, realms and TCP Fast Open, with one way and with several": LINK
+    + """
+        addr add 192.0.2.10/24 dev eth0
+        addr add 2001:db8::10/64 dev eth0 nodad
+        route add default via 192.0.2.1 fastopen_no_cookie 1 realm 5/6
+        route add 10.1.0.0/16 mtu lock 1300 quickack 1 congctl reno fastopen_no_cookie 1 nexthop via 192.0.2.1 nexthop via 192.0.2.2
+        route add 10.2.0.0/16 nexthop via 192.0.2.1 realm 7 nexthop via inet6 fe80::1 dev eth0 realm 8
+        route add 10.3.0.0/16 via inet6 fe80::1 dev eth0 fastopen_no_cookie 1 features ecn realm 9
+        -6 route add default via 2001:db8::1 fastopen_no_cookie 1
+        -6 route add fd00:2::/32 fastopen_no_cookie 1 nexthop via 2001:db8::1 nexthop via 2001:db8::2
+    """,
     "IPv4 by way of an IPv6 gateway": LINK
     + """
         addr add 192.0.2.10/32 dev eth0
@@ -162,6 +173,19 @@ def test_guest_shows_the_addresses_and_routes_of_the_host(shape: str, ifname: st
     assert made.link.ifname == name
     assert shown == _renamed(expected, name)
     assert expected["addresses"] and expected["-4"], "the shape itself must have something to compare"
+
+
+def test_a_route_into_a_lightweight_tunnel_is_copied_without_it() -> None:
+    """The host's own route encapsulates what the guest sends; the guest must not do it as well."""
+    shape = DUAL + "-4 route add 10.66.0.0/16 encap ip id 1 dst 192.0.2.9 dev eth0\n"
+    shape += "-6 route add fd00:66::/32 encap seg6 mode encap segs 2001:db8::9 dev eth0"
+    snapshot, _ = in_new_namespace(host_side, shape, "eth0")
+    made = plan.build(options(), snapshot, Resolv())
+    result, shown, _ = in_new_namespace(guest_side, made.link)
+    assert result.warnings == () == made.notices
+    (four,) = [route for route in shown["-4"] if route["dst"] == "10.66.0.0/16"]
+    (six,) = [route for route in shown["-6"] if route["dst"] == "fd00:66::/32"]
+    assert [route.get("encap") for route in (four, six)] == [None, None]
 
 
 def test_routes_that_name_nexthop_objects_are_followed_where_the_kernel_says_no_more_of_them() -> None:

@@ -171,10 +171,13 @@ def test_no_copy_addrs_and_no_copy_routes_leave_one_address_and_the_default_rout
     assert [str(r.destination) for r in made.link.routes] == ["0.0.0.0/0"]
 
 
-def test_a_route_into_a_tunnel_is_left_out_with_a_notice() -> None:
-    tunnel = Route(destination=ip_network("10.0.0.0/8"), hops=(NextHop(),), encapsulated=True)
-    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=(*HOST4.routes, tunnel))), Resolv())
-    assert "10.0.0.0/8" in made.notices[0] and tunnel.destination not in [r.destination for r in made.link.routes]
+def test_routes_with_unknown_attributes_are_copied_with_one_notice() -> None:
+    strange = tuple(Route(destination=ip_network(f"10.{n}.0.0/16"), hops=(NextHop(),), whole=False) for n in range(3))
+    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=(*HOST4.routes, *strange))), Resolv())
+    (line,) = [line for line in made.notices if "10.0.0.0/16" in line]
+    assert "2 more" in line
+    assert {route.destination for route in strange} <= {route.destination for route in made.link.routes}
+    assert all(route.whole for route in made.link.routes)
 
 
 def test_a_gateway_given_outside_the_network_of_the_guest_is_taken_as_on_the_link() -> None:
@@ -404,7 +407,7 @@ def _families(version: int) -> st.SearchStrategy[Family]:
         source=st.none() | addresses,
         metric=st.integers(0, 2**32 - 1),
         proto=st.sampled_from([2, 3, 4, 9, 16]),
-        encapsulated=st.booleans(),
+        whole=st.booleans(),
     )
     some = st.builds(
         Family,

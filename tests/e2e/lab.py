@@ -236,7 +236,11 @@ class Lab:
         self.host.run("mkdir", BIG, caps=True)
         self.host.run("chmod", "777", BIG, caps=True)
         self.host.run("chmod", "777", "/run/netns", caps=True)
-        (build or dual)(self)
+        try:
+            (build or dual)(self)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> "Lab":
         return self

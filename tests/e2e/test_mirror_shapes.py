@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from lab import GATEWAY4, REMOTE4, REMOTE6, Guest, Lab, Space
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
 from shapes import MIRRORED, no_ipv6, only_loopback
 
 #: Keys of `ip -j addr` that say where an address is, not what it is.
@@ -90,15 +90,121 @@ def test_local_mode_without_any_interface() -> None:
         server.result()
 
 
-def test_a_route_that_cannot_be_copied_is_not_fatal() -> None:
-    """The gateway of the second route is reachable through another interface only."""
+def test_a_guest_reaches_what_the_host_reaches_through_a_segment_routing_tunnel() -> None:
+    """The host's route encapsulates (SRv6, RFC 8986) what the guest sends; the guest's copy must not do it as well."""
+    behind = "2001:db8:9::7"
+
+    def build(lab: Lab) -> None:
+        dual(lab)
+        lab.host.setup(f"-6 route add 2001:db8:9::/48 encap seg6 mode encap segs {REMOTE6} dev eth0")
+        lab.remote.sysctl(ipv6__conf__all__seg6_enabled=1, ipv6__conf__eth0__seg6_enabled=1)
+        lab.remote.setup(f"addr add {behind}/128 dev lo")
+
+    with Lab(build) as lab, lab.guest() as guest:
+        lab.host.run("ping", "-c1", "-W20", behind)
+        guest.run("ping", "-c1", "-W20", behind)
+
+
+#: What ip(8) can say of a route, beside its destination. A kernel may lack some of the tunnels, and refuse them.
+ROUTES4 = f"""
+via {GATEWAY4} fastopen_no_cookie 1
+via {GATEWAY4} realm 5
+via {GATEWAY4} realms 5/6
+via inet6 {GATEWAY6} dev eth0 fastopen_no_cookie 1 realm 7
+fastopen_no_cookie 1 nexthop via {GATEWAY4} nexthop via {REMOTE4}
+nexthop via {GATEWAY4} realm 4 nexthop via {REMOTE4} realm 5
+nexthop via {GATEWAY4} dev eth0 weight 256 onlink nexthop via inet6 {REMOTE6} dev eth0
+mtu 1300 congctl reno quickack 1 fastopen_no_cookie 1 nexthop via {GATEWAY4} nexthop via {REMOTE4}
+via {GATEWAY4} mtu lock 1300 window 1000 rtt 50ms rttvar 20ms ssthresh 5 cwnd 10 advmss 1000 initcwnd 9 initrwnd 7 quickack 1
+via {GATEWAY4} reordering 5 hoplimit 44 features ecn rto_min 300ms congctl cubic
+via {GATEWAY4} tos 0x10
+via {GATEWAY4} ttl-propagate enabled
+via 198.18.0.1 dev eth0 onlink
+dev eth0 scope host
+dev eth0 scope 100
+dev eth0 proto 250 metric 4294967295
+dev eth0 src {HOST4}
+encap ip id 1 dst 192.0.2.9 dev eth0
+encap mpls 100 via {GATEWAY4}
+encap seg6 mode encap segs {REMOTE6} dev eth0
+nexthop via {GATEWAY4} nexthop encap ip id 3 dst 192.0.2.9 dev eth0
+nhid 11
+nhid 11 fastopen_no_cookie 1
+nhid 12
+nhid 13
+nhid 14
+""".strip().splitlines()
+ROUTES6 = f"""
+via {GATEWAY6} fastopen_no_cookie 1
+fastopen_no_cookie 1 nexthop via {GATEWAY6} nexthop via {REMOTE6}
+via {GATEWAY6} pref low expires 600
+from {HOST6}/128 nexthop via {GATEWAY6} nexthop via {REMOTE6}
+via {GATEWAY6} mtu lock 1300 hoplimit 44 features ecn rto_min 300ms congctl cubic
+via 2001:db8:dead::1 dev eth0 onlink
+encap seg6 mode inline segs {REMOTE6} dev eth0
+encap seg6local action End dev eth0
+encap ip6 id 1 dst {REMOTE6} dev eth0
+dev eth0 proto ra
+nhid 21
+nhid 22
+""".strip().splitlines()
+NEXTHOPS = f"""
+id 1 via {GATEWAY4} dev eth0
+id 2 via {REMOTE4} dev eth0
+id 3 via {GATEWAY6} dev eth0
+id 4 via fe80::5 dev eth0
+id 5 via 198.18.0.1 dev eth1
+id 11 group 1/2
+id 12 group 1,10/2,20 type resilient buckets 16
+id 13 group 3
+id 14 group 1/5
+id 21 group 3/4
+id 22 via {GATEWAY6} dev eth0
+""".strip().splitlines()
+#: Of `ip -j route`: what a copy cannot have, or cannot show.
+NOT_IN_THE_COPY = ("encap", "nhid", "nh_info", "expires", "ttl_propagate", "link_scope")
+
+
+KINDS = {f"203.0.{n}.0/24": each for n, each in enumerate(ROUTES4)}
+KINDS |= {f"2001:db8:{n + 16:x}::/48": each for n, each in enumerate(ROUTES6)}
+LEFT_OUT = [f"{kind} {each}" for kind in ("blackhole", "unreachable", "prohibit", "throw") for each in ("198.51.100.0/24", "fd00:1::/32")]
+
+
+@pytest.mark.parametrize("spelled_out", [1, 0], ids=["", "nexthop objects by name only"])
+def test_no_kind_of_route_ends_a_start_and_each_is_copied(spelled_out: int) -> None:
+    refused: list[str] = []
 
     def build(lab: Lab) -> None:
         MIRRORED["second_interface"](lab)
-        lab.host.setup("route add 203.0.113.0/24 via 198.18.0.9 dev eth1")
-        lab.host.setup("route add 203.0.112.0/24 encap ip id 1 dst 192.0.2.9 dev eth0")
+        lab.host.setup("\n".join(f"nexthop add {each}" for each in NEXTHOPS))
+        lines = [f"ip -{6 if ':' in to else 4} route add {to} {how} || echo {to}" for to, how in KINDS.items()]
+        lines += [f"ip route append {each} metric {n + 1}" for n, each in enumerate(LEFT_OUT)]
+        refused.extend(lab.host.run("sh", "-c", "\n".join(lines), caps=True).stdout.split())
 
-    with Lab(build) as lab, lab.guest() as guest:
-        assert guest.run("ping", "-c1", "-W20", REMOTE4)
-        assert GATEWAY4 in guest.run("ip", "route", "show", "default").stdout
-        guest.process.send_signal(signal.SIGTERM)
+    def table(space: Space) -> dict[str, dict[str, object]]:
+        return {str(route["dst"]): _copied(route) for family in (4, 6) for route in routes(space, family)}
+
+    with Lab(build) as lab:
+        tunnels = {to for to, how in KINDS.items() if "encap" in how}
+        assert tunnels.issuperset(refused), "a kernel may lack a kind of tunnel, and nothing else"
+        expected = table(lab.host)
+        lab.host.sysctl(ipv4__nexthop_compat_mode=spelled_out)
+        with lab.guest(*NO_PORTS) as guest:
+            found = table(guest)
+            guest.process.send_signal(signal.SIGTERM)
+            assert guest.process.stderr is not None and guest.process.stderr.read() == ""
+    assert set(KINDS) - set(refused) <= set(found)
+    # ip(8) mixes the attributes of a tunnel into the route's own.
+    plain = KINDS.keys() - tunnels
+    assert {to: found[to] for to in plain} == {to: expected[to] for to in plain}
+    assert not [to for to in tunnels & found.keys() if {"encap", "mode", "action", "segs"} & found[to].keys()]
+
+
+def _copied(route: dict[str, object]) -> dict[str, object]:
+    plain = {key: value for key, value in route.items() if key not in NOT_IN_THE_COPY}
+    ways = [{k: v for k, v in way.items() if k not in NOT_IN_THE_COPY} for way in route.get("nexthops", ())]  # type: ignore[attr-defined]
+    ways = [way for way in ways if way["dev"] == "eth0"]
+    if len(ways) == 1:  # of one way nothing but its gateway and interface is left
+        (way,) = ways
+        return {**{k: v for k, v in plain.items() if k != "nexthops"}, **{k: way[k] for k in ("gateway", "dev")}}
+    return {**plain, "nexthops": ways} if ways else plain
