@@ -5,7 +5,7 @@
 #include "io/io.h"
 #include "wire/icmp.h"
 
-/* The error that a router would have sent for this errno; false if it would have stayed silent. */
+/* The error of which a kernel makes this errno, or the nearest; false: no router or peer reports that. */
 bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out);
 
 /* Under which address the guest knows who reported an error: reporter as the host's kernel names it, none if that was the

@@ -29,7 +29,7 @@ void sock_receive_errors(int fd, bool v6)
 static bool translate(const struct sock_extended_err *e, bool v4, struct icmp_error *out)
 {
 	if (e->ee_origin == (v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6)) {
-		*out = (struct icmp_error){e->ee_type, e->ee_code, e->ee_errno == EMSGSIZE ? e->ee_info : 0};
+		*out = (struct icmp_error){e->ee_type, e->ee_code, e->ee_errno == EMSGSIZE || e->ee_errno == EPROTO ? e->ee_info : 0};
 		return true;
 	}
 	if (e->ee_errno == EMSGSIZE) {

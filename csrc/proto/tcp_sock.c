@@ -312,14 +312,16 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 
 	COUNT(io->counters, tcp_refused);
 	log_debug(io->log, "TCP %s: connect: %s", tcp_flow_str(f, text), strerror(error));
+	/* What no router reports (EINVAL: a blackhole route) is told as well: the guest would wait for minutes. */
+	if (!icmp_error_from_errno(v4, error, &icmp))
+		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
 	tcp_emit(header, key->guest_port, key->remote_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
 	if (error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL)
 		tcp_send_refusal(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
 				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
 						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
-	else if (icmp_error_from_errno(v4, error, &icmp))
+	else if (error != ETIMEDOUT) /* silence was the answer, and stays so */
 		icmp_error_send(io, &io->policy->router[v4 ? 0 : 1], &key->guest, &key->remote, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
-	/* ETIMEDOUT, and the EINVAL of a blackhole route: silence was the answer, and stays so. */
 	tcp_close(t, io, f, false);
 }
 

@@ -17,8 +17,12 @@ uint16_t icmp_emit_error(uint8_t *m, const struct addr *src, const struct addr *
 	m[0] = error->type;
 	m[1] = error->code;
 	memset(m + 2, 0, 2);
-	/* IPv4 keeps the MTU in the low 16 bits (RFC 1191, 4), IPv6 in all 32 (RFC 4443, 3.2). */
-	store_be32(m + 4, v4 ? u32_min(error->info, 65535) : error->info);
+	/* IPv6 has the MTU or the pointer in all 32 bits (RFC 4443, 3.2 and 3.4), IPv4 the pointer in the first 8 (RFC 792) and
+	 * the MTU in the last 16 (RFC 1191, 4). */
+	if (!v4)
+		store_be32(m + 4, error->info);
+	else
+		store_be32(m + 4, error->type == ICMP4_PARAMETER ? error->info << 24 : u32_min(error->info, 65535));
 	memcpy(m + ICMP_HLEN, quote, len);
 	sum = v4 ? 0 : ip_pseudo_sum(src, dst, IPPROTO_ICMPV6, ICMP_HLEN + len);
 	folded = (uint16_t)~csum_fold(csum_add(m, ICMP_HLEN + len, sum));

@@ -16,11 +16,17 @@
 #define ICMP4_ECHO_REQUEST 8
 #define ICMP4_NET_UNREACHABLE 0
 #define ICMP4_HOST_UNREACHABLE 1
+#define ICMP4_PROTOCOL_UNREACHABLE 2
 #define ICMP4_PORT_UNREACHABLE 3
 #define ICMP4_FRAG_NEEDED 4
+#define ICMP4_SOURCE_ROUTE_FAILED 5
+#define ICMP4_HOST_UNKNOWN 7  /* RFC 1122, 3.2.2.1 */
+#define ICMP4_HOST_ISOLATED 8 /* RFC 1122, 3.2.2.1 */
 #define ICMP4_ADMIN_PROHIBITED 13 /* RFC 1812, 5.2.7.1 */
+#define ICMP4_PARAMETER 12	  /* a type, RFC 792 */
 #define ICMP6_UNREACHABLE 1
 #define ICMP6_TOO_BIG 2
+#define ICMP6_PARAMETER 4
 #define ICMP6_ECHO_REQUEST 128
 #define ICMP6_ECHO_REPLY 129
 #define ICMP6_NO_ROUTE 0
@@ -50,7 +56,7 @@ static inline bool icmp_parse(const uint8_t *message, uint32_t len, struct icmp_
 	return true;
 }
 
-/* An error for the guest: type and code of its family, info the MTU of a "too big". */
+/* An error for the guest: type and code of its family. info: the MTU of a "too big", the pointer of a parameter problem. */
 struct icmp_error {
 	uint8_t type, code;
 	uint32_t info;

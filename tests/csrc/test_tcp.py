@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, Packet, TcpPeer, connected, server
+from isolated import ip, isolated, refused_destinations
 
 NO_PEEK_OFF = 128
 
@@ -104,6 +105,20 @@ def test_unreachable_network_is_an_icmp_error_that_quotes_the_syn() -> None:
         peer.send(SYN)
         answers = guest.received()
     assert answers, "the guest was left in the dark"
+
+
+@isolated
+def test_a_connect_that_the_host_s_routes_refuse_is_answered_at_once() -> None:
+    expected = refused_destinations()
+    ip("route add blackhole 203.0.113.3\nroute add blackhole 2001:db8:2::3")  # EINVAL, which no ICMP error stands for
+    expected |= {"203.0.113.3": (3, 1), "2001:db8:2::3": (1, 3)}
+    with Guest() as guest:
+        for destination, what in expected.items():
+            peer = TcpPeer(guest, 80, v6=":" in destination)
+            peer.dst = destination
+            peer.send(SYN)
+            (answer,) = guest.received()
+            assert isinstance(answer, Packet) and tuple(answer.payload[:2]) == what, destination
 
 
 def test_half_close_by_the_guest(guest: Guest, v6: bool) -> None:
