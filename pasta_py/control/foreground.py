@@ -9,21 +9,29 @@ from pasta_py.control.tell import WARNING, tell
 from pasta_py.errors import WorkerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasta_py.control.options import Options
     from pasta_py.control.spawn import Command
     from pasta_py.control.worker_process import Worker
 
 _SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
-_WAITED = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
+_ALWAYS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
+_UNLESS_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
-def hold_signals() -> None:
-    """From now on they are for `wait`: who reads a pidfile may send one at once."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED)
+def hold_signals() -> "Sequence[int]":
+    """From now on these are for `wait`: who reads a pidfile may send one at once.
+
+    What our caller has had ignored is not among them (nohup(1), a background job of a script), but for what asks us to end.
+    """
+    held = [*_ALWAYS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    return held
 
 
-def wait(options: "Options", worker: "Worker", command: "Command | None") -> int:
-    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). After `hold_signals`."""
+def wait(options: "Options", worker: "Worker", command: "Command | None", held: "Sequence[int]") -> int:
+    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). `held`: of `hold_signals`."""
     terminal = _terminal()
     if command:
         command.run()
@@ -32,7 +40,7 @@ def wait(options: "Options", worker: "Worker", command: "Command | None") -> int
             status = _reap(options, worker, command)
             if status is not None:
                 return status
-            info = signal.sigwaitinfo(_WAITED)
+            info = signal.sigwaitinfo(held)
             if info.si_signo == signal.SIGCHLD:
                 continue
             if command and info.si_code > _SI_USER:

@@ -63,9 +63,9 @@ def _serve(options: "Options", worker: Worker, inherited: dict[int, str]) -> int
             return 0
         from pasta_py.control import foreground
 
-        foreground.hold_signals()
+        held = foreground.hold_signals()
         setup.write_pid(pid_fd, options, os.getpid())
-        status = foreground.wait(options, worker, command)
+        status = foreground.wait(options, worker, command, held)
         if command:
             command.close()
         worker.finish()

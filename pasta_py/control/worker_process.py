@@ -148,7 +148,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
             environment,
             file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
             setsigmask=[],
-            setsigdef=[_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT],
+            setsigdef=[_signal.SIGTERM, _signal.SIGQUIT],
         )
     except OSError as error:
         raise WorkerError(f"the worker process does not start: {sys.executable}: {reason(error)}") from None

@@ -6,8 +6,8 @@ worker -> control   any number of b"warning <line>\\n", then b"ready <PID as con
                     for each change b"done\\n" or b"error <line>\\n"
 
 The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace,
-its process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored); 1 for an error, which is
-reported.
+its process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored, as they are where control's
+caller has had them ignored); 1 for an error, which is reported.
 """
 
 # ruff: noqa: SIM105 - contextlib is not imported here
@@ -72,7 +72,7 @@ def forked(socket_fd: int, root: str) -> None:
     if socket_fd != _FORKED_FD:
         os.dup2(socket_fd, _FORKED_FD, inheritable=False)
     os.closerange(_FORKED_FD + 1, _MAX_FD)
-    for number in (_signal.SIGINT, _signal.SIGHUP, _signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
+    for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     plane.forget_environment(wire.KEPT_ENVIRONMENT)
@@ -418,7 +418,9 @@ def _catch_signals() -> "tuple[int, int]":
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     _signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGINT, _signal.SIGHUP):
-        _signal.signal(number, _noted)
+        asks_to_end = number in (_signal.SIGTERM, _signal.SIGQUIT)
+        if asks_to_end or _signal.getsignal(number) is not _signal.SIG_IGN:  # as control's caller has it
+            _signal.signal(number, _noted)
     return reader, writer
 
 

@@ -99,6 +99,31 @@ def test_int_and_hup_have_their_default_action_in_the_foreground(lab: Lab, numbe
     wait_until(lambda: not lab.translators(), 2, "the worker is gone")
 
 
+# A signal that would end us comes before the one that asks us to end, and is the first of the two to be delivered.
+IGNORING = """
+mkfifo "$0"
+{} "$@" >"$0" & read -r _ ignored <"$0"
+kill -{} $!
+kill -TERM $!
+wait $!
+echo $ignored $?
+"""
+
+
+@pytest.mark.parametrize("entry", ["pasta", "pasta-py"])
+@pytest.mark.parametrize(("launcher", "number"), [("nohup", signal.SIGHUP), ("", signal.SIGINT)])
+def test_what_the_caller_has_had_ignored_stays_ignored(lab: Lab, launcher: str, number: signal.Signals, entry: str) -> None:
+    """nohup(1), and a script's background jobs, which ignore SIGINT: for us, and for the command that we start."""
+    script = IGNORING.format(launcher, number.name.removeprefix("SIG"))
+    command = ("sh", "-c", "grep SigIgn /proc/self/status; exec sleep 100")
+    fifo = lab.directory / f"ignoring-{entry}-{number.name}"
+    done = lab.host.run("sh", "-c", script, fifo, program(entry), *NO_PORTS, "--", *command)
+    ignored, status = done.stdout.split()
+    assert int(ignored, 16) >> number - 1 & 1
+    assert status == "0"
+    wait_until(lambda: not lab.translators(), 2, "the worker is gone")
+
+
 def test_nothing_is_left_when_we_are_killed(lab: Lab) -> None:
     process = lab.host.popen(program(), "--", tool(), "hold", "orphan")
     assert process.stdout is not None and process.stdout.readline() == "held\n"
