@@ -1,5 +1,8 @@
-/* Owns the decision how a packet travels to the guest: as it is with its checksum left to the tap, as one segmentation offload
- * frame, or in fragments. Fragment identifications count up from a start that differs from worker to worker.
+/* Owns the decision how a packet travels to the guest: as it is, as one segmentation offload frame, or in fragments. Fragment
+ * identifications count up from a start that differs from worker to worker.
+ *
+ * Only UDP's checksum may be left to the tap. No kernel leaves ICMP's open, so none completes it for a raw socket, and ping
+ * checks what it reads from one.
  */
 #include "io/packet.h"
 
@@ -16,15 +19,25 @@ static uint64_t pseudo_sum(const struct packet *p, uint32_t len)
 	return p->proto == IPPROTO_ICMP ? 0 : ip_pseudo_sum(&p->src, &p->dst, p->proto, len);
 }
 
+/* The checksum as it is stored, over header and body. */
+static uint16_t checksum_of(const struct packet *p)
+{
+	uint64_t sum = csum_add(p->header, p->header_len, pseudo_sum(p, p->header_len + p->body_len));
+	uint16_t folded = (uint16_t)~csum_fold(csum_add(p->body, p->body_len, sum));
+
+	return p->proto == IPPROTO_UDP && !folded ? 0xffff : folded;
+}
+
 static void send_whole(struct io *io, const struct packet *p)
 {
 	uint8_t head[TAP_HEAD_MAX];
+	bool open = p->proto == IPPROTO_UDP;
 	uint32_t len = p->header_len + p->body_len;
 	uint32_t l4 = tap_begin(io->tap, head, &p->src, &p->dst, p->proto, p->ttl, p->tos, true, len);
 	struct tap_tx tx = {.head = head, .head_len = l4 + p->header_len, .body = p->body, .body_len = p->body_len,
-			    .csum_start = (uint16_t)l4, .csum_offset = p->csum_offset, .gso_size = p->gso_size,
+			    .csum_start = open ? (uint16_t)l4 : 0, .csum_offset = p->csum_offset, .gso_size = p->gso_size,
 			    .gso_type = VNET_GSO_UDP_L4};
-	uint16_t sum = csum_fold(pseudo_sum(p, len));
+	uint16_t sum = open ? csum_fold(pseudo_sum(p, len)) : checksum_of(p);
 
 	memcpy(head + l4, p->header, p->header_len);
 	memcpy(head + l4 + p->csum_offset, &sum, 2);
@@ -76,9 +89,7 @@ static void send_fragments(struct io *io, const struct packet *p)
 	/* Every fragment but the last carries a multiple of 8 bytes. */
 	room = (io->mtu - ip_header_bytes(v4) - (v4 ? 0 : FRAGMENT6_HLEN)) & ~7u;
 	memcpy(header, p->header, p->header_len);
-	sum = (uint16_t)~csum_fold(csum_add(p->body, p->body_len, csum_add(header, p->header_len, pseudo_sum(p, total))));
-	if (p->proto == IPPROTO_UDP && !sum)
-		sum = 0xffff;
+	sum = checksum_of(p);
 	memcpy(header + p->csum_offset, &sum, 2);
 	for (uint32_t offset = 0; offset < total; offset += room)
 		send_fragment(io, p, header, offset, u32_min(room, total - offset), total - offset > room, id);

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import socket
 import struct
 import sys
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksu
 from isolated import ip, isolated, narrow_link, refused_destinations, sysctl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import IPv4, IPv6  # noqa: E402
+from checker.frame import IPv4, IPv6, decode  # noqa: E402
 
 ICMP, ICMP6 = 1, 58
 FAMILIES = ((GUEST4, GATEWAY4), (GUEST6, GATEWAY6))
@@ -50,6 +52,23 @@ def test_echo_comes_back_with_its_identifier_sequence_and_data() -> None:
                 assert (reply.icmp.ident, reply.icmp.seq, reply.icmp.body) == (ident, seq, payload)
                 assert (str(reply.ip.src), str(reply.ip.dst)) == (gateway, own)
         assert guest.counter("icmp_flows") == 6
+
+
+@isolated
+def test_checksums_are_complete_also_where_the_tap_could_be_asked_for_them() -> None:
+    nowhere = refused_destinations()
+    with Guest(vnet_hdr=True, uso=True) as guest:
+        for dst, size in itertools.product((GATEWAY4, GATEWAY6, *nowhere), (56, 57, 3000)):
+            own, proto = (GUEST6, ICMP6) if ":" in dst else (GUEST4, ICMP)
+            guest.send(bytes(10) + ip_frame(own, dst, proto, echo(own, dst, 77, 1, bytes(size))))
+            found: list[bytes] = []
+            deadline = time.monotonic() + PATIENCE_S
+            while not found and time.monotonic() < deadline:
+                found = guest.frames()
+            assert found
+            for frame in found:
+                assert frame[:10] == bytes(10)
+                decode(frame[10:])
 
 
 @isolated

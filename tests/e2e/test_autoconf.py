@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
+import sid
 from lab import GATEWAY4, HERE, HOST4, HOST6, PATIENCE_S, REMOTE4, REMOTE6, Guest, Lab, wait_until
 
 NAMESERVERS = (REMOTE4, REMOTE6)
@@ -63,6 +64,17 @@ def test_dhclient_configures_ipv4(lab: Lab, guest: Guest) -> None:
     assert told["new_host_name"] == "guesthost"
     assert told["new_interface_mtu"] == "65520"
     guest.run("ping", "-c1", "-W20", REMOTE4)
+
+
+def test_udhcpc_configures_ipv4(lab: Lab, guest: Guest) -> None:
+    """It reads from a packet socket, and drops what has a wrong checksum."""
+    hook = lab.directory / "udhcpc-hook"
+    hook.write_text('#!/bin/sh\n[ "$1" != bound ] || echo "$ip/$mask $router $dns $mtu $hostname"\n')
+    hook.chmod(0o755)
+    busybox = sid.program("busybox", "busybox")
+    options = ("-i", "eth0", "-f", "-n", "-q", "-t", "10", "-O", "mtu", "-O", "hostname")
+    said = guest.run(busybox, "udhcpc", *options, "-s", hook)
+    assert f"{HOST4}/24 {GATEWAY4} {REMOTE4} 65520 guesthost\n" in said.stdout, said
 
 
 def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
