@@ -44,8 +44,8 @@ RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 RTNH_F_DEAD, RTNH_F_ONLINK, RTNH_F_LINKDOWN = 1, 4, 16
 _RTM_F_CLONED = 0x200
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
-# Attributes of a route that a copy has no use for: RTA_CACHEINFO and EXPIRES; NEWDST and TTL_PROPAGATE, of MPLS; ENCAP_TYPE and ENCAP,
-# a lightweight tunnel, into which the host's own route leads what the guest sends.
+# Attributes of a route that a copy has no use for: RTA_CACHEINFO and EXPIRES; NEWDST and TTL_PROPAGATE, of MPLS; ENCAP_TYPE and
+# ENCAP, a lightweight tunnel, into which the host's own route leads what the guest sends.
 _NOT_COPIED = frozenset((12, 23, 19, 26, 21, 22))
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
