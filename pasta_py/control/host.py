@@ -43,6 +43,7 @@ class HostSnapshot(Record):
     ipv4: Family
     ipv6: Family
     interfaces: tuple[str, ...] = ()  # names of all interfaces
+    alternatives: tuple[tuple[str, str], ...] = ()  # pairs of an alternative name and the interface's own
     addresses: tuple[Ip, ...] = ()  # all of the host's own, of both families and all interfaces, without loopback's
 
 
@@ -66,8 +67,22 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
         ipv4=families[rtnl.AF_INET],
         ipv6=families[rtnl.AF_INET6],
         interfaces=tuple(link.name for link in links.values()),
+        alternatives=_alternatives(links.values()),
         addresses=tuple(dict.fromkeys(own)),
     )
+
+
+def alternatives() -> tuple[tuple[str, str], ...]:
+    """Pairs of an alternative name and its interface's own; HostError when the kernel does not answer."""
+    try:
+        with Netlink() as kernel:
+            return _alternatives(rtnl.links(kernel))
+    except OSError as error:
+        raise HostError(f"cannot read the host's interfaces: {reason(error, 'try again')}") from None
+
+
+def _alternatives(links: "Iterable[Link]") -> tuple[tuple[str, str], ...]:
+    return tuple((name, link.name) for link in links for name in link.alternatives)
 
 
 def _supported(family: int) -> bool:
@@ -99,7 +114,7 @@ def _switched_off(links: dict[int, Link]) -> bool:
 
 def _named(name: str, version: int, links: dict[int, Link]) -> int:
     for link in links.values():
-        if link.name == name:
+        if name in (link.name, *link.alternatives):
             return link.index
     known = ", ".join(link.name for link in links.values()) or "none"
     options = f"--interface or --outbound-if{version}"

@@ -33,18 +33,20 @@ _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _AF_INET, _AF_INET6 = 2, 10
 
 _U8, _U32 = (struct.Struct(code) for code in "BI")
-_TEXT, _MAC, _IP, _LIFETIMES, _GROUP, _RARE = "text", "mac", "ip", "lifetimes", "group", "rare"
+_TEXT, _MAC, _IP, _LIFETIMES, _GROUP, _NAMES, _RARE = "text", "mac", "ip", "lifetimes", "group", "names", "rare"
 _CACHEINFO = struct.Struct("IIII")
 _CACHEINFO_FIELDS = ("ifa_preferred", "ifa_valid", "cstamp", "tstamp")  # struct ifa_cacheinfo
 
 _MEMBER = struct.Struct("=IBBxx")  # struct nexthop_grp: id, weight less one, its high byte
 
 # linux/if_link.h
+_IFLA_ALT_IFNAME = 53
 _LINK: "Table" = {
     1: ("IFLA_ADDRESS", _MAC),
     3: ("IFLA_IFNAME", _TEXT),
     4: ("IFLA_MTU", _U32),
     13: ("IFLA_TXQLEN", _U32),
+    52: ("IFLA_PROP_LIST", _NAMES),
     26: ("IFLA_AF_SPEC", {_AF_INET6: ("AF_INET6", {8: ("IFLA_INET6_ADDR_GEN_MODE", _U8)})}),
 }
 # linux/if_addr.h
@@ -106,7 +108,7 @@ class Message(Record):
     """One decoded message, or a nested attribute with fields of its own."""
 
     fields: "dict[str, int]"  # the fixed part, by pyroute2's names
-    attrs: "dict[str, Any]"  # int, str, dict, Message, or a list of Message or of pairs, by the kernel's names
+    attrs: "dict[str, Any]"  # int, str, dict, Message, or a list of Message, of str or of pairs, by the kernel's names
     unknown: "tuple[int, ...]" = ()  # numbers of the attributes that are not in the table, or not of its form
 
 
@@ -189,6 +191,8 @@ def _value(number: int, kind: object, payload: bytes, head: bytes) -> "Any":
     if kind is _GROUP:  # of pairs: the member's id, and its weight
         whole = payload[: len(payload) - len(payload) % _MEMBER.size]
         return [(member, low + (high << 8) + 1) for member, low, high in _MEMBER.iter_unpack(whole)]
+    if kind is _NAMES:  # of an interface, beside its own
+        return [_value(each, _TEXT, name, b"") for each, name in _attributes(payload) if each == _IFLA_ALT_IFNAME]
     if kind is _RARE:
         from pasta_py.control import rare
 

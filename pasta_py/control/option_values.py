@@ -64,6 +64,12 @@ def ifname(text: str) -> str:
     return text
 
 
+def host_ifname(text: str) -> str:
+    if not portspec.valid_ifname(text, portspec.ALTIFNAME_BYTES):
+        raise Refused("the name of one of the host's interfaces, 1 to 127 characters without '/', ':', '%' or space,")
+    return text
+
+
 def domain(text: str) -> str:
     labels = text.removesuffix(".").split(".")
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")

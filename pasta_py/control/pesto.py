@@ -180,6 +180,10 @@ class Change:
         proto, to_host = _DIRECTIONS[name]
         try:
             spec = portspec.parse(value, listen=not to_host)
+            if spec.ifname:
+                from pasta_py.control import host
+
+                (spec,) = portspec.real_names((spec,), host.alternatives())
             if not self._mode and to_host not in self._begun:
                 self._clear(to_host)
             self._specs[name] = portspec.add(self._specs.get(name, ()), spec)

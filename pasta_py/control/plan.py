@@ -138,8 +138,13 @@ def _mtu(options: "Options") -> int:
 
 def _check_names(options: "Options", host: HostSnapshot) -> None:
     for option, name in (("--outbound-if4", options.outbound_if4), ("--outbound-if6", options.outbound_if6)):
-        if name and name not in host.interfaces:
+        if name and _real(name, host) not in host.interfaces:
             raise UsageError(f"{option}: the host has no interface {name!r}: name one of {', '.join(host.interfaces)}")
+
+
+def _real(name: str, host: HostSnapshot) -> str:
+    """The interface's own name, which is what sockets are bound to: alternative names are longer than they take."""
+    return dict(host.alternatives).get(name, name)
 
 
 def _outbound_notices(options: "Options", host: HostSnapshot) -> tuple[str, ...]:
@@ -527,8 +532,8 @@ def _worker(
         dns_host6=packed(map6.dns_host),
         outbound4=packed(options.outbound4),
         outbound6=packed(options.outbound6),
-        outbound_if4=options.outbound_if4,
-        outbound_if6=options.outbound_if6,
+        outbound_if4=_real(options.outbound_if4, host),
+        outbound_if6=_real(options.outbound_if6, host),
         scope6=guest6.link_index,
         host_addrs=tuple(packed(address) for address in host.addresses),
         dns=tuple(packed(address) for address in dns) if tell_dns else (),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Address: TypeAlias = "IPv4Address | IPv6Address"
 
 MAX_PORT = 65535
-IFNAME_BYTES = 16  # IFNAMSIZ of the kernel, the terminating zero included
+IFNAME_BYTES, ALTIFNAME_BYTES = 16, 128  # IFNAMSIZ and ALTIFNAMSIZ of the kernel, the terminating zero included
 
 #: Kinds of a chunk.
 ALL, AUTO, EXCLUDE, PORTS = "all", "auto", "exclude", "ports"
@@ -145,10 +145,13 @@ def _range(spec: str, text: str) -> tuple[int, int]:
     return bounds[0], bounds[1]
 
 
-def valid_ifname(name: str) -> bool:
-    """Whether the kernel would take this as an interface name (dev_valid_name), and as no pattern for one (%d)."""
+def valid_ifname(name: str, room: int = IFNAME_BYTES) -> bool:
+    """Whether the kernel would take this as an interface name (dev_valid_name), and as no pattern for one (%d).
+
+    `room` in bytes, with the terminating zero: ALTIFNAME_BYTES where an alternative name will do.
+    """
     size = len(name.encode("utf-8", "surrogateescape"))
-    if not 0 < size < IFNAME_BYTES or name in (".", ".."):
+    if not 0 < size < room or name in (".", ".."):
         return False
     return not any(c in "/:%\0" or c.isspace() for c in name)
 
@@ -156,7 +159,7 @@ def valid_ifname(name: str) -> bool:
 def _listen(text: str) -> "tuple[Address | None, str] | None":
     """LADDR as (address, interface); None if it is none."""
     host, percent, ifname = text.partition("%")
-    if percent and not valid_ifname(ifname):
+    if percent and not valid_ifname(ifname, ALTIFNAME_BYTES):
         return None
     if host in ("", "*"):
         return None, ifname
@@ -166,8 +169,8 @@ def _listen(text: str) -> "tuple[Address | None, str] | None":
 
 def _listen_error(spec: str, text: str) -> UsageError:
     host, percent, ifname = text.partition("%")
-    if percent and not valid_ifname(ifname):
-        return _refuse(spec, ifname, "not an interface name; 1 to 15 characters without '/', ':', '%' or space are accepted")
+    if percent and not valid_ifname(ifname, ALTIFNAME_BYTES):
+        return _refuse(spec, ifname, "not an interface name; 1 to 127 characters without '/', ':', '%' or space are accepted")
     return _refuse(spec, host, "not a listening address; an IPv4 or IPv6 address, '*', or nothing is accepted")
 
 
@@ -254,6 +257,21 @@ def _check_target(spec: str, piece: str, chunk: Chunk, address: "Address | None"
         spec, piece, "a target address needs a listening address of its own family; "
         f"{anywhere}/{chunk} is accepted"
     )  # fmt: skip
+
+
+def real_names(specs: tuple[PortSpec, ...], alternatives: "Iterable[tuple[str, str]]") -> tuple[PortSpec, ...]:
+    """The specifications with alternative names of interfaces replaced by their own, which alone sockets are bound to.
+
+    UsageError for a name that no interface has, if it is longer than an interface's own can be: the kernel would cut it.
+    """
+    own = dict(alternatives)
+    found = []
+    for spec in specs:
+        name = own.get(spec.ifname, spec.ifname)
+        if len(name.encode("utf-8", "surrogateescape")) >= IFNAME_BYTES:
+            raise UsageError(f"port specification {str(spec)!r}: the host has no interface {name!r}: name one of its own")
+        found.append(spec if name == spec.ifname else spec.replace(ifname=name))
+    return tuple(found)
 
 
 def add(specs: tuple[PortSpec, ...], spec: PortSpec) -> tuple[PortSpec, ...]:

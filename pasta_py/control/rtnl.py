@@ -61,6 +61,7 @@ class Link(Record):
     mtu: int  # bytes
     flags: int  # IFF_*
     mac: bytes  # 6 bytes; b"" for a link without Ethernet addresses
+    alternatives: tuple[str, ...] = ()  # names that it has beside, each up to 127 bytes (ip link property add … altname)
 
 
 class Address(Record):
@@ -119,6 +120,7 @@ def links(kernel: "Netlink") -> list[Link]:
                 mtu=attrs.get("IFLA_MTU", 0),
                 flags=message.fields["flags"],
                 mac=mac,
+                alternatives=tuple(attrs.get("IFLA_PROP_LIST", ())),
             )
         )
     return sorted(found, key=lambda link: link.index)

@@ -35,7 +35,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
     with ExitStack() as stack, ExitStack() as unserved:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
-        plan = _plan(options)
+        plan, options = _plan(options)
         for line in plan.notices:
             tell(options, WARNING, line)
         if options.splice_only:
@@ -182,10 +182,13 @@ def _find_guest(options: "Options", command: "Command | None", stack: ExitStack)
     return guest
 
 
-def _plan(options: "Options") -> "Plan":
-    from pasta_py.control import host, plan, resolv
+def _plan(options: "Options") -> "tuple[Plan, Options]":
+    """The plan, and the options with the interfaces' own names in the port specifications."""
+    from pasta_py.control import host, plan, portspec, resolv
 
-    return plan.build(options, host.snapshot(*plan.interfaces(options)), resolv.read())
+    seen = host.snapshot(*plan.interfaces(options))
+    tcp, udp = (portspec.real_names(specs, seen.alternatives) for specs in (options.tcp_ports, options.udp_ports))
+    return plan.build(options, seen, resolv.read()), options.replace(tcp_ports=tcp, udp_ports=udp)
 
 
 def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":

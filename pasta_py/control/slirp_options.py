@@ -242,7 +242,7 @@ def _outbound(version: int, text: str) -> dict[str, object]:
         return {f"outbound{version}": convert(text)}
     except ValueError:
         pass
-    if not portspec.valid_ifname(text):
+    if not portspec.valid_ifname(text, portspec.ALTIFNAME_BYTES):
         option = "--outbound-addr" + ("6" if version == 6 else "")
         raise UsageError(f"{option} {text!r}: it has to be a valid ipv{version} address or interface name")
     return {f"outbound_if{version}": text}

@@ -282,6 +282,20 @@ print(OnceOnly.refused, rare.message_class(24).__name__, OnceOnly.refused, "pyro
     assert _python(code) == "False rtmsg True True"
 
 
+def _with_alternative_names(*names: str) -> list[rtnl.Link]:
+    script("link add eth0 type veth peer name far0")
+    for each in names:
+        script(f"link property add dev eth0 altname {each}")
+    with netlink.Netlink() as kernel:
+        return rtnl.links(kernel)
+
+
+@pytest.mark.parametrize("names", [(), ("enp0s3",), ("enp0s3", "x" * 127)], ids=len)
+def test_alternative_names_belong_to_their_interface(names: tuple[str, ...]) -> None:
+    found = {link.name: link.alternatives for link in in_new_namespace(_with_alternative_names, *names)}
+    assert found == {"lo": (), "far0": (), "eth0": names}
+
+
 def test_a_name_that_is_no_text_survives() -> None:
     name = "\udcff" * 15
     encoded = messages.encode(RTM_NEWLINK, {}, [("IFLA_IFNAME", name)])

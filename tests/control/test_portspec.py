@@ -82,7 +82,7 @@ def test_each_form_has_its_meaning(text: str, spec: PortSpec) -> None:
         ("192.0.2.300/80", "'192.0.2.300'", "an IPv4 or IPv6 address"),
         ("[::1/80", "'[::1'", "an IPv4 or IPv6 address"),
         ("%/80", "''", "interface name"),
-        ("%sixteen-letters-/80", "'sixteen-letters-'", "1 to 15 characters"),
+        ("%" + "x" * 128 + "/80", "x" * 128, "1 to 127 characters"),
         ("224.0.0.1/80", "'224.0.0.1'", "unicast"),
         ("80:10.0.0.1", "'80:10.0.0.1'", "0.0.0.0/80:10.0.0.1 is accepted"),
         ("80:[fc00::1]/81", "'80:[fc00::1]/81'", "[::]/80:[fc00::1]/81 is accepted"),
@@ -256,3 +256,16 @@ def test_loopback_only(given: list[str], listened: list[str]) -> None:
 def test_loopback_only_refuses_others(text: str) -> None:
     with pytest.raises(UsageError, match="--splice-only"):
         portspec.loopback_only([portspec.parse(text)], (4, 6))
+
+
+def test_alternative_names_become_the_interfaces_own() -> None:
+    names = (("enp0s3", "eth0"), ("x" * 127, "eth0"))
+    specs = tuple(portspec.parse(text) for text in ("%enp0s3/80", f"192.0.2.1%{'x' * 127}/81", "%eth0/82", "%none9/83", "84"))
+    real = portspec.real_names(specs, names)
+    assert [spec.ifname for spec in real] == ["eth0", "eth0", "eth0", "none9", ""]
+    assert [spec.chunks for spec in real] == [spec.chunks for spec in specs]
+
+
+def test_a_long_name_of_no_interface_is_not_left_for_the_kernel_to_cut() -> None:
+    with pytest.raises(UsageError, match="no interface 'x{16}'"):
+        portspec.real_names((portspec.parse(f"%{'x' * 16}/80"),), ())

@@ -167,7 +167,8 @@ NOT_IN_THE_COPY = ("encap", "nhid", "nh_info", "expires", "ttl_propagate", "link
 
 KINDS = {f"203.0.{n}.0/24": each for n, each in enumerate(ROUTES4)}
 KINDS |= {f"2001:db8:{n + 16:x}::/48": each for n, each in enumerate(ROUTES6)}
-LEFT_OUT = [f"{kind} {to}" for kind in ("blackhole", "unreachable", "prohibit", "throw") for to in ("198.51.100.0/24", "fd00:1::/32")]
+NOWHERE = ("blackhole", "unreachable", "prohibit", "throw")
+LEFT_OUT = [f"{kind} {to}" for kind in NOWHERE for to in ("198.51.100.0/24", "fd00:1::/32")]
 
 
 @pytest.mark.parametrize("spelled_out", [1, 0], ids=["", "nexthop objects by name only"])
