@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pasta_py.control import options
+from pasta_py.control import options, portspec
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
 _START = [sys.executable, "-IS", str(Path(__file__).with_name("run.py"))]
@@ -113,7 +113,7 @@ def connect(
             where = ["--userns", os.fspath(userns), *where]
     words = ["--config-net", "--quiet", f"--network={network}"]
     given = options.parse([*words, *where], "pasta")
-    published = [_published(port) for port in ports]
+    published = [portspec.published(port) for port in ports]
     for flag, asked in (("-t", given.tcp_ports), ("-u", given.udp_ports), ("-T", given.tcp_ns), ("-U", given.udp_ns)):
         specs = [spec for option, spec in published if option == flag]
         for spec in specs or ([] if asked else ["none"]):
@@ -147,18 +147,3 @@ def _refusal(lines: Sequence[str], status: int) -> PastaError:
 
 def _without_name(line: str) -> str:
     return line.removeprefix("pasta: ").removeprefix("warning: ")
-
-
-def _published(port: str) -> tuple[str, str]:
-    """-t or -u and its specification; UsageError for what is no port mapping."""
-    text, _, proto = port.partition("/")
-    address, numbers = "", text
-    if text.startswith("["):
-        address, _, numbers = text.rpartition("]:")
-        address += "]"
-    elif text.count(":") > 1:
-        address, _, numbers = text.partition(":")
-    if proto not in ("", "tcp", "udp") or not numbers or not set(numbers) <= set("0123456789-:"):
-        form = "[ADDRESS:]PORT[:PORT], with ranges as FIRST-LAST, and /tcp or /udp at the end"
-        raise UsageError(f"invalid port mapping {port!r}: {form}, is accepted")
-    return "-u" if proto == "udp" else "-t", f"{address}/{numbers}" if address else numbers

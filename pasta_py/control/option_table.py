@@ -181,7 +181,8 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
     add(OURS, "network", "STRING", "network", "network", takes.text,
         "Options in the form of podman's --network, pasta:OPT,OPT; those that podman adds by itself are not added.")  # fmt: skip
     add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
-        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format, `-` is standard output.")  # fmt: skip
+        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; what a command "
+        "prints then goes to standard error.")  # fmt: skip
 
 
 TABLE: tuple[Option, ...] = _table()

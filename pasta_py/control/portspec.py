@@ -274,6 +274,33 @@ def real_names(specs: tuple[PortSpec, ...], alternatives: "Iterable[tuple[str, s
     return tuple(found)
 
 
+def published(text: str) -> tuple[str, str]:
+    """-t or -u and the specification that means what podman and Docker publish as [ADDRESS:]PORT[:PORT][/tcp|/udp]; UsageError."""
+    rest, _, proto = text.partition("/")
+    address, numbers = "", rest
+    if rest.startswith("["):
+        address, _, numbers = rest.rpartition("]:")
+        address += "]"
+    elif rest.count(":") > 1:
+        address, _, numbers = rest.partition(":")
+    if proto not in ("", "tcp", "udp") or not numbers or not set(numbers) <= set("0123456789-:"):
+        form = "[ADDRESS:]PORT[:PORT], with ranges as FIRST-LAST, and /tcp or /udp at the end"
+        raise UsageError(f"invalid port mapping {text!r}: {form}, is accepted")
+    return "-u" if proto == "udp" else "-t", f"{address}/{numbers}" if address else numbers
+
+
+def meant_by(text: str) -> str:
+    """The option that forwards the ports which `text` names, in our form or in that of podman; "" if it names none."""
+    for read in (published, lambda own: ("-t", own)):
+        try:
+            option, spec = read(text)
+            parse(spec)
+        except UsageError:
+            continue
+        return f"{option} {spec}"
+    return ""
+
+
 def add(specs: tuple[PortSpec, ...], spec: PortSpec) -> tuple[PortSpec, ...]:
     """The specifications with one more: `none` may be followed by ports, but not the other way round."""
     if spec.chunks:

@@ -128,9 +128,36 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
 def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if not options.pcap:
         return []
-    if options.pcap == "-":
-        return [(model.FD_CAPTURE, 1)]
-    return [(model.FD_CAPTURE, _open(options.pcap, os.O_WRONLY, "capture file", stack))]
+    _warn_of_port(options)
+    fd = 1 if options.pcap == "-" else _open(options.pcap, os.O_WRONLY, "capture file", stack)
+    if os.isatty(fd):
+        raise HostError(f"--pcap {options.pcap!r} is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
+    status = os.fstat(fd)
+    # Runtimes start containers again, and the log of `pasta` is theirs.
+    if options.program == "pasta-py" and fd != 1 and status.st_mode & _TYPE == _REGULAR and status.st_size and os.isatty(2):
+        tell(options, WARNING, f"--pcap: the file {options.pcap!r} is overwritten")
+    return [(model.FD_CAPTURE, fd)]
+
+
+def _warn_of_port(options: "Options") -> None:
+    """Docker's -p publishes a port."""
+    from pasta_py.control import portspec
+
+    option = portspec.meant_by(options.pcap)
+    if option:
+        taken = f"--pcap {options.pcap!r} looks like a port, and is taken as the name of a file"
+        tell(options, WARNING, f"{taken}: to forward a port, give {option}")
+
+
+def _capture_is_stdout(options: "Options") -> bool:
+    """Also by a name of it, as /dev/stdout."""
+    if options.pcap in ("", "-"):
+        return options.pcap == "-"
+    try:
+        named, ours = os.stat(options.pcap), os.fstat(1)
+    except OSError:  # it is made, or refused, later
+        return False
+    return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _empty_capture(options: "Options", parcel: "Sequence[tuple[str, int]]") -> None:
@@ -160,7 +187,11 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
     from pasta_py.control import spawn
 
     command = spawn.prepare(
-        options.command, hostname=options.hostname, pidns=options.pidns, userns=not options.netns_only
+        options.command,
+        hostname=options.hostname,
+        pidns=options.pidns,
+        userns=not options.netns_only,
+        stdout=2 if _capture_is_stdout(options) else 1,  # a capture has it to itself
     )
     stack.callback(command.close)
     return command

@@ -79,13 +79,19 @@ def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
     return shell, ["-" + os.path.basename(shell)]
 
 
-def prepare(command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True) -> Command:
-    """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them."""
+def prepare(
+    command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
+) -> Command:
+    """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them.
+
+    `stdout`: the descriptor that is to be its standard output.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flush_streams()
     entrant = os.fork()
     if entrant == 0:
         ours.close()
+        os.dup2(stdout, 1)
         _enter(theirs, command, _hostname(hostname), pidns=pidns, userns=userns)
     theirs.close()
     try:

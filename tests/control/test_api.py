@@ -13,7 +13,6 @@ import pytest
 from process_helpers import alive, command_line, environment, eventually, pasta
 
 import pasta_py
-from pasta_py.control import api
 
 ROOT = Path(__file__).resolve().parents[2]
 SLEEP = "ip link set lo up; echo up; exec sleep 300"
@@ -137,19 +136,6 @@ def test_it_may_be_closed_from_threads_with_more_descriptors_than_select_takes(n
     finally:
         for fd in kept:
             os.close(fd)
-
-
-@pytest.mark.parametrize(
-    ("port", "option"),
-    [
-        ("8080", ("-t", "8080")),
-        ("8080:80/udp", ("-u", "8080:80")),
-        ("127.0.0.1:8080:80/tcp", ("-t", "127.0.0.1/8080:80")),
-        ("[::1]:8000-8001:80-81", ("-t", "[::1]/8000-8001:80-81")),
-    ],
-)
-def test_published_ports_are_podmans(port: str, option: tuple[str, str]) -> None:
-    assert api._published(port) == option
 
 
 @pytest.mark.parametrize("port", ["", "/udp", "80/sctp", "http", "1:2:3:4", "8080:80:tcp", "[::1]:"])

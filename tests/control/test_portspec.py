@@ -269,3 +269,34 @@ def test_alternative_names_become_the_interfaces_own() -> None:
 def test_a_long_name_of_no_interface_is_not_left_for_the_kernel_to_cut() -> None:
     with pytest.raises(UsageError, match="no interface 'x{16}'"):
         portspec.real_names((portspec.parse(f"%{'x' * 16}/80"),), ())
+
+
+@pytest.mark.parametrize(
+    ("port", "option"),
+    [
+        ("8080", ("-t", "8080")),
+        ("8080:80/udp", ("-u", "8080:80")),
+        ("127.0.0.1:8080:80/tcp", ("-t", "127.0.0.1/8080:80")),
+        ("[::1]:8000-8001:80-81", ("-t", "[::1]/8000-8001:80-81")),
+    ],
+)
+def test_published_ports_are_podmans(port: str, option: tuple[str, str]) -> None:
+    assert portspec.published(port) == option
+
+
+@pytest.mark.parametrize(
+    ("text", "option"),
+    [
+        ("8080:80", "-t 8080:80"),
+        ("53:53/udp", "-u 53:53"),
+        ("192.0.2.1:80:80", "-t 192.0.2.1/80:80"),
+        ("127.0.0.1/80", "-t 127.0.0.1/80"),
+        ("80,443", "-t 80,443"),
+        ("out.pcap", ""),
+        ("12:30:00", ""),
+        ("/tmp/8080", ""),
+        ("-", ""),
+    ],
+)
+def test_what_was_meant_by_a_port_in_the_wrong_place(text: str, option: str) -> None:
+    assert portspec.meant_by(text) == option
