@@ -91,9 +91,10 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_PEEK_OFF)}}, /* sends again what was lost */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_NODELAY)}}, /* the guest has collected its data already */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_OOBINLINE)}}, /* urgent data stays in the stream */
-	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_KEEPALIVE)}}, /* a guest that has fallen silent */
-	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPIDLE)}}, /* a guest that has fallen silent */
-	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPINTVL)}}, /* a guest that has fallen silent */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_KEEPALIVE)}}, /* a guest asks whether its peer lives */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPIDLE)}}, /* a guest asks whether its peer lives */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPINTVL)}}, /* a guest asks whether its peer lives */
+	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPCNT)}}, /* a guest asks whether its peer lives */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_LINGER)}}, /* a reset instead of an end */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BINDTODEVICE)}}, /* --outbound-if, and ports on one interface */
 	{__NR_setsockopt, BOTH, {OPTION(SOL_SOCKET, SO_REUSEADDR)}}, /* ports bound at run time */

@@ -329,6 +329,8 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 		ms = TCP_CONNECT_MS;
 	else if (f->state != TCPS_ESTABLISHED)
 		ms = backoff_ms(TCP_SYN_RTO_MS, f->tries);
+	else if (f->flags & TCPF_PROBED)
+		ms = tcp_look_ms(io, f);
 	else if (tcp_in_flight(f) || window_blocked(f))
 		ms = backoff_ms(TCP_RTO_MS, f->tries);
 	else if (f->tries)
@@ -356,6 +358,11 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	bool opening = f->state != TCPS_ESTABLISHED;
 	char text[128];
 
+	if (f->flags & TCPF_PROBED) {
+		tcp_look_for_life(io, f);
+		tcp_arm_timer(t, io, f);
+		return;
+	}
 	if (f->flags & TCPF_PROGRESS) { /* in line, where its turn would have done this */
 		tcp_arm_timer(t, io, f);
 		return;

@@ -4,7 +4,6 @@
  * window changes nothing. What comes after a hole is kept (tcp_held.c), and acknowledged when the hole is filled.
  */
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <unistd.h>
 
 #include "proto/tcp_private.h"
@@ -119,31 +118,21 @@ static bool acceptable(const struct tcp_flow *f, const struct tcp_view *seg)
 	return seq_lt(f->rcv_nxt, seq_add(seg->seq, len)) && seq_le(seg->seq, f->rcv_adv);
 }
 
-/* A probe for a byte that we have long had: the guest wants to know whether the peer lives. So does the host socket then. */
+/* A probe for a byte that we have long had: the guest asks whether the peer lives, or whether the window is open again. */
 static bool is_probe(const struct tcp_flow *f, const struct tcp_view *seg)
 {
 	return seg->payload_len <= 1 && !(seg->flags & TCP_SYN) && seq_eq(seq_add(seg->seq, 1), f->rcv_nxt);
-}
-
-static void start_keepalive(struct tcp_flow *f)
-{
-	if (f->flags & TCPF_KEEPALIVE)
-		return;
-	f->flags |= TCPF_KEEPALIVE;
-	sock_set(f->fd, IPPROTO_TCP, TCP_KEEPIDLE, 15);
-	sock_set(f->fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
-	sock_set(f->fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 static void unacceptable(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
 {
 	if (seg->flags & TCP_RST)
 		return;
-	if (is_probe(f, seg))
-		start_keepalive(f);
 	/* Data again: our ACK was lost, or it is ahead of the window. No challenge, so not under that limit; nor are probes:
 	 * many connections may be probed in the same second, and those that get no answer end. */
-	if (seg->payload_len > 1 || is_probe(f, seg)) {
+	if (is_probe(f, seg)) {
+		tcp_probed(t, io, f);
+	} else if (seg->payload_len > 1) {
 		f->flags |= TCPF_ACK_NOW;
 		tcp_add_work(t, f);
 	} else {

@@ -1,4 +1,4 @@
-/* What the files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_held.c, tcp_sock.c, tcp_segment.c. */
+/* What the files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_held.c, tcp_probe.c, tcp_sock.c, tcp_segment.c. */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -21,7 +21,7 @@ enum tcp_state {
 /* Guest to host: GUEST_FIN, then SOCK_SHUT. Host to guest: SOCK_EOF, then FIN_SENT, then FIN_ACKED. A flow ends when
  * SOCK_SHUT and FIN_ACKED are both set. */
 enum {
-	/* 1 << 0 is free */
+	TCPF_PROBED = 1 << 0,	   /* the guest's keepalive probe has no answer yet: tcp_probe.c */
 	TCPF_ACK_NOW = 1 << 1,	   /* the guest waits for an ACK */
 	TCPF_READABLE = 1 << 2,	   /* the socket may have bytes, an end or an error for us */
 	TCPF_RDHUP = 1 << 3,	   /* epoll has reported the end: a short read is not the last word */
@@ -33,7 +33,7 @@ enum {
 	TCPF_OUT_ARMED = 1 << 9,   /* EPOLLOUT will come: the window is limited by the socket */
 	TCPF_WINDOW_OLD = 1 << 10, /* rcv_adv has to be computed again */
 	TCPF_RECOVERY = 1 << 11,   /* a hole before `recover` is being filled (RFC 6582) */
-	TCPF_KEEPALIVE = 1 << 12,  /* the guest probes: so does the host socket */
+	TCPF_KEEPALIVE = 1 << 12,  /* the host socket is ready to send probes of the guest's */
 	TCPF_WSCALE = 1 << 13,	   /* both sides scale windows */
 	TCPF_PROGRESS = 1 << 14,   /* the guest has acknowledged something: the retransmission timer starts anew */
 	TCPF_URGENT = 1 << 15,	   /* a mark of urgent data may cut reads short (tcp(7), "SO_OOBINLINE") */
@@ -68,7 +68,7 @@ struct tcp_flow {
 	seq_t wl1, wl2;		 /* sequence and ACK of the last window update (RFC 9293, 3.8.6.1) */
 	seq_t recover;		 /* see TCPF_RECOVERY */
 	uint32_t snd_wnd;	 /* bytes from snd_una */
-	uint32_t waiting_ms;	 /* since then (low 32 bits of the clock) the guest owes an acknowledgement */
+	uint32_t waiting_ms;	 /* since then (low 32 bits of the clock) the guest owes an acknowledgement; PROBED: we owe one */
 	uint32_t acked_bytes;	 /* acknowledged, still to be dropped from the socket */
 	uint32_t peek_offset;	 /* as the kernel has it, or TCP_PEEK_OFF */
 	uint16_t mss;		 /* of segments to the guest */
@@ -156,6 +156,14 @@ void tcp_deliver_held(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* What is kept, for the guest to know. */
 uint32_t tcp_held_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX]);
 void tcp_free_held(struct tcp *t, struct tcp_flow *f);
+
+/* tcp_probe.c */
+/* The guest has asked whether the host's peer lives. */
+void tcp_probed(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* While it waits for the answer: gives it, if the peer has shown life. */
+void tcp_look_for_life(struct io *io, struct tcp_flow *f);
+/* Until the next look, ms. */
+int64_t tcp_look_ms(const struct io *io, const struct tcp_flow *f);
 
 /* tcp_segment.c */
 void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len);

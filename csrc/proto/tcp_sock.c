@@ -176,8 +176,12 @@ static void drop_acked(struct tcp_flow *f)
 
 static void count_sent(struct io *io, struct tcp_flow *f, uint32_t len)
 {
-	if (!tcp_in_flight(f))
+	if (!tcp_in_flight(f)) {
 		tcp_restart_wait(io, f);
+		/* This answers the guest's probe, and the timer that looked for an answer starts anew. */
+		if (f->flags & TCPF_PROBED)
+			f->flags = (uint16_t)((f->flags | TCPF_PROGRESS) & ~TCPF_PROBED);
+	}
 	f->snd_nxt = seq_add(f->snd_nxt, len);
 }
 
