@@ -113,7 +113,7 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("g gateway", "ADDR", "gateway", "family", takes.ip("of the default gateway"),
          "Default gateway of the guest, once per family. Default: the host's."),
         ("i interface", "NAME", "interface", "last", takes.host_ifname,
-         "Host interface (any of its names) to take addresses and routes from. Default, per family: that of the first default route."),
+         "Host interface (any of its names) to take addresses and routes from. Default, per family: the first default route's."),
         ("o outbound", "ADDR", "outbound", "family", takes.ip("of the host", loopback=True),
          "Source address of sockets towards the world, once per family. Default: the routing table's choice."),
         ("outbound-if4", "NAME", "outbound_if4", "last", takes.host_ifname,
