@@ -58,9 +58,16 @@ int confine_root(uint32_t by_chroot)
 int confine_privileges(uint32_t kept)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{.effective = kept, .permitted = kept}};
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
 	struct rlimit no_core = {0, 0};
 
+	/* A process that has changed from root to another user may keep capabilities, but none of them is in effect. */
+	if (syscall(SYS_capget, &header, sets))
+		return -errno;
+	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
+		sets[i].effective = sets[i].permitted;
+	if (syscall(SYS_capset, &header, sets))
+		return -errno;
 	/* The bounding set needs CAP_SETPCAP to shrink: without it there is nothing that could be regained anyway,
 	 * since no_new_privs keeps exec from granting any. */
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
@@ -68,6 +75,8 @@ int confine_privileges(uint32_t kept)
 			return -errno;
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) && errno != EINVAL)
 		return -errno;
+	memset(sets, 0, sizeof(sets));
+	sets[0].effective = sets[0].permitted = kept;
 	if (syscall(SYS_capset, &header, sets))
 		return -errno;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))

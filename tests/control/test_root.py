@@ -101,6 +101,32 @@ for i in $(seq 100); do [ -e /proc/$pid ] || { echo quit; exit; }; sleep 0.02; d
 
 
 @ROOT
+def test_nothing_is_left_to_the_helper_of_a_namespace_that_the_initial_user_namespace_owns() -> None:
+    """There is no user namespace whose rights it could have instead: it changes to nobody, and keeps low ports alone."""
+    script = """
+set -e
+mount -t tmpfs tmpfs /run
+ip netns add guest
+"$@" --config-net --netns guest -P /run/pid -t none -u none
+cat /proc/$(cat /run/pid)/status
+cat /proc/$(pgrep -x pasta-helper)/status
+ip netns delete guest
+"""
+    line = ["unshare", "-nmpf", "--mount-proc", "--", "sh", "-c", script, "sh", *command_line("pasta")]
+    result = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    found = re.findall(r"^(Uid|Cap(?:Inh|Prm|Eff|Bnd|Amb)):\t(\w+)", result.stdout, re.MULTILINE)
+    worker, helper = dict(found[:6]), dict(found[6:])
+    nothing = dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), 0)
+    assert {name: int(value, 16) for name, value in worker.items() if name != "Uid"} == nothing
+    low_ports = 1 << 10  # CAP_NET_BIND_SERVICE
+    assert {name: int(value, 16) for name, value in helper.items() if name != "Uid"} == {
+        **nothing, "CapPrm": low_ports, "CapEff": low_ports,
+    }  # fmt: skip
+    assert {each["Uid"] for each in (worker, helper)} == {"65534"}
+
+
+@ROOT
 def test_real_root_attaches_by_pid_and_has_privileged_ports() -> None:
     """And the worker, which is nobody, serves what was bound for it."""
     server = "import socket; s=socket.create_server(('', 81)); print('up', flush=True); s.accept()[0].send(b'hello')"
