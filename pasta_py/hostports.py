@@ -4,6 +4,7 @@ A given address is that address of that family alone, also where it is `::`. Onl
 """
 
 import _socket
+import posix as os  # os takes 0.8 ms to import
 
 from pasta_py.model import IPPROTO_TCP
 
@@ -16,6 +17,7 @@ ANY6 = bytes(16)
 #: A family that this kernel or this namespace has no address of: EAFNOSUPPORT, EADDRNOTAVAIL.
 NO_FAMILY = (97, 99)
 _BACKLOG = 4096
+_SPARE_FDS = 1024  # for connections
 # linux/in.h and linux/in6.h; the socket module has not all of them.
 _IP_PKTINFO = 8
 _IP_FREEBIND = 15
@@ -25,6 +27,12 @@ _IPV6_FREEBIND = 78
 def is_ipv4(address: bytes) -> bool:
     """Whether 16 bytes are an IPv4 address (RFC 4291, 2.5.5.2)."""
     return address[:12] == ANY4[:12]
+
+
+def room() -> int:
+    """The number from which on descriptors are left for connections, by the soft limit."""
+    limit = os.sysconf("SC_OPEN_MAX")
+    return max(limit - _SPARE_FDS, limit // 2)
 
 
 def bind(

@@ -24,7 +24,6 @@ _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _DEFAULT_RANGE = (32768, 60999)
 _ephemeral: list[tuple[int, int]] = []
-_SPARE_FDS = 1024  # for connections
 _NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 Bound = list[tuple[Listener, list[int]]]
@@ -176,10 +175,10 @@ def _make_room(made: int, more: int) -> int:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and made + more + _SPARE_FDS > soft:
+    if soft != resource.RLIM_INFINITY and made + more > hostports.room():
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
-    return more if soft == resource.RLIM_INFINITY else max(0, soft - made - _SPARE_FDS)
+    return more if soft == resource.RLIM_INFINITY else max(0, hostports.room() - made)
 
 
 def _refusal(proto: int, rule: portspec.Rule, port: int, error: OSError) -> HostError:

@@ -220,7 +220,7 @@ class Worker:
             return {}
         self.plane.set_helper(fd)
         in_guest: dict[tuple[int, int], list[int]] = {}
-        for port, bound in helper.listen(self.plane, self.plan):
+        for port, bound in helper.listen(self.plane, self.plan, self.warnings):
             in_guest.setdefault(port, []).append(bound)
         if self.plan.auto_rules or conf:
             self._forward_automatically([bound for fds in in_guest.values() for bound in fds] + listeners)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 _LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x01"))
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)  # the last three: the helper is stuck, or gone
-_SPARE_FDS = 1024  # for connections
 _MAX_PORTS = 4 * 65535  # every port of both protocols in both directions
 
 
@@ -45,8 +44,7 @@ class Rules:
         auto: "autoports.AutoPorts | None",
     ) -> None:  # fmt: skip
         self._core, self._plan, self._auto = core, plan, auto
-        limit = os.sysconf("SC_OPEN_MAX")  # the sandbox is open yet, and lets us ask
-        self._room = max(limit - _SPARE_FDS, limit // 2)
+        self._room = hostports.room()  # the sandbox is open yet, and lets us ask
         self._given: dict[Key, int] = {}  # bound by control, while a change of its is made
         self._held: dict[Key, Sockets] = {}
         self.guest = auto is not None  # sockets can be made in the guest's namespace

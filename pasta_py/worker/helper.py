@@ -8,7 +8,7 @@ before the core exists: a fork takes no threads along.
 import _socket
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import model, wire
+from pasta_py import hostports, model, wire
 from pasta_py.errors import HostError, reason
 from pasta_py.worker import plane
 
@@ -20,8 +20,10 @@ _RESULT_BYTES = 4
 _LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 _LOOPBACK6 = bytes(15) + b"\x01"
 _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
-# errno.h: EACCES, EADDRINUSE
+# errno.h: EMFILE, EACCES, EADDRINUSE
+_EMFILE = 24
 _HINTS = {
+    _EMFILE: "raise the limit of open files (ulimit -Hn), or forward fewer ports",
     13: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
     98: "a program there listens already: stop it, or choose another port",
 }
@@ -73,33 +75,52 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
     return os.strerror(number) if number else ""
 
 
-def listen(core: "plane.Plane", plan: model.WorkerPlan) -> "Iterator[tuple[tuple[int, int], int]]":
+def listen(core: "plane.Plane", plan: model.WorkerPlan, warnings: "list[str]") -> "Iterator[tuple[tuple[int, int], int]]":
     """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be had.
 
-    Yields protocol and port, and a socket; most ports have one for each family.
+    Yields protocol and port, and a socket; most ports have one for each family. Best-effort ports end with a warning where the
+    limit of descriptors would leave none for connections.
     """
+    room = hostports.room()
     for listener in plan.guest_ports:
         for offset in range(listener.count):
-            for fd in _listen(core, plan, listener, offset):
-                yield (listener.proto, listener.port + offset), fd
+            try:
+                for fd in _listen(core, plan, listener, offset, room):
+                    yield (listener.proto, listener.port + offset), fd
+            except _Full:
+                first, last = listener.port + offset, listener.port + listener.count - 1
+                which = f"{_NAMES[listener.proto]} ports {first}-{last} of the namespace"
+                warnings.append(f"{which} are not forwarded: raise the limit of open files (ulimit -Hn)")
+                break
 
 
-def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int) -> "Iterator[int]":
+class _Full(Exception):
+    """No descriptors are left for a best-effort port."""
+
+
+def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int, room: int) -> "list[int]":
     where = f"{_NAMES[listener.proto]} port {listener.port + offset}"
-    made = 0
+    made: list[int] = []
     for on, address in ((plan.ipv4, _LOOPBACK4), (plan.ipv6, _LOOPBACK6)):
         if not on:
             continue
         try:
             fd = core.listen_in_guest(listener.proto, address, listener.port + offset)
+            made.append(fd)
+            if fd >= room:
+                raise OSError(_EMFILE, os.strerror(_EMFILE))
         except OSError as error:
+            if error.errno == _EMFILE and listener.weak:
+                for fd in made:
+                    os.close(fd)
+                raise _Full from None
             if error.errno in _NO_FAMILY or listener.weak:
                 continue
             host = "127.0.0.1" if address == _LOOPBACK4 else "::1"
             why = reason(error, _HINTS.get(error.errno or 0, ""))
             raise HostError(f"Couldn't listen on namespace {where}, address {host}: {why}") from None
+    for fd in made:
         core.add_listeners(listener, [fd], offset=offset, to_host=True)
-        made += 1
-        yield fd
     if not made and not listener.weak:
         raise HostError(f"Couldn't listen on namespace {where}: its loopback has no address: bring lo up there")
+    return made

@@ -1,5 +1,7 @@
 """Clients on the host's loopback: the bypass, and what its options change."""
 
+import re
+
 import pytest
 from capture import fields
 from lab import BIG, GATEWAYS, HOSTS, REMOTES, Lab
@@ -64,3 +66,20 @@ def test_the_bypass_leaves_the_capture_empty(lab: Lab) -> None:
     assert not [
         frame for frame in found if (frame["ip.src"] or frame["ipv6.src"]) == (frame["ip.dst"] or frame["ipv6.dst"])
     ]
+
+
+def test_ports_of_the_namespace_that_descriptors_do_not_suffice_for_are_named(lab: Lab) -> None:
+    """And the others are forwarded, with descriptors left for their connections."""
+    server = lab.host.start("answer.py", "name", LOOPBACK[4], 1200, "host")
+    with lab.guest("-t", "none", "-u", "none", "-T", "all", "-U", "none", limit="-n 4096") as guest:
+        listening = {int(line.split()[3].rpartition(":")[2]) for line in guest.run("ss", "-tlnH").stdout.splitlines()}
+        assert str(guest.script("probe.py", "ask", LOOPBACK[4], 1200)["answer"]).startswith("host ")
+        low, high = map(int, guest.run("cat", "/proc/sys/net/ipv4/ip_local_port_range").stdout.split())
+        guest.process.terminate()
+        assert guest.process.stderr is not None
+        said = guest.process.stderr.read()
+    server.result()
+    missing = re.findall(r"TCP ports (\d+)-(\d+) of the namespace are not forwarded: raise the limit of open files", said)
+    left_out = {port for first, last in missing for port in range(int(first), int(last) + 1)}
+    assert 1000 < len(listening) < 2048, said
+    assert listening | left_out == set(range(1, 65536)) - set(range(low, high + 1)) and not listening & left_out
