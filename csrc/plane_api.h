@@ -72,8 +72,8 @@ struct plane;
 int plane_new(const struct plane_config *config, struct plane **out);
 void plane_free(struct plane *p);
 
-/* One of the host's own addresses: as a source it is shown as the mapped host loopback. */
-int plane_add_host_addr(struct plane *p, const uint8_t addr[16]);
+/* An address that the guest has: a client that has it too is shown to the guest under another. */
+int plane_add_guest_addr(struct plane *p, const uint8_t addr[16]);
 /* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
  * guest, or the guest's own address. In the guest's namespace (to_host): to the host's loopback at target_port. */
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
@@ -95,7 +95,7 @@ int plane_capture(struct plane *p, int fd, int pcapng);
 /* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 /* A thread for each of these further queues of the tap, made non-blocking, not closed. The last thing before the sandbox is
- * closed: no capture and no address of the host can be added any more. They read nothing before plane_run() is called. */
+ * closed: no capture and no address can be added any more. They read nothing before plane_run() is called. */
 int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);

@@ -111,7 +111,7 @@ class WorkerPlan(Record):
     outbound_if4: str
     outbound_if6: str
     scope6: int  # interface index for link-local destinations on the host, 0 if none
-    host_addrs: tuple[bytes, ...]  # the host's own addresses, without loopback
+    guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
 
     # What DHCP, DHCPv6 and router advertisements tell the guest
     dns: tuple[bytes, ...]  # nameservers, both families mixed, in order

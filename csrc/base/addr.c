@@ -27,6 +27,11 @@ bool addr_is_linklocal6(const struct addr *a)
 	return !addr_is_v4(a) && a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80;
 }
 
+struct addr addr_linklocal6_of(const uint8_t mac[6])
+{
+	return (struct addr){{0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}};
+}
+
 bool addr_is_unicast_remote(const struct addr *a)
 {
 	static const uint8_t zero[10];

@@ -61,6 +61,8 @@ bool addr_is_unspecified(const struct addr *a);
 bool addr_is_multicast(const struct addr *a);
 /* fe80::/10 only: IPv4 link-local addresses need no scope. */
 bool addr_is_linklocal6(const struct addr *a);
+/* The link-local address that a kernel makes of a MAC address (RFC 4291, appendix A). */
+struct addr addr_linklocal6_of(const uint8_t mac[6]);
 /* May stand as the remote end of a unicast flow: no loopback, unspecified, multicast, 240.0.0.0/4, or an IPv4 address
  * in an IPv6 disguise (::/96, 64:ff9b:1::/48 is left to the network). */
 bool addr_is_unicast_remote(const struct addr *a);

@@ -8,9 +8,9 @@
  *           6. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
  *              the host itself, whatever the other rules say;
  *           7. anything else is itself.
- * inbound   loopback sources, and the host's own addresses, appear as --map-host-loopback, or the guest could not answer,
- *           without that as the gateway, at which the guest then reaches nothing but its answers;
- *           the address that host and guest share appears as --map-guest-addr where there is one.
+ * inbound   a source that the guest can answer is itself, also one of the host;
+ *           an address that the guest has too appears as --map-guest-addr; loopback, and that without --map-guest-addr, appears as
+ *           --map-host-loopback, without that as the gateway, at which the guest then reaches nothing but its answers.
  */
 #include "core/policy.h"
 
@@ -60,33 +60,53 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 	return addr_is_unicast_remote(dst) && !addr_eq(dst, &p->refused[f]);
 }
 
-static bool is_host_addr(const struct policy *p, const struct addr *a)
+static bool addr_list_has(const struct addr_list *l, const struct addr *a)
 {
-	for (uint32_t i = 0; i < p->host_addr_count; i++)
-		if (addr_eq(&p->host_addrs[i], a))
+	for (uint32_t i = 0; i < l->count; i++)
+		if (addr_eq(&l->at[i], a))
 			return true;
 	return false;
+}
+
+static bool is_guest_addr(const struct policy *p, const struct addr *a)
+{
+	return addr_eq(a, &p->guest_seen[policy_seen_index(a)]) || addr_list_has(&p->guest_addrs, a);
 }
 
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src)
 {
 	int f = addr_family_index(host_src);
+	bool guests = is_guest_addr(p, host_src);
 
 	*guest_src = *host_src;
-	if (addr_eq(host_src, &p->guest[f]) && !addr_is_none(&p->map_guest_addr[f]))
+	if (guests && !addr_is_none(&p->map_guest_addr[f]))
 		*guest_src = p->map_guest_addr[f];
-	else if (addr_is_loopback(host_src) || addr_eq(host_src, &p->guest[f]) || is_host_addr(p, host_src))
+	else if (guests || addr_is_loopback(host_src))
 		*guest_src = addr_is_none(&p->map_host_loopback[f]) ? p->router[f] : p->map_host_loopback[f];
 	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
 }
 
-int policy_add_host_addr(struct policy *p, const struct addr *a)
+const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src)
 {
-	struct addr *grown = realloc(p->host_addrs, (p->host_addr_count + 1) * sizeof(*grown));
+	const struct addr *a = &p->guest_seen[policy_seen_index(guest_src)];
+
+	/* Between link-local addresses: a guest's kernel answers a link-local client from its own one (RFC 6724, 5, rule 2). */
+	return addr_is_none(a) ? &p->guest_seen[addr_family_index(guest_src)] : a;
+}
+
+int addr_list_add(struct addr_list *l, const struct addr *a)
+{
+	struct addr *grown = realloc(l->at, (l->count + 1) * sizeof(*grown));
 
 	if (!grown)
 		return -ENOMEM;
-	p->host_addrs = grown;
-	p->host_addrs[p->host_addr_count++] = *a;
+	l->at = grown;
+	l->at[l->count++] = *a;
 	return 0;
+}
+
+void policy_free(struct policy *p)
+{
+	free(p->guest_addrs.at);
+	p->guest_addrs = (struct addr_list){0};
 }

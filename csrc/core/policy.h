@@ -6,23 +6,33 @@
 
 #include "base/addr.h"
 
+struct addr_list {
+	struct addr *at;
+	uint32_t count;
+};
+
 /* Indexed by family: 0 IPv4, 1 IPv6. "None" is all zero. */
 struct policy {
 	struct addr guest[2];
-	struct addr guest_seen[2]; /* what the guest uses: where inbound traffic goes unless a rule says otherwise */
+	struct addr guest_seen[3]; /* what the guest uses, by policy_seen_index() */
 	struct addr router[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr dns_forward[2];
 	struct addr refused[2]; /* leads nowhere, but for DNS: a gateway that is nobody on the host's network */
 	struct addr dns_host[2]; /* may be of the other family, or a loopback address */
-	struct addr *host_addrs;
-	uint32_t host_addr_count;
+	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
 };
 
 static inline int addr_family_index(const struct addr *a)
 {
 	return addr_is_v4(a) ? 0 : 1;
+}
+
+/* 0 IPv4, 1 IPv6, 2 link-local IPv6. */
+static inline int policy_seen_index(const struct addr *a)
+{
+	return addr_is_linklocal6(a) ? 2 : addr_family_index(a);
 }
 
 /* Translates a destination as the guest names it into where the host socket goes. False: the rules do not allow it. */
@@ -31,10 +41,16 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 /* Translates the source of traffic that the host side started into the address shown to the guest; false if it has none. */
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
 
+/* Where traffic from this source, as shown to the guest, goes unless a rule says otherwise; may be none. */
+const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
+
 /* 127.0.0.1 or ::1. */
 struct addr policy_loopback(bool v4);
 
 /* 0 or -ENOMEM. */
-int policy_add_host_addr(struct policy *p, const struct addr *a);
+int addr_list_add(struct addr_list *l, const struct addr *a);
+
+/* Frees the lists; not for a copy of another's policy. */
+void policy_free(struct policy *p);
 
 #endif

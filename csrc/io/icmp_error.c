@@ -46,7 +46,7 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 		return *shown;
 	/* Addresses that the guest shares with the host would look like its own, and its kernel would drop the error. */
 	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
-	    !policy_inbound_source(io->policy, reporter, &mapped) || addr_eq(&mapped, &io->policy->guest_seen[family]))
+	    !policy_inbound_source(io->policy, reporter, &mapped))
 		return io->policy->router[family];
 	return mapped;
 }

@@ -54,9 +54,9 @@ static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
 /* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. */
 static void learn_address(struct plane *p, const struct addr *src)
 {
-	struct addr *seen = &p->policy.guest_seen[addr_family_index(src)];
+	struct addr *seen = &p->policy.guest_seen[policy_seen_index(src)];
 
-	if (addr_is_linklocal6(src) || addr_eq(seen, src))
+	if (addr_eq(seen, src))
 		return;
 	*seen = *src;
 	if (p->lane)
@@ -103,11 +103,11 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 		COUNT(&p->counters, drop_policy);
 		return;
 	}
+	learn_address(p, &ip->src);
 	if (addr_is_multicast(&ip->dst)) {
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}
-	learn_address(p, &ip->src);
 	if (ip->proto == IPPROTO_TCP)
 		tcp_from_guest(&p->tcp, &p->io, ip);
 	else if (ip->proto == IPPROTO_UDP)
@@ -182,8 +182,11 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 	}
 	if (!checksum_ok(&ip, f))
 		COUNT(&p->counters, drop_malformed);
-	else if (is_slow(p, &ip))
+	else if (is_slow(p, &ip)) {
+		if (addr_is_linklocal6(&ip.src))
+			learn_address(p, &ip.src);
 		punt(p, f);
+	}
 	else
 		demux_transport(p, &ip, f);
 }

@@ -276,7 +276,7 @@ void lane_tell_address(struct plane *p, const struct addr *seen)
 	struct lanes *all = p->lane->all;
 
 	pthread_mutex_lock(&all->lock);
-	all->guest_seen[addr_family_index(seen)] = *seen;
+	all->guest_seen[policy_seen_index(seen)] = *seen;
 	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&all->lock);
 }

@@ -117,7 +117,7 @@ static int add(struct lanes *all, const struct siphash_key *key, int tap_fd, uin
 	if (!rc)
 		rc = start(p);
 	if (rc && !p->lane) {
-		p->policy.host_addrs = NULL; /* the first lane's */
+		p->policy = (struct policy){0}; /* its lists are the first lane's */
 		plane_free(p);
 	}
 	return rc; /* a lane that has joined goes with the others */
@@ -245,7 +245,7 @@ void lanes_stop(struct plane *p)
 	for (uint32_t i = 0; i < all->count; i++)
 		leave(all->at[i]);
 	for (uint32_t i = 1; i < all->count; i++) {
-		all->at[i]->policy.host_addrs = NULL; /* the first lane's */
+		all->at[i]->policy = (struct policy){0}; /* its lists are the first lane's */
 		plane_free(all->at[i]);
 	}
 	pthread_cond_destroy(&all->started);

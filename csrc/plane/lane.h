@@ -22,7 +22,7 @@ struct lanes {
 	pthread_mutex_t lock;	     /* of all that follows */
 	pthread_cond_t started;
 	_Atomic uint32_t changes; /* of the two after it; may be read without the lock */
-	struct addr guest_seen[2];
+	struct addr guest_seen[3];
 	struct stations stations;
 };
 

@@ -29,6 +29,8 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->guest[0], c->guest4, 16);
 	memcpy(&policy->guest[1], c->guest6, 16);
 	memcpy(policy->guest_seen, policy->guest, sizeof(policy->guest));
+	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
+		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	memcpy(&policy->router[0], c->gateway4, 16);
 	memcpy(&policy->router[1], c->gateway6, 16);
 	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
@@ -105,13 +107,13 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	return 0;
 }
 
-int plane_add_host_addr(struct plane *p, const uint8_t addr[16])
+int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
 {
 	struct addr a = addr_from_v6(addr);
 
 	if (p->lane)
 		return -EBUSY;
-	return policy_add_host_addr(&p->policy, &a);
+	return addr_list_add(&p->policy.guest_addrs, &a);
 }
 
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
@@ -249,7 +251,7 @@ void plane_free(struct plane *p)
 	reassembly_free(&p->reassembly);
 	tap_free(&p->tap);
 	loop_free(&p->loop);
-	free(p->policy.host_addrs);
+	policy_free(&p->policy);
 	free(p->listeners.at);
 	nsock_free(&p->nsock);
 	splice_free(&p->splice);

@@ -177,10 +177,11 @@ static bool free_key(const struct tcp *t, struct flow_key *key)
 bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key)
 {
 	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
+	if (!policy_inbound_source(io->policy, &peer->addr, &key->remote))
+		return false;
 	if (addr_is_none(&key->guest))
-		key->guest = io->policy->guest_seen[addr_family_index(&peer->addr)];
-	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&peer->addr) &&
-	       policy_inbound_source(io->policy, &peer->addr, &key->remote);
+		key->guest = *policy_guest_addr(io->policy, &key->remote);
+	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&peer->addr);
 }
 
 void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)

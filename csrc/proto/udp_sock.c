@@ -30,17 +30,17 @@
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
 {
 	struct flow_key key = {.guest = s->target.addr, .guest_port = s->target.port, .remote_port = peer->port};
-	int family = addr_family_index(&peer->addr);
 
 	/* A flood of senders must not keep the guest from opening flows of its own. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
 		udp_limit_reached(u, io, 0);
 		return NULL;
 	}
+	if (!policy_inbound_source(io->policy, &peer->addr, &key.remote))
+		return NULL;
 	if (addr_is_none(&key.guest))
-		key.guest = io->policy->guest_seen[family];
-	if (addr_is_none(&key.guest) || addr_family_index(&key.guest) != family ||
-	    !policy_inbound_source(io->policy, &peer->addr, &key.remote))
+		key.guest = *policy_guest_addr(io->policy, &key.remote);
+	if (addr_is_none(&key.guest) || addr_is_v4(&key.guest) != addr_is_v4(&peer->addr))
 		return NULL;
 	/* Two peers may look alike once their addresses are mapped: the later one gets another port. */
 	for (int i = 0; flow_find(&u->flows, &key); i++) {

@@ -468,6 +468,16 @@ def link_local_of(mac: bytes) -> IPv6Address:
     return IPv6Address(b"\xfe\x80" + b"\0" * 6 + identifier)
 
 
+def _guest_addresses(options: "Options", guests: tuple[_Guest, _Guest]) -> tuple[bytes, ...]:
+    """What the guest has at the start, or will have: with DHCP, one address of each family. The worker learns others."""
+    own: list[Ip] = []
+    for guest in guests:
+        first = guest.first()
+        known = guest.addresses if options.config_net else (first,) if first else ()
+        own += [address.interface.ip for address in known]
+    return tuple(packed(address) for address in dict.fromkeys(own))
+
+
 def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
     guests = (guest4, guest6) if options.config_net else ()
     return LinkPlan(
@@ -535,7 +545,7 @@ def _worker(
         outbound_if4=_real(options.outbound_if4, host),
         outbound_if6=_real(options.outbound_if6, host),
         scope6=guest6.link_index,
-        host_addrs=tuple(packed(address) for address in host.addresses),
+        guest_addrs=_guest_addresses(options, guests),
         dns=tuple(packed(address) for address in dns) if tell_dns else (),
         search=(resolv.search if options.search is None else options.search) if tell_search else (),
         hostname=options.hostname,

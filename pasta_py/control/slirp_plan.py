@@ -88,7 +88,6 @@ def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resol
         leases=DHCP_LAST - DHCP + 1,
         refused4=refused4,
         refused6=refused6,
-        host_addrs=(),  # clients are shown with their own addresses
     )
     changed: plan.Plan = made.replace(worker=worker)
     return changed

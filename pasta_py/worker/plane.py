@@ -68,8 +68,8 @@ class Plane:
         _check(lib.plane_new(config, handle))
         self._plane = handle[0]
         self._event = ffi.new("struct plane_event *")
-        for address in plan.host_addrs:
-            _check(lib.plane_add_host_addr(self._plane, address))
+        for address in plan.guest_addrs:
+            _check(lib.plane_add_guest_addr(self._plane, address))
 
     def add_listeners(self, listener: Listener, fds: "list[int]", *, offset: int = 0, to_host: bool = False) -> None:
         """Forward what arrives at fds, bound non-blocking sockets (TCP: listening) of the listener's ports from offset on."""

@@ -67,7 +67,17 @@ def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
     assert (made.worker.guest6, made.worker.prefix6) == (_v("2001:db8::10"), 64)
     assert (made.worker.gateway4, made.worker.gateway6) == (_v("192.0.2.1"), _v("fe80::1"))
     assert made.worker.our_ll6 == _v("fe80::1") and made.worker.scope6 == 2
-    assert made.worker.host_addrs == (_v("192.0.2.10"), _v("2001:db8::10"), _v("fe80::2"))
+    assert made.worker.guest_addrs == (_v("192.0.2.10"), _v("2001:db8::10"))
+
+
+def test_the_addresses_that_the_guest_has_are_those_that_it_is_given() -> None:
+    family = HOST4.replace(addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))))
+    host = HOST.replace(ipv4=family)
+    both, six = (_v("192.0.2.10"), _v("192.0.2.11")), (_v("2001:db8::10"),)
+    assert build(options(), host, Resolv()).worker.guest_addrs == both + six
+    assert build(options(config_net=False), host, Resolv()).worker.guest_addrs == both[:1] + six
+    given_ = options(address=(ip_interface("10.0.2.100/24"),), gateway4=ip_address("10.0.2.2"))
+    assert build(given_, host, Resolv()).worker.guest_addrs == (_v("10.0.2.100"), *six)
 
 
 def _calls_to_plan(count: int) -> int:

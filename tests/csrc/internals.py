@@ -33,6 +33,7 @@ bool addr_is_unspecified(const struct addr *a);
 bool addr_is_multicast(const struct addr *a);
 bool addr_is_linklocal6(const struct addr *a);
 bool addr_is_unicast_remote(const struct addr *a);
+struct addr addr_linklocal6_of(const uint8_t mac[6]);
 
 struct work { struct work *prev, *next; bool queued; };
 struct worklist { struct work *head, *tail; uint32_t count; };
@@ -96,13 +97,16 @@ int64_t x_timer_next_ms(const struct timer_heap *h);
 struct bucket { ...; };
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
-struct policy { struct addr guest[2]; struct addr guest_seen[2]; struct addr router[2]; struct addr map_host_loopback[2];
+struct addr_list { uint32_t count; ...; };
+struct policy { struct addr guest[2]; struct addr guest_seen[3]; struct addr router[2]; struct addr map_host_loopback[2];
                 struct addr map_guest_addr[2];
-                struct addr dns_forward[2]; struct addr refused[2]; struct addr dns_host[2]; ...; };
+                struct addr dns_forward[2]; struct addr refused[2]; struct addr dns_host[2];
+                struct addr_list guest_addrs; ...; };
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
-int policy_add_host_addr(struct policy *p, const struct addr *a);
-void x_policy_free(struct policy *p);
+int addr_list_add(struct addr_list *l, const struct addr *a);
+const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
+void policy_free(struct policy *p);
 
 struct reassembly { ...; };
 void reassembly_free(struct reassembly *r);
@@ -148,7 +152,6 @@ static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_m
 static bool x_bucket_take(struct bucket *b, int64_t now, uint32_t p, uint32_t n) { return bucket_take(b, now, p, n); }
 static int x_reassembly_add(struct reassembly *r, const struct ip_view *f, int64_t now, uint8_t **p, uint32_t *l)
 { return (int)reassembly_add(r, f, now, p, l); }
-static void x_policy_free(struct policy *p) { free(p->host_addrs); }
 """
 
 

@@ -184,6 +184,12 @@ def test_without_mappings_nothing_reaches_the_host_itself(address: object, port:
     assert to is None or not (to.startswith(("127.", "0.")) or to in ("::", "::1"))
 
 
+def shown_as(p: object, src: str) -> bytes | None:
+    out = ffi.new("struct addr *")
+    known = lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
+    return bytes(out.b) if known else None
+
+
 @pytest.mark.parametrize(
     ("src", "shown"),
     [
@@ -192,28 +198,51 @@ def test_without_mappings_nothing_reaches_the_host_itself(address: object, port:
         ("127.1.2.3", "192.0.2.254"),
         ("::1", "fe80::1"),
         ("192.0.2.1", "169.254.1.2"),
-        ("192.0.2.5", "192.0.2.254"),
+        ("192.0.2.5", "169.254.1.2"),
+        ("192.0.2.6", "169.254.1.2"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "fc00::2"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("fe80::7", "fe80::7"),
+        ("fe80::8", "fc00::2"),
         ("2001:db8:9::9", "2001:db8:9::9"),
     ],
 )
 def test_inbound_sources(src: str, shown: str) -> None:
-    p = policy(**FULL)
-    assert lib.policy_add_host_addr(p, ffi.new("struct addr *", [list(mapped("192.0.2.5"))])) == 0
-    out = ffi.new("struct addr *")
-    assert lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
-    assert bytes(out.b) == mapped(shown)
-    lib.x_policy_free(p)
+    """Two addresses the guest is known to have, and those that it was seen to use."""
+    p = policy(guest_seen=("192.0.2.6", "2001:db8::1"), **FULL)
+    p.guest_seen[2].b = list(mapped("fe80::8"))
+    for address in ("192.0.2.1", "192.0.2.5"):
+        assert lib.addr_list_add(ffi.addressof(p, "guest_addrs"), ffi.new("struct addr *", [list(mapped(address))])) == 0
+    assert shown_as(p, src) == mapped(shown)
+    lib.policy_free(p)
 
 
 @pytest.mark.parametrize(("src", "shown"), [("127.0.0.1", "192.0.2.254"), ("2001:db8::1", "fe80::1"), ("::1", "fe80::1")])
 def test_inbound_source_without_a_mapping_is_the_gateway(src: str, shown: str) -> None:
-    p, out = policy(guest=FULL["guest"], router=("192.0.2.254", "fe80::1")), ffi.new("struct addr *")
-    assert lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
-    assert bytes(out.b) == mapped(shown)
+    p = policy(guest_seen=FULL["guest"], router=("192.0.2.254", "fe80::1"))
+    assert shown_as(p, src) == mapped(shown)
+
+
+def test_an_address_that_the_guest_has_is_shown_as_the_hosts_loopback_where_nothing_else_stands_for_it() -> None:
+    p = policy(guest_seen=FULL["guest"], map_host_loopback=FULL["map_host_loopback"], router=("192.0.2.253", "fe80::2"))
+    assert shown_as(p, "192.0.2.1") == mapped("192.0.2.254")
+    assert shown_as(p, "2001:db8::1") == mapped("fe80::1")
+
+
+def test_a_link_local_client_reaches_the_link_local_address_of_the_guest() -> None:
+    """Answers come from there: the guest's kernel chooses it (RFC 6724, 5)."""
+    p = policy(guest_seen=("192.0.2.1", "2001:db8::1"))
+    target = {src: ffi.new("struct addr *", [list(mapped(src))]) for src in ("198.51.100.7", "2001:db8:9::9", "fe80::7")}
+    assert bytes(lib.policy_guest_addr(p, target["fe80::7"]).b) == mapped("2001:db8::1")
+    p.guest_seen[2] = lib.addr_linklocal6_of(bytes.fromhex("020000000001"))
+    assert bytes(lib.policy_guest_addr(p, target["fe80::7"]).b) == mapped("fe80::ff:fe00:1")
+    assert bytes(lib.policy_guest_addr(p, target["2001:db8:9::9"]).b) == mapped("2001:db8::1")
+    assert bytes(lib.policy_guest_addr(p, target["198.51.100.7"]).b) == mapped("192.0.2.1")
 
 
 def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
-    assert not lib.policy_inbound_source(policy(), ffi.new("struct addr *", [list(mapped("127.0.0.1"))]), ffi.new("struct addr *"))
+    assert shown_as(policy(), "127.0.0.1") is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([1000, 10000]))

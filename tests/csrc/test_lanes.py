@@ -567,7 +567,7 @@ def test_numbers_of_lanes_that_cannot_be(count: int) -> None:
 
 def test_a_queue_that_is_none_is_refused() -> None:
     """And leaves a core that can be freed; with addresses of the host, which lanes share."""
-    with Guest(host_addrs=(mapped("192.0.2.2"),)) as guest, pytest.raises(OSError, match="Bad file descriptor"):
+    with Guest(guest_addrs=(mapped("192.0.2.2"),)) as guest, pytest.raises(OSError, match="Bad file descriptor"):
         guest.plane.add_lanes([guest.tap.fileno(), 1 << 20])
 
 

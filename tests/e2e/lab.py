@@ -353,14 +353,17 @@ class Lab:
 
     @contextlib.contextmanager
     def guest(
-        self, *options: object, entry: str = "pasta", config: bool = True, limit: str = ""
+        self, *options: object, entry: str = "pasta", config: bool = True, limit: str = "", peer: "Path | None" = None
     ) -> "Iterator[Guest]":
-        """A guest that stays while the test uses it, with the program in the foreground. `limit`: as for ulimit."""
+        """A guest that stays while the test uses it, with the program in the foreground. `limit`: as for ulimit.
+
+        `peer`: another pasta, for comparison.
+        """
         token = f"guest-{len(self.processes)}"
-        if program(entry) == "direct":
+        if program(entry) == "direct" and peer is None:
             yield Guest(self, self.host.popen(tool(), "hold", token), self.pid)
             return
-        command = [program(entry), *(["--config-net"] if config else []), *options, "--", tool(), "hold", token]
+        command = [peer or program(entry), *(["--config-net"] if config else []), *options, "--", tool(), "hold", token]
         if limit:
             command = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", *command]
         process = self.host.popen(*command)
