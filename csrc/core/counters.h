@@ -25,6 +25,7 @@
 	X(tcp_opened)                                                   \
 	X(tcp_refused)	     /* connects that failed on the host */     \
 	X(tcp_limit)	     /* not opened: no flow or descriptor */    \
+	X(tcp_displaced)     /* connects that made room for others */   \
 	X(tcp_rate_limit)    /* segments of no connection, over their rate */ \
 	X(tcp_resets_sent)                                              \
 	X(tcp_retransmits)   /* segments sent to the guest again */     \

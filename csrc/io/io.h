@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "core/counters.h"
 #include "core/policy.h"
+#include "io/descriptors.h"
 #include "io/loop.h"
 #include "io/tap.h"
 
@@ -14,6 +15,7 @@ struct io {
 	struct log *log;
 	struct counters *counters;
 	const struct policy *policy;
+	struct descriptors descriptors;
 	uint32_t mtu;	   /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */
 	uint32_t fragment_id;

@@ -111,6 +111,7 @@ static int add(struct lanes *all, const struct siphash_key *key, int tap_fd, uin
 		return rc;
 	p->complete = false; /* it has no last words of its own */
 	p->policy = first->policy;
+	p->io.descriptors = first->io.descriptors;
 	p->tap.capture = first->tap.capture;
 	loop_remove(&p->loop, tap_fd);
 	rc = join(all, p, key, lanes);

@@ -88,7 +88,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	nsock_init(&p->nsock, -1);
 	init_policy(&p->policy, config);
 	p->io = (struct io){.tap = &p->tap, .loop = &p->loop, .log = &p->log, .counters = &p->counters, .policy = &p->policy,
-			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch};
+			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch, .descriptors = descriptors_now()};
 	rc = loop_init(&p->loop);
 	if (!rc)
 		rc = tap_init(&p->tap, config->tap_fd, config->flags & PLANE_VNET_HDR, config->flags & PLANE_USO, &p->counters);
@@ -126,6 +126,7 @@ int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t co
 		l.fd = fds[i];
 		rc = proto == IPPROTO_UDP ? udp_listen(&p->udp, &p->io, l.fd, to_host, &l.target) : listen_add(p, &l);
 		l.target.port++;
+		p->io.descriptors.ports += !rc;
 	}
 	return rc;
 }
@@ -134,7 +135,10 @@ int plane_remove_listener(struct plane *p, int fd)
 {
 	int rc = listen_remove(p, fd);
 
-	return rc == -ENOENT ? udp_unlisten(&p->udp, &p->io, fd) : rc;
+	if (rc == -ENOENT)
+		rc = udp_unlisten(&p->udp, &p->io, fd);
+	p->io.descriptors.ports -= !rc;
+	return rc;
 }
 
 void plane_set_helper(struct plane *p, int fd)

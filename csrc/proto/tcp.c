@@ -10,7 +10,7 @@
  * the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes back: after a timeout, too, holes are filled
  * one frame per (partial) acknowledgement.
  *
- * Limits: flows (tcp_limit counts what was refused), the window of each, the memory of all spills together (tcp_spill_limit).
+ * Limits: flows (tcp_limit counts what was refused; a connect() without an answer gives way, tcp_displaced counts these), the window of each, the memory of all spills together (tcp_spill_limit).
  */
 #include "proto/tcp.h"
 
@@ -112,6 +112,8 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 {
 	struct tcp_flow *f;
 
+	if (t->flows.used == t->flows.limit)
+		tcp_displace(t, io);
 	if (timer_heap_reserve(&t->timers, t->flows.used + 1) < 0)
 		return NULL;
 	f = (struct tcp_flow *)flow_add(&t->flows, key);
@@ -133,6 +135,34 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 	return f;
 }
 
+void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	uint32_t now_ms = (uint32_t)io->loop->now_ms;
+	uint32_t gap_ms = timer_running(&f->timer) ? u32_max(now_ms - f->waiting_ms, TCP_SYN_RTO_MS) : TCP_SYN_RTO_MS;
+	int64_t late_ms = io->loop->now_ms + (int64_t)gap_ms * TCP_SYN_LATE_FACTOR + TCP_SYN_LATE_MS;
+
+	f->waiting_ms = now_ms;
+	if (!timer_running(&f->timer) || f->timer.deadline_ms < late_ms)
+		timer_set(&t->timers, &f->timer, late_ms);
+	worklist_remove(&t->connecting, &f->line);
+	worklist_add(&t->connecting, &f->line);
+}
+
+bool tcp_displace(struct tcp *t, struct io *io)
+{
+	struct work *oldest = t->connecting.head;
+	struct tcp_flow *f;
+	char text[128];
+
+	if (!oldest)
+		return false;
+	f = CONTAINER_OF(oldest, struct tcp_flow, line);
+	COUNT(io->counters, tcp_displaced);
+	log_debug(io->log, "TCP %s: makes room", tcp_flow_str(f, text));
+	tcp_close(t, io, f, false);
+	return true;
+}
+
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
 	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
@@ -146,7 +176,10 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 	tcp_free_spill(t, f);
 	tcp_free_held(t, f);
 	worklist_remove(&t->work, &f->work);
-	line_remove(&t->line, &f->line);
+	if (f->state == TCPS_CONNECTING)
+		worklist_remove(&t->connecting, &f->line);
+	else
+		line_remove(&t->line, &f->line);
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);
 	flow_remove(&t->flows, &f->flow);
@@ -326,9 +359,7 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	int64_t ms;
 
-	if (f->state == TCPS_CONNECTING)
-		ms = TCP_CONNECT_MS;
-	else if (f->state != TCPS_ESTABLISHED)
+	if (f->state != TCPS_ESTABLISHED)
 		ms = backoff_ms(TCP_SYN_RTO_MS, f->tries);
 	else if (f->flags & TCPF_PROBED)
 		ms = tcp_look_ms(io, f);

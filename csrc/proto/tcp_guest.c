@@ -41,6 +41,19 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 	f->wl1 = seg->seq;
 }
 
+/* A descriptor or -errno. When few are left for others, or none at all, an older connect() gives its own. */
+static int open_socket(struct tcp *t, struct io *io, const struct addr *remote)
+{
+	int fd = sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
+	bool few = fd < 0 ? fd == -EMFILE || fd == -ENFILE : descriptors_below(&io->descriptors, fd, TCP_FREE_FOR_OTHERS);
+
+	if (!few || !tcp_displace(t, io))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
+}
+
 static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg, const struct flow_key *key)
 {
 	struct endpoint dst;
@@ -52,7 +65,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		tcp_send_refusal(io, ip, seg);
 		return;
 	}
-	fd = sock_open(&t->sock, &dst.addr, SOCK_STREAM, 0, 0);
+	fd = open_socket(t, io, &dst.addr);
 	f = fd < 0 ? NULL : tcp_new_flow(t, io, key, fd, TCPS_CONNECTING);
 	if (!f) {
 		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);
@@ -63,7 +76,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	}
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);
-	tcp_arm_timer(t, io, f);
+	tcp_wanted(t, io, f);
 	rc = sock_connect(&t->sock, fd, &dst);
 	if (!rc)
 		tcp_connected(t, io, f);
@@ -311,9 +324,11 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 	key.remote_port = seg.dst_port;
 	f = (struct tcp_flow *)flow_find(&t->flows, &key);
 	if (f && f->state == TCPS_CONNECTING) {
-		bool again = seg.flags & TCP_SYN && seq_eq(seq_add(seg.seq, 1), f->rcv_nxt);
-
-		if (again || !(seg.flags & (TCP_SYN | TCP_RST)))
+		if (seg.flags & TCP_SYN && seq_eq(seq_add(seg.seq, 1), f->rcv_nxt)) {
+			tcp_wanted(t, io, f);
+			return;
+		}
+		if (!(seg.flags & (TCP_SYN | TCP_RST)))
 			return; /* the guest does not know yet that we are still connecting */
 		if (seg.flags & TCP_RST && !seq_eq(seg.seq, f->rcv_nxt))
 			return;

@@ -48,7 +48,7 @@ struct tcp_flow {
 	struct flow flow;
 	struct timer timer;
 	struct work work; /* in tcp.work */
-	struct work line; /* in tcp.line */
+	struct work line; /* in tcp.line; CONNECTING: in tcp.connecting */
 	int fd;
 	uint16_t flags; /* TCPF_ */
 	uint8_t state;	/* enum tcp_state */
@@ -68,7 +68,8 @@ struct tcp_flow {
 	seq_t wl1, wl2;		 /* sequence and ACK of the last window update (RFC 9293, 3.8.6.1) */
 	seq_t recover;		 /* see TCPF_RECOVERY */
 	uint32_t snd_wnd;	 /* bytes from snd_una */
-	uint32_t waiting_ms;	 /* since then (low 32 bits of the clock) the guest owes an acknowledgement; PROBED: we owe one */
+	uint32_t waiting_ms;	 /* low 32 bits of the clock when the guest began to owe an acknowledgement, or we one (PROBED);
+				  * CONNECTING: of the guest's last SYN */
 	uint32_t acked_bytes;	 /* acknowledged, still to be dropped from the socket */
 	uint32_t peek_offset;	 /* as the kernel has it, or TCP_PEEK_OFF */
 	uint16_t mss;		 /* of segments to the guest */
@@ -111,7 +112,11 @@ struct tcp_flow {
 #define TCP_TRIES_MAX 10 /* about two minutes */
 #define TCP_USER_TIMEOUT_MS 120000 /* RFC 9293, 3.8.3: R2, at least 100 s; also for a guest that says other things meanwhile */
 #define TCP_SYN_TRIES_MAX 5
-#define TCP_CONNECT_MS 180000	 /* longer than the host's own connect() */
+/* A guest that still wants its connection repeats its SYN after 1 s (RFC 6298, 2; older ones 3 s), and then after twice the last
+ * time at most (RFC 6298, 5.5). Later than this, it does not; if it does, it begins anew. */
+#define TCP_SYN_LATE_FACTOR 3 /* of the last time, */
+#define TCP_SYN_LATE_MS 2000  /* and beside that */
+#define TCP_FREE_FOR_OTHERS 8 /* connect()s leave one in so many descriptors to others */
 #define TCP_HALF_CLOSED_MS 60000 /* then ask the guest whether it still wants the rest */
 #define TCP_IDLE_MS 7440000	 /* RFC 5382, REQ-5: 2 hours 4 minutes */
 #define TCP_PROBE_MS 30000	 /* between unanswered probes */
@@ -119,6 +124,10 @@ struct tcp_flow {
 /* tcp.c */
 struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_key *key, int fd, enum tcp_state state);
 void tcp_add_work(struct tcp *t, struct tcp_flow *f);
+/* The guest's SYN for a connect() that is under way. */
+void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* Ends the connect() that the guest has asked for longest ago. False: there is none. */
+bool tcp_displace(struct tcp *t, struct io *io);
 /* Ends the flow. abort: the host's peer gets a reset. */
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort);
 /* Ends the flow towards both sides. */

@@ -299,6 +299,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
+	worklist_remove(&t->connecting, &f->line);
 	f->state = TCPS_SYN_RECEIVED;
 	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);

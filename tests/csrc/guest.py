@@ -8,6 +8,8 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -261,6 +263,21 @@ def server(v6: bool = False) -> socket.socket:
     sock.listen(16)
     sock.settimeout(PATIENCE_S)
     return sock
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port of the host's loopback at which a connect has no answer: its backlog is full."""
+    with ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(full.getsockname())
+        yield int(full.getsockname()[1])
 
 
 def connected(guest: Guest, v6: bool = False, *, rcvbuf: int = 0, **changes: int) -> tuple[TcpPeer, socket.socket]:

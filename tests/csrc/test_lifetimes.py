@@ -6,7 +6,6 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
 
 import pytest
 from clocked import ROOT, Clock
@@ -26,11 +25,11 @@ from guest import (
     connected,
     ip_frame,
     server,
+    silent_server,
 )
 from isolated import isolated
 
 USER_TIMEOUT_S = 120
-CONNECT_S = 180
 IDLE_S = 7440
 PROBES, PROBE_S = 10, 30
 UDP_ONE_WAY_S, UDP_TALK_S, UDP_DNS_S = 120, 300, 10
@@ -162,22 +161,37 @@ def test_a_guest_that_never_finishes_its_handshake_is_given_up(clock: Clock, gue
         assert guest.counter("tcp_flows") == 0
 
 
-def test_a_connect_that_nobody_answers_ends_after_three_minutes(clock: Clock, guest: Guest) -> None:
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = [socket.socket() for _ in range(4)]
-        for filler in fillers:
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(full.getsockname())
-        TcpPeer(guest, full.getsockname()[1]).send(SYN)
-        clock.pass_(guest, CONNECT_S - 5)
+@pytest.mark.parametrize(
+    "times_s",
+    [
+        [0],
+        [0, 1, 3, 7, 15, 31, 63],  # Linux, with net.ipv4.tcp_syn_linear_timeouts = 0
+        [0, 1, 2, 3, 4, 5, 7, 11, 19, 35],  # and with 4, its default since 6.5
+        [0, 3, 9, 21, 45],  # RFC 2988, 2.1: 3 s
+        [0, 1, 3, 3, 3, 7],  # one that was duplicated on its way
+    ],
+)
+def test_a_connect_that_nobody_answers_lives_as_long_as_the_guest_repeats_it(
+    clock: Clock, guest: Guest, times_s: list[int]
+) -> None:
+    """Three times the last interval and 2 s after the last SYN it ends; nobody hears of that."""
+    with silent_server() as port:
+        peer, now = TcpPeer(guest, port), 0
+        for at in times_s:
+            clock.pass_(guest, at - now)
+            now = at
+            assert guest.counter("tcp_flows") == bool(at)
+            peer.send(SYN, seq=peer.seq)
+            guest.pump()
+        assert guest.counter("tcp_opened") == 1
+        last_s = max(1, max(b - a for a, b in zip([0, *times_s], times_s, strict=False)))
+        clock.pass_(guest, 3 * last_s + 1)
         assert guest.counter("tcp_flows") == 1
-        clock.pass_(guest, 10)
+        clock.pass_(guest, 2)
         assert guest.counter("tcp_flows") == 0 and not guest.frames()
-        for filler in fillers:
-            filler.close()
+        peer.send(SYN, seq=peer.seq)
+        guest.pump()
+        assert guest.counter("tcp_opened") == 2, "a later one begins anew"
 
 
 def test_an_acknowledgement_that_has_come_while_we_were_stopped_counts_before_its_timeout(clock: Clock, guest: Guest) -> None:

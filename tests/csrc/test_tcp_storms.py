@@ -10,7 +10,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server
+from datagrams import host_socket, names, send
+from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server, silent_server
 
 from pasta_py.model import IPPROTO_TCP, Listener
 from pasta_py.worker import plane
@@ -89,6 +90,39 @@ def test_a_flood_of_syns_is_refused_beyond_the_descriptors_and_older_connections
             peer.send(ACK, b"still here")
             guest.pump()
             assert sock.recv(100) == b"still here"
+
+
+def flood(guest: Guest, port: int) -> None:
+    for number in range(STORM):
+        TcpPeer(guest, port, sport=40000 + number).send(SYN)
+        if number % 50 == 49:
+            guest.pump(1)
+
+
+def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first() -> None:
+    with Guest() as guest, server() as listener, silent_server() as port, descriptors_left(50):
+        flood(guest, port)
+        assert guest.counter("tcp_flows") == 50
+        assert guest.counter("tcp_displaced") == STORM - 50 and guest.counter("tcp_limit") == 0
+        TcpPeer(guest, listener.getsockname()[1], sport=30000).connect()
+        assert guest.counter("tcp_displaced") == STORM - 49
+        TcpPeer(guest, port, sport=40000 + STORM - 1).send(SYN)
+        guest.pump()
+        assert guest.counter("tcp_opened") == STORM + 1, "the newest is there as before"
+        TcpPeer(guest, port, sport=40000).send(SYN)
+        guest.pump()
+        assert guest.counter("tcp_opened") == STORM + 2, "the oldest begins anew"
+
+
+def test_connects_without_an_answer_leave_descriptors_to_others() -> None:
+    with host_socket() as sock, silent_server() as port, descriptors_left(200), Guest() as guest:
+        flood(guest, port)
+        assert guest.counter("tcp_displaced") > 0
+        own, gateway, _ = names(False)
+        for number in range(20):
+            send(guest, own, 5000 + number, gateway, sock.getsockname()[1])
+        guest.pump()
+        assert guest.counter("udp_flows") == 20 and guest.counter("udp_limit") == 0
 
 
 def test_a_flood_of_syns_to_a_closed_port_is_answered_one_by_one() -> None:
