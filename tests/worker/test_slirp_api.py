@@ -113,5 +113,6 @@ def test_any_words_are_options_or_refused(words: list[str]) -> None:
 def test_a_name_that_no_interface_can_have_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="TAPNAME"):
         slirp_options.parse(["1", name])
+    alternative = name * 8 if len(name) == 8 else name  # there an alternative name will do, of 127 bytes
     with pytest.raises(UsageError, match="--outbound-addr"):
-        slirp_options.parse(["--outbound-addr", name * 8, "1", "tap0"])  # where an alternative name will do, of 127 bytes
+        slirp_options.parse(["--outbound-addr", alternative, "1", "tap0"])
