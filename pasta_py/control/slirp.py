@@ -247,6 +247,10 @@ def _describe(asked: SlirpOptions) -> None:
     ]
     if asked.api_socket:
         lines.append(f"* API Socket:      {asked.api_socket}")
+    if asked.host_loopback:
+        six = f", [::1]:* as {slirp_plan.address6(slirp_plan.GATEWAY)}" if asked.ipv6 else ""
+        what = f"127.0.0.1:* of the host as {place[0]}{six}"
+        lines.append(f"WARNING: the guest reaches {what}: --disable-host-loopback prohibits that")
     try:
         sys.stdout.write("\n".join(lines) + "\n")
         sys.stdout.flush()

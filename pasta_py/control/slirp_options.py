@@ -8,6 +8,7 @@ Rejected: the parser of options.py, which stops at the first argument, and whose
 """
 
 from pasta_py.control import portspec
+from pasta_py.control.option_values import MIN_MTU
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
 
@@ -199,6 +200,8 @@ def _mtu(text: str) -> int:
     number = _number(text)
     if not 0 < number <= MAX_MTU:
         raise UsageError(f"MTU must be a positive integer (< {MAX_MTU + 1}), not {text!r}")
+    if number < MIN_MTU:
+        raise UsageError(f"MTU {number} is less than IPv4 can have: {MIN_MTU} to {MAX_MTU} is accepted")
     return number
 
 

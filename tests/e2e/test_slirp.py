@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from lab import REMOTE4, Guest, Lab, cmdline, wait_until
-from slirp import API, GUEST4, NAMES, connected, path, start
+from slirp import API, GATEWAY, GATEWAY6, GUEST4, NAMES, connected, path, start
 
 MAC = "02:00:00:00:00:01"
 EUI = "::ff:fe00:1"
@@ -127,6 +127,33 @@ def test_command_lines_end_the_same(lab: Lab, words: str, expected: str | None) 
         assert all(expected in error for _status, error in said.values()), said
     if said["ours"][0]:
         assert said["ours"][1].startswith(("slirp4netns: ", "Usage: ")), said
+
+
+def test_an_mtu_that_is_refused_is_told_with_those_that_are_taken(lab: Lab) -> None:
+    said = {}
+    for name in NAMES:
+        with lab.stray() as guest:
+            refused = lab.host.run(path(name), "-c", "--mtu=67", lab.inner_pid(guest.pid), "tap0", check=False)
+        assert refused.returncode == 1, name
+        said[name] = refused.stderr
+    accepted = re.search(r"MTU 67 .* (\d+) to (\d+) is accepted", said["ours"])
+    assert accepted, said
+    for mtu in accepted.groups():
+        for name in NAMES:
+            with connected(lab, name, "-c", f"--mtu={mtu}") as (guest, _running):
+                assert seen(guest)["mtu"] == int(mtu), name
+
+
+def test_a_loopback_that_the_guest_reaches_is_warned_of(lab: Lab) -> None:
+    """Where it is not closed, both name the address that leads there."""
+    for name in NAMES:
+        for option, addresses in (("-c", {GATEWAY}), ("--cidr=10.9.0.0/24", {"10.9.0.2"}), ("--disable-host-loopback", set())):
+            with connected(lab, name, option) as (_guest, running):
+                warnings = [line for line in str(running.end()["out"]).splitlines() if line.startswith("WARNING: ")]
+            assert {word for line in warnings for word in re.findall(r"as ([\d.]+\d)", line)} == addresses, (name, warnings)
+            assert all("127.0.0.1:*" in line and "--disable-host-loopback" in line for line in warnings)
+    with connected(lab, "ours", "-6") as (_guest, running):
+        assert f"[::1]:* as {GATEWAY6}" in str(running.end()["out"])
 
 
 def test_help_names_every_option(lab: Lab) -> None:
