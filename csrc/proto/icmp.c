@@ -133,12 +133,13 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 static void pass_header(const struct io *io, struct icmp_flow *f, const struct ip_view *ip)
 {
 	bool v4 = addr_is_v4(&f->remote);
+	uint8_t ttl = ip_ttl_onward(ip);
 
-	if (f->ttl != ip->ttl)
-		sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, ip->ttl);
+	if (f->ttl != ttl)
+		sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_UNICAST_HOPS, ttl);
 	if (f->tos != ip->tos)
 		sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, ip->tos);
-	f->ttl = ip->ttl;
+	f->ttl = ttl;
 	f->tos = ip->tos;
 	datagram_set_discover(f->fd, v4, ip->df, ip_header_bytes(v4) + ip->payload_len > io->link_mtu, &f->discover);
 }

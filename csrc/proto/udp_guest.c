@@ -59,7 +59,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 
 	msg.msg_namelen = udp_peer_address(u, s, &f->remote, f->scope, &to);
 	if (ip->ttl != IP_TTL_DEFAULT) {
-		value = ip->ttl;
+		value = ip_ttl_onward(ip);
 		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
 	}
 	if (ip->tos) {

@@ -36,6 +36,13 @@ static inline uint16_t ip_header_bytes(bool v4)
 	return v4 ? IP4_HLEN : IP6_HLEN;
 }
 
+/* The TTL to send what it carries with. A host takes 0 like 1 (RFC 1122, 3.2.1.7; RFC 8200, 3), and a router passes neither on; but
+ * sockets of IPv4 refuse to send 0. */
+static inline uint8_t ip_ttl_onward(const struct ip_view *view)
+{
+	return view->ttl ? view->ttl : 1;
+}
+
 /* Writes a header without options for payload_len bytes to come; returns its length. */
 uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos,
 		 bool df, uint32_t payload_len);

@@ -1,11 +1,13 @@
 """Point 6: echo with the identifier kept, and the kernel's own errors inside the guest within a second."""
 
+import json
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 from capture import assert_sound, fields, frames
-from lab import BIG, FAR4, FAR6, GATEWAYS, Guest, Lab, Space, routed
+from lab import BIG, FAR4, FAR6, GATEWAYS, HERE, HOSTS, Guest, Lab, Space, routed
 from quickest import least
 
 ERROR_S = 1
@@ -109,3 +111,20 @@ def test_ping_reaches_the_gateway_as_host_loopback(guest: Guest, family: int) ->
 def test_a_refused_port_on_the_mapped_gateway(guest: Guest, family: int) -> None:
     answer = guest.script("probe.py", "tcp", GATEWAYS[family], 4997)
     assert answer["error"] == "ECONNREFUSED"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("ttl", [0, 1, 2])
+@pytest.mark.parametrize("destinations", [GATEWAYS, FAR], ids=["neighbour", "behind a router"])
+def test_hops_count_as_without_us(
+    far_lab: Lab, guest: Guest, destinations: dict[int, str], ttl: int, family: int
+) -> None:
+    """Also where there are none left: a neighbour takes such a datagram, a router does not pass it on."""
+
+    def answer(space: Space) -> object:
+        command = (sys.executable, HERE / "hops.py", HOSTS[family], destinations[family], ttl)
+        return json.loads(space.run(*command, caps=space is far_lab.host).stdout)
+
+    plain = answer(far_lab.host)
+    assert isinstance(plain, dict) and plain["type"] is not None
+    assert answer(guest) == plain
