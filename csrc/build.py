@@ -80,6 +80,8 @@ calls.cdef("""
     int inotify_init1(int flags);
     int inotify_add_watch(int fd, const char *path, uint32_t mask);
     int die_after(long milliseconds);
+    int clone_mount(const char *path);
+    int place_mount(int mount, const char *target);
 """)
 calls.set_source(
     "pasta_py._calls",
@@ -88,9 +90,30 @@ calls.set_source(
     #include <signal.h>
     #include <sys/inotify.h>
     #include <sys/mount.h>
+    #include <fcntl.h>
     #include <sys/prctl.h>
+    #include <sys/syscall.h>
     #include <time.h>
     #include <unistd.h>
+    /* Linux 5.2; younger than some C libraries and their headers. Since 5.0 a system call has one number everywhere. */
+    #ifndef SYS_open_tree
+    #define SYS_open_tree 428
+    #define SYS_move_mount 429
+    #endif
+    #ifndef OPEN_TREE_CLONE
+    #define OPEN_TREE_CLONE 1
+    #define OPEN_TREE_CLOEXEC O_CLOEXEC
+    #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
+    #define MOVE_MOUNT_T_SYMLINKS 0x00000010
+    #endif
+    static int clone_mount(const char *path)
+    {
+        return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    }
+    static int place_mount(int mount, const char *target)
+    {
+        return (int)syscall(SYS_move_mount, mount, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS);
+    }
     static int die_after(long milliseconds)
     {
         struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGKILL};

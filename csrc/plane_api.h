@@ -26,6 +26,7 @@
 #define PLANE_LO_TO_LO 256   /* the bypass goes to the guest's loopback, not to its own address */
 #define PLANE_BYPASS 512   /* clients on the host's loopback do not take the tap */
 #define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
+#define PLANE_DNS_TLS 2048 /* dns_forward takes DNS over TLS too, at port 853 */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 #define LANES_MAX 16 /* threads of one plane */

@@ -106,6 +106,7 @@ class WorkerPlan(Record):
     dns_forward6: bytes
     dns_host4: bytes  # where queries to dns_forward4 go; any family
     dns_host6: bytes
+    dns_tls: bool = True  # port 853 of dns_forward4 and dns_forward6 goes there too
     outbound4: bytes
     outbound6: bytes
     outbound_if4: str

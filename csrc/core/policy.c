@@ -1,6 +1,6 @@
 /* Owns the address mapping rules, in the order in which they apply:
  *
- * outbound  1. DNS (UDP or TCP, port 53 or 853) to --dns-forward goes to --dns-host;
+ * outbound  1. DNS (UDP or TCP, port 53, and 853 with dns_tls) to dns_forward goes to dns_host;
  *           2. DNS to an address that is itself the nameserver is left alone, though that be the mapped gateway;
  *           3. --map-host-loopback is the host's loopback;
  *           4. --map-guest-addr is the guest's own address, on the host;
@@ -33,6 +33,13 @@ static bool is_dns(uint8_t proto, uint16_t port)
 	return (proto == IPPROTO_UDP || proto == IPPROTO_TCP) && (port == PORT_DNS || port == PORT_DNS_TLS);
 }
 
+static bool is_forwarded_dns(const struct policy *p, const struct endpoint *dst)
+{
+	int f = addr_family_index(&dst->addr);
+
+	return addr_eq(&dst->addr, &p->dns_forward[f]) && !addr_is_none(&p->dns_host[f]) && (dst->port == PORT_DNS || p->dns_tls);
+}
+
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
 {
 	const struct addr *dst = &guest_dst->addr;
@@ -42,7 +49,7 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 	if (addr_is_none(dst))
 		return false;
 	if (is_dns(proto, guest_dst->port)) {
-		if (addr_eq(dst, &p->dns_forward[f]) && !addr_is_none(&p->dns_host[f])) {
+		if (is_forwarded_dns(p, guest_dst)) {
 			host_dst->addr = p->dns_host[f];
 			return true;
 		}

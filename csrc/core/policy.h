@@ -21,6 +21,7 @@ struct policy {
 	struct addr dns_forward[2];
 	struct addr refused[2]; /* leads nowhere, but for DNS: a gateway that is nobody on the host's network */
 	struct addr dns_host[2]; /* may be of the other family, or a loopback address */
+	bool dns_tls; /* port 853 of dns_forward goes there too (RFC 7858) */
 	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
 };
 

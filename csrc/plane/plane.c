@@ -43,6 +43,7 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
 	memcpy(&policy->dns_host[0], c->dns_host4, 16);
 	memcpy(&policy->dns_host[1], c->dns_host6, 16);
+	policy->dns_tls = c->flags & PLANE_DNS_TLS;
 }
 
 static struct sock_options sock_options(const struct plane_config *c)

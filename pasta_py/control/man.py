@@ -70,6 +70,13 @@ says otherwise.
 A service in the guest sees a remote client's own address and port, and the host as the gateway; a client on the host's
 loopback is shown as the guest's own address.
 .PP
+Where none of the host's nameservers is in the guest's reach, because they are at a loopback address or at the one that host and
+guest share, pasta\-py forwards port 53 of 169.254.1.1 to the first of them, and of its link\-local address
+where the guest has IPv6 alone or asks for advertisements. A command then reads in
+.I /etc/resolv.conf
+what the host's says, with that address as the nameserver. The file is the command's own, mounted over the host's, and follows
+what the host does with its own; a file that is missing is not made. pasta leaves it alone.
+.PP
 A namespace that was joined is watched: when its path is unlinked, or the process it was found by has ended, the program
 quits. So it does on SIGTERM and SIGQUIT; in the background it ignores SIGINT and SIGHUP.
 .SH ENVIRONMENT
@@ -89,7 +96,7 @@ Where
 looks for a name.
 .TP
 .I /etc/resolv.conf
-Nameservers and search domains for the guest, read once, at the start.
+Nameservers and search domains for the guest, read at the start, and for a command's own file whenever it changes.
 .TP
 .I /dev/net/tun
 Must be open to the user.

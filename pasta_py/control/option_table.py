@@ -124,15 +124,18 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("4 ipv4-only", "", "only4", "set", True, "IPv4 only."),
         ("6 ipv6-only", "", "only6", "set", True, "IPv6 only."),
         ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
-         "Nameserver told to the guest; may be repeated. `none`: tell none. Default: those of /etc/resolv.conf."),
+         "Nameserver told to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
+         "`none`: tell none, and open none. Default: those of /etc/resolv.conf."),
         ("S search", "LIST", "search", "last", takes.search,
-         "Search domains, separated by spaces. `none`: tell none. Default: those of /etc/resolv.conf."),
+         "Search domains, separated by spaces, told to the guest, and under pasta-py named in a command's resolv.conf. "
+         "`none`: none. Default: those of /etc/resolv.conf."),
         ("H hostname", "NAME", "hostname", "last", takes.domain,
          "Host name: DHCP option 12, and that of a command's own UTS namespace. Default for a command: pasta-HOST."),
         ("fqdn", "NAME", "fqdn", "last", takes.domain,
          "Full name of the guest: DHCP option 81, DHCPv6 option 39, for clients that ask."),
         ("dhcp-dns", "", "dhcp_dns", "set", True,
-         "Tell nameservers by DHCP, NDP and DHCPv6. Default: only those of --dns."),
+         "Tell nameservers by DHCP, NDP and DHCPv6. Default: only those of --dns, and under pasta-py, unless root starts it, "
+         "169.254.1.1 where the guest reaches none of the host's."),
         ("no-dhcp-dns", "", "dhcp_dns", "set", False, "Tell no nameservers."),
         ("dhcp-search", "", "dhcp_search", "set", True,
          "Tell search domains by DHCP, NDP and DHCPv6. Default: only those of --search."),
@@ -160,7 +163,8 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("map-guest-addr", "ADDR", "map_guest_addr", "family", takes.or_none(takes.ip("that the guest is to use")),
          "Address that means the host's own global address to the guest, once per family."),
         ("dns-forward", "ADDR", "dns_forward", "family", takes.ip("that the guest is to use"),
-         "Address whose ports 53 and 853 mean the host's nameserver, once per family."),
+         "Address whose ports 53 and 853 mean the host's nameserver, once per family. Default of pasta-py, where the guest "
+         "reaches none of the host's: 169.254.1.1, port 53 alone."),
         ("dns-host", "ADDR", "dns_host", "family", takes.ip("of a nameserver", loopback=True),
          "That nameserver, once per family. Default: the first of /etc/resolv.conf."),
         ("host-lo-to-ns-lo", "", "host_lo_to_ns_lo", "set", True,

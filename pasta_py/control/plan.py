@@ -13,11 +13,12 @@ A family that does not mirror although nobody asked for that says so in one noti
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from pasta_py.control import rtnl
+from pasta_py.control import nameservers, rtnl
 from pasta_py.control.host import Family, HostSnapshot
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
+from pasta_py.control.nameservers import Mapping, Names
 from pasta_py.control.option_values import MAX_MTU, MIN_MTU
-from pasta_py.control.resolv import Resolv
+from pasta_py.control.resolv import Resolv, View
 from pasta_py.control.rtnl import Address, Interface, Ip, NextHop, Route
 from pasta_py.errors import HostError, UsageError
 from pasta_py.model import WorkerPlan
@@ -63,6 +64,7 @@ class Plan(Record):
     worker: WorkerPlan  # guest_mac, vnet_hdr, uso, listeners, descriptors, netns_name, log_* are the launcher's to fill
     link: LinkPlan
     notices: tuple[str, ...]  # one line each, for the user
+    resolv: View | None = None  # what a command is to read in /etc/resolv.conf; None: the host's
 
 
 class _Guest(Record):
@@ -90,22 +92,13 @@ class _Guest(Record):
         return any(a.interface.ip == address for a in self.addresses)
 
 
-class _Mapping(Record):
-    """Addresses of one family that mean something else than themselves, and the nameservers told to the guest."""
-
-    loopback: Ip | None
-    guest: Ip | None
-    dns_forward: Ip | None
-    dns_host: Ip | None
-
-
 def interfaces(options: "Options") -> tuple[str, str]:
     """Names of the host interfaces to take a snapshot of, IPv4's and IPv6's; "" lets the host decide."""
     return options.interface or options.outbound_if4, options.interface or options.outbound_if6
 
 
-def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
-    """The plan.
+def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc: bool = False) -> Plan:
+    """The plan. `shares_etc`: what runs in the guest may perhaps write the host's own resolv.conf.
 
     UsageError for options that contradict each other or the host, HostError for a host that has neither family.
     """
@@ -117,13 +110,16 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv) -> Plan:
     guest6 = _guest(6, options, host.ipv6, mtu)
     if not guest4.on and not guest6.on:
         raise HostError(f"nothing to offer the guest: {'; '.join(guest4.notices + guest6.notices)}")
-    map4, map6, dns, dns_notices = _mappings(options, resolv, guest4, guest6)
-    notices = guest4.notices + guest6.notices + dns_notices + _outbound_notices(options, host)
-    worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), dns, mtu)
+    map4, map6, names = _mappings(options, resolv, guest4, guest6)
+    notices = guest4.notices + guest6.notices + names.notices + _outbound_notices(options, host)
+    worker = _worker(options, host, (guest4, guest6), (map4, map6), mtu)
+    worker = _with_names(worker, options, host, resolv, names, shares_etc)
+    guest4 = _on_the_way(guest4, names)
     if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
         worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
         notices = ()
-    return Plan(worker=worker, link=_link(options, guest4, guest6), notices=notices)
+    link = _link(options, guest4, guest6)
+    return Plan(worker=worker, link=link, notices=notices, resolv=_view(options, names))
 
 
 # ---- checks ----
@@ -346,25 +342,80 @@ def _prefix_of(address: Address) -> rtnl.Network:
 # ---- mapping and name service ----
 
 
-def _mappings(
-    options: "Options", resolv: Resolv, guest4: _Guest, guest6: _Guest
-) -> tuple[_Mapping, _Mapping, tuple[Ip, ...], tuple[str, ...]]:
-    """What is mapped in each family, the nameservers told to the guest, and notices."""
-    notices: list[str] = []
-    maps: dict[int, _Mapping] = {}
+def _mappings(options: "Options", resolv: Resolv, guest4: _Guest, guest6: _Guest) -> tuple[Mapping, Mapping, Names]:
+    """What is mapped in each family, and the nameservers of the guest."""
+    maps: dict[int, Mapping] = {}
     for version, guest in ((4, guest4), (6, guest6)):
         maps[version] = _family_mapping(version, options, resolv, guest)
     _check_distinct(maps.values())
-    dns = list(options.dns or ())
-    if options.dns is None:
-        dns, lines = _reachable_dns(resolv, maps, {4: guest4, 6: guest6}, bool(options.dns_host))
-        notices += lines
-    return maps[4], maps[6], tuple(dict.fromkeys(dns)), tuple(notices)
+    names = nameservers.choose(options, resolv, maps, _seen(options, guest4, guest6))
+    return maps[4], maps[6], names
 
 
-def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Guest) -> _Mapping:
+def _seen(options: "Options", guest4: _Guest, guest6: _Guest) -> nameservers.Guest:
+    guests = {4: guest4, 6: guest6}
+    return nameservers.Guest(
+        addresses=tuple(a.interface.ip for guest in guests.values() for a in guest.addresses),
+        versions=tuple(version for version, guest in guests.items() if guest.on),
+        router6=_our_link_local(options, guest6),
+        advertised=_advertised(options, guest6),
+        ifname=_ifname(options, guest4, guest6),
+    )
+
+
+def _advertised(options: "Options", guest6: _Guest) -> bool:
+    # An interface that is configured needs no advertisement, and would get routes and addresses twice by one.
+    return options.ra and options.ndp and guest6.on and not options.config_net
+
+
+def _with_names(
+    worker: WorkerPlan, options: "Options", host: HostSnapshot, resolv: Resolv, names: Names, shares_etc: bool
+) -> WorkerPlan:
+    """With what DHCP, NDP and DHCPv6 tell, and with nothing but port 53 at an address that is for names alone."""
+    # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
+    needed = bool(options.dns) or (bool(names.forwarders) and options.program == "pasta-py" and not shares_etc)
+    tell_dns = needed if options.dhcp_dns is None else options.dhcp_dns
+    tell_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
+    search = resolv.search if options.search is None else options.search
+    ours = nameservers.FORWARDER4
+    known = packed(ours) == worker.gateway4 or ours in host.addresses
+    changed: WorkerPlan = worker.replace(
+        dns=tuple(map(packed, names.told)) if tell_dns else (),
+        search=search if tell_search else (),
+        dns_tls=not names.only_dns,
+        refused4=packed(ours) if names.only_dns and ours in names.forwarders and not known else b"",
+    )
+    return changed
+
+
+def _on_the_way(guest4: _Guest, names: Names) -> _Guest:
+    """With a route to our nameserver, where no other route leads there."""
+    ours = next((address for address in names.forwarders if address.version == 4), None)
+    leading = [route.destination for route in guest4.routes] + [_prefix_of(address) for address in guest4.addresses]
+    if ours is None or not names.only_dns or any(ours in network for network in leading):
+        return guest4
+    route = Route(destination=ip_network(f"{ours}/32"), hops=(NextHop(),), scope=rtnl.RT_SCOPE_LINK)
+    changed: _Guest = guest4.replace(routes=(*guest4.routes, route))
+    return changed
+
+
+def _view(options: "Options", names: Names) -> View | None:
+    """What a command reads in resolv.conf, None where the host's says all that is wanted. pasta leaves the host's alone."""
+    if options.program != "pasta-py" or not (options.dns or options.search is not None or names.forwarders):
+        return None
+    forwarder = next(iter(names.forwarders), None)
+    scope = f"%{names.view.ifname}" if forwarder and forwarder.version == 6 and forwarder.is_link_local else ""
+    changed: View = names.view.replace(
+        given=tuple(map(str, options.dns or ())),
+        search=options.search,
+        forwarder=f"{forwarder}{scope}" if forwarder else "",
+    )
+    return changed
+
+
+def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Guest) -> Mapping:
     if not guest.on:
-        return _Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
+        return Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
     loopback = _pick(options.map_host_loopback or (), version, "--map-host-loopback", guest)
     if loopback is None and options.map_host_loopback != () and options.map_gw and guest.gateway is not None:
         # A gateway that is the guest's own address (an unnumbered link can be like that) never reaches us.
@@ -373,7 +424,7 @@ def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Gu
     if dns_host is None:
         servers = resolv.nameservers
         dns_host = next((a for a in servers if a.version == version), None) or next(iter(servers), None)
-    return _Mapping(
+    return Mapping(
         loopback=loopback,
         guest=_pick(options.map_guest_addr, version, "--map-guest-addr", guest),
         dns_forward=_pick(options.dns_forward, version, "--dns-forward", guest),
@@ -402,54 +453,13 @@ def _pick(given: "Iterable[Ip]", version: int, option: str, guest: _Guest) -> Ip
     return address
 
 
-def _check_distinct(maps: "Iterable[_Mapping]") -> None:
+def _check_distinct(maps: "Iterable[Mapping]") -> None:
     for mapping in maps:
         if mapping.loopback is not None and mapping.loopback == mapping.guest:
             raise UsageError(
                 f"--map-guest-addr {mapping.guest}: this address is mapped to the host's loopback: "
                 "give another, or --no-map-gw"
             )
-
-
-def _reachable_dns(
-    resolv: Resolv, maps: dict[int, _Mapping], guests: dict[int, _Guest], host_given: bool
-) -> tuple[list[Ip], list[str]]:
-    """The host's nameservers as the guest can reach them; changes `maps` where one is to stand in for another.
-
-    A nameserver that is a loopback address of the host (systemd-resolved's 127.0.0.53), or an address the guest has
-    itself, or one that is mapped to the host's loopback, is reached by way of the forwarding address of either
-    family: the one given with --dns-forward, else the address mapped to the host's loopback.
-    """
-    told: list[Ip] = []
-    notices: list[str] = []
-    for server in resolv.nameservers:
-        # A scope names one of the host's interfaces, which means nothing to the guest.
-        plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
-        mapping, guest = maps[server.version], guests[server.version]
-        direct = not plain.is_loopback and not plain.is_unspecified
-        if direct and not guest.on:
-            continue
-        if direct and not guest.has(plain) and plain not in (mapping.loopback, mapping.dns_forward):
-            told.append(plain)
-            continue
-        via = _forwarder(server, maps, host_given)
-        if via is not None:
-            told.append(via)
-        else:
-            notices.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
-    return told, notices
-
-
-def _forwarder(server: Ip, maps: dict[int, _Mapping], host_given: bool) -> Ip | None:
-    for family in (server.version, 10 - server.version):
-        mapping = maps[family]
-        if mapping.dns_forward is not None:
-            return mapping.dns_forward
-        if mapping.loopback is not None:
-            dns_host = mapping.dns_host if host_given else server
-            maps[family] = mapping.replace(dns_forward=mapping.loopback, dns_host=dns_host)
-            return mapping.loopback
-    return None
 
 
 # ---- results ----
@@ -478,10 +488,19 @@ def _guest_addresses(options: "Options", guests: tuple[_Guest, _Guest]) -> tuple
     return tuple(packed(address) for address in dict.fromkeys(own))
 
 
+def _ifname(options: "Options", guest4: _Guest, guest6: _Guest) -> str:
+    return options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME
+
+
+def _our_link_local(options: "Options", guest6: _Guest) -> IPv6Address:
+    gateway = guest6.gateway if guest6.on else None
+    return gateway if isinstance(gateway, IPv6Address) and gateway.is_link_local else link_local_of(options.mac_addr)
+
+
 def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
     guests = (guest4, guest6) if options.config_net else ()
     return LinkPlan(
-        ifname=options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME,
+        ifname=_ifname(options, guest4, guest6),
         mac=options.ns_mac_addr,
         mtu=DEFAULT_MTU if options.mtu is None else options.mtu,
         configure=options.config_net,
@@ -495,19 +514,13 @@ def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
 def _worker(
     options: "Options",
     host: HostSnapshot,
-    resolv: Resolv,
     guests: tuple[_Guest, _Guest],
-    maps: tuple[_Mapping, _Mapping],
-    dns: tuple[Ip, ...],
+    maps: tuple[Mapping, Mapping],
     mtu: int,
 ) -> WorkerPlan:
     (guest4, guest6), (map4, map6) = guests, maps
     first4, first6 = guest4.first(), guest6.first()
     gateway6 = guest6.gateway if guest6.on else None
-    ours = gateway6 if gateway6 is not None and gateway6.is_link_local else link_local_of(options.mac_addr)
-    # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
-    tell_dns = options.dhcp_dns if options.dhcp_dns is not None else bool(options.dns)
-    tell_search = options.dhcp_search if options.dhcp_search is not None else bool(options.search)
     return WorkerPlan(
         guest_mac=options.ns_mac_addr or b"\0" * 6,
         our_mac=options.mac_addr,
@@ -523,15 +536,14 @@ def _worker(
         dhcp=options.dhcp and guest4.on,
         dhcpv6=options.dhcpv6 and guest6.on,
         ndp=options.ndp and guest6.on,
-        # An interface that is configured needs no advertisement, and would get routes and addresses twice by one.
-        ra=options.ra and options.ndp and guest6.on and not options.config_net,
+        ra=_advertised(options, guest6),
         guest4=packed(first4.interface.ip if first4 else None),
         prefix4=first4.interface.network.prefixlen if first4 else 0,
         guest6=packed(first6.interface.ip if first6 else None),
         prefix6=first6.interface.network.prefixlen if first6 else 0,
         gateway4=packed(guest4.gateway),
         gateway6=packed(gateway6),
-        our_ll6=packed(ours),
+        our_ll6=packed(_our_link_local(options, guest6)),
         map_host_loopback4=packed(map4.loopback),
         map_host_loopback6=packed(map6.loopback),
         map_guest_addr4=packed(map4.guest),
@@ -546,8 +558,8 @@ def _worker(
         outbound_if6=_real(options.outbound_if6, host),
         scope6=guest6.link_index,
         guest_addrs=_guest_addresses(options, guests),
-        dns=tuple(packed(address) for address in dns) if tell_dns else (),
-        search=(resolv.search if options.search is None else options.search) if tell_search else (),
+        dns=(),
+        search=(),
         hostname=options.hostname,
         fqdn=options.fqdn,
         listeners=(),

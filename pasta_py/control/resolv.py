@@ -1,4 +1,4 @@
-"""What /etc/resolv.conf says: nameservers and search domains.
+"""What /etc/resolv.conf says: nameservers and search domains; and what a command is to read there instead.
 
 The grammar is resolv.conf(5)'s: a keyword at the start of the line, `domain` and `search` override each other,
 the last one wins. A line that cannot be read is left out, as every resolver does.
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 PATH = "/etc/resolv.conf"
-_MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
+_HEAD = "# Made by pasta-py for this namespace out of the host's resolv.conf, and again when that changes."
 
 
 class Resolv(Record):
@@ -20,6 +21,44 @@ class Resolv(Record):
 
     nameservers: tuple[IPv4Address | IPv6Address, ...] = ()
     search: tuple[str, ...] = ()
+
+
+class View(Record):
+    """How a namespace sees the host's nameservers, and what its own resolv.conf is to say. Addresses are text."""
+
+    given: tuple[str, ...] = ()  # the nameservers of --dns; (): the host's
+    search: tuple[str, ...] | None = None  # the domains of --search; None: the host's
+    forwarder: str = ""  # leads to the host's nameserver: to be named where none of the host's is in reach
+    versions: tuple[int, ...] = (4, 6)  # of IP in the namespace
+    taken: tuple[str, ...] = ()  # addresses that mean something else in the namespace than on the host
+    ifname: str = ""  # of the interface there, for link-local addresses
+
+    def reaches(self, server: IPv4Address | IPv6Address) -> bool:
+        """Whether a nameserver of the host is found at the same address in the namespace."""
+        plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
+        if plain.is_loopback or plain.is_unspecified or plain.version not in self.versions or str(plain) in self.taken:
+            return False
+        return getattr(server, "scope_id", None) in (None, self.ifname)
+
+    def text(self, host: str) -> str:
+        """The resolv.conf of the namespace, out of the text of the host's."""
+        servers = self.given
+        if not servers and self.forwarder and not any(map(self.reaches, parse(host).nameservers)):
+            servers = (self.forwarder,)
+        lines = [_HEAD, *(f"nameserver {server}" for server in servers)]
+        if self.search is not None:
+            # Without a line, libc searches the domain of the host name.
+            lines.append(f"search {' '.join(self.search) or '.'}")
+        dropped = ["nameserver"] if servers else []
+        dropped += ["search", "domain"] if self.search is not None else []
+        for line in host.splitlines():
+            words = line.split()
+            if not words or words[0][0] in "#;" or words[0] in dropped:
+                continue
+            if self.given and words[0] == "options":  # trust is for the host's own nameserver, not for another
+                words = [word for word in words if word != "trust-ad"]
+            lines.append(" ".join(words))
+        return "\n".join(lines) + "\n"
 
 
 def parse(text: str) -> Resolv:
@@ -56,6 +95,6 @@ def read(path: str = PATH) -> Resolv:
     """A resolv.conf on disk; one that is missing or unreadable says nothing."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib is slow to import
-            return parse(file.read(_MAX_BYTES))
+            return parse(file.read(MAX_BYTES))
     except OSError:
         return Resolv()

@@ -38,6 +38,8 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         plan, options = _plan(options)
         for line in plan.notices:
             tell(options, WARNING, line)
+        if command and plan.resolv:
+            command.see(plan.resolv)
         if options.splice_only:
             options = _for_loopback(options, plan.worker)
         listeners: list[model.Listener] = []
@@ -219,7 +221,9 @@ def _plan(options: "Options") -> "tuple[Plan, Options]":
 
     seen = host.snapshot(*plan.interfaces(options))
     tcp, udp = (portspec.real_names(specs, seen.alternatives) for specs in (options.tcp_ports, options.udp_ports))
-    return plan.build(options, seen, resolv.read()), options.replace(tcp_ports=tcp, udp_ports=udp)
+    shares_etc = os.geteuid() == 0 and options.fd is None
+    made = plan.build(options, seen, resolv.read(), shares_etc=shares_etc)
+    return made, options.replace(tcp_ports=tcp, udp_ports=udp)
 
 
 def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":

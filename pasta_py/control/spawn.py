@@ -7,8 +7,9 @@
 The command is not the first process itself: the kernel keeps that one from dying of most signals, Ctrl-C among them.
 All stay in control's process group, so that the terminal treats them as the one job they are.
 
-Control sends "arm" (the entrant is gone: from now on die with control), then "run". Its end at any time, even by
-SIGKILL, ends them all. Exit statuses: init's is the command's, 128+n for death by signal n.
+Control sends "arm" (the entrant is gone: from now on die with control), then, for a command that needs a resolv.conf of
+its own, what that is to say, then "run". Its end at any time, even by SIGKILL, ends them all. Exit statuses: init's is
+the command's, 128+n for death by signal n.
 """
 
 # ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
@@ -20,14 +21,20 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pasta_py import wire
 from pasta_py.control import syscalls
 from pasta_py.control.netns import flush_streams, userns_refusal
 from pasta_py.errors import HostError, reason
 
+if TYPE_CHECKING:
+    from pasta_py.control.own_resolv import OwnResolv
+    from pasta_py.control.resolv import View
+
 _SETUP_TIMEOUT_S = 30
 _REPLY_BYTES = 4096
+_VIEW_BYTES = 64 << 10
 _FAILED = 1
 _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
@@ -56,10 +63,17 @@ class Command:
         self.pid, self._sock = pid, sock
         self.ended = False  # set by whoever reaps it
 
+    def see(self, view: "View") -> None:
+        """Before `run`: give it a resolv.conf of its own."""
+        self._send(wire.encode(tuple(view.__dict__.values())))
+
     def run(self) -> None:
         """Let it start."""
+        self._send(b"run")
+
+    def _send(self, message: bytes) -> None:
         try:
-            self._sock.send(b"run")
+            self._sock.send(message)
         except OSError:
             raise HostError("Failed to start command or shell: its namespace is gone") from None
 
@@ -184,7 +198,12 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         syscalls.set_parent_death_signal(signal.SIGKILL)
         if pidns:
             _mount_proc()
-        if sock.recv(8) != b"run" or _is_closed(sock):  # control's end from now on is a signal, one before it is seen here
+        message = sock.recv(_VIEW_BYTES)
+        resolv = None
+        if message not in (b"run", b""):
+            resolv = _own_resolv(message)
+            message = sock.recv(8)
+        if message != b"run" or _is_closed(sock):  # control's end from now on is a signal, one before it is seen here
             return
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
         parent = os.getpid()
@@ -194,7 +213,7 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
             _execute(command, before, parent=0 if pidns else parent)
         for fd in (0, 1, 2):  # the command's alone: a reader of its output must see the end of it
             os.close(fd)
-        status = _wait(child)
+        status = _wait(child, resolv)
     except OSError as error:
         print(f"Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
     except BaseException:
@@ -218,13 +237,33 @@ def _mount_proc() -> None:
         print(f"warning: no fresh /proc for the command: {error.strerror}", file=sys.stderr, flush=True)
 
 
-def _wait(child: int) -> int:
+def _own_resolv(encoded: bytes) -> "OwnResolv":
+    from pasta_py.control.own_resolv import OwnResolv
+    from pasta_py.control.resolv import PATH, View
+
+    values = wire.decode(encoded)
+    assert isinstance(values, tuple)
+    own = OwnResolv(View(**dict(zip(View._fields, values))))  # type: ignore[arg-type]
+    try:
+        own.start()
+    except OSError as error:
+        hint = {errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances", errno.ENOSYS: ""}.get(error.errno or 0, "")
+        why = f"{error.strerror}: {hint}" if hint else reason(error)
+        print(f"warning: the command's names depend on the host's {PATH}: {why}", file=sys.stderr, flush=True)
+    return own
+
+
+def _wait(child: int, resolv: "OwnResolv | None") -> int:
     """Reap whatever ends, until the command does; its exit status."""
+    if resolv:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # as SIGIO is
     while True:
-        pid, raw = os.waitpid(-1, 0)
+        pid, raw = os.waitpid(-1, os.WNOHANG if resolv else 0)
         if pid == child:
             code = os.waitstatus_to_exitcode(raw)
             return code if code >= 0 else 128 - code
+        if resolv and not pid and signal.sigwait((signal.SIGCHLD, signal.SIGIO)) == signal.SIGIO:
+            resolv.changed()
 
 
 def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:

@@ -26,8 +26,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 
+IN_CLOSE_WRITE = 0x08
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
+IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_MOVE_SELF = 0x800
@@ -59,8 +61,19 @@ def setns(fd: int, kind: int) -> None:
     _check(lib.setns(fd, kind), "setns")
 
 
-def mount(source: str, target: str, kind: str, flags: int) -> None:
-    _check(lib.mount(path_bytes(source), path_bytes(target), path_bytes(kind), flags, ffi.NULL), "mount")
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    what = (path_bytes(source), path_bytes(target), path_bytes(kind))
+    _check(lib.mount(*what, flags, path_bytes(data) or ffi.NULL), "mount")
+
+
+def clone_mount(path: str) -> int:
+    """A descriptor of a new mount of what is at `path`, a file or a directory, that has no place yet (open_tree(2))."""
+    return _check(lib.clone_mount(path_bytes(path)), path)
+
+
+def place_mount(mount_fd: int, target: str) -> None:
+    """Put a mount of `clone_mount` over `target`; links are followed (move_mount(2))."""
+    _check(lib.place_mount(mount_fd, path_bytes(target)), target)
 
 
 def set_hostname(name: str) -> None:
@@ -94,10 +107,20 @@ def become_subreaper() -> None:
 
 def inotify_watch(directory: str, mask: int) -> int:
     """A new non-blocking, close-on-exec inotify descriptor watching one directory."""
-    fd = _check(lib.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
+    fd = inotify()
     try:
-        _check(lib.inotify_add_watch(fd, path_bytes(directory), mask), directory)
+        inotify_add(fd, directory, mask)
     except OSError:
         os.close(fd)
         raise
     return fd
+
+
+def inotify() -> int:
+    """A new non-blocking, close-on-exec inotify descriptor that watches nothing yet."""
+    return _check(lib.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
+
+
+def inotify_add(fd: int, path: str, mask: int) -> None:
+    """Watch this path too, or for other events than before."""
+    _check(lib.inotify_add_watch(fd, path_bytes(path), mask), path)

@@ -34,6 +34,7 @@ _FLAGS = (
     ("lo_to_lo", lib.PLANE_LO_TO_LO),
     ("lossy", lib.PLANE_LOSSY),
     ("bypass", lib.PLANE_BYPASS),
+    ("dns_tls", lib.PLANE_DNS_TLS),
 )
 _ADDRESSES = (
     "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",

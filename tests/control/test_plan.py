@@ -331,8 +331,8 @@ def test_a_link_local_nameserver_that_is_the_gateway_is_the_resolver_and_not_the
 
 @pytest.mark.parametrize("server", ["127.0.0.53", "192.0.2.1", "192.0.2.10"])
 def test_a_nameserver_out_of_reach_is_told_as_the_mapped_gateway(server: str) -> None:
-    made = build(options(dhcp_dns=True), HOST, _resolv(server))
-    assert _dns(made) == (_v("192.0.2.1"),)
+    made = build(options(program="pasta", dhcp_dns=True), HOST, _resolv(server))
+    assert _dns(made) == (_v("192.0.2.1"),) and made.worker.dns_tls and made.resolv is None
     assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("192.0.2.1"), _v(server))
 
 
@@ -349,8 +349,81 @@ def test_a_loopback_nameserver_of_a_family_that_is_off_is_reached_by_way_of_the_
 
 
 def test_a_nameserver_that_nothing_reaches_is_a_notice() -> None:
-    made = build(options(dhcp_dns=True, map_gw=False), HOST, _resolv("127.0.0.53"))
+    made = build(options(program="pasta", dhcp_dns=True, map_gw=False), HOST, _resolv("127.0.0.53"))
     assert _dns(made) == () and "127.0.0.53" in made.notices[0]
+
+
+OURS4, OURS6 = "169.254.1.1", "fe80::1"
+
+
+@pytest.mark.parametrize(
+    ("servers", "asks"),
+    [
+        (("127.0.0.53",), "127.0.0.53"),
+        (("::1",), "::1"),
+        (("192.0.2.10",), "192.0.2.10"),
+        ((), "127.0.0.1"),
+        (("0.0.0.0",), "127.0.0.1"),
+    ],
+)
+@pytest.mark.parametrize("changes", [{}, {"map_gw": False}, {"dhcp_dns": False}])
+def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reach(
+    servers: tuple[str, ...], asks: str, changes: dict[str, Any]
+) -> None:
+    made = build(options(**changes), HOST, _resolv(*servers))
+    worker = made.worker
+    assert (worker.dns_forward4, worker.dns_host4, worker.dns_forward6) == (_v(OURS4), _v(asks), b"")
+    assert not worker.dns_tls and worker.refused4 == _v(OURS4) and made.notices == ()
+    assert made.resolv is not None and made.resolv.forwarder == OURS4
+    assert _dns(made) == (() if changes.get("dhcp_dns") is False else (_v(OURS4),))
+    assert build(options(**changes), HOST, _resolv(*servers), shares_etc=True).worker.dns == ()
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [("198.51.100.53",), ("127.0.0.53", "198.51.100.53"), ("192.0.2.1",), ("198.51.100.53", "192.0.2.1"), ("fe80::53%eth0",)],
+)
+def test_where_one_is_in_reach_pasta_py_has_none_and_leaves_resolv_conf_alone(servers: tuple[str, ...]) -> None:
+    made = build(options(), HOST, _resolv(*servers))
+    assert made.resolv is None and made.worker.refused4 == b"" and made.worker.dns_tls
+    assert _v(OURS4) != made.worker.dns_forward4
+
+
+def test_its_own_nameserver_has_an_address_of_each_family_that_asks() -> None:
+    made = build(options(config_net=False), HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == (_v(OURS4), _v(OURS6)) and made.worker.dns_host6 == _v("127.0.0.53")
+    made = build(options(ipv4=False), HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == (_v(OURS6),) and made.resolv is not None and made.resolv.forwarder == f"{OURS6}%eth0"
+
+
+def test_an_address_given_for_it_is_the_only_one_and_keeps_dns_over_tls() -> None:
+    made = build(options(dns_forward=(ip_address("10.0.2.3"),), config_net=False), HOST, _resolv("127.0.0.53"))
+    assert _dns(made) == (_v("10.0.2.3"),) and made.worker.dns_forward6 == b""
+    assert made.worker.dns_tls and made.worker.refused4 == b"" and made.resolv is not None
+    assert made.resolv.forwarder == "10.0.2.3"
+
+
+def test_dns_none_and_splice_only_open_nothing() -> None:
+    for changes in ({"dns": ()}, {"splice_only": True}, {"dns": (ip_address("9.9.9.9"),)}):
+        made = build(options(**changes), HOST, _resolv("127.0.0.53"))
+        assert _v(OURS4) != made.worker.dns_forward4 and made.worker.refused4 == b""
+        assert (made.resolv is not None) is bool(changes.get("dns"))
+
+
+def test_an_address_that_the_guest_or_its_router_has_is_not_refused() -> None:
+    taken = HOST4.replace(addresses=(Address(interface=ip_interface("169.254.1.1/16"), link=2),))
+    made = build(options(), HOST.replace(ipv4=taken), _resolv("127.0.0.53"))
+    assert (made.worker.dns_forward4, made.worker.dns_forward6, made.worker.refused4) == (b"", _v(OURS6), b"")
+    made = build(options(gateway4=ip_address(OURS4)), HOST, _resolv("127.0.0.53"))
+    assert made.worker.dns_forward4 == made.worker.map_host_loopback4 == _v(OURS4) and made.worker.refused4 == b""
+
+
+def test_a_route_leads_to_it_where_none_of_the_hosts_does() -> None:
+    own = ip_network("169.254.1.1/32")
+    assert own not in [route.destination for route in build(options(), HOST, _resolv("127.0.0.53")).link.routes]
+    near = HOST4.replace(routes=HOST4.routes[1:])
+    made = build(options(), HOST.replace(ipv4=near), _resolv("127.0.0.53"))
+    assert [hop.gateway for route in made.link.routes if route.destination == own for hop in route.hops] == [None]
 
 
 def test_the_nameserver_given_answers_for_the_forwarding_address() -> None:

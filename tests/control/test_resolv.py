@@ -56,3 +56,44 @@ def test_bytes_that_are_not_utf_8_do_not_hide_the_other_lines(tmp_path: Path) ->
     file = tmp_path / "resolv.conf"
     file.write_bytes(b"search \xff\xfe\nnameserver 192.0.2.1\n")
     assert resolv.read(str(file)).nameservers == (ip_address("192.0.2.1"),)
+
+
+# ---- a namespace's own ----
+
+HOSTS_OWN = "# of the host\nnameserver 127.0.0.53\noptions edns0 trust-ad ndots:2\nsearch lan.example\n"
+
+
+def _lines(view: resolv.View, host: str) -> list[str]:
+    return view.text(host).splitlines()[1:]
+
+
+def test_the_forwarder_takes_the_place_of_nameservers_out_of_reach_and_the_rest_stays() -> None:
+    view = resolv.View(forwarder="169.254.1.1")
+    assert _lines(view, HOSTS_OWN) == ["nameserver 169.254.1.1", "options edns0 trust-ad ndots:2", "search lan.example"]
+    assert _lines(view, "") == ["nameserver 169.254.1.1"]
+
+
+def test_nameservers_that_come_within_reach_are_named_themselves() -> None:
+    host = "nameserver 127.0.0.53\nnameserver 192.0.2.53\n"
+    assert _lines(resolv.View(forwarder="169.254.1.1"), host) == host.splitlines()
+    assert _lines(resolv.View(forwarder="169.254.1.1", taken=("192.0.2.53",)), host) == ["nameserver 169.254.1.1"]
+    assert _lines(resolv.View(forwarder="169.254.1.1", versions=(6,)), host) == ["nameserver 169.254.1.1"]
+
+
+def test_a_link_local_nameserver_is_in_reach_on_an_interface_of_the_same_name() -> None:
+    server = ip_address("fe80::53%eth0")
+    assert resolv.View(ifname="eth0").reaches(server) and not resolv.View(ifname="tap0").reaches(server)
+    assert not resolv.View().reaches(ip_address("::1")) and not resolv.View().reaches(ip_address("0.0.0.0"))
+
+
+def test_nameservers_and_domains_given_replace_the_hosts_and_the_trust_in_these() -> None:
+    view = resolv.View(given=("9.9.9.9", "2620:fe::9"), search=("a.example", "b.example"))
+    wanted = ["nameserver 9.9.9.9", "nameserver 2620:fe::9", "search a.example b.example", "options edns0 ndots:2"]
+    assert _lines(view, HOSTS_OWN) == wanted
+    none = _lines(resolv.View(search=()), "domain lan.example\n" + HOSTS_OWN)
+    assert none == ["search .", "nameserver 127.0.0.53", "options edns0 trust-ad ndots:2"]
+
+
+@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",))))
+def test_any_text_of_the_host_makes_a_text_with_the_nameserver_wanted(host: str) -> None:
+    assert resolv.parse(resolv.View(given=("9.9.9.9",)).text(host)).nameservers == (ip_address("9.9.9.9"),)

@@ -160,7 +160,16 @@ def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
     ],
 )
 def test_outbound_rules(proto: int, dst: str, port: int, expected: str | None) -> None:
-    assert outbound(policy(**FULL), proto, dst, port) == expected
+    p = policy(**FULL)
+    p.dns_tls = True
+    assert outbound(p, proto, dst, port) == expected
+
+
+def test_without_dns_over_tls_the_forwarding_address_has_port_53_only() -> None:
+    p = policy(refused=("169.254.1.1", ""), **FULL)
+    assert outbound(p, UDP, "169.254.1.1", 53) == outbound(p, TCP, "169.254.1.1", 53) == "127.0.0.53"
+    assert outbound(p, TCP, "169.254.1.1", 853) is None
+    assert outbound(p, TCP, "fc00::53", 853) == "fc00::53"
 
 
 def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:

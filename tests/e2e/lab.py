@@ -142,10 +142,10 @@ class Space:
         """Start one of the traffic programs as a server; returns when it has said that it is ready."""
         return Script(self.popen(sys.executable, HERE / name, *args))
 
-    def serve(self, *command: object, port: int, proto: str = "tcp") -> "subprocess.Popen[str]":
+    def serve(self, *command: object, port: int, proto: str = "tcp", caps: bool = False) -> "subprocess.Popen[str]":
         """Start a server and wait until something listens on the port."""
         log = open(self.lab.directory / "servers.log", "ab")  # noqa: SIM115 (the child keeps it)
-        process = self.popen(*command, stdout=log, stderr=log)
+        process = self.popen(*command, caps=caps, stdout=log, stderr=log)
         log.close()
         option = "-tlnH" if proto == "tcp" else "-ulnH"
         wait_until(

@@ -1,6 +1,9 @@
-"""Real servers in the remote: nginx with upload, dnsmasq."""
+"""Real servers: nginx with upload and dnsmasq in the remote, nameservers of the host's own."""
 
-from lab import BIG, Lab
+import subprocess
+
+import sid
+from lab import BIG, Lab, Space, wait_until
 
 
 def nginx(lab: Lab, port: int = 80) -> None:
@@ -54,3 +57,43 @@ def dnsmasq(lab: Lab) -> None:
         port=53,
         proto="udp",
     )
+
+
+def resolver(space: Space, *addresses: str, name_is: str = DNS4) -> None:
+    """Start dnsmasq at these addresses alone: DNS_NAME, and "short" in the same domain, are `name_is`, DNS_LONG has 2,880 bytes."""
+    space.sysctl(ipv4__ip_unprivileged_port_start=0)
+    text = ",".join("x" * 240 for _ in range(12))
+    space.serve(
+        *("dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--pid-file=", "--no-resolv", "--no-hosts", "--user="),
+        *("--bind-interfaces", "--except-interface=none", *(f"--listen-address={address}" for address in addresses)),
+        *(f"--host-record={DNS_NAME},short.example.test,{name_is}", f"--txt-record={DNS_LONG},{text}"),
+        "--edns-packet-max=4096",
+        port=53,
+        proto="udp",
+    )
+
+
+def own_etc(lab: Lab) -> None:
+    """The host gets an /etc where resolv.conf is missing, and can be made, replaced and linked by its user."""
+    copied = "passwd group hosts nsswitch.conf ld.so.cache"
+    made = f"mkdir /run/etc; cd /etc; cp {copied} /run/etc; mount --bind /run/etc /etc; chmod 777 /run /run/etc"
+    lab.host.run("sh", "-ec", made, caps=True)
+
+
+def write(lab: Lab, path: str, text: str) -> None:
+    """Make or replace a file of the host."""
+    lab.host.run("sh", "-ec", f"cat >{path}.new; mv {path}.new {path}", input=text)
+
+
+def systemd_resolved(lab: Lab, nameserver: str) -> "subprocess.Popen[str]":
+    """Start systemd-resolved on a host with `own_etc`, at 127.0.0.53 and as the maker of the file that resolv.conf is a link to."""
+    stub = "/run/systemd/resolve/stub-resolv.conf"
+    lab.host.sysctl(ipv4__ip_unprivileged_port_start=0)
+    lab.host.run("mkdir", "-p", "/etc/systemd", "/run/systemd/resolve")
+    lab.host.run("ln", "-s", f"..{stub}", "/etc/resolv.conf")
+    conf = f"[Resolve]\nDNS={nameserver}\nFallbackDNS=\nDomains=lan.test\nLLMNR=no\nMulticastDNS=no\n"
+    write(lab, "/etc/systemd/resolved.conf", conf)
+    program = sid.program("systemd-resolved", "systemd-resolved")
+    process = lab.host.serve(program, port=53, proto="udp", caps=True)
+    wait_until(lambda: lab.outer(stub).exists(), 10, stub)
+    return process
