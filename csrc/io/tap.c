@@ -2,8 +2,8 @@
  *
  * With the header the guest's kernel takes and gives segments of up to 64 KiB without checksums at any MTU, which is where
  * the speed comes from. Without it (--fd, a socketpair) tap_send() cuts and checksums them here.
- * Invariant: a frame given out has at least an Ethernet header, and csum_start + csum_offset + 2 <= len if
- * partial_checksum is set: both come from the guest and are checked here, once.
+ * Invariant: a frame given out has at least an Ethernet header, and ETH_HLEN <= csum_start, csum_start + csum_offset + 2 <= len
+ * if partial_checksum is set: both come from the guest and are checked here, once.
  */
 #include "io/tap.h"
 
@@ -109,6 +109,21 @@ void tap_complete_checksum(struct tap_frame *f)
 		return;
 	finish_checksum(f->data, f->len, f->csum_start, f->csum_offset, NULL, 0);
 	f->partial_checksum = false;
+}
+
+bool tap_untag(struct tap_frame *f)
+{
+	uint32_t off = 0;
+
+	while (eth_is_priority_tagged(f->data + off, f->len - off))
+		off += ETH_TAG_BYTES;
+	if (!off || (f->partial_checksum && f->csum_start < ETH_HLEN + off))
+		return false;
+	memmove(f->data + off, f->data, 2 * ETH_ALEN);
+	f->data += off;
+	f->len -= off;
+	f->csum_start = f->partial_checksum ? (uint16_t)(f->csum_start - off) : 0;
+	return true;
 }
 
 static bool write_frame(struct tap *t, const struct iovec *iov, int iovcnt, uint32_t len)

@@ -48,7 +48,7 @@ struct tap_frame {
 	uint32_t len;
 	uint16_t gso_size; /* 0: not a segmentation offload frame */
 	uint8_t gso_type;
-	bool partial_checksum; /* the transport checksum was left to us: there is nothing to verify */
+	bool partial_checksum; /* the checksum in csum_start + csum_offset, of all that follows csum_start, was left to us */
 	uint16_t csum_start, csum_offset;
 };
 
@@ -71,6 +71,8 @@ void tap_free(struct tap *t);
 int tap_read(struct tap *t, struct tap_frame *frame);
 /* Computes a partial checksum, for whoever needs the bytes complete. */
 void tap_complete_checksum(struct tap_frame *frame);
+/* Takes off the tags that say a priority and no VLAN, as many as there are. False: there is none, or the checksum was in it. */
+bool tap_untag(struct tap_frame *frame);
 /* False if the tap did not take the frame (counted). Without offloads, segments and checksums itself. */
 bool tap_send(struct tap *t, const struct tap_tx *tx);
 

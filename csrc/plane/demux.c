@@ -1,8 +1,8 @@
 /* Owns what happens to a frame of the guest first: checks that are the same for all protocols, then the fast path, the slow
  * path, or a counter. Nothing here keeps state but the addresses the guest was seen to use.
  *
- * Invariants: a protocol module gets a packet only if its lengths, checksums and addresses are sound; a frame is handed to
- * Python only within the rate of the slow path and with its checksum complete.
+ * Invariants: a protocol module gets a packet only if its lengths, checksums and addresses are sound, and of UDP what its own
+ * length says; a frame is handed to Python only within the rate of the slow path and with its checksum complete.
  */
 #include <netinet/in.h>
 
@@ -34,7 +34,7 @@ static bool is_slow(const struct plane *p, const struct ip_view *ip)
 
 	if (ip->proto == IPPROTO_ICMPV6 && !ip->v4 && ip->payload_len >= ICMP_HLEN)
 		return ip->payload[0] >= ICMP6_ROUTER_SOLICITATION && ip->payload[0] < ICMP6_REDIRECT;
-	if (ip->proto != IPPROTO_UDP || ip->payload_len < UDP_HLEN)
+	if (ip->proto != IPPROTO_UDP)
 		return false;
 	if (ip->v4)
 		return load_be16(ip->payload + 2) == PORT_DHCP &&
@@ -42,11 +42,22 @@ static bool is_slow(const struct plane *p, const struct ip_view *ip)
 	return load_be16(ip->payload + 2) == PORT_DHCPV6 && (addr_is_multicast(&ip->dst) || addr_is_linklocal6(&ip->dst));
 }
 
+/* What was left to us may be the checksum of a packet inside this one, which a tunnel of the guest carries: this packet's own is
+ * right only once that one is complete. False: it would change what was read already. */
+static bool complete_inner(struct tap_frame *f, const struct ip_view *ip)
+{
+	uint32_t transport = (uint32_t)(ip->payload - f->data);
+
+	if (f->csum_start > transport)
+		tap_complete_checksum(f);
+	return f->csum_start >= transport;
+}
+
 static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
 {
 	if (f->partial_checksum)
 		return true;
-	if (ip->proto == IPPROTO_UDP && ip->v4 && ip->payload_len >= UDP_HLEN && !load_be16(ip->payload + UDP_CSUM_OFFSET))
+	if (ip->proto == IPPROTO_UDP && ip->v4 && !load_be16(ip->payload + UDP_CSUM_OFFSET))
 		return true;
 	return ip_transport_checksum_ok(ip);
 }
@@ -148,7 +159,7 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		COUNT(&p->counters, drop_disabled);
 		return;
 	}
-	if (!ip_parse(f->data + ETH_HLEN, f->len - ETH_HLEN, v4, &ip)) {
+	if (!ip_parse(f->data + ETH_HLEN, f->len - ETH_HLEN, v4, &ip) || (f->partial_checksum && !complete_inner(f, &ip))) {
 		COUNT(&p->counters, drop_malformed);
 		return;
 	}
@@ -169,7 +180,9 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		ip.df = false; /* the guest has chosen fragments, IPv6 too: the host may do the same */
 	switch (ip.proto) {
 	case IPPROTO_TCP:
+		break;
 	case IPPROTO_UDP:
+		ip.payload_len = udp_bytes(ip.payload, ip.payload_len, v4);
 		break;
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMPV6:
@@ -180,7 +193,7 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}
-	if (!checksum_ok(&ip, f))
+	if (!ip.payload_len || !checksum_ok(&ip, f))
 		COUNT(&p->counters, drop_malformed);
 	else if (is_slow(p, &ip)) {
 		if (addr_is_linklocal6(&ip.src))
@@ -215,7 +228,10 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 			punt(p, f);
 		return;
 	default:
-		COUNT(&p->counters, drop_unsupported);
+		if (tap_untag(f))
+			demux_frame(p, f);
+		else
+			COUNT(&p->counters, drop_unsupported);
 	}
 }
 

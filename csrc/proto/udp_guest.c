@@ -210,12 +210,11 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 {
 	uint16_t gso_size = frame->gso_type == VNET_GSO_UDP_L4 ? frame->gso_size : 0;
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
-	struct udp_view d;
+	struct udp_view d = udp_parse(ip->payload, ip->payload_len);
 	struct udp_flow *f;
 
 	/* More segments than a kernel makes would only keep us busy. */
-	if (!udp_parse(ip->payload, ip->payload_len, &d) || !d.src_port || !d.dst_port ||
-	    (gso_size && d.payload_len > (uint32_t)gso_size * UDP_SEGMENTS_MAX)) {
+	if (!d.src_port || !d.dst_port || (gso_size && d.payload_len > (uint32_t)gso_size * UDP_SEGMENTS_MAX)) {
 		COUNT(io->counters, drop_malformed);
 		return;
 	}

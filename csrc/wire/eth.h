@@ -11,6 +11,9 @@
 #define ETH_TYPE_IPV4 0x0800
 #define ETH_TYPE_ARP 0x0806
 #define ETH_TYPE_IPV6 0x86dd
+#define ETH_TYPE_VLAN 0x8100  /* IEEE 802.1Q, 9.6: customer tag */
+#define ETH_TYPE_SVLAN 0x88a8 /* and service tag */
+#define ETH_TAG_BYTES 4
 
 static inline const uint8_t *eth_dst(const uint8_t *frame)
 {
@@ -30,6 +33,14 @@ static inline uint16_t eth_type(const uint8_t *frame)
 static inline bool eth_is_group(const uint8_t mac[ETH_ALEN])
 {
 	return mac[0] & 1;
+}
+
+/* Whether the frame begins with a tag that says its priority and no VLAN (IEEE 802.1Q, 9.6: VID 0). */
+static inline bool eth_is_priority_tagged(const uint8_t *frame, uint32_t len)
+{
+	uint16_t type = eth_type(frame);
+
+	return (type == ETH_TYPE_VLAN || type == ETH_TYPE_SVLAN) && len >= ETH_HLEN + ETH_TAG_BYTES && !(load_be16(frame + ETH_HLEN) & 0xfff);
 }
 
 static inline void eth_emit(uint8_t *frame, const uint8_t dst[ETH_ALEN], const uint8_t src[ETH_ALEN], uint16_t type)

@@ -8,7 +8,6 @@
 #include "base/checksum.h"
 
 #define IP4_DF 0x4000
-#define IP6_MAX_EXTENSIONS 8
 
 static bool ip4_parse(const uint8_t *p, size_t len, struct ip_view *v)
 {
@@ -34,14 +33,18 @@ static bool ip4_parse(const uint8_t *p, size_t len, struct ip_view *v)
 	return true;
 }
 
-/* Walks extension headers (RFC 8200, 4) until a transport header. False for a chain that is cut or too long. */
+/* Walks extension headers (RFC 8200, 4) until a transport header, as many as there are: each takes 8 bytes at least. False for a
+ * chain that is cut, or that Linux refuses too. */
 static bool ip6_extensions(struct ip_view *v)
 {
-	for (int i = 0; i < IP6_MAX_EXTENSIONS; i++) {
+	for (bool first = true;; first = false) {
 		uint32_t size;
 
 		switch (v->proto) {
 		case IPPROTO_HOPOPTS:
+			if (!first) /* RFC 8200, 4.1 */
+				return false;
+			/* fall through */
 		case IPPROTO_DSTOPTS:
 		case IPPROTO_ROUTING:
 			if (v->payload_len < 8)
@@ -66,11 +69,10 @@ static bool ip6_extensions(struct ip_view *v)
 		v->proto = v->payload[0];
 		v->payload += size;
 		v->payload_len -= size;
-		v->header_len = (uint16_t)(v->header_len + size);
+		v->header_len += size;
 		if (v->fragment)
 			return true;
 	}
-	return false;
 }
 
 static bool ip6_parse(const uint8_t *p, size_t len, struct ip_view *v)

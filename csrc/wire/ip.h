@@ -19,7 +19,7 @@ struct ip_view {
 	const uint8_t *header; /* first byte of the IP header */
 	const uint8_t *payload;
 	uint32_t payload_len; /* after all extension headers, without link padding */
-	uint16_t header_len;  /* including options or extension headers */
+	uint32_t header_len;  /* including options or extension headers */
 	uint8_t proto;
 	uint8_t ttl;
 	uint8_t tos;

@@ -16,21 +16,25 @@ struct udp_view {
 	uint16_t src_port, dst_port;
 };
 
-/* Checks the lengths; a length field shorter than the packet cuts the payload. */
-static inline bool udp_parse(const uint8_t *datagram, uint32_t len, struct udp_view *v)
+/* How many of len bytes are the datagram, as Linux has it: what is behind its own length does not count (RFC 9868, 7), and with
+ * IPv6 a length of 0 means all of them (RFC 2675, 4). 0: it is malformed. */
+static inline uint32_t udp_bytes(const uint8_t *datagram, uint32_t len, bool v4)
 {
 	if (len < UDP_HLEN)
-		return false;
+		return 0;
 
-	uint32_t total = load_be16(datagram + 4);
+	uint32_t own = load_be16(datagram + 4);
 
-	if (total < UDP_HLEN || total > len)
-		return false;
-	v->src_port = load_be16(datagram);
-	v->dst_port = load_be16(datagram + 2);
-	v->payload = datagram + UDP_HLEN;
-	v->payload_len = total - UDP_HLEN;
-	return true;
+	if (!own && !v4)
+		return len;
+	return own < UDP_HLEN || own > len ? 0 : own;
+}
+
+/* len: what udp_bytes() has said. */
+static inline struct udp_view udp_parse(const uint8_t *datagram, uint32_t len)
+{
+	return (struct udp_view){.payload = datagram + UDP_HLEN, .payload_len = len - UDP_HLEN, .src_port = load_be16(datagram),
+				 .dst_port = load_be16(datagram + 2)};
 }
 
 /* Writes a header for payload_len bytes to come; the checksum field is left 0. Returns its length. */

@@ -53,7 +53,7 @@ struct log { uint32_t level; uint32_t head, count; uint64_t lost; ...; };
 bool log_take(struct log *log, const struct log_line **line);
 void x_log_add(struct log *log, int level, const char *text);
 
-struct ip_view { struct addr src, dst; const uint8_t *header; const uint8_t *payload; uint32_t payload_len; uint16_t header_len;
+struct ip_view { struct addr src, dst; const uint8_t *header; const uint8_t *payload; uint32_t payload_len; uint32_t header_len;
                  uint8_t proto, ttl, tos; bool v4, df, fragment; };
 bool ip_parse(const uint8_t *packet, size_t len, bool v4, struct ip_view *view);
 uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos, bool df,
@@ -66,7 +66,7 @@ bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
 uint16_t x_tcp_emit(uint8_t *segment, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint16_t window,
                     uint16_t mss, uint8_t wscale);
 struct udp_view { const uint8_t *payload; uint32_t payload_len; uint16_t src_port, dst_port; };
-bool x_udp_parse(const uint8_t *datagram, uint32_t len, struct udp_view *view);
+bool x_udp_parse(const uint8_t *datagram, uint32_t len, bool v4, struct udp_view *view);
 uint16_t x_udp_emit(uint8_t *datagram, uint16_t sport, uint16_t dport, uint32_t payload_len);
 struct icmp_view { const uint8_t *payload; uint32_t payload_len; uint16_t id, sequence; uint8_t type, code; };
 bool x_icmp_parse(const uint8_t *message, uint32_t len, struct icmp_view *view);
@@ -145,7 +145,8 @@ static void x_log_add(struct log *log, int level, const char *text) { log_add(lo
 static uint16_t x_tcp_emit(uint8_t *s, uint16_t sp, uint16_t dp, uint32_t sq, uint32_t ak, uint8_t f,
                            uint16_t w, uint16_t m, uint8_t ws)
 { return tcp_emit(s, sp, dp, seq(sq), seq(ak), f, w, m, ws); }
-static bool x_udp_parse(const uint8_t *d, uint32_t l, struct udp_view *v) { return udp_parse(d, l, v); }
+static bool x_udp_parse(const uint8_t *d, uint32_t l, bool v4, struct udp_view *v)
+{ l = udp_bytes(d, l, v4); if (l) *v = udp_parse(d, l); return l; }
 static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }
 static bool x_icmp_parse(const uint8_t *m, uint32_t l, struct icmp_view *v) { return icmp_parse(m, l, v); }
 static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_ms(h); }

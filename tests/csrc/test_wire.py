@@ -85,7 +85,10 @@ def v6_with(chain: bytes, first: int, payload: bytes = b"\0" * 20) -> bytes:
         (bytes([6, 0]) + bytes(6), 0, True),
         (bytes([60, 0]) + bytes(6) + bytes([6, 1]) + bytes(14), 0, True),
         (bytes([6, 9]) + bytes(6), 0, False),  # longer than the packet
-        (bytes([60, 0, 0, 0, 0, 0, 0, 0]) * 9, 60, False),  # too long a chain
+        (bytes([60, 0, 0, 0, 0, 0, 0, 0]) * 9, 60, False),  # nothing but a chain
+        (bytes([60, 0, 0, 0, 0, 0, 0, 0]) * 7 + bytes([6]) + bytes(7), 60, True),
+        (bytes([60, 0, 0, 0, 0, 0, 0, 0]) * 8000 + bytes([6]) + bytes(7), 60, True),
+        (bytes([0, 0]) + bytes(6) + bytes([6, 0]) + bytes(6), 60, False),  # hop-by-hop options are the first
         (bytes([6, 0, 0, 1]) + bytes(4), 43, False),  # segments left
         (bytes([6, 0, 0, 0]) + bytes(4), 43, True),
     ],
@@ -145,14 +148,24 @@ def test_emitted_udp_headers_parse_back(sport: int, dport: int, payload: int) ->
     buf = bytearray(8 + payload)
     assert lib.x_udp_emit(ffi.from_buffer(buf), sport, dport, payload) == 8
     view = ffi.new("struct udp_view *")
-    assert lib.x_udp_parse(ffi.from_buffer(buf), len(buf), view)
+    assert lib.x_udp_parse(ffi.from_buffer(buf), len(buf), True, view)
     assert (view.src_port, view.dst_port, view.payload_len) == (sport, dport, payload)
 
 
-@given(st.binary(max_size=60))
-def test_any_bytes_as_udp_or_icmp_stay_inside(data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("length", "v4", "payload"),
+    [(20, True, 12), (19, True, 11), (8, True, 0), (7, True, None), (21, True, None), (0, True, None), (0, False, 12)],
+)
+def test_udp_is_as_long_as_it_says(length: int, v4: bool, payload: int | None) -> None:
+    datagram, view = Exact(struct.pack("!HHHH", 1, 2, length, 0) + bytes(12)), ffi.new("struct udp_view *")
+    assert lib.x_udp_parse(datagram.data, datagram.len, v4, view) == (payload is not None)
+    assert payload is None or view.payload_len == payload
+
+
+@given(st.binary(max_size=60), st.booleans())
+def test_any_bytes_as_udp_or_icmp_stay_inside(data: bytes, v4: bool) -> None:
     buf, udp, icmp = Exact(data), ffi.new("struct udp_view *"), ffi.new("struct icmp_view *")
-    if lib.x_udp_parse(buf.data, buf.len, udp):
+    if lib.x_udp_parse(buf.data, buf.len, v4, udp):
         assert inside(udp, buf, "payload", udp.payload_len)
     if lib.x_icmp_parse(buf.data, buf.len, icmp):
         assert inside(icmp, buf, "payload", icmp.payload_len)
