@@ -76,14 +76,16 @@ void plane_free(struct plane *p);
 /* An address that the guest has: a client that has it too is shown to the guest under another. */
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16]);
 /* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
- * guest, or the guest's own address. In the guest's namespace (to_host): to the host's loopback at target_port. */
+ * guest, or the guest's own address. In the guest's namespace (to_host): to target_port at the
+ * same loopback address of the host. */
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
 			uint16_t target_port);
 /* Takes nothing more from it; flows of UDP through it end. */
 int plane_remove_listener(struct plane *p, int fd);
 /* The core's end of a socketpair whose other end a helper serves with nsock_serve(). */
 void plane_set_helper(struct plane *p, int fd);
-/* A bound socket (TCP: listening) in the guest's namespace, made by the helper: the descriptor or -errno. */
+/* A bound socket (TCP: listening) in the guest's namespace, made by the helper; at any address: of the loopback interface. The
+ * descriptor or -errno. */
 int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port);
 /* A sock_diag(7) socket of the guest's namespace, made by the helper: the descriptor or -errno. */
 int plane_diag_in_guest(struct plane *p);

@@ -28,6 +28,11 @@ struct addr policy_loopback(bool v4)
 	return v4 ? addr_from_v4(four) : six;
 }
 
+struct addr policy_same_loopback(struct addr asked, bool v4)
+{
+	return addr_is_loopback(&asked) ? asked : policy_loopback(v4);
+}
+
 static bool is_dns(uint8_t proto, uint16_t port)
 {
 	return (proto == IPPROTO_UDP || proto == IPPROTO_TCP) && (port == PORT_DNS || port == PORT_DNS_TLS);

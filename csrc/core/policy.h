@@ -47,6 +47,8 @@ const struct addr *policy_guest_addr(const struct policy *p, const struct addr *
 
 /* 127.0.0.1 or ::1. */
 struct addr policy_loopback(bool v4);
+/* Where a local client is sent that has asked for that address: to the same one if it is loopback, else to the first of the family. */
+struct addr policy_same_loopback(struct addr asked, bool v4);
 
 /* 0 or -ENOMEM. */
 int addr_list_add(struct addr_list *l, const struct addr *a);

@@ -21,9 +21,11 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "io/sock.h"
 #include "plane_api.h"
 
 #define BACKLOG 4096
+#define LOOPBACK "lo"
 #define NOBODY 65534
 #define ANSWER_TIMEOUT_MS 2000
 #define LOW_WATER (NSOCK_POOL / 4)
@@ -83,17 +85,37 @@ static ssize_t recv_fd(int sock, void *data, size_t len, int flags, int *fd)
 
 /* --- the helper --- */
 
+/* Before the first datagram can come: which address each was sent to. None of groups that others have joined. */
+static void prepare_datagrams(int fd, bool v4)
+{
+	if (v4) {
+		sock_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		sock_set(fd, IPPROTO_IP, IP_MULTICAST_ALL, 0);
+	} else {
+		sock_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	}
+}
+
+/* At any address means: of the loopback interface. What comes to the guest's other addresses is not ours. */
 static int bind_and_listen(int fd, const struct request *r)
 {
 	struct sockaddr_storage ss;
 	socklen_t len = addr_to_sockaddr(&r->at.addr, r->at.port, 0, &ss);
-	int one = 1;
+	bool stream = r->type == SOCK_STREAM;
 
-	if (r->type == SOCK_STREAM)
-		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (addr_is_unspecified(&r->at.addr) && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, LOOPBACK, sizeof(LOOPBACK)) < 0)
+		return -errno;
+	if (stream)
+		sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	else
+		prepare_datagrams(fd, r->family == AF_INET);
 	if (bind(fd, (struct sockaddr *)&ss, len) < 0)
 		return -errno;
-	return r->type == SOCK_STREAM && listen(fd, BACKLOG) < 0 ? -errno : 0;
+	/* UDP: a program of the guest that allows it may have the port later, and then has it first. One that is there keeps it:
+	 * bound with this option, we would have it first. */
+	if (!stream)
+		return sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	return listen(fd, BACKLOG) < 0 ? -errno : 0;
 }
 
 static int make_socket(const struct request *r)

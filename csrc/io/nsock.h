@@ -27,7 +27,8 @@ int nsock_stream(struct nsock *n, bool v4);
 int nsock_datagram(struct nsock *n, bool v4);
 /* A sock_diag(7) socket of the guest's namespace, or -errno. */
 int nsock_diag(struct nsock *n);
-/* A bound socket of the guest's namespace, listening if it is TCP: SOCK_STREAM or SOCK_DGRAM at addr and port. -errno. */
+/* A bound socket of the guest's namespace, listening if it is TCP: SOCK_STREAM or SOCK_DGRAM at addr and port; at any address: of
+ * the loopback interface. -errno. */
 int nsock_listen(struct nsock *n, int type, const struct addr *addr, uint16_t port);
 
 #endif

@@ -96,14 +96,15 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPINTVL)}}, /* a guest asks whether its peer lives */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_KEEPCNT)}}, /* a guest asks whether its peer lives */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_LINGER)}}, /* a reset instead of an end */
-	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BINDTODEVICE)}}, /* --outbound-if, and ports on one interface */
+	{__NR_setsockopt, BOTH, {OPTION(SOL_SOCKET, SO_BINDTODEVICE)}}, /* --outbound-if, and ports on one interface */
 	{__NR_setsockopt, BOTH, {OPTION(SOL_SOCKET, SO_REUSEADDR)}}, /* ports bound at run time */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_V6ONLY)}}, /* no IPv4 through an IPv6 socket */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_RCVBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_UDP, UDP_GRO)}}, /* many datagrams at once */
-	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
-	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVPKTINFO)}}, /* which address a datagram was sent to */
+	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
+	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_RECVPKTINFO)}}, /* which address a datagram was sent to */
+	{__NR_setsockopt, HELPER, {OPTION(IPPROTO_IP, IP_MULTICAST_ALL)}}, /* no multicast */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_TTL)}}, /* TTL of a ping passes through */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_UNICAST_HOPS)}}, /* hop limit of a ping passes through */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_TOS)}}, /* the class of a connection or a ping passes through */

@@ -1,8 +1,9 @@
 /* Owns the listening TCP sockets, and the choice of a connection's way:
  *
- *   a listener of the guest's namespace  the bypass, to the host's loopback;
- *   a client on the host's loopback      the bypass, to the guest's own address (or its loopback, --host-lo-to-ns-lo), where
- *                                        there is a helper to make a socket in the guest's namespace;
+ *   a listener of the guest's namespace  the bypass, to the loopback address of the host that the client has asked for;
+ *   a client on the host's loopback      the bypass, to the guest's own address (or, with --host-lo-to-ns-lo, to the loopback
+ *                                        address that it has asked for), where there is a helper to make a socket in the
+ *                                        guest's namespace;
  *   any other client                     the tap, with its own address and port.
  *
  * When descriptors run out all listeners rest for a while: a level-triggered listener with a client waiting would otherwise
@@ -169,11 +170,24 @@ static void join(struct plane *p, int client, int fd, const struct endpoint *dst
 	sock_close(client, true);
 }
 
-static void to_host(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
+/* Which of our addresses a client has connected to. */
+static struct addr asked_address(int client)
 {
-	struct endpoint dst = {policy_loopback(addr_is_v4(&peer->addr)), target->port};
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof(ss);
 
-	join(p, client, sock_open(&p->tcp.sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
+	return getsockname(client, (struct sockaddr *)&ss, &len) < 0 ? ADDR_NONE : addr_from_sockaddr(&ss).addr;
+}
+
+static void to_host(struct plane *p, int client, uint16_t port)
+{
+	struct endpoint dst = {asked_address(client), port};
+
+	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
+	if (addr_is_loopback(&dst.addr))
+		join(p, client, sock_open(&p->tcp.sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
+	else
+		sock_close(client, true);
 }
 
 /* False: there is no way round the tap for this one. */
@@ -185,8 +199,10 @@ static bool bypass(struct plane *p, int client, const struct endpoint *peer, con
 
 	if (!(p->config.flags & PLANE_BYPASS) || p->nsock.fd < 0 || !addr_is_loopback(&peer->addr))
 		return false;
-	if (addr_is_none(&dst.addr))
-		dst.addr = p->config.flags & PLANE_LO_TO_LO ? policy_loopback(v4) : p->policy.guest_seen[v4 ? 0 : 1];
+	if (addr_is_none(&dst.addr) && p->config.flags & PLANE_LO_TO_LO)
+		dst.addr = policy_same_loopback(asked_address(client), v4);
+	else if (addr_is_none(&dst.addr))
+		dst.addr = p->policy.guest_seen[v4 ? 0 : 1];
 	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
 		return false;
 	fd = nsock_stream(&p->nsock, v4);
@@ -229,7 +245,7 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
 			continue; /* that client has gone already (accept(2), "Error handling") */
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
-			to_host(p, fd, &peer, &l.target);
+			to_host(p, fd, l.target.port);
 		else if (!bypass(p, fd, &peer, &l.target) && (!p->lane || !lane_hand_client(p, fd, &peer, &l.target)))
 			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
 	}

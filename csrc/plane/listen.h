@@ -12,8 +12,8 @@ struct plane;
 struct listener {
 	int fd;			/* the first; -1: a free place */
 	uint32_t count;
-	bool to_host;		/* it listens in the guest's namespace, for something on the host's loopback */
-	struct endpoint target; /* of the first; none: the guest's own address, or the host's loopback, of the client's family */
+	bool to_host;		/* it listens on the guest's loopback, for something on the host's */
+	struct endpoint target; /* of the first; none: the guest's own address, or the loopback one that the client has asked for */
 };
 
 struct listeners {

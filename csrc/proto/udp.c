@@ -26,6 +26,7 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
+#define SOCKETS_MAX (UINT16_MAX + 1) /* udp_peer_key() has 16 bits for one */
 #define SOCKET_BUFFER_BYTES (4 << 20) /* as much of it as net.core.rmem_max allows */
 
 int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
@@ -35,6 +36,8 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 	memset(u, 0, offsetof(struct udp, to_host_data)); /* the buffers take memory when they are used */
 	u->batch.used = DATAGRAM_BATCH;
 	u->sock = *sock;
+	if (limit > SOCKETS_MAX / 2)
+		return -EINVAL;
 	rc = flow_table_init(&u->sockets, sizeof(struct udp_socket), limit * 2, key);
 	if (!rc)
 		rc = flow_table_init(&u->flows, sizeof(struct udp_flow), limit, key);
@@ -183,15 +186,14 @@ int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct 
 	return 0;
 }
 
-struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote)
+struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote, const struct addr *asked)
 {
-	return (struct flow_key){.remote = remote->addr, .remote_port = remote->port, .guest_port = (uint16_t)s->flow.index,
-				 .guest.b[0] = (uint8_t)(s->flow.index >> 16), .guest.b[1] = (uint8_t)(s->flow.index >> 24)};
+	return (struct flow_key){*asked, remote->addr, (uint16_t)s->flow.index, remote->port};
 }
 
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote)
 {
-	struct flow_key key = udp_peer_key(s, remote);
+	struct flow_key key = udp_peer_key(s, remote, &ADDR_NONE);
 	struct udp_peer *p = (struct udp_peer *)flow_find(&u->peers, &key);
 
 	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
@@ -200,7 +202,7 @@ struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, 
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote)
 {
-	struct flow_key pk = udp_peer_key(s, remote);
+	struct flow_key pk = udp_peer_key(s, remote, &ADDR_NONE);
 	struct udp_flow *f = NULL;
 	struct udp_peer *p;
 

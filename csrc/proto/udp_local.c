@@ -2,6 +2,9 @@
  * in the other. The guest's side of a -u port is for peers on the host's loopback; the host's side of a -U port for everyone in
  * the guest's namespace. Neither sees a tap, or each other's addresses: what arrives comes from the socket that we connected.
  *
+ * From loopback to loopback the address stays the same: a resolver listens at 127.0.0.53 and nowhere else. So a peer that
+ * writes to two of our addresses has two flows, and each answers from its own.
+ *
  * Invariants: a local flow's socket index names a listening socket as long as the flow lives.
  */
 #include <errno.h>
@@ -13,10 +16,9 @@
 #include "proto/udp_private.h"
 
 struct udp_local {
-	struct flow flow; /* key: udp_peer_key() */
+	struct flow flow; /* key: udp_peer_key(), key.guest: the address of the listening socket that the peer wrote to */
 	struct timer timer;
 	struct endpoint peer;
-	struct addr local; /* which address of the listening socket the peer wrote to */
 	uint32_t scope;
 	uint32_t socket; /* index in udp.sockets */
 	int fd;
@@ -53,13 +55,13 @@ static void close_local(struct udp *u, struct io *io, struct udp_local *l)
 }
 
 /* A socket on the other side, connected to where the port leads. */
-static int open_other_side(struct udp *u, struct io *io, const struct udp_socket *s, bool v4)
+static int open_other_side(struct udp *u, struct io *io, const struct udp_socket *s, const struct addr *asked, bool v4)
 {
 	struct endpoint to = s->target;
 	int fd, rc;
 
 	if (addr_is_none(&to.addr))
-		to.addr = s->to_host || u->lo_to_lo ? policy_loopback(v4) : io->policy->guest_seen[v4 ? 0 : 1];
+		to.addr = s->to_host || u->lo_to_lo ? policy_same_loopback(*asked, v4) : io->policy->guest_seen[v4 ? 0 : 1];
 	if (addr_is_none(&to.addr) || addr_is_v4(&to.addr) != v4)
 		return -EADDRNOTAVAIL;
 	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : nsock_datagram(u->nsock, v4);
@@ -79,7 +81,7 @@ static struct udp_local *open_local(struct udp *u, struct io *io, const struct u
 				    const struct flow_key *key)
 {
 	struct udp_local *l = NULL;
-	int fd = open_other_side(u, io, s, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;
+	int fd = open_other_side(u, io, s, &key->guest, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;
 
 	if (!error && !timer_heap_reserve(&u->local_timers, u->locals.used + 1))
 		l = (struct udp_local *)flow_add(&u->locals, key);
@@ -130,14 +132,19 @@ void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s,
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct msghdr msg = {.msg_control = control};
-	struct flow_key key = udp_peer_key(s, &d->from);
-	struct udp_local *l = (struct udp_local *)flow_find(&u->locals, &key);
+	struct flow_key key = udp_peer_key(s, &d->from, &d->info.local);
+	struct udp_local *l;
 
+	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
+	if (s->to_host && !addr_is_loopback(&d->info.local)) {
+		COUNT(io->counters, udp_unasked);
+		return;
+	}
+	l = (struct udp_local *)flow_find(&u->locals, &key);
 	if (!l)
 		l = open_local(u, io, s, &d->from, &key);
 	if (!l)
 		return;
-	l->local = d->info.local;
 	l->scope = d->info.ifindex;
 	touch(u, io, l);
 	send_datagram(l->fd, &msg, d->data, d->len, d->info.gso_size);
@@ -152,8 +159,8 @@ static void answer(struct udp *u, struct io *io, struct udp_local *l, const stru
 	struct msghdr msg = {.msg_name = &to, .msg_control = control};
 
 	msg.msg_namelen = udp_peer_address(u, s, &l->peer, l->scope, &to);
-	if (!addr_is_none(&l->local))
-		udp_add_source(&msg, s, &l->local);
+	if (!addr_is_none(&l->flow.key.guest))
+		udp_add_source(&msg, s, &l->flow.key.guest);
 	touch(u, io, l);
 	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }

@@ -41,7 +41,7 @@ struct udp_flow {
 	bool guest_last;	/* the last one came from the guest */
 };
 
-/* The entry of a flow in udp.peers: key.guest_port and key.guest carry the socket's index. */
+/* The entry of a flow in udp.peers: key.guest_port is the socket's index. */
 struct udp_peer {
 	struct flow flow;
 	uint32_t index; /* of the udp_flow that takes what the peer sends; FLOW_NONE until one writes again */
@@ -60,8 +60,8 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 /* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote);
-/* How a peer of a socket is found in udp.peers and udp.locals. */
-struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote);
+/* How a peer of a socket is found: in udp.peers by its address (asked: none), in udp.locals also by ours. */
+struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote, const struct addr *asked);
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
 /* What the peer sends is for this flow now, where two flows have one peer. */
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f);

@@ -354,7 +354,8 @@ def loopback_only(specs: "Sequence[PortSpec]", versions: "Sequence[int]") -> tup
     """
     from pasta_py.control.ip import IPv4Address, IPv6Address
 
-    loopback: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+    # At any IPv4 address of lo, which has all of 127.0.0.0/8.
+    loopback: dict[int, tuple[Address, str]] = {4: (IPv4Address("0.0.0.0"), "lo"), 6: (IPv6Address("::1"), "")}
     found: list[PortSpec] = []
     for spec in specs or (DEFAULT,):
         if spec.ifname not in ("", "lo") or (spec.address is not None and not spec.address.is_loopback):
@@ -363,7 +364,8 @@ def loopback_only(specs: "Sequence[PortSpec]", versions: "Sequence[int]") -> tup
         if spec.address is not None or not spec.chunks:
             found.append(spec)
         else:
-            found += [spec.replace(address=loopback[v]) for v in versions]
+            for address, ifname in (loopback[version] for version in versions):
+                found.append(spec.replace(address=address, ifname=spec.ifname or ifname))
     return tuple(found)
 
 

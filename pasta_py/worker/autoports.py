@@ -2,8 +2,9 @@
 
 Each second the listening sockets of both namespaces are read with sock_diag(7), which gives nothing but those; what has
 come and gone is bound and unbound. Our own sockets are known by their inodes and never forwarded back. A target counts
-for the families and addresses it can be reached at: an IPv4-only service is not offered over IPv6, and one on the
-guest's loopback only where connections go there. Ports that cannot be bound (taken, privileged) are tried again.
+for the families and addresses it can be reached at: an IPv4-only service is not offered over IPv6, one on the guest's
+loopback only where connections go there, and one at 127.0.0.53 of the host at that address of the guest alone. Ports that
+cannot be bound (taken, privileged) are tried again.
 
 Rejected: /proc/net/tcp, which lists every connection as well; binding through control, which has long gone.
 """
@@ -13,12 +14,14 @@ import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import hostports, model
 from pasta_py.hostports import ANY4, ANY6, is_ipv4
-from pasta_py.worker import plane
+from pasta_py.worker import helper, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    #: family (4 or 6), port
-    Port = tuple[int, int]
+    #: family (4 or 6), port, address (16 bytes), index of the interface that it is bound to or 0, inode
+    Socket = tuple[int, int, bytes, int, int]
+    #: address to listen at, port
+    Port = tuple[bytes, int]
 
 INTERVAL_S = 0.8  # a service is to be reachable within a second of its start
 
@@ -38,9 +41,7 @@ _RECEIVE_BYTES = 64 << 10
 _TIMEOUT_S = 1.0
 _ORDER = plane.BYTE_ORDER
 
-_LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
-_LOOPBACK6 = bytes(15) + b"\x01"
-_ANY, _LOOPBACK, _OTHER = range(3)
+_LOOPBACK_INDEX = 1  # of lo, in every network namespace (the kernel's LOOPBACK_IFINDEX)
 
 
 def diag_socket(fileno: "int | None" = None) -> "_socket.socket":
@@ -50,9 +51,9 @@ def diag_socket(fileno: "int | None" = None) -> "_socket.socket":
     return sock
 
 
-def listening(sock: "_socket.socket", proto: int) -> "list[tuple[int, int, int, int]]":
-    """(family 4 or 6, port, where: any, loopback or other, inode) of each listening or unconnected socket; OSError."""
-    found: list[tuple[int, int, int, int]] = []
+def listening(sock: "_socket.socket", proto: int) -> "list[Socket]":
+    """Each listening or unconnected socket; OSError."""
+    found: list[Socket] = []
     for family in (_socket.AF_INET, _socket.AF_INET6):
         request = _REQUEST_BYTES.to_bytes(4, _ORDER) + _SOCK_DIAG_BY_FAMILY.to_bytes(2, _ORDER)
         request += _NLM_F_REQUEST_DUMP.to_bytes(2, _ORDER) + bytes(8)
@@ -63,7 +64,7 @@ def listening(sock: "_socket.socket", proto: int) -> "list[tuple[int, int, int, 
     return found
 
 
-def _take(data: bytes, found: "list[tuple[int, int, int, int]]") -> bool:
+def _take(data: bytes, found: "list[Socket]") -> bool:
     """Add the sockets in one batch of messages; True at the end of the dump."""
     at = 0
     while at + _HEADER_BYTES <= len(data):
@@ -79,28 +80,28 @@ def _take(data: bytes, found: "list[tuple[int, int, int, int]]") -> bool:
     return False
 
 
-def _take_socket(body: bytes, found: "list[tuple[int, int, int, int]]") -> None:
+def _take_socket(body: bytes, found: "list[Socket]") -> None:
     """One struct inet_diag_msg with its attributes."""
     if len(body) < _MESSAGE_BYTES:
         return
     port = int.from_bytes(body[4:6], "big")
+    device = int.from_bytes(body[40:44], _ORDER)
     inode = int.from_bytes(body[68:72], _ORDER)
-    if body[0] == _socket.AF_INET:
-        found.append((4, port, _where(bytes(10) + b"\xff\xff" + body[8:12]), inode))
-        return
-    address = body[8:24]
-    if address[:12] == bytes(10) + b"\xff\xff":
-        found.append((4, port, _where(address), inode))
-        return
-    found.append((6, port, _where(address), inode))
-    if address == bytes(16) and not _v6only(body[_MESSAGE_BYTES:]):
-        found.append((4, port, _ANY, inode))
+    address = ANY4[:12] + body[8:12] if body[0] == _socket.AF_INET else body[8:24]
+    found.append((4 if is_ipv4(address) else 6, port, address, device, inode))
+    if address == ANY6 and not _v6only(body[_MESSAGE_BYTES:]):
+        found.append((4, port, ANY4, device, inode))
 
 
-def _where(address: bytes) -> int:
+def _is_loopback4(address: bytes) -> bool:
+    return address[:13] == helper.LOOPBACK4[:13]
+
+
+def _has_loopback(address: bytes, device: int) -> bool:
+    """Whether a socket can be reached at a loopback address."""
     if address in (ANY4, ANY6):
-        return _ANY
-    return _LOOPBACK if address == _LOOPBACK6 or address[:13] == _LOOPBACK4[:13] else _OTHER
+        return device in (0, _LOOPBACK_INDEX)
+    return address == helper.LOOPBACK6 or _is_loopback4(address)
 
 
 def _v6only(attributes: bytes) -> bool:
@@ -111,6 +112,13 @@ def _v6only(attributes: bytes) -> bool:
             return attributes[at + 4 : at + 5] == b"\x01"
         at += max(4, (size + 3) & ~3)
     return False
+
+
+def _place_in_guest(address: bytes, device: int) -> "bytes | None":
+    """Where to listen for a service of the host, ANY4 meaning all of 127.0.0.0/8; None: its loopback does not lead there."""
+    if not _has_loopback(address, device):
+        return None
+    return helper.LOOPBACK6 if address == ANY6 else address
 
 
 class AutoPorts:
@@ -140,7 +148,7 @@ class AutoPorts:
 
     def scan(self) -> None:
         """Bind and unbind what has changed. OSError when the kernel does not tell what listens."""
-        seen: dict[tuple[bool, int], list[tuple[int, int, int, int]]] = {}
+        seen: dict[tuple[bool, int], list[Socket]] = {}
         for key in [key for key in self._bound if key[0] not in self.rules]:
             self._unbind(key)
         for rule in self.rules:
@@ -150,21 +158,33 @@ class AutoPorts:
                 if (rule.to_host, proto) not in seen:
                     seen[rule.to_host, proto] = listening(self._diag[rule.to_host], proto)
                 targets |= self._targets(rule, seen[rule.to_host, proto])
-            self._follow(rule, targets)
+            # Any address is also each of 127.0.0.0/8.
+            self._follow(rule, {(at, port) for at, port in targets if not _is_loopback4(at) or (ANY4, port) not in targets})
 
-    def _targets(self, rule: model.AutoRule, found: "list[tuple[int, int, int, int]]") -> "set[Port]":
-        """The ports to bind for what was found."""
-        # Connections arrive at the host's loopback, or at the guest's own address, or at its loopback.
-        wanted = _LOOPBACK if rule.to_host or self._plan.lo_to_lo else _OTHER
+    def _targets(self, rule: model.AutoRule, found: "list[Socket]") -> "set[Port]":
+        """The ports to bind for what was found, and where."""
         shift = rule.target_first - rule.first
         return {
-            (family, port - shift)
-            for family, port, where, inode in found
+            (at, port - shift)
+            for family, port, address, device, inode in found
             if inode not in self._own
-            and where in (_ANY, wanted)
             and (self._plan.ipv4 if family == 4 else self._plan.ipv6)
             and rule.first <= port - shift <= rule.last
+            and (at := _place_in_guest(address, device) if rule.to_host else self._place_on_host(rule, family, address, device))
         }
+
+    def _place_on_host(self, rule: model.AutoRule, family: int, address: bytes, device: int) -> "bytes | None":
+        """Where to listen for a service of the guest; None: it cannot be reached.
+
+        Connections arrive at the guest's own address, and with lo_to_lo those of local clients at its loopback.
+        """
+        at_loopback = _has_loopback(address, device)
+        at_own = device != _LOOPBACK_INDEX if address in (ANY4, ANY6) else not at_loopback
+        if not (at_loopback and self._plan.lo_to_lo) and not (at_own and not self._plan.local_only):
+            return None
+        if rule.address and is_ipv4(rule.address) != (family == 4):
+            return None
+        return rule.address or (ANY4 if family == 4 else ANY6)
 
     def _follow(self, rule: model.AutoRule, targets: "set[Port]") -> None:
         for held in [key for key in self._bound if key[0] == rule and key[1] not in targets]:
@@ -180,15 +200,14 @@ class AutoPorts:
         os.close(fd)
 
     def _bind(self, rule: model.AutoRule, port: "Port") -> None:
-        family, number = port
-        if rule.address and is_ipv4(rule.address) != (family == 4):
-            return
+        address, number = port
         try:
-            if rule.to_host:
-                fd = self._core.listen_in_guest(rule.proto, _LOOPBACK4 if family == 4 else _LOOPBACK6, number)
-            else:
-                address = rule.address or (ANY4 if family == 4 else ANY6)
+            if not rule.to_host:
                 fd = hostports.bind(rule.proto, address, rule.ifname, number)
+            elif address == ANY4:
+                fd = helper.bind_loopback(self._core, rule.proto, helper.LOOPBACK4, number)
+            else:
+                fd = self._core.listen_in_guest(rule.proto, address, number)
         except OSError:
             return  # taken, or privileged: perhaps it is free at the next scan
         target_port = rule.target_first + number - rule.first

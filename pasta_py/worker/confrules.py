@@ -17,6 +17,7 @@ import posix as os  # os takes 0.8 ms to import
 from pasta_py import confwire, hostports, wire
 from pasta_py.errors import ConfError, WireError
 from pasta_py.model import IPPROTO_TCP, AutoRule, ForwardRule, Listener, WorkerPlan
+from pasta_py.worker import helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Target = tuple[bytes, int]
     Sockets = tuple[list[int], Target]
 
-_LOOPBACKS = ((4, bytes(10) + b"\xff\xff\x7f\x00\x00\x01"), (6, bytes(15) + b"\x01"))
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)  # the last three: the helper is stuck, or gone
 _MAX_PORTS = 4 * 65535  # every port of both protocols in both directions
@@ -160,6 +160,9 @@ class Rules:
         self, key: "Key", target: "Target", stay: "dict[Key, Target]", made: "dict[Key, Sockets]",
         released: "dict[Key, Sockets]",
     ) -> None:  # fmt: skip
+        to_host, proto, _address, _ifname, port = key
+        if to_host and self._auto:  # else it would get what an automatic port leaves of the loopback addresses
+            self._auto.release(proto, to_host, port)
         try:
             fds = self._open(key)
         except OSError as error:
@@ -189,11 +192,11 @@ class Rules:
             return [self._in_room(hostports.bind(proto, address, ifname, port, **families))]
         fds: list[int] = []
         last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-        for version, loopback in _LOOPBACKS:
+        for version, loopback in ((4, helper.LOOPBACK4), (6, helper.LOOPBACK6)):
             if not (self._plan.ipv4 if version == 4 else self._plan.ipv6):
                 continue
             try:
-                fds.append(self._in_room(self._core.listen_in_guest(proto, loopback, port)))
+                fds.append(self._in_room(helper.bind_loopback(self._core, proto, loopback, port)))
             except OSError as error:
                 last = error
                 if error.errno not in hostports.NO_FAMILY:

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RESULT_BYTES = 4
-_LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
-_LOOPBACK6 = bytes(15) + b"\x01"
+LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
+LOOPBACK6 = bytes(15) + b"\x01"
 _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
-# errno.h: EMFILE, EACCES, EADDRINUSE
-_EMFILE = 24
+# errno.h; 13 is EACCES
+_EMFILE, _EADDRINUSE = 24, 98
 _HINTS = {
     _EMFILE: "raise the limit of open files (ulimit -Hn), or forward fewer ports",
     13: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
-    98: "a program there listens already: stop it, or choose another port",
+    _EADDRINUSE: "a program there listens already: stop it, or choose another port",
 }
 # errno.h: the guest has no such family, or has it switched off.
 _NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
@@ -94,6 +94,21 @@ def listen(core: "plane.Plane", plan: model.WorkerPlan, warnings: "list[str]") -
                 break
 
 
+def bind_loopback(core: "plane.Plane", proto: int, loopback: bytes, port: int) -> int:
+    """A socket (TCP: listening) of the guest's namespace at every address of 127.0.0.0/8, for LOOPBACK4, or at ::1; OSError.
+
+    Where a program of the guest has the port at another address already: at 127.0.0.1 alone.
+    """
+    if loopback == LOOPBACK6:
+        return core.listen_in_guest(proto, loopback, port)
+    try:
+        return core.listen_in_guest(proto, hostports.ANY4, port)
+    except OSError as error:
+        if error.errno != _EADDRINUSE:
+            raise
+    return core.listen_in_guest(proto, loopback, port)
+
+
 class _Full(Exception):
     """No descriptors are left for a best-effort port."""
 
@@ -101,11 +116,11 @@ class _Full(Exception):
 def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int, room: int) -> "list[int]":
     where = f"{_NAMES[listener.proto]} port {listener.port + offset}"
     made: list[int] = []
-    for on, address in ((plan.ipv4, _LOOPBACK4), (plan.ipv6, _LOOPBACK6)):
+    for on, address in ((plan.ipv4, LOOPBACK4), (plan.ipv6, LOOPBACK6)):
         if not on:
             continue
         try:
-            fd = core.listen_in_guest(listener.proto, address, listener.port + offset)
+            fd = bind_loopback(core, listener.proto, address, listener.port + offset)
             made.append(fd)
             if fd >= room:
                 raise OSError(_EMFILE, os.strerror(_EMFILE))
@@ -116,7 +131,7 @@ def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listene
                 raise _Full from None
             if error.errno in _NO_FAMILY or listener.weak:
                 continue
-            host = "127.0.0.1" if address == _LOOPBACK4 else "::1"
+            host = "127.0.0.1" if address == LOOPBACK4 else "::1"
             why = reason(error, _HINTS.get(error.errno or 0, ""))
             raise HostError(f"Couldn't listen on namespace {where}, address {host}: {why}") from None
     for fd in made:

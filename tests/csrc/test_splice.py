@@ -6,6 +6,7 @@ Real sockets, a real helper, two real network namespaces; the core runs in a thr
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import random
@@ -402,7 +403,78 @@ def test_ports_of_the_guests_loopback_reach_the_hosts(v6: bool) -> None:
         os.close(fd)
 
 
+@isolated
+def test_the_loopback_address_that_a_client_of_the_guest_has_asked_for_is_kept() -> None:
+    """A service at one address alone is reached there; what is asked for at no loopback address is reset."""
+    with Bypass() as bypass:
+        server = bound("127.0.0.53", socket.SOCK_STREAM)
+        bypass.kept.append(server)
+        fd = bypass.guest.plane.listen_in_guest(IPPROTO_TCP, mapped("0.0.0.0"), 7300)
+        listener = Listener(proto=IPPROTO_TCP, port=7300, target=b"", target_port=server.getsockname()[1])
+        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
+        bypass.start()
+        with bypass.in_guest():
+            client = connected(("127.0.0.53", 7300))
+            others = [connected(("127.0.0.1", 7300)), connected((GUEST4, 7300))]
+        with client, server.accept()[0] as accepted:
+            assert accepted.getsockname()[0] == "127.0.0.53"
+        for other in others:  # the first by the host, the second by the core: the guest's address is one of its lo here
+            with other, pytest.raises(ConnectionResetError):
+                other.recv(1)
+        os.close(fd)
+
+
 # UDP
+
+
+@isolated
+def test_a_socket_that_asks_at_two_loopback_addresses_is_answered_from_each() -> None:
+    """Also where both services are at one port; what comes to no loopback address is dropped."""
+    with Bypass() as bypass:
+        servers = [bound("127.0.0.53", socket.SOCK_DGRAM)]
+        servers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        bypass.kept += servers
+        port = servers[0].getsockname()[1]
+        servers[1].settimeout(LIMIT_S)
+        servers[1].bind(("127.0.0.2", port))
+        fd = bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("0.0.0.0"), 7300)
+        listener = Listener(proto=IPPROTO_UDP, port=7300, target=b"", target_port=port)
+        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
+        bypass.start()
+        with bypass.in_guest():
+            client = bound("127.0.0.1", socket.SOCK_DGRAM)
+        bypass.kept.append(client)
+        client.sendto(b"astray", (GUEST4, 7300))
+        for address in ("127.0.0.53", "127.0.0.2"):
+            client.sendto(address.encode(), (address, 7300))
+        for server in servers:
+            data, peer = server.recvfrom(100)
+            assert data.decode() == server.getsockname()[0]
+            server.sendto(b"from " + data, peer)
+        answers = {client.recvfrom(100) for _ in servers}
+        assert answers == {(b"from " + a.encode(), (a, 7300)) for a in ("127.0.0.53", "127.0.0.2")}
+        assert bypass.guest.counter("udp_local_flows") == 2 and bypass.guest.counter("udp_unasked") == 1
+        os.close(fd)
+
+
+@isolated
+def test_a_port_of_udp_in_the_guest_leaves_what_is_there_and_gives_way_where_that_is_wanted() -> None:
+    """A program that binds with SO_REUSEADDR keeps its port, and gets one that we have already."""
+    with Bypass() as bypass, bypass.in_guest():
+        theirs = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+        bypass.kept += theirs
+        for sock in theirs:
+            sock.settimeout(LIMIT_S)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        theirs[0].bind(("127.0.0.1", 7300))
+        for address in ("127.0.0.1", "0.0.0.0"):
+            with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
+                bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped(address), 7300)
+        fd = bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("127.0.0.1"), 7301)
+        theirs[1].bind(("127.0.0.1", 7301))
+        theirs[0].sendto(b"?", ("127.0.0.1", 7301))
+        assert theirs[1].recv(10) == b"?"
+        os.close(fd)
 
 
 @both

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -11,14 +12,18 @@ from hypothesis import strategies as st
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
 from pasta_py.worker import autoports
 
-ANY, LOOPBACK, OTHER = range(3)
+LO = 1  # index of the interface, in every network namespace
 
 
-def found(proto: int, *socks: socket.socket) -> set[tuple[int, int]]:
-    """(family, where) of the given sockets among all that listen."""
+def found(proto: int, *socks: socket.socket) -> set[tuple[int, str, int]]:
+    """(family, address, index of the interface) of the given sockets among all that listen."""
     inodes = {os.fstat(sock.fileno()).st_ino for sock in socks}
     with contextlib.closing(autoports.diag_socket()) as diag:
-        return {(family, where) for family, _port, where, inode in autoports.listening(diag, proto) if inode in inodes}
+        return {
+            (family, str(ip_address(address[-4:] if family == 4 else address)), device)
+            for family, _port, address, device, inode in autoports.listening(diag, proto)
+            if inode in inodes
+        }
 
 
 def bound(family: int, kind: int, host: str, *, v6only: bool = False) -> socket.socket:
@@ -35,21 +40,29 @@ def bound(family: int, kind: int, host: str, *, v6only: bool = False) -> socket.
 @pytest.mark.parametrize(
     ("family", "host", "v6only", "expected"),
     [
-        (socket.AF_INET, "0.0.0.0", False, {(4, ANY)}),
-        (socket.AF_INET, "127.0.0.1", False, {(4, LOOPBACK)}),
-        (socket.AF_INET, "127.0.0.9", False, {(4, LOOPBACK)}),
-        (socket.AF_INET6, "::", False, {(4, ANY), (6, ANY)}),
-        (socket.AF_INET6, "::", True, {(6, ANY)}),
-        (socket.AF_INET6, "::1", False, {(6, LOOPBACK)}),
-        (socket.AF_INET6, "::ffff:127.0.0.1", False, {(4, LOOPBACK)}),
+        (socket.AF_INET, "0.0.0.0", False, {(4, "0.0.0.0", 0)}),
+        (socket.AF_INET, "127.0.0.1", False, {(4, "127.0.0.1", 0)}),
+        (socket.AF_INET, "127.0.0.9", False, {(4, "127.0.0.9", 0)}),
+        (socket.AF_INET6, "::", False, {(4, "0.0.0.0", 0), (6, "::", 0)}),
+        (socket.AF_INET6, "::", True, {(6, "::", 0)}),
+        (socket.AF_INET6, "::1", False, {(6, "::1", 0)}),
+        (socket.AF_INET6, "::ffff:127.0.0.1", False, {(4, "127.0.0.1", 0)}),
     ],
 )
 def test_families_and_addresses_are_told_apart(
-    proto: int, kind: int, family: int, host: str, v6only: bool, expected: set[tuple[int, int]]
+    proto: int, kind: int, family: int, host: str, v6only: bool, expected: set[tuple[int, str, int]]
 ) -> None:
     with bound(family, kind, host, v6only=v6only) as sock:
         assert found(proto, sock) == expected
     assert found(proto) == set()
+
+
+def test_the_interface_that_a_service_is_bound_to_is_told() -> None:
+    anywhere, lo = (bound(socket.AF_INET, kind, "0.0.0.0") for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM))
+    with anywhere, lo:
+        lo.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+        assert found(IPPROTO_TCP, anywhere) == {(4, "0.0.0.0", 0)}
+        assert found(IPPROTO_UDP, lo) == {(4, "0.0.0.0", LO)}
 
 
 def test_connections_and_clients_do_not_listen() -> None:
@@ -65,7 +78,7 @@ def test_a_thousand_listeners_need_more_than_one_message() -> None:
     with contextlib.ExitStack() as stack:
         socks = [stack.enter_context(bound(socket.AF_INET, socket.SOCK_STREAM, "127.0.0.1")) for _ in range(1000)]
         with contextlib.closing(autoports.diag_socket()) as diag:
-            ports = {port for _family, port, _where, _inode in autoports.listening(diag, IPPROTO_TCP)}
+            ports = {port for _family, port, *_ in autoports.listening(diag, IPPROTO_TCP)}
         assert {sock.getsockname()[1] for sock in socks} <= ports
 
 
