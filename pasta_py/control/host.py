@@ -143,7 +143,7 @@ def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
     best: tuple[bool, int, int, int] | None = None
     chosen = 0
     for route in routes:
-        if not _leads_out(route.destination):
+        if not leads_out(route.destination):
             continue
         prefix = route.destination.prefixlen
         for hop in route.hops:
@@ -156,7 +156,8 @@ def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
     return chosen
 
 
-def _leads_out(destination: Network) -> bool:
+def leads_out(destination: Network) -> bool:
+    """Whether a route to it says more about an interface than that it is there."""
     return not (destination.is_loopback or destination.is_link_local or destination.is_multicast)
 
 

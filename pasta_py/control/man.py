@@ -38,7 +38,7 @@ it configures the interface only with
 .BR \-\-config\-net ;
 started as
 .BR pasta\-py ,
-it does so by itself for a command.
+it does so by itself.
 .SH OPTIONS
 Long options may be shortened as long as they stay unambiguous. Options end at the first argument that is none, or at
 .BR \-\- .
@@ -118,7 +118,7 @@ Run a command in a namespace of its own and keep all its frames.
 .B pasta\-py \-t 8080:80 \-\- nginx \-g 'daemon off;'
 Forward port 8080 of the host to port 80 of the command.
 .TP
-.B pasta\-py \-\-config\-net 12345
+.B pasta\-py 12345
 Join the namespaces of process 12345.
 .TP
 .B pasta\-py \-\-network=pasta:\-\-map\-gw,\-t,0.0.0.0%eth0/8080 \-\- sh

@@ -47,7 +47,7 @@ class Names(Record):
     view: View  # which of the host's are reached as they are
     forwarders: tuple[Ip, ...] = ()  # those of `told` that lead to the host's, of which none is in reach; one per family at most
     only_dns: bool = False  # they are no option's: nothing but port 53 is theirs
-    notices: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: Guest) -> Names:
@@ -60,8 +60,8 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
         forwarders = tuple(_forwarders(maps, guest))
         if forwarders:
             return Names(told=forwarders, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
-    told, notices = _reachable(resolv, maps, guest, bool(options.dns_host))
-    return Names(told=tuple(dict.fromkeys(told)), view=view, notices=tuple(notices))
+    told, warnings = _reachable(resolv, maps, guest, bool(options.dns_host))
+    return Names(told=tuple(dict.fromkeys(told)), view=view, warnings=tuple(warnings))
 
 
 def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:
@@ -92,7 +92,7 @@ def _forwarders(maps: dict[int, Mapping], guest: Guest) -> "Iterable[Ip]":
 def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_given: bool) -> tuple[list[Ip], list[str]]:
     """The host's nameservers as the guest reaches them, and a line for each that it does not."""
     told: list[Ip] = []
-    notices: list[str] = []
+    warnings: list[str] = []
     for server in resolv.nameservers:
         # A scope names one of the host's interfaces, which means nothing to the guest.
         plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
@@ -107,8 +107,8 @@ def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_give
         if via is not None:
             told.append(via)
         else:
-            notices.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
-    return told, notices
+            warnings.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
+    return told, warnings
 
 
 def _forwarder(server: Ip, maps: dict[int, Mapping], host_given: bool) -> Ip | None:

@@ -95,7 +95,7 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
 def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
     for row in (
         ("config-net", "", "config_net", "set", True,
-         "Configure the interface in the namespace: addresses, routes, MTU, up. Default for a command of pasta-py."),
+         "Configure the interface in the namespace: addresses, routes, MTU, up. Default of pasta-py."),
         ("no-config-net", "", "config_net", "set", False,
          "Leave the interface down and bare, to be configured by DHCP, NDP and DHCPv6. Default of pasta."),
         ("I ns-ifname", "NAME", "ns_ifname", "last", takes.ifname,

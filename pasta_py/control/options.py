@@ -296,7 +296,7 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
                 f"invalid value {values['hostname']!r} for --hostname: "
                 f"up to {MAX_HOSTNAME_CHARS} characters are accepted for a command's own name"
             )
-    values.setdefault("config_net", spawn and entry == "pasta-py")
+    values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
     level = values.setdefault("log_level", WARNING if spawn else INFO)
     values["quiet"] = level <= WARNING
     _finish_addresses(values)

@@ -8,13 +8,13 @@ is planned by itself, and ends in one of four ways:
     local    no outbound interface: 169.254.2.1/16 by way of 169.254.2.2, or link-local IPv6 by way of fe80::1
     off      -4 or -6, a host without the family, an MTU too small for IPv6
 
-A family that does not mirror although nobody asked for that says so in one notice.
+A family that does not mirror although nobody asked for that says so in one notice, or in a warning if an option is why.
 
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
 from pasta_py.control import nameservers, rtnl
-from pasta_py.control.host import Family, HostSnapshot
+from pasta_py.control.host import Family, HostSnapshot, leads_out
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
 from pasta_py.control.nameservers import Mapping, Names
 from pasta_py.control.option_values import MAX_MTU, MIN_MTU
@@ -63,7 +63,11 @@ class Plan(Record):
 
     worker: WorkerPlan  # guest_mac, vnet_hdr, uso, listeners, descriptors, netns_name, log_* are the launcher's to fill
     link: LinkPlan
-    notices: tuple[str, ...]  # one line each, for the user
+    templates: tuple[str, str]  # host interfaces that addresses and routes are from, IPv4's and IPv6's; "": none
+    dns: tuple[Ip, ...]  # nameservers as the guest reaches them, told to it or not
+    search: tuple[str, ...]  # domains, told to it or not
+    warnings: tuple[str, ...]  # one line each, for the user: what cannot be had as it was asked for
+    notices: tuple[str, ...]  # and how it is on this host, which nobody need mind
     resolv: View | None = None  # what a command is to read in /etc/resolv.conf; None: the host's
 
 
@@ -78,6 +82,7 @@ class _Guest(Record):
     link_index: int = 0
     link_name: str = ""
     mirrored: bool = False
+    warnings: tuple[str, ...] = ()  # as in Plan
     notices: tuple[str, ...] = ()
 
     def first(self) -> Address | None:
@@ -109,17 +114,27 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     guest4 = _guest(4, options, host.ipv4, mtu)
     guest6 = _guest(6, options, host.ipv6, mtu)
     if not guest4.on and not guest6.on:
-        raise HostError(f"nothing to offer the guest: {'; '.join(guest4.notices + guest6.notices)}")
+        why = guest4.notices + guest6.notices + guest4.warnings + guest6.warnings
+        raise HostError(f"nothing to offer the guest: {'; '.join(why)}")
     map4, map6, names = _mappings(options, resolv, guest4, guest6)
-    notices = guest4.notices + guest6.notices + names.notices + _outbound_notices(options, host)
+    warnings = guest4.warnings + guest6.warnings + names.warnings + _outbound_warnings(options, host)
+    notices = guest4.notices + guest6.notices
     worker = _worker(options, host, (guest4, guest6), (map4, map6), mtu)
     worker = _with_names(worker, options, host, resolv, names, shares_etc)
     guest4 = _on_the_way(guest4, names)
     if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
         worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
-        notices = ()
-    link = _link(options, guest4, guest6)
-    return Plan(worker=worker, link=link, notices=notices, resolv=_view(options, names))
+        warnings = notices = ()
+    return Plan(
+        worker=worker,
+        link=_link(options, guest4, guest6),
+        templates=(guest4.link_name, guest6.link_name),
+        dns=names.told,
+        search=_search(options, resolv),
+        warnings=warnings,
+        notices=notices,
+        resolv=_view(options, names),
+    )
 
 
 # ---- checks ----
@@ -143,7 +158,7 @@ def _real(name: str, host: HostSnapshot) -> str:
     return dict(host.alternatives).get(name, name)
 
 
-def _outbound_notices(options: "Options", host: HostSnapshot) -> tuple[str, ...]:
+def _outbound_warnings(options: "Options", host: HostSnapshot) -> tuple[str, ...]:
     return tuple(
         f"outbound address {address} is not one of the host's: connections fail until it is"
         for address in (options.outbound4, options.outbound6)
@@ -168,14 +183,17 @@ def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest
         why = f"IPv6 needs an MTU of {MIN_MTU6} or more, not {mtu}"
         if not other:
             raise UsageError(f"{why}: raise --mtu or leave out -6")
-        return _Guest(on=False, notices=(f"IPv6 is off: {why}",))
+        return _Guest(on=False, warnings=(f"IPv6 is off: {why}",))
     given = next((a for a in options.address if a.version == version), None)
     gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
     if gateway is not None and not _mappable(gateway):
         raise UsageError(f"-g {gateway}: this cannot be a gateway: give a unicast address")
     addresses = tuple(a for a in family.addresses if _copied(a))
-    if given is None and not addresses and (version == 4 or not family.routes):
+    anywhere = any(leads_out(route.destination) for route in family.routes)
+    if given is None and not addresses and (version == 4 or not anywhere):
         return _local(version, family, gateway)
+    if not addresses and not anywhere:  # also where -i or --outbound-if4 names an interface
+        family = Family(available=True)
     return _from_host(version, options, family, addresses, given, gateway)
 
 
@@ -229,7 +247,7 @@ def _from_host(
     addresses = tuple(_fitted(address, _link_name(family), name) for address in addresses)
     host_gateway = _host_gateway(family.routes)
     way: Ip = gateway or host_gateway or (LOCAL_GATEWAY4 if version == 4 else LOCAL_GATEWAY6)
-    routes, notices = _routes(family.routes, addresses, mirrored)
+    routes, warnings = _routes(family.routes, addresses, mirrored)
     if gateway is not None or (given is not None and family.link is None):
         routes = (_default_route(way, addresses),)
     elif not options.copy_routes:
@@ -243,7 +261,7 @@ def _from_host(
         link_index=family.link.index if family.link is not None else 0,
         link_name=_link_name(family),
         mirrored=mirrored,
-        notices=notices,
+        warnings=warnings,
     )
 
 
@@ -352,6 +370,10 @@ def _mappings(options: "Options", resolv: Resolv, guest4: _Guest, guest6: _Guest
     return maps[4], maps[6], names
 
 
+def _search(options: "Options", resolv: Resolv) -> tuple[str, ...]:
+    return resolv.search if options.search is None else options.search
+
+
 def _seen(options: "Options", guest4: _Guest, guest6: _Guest) -> nameservers.Guest:
     guests = {4: guest4, 6: guest6}
     return nameservers.Guest(
@@ -376,12 +398,11 @@ def _with_names(
     needed = bool(options.dns) or (bool(names.forwarders) and options.program == "pasta-py" and not shares_etc)
     tell_dns = needed if options.dhcp_dns is None else options.dhcp_dns
     tell_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
-    search = resolv.search if options.search is None else options.search
     ours = nameservers.FORWARDER4
     known = packed(ours) == worker.gateway4 or ours in host.addresses
     changed: WorkerPlan = worker.replace(
         dns=tuple(map(packed, names.told)) if tell_dns else (),
-        search=search if tell_search else (),
+        search=_search(options, resolv) if tell_search else (),
         dns_tls=not names.only_dns,
         refused4=packed(ours) if names.only_dns and ours in names.forwarders and not known else b"",
     )

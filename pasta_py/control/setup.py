@@ -10,7 +10,7 @@ import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import model
 from pasta_py.control.cleanup import ExitStack
-from pasta_py.control.tell import WARNING, tell
+from pasta_py.control.tell import INFO, WARNING, tell
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
@@ -36,7 +36,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
         plan, options = _plan(options)
-        for line in plan.notices:
+        for line in plan.warnings:
             tell(options, WARNING, line)
         if command and plan.resolv:
             command.see(plan.resolv)
@@ -80,6 +80,15 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         )
         worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
         unserved.pop_all()
+        if options.log_level >= INFO:
+            _summarize(options, plan.replace(worker=final), with_ports=guest is not None)
+
+
+def _summarize(options: "Options", made: "Plan", *, with_ports: bool) -> None:
+    from pasta_py.control import ports, summary
+
+    for line in summary.lines(made, ports.rules(options) if with_ports else ()):
+        tell(options, INFO, line)
 
 
 # ---- files ----

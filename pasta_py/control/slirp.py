@@ -170,7 +170,7 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "Worker") -> None:
     with ExitStack() as stack:
         tap = _tap(asked, made)
         stack.callback(os.close, tap.fd)
-        for line in (*made.notices, *tap.warnings):
+        for line in (*made.warnings, *tap.warnings):
             tell(pasta, WARNING, line)
         log_fd = os.dup(2)
         stack.callback(os.close, log_fd)

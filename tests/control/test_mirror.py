@@ -182,7 +182,7 @@ def test_a_route_into_a_lightweight_tunnel_is_copied_without_it() -> None:
     snapshot, _ = in_new_namespace(host_side, shape, "eth0")
     made = plan.build(options(), snapshot, Resolv())
     result, shown, _ = in_new_namespace(guest_side, made.link)
-    assert result.warnings == () == made.notices
+    assert result.warnings == made.warnings == made.notices == ()
     (four,) = [route for route in shown["-4"] if route["dst"] == "10.66.0.0/16"]
     (six,) = [route for route in shown["-6"] if route["dst"] == "fd00:66::/32"]
     assert [route.get("encap") for route in (four, six)] == [None, None]

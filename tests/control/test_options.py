@@ -160,12 +160,13 @@ def test_options_without_effect_and_pairs() -> None:
     assert not parse("--config-net", "--no-config-net", entry="pasta-py").config_net
 
 
-def test_entry_points_differ_only_in_configuring_the_network_of_a_command() -> None:
+def test_entry_points_differ_only_in_configuring_the_network() -> None:
     assert parse("--", "curl", entry="pasta-py") == parse("--config-net", "curl").replace(program="pasta-py")
     assert parse(entry="pasta-py").config_net
     assert not parse("curl").config_net
-    assert parse("12", entry="pasta-py") == parse("12").replace(program="pasta-py")
-    assert not parse("--netns", "x", entry="pasta-py").config_net
+    assert parse("12", entry="pasta-py") == parse("--config-net", "12").replace(program="pasta-py")
+    assert parse("--netns", "lab", entry="pasta-py").config_net
+    assert not parse("--fd", "5", entry="pasta-py").config_net  # there is none that could be configured
 
 
 def test_what_is_run_and_what_that_implies() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from network_helpers import options
 
 from pasta_py import wire
-from pasta_py.control import plan
+from pasta_py.control import plan, rtnl
 from pasta_py.control.host import Family, HostSnapshot
 from pasta_py.control.options import parse
 from pasta_py.control.plan import build, packed
@@ -61,7 +61,7 @@ def _v(text: str) -> bytes:
 
 def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
     made = build(options(), HOST, Resolv())
-    assert made.notices == () and made.link.mirrored == (4, 6)
+    assert made.notices == made.warnings == () and made.link.mirrored == (4, 6)
     assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/24", "2001:db8::10/64"]
     assert (made.worker.guest4, made.worker.prefix4) == (_v("192.0.2.10"), 24)
     assert (made.worker.guest6, made.worker.prefix6) == (_v("2001:db8::10"), 64)
@@ -171,7 +171,7 @@ def test_arguments_of_podman_give_its_mappings() -> None:
     made = build(given_options, HOST, _resolv("198.51.100.53"))
     assert made.link.mirrored == (4, 6) and made.worker.map_guest_addr4 == _v("169.254.1.2")
     assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("169.254.1.1"), _v("198.51.100.53"))
-    assert made.notices == ()
+    assert made.warnings == made.notices == ()
 
 
 def test_no_copy_addrs_and_no_copy_routes_leave_one_address_and_the_default_route() -> None:
@@ -181,10 +181,10 @@ def test_no_copy_addrs_and_no_copy_routes_leave_one_address_and_the_default_rout
     assert [str(r.destination) for r in made.link.routes] == ["0.0.0.0/0"]
 
 
-def test_routes_with_unknown_attributes_are_copied_with_one_notice() -> None:
+def test_routes_with_unknown_attributes_are_copied_with_one_warning() -> None:
     strange = tuple(Route(destination=ip_network(f"10.{n}.0.0/16"), hops=(NextHop(),), whole=False) for n in range(3))
     made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=(*HOST4.routes, *strange))), Resolv())
-    (line,) = [line for line in made.notices if "10.0.0.0/16" in line]
+    (line,) = [line for line in made.warnings if "10.0.0.0/16" in line]
     assert "2 more" in line
     assert {route.destination for route in strange} <= {route.destination for route in made.link.routes}
     assert all(route.whole for route in made.link.routes)
@@ -201,6 +201,19 @@ def test_no_interface_gives_local_mode_in_both_families() -> None:
     assert made.worker.guest4 == _v("169.254.2.1") and made.worker.gateway4 == _v("169.254.2.2")
     assert made.worker.guest6 == b"" and made.worker.gateway6 == made.worker.our_ll6 == _v("fe80::1")
     assert made.link.ifname == "tap0" and len(made.notices) == 2
+
+
+@pytest.mark.parametrize("more", [{}, {"address": (ip_interface("fd00::5/64"),)}, {"gateway6": ip_address("fd00::1")}])
+def test_an_interface_named_for_a_family_it_does_not_have_is_as_none(more: dict[str, Any]) -> None:
+    """What every interface has, its link-local network and that of multicast, leads nowhere."""
+    bare = tuple(
+        Route(destination=ip_network(text), proto=rtnl.RTPROT_KERNEL, hops=(NextHop(link=2),)) for text in ("fe80::/64", "ff00::/8")
+    )
+    link_local = HOST.ipv6.replace(addresses=(Address(interface=ip_interface("fe80::2/64")),), routes=bare)
+    named = build(options(interface="eth0", **more), HOST.replace(ipv6=link_local), Resolv())
+    unnamed = build(options(**more), HOST.replace(ipv6=NONE6), Resolv())
+    assert named.link == unnamed.link and named.worker == unnamed.worker
+    assert [r for r in named.link.routes if r.destination == ip_network("::/0")]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +251,7 @@ def test_both_families_switched_off_are_refused_with_a_reason() -> None:
 
 def test_an_mtu_below_1280_switches_ipv6_off() -> None:
     made = build(options(mtu=1279), HOST, Resolv())
-    assert not made.worker.ipv6 and made.worker.ipv4 and "1280" in made.notices[0]
+    assert not made.worker.ipv6 and made.worker.ipv4 and "1280" in made.warnings[0]
     assert build(options(mtu=1280), HOST, Resolv()).worker.ipv6
     with pytest.raises(UsageError, match="1280"):
         build(options(mtu=1279, ipv4=False), HOST, Resolv())
@@ -262,10 +275,10 @@ def test_an_outbound_interface_the_host_does_not_have_is_refused() -> None:
     assert plan.interfaces(options(outbound_if4="a", interface="c")) == ("c", "c")
 
 
-def test_an_outbound_address_the_host_does_not_have_is_a_notice() -> None:
+def test_an_outbound_address_the_host_does_not_have_is_a_warning() -> None:
     made = build(options(outbound4=ip_address("203.0.113.1")), HOST, Resolv())
-    assert "203.0.113.1" in made.notices[0]
-    assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, Resolv()).notices == ()
+    assert "203.0.113.1" in made.warnings[0]
+    assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, Resolv()).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -348,9 +361,9 @@ def test_a_loopback_nameserver_of_a_family_that_is_off_is_reached_by_way_of_the_
     assert _dns(made) == (_v("fe80::1"),) and made.worker.dns_host6 == _v("127.0.0.53")
 
 
-def test_a_nameserver_that_nothing_reaches_is_a_notice() -> None:
+def test_a_nameserver_that_nothing_reaches_is_a_warning() -> None:
     made = build(options(program="pasta", dhcp_dns=True, map_gw=False), HOST, _resolv("127.0.0.53"))
-    assert _dns(made) == () and "127.0.0.53" in made.notices[0]
+    assert _dns(made) == () and "127.0.0.53" in made.warnings[0]
 
 
 OURS4, OURS6 = "169.254.1.1", "fe80::1"
@@ -373,7 +386,7 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
     made = build(options(**changes), HOST, _resolv(*servers))
     worker = made.worker
     assert (worker.dns_forward4, worker.dns_host4, worker.dns_forward6) == (_v(OURS4), _v(asks), b"")
-    assert not worker.dns_tls and worker.refused4 == _v(OURS4) and made.notices == ()
+    assert not worker.dns_tls and worker.refused4 == _v(OURS4) and made.warnings == ()
     assert made.resolv is not None and made.resolv.forwarder == OURS4
     assert _dns(made) == (() if changes.get("dhcp_dns") is False else (_v(OURS4),))
     assert build(options(**changes), HOST, _resolv(*servers), shares_etc=True).worker.dns == ()
@@ -575,7 +588,7 @@ def test_any_plan_is_sound_or_refused_in_one_line(given_options: Any, host: Host
             value = getattr(worker, name)
             assert len(value) in (0, 16) and (version in on or value == b"")
             assert not value or value.startswith(b"\0" * 10 + b"\xff\xff") == (version == 4)
-    assert all(line and "\n" not in line for line in made.notices)
+    assert all(line and "\n" not in line for line in made.warnings + made.notices)
     assert not any(
         a.interface.version == 6 and not a.flags & 0x02 and given_options.address == () for a in link.addresses
     )
