@@ -25,6 +25,7 @@ import stat
 from pasta_py import wire
 from pasta_py.control import resolv, syscalls
 from pasta_py.control.resolv import View
+from pasta_py.errors import HostError, reason
 
 _CHANGES = (
     syscalls.IN_CREATE
@@ -50,18 +51,25 @@ class OwnResolv:
         self._text = ""
 
     def start(self) -> None:
-        """Make it, once. OSError if there is none, or if it will vanish when the host replaces its own. SIGIO is blocked."""
-        refused = None
+        """Make it, once. HostError if there will be none, or if it will vanish when the host replaces its own. SIGIO is blocked."""
+        refused = ""
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
         try:
             self._events = syscalls.inotify()
             fcntl.fcntl(self._events, fcntl.F_SETOWN, os.getpid())
             fcntl.fcntl(self._events, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)  # SIGIO for each event
         except OSError as error:
-            refused = error
-        self.refresh()
+            full = error.errno == errno.EMFILE
+            why = f"{error.strerror}: raise the sysctl fs.inotify.max_user_instances" if full else reason(error)
+            refused = f"the command's {self._path} is lost when the host replaces its own: {why}"
+        try:
+            self.refresh()
+        except OSError as error:
+            raise HostError(f"the command reads the host's {self._path}: {reason(error)}") from None
+        if self._file < 0 and (self._view.given or self._view.search is not None):
+            raise HostError(f"--dns and --search do not reach the command: {self._path} is no file on the host: make it one")
         if refused:
-            raise refused
+            raise HostError(refused)
 
     def changed(self) -> None:
         """After SIGIO: look what has happened, and mend it."""

@@ -239,17 +239,15 @@ def _mount_proc() -> None:
 
 def _own_resolv(encoded: bytes) -> "OwnResolv":
     from pasta_py.control.own_resolv import OwnResolv
-    from pasta_py.control.resolv import PATH, View
+    from pasta_py.control.resolv import View
 
     values = wire.decode(encoded)
     assert isinstance(values, tuple)
     own = OwnResolv(View(**dict(zip(View._fields, values))))  # type: ignore[arg-type]
     try:
         own.start()
-    except OSError as error:
-        hint = {errno.EMFILE: "raise the sysctl fs.inotify.max_user_instances", errno.ENOSYS: ""}.get(error.errno or 0, "")
-        why = f"{error.strerror}: {hint}" if hint else reason(error)
-        print(f"warning: the command's names depend on the host's {PATH}: {why}", file=sys.stderr, flush=True)
+    except HostError as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
     return own
 
 

@@ -16,7 +16,7 @@ ROOT = "/mnt"  # of the host's files here
 PATH = f"{ROOT}/etc/resolv.conf"
 OURS = "nameserver 169.254.1.1\n"
 STUB = f"{ROOT}/run/resolve/stub.conf"
-_MS_BIND, _MS_SHARED = 0x1000, 0x100000
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_SHARED = 0x1, 0x20, 0x1000, 0x100000
 
 
 def _text(path: str) -> str | None:
@@ -178,6 +178,15 @@ def test_what_is_no_regular_file_is_left_alone() -> None:
 
     text, mounts = _on_a_host(case)
     assert text == "" and "/dev/null" not in mounts
+
+
+def test_a_read_only_host_is_no_hindrance() -> None:
+    def case() -> str:
+        _write(PATH, "nameserver 127.0.0.53\n")
+        syscalls.mount("", ROOT, "", _MS_REMOUNT | _MS_RDONLY)
+        return Command().reads()
+
+    assert _on_a_host(case) == OURS
 
 
 def test_a_host_whose_file_is_a_mount_changes_it_in_place() -> None:

@@ -196,9 +196,20 @@ def test_a_file_replaced_by_rename_while_the_command_runs() -> None:
             assert lab.host.run("cat", "/etc/resolv.conf").stdout == "nameserver 127.0.0.53\nsearch two.test\n"
 
 
+def test_without_inotify_a_command_has_its_file_and_a_warning() -> None:
+    with Lab() as lab:
+        resolver(lab.host, "127.0.0.53", name_is=REMOTE4)
+        lab.resolv(HOSTS_OWN)
+        lab.host.run("sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances", caps=True)
+        done = lab.host.run(program("pasta-py"), *NO_PORTS, "--", "getent", "hosts", DNS_NAME)
+        assert done.stdout.split()[0] == REMOTE4 and done.stderr.startswith("warning: the command's /etc/resolv.conf is lost when")
+        assert "fs.inotify.max_user_instances" in done.stderr
+
+
 def test_a_missing_file_is_not_made_and_a_command_runs_without() -> None:
     with Lab() as lab:
         own_etc(lab)
-        with lab.guest(*NO_PORTS, "--search", "a.test", entry="pasta-py", config=False) as guest:
-            assert guest.run("cat", "/etc/resolv.conf", check=False).returncode
-            assert not lab.outer("/etc/resolv.conf").exists()
+        for options in ((), ("--search", "a.test")):
+            done = lab.host.run(program("pasta-py"), *NO_PORTS, *options, "--", "ls", "/etc/resolv.conf", check=False)
+            assert done.returncode == 2 and not lab.outer("/etc/resolv.conf").exists()
+            assert ("--search do not reach the command" in done.stderr) is bool(options)

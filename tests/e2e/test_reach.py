@@ -12,6 +12,7 @@ from lab import GATEWAYS, HERE, HOSTS, NO_PORTS, REMOTES, Guest, Lab, Script
 from reached import PORT, ether, frames, ip4, ip6, payloads, questions
 
 CLOSED = ("--no-map-gw", *NO_PORTS)
+FORWARDER = "169.254.1.1"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,6 +90,32 @@ def test_a_nameserver_on_the_hosts_loopback_is_not_reached_either(lab: Lab) -> N
                 seen = watch(lab)
                 assert send(guest, frames(port)) > 1000
                 assert seen.result() == {"packets": 0, "first": []}
+    finally:
+        lab.resolv("")
+
+
+def to_our_nameserver(port: int) -> "Iterator[bytes]":
+    for proto, body in payloads(HOSTS[4], FORWARDER, 32000, port):
+        yield ether(ip4(HOSTS[4], FORWARDER, proto, body))
+
+
+def test_pasta_py_opens_port_53_of_its_own_nameserver_and_no_more(lab: Lab) -> None:
+    """UDP and TCP; and nothing with --dns none."""
+    lab.resolv("nameserver 127.0.0.53\n")
+    try:
+        with lab.guest(*CLOSED, entry="pasta-py", config=False) as guest:
+            seen = watch(lab)
+            assert send(guest, frames(53)) > 1000
+            for port in (1, 52, 54, 80, 853, 5353, PORT):
+                assert send(guest, to_our_nameserver(port)) == 3
+            assert seen.result() == {"packets": 0, "first": []}
+            seen = watch(lab)
+            assert send(guest, to_our_nameserver(53)) == 3
+            assert int(str(seen.result()["packets"])) >= 2
+        with lab.guest(*CLOSED, "--dns", "none", entry="pasta-py", config=False) as guest:
+            seen = watch(lab)
+            assert send(guest, to_our_nameserver(53)) == 3
+            assert seen.result() == {"packets": 0, "first": []}
     finally:
         lab.resolv("")
 
