@@ -145,7 +145,7 @@ def test_names_where_no_route_leads_to_the_nameserver(build: Callable[[Lab], Non
 def test_guests_that_ask_are_told(lab: Lab) -> None:
     """By DHCP, router advertisement and DHCPv6, each with an address of its family that answers."""
     with lab.stray() as guest:
-        process = lab.host.popen(program("pasta-py"), "-f", *NO_PORTS, lab.inner_pid(guest.pid))
+        process = lab.host.popen(program("pasta-py"), "-f", "--no-config-net", *NO_PORTS, lab.inner_pid(guest.pid))
         wait_until(lambda: "eth0" in guest.run("ip", "link").stdout, 10, "the interface")
         advertised = rdisc6(guest).stdout
         server6 = re.search(r"Recursive DNS server +: (fe80::\S+)", advertised)
