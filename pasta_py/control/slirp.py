@@ -178,6 +178,7 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "Worker") -> None:
             guest_mac=tap.mac or made.worker.guest_mac,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
+            tunnels=tap.tunnels,
             changing=bool(asked.api_socket),
             lossy=asked.target_type in ("tapfd", "bess"),
             descriptors=(model.FD_TAP, model.FD_LOG),
