@@ -48,8 +48,7 @@ static bool complete_inner(struct tap_frame *f, const struct ip_view *ip)
 {
 	uint32_t transport = (uint32_t)(ip->payload - f->data);
 
-	/* Segments are finished one by one when they are cut. */
-	if (f->csum_start > transport && !(f->gso_type & VNET_GSO_TUNNEL && ip->proto == IPPROTO_UDP))
+	if (f->csum_start > transport)
 		tap_complete_checksum(f);
 	return f->csum_start >= transport;
 }

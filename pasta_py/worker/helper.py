@@ -122,7 +122,7 @@ def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listene
         try:
             fd = bind_loopback(core, listener.proto, address, listener.port + offset)
             made.append(fd)
-            if fd >= room:
+            if listener.weak and fd >= room:
                 raise OSError(_EMFILE, os.strerror(_EMFILE))
         except OSError as error:
             if error.errno == _EMFILE and listener.weak:

@@ -1,66 +1,222 @@
-"""Point 7: the guest's addresses and routes are the host's, for every shape of host."""
+"""What a guest is given for every shape of host: what the host has, and what sid's pasta gives it.
 
+shapes.json has what sid's pasta gave, for where it cannot be fetched; PASTA_RECORD_SHAPES=1 writes it anew.
+"""
+
+import contextlib
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
-from shapes import MIRRORED, no_ipv6, only_loopback
+import sid
+from lab import GATEWAY4, GATEWAY6, HERE, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
+from shapes import SHAPES, Shape, no_ipv6, only_loopback, second_interface
 
-#: Keys of `ip -j addr` that say where an address is, not what it is.
-OWN = ("ifindex", "link_index", "link_netnsid", "valid_life_time", "preferred_life_time", "nodad", "noprefixroute")
-
-
-def addresses(space: Space, family: int) -> list[dict[str, object]]:
-    """The addresses of eth0 but link-local ones, without what cannot agree."""
-    links = json.loads(space.run("ip", "-j", f"-{family}", "addr", "show", "dev", "eth0").stdout or "[]")
-    found = [info for link in links for info in link.get("addr_info", []) if info["scope"] != "link"]
-    return sorted(({k: v for k, v in info.items() if k not in OWN} for info in found), key=str)
-
-
-def routes(space: Space, family: int) -> list[dict[str, object]]:
-    """The routes through eth0, but those of link-local addresses."""
-    found = json.loads(space.run("ip", "-j", f"-{family}", "route", check=False).stdout or "[]")
-    through = [r for r in found if r.get("dev") == "eth0" or any(h.get("dev") == "eth0" for h in r.get("nexthops", []))]
-    return sorted((r for r in through if not str(r["dst"]).startswith("fe80")), key=str)
+RECORDED = HERE / "shapes.json"
+DIFFERENCES = HERE.parents[1] / "docs" / "differences.md"
+PORTS = ("-t", "7001,7003:7004", "-u", "7002", "-T", "7005", "-U", "7006")
+OUR_PORTS = range(7001, 7010)
+LOOPBACKS = ("*%lo", "0.0.0.0%lo", "[::1]", "[::]%lo")
+TOLD_S = 0.5  # for what does not come
+#: Keys of `ip -j addr` that say where an address is, or where from, not what it is.
+OWN = ("ifindex", "link_index", "link_netnsid", "valid_life_time", "preferred_life_time", "nodad", "noprefixroute", "dynamic")
+Facts = dict[str, object]
 
 
-@pytest.fixture(scope="module", params=MIRRORED)
-def pair(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Guest]]:
-    with Lab(MIRRORED[request.param]) as lab, lab.guest() as guest:
-        yield lab, guest
+def addresses(space: Space, family: int, link: str = "eth0") -> list[Facts]:
+    """The addresses of an interface but link-local ones, without what cannot agree."""
+    links = json.loads(space.run("ip", "-j", f"-{family}", "addr", "show", "dev", link, check=False).stdout or "[]")
+    return own_addresses(links[0].get("addr_info", []) if links else [])
 
 
-def test_the_guests_addresses_are_the_hosts(pair: tuple[Lab, Guest]) -> None:
-    lab, guest = pair
+def own_addresses(infos: list[Facts]) -> list[Facts]:
+    found = [{k: v for k, v in info.items() if k not in OWN} for info in infos if not str(info["local"]).startswith("fe80")]
+    return sorted(found, key=str)
+
+
+def routes(space: Space, family: int, link: str = "eth0") -> list[Facts]:
+    """The routes through an interface, but those of link-local addresses."""
+    return own_routes(json.loads(space.run("ip", "-j", f"-{family}", "route", check=False).stdout or "[]"), link)
+
+
+def own_routes(found: list[Facts], link: str) -> list[Facts]:
+    through = [r for r in found if r.get("dev") == link or any(h.get("dev") == link for h in ways(r))]
+    plain = [{k: v for k, v in r.items() if k not in ("expires", "nhid")} for r in through]
+    twice = [{k: v for k, v in r.items() if k != "prefsrc"} for r in plain if "prefsrc" in r]
+    return sorted((r for r in plain if not str(r["dst"]).startswith("fe80") and r not in twice), key=str)
+
+
+def ways(route: Facts) -> list[Facts]:
+    hops = route.get("nexthops", [])
+    assert isinstance(hops, list)
+    return hops
+
+
+# ---- each shape ----
+
+
+class Seen:
+    """One shape, with a guest of ours in it, and what is seen there."""
+
+    def __init__(self, shape: Shape, lab: Lab, guest: Guest | None, ours: Facts, peers: Facts) -> None:
+        self.shape, self.lab, self.guest, self.ours, self.peers = shape, lab, guest, ours, peers
+
+
+def facts(lab: Lab, guest: Guest) -> Facts:
+    """What the guest sees of its network, and what listens on both sides."""
+    asked = ["ip -j -d addr", "ip -j -4 route", "ip -j -6 route", "ss -tulnH"]
+    asked.append(f"{sys.executable} {HERE / 'told.py'} $(ip -br link | grep -v ^lo | cut -d' ' -f1) {TOLD_S} dhcp")
+    said = guest.run("sh", "-c", "; echo; ".join(asked)).stdout.split("\n\n")
+    links = [link for link in json.loads(said[0]) if link["ifname"] != "lo"]
+    found: Facts = {"interfaces": [link["ifname"] for link in links]}
+    name = links[0]["ifname"]
+    infos = links[0]["addr_info"]
+    found["MTU"] = links[0]["mtu"]
+    found["addresses"] = own_addresses(infos)
+    found["routes"] = [route for text in said[1:3] for route in own_routes(json.loads(text), name)]
+    found["listens in the guest"] = listening(said[3])
+    found["listens on the host"] = listening(lab.host.run("ss", "-tulnH").stdout)
+    return {**found, **json.loads(said[4])}
+
+
+def listening(text: str) -> list[str]:
+    """Protocols, addresses and ports, by ss, of our ports."""
+    found = {(line.split()[0], *line.split()[4].rsplit(":", 1)) for line in text.splitlines()}
+    ours = [each for each in found if int(each[2]) in OUR_PORTS]
+    # One socket for both families, or one for each.
+    return sorted({f"{proto} {'lo' if address in LOOPBACKS else address}:{port}" for proto, address, port in ours})
+
+
+def advertisement(lab: Lab, shape: Shape, peer: Path | None) -> Facts:
+    """What a guest that configures itself is told by its router."""
+    options = ("--dhcp-dns", "--dhcp-search", *NO_PORTS)
+    with lab.guest(*options, *shape.options, config=False, limit=shape.limit, peer=peer) as guest:
+        link = guest.interface()
+        guest.sysctl(ipv6__conf__all__accept_dad=0)
+        guest.sysctl(**{f"ipv6__conf__{link}__accept_dad": 0})
+        guest.setup(f"link set {link} up")
+        told = guest.script("told.py", link, TOLD_S, "ra")["ra"]
+    if isinstance(told, dict):
+        del told["router"]  # of the host's own interface, whose address is another each time
+    return {"ra": told}
+
+
+def everything(lab: Lab, shape: Shape, peer: Path | None, stack: contextlib.ExitStack) -> tuple[Facts, Guest | None]:
+    """Facts, and the guest, which stays; or that it does not start."""
+    found: Facts = {}
+    try:
+        if shape.advertised:
+            found = advertisement(lab, shape, peer)
+        options = ("--dhcp-dns", "--dhcp-search", *PORTS, *shape.options)
+        guest = stack.enter_context(lab.guest(*options, limit=shape.limit, peer=peer))
+    except AssertionError as error:
+        if "did not start" not in str(error):
+            raise
+        return {"starts": False}, None
+    return {**found, **facts(lab, guest)}, guest
+
+
+def recorded() -> dict[str, dict[str, Facts]]:
+    return dict(json.loads(RECORDED.read_text())) if RECORDED.exists() else {}
+
+
+def record(name: str, kind: str, found: Facts) -> None:
+    table = recorded()
+    table.setdefault(name, {})[kind] = found
+    plain = json.dumps(table, indent=1, sort_keys=True)
+    # What is deeper than a fact on one line.
+    RECORDED.write_text(re.sub(r"\n {4,}|\n {3}(?=[]}])", " ", plain) + "\n")
+
+
+@pytest.fixture(scope="module")
+def peer() -> Path | None:
+    try:
+        return sid.program("passt", "pasta")
+    except (subprocess.CalledProcessError, StopIteration):
+        return None
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def seen(request: pytest.FixtureRequest, peer: Path | None) -> Iterator[Seen]:
+    name, shape = request.param, SHAPES[request.param]
+    with Lab(shape.build) as lab, contextlib.ExitStack() as stack:
+        lab.resolv(shape.resolv)
+        if peer:
+            with contextlib.ExitStack() as alone:  # one after the other: their ports are the same
+                peers, _guest = everything(lab, shape, peer, alone)
+        else:
+            peers = recorded()[name]["pasta"]
+        ours, guest = everything(lab, shape, None, stack)
+        if "starts" in ours or "starts" in peers:  # nothing else to compare
+            ours, peers = ({"starts": facts.get("starts", True)} for facts in (ours, peers))
+        if os.environ.get("PASTA_RECORD_SHAPES"):
+            record(name, "pasta", peers)
+            record(name, "ours, where it differs", {fact: ours.get(fact) for fact in shape.differs})
+        yield Seen(shape, lab, guest, ours, peers)
+
+
+def test_the_guest_is_as_with_the_peer(seen: Seen, request: pytest.FixtureRequest) -> None:
+    """But for the differences on purpose, which are as recorded, and each of which has its row."""
+    other = {fact for fact in seen.ours.keys() | seen.peers.keys() if seen.ours.get(fact) != seen.peers.get(fact)}
+    on_purpose = seen.shape.differs
+    assert {f: (seen.ours.get(f), seen.peers.get(f)) for f in other - on_purpose.keys()} == {}, "ours, the peer's"
+    assert not on_purpose.keys() - other, "no difference any more: take it out of the table"
+    table = recorded()[request.node.callspec.params["seen"]]
+    assert {fact: seen.ours.get(fact) for fact in on_purpose} == table["ours, where it differs"]
+    rows = DIFFERENCES.read_text()
+    assert not [row for row in on_purpose.values() if f"| {row} |" not in rows]
+
+
+def test_the_guests_addresses_and_routes_are_the_hosts(seen: Seen) -> None:
+    link = seen.shape.mirrored
     for family in (4, 6):
-        assert addresses(guest, family) == addresses(lab.host, family)
+        if link and seen.guest and addresses(seen.lab.host, family, link):
+            assert addresses(seen.guest, family, link) == addresses(seen.lab.host, family, link)
+            assert routes(seen.guest, family, link) == routes(seen.lab.host, family, link)
 
 
-def test_the_guests_routes_are_the_hosts(pair: tuple[Lab, Guest]) -> None:
-    lab, guest = pair
-    for family in (4, 6):
-        assert routes(guest, family) == routes(lab.host, family)
-
-
-def test_what_the_host_reaches_the_guest_reaches(pair: tuple[Lab, Guest]) -> None:
-    lab, guest = pair
+def test_what_the_host_reaches_the_guest_reaches(seen: Seen) -> None:
+    if not seen.guest:
+        return
     for family, address in ((4, REMOTE4), (6, REMOTE6)):
-        reached = lab.host.run("ping", f"-{family}", "-c1", "-W10", address, check=False).returncode == 0
-        inside = guest.run("ping", f"-{family}", "-c1", "-W20" if reached else "-W1", address, check=False).returncode == 0
+        reached = seen.lab.host.run("ping", f"-{family}", "-c1", "-W10", address, check=False).returncode == 0
+        wait = "-W20" if reached else "-W0.2"
+        inside = seen.guest.run("ping", f"-{family}", "-c1", wait, address, check=False).returncode == 0
         assert inside == reached, f"{address}: reached from the host: {reached}, from the guest: {inside}"
 
 
-def test_no_address_is_tentative(pair: tuple[Lab, Guest]) -> None:
-    _, guest = pair
-    flags = json.loads(guest.run("ip", "-j", "addr", "show", "dev", "eth0").stdout)[0]["addr_info"]
-    assert not [info for info in flags if info.get("tentative")]
+def test_no_address_is_tentative(seen: Seen) -> None:
+    if seen.guest:
+        links = json.loads(seen.guest.run("ip", "-j", "addr").stdout)
+        assert not [info for link in links for info in link["addr_info"] if info.get("tentative")]
+
+
+@pytest.mark.parametrize("whose", ["ours", "the peer's"])
+def test_a_temporary_address_is_copied_like_the_others(peer: Path | None, whose: str) -> None:
+    """The host's kernel makes one of its own (RFC 8981); that it is temporary, no other can say of it."""
+
+    def build(lab: Lab) -> None:
+        lab.host.sysctl(ipv6__conf__default__use_tempaddr=2)
+        dual(lab)
+        lab.host.setup("addr add 2001:db8::7/64 dev eth0 mngtmpaddr nodad")
+
+    with Lab(build) as lab, lab.guest(*NO_PORTS, peer=peer if whose != "ours" else None) as guest:
+        there, here = ({str(info["local"]) for info in addresses(space, 6)} for space in (lab.host, guest))
+    assert len(there) == 3 and here == there
+
+
+# ---- what is said ----
 
 
 def output(lab: Lab) -> tuple[str, str]:
     """Interfaces in the guest, and what the program printed."""
-    with lab.guest() as guest:
+    with lab.guest("--debug") as guest:
         links = guest.run("ip", "-br", "addr").stdout
     assert guest.process.stderr is not None
     return links, guest.process.stderr.read()
@@ -69,16 +225,14 @@ def output(lab: Lab) -> tuple[str, str]:
 def test_a_missing_family_is_one_clear_line() -> None:
     with Lab(no_ipv6) as lab:
         _, said = output(lab)
-    about = [line for line in said.splitlines() if "IPv6" in line]
-    assert len(about) == 1, said
-    assert not [line for line in said.splitlines() if "IPv4" in line], said
+    assert [line for line in said.splitlines() if "IPv6 is off" in line] == ["pasta: IPv6 is off: the host has none"], said
+    assert "local mode" not in said
 
 
 def test_local_mode_without_any_interface() -> None:
     with Lab(only_loopback) as lab:
         links, said = output(lab)
-        assert len([line for line in said.splitlines() if "IPv4" in line]) == 1, said
-        assert len([line for line in said.splitlines() if "IPv6" in line]) == 1, said
+        assert [line.split()[1] for line in said.splitlines() if "local mode" in line] == ["IPv4:", "IPv6:"], said
         assert "tap0" in links and "169.254.2.1/" in links
         server = lab.host.start("answer.py", "name", "127.0.0.1", 7301, "host")
         with lab.guest() as guest:
@@ -176,7 +330,7 @@ def test_no_kind_of_route_ends_a_start_and_each_is_copied(spelled_out: int) -> N
     refused: list[str] = []
 
     def build(lab: Lab) -> None:
-        MIRRORED["second_interface"](lab)
+        second_interface(lab)
         lab.host.setup("\n".join(f"nexthop add {each}" for each in NEXTHOPS))
         lines = [f"ip -{6 if ':' in to else 4} route add {to} {how} || echo {to}" for to, how in KINDS.items()]
         lines += [f"ip route append {each} metric {n + 1}" for n, each in enumerate(LEFT_OUT)]
