@@ -49,8 +49,8 @@ struct plane_config {
 	uint8_t map_host_loopback6[16];
 	uint8_t map_guest_addr4[16];
 	uint8_t map_guest_addr6[16];
-	uint8_t refused4[16]; /* leads nowhere */
-	uint8_t refused6[16];
+	uint8_t host4[16]; /* what map_guest_addr4 stands for */
+	uint8_t host6[16];
 	uint8_t dns_forward4[16];
 	uint8_t dns_forward6[16];
 	uint8_t dns_host4[16];
@@ -75,6 +75,8 @@ void plane_free(struct plane *p);
 
 /* An address that the guest has: a client that has it too is shown to the guest under another. */
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16]);
+/* An address that only we have: nothing leaves for it. */
+int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16]);
 /* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
  * guest, or the guest's own address. In the guest's namespace (to_host): to target_port at the
  * same loopback address of the host. */

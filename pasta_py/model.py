@@ -100,8 +100,8 @@ class WorkerPlan(Record):
     map_host_loopback6: bytes
     map_guest_addr4: bytes
     map_guest_addr6: bytes
-    refused4: bytes = b""  # leads nowhere, but for DNS
-    refused6: bytes = b""
+    host4: bytes  # the host's own address, which map_guest_addr4 stands for
+    host6: bytes
     dns_forward4: bytes
     dns_forward6: bytes
     dns_host4: bytes  # where queries to dns_forward4 go; any family
@@ -113,6 +113,7 @@ class WorkerPlan(Record):
     outbound_if6: str
     scope6: int  # interface index for link-local destinations on the host, 0 if none
     guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
+    virtual_addrs: tuple[bytes, ...]  # ours on the guest's link, and no machine's on the host's network: nothing leaves for them
 
     # What DHCP, DHCPv6 and router advertisements tell the guest
     dns: tuple[bytes, ...]  # nameservers, both families mixed, in order

@@ -3,8 +3,8 @@
  * outbound  1. DNS (UDP or TCP, port 53, and 853 with dns_tls) to dns_forward goes to dns_host;
  *           2. DNS to an address that is itself the nameserver is left alone, though that be the mapped gateway;
  *           3. --map-host-loopback is the host's loopback;
- *           4. --map-guest-addr is the guest's own address, on the host;
- *           5. the refused address leads nowhere;
+ *           4. --map-guest-addr is the host's own address;
+ *           5. virtual addresses lead nowhere: the host would look for them on its network;
  *           6. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
  *              the host itself, whatever the other rules say;
  *           7. anything else is itself.
@@ -45,6 +45,14 @@ static bool is_forwarded_dns(const struct policy *p, const struct endpoint *dst)
 	return addr_eq(&dst->addr, &p->dns_forward[f]) && !addr_is_none(&p->dns_host[f]) && (dst->port == PORT_DNS || p->dns_tls);
 }
 
+static bool addr_list_has(const struct addr_list *l, const struct addr *a)
+{
+	for (uint32_t i = 0; i < l->count; i++)
+		if (addr_eq(&l->at[i], a))
+			return true;
+	return false;
+}
+
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
 {
 	const struct addr *dst = &guest_dst->addr;
@@ -65,19 +73,16 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 		host_dst->addr = policy_loopback(f == 0);
 		return true;
 	}
-	if (addr_eq(dst, &p->map_guest_addr[f]) && !addr_is_none(&p->guest[f])) {
-		host_dst->addr = p->guest[f];
-		return true;
+	if (addr_eq(dst, &p->map_guest_addr[f])) {
+		host_dst->addr = p->host[f];
+		return !addr_is_none(&p->host[f]);
 	}
-	return addr_is_unicast_remote(dst) && !addr_eq(dst, &p->refused[f]);
+	return addr_is_unicast_remote(dst) && !policy_is_virtual(p, dst);
 }
 
-static bool addr_list_has(const struct addr_list *l, const struct addr *a)
+bool policy_is_virtual(const struct policy *p, const struct addr *a)
 {
-	for (uint32_t i = 0; i < l->count; i++)
-		if (addr_eq(&l->at[i], a))
-			return true;
-	return false;
+	return addr_list_has(&p->virtual_addrs, a);
 }
 
 static bool is_guest_addr(const struct policy *p, const struct addr *a)
@@ -120,5 +125,6 @@ int addr_list_add(struct addr_list *l, const struct addr *a)
 void policy_free(struct policy *p)
 {
 	free(p->guest_addrs.at);
-	p->guest_addrs = (struct addr_list){0};
+	free(p->virtual_addrs.at);
+	p->guest_addrs = p->virtual_addrs = (struct addr_list){0};
 }

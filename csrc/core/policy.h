@@ -13,16 +13,16 @@ struct addr_list {
 
 /* Indexed by family: 0 IPv4, 1 IPv6. "None" is all zero. */
 struct policy {
-	struct addr guest[2];
 	struct addr guest_seen[3]; /* what the guest uses, by policy_seen_index() */
 	struct addr router[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
+	struct addr host[2]; /* the host's own address, which map_guest_addr stands for */
 	struct addr dns_forward[2];
-	struct addr refused[2]; /* leads nowhere, but for DNS: a gateway that is nobody on the host's network */
 	struct addr dns_host[2]; /* may be of the other family, or a loopback address */
 	bool dns_tls; /* port 853 of dns_forward goes there too (RFC 7858) */
 	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
+	struct addr_list virtual_addrs; /* ours on the guest's link, and no machine's on the host's network */
 };
 
 static inline int addr_family_index(const struct addr *a)
@@ -38,6 +38,9 @@ static inline int policy_seen_index(const struct addr *a)
 
 /* Translates a destination as the guest names it into where the host socket goes. False: the rules do not allow it. */
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
+
+/* Whether no machine of the host's network has this address: nothing may leave for it, and its echo requests are ours to answer. */
+bool policy_is_virtual(const struct policy *p, const struct addr *a);
 
 /* Translates the source of traffic that the host side started into the address shown to the guest; false if it has none. */
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);

@@ -72,3 +72,12 @@ void icmp_error_send(struct io *io, const struct addr *from, const struct addr *
 	COUNT(io->counters, icmp_errors_sent);
 	tap_send(io->tap, &tx);
 }
+
+void icmp_error_answer(struct io *io, const struct ip_view *ip, int error)
+{
+	struct icmp_error icmp;
+
+	if (icmp_error_from_errno(ip->v4, error, &icmp))
+		icmp_error_send(io, &io->policy->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload, ip->payload_len,
+				ip->payload_len, &icmp);
+}

@@ -19,4 +19,7 @@ void icmp_error_send(struct io *io, const struct addr *from, const struct addr *
 		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
 		     const struct icmp_error *error);
 
+/* Answers a whole packet of the guest with the error of which a kernel makes this errno, if there is one, from the guest's gateway. */
+void icmp_error_answer(struct io *io, const struct ip_view *ip, int error);
+
 #endif

@@ -26,9 +26,8 @@
 
 static void init_policy(struct policy *policy, const struct plane_config *c)
 {
-	memcpy(&policy->guest[0], c->guest4, 16);
-	memcpy(&policy->guest[1], c->guest6, 16);
-	memcpy(policy->guest_seen, policy->guest, sizeof(policy->guest));
+	memcpy(&policy->guest_seen[0], c->guest4, 16);
+	memcpy(&policy->guest_seen[1], c->guest6, 16);
 	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	memcpy(&policy->router[0], c->gateway4, 16);
@@ -37,8 +36,8 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
 	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
 	memcpy(&policy->map_guest_addr[1], c->map_guest_addr6, 16);
-	memcpy(&policy->refused[0], c->refused4, 16);
-	memcpy(&policy->refused[1], c->refused6, 16);
+	memcpy(&policy->host[0], c->host4, 16);
+	memcpy(&policy->host[1], c->host6, 16);
 	memcpy(&policy->dns_forward[0], c->dns_forward4, 16);
 	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
 	memcpy(&policy->dns_host[0], c->dns_host4, 16);
@@ -115,6 +114,15 @@ int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
 	if (p->lane)
 		return -EBUSY;
 	return addr_list_add(&p->policy.guest_addrs, &a);
+}
+
+int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16])
+{
+	struct addr a = addr_from_v6(addr);
+
+	if (p->lane)
+		return -EBUSY;
+	return addr_list_add(&p->policy.virtual_addrs, &a);
 }
 
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],

@@ -3,6 +3,8 @@
  * which finds out at once where there is no route; but the kernel hands a ping socket whatever bears its identifier, so the
  * sender of a reply is compared here.
  *
+ * Requests to addresses that only we have are answered here: the host would look for them on its network.
+ *
  * The kernel checks that a ping socket carries nothing but echo requests, and computes checksums. Errors that come back reach
  * the guest with its own request inside. Where net.ipv4.ping_group_range does not let us have such sockets, that is said
  * once, and requests are dropped and counted.
@@ -74,14 +76,6 @@ static void refused(struct icmp *m, struct io *io, int error)
 	log_refused(io->log, &m->limit_logged_ms, io->loop->now_ms, "ping", m->flows.used, error);
 }
 
-static void error_to_guest(struct io *io, const struct addr *from, const struct ip_view *ip, int error)
-{
-	struct icmp_error icmp;
-
-	if (icmp_error_from_errno(ip->v4, error, &icmp))
-		icmp_error_send(io, from, &ip->src, &ip->dst, ip->proto, ip->payload, ip->payload_len, ip->payload_len, &icmp);
-}
-
 /* A ping socket, with the guest's identifier if it is to be had. */
 static int open_socket(const struct icmp *m, const struct addr *remote, uint16_t id)
 {
@@ -116,7 +110,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	if (!f) {
 		close(fd);
 		if (rc)
-			error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, -rc);
+			icmp_error_answer(io, ip, -rc);
 		else
 			refused(m, io, flow_no_room(&m->flows));
 		return NULL;
@@ -182,7 +176,21 @@ static void send_request(struct io *io, struct icmp_flow *f, const struct ip_vie
 		if (error == EMSGSIZE)
 			return;
 	}
-	error_to_guest(io, &io->policy->router[ip->v4 ? 0 : 1], ip, error);
+	icmp_error_answer(io, ip, error);
+}
+
+/* No machine has the address, and we are there. */
+static void answer(struct io *io, const struct ip_view *ip)
+{
+	uint8_t header[ICMP_HLEN];
+	struct packet p = {.src = ip->dst, .dst = ip->src, .proto = ip->proto, .ttl = IP_TTL_DEFAULT, .tos = ip->tos, .header = header,
+			   .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET, .body = ip->payload + ICMP_HLEN,
+			   .body_len = ip->payload_len - ICMP_HLEN};
+
+	memcpy(header, ip->payload, ICMP_HLEN);
+	header[0] = ip->v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
+	memset(header + ICMP_CSUM_OFFSET, 0, 2);
+	packet_send(io, &p);
 }
 
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
@@ -200,6 +208,10 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 		COUNT(io->counters, icmp_rate_limit);
 		if (log_due(&m->rate_logged_ms, io->loop->now_ms))
 			log_add(io->log, LOG_LEVEL_WARNING, "ping: the guest sends more than %u a second: some are lost", REQUESTS_PER_S);
+		return;
+	}
+	if (policy_is_virtual(io->policy, &ip->dst)) {
+		answer(io, ip);
 		return;
 	}
 	key.guest_port = echo.id;

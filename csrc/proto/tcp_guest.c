@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <unistd.h>
 
+#include "io/icmp_error.h"
 #include "proto/tcp_private.h"
 
 #define MSS_MIN 48 /* as Linux's TCP_MIN_SND_MSS: smaller ones only serve to make us work */
@@ -62,7 +63,10 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 
 	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &dst)) {
 		COUNT(io->counters, drop_policy);
-		tcp_send_refusal(io, ip, seg);
+		if (policy_is_virtual(io->policy, &ip->dst))
+			icmp_error_answer(io, ip, ENETUNREACH);
+		else
+			tcp_send_refusal(io, ip, seg);
 		return;
 	}
 	fd = open_socket(t, io, &dst.addr);

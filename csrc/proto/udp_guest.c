@@ -186,13 +186,15 @@ static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const
 		udp_flush(u, io);
 }
 
-static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct flow_key *key)
+static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key)
 {
 	struct endpoint remote;
 	struct udp_socket *s;
 
 	if (!policy_outbound(io->policy, IPPROTO_UDP, &(struct endpoint){key->remote, key->remote_port}, &remote)) {
 		COUNT(io->counters, drop_policy);
+		if (policy_is_virtual(io->policy, &ip->dst))
+			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}
 	if (!bucket_take(&u->openings, io->loop->now_ms, OPENINGS_PER_S, OPENINGS_BURST)) {
@@ -222,7 +224,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	key.remote_port = d.dst_port;
 	f = (struct udp_flow *)flow_find(&u->flows, &key);
 	if (!f)
-		f = open_flow(u, io, &key);
+		f = open_flow(u, io, ip, &key);
 	if (!f)
 		return;
 	f->sent += f->sent < 2;

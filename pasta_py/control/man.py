@@ -67,8 +67,8 @@ The guest has the addresses and routes of the host's outbound interface, and app
 gateway's address means the host's loopback, unless
 .BR \-\-map\-host\-loopback " or " \-\-no\-map\-gw
 says otherwise.
-A service in the guest sees a remote client's own address and port, and the host as the gateway; a client on the host's
-loopback is shown as the guest's own address.
+A service in the guest sees a client's own address and port, and the host as the gateway where it comes from an address that
+the guest has too; a client on the host's loopback is shown as the guest's own address.
 .PP
 Where none of the host's nameservers is in the guest's reach, because they are at a loopback address or at the one that host and
 guest share, pasta\-py forwards port 53 of 169.254.1.1 to the first of them, and of its link\-local address

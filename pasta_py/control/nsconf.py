@@ -21,7 +21,8 @@ import errno
 from pasta_py.control import rtnl
 from pasta_py.control.ip import ip_interface
 from pasta_py.control.netlink import Netlink
-from pasta_py.control.plan import LinkPlan, link_local_of
+from pasta_py.control.our_addresses import link_local_of
+from pasta_py.control.plan import LinkPlan
 from pasta_py.control.rtnl import Address, Link, Route
 from pasta_py.errors import HostError, reason
 from pasta_py.record import Record

@@ -13,7 +13,7 @@ A family that does not mirror although nobody asked for that says so in one noti
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from pasta_py.control import nameservers, rtnl
+from pasta_py.control import nameservers, our_addresses, rtnl
 from pasta_py.control.host import Family, HostSnapshot, leads_out
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
 from pasta_py.control.nameservers import Mapping, Names
@@ -116,11 +116,11 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     if not guest4.on and not guest6.on:
         why = guest4.notices + guest6.notices + guest4.warnings + guest6.warnings
         raise HostError(f"nothing to offer the guest: {'; '.join(why)}")
-    map4, map6, names = _mappings(options, resolv, guest4, guest6)
+    map4, map6, names = _mappings(options, host, resolv, guest4, guest6)
     warnings = guest4.warnings + guest6.warnings + names.warnings + _outbound_warnings(options, host)
     notices = guest4.notices + guest6.notices
-    worker = _worker(options, host, (guest4, guest6), (map4, map6), mtu)
-    worker = _with_names(worker, options, host, resolv, names, shares_etc)
+    worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), mtu)
+    worker = _with_names(worker, options, resolv, names, shares_etc)
     guest4 = _on_the_way(guest4, names)
     if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
         worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
@@ -336,8 +336,7 @@ def _routes(
 
 def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
     """The routes with their gateways taken as on the link, where nothing else says that they are."""
-    near = [_prefix_of(address) for address in addresses]
-    near += [route.destination for route in routes if all(hop.gateway is None for hop in route.hops)]
+    near = our_addresses.on_link(addresses, routes)
     told: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
 
     def fitted(hop: NextHop) -> NextHop:
@@ -351,22 +350,18 @@ def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tup
     return tuple(Route(**{**route.__dict__, "hops": tuple(map(fitted, route.hops))}) for route in routes)
 
 
-def _prefix_of(address: Address) -> rtnl.Network:
-    if address.peer is None:
-        return address.interface.network
-    return ip_network(f"{address.peer}/{address.interface.network.prefixlen}", strict=False)
-
-
 # ---- mapping and name service ----
 
 
-def _mappings(options: "Options", resolv: Resolv, guest4: _Guest, guest6: _Guest) -> tuple[Mapping, Mapping, Names]:
+def _mappings(
+    options: "Options", host: HostSnapshot, resolv: Resolv, guest4: _Guest, guest6: _Guest
+) -> tuple[Mapping, Mapping, Names]:
     """What is mapped in each family, and the nameservers of the guest."""
     maps: dict[int, Mapping] = {}
     for version, guest in ((4, guest4), (6, guest6)):
         maps[version] = _family_mapping(version, options, resolv, guest)
     _check_distinct(maps.values())
-    names = nameservers.choose(options, resolv, maps, _seen(options, guest4, guest6))
+    names = nameservers.choose(options, resolv, maps, _seen(options, host, guest4, guest6))
     return maps[4], maps[6], names
 
 
@@ -374,15 +369,19 @@ def _search(options: "Options", resolv: Resolv) -> tuple[str, ...]:
     return resolv.search if options.search is None else options.search
 
 
-def _seen(options: "Options", guest4: _Guest, guest6: _Guest) -> nameservers.Guest:
+def _seen(options: "Options", host: HostSnapshot, guest4: _Guest, guest6: _Guest) -> nameservers.Guest:
     guests = {4: guest4, 6: guest6}
     return nameservers.Guest(
         addresses=tuple(a.interface.ip for guest in guests.values() for a in guest.addresses),
         versions=tuple(version for version, guest in guests.items() if guest.on),
-        router6=_our_link_local(options, guest6),
+        router6=_our_link_local(options, host, guest6),
         advertised=_advertised(options, guest6),
         ifname=_ifname(options, guest4, guest6),
     )
+
+
+def _our_link_local(options: "Options", host: HostSnapshot, guest6: _Guest) -> Ip:
+    return our_addresses.link_local(options, guest6.gateway, host.ipv6.addresses if guest6.link_index else ())
 
 
 def _advertised(options: "Options", guest6: _Guest) -> bool:
@@ -391,20 +390,17 @@ def _advertised(options: "Options", guest6: _Guest) -> bool:
 
 
 def _with_names(
-    worker: WorkerPlan, options: "Options", host: HostSnapshot, resolv: Resolv, names: Names, shares_etc: bool
+    worker: WorkerPlan, options: "Options", resolv: Resolv, names: Names, shares_etc: bool
 ) -> WorkerPlan:
     """With what DHCP, NDP and DHCPv6 tell, and with nothing but port 53 at an address that is for names alone."""
     # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
     needed = bool(options.dns) or (bool(names.forwarders) and options.program == "pasta-py" and not shares_etc)
     tell_dns = needed if options.dhcp_dns is None else options.dhcp_dns
     tell_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
-    ours = nameservers.FORWARDER4
-    known = packed(ours) == worker.gateway4 or ours in host.addresses
     changed: WorkerPlan = worker.replace(
         dns=tuple(map(packed, names.told)) if tell_dns else (),
         search=_search(options, resolv) if tell_search else (),
         dns_tls=not names.only_dns,
-        refused4=packed(ours) if names.only_dns and ours in names.forwarders and not known else b"",
     )
     return changed
 
@@ -412,7 +408,7 @@ def _with_names(
 def _on_the_way(guest4: _Guest, names: Names) -> _Guest:
     """With a route to our nameserver, where no other route leads there."""
     ours = next((address for address in names.forwarders if address.version == 4), None)
-    leading = [route.destination for route in guest4.routes] + [_prefix_of(address) for address in guest4.addresses]
+    leading = [route.destination for route in guest4.routes] + [our_addresses.prefix_of(address) for address in guest4.addresses]
     if ours is None or not names.only_dns or any(ours in network for network in leading):
         return guest4
     route = Route(destination=ip_network(f"{ours}/32"), hops=(NextHop(),), scope=rtnl.RT_SCOPE_LINK)
@@ -493,12 +489,6 @@ def packed(address: Ip | None) -> bytes:
     return address.packed if isinstance(address, IPv6Address) else b"\0" * 10 + b"\xff\xff" + address.packed
 
 
-def link_local_of(mac: bytes) -> IPv6Address:
-    """The link-local address made from a MAC address (RFC 4291, appendix A)."""
-    identifier = bytes((mac[0] ^ 2, mac[1], mac[2], 0xFF, 0xFE, mac[3], mac[4], mac[5]))
-    return IPv6Address(b"\xfe\x80" + b"\0" * 6 + identifier)
-
-
 def _guest_addresses(options: "Options", guests: tuple[_Guest, _Guest]) -> tuple[bytes, ...]:
     """What the guest has at the start, or will have: with DHCP, one address of each family. The worker learns others."""
     own: list[Ip] = []
@@ -513,9 +503,13 @@ def _ifname(options: "Options", guest4: _Guest, guest6: _Guest) -> str:
     return options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME
 
 
-def _our_link_local(options: "Options", guest6: _Guest) -> IPv6Address:
-    gateway = guest6.gateway if guest6.on else None
-    return gateway if isinstance(gateway, IPv6Address) and gateway.is_link_local else link_local_of(options.mac_addr)
+def _host_address(family: Family, guest: _Guest, host: HostSnapshot) -> Ip | None:
+    """The address of the host that --map-guest-addr stands for: the one that the guest shares, else the host's own first."""
+    shared = guest.first()
+    if shared is not None and shared.interface.ip in host.addresses:
+        return shared.interface.ip
+    own = _Guest(on=True, addresses=tuple(filter(_copied, family.addresses)), routes=family.routes).first()
+    return own.interface.ip if own else None
 
 
 def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
@@ -535,6 +529,7 @@ def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
 def _worker(
     options: "Options",
     host: HostSnapshot,
+    resolv: Resolv,
     guests: tuple[_Guest, _Guest],
     maps: tuple[Mapping, Mapping],
     mtu: int,
@@ -542,6 +537,9 @@ def _worker(
     (guest4, guest6), (map4, map6) = guests, maps
     first4, first6 = guest4.first(), guest6.first()
     gateway6 = guest6.gateway if guest6.on else None
+    own = [address.interface.ip for guest in guests for address in guest.addresses]
+    our_ll6 = _our_link_local(options, host, guest6)
+    mapped = (address for m in maps for address in (m.loopback, m.guest, m.dns_forward))
     return WorkerPlan(
         guest_mac=options.ns_mac_addr or b"\0" * 6,
         our_mac=options.mac_addr,
@@ -564,11 +562,13 @@ def _worker(
         prefix6=first6.interface.network.prefixlen if first6 else 0,
         gateway4=packed(guest4.gateway),
         gateway6=packed(gateway6),
-        our_ll6=packed(_our_link_local(options, guest6)),
+        our_ll6=packed(our_ll6),
         map_host_loopback4=packed(map4.loopback),
         map_host_loopback6=packed(map6.loopback),
         map_guest_addr4=packed(map4.guest),
         map_guest_addr6=packed(map6.guest),
+        host4=packed(_host_address(host.ipv4, guest4, host)),
+        host6=packed(_host_address(host.ipv6, guest6, host)),
         dns_forward4=packed(map4.dns_forward),
         dns_forward6=packed(map6.dns_forward),
         dns_host4=packed(map4.dns_host),
@@ -579,6 +579,7 @@ def _worker(
         outbound_if6=_real(options.outbound_if6, host),
         scope6=guest6.link_index,
         guest_addrs=_guest_addresses(options, guests),
+        virtual_addrs=tuple(map(packed, our_addresses.virtual((guest4.gateway, gateway6, our_ll6, *mapped), host, resolv, own))),
         dns=(),
         search=(),
         hostname=options.hostname,

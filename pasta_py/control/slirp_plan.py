@@ -9,7 +9,7 @@ advertisement, so that they are there when the program says that it is ready.
 
 from ipaddress import IPv4Network, IPv6Address, ip_interface
 
-from pasta_py.control import options, plan
+from pasta_py.control import options, our_addresses, plan
 from pasta_py.control.host import HostSnapshot
 from pasta_py.control.resolv import Resolv
 from pasta_py.control.rtnl import Ip
@@ -33,7 +33,7 @@ def address6(place: int) -> IPv6Address:
 
 def guest6(mac: bytes) -> IPv6Address:
     """What the guest makes of the prefix by itself (RFC 4291, appendix A)."""
-    return PREFIX6 + (int(plan.link_local_of(mac)) & (1 << 64) - 1)
+    return PREFIX6 + (int(our_addresses.link_local_of(mac)) & (1 << 64) - 1)
 
 
 def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
@@ -78,16 +78,15 @@ def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
 def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resolv: Resolv) -> plan.Plan:
     """The plan; UsageError and HostError as plan.build, with `pasta` from as_pasta()."""
     made = plan.build(pasta, host, resolv)
-    refused4 = refused6 = b""
-    if not asked.host_loopback:  # nobody has these addresses, or somebody whom the guest does not mean
-        refused4 = plan.packed(address(asked.network, GATEWAY))
-        refused6 = plan.packed(address6(GATEWAY)) if made.worker.ipv6 else b""
+    # Where a machine of the host's network has one of these addresses, it is not what the guest means.
+    virtual = [address(asked.network, GATEWAY), address(asked.network, DNS)]
+    if made.worker.ipv6:
+        virtual += [address6(GATEWAY), address6(DNS), GATEWAY6]
     worker = made.worker.replace(
         guest4=plan.packed(address(asked.network, DHCP)),  # of whoever asks; what --configure sets is not asked for
         prefix4=asked.network.prefixlen,
         leases=DHCP_LAST - DHCP + 1,
-        refused4=refused4,
-        refused6=refused6,
+        virtual_addrs=tuple(map(plan.packed, virtual)),
     )
     changed: plan.Plan = made.replace(worker=worker)
     return changed

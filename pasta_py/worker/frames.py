@@ -214,5 +214,6 @@ def ours(plan: "WorkerPlan") -> "tuple[bytes, ...]":
         plan.map_guest_addr6,
         plan.dns_forward4,
         plan.dns_forward6,
+        *plan.virtual_addrs,
     )
     return tuple(address for address in held if address and address not in (plan.guest4, plan.guest6))

@@ -38,7 +38,7 @@ _FLAGS = (
 )
 _ADDRESSES = (
     "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
-    "map_guest_addr4", "map_guest_addr6", "refused4", "refused6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
+    "map_guest_addr4", "map_guest_addr6", "host4", "host6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
     "outbound4", "outbound6",
 )  # fmt: skip
 _NAMES = ("outbound_if4", "outbound_if6")
@@ -71,6 +71,8 @@ class Plane:
         self._event = ffi.new("struct plane_event *")
         for address in plan.guest_addrs:
             _check(lib.plane_add_guest_addr(self._plane, address))
+        for address in plan.virtual_addrs:
+            _check(lib.plane_add_virtual_addr(self._plane, address))
 
     def add_listeners(self, listener: Listener, fds: "list[int]", *, offset: int = 0, to_host: bool = False) -> None:
         """Forward what arrives at fds, bound non-blocking sockets (TCP: listening) of the listener's ports from offset on."""

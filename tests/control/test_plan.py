@@ -56,6 +56,11 @@ def _v(text: str) -> bytes:
     return packed(ip_address(text))
 
 
+def _name(address: bytes) -> str:
+    six = IPv6Address(address)
+    return str(six.ipv4_mapped or six)
+
+
 # ---- addresses, routes, gateways ----
 
 
@@ -78,6 +83,59 @@ def test_the_addresses_that_the_guest_has_are_those_that_it_is_given() -> None:
     assert build(options(config_net=False), host, Resolv()).worker.guest_addrs == both[:1] + six
     given_ = options(address=(ip_interface("10.0.2.100/24"),), gateway4=ip_address("10.0.2.2"))
     assert build(given_, host, Resolv()).worker.guest_addrs == (_v("10.0.2.100"), *six)
+
+
+def _virtual(host: HostSnapshot = HOST, resolv: Resolv | None = None, **changes: Any) -> set[str]:
+    return {_name(packed) for packed in build(options(**changes), host, resolv or _resolv("9.9.9.9")).worker.virtual_addrs}
+
+
+def test_what_belongs_to_no_machine_of_the_hosts_network_is_virtual() -> None:
+    ours4, ours6 = ip_address("10.0.2.2"), ip_address("fd00::2")
+    own = {"address": (ip_interface("10.0.2.100/24"), ip_interface("fd00::100/64")), "gateway4": ours4}
+    assert _virtual() == _virtual(map_gw=False) == set()
+    for map_gw in (True, False):
+        assert _virtual(**own, map_gw=map_gw) == {"10.0.2.2"}
+    global_gateway = HOST6.routes[0].replace(hops=(NextHop(gateway=ip_address("2001:db8::1"), link=2),))
+    host = HOST.replace(ipv6=HOST6.replace(routes=(global_gateway,)))
+    assert _virtual(host) == set()
+    without = HOST.replace(ipv6=HOST6.replace(routes=(global_gateway,), addresses=HOST6.addresses[:1]))
+    assert _virtual(without) == {"fe80::9855:9aff:fe55:9a55"}
+    assert _virtual(host, gateway6=ours6) == {"fd00::2"}
+    assert _virtual(HOST.replace(ipv4=NONE4, ipv6=NONE6), map_gw=False) == {"169.254.2.2", "fe80::1"}
+    loopback = (ip_address("169.254.1.3"), ip_address("2001:db8::3"))
+    assert _virtual(map_host_loopback=loopback, map_guest_addr=(ip_address("169.254.1.2"),)) == {"169.254.1.3", "169.254.1.2"}
+
+
+def test_a_machine_that_the_host_knows_or_that_anybody_may_know_is_not_virtual() -> None:
+    resolver, near, public, far = map(ip_address, ("10.9.0.53", "192.0.2.53", "8.8.8.8", "10.9.0.54"))
+    for address in (resolver, near, public, ip_address("192.0.2.1"), ip_address("fe80::1")):
+        assert _virtual(resolv=_resolv("10.9.0.53"), dns_forward=(address,), map_gw=False) == set()
+    assert _virtual(resolv=_resolv("10.9.0.53"), dns_forward=(far,)) == {"10.9.0.54"}
+    assert _virtual(gateway6=ip_address("fe80::5")) == {"fe80::5"}
+
+
+@pytest.mark.parametrize("gateway", ["2001:db8::1", None])
+def test_where_the_gateway_is_global_the_host_itself_advertises(gateway: str | None) -> None:
+    """With its link-local address, unless the guest has that one."""
+    hop = NextHop(gateway=ip_address(gateway) if gateway else None, link=2)
+    host = HOST.replace(ipv6=HOST6.replace(routes=(HOST6.routes[0].replace(hops=(hop,)),)))
+    made = build(options(), host, Resolv()).worker
+    assert made.our_ll6 == _v("fe80::2" if gateway else "fe80::1")
+    copied = ETH0.mac[:5] + b"\x02"
+    own = Address(interface=ip_interface("fe80::ff:fe00:2/64"))
+    same = host.replace(ipv6=host.ipv6.replace(addresses=(*HOST6.addresses[:1], own)))
+    made = build(options(ns_mac_addr=copied), same, Resolv()).worker
+    assert made.our_ll6 == _v("fe80::9855:9aff:fe55:9a55" if gateway else "fe80::1")
+
+
+def test_map_guest_addr_stands_for_an_address_that_the_host_has() -> None:
+    chosen = {"map_guest_addr": (ip_address("169.254.1.2"), ip_address("fc00::2"))}
+    made = build(options(**chosen), HOST, Resolv()).worker
+    assert (made.host4, made.host6) == (_v("192.0.2.10"), _v("2001:db8::10"))
+    made = build(options(**chosen, address=(ip_interface("10.0.2.100/24"),)), HOST, Resolv()).worker
+    assert (made.guest4, made.host4) == (_v("10.0.2.100"), _v("192.0.2.10"))
+    made = build(options(**chosen), HOST.replace(ipv4=NONE4), Resolv()).worker
+    assert (made.guest4, made.host4) == (_v("169.254.2.1"), b"") and _v("169.254.1.2") in made.virtual_addrs
 
 
 def _calls_to_plan(count: int) -> int:
@@ -386,7 +444,7 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
     made = build(options(**changes), HOST, _resolv(*servers))
     worker = made.worker
     assert (worker.dns_forward4, worker.dns_host4, worker.dns_forward6) == (_v(OURS4), _v(asks), b"")
-    assert not worker.dns_tls and worker.refused4 == _v(OURS4) and made.warnings == ()
+    assert not worker.dns_tls and worker.virtual_addrs == (_v(OURS4),) and made.warnings == ()
     assert made.resolv is not None and made.resolv.forwarder == OURS4
     assert _dns(made) == (() if changes.get("dhcp_dns") is False else (_v(OURS4),))
     assert build(options(**changes), HOST, _resolv(*servers), shares_etc=True).worker.dns == ()
@@ -398,7 +456,7 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
 )
 def test_where_one_is_in_reach_pasta_py_has_none_and_leaves_resolv_conf_alone(servers: tuple[str, ...]) -> None:
     made = build(options(), HOST, _resolv(*servers))
-    assert made.resolv is None and made.worker.refused4 == b"" and made.worker.dns_tls
+    assert made.resolv is None and made.worker.virtual_addrs == () and made.worker.dns_tls
     assert _v(OURS4) != made.worker.dns_forward4
 
 
@@ -412,23 +470,24 @@ def test_its_own_nameserver_has_an_address_of_each_family_that_asks() -> None:
 def test_an_address_given_for_it_is_the_only_one_and_keeps_dns_over_tls() -> None:
     made = build(options(dns_forward=(ip_address("10.0.2.3"),), config_net=False), HOST, _resolv("127.0.0.53"))
     assert _dns(made) == (_v("10.0.2.3"),) and made.worker.dns_forward6 == b""
-    assert made.worker.dns_tls and made.worker.refused4 == b"" and made.resolv is not None
+    assert made.worker.dns_tls and made.worker.virtual_addrs == (_v("10.0.2.3"),) and made.resolv is not None
     assert made.resolv.forwarder == "10.0.2.3"
 
 
 def test_dns_none_and_splice_only_open_nothing() -> None:
     for changes in ({"dns": ()}, {"splice_only": True}, {"dns": (ip_address("9.9.9.9"),)}):
         made = build(options(**changes), HOST, _resolv("127.0.0.53"))
-        assert _v(OURS4) != made.worker.dns_forward4 and made.worker.refused4 == b""
+        assert _v(OURS4) != made.worker.dns_forward4 and made.worker.virtual_addrs == ()
         assert (made.resolv is not None) is bool(changes.get("dns"))
 
 
 def test_an_address_that_the_guest_or_its_router_has_is_not_refused() -> None:
     taken = HOST4.replace(addresses=(Address(interface=ip_interface("169.254.1.1/16"), link=2),))
     made = build(options(), HOST.replace(ipv4=taken), _resolv("127.0.0.53"))
-    assert (made.worker.dns_forward4, made.worker.dns_forward6, made.worker.refused4) == (b"", _v(OURS6), b"")
-    made = build(options(gateway4=ip_address(OURS4)), HOST, _resolv("127.0.0.53"))
-    assert made.worker.dns_forward4 == made.worker.map_host_loopback4 == _v(OURS4) and made.worker.refused4 == b""
+    assert (made.worker.dns_forward4, made.worker.dns_forward6, made.worker.virtual_addrs) == (b"", _v(OURS6), ())
+    routes = (Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(gateway=ip_address(OURS4), link=2),)),)
+    made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), _resolv("127.0.0.53"))
+    assert made.worker.dns_forward4 == made.worker.map_host_loopback4 == _v(OURS4) and made.worker.virtual_addrs == ()
 
 
 def test_a_route_leads_to_it_where_none_of_the_hosts_does() -> None:

@@ -98,13 +98,14 @@ struct bucket { ...; };
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
-struct policy { struct addr guest[2]; struct addr guest_seen[3]; struct addr router[2]; struct addr map_host_loopback[2];
+struct policy { struct addr host[2]; struct addr guest_seen[3]; struct addr router[2]; struct addr map_host_loopback[2];
                 struct addr map_guest_addr[2];
-                struct addr dns_forward[2]; struct addr refused[2]; struct addr dns_host[2]; bool dns_tls;
-                struct addr_list guest_addrs; ...; };
+                struct addr dns_forward[2]; struct addr dns_host[2]; bool dns_tls;
+                struct addr_list guest_addrs, virtual_addrs; ...; };
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
 int addr_list_add(struct addr_list *l, const struct addr *a);
+bool policy_is_virtual(const struct policy *p, const struct addr *a);
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
 void policy_free(struct policy *p);
 

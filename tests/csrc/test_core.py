@@ -118,8 +118,9 @@ def policy(**fields: tuple[str, str]) -> object:
     return p
 
 
+GUEST = ("192.0.2.1", "2001:db8::1")
 FULL = dict(
-    guest=("192.0.2.1", "2001:db8::1"), map_host_loopback=("192.0.2.254", "fe80::1"), map_guest_addr=("169.254.1.2", "fc00::2"),
+    map_host_loopback=("192.0.2.254", "fe80::1"), map_guest_addr=("169.254.1.2", "fc00::2"),
     dns_forward=("169.254.1.1", "fc00::53"), dns_host=("127.0.0.53", "2001:db8::53"),
 )  # fmt: skip
 
@@ -135,6 +136,12 @@ def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
     return str(raw.ipv4_mapped or raw)
 
 
+def with_virtual(p: object, *addresses: str) -> object:
+    for address in addresses:
+        assert lib.addr_list_add(ffi.addressof(p, "virtual_addrs"), ffi.new("struct addr *", [list(mapped(address))])) == 0
+    return p
+
+
 @pytest.mark.parametrize(
     ("proto", "dst", "port", "expected"),
     [
@@ -146,8 +153,10 @@ def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
         (TCP, "169.254.1.2", 80, "192.0.2.1"),
         (UDP, "169.254.1.1", 53, "127.0.0.53"),
         (TCP, "169.254.1.1", 853, "127.0.0.53"),
-        (UDP, "169.254.1.1", 54, "169.254.1.1"),
-        (ICMP, "169.254.1.1", 53, "169.254.1.1"),
+        (UDP, "198.51.100.53", 54, "198.51.100.53"),
+        (UDP, "169.254.1.1", 54, None),
+        (ICMP, "169.254.1.1", 53, None),
+        (TCP, "fe80::9855:9aff:fe55:9a55", 80, None),
         (UDP, "fc00::53", 53, "2001:db8::53"),
         (TCP, "127.0.0.1", 80, None),
         (UDP, "127.0.0.53", 53, None),
@@ -160,16 +169,18 @@ def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
     ],
 )
 def test_outbound_rules(proto: int, dst: str, port: int, expected: str | None) -> None:
-    p = policy(**FULL)
+    p = with_virtual(policy(host=("192.0.2.1", "2001:db8::1"), **FULL), "169.254.1.1", "169.254.1.2", "fe80::9855:9aff:fe55:9a55")
     p.dns_tls = True
     assert outbound(p, proto, dst, port) == expected
+    lib.policy_free(p)
 
 
 def test_without_dns_over_tls_the_forwarding_address_has_port_53_only() -> None:
-    p = policy(refused=("169.254.1.1", ""), **FULL)
+    p = with_virtual(policy(**FULL), "169.254.1.1")
     assert outbound(p, UDP, "169.254.1.1", 53) == outbound(p, TCP, "169.254.1.1", 53) == "127.0.0.53"
     assert outbound(p, TCP, "169.254.1.1", 853) is None
     assert outbound(p, TCP, "fc00::53", 853) == "fc00::53"
+    lib.policy_free(p)
 
 
 def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
@@ -178,12 +189,21 @@ def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
     assert outbound(p, UDP, "192.0.2.254", 54) == "127.0.0.1"
 
 
-def test_the_refused_address_leads_nowhere_but_for_dns() -> None:
-    p = policy(refused=("10.0.2.2", "fd00::2"), dns_forward=("10.0.2.2", ""), dns_host=("127.0.0.53", ""))
+def test_a_virtual_address_leads_nowhere_but_for_dns() -> None:
+    p = with_virtual(policy(dns_forward=("10.0.2.2", ""), dns_host=("127.0.0.53", "")), "10.0.2.2", "fd00::2")
     assert outbound(p, TCP, "10.0.2.2", 80) is None
     assert outbound(p, ICMP, "fd00::2", 0) is None
     assert outbound(p, UDP, "10.0.2.2", 53) == "127.0.0.53"
     assert outbound(p, TCP, "10.0.2.3", 80) == "10.0.2.3"
+    assert lib.policy_is_virtual(p, ffi.new("struct addr *", [list(mapped("fd00::2"))]))
+    assert not lib.policy_is_virtual(p, ffi.new("struct addr *", [list(mapped("10.0.2.3"))]))
+    lib.policy_free(p)
+
+
+def test_the_address_that_stands_for_the_host_leads_nowhere_where_the_host_has_none() -> None:
+    p = policy(map_guest_addr=FULL["map_guest_addr"])
+    assert outbound(p, TCP, "169.254.1.2", 80) is None
+    assert outbound(p, TCP, "fc00::2", 80) is None
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([TCP, UDP, ICMP]))
@@ -229,12 +249,12 @@ def test_inbound_sources(src: str, shown: str) -> None:
 
 @pytest.mark.parametrize(("src", "shown"), [("127.0.0.1", "192.0.2.254"), ("2001:db8::1", "fe80::1"), ("::1", "fe80::1")])
 def test_inbound_source_without_a_mapping_is_the_gateway(src: str, shown: str) -> None:
-    p = policy(guest_seen=FULL["guest"], router=("192.0.2.254", "fe80::1"))
+    p = policy(guest_seen=GUEST, router=("192.0.2.254", "fe80::1"))
     assert shown_as(p, src) == mapped(shown)
 
 
 def test_an_address_that_the_guest_has_is_shown_as_the_hosts_loopback_where_nothing_else_stands_for_it() -> None:
-    p = policy(guest_seen=FULL["guest"], map_host_loopback=FULL["map_host_loopback"], router=("192.0.2.253", "fe80::2"))
+    p = policy(guest_seen=GUEST, map_host_loopback=FULL["map_host_loopback"], router=("192.0.2.253", "fe80::2"))
     assert shown_as(p, "192.0.2.1") == mapped("192.0.2.254")
     assert shown_as(p, "2001:db8::1") == mapped("fe80::1")
 

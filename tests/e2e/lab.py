@@ -182,7 +182,10 @@ class Script:
 class Lab:
     """The namespaces of one hermetic host; a context manager."""
 
-    def __init__(self, build: "Callable[[Lab], None] | None" = None, mapped_root: bool = False) -> None:
+    def __init__(
+        self, build: "Callable[[Lab], None] | None" = None, mapped_root: bool = False, pings: bool = True
+    ) -> None:
+        """`pings`: the host allows ping sockets; most do not."""
         self.uid = UID
         self.processes: list[subprocess.Popen[str]] = []
         self._directory = tempfile.TemporaryDirectory(prefix="pasta-e2e-", ignore_cleanup_errors=True)
@@ -225,11 +228,12 @@ class Lab:
         gid = 0 if mapped_root else UID
         for space in (self.host, self.remote, self.router):
             space.sysctl(
-                ipv4__ping_group_range=f"{gid} {gid}",
                 ipv6__conf__default__accept_dad=0,
                 ipv6__conf__default__dad_transmits=0,
                 ipv6__conf__default__router_solicitations=0,
             )
+            if pings:
+                space.sysctl(ipv4__ping_group_range=f"{gid} {gid}")
             space.setup("link set lo up")
         for space in (self.remote, self.router):
             space.sysctl(ipv4__ip_unprivileged_port_start=0)

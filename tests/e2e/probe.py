@@ -29,6 +29,11 @@ def make(address: str, kind: int, wait: float = ANSWER_S) -> socket.socket:
     return sock
 
 
+def endpoint(address: str, port: int) -> "tuple[object, ...]":
+    """With the scope that follows a link-local address (fe80::1%eth0)."""
+    return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][4]
+
+
 def attempt(address: str, port: int, kind: int, wait: float = ANSWER_S, stay: bool = False) -> dict[str, object]:
     started, failed = time.monotonic(), None
     try:
@@ -38,7 +43,7 @@ def attempt(address: str, port: int, kind: int, wait: float = ANSWER_S, stay: bo
                 sock.setsockopt(
                     *((socket.IPPROTO_IPV6, IPV6_RECVERR, 1) if six else (socket.IPPROTO_IP, IP_RECVERR, 1))
                 )
-            sock.connect((address, port))
+            sock.connect(endpoint(address, port))
             if kind == socket.SOCK_DGRAM:
                 sock.send(b"anyone?")
             if kind == socket.SOCK_DGRAM or stay:
@@ -90,7 +95,7 @@ def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
 
 def ask(address: str, port: int, kind: int, wait: float = ANSWER_S) -> dict[str, object]:
     with make(address, kind, wait) as sock:
-        sock.connect((address, port))
+        sock.connect(endpoint(address, port))
         if kind == socket.SOCK_DGRAM:
             sock.send(b"?")
             return {"answer": sock.recv(1000).decode(), "me": sock.getsockname()[:2]}

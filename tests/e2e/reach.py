@@ -1,6 +1,7 @@
 """What passes an interface, and frames and questions from a guest that ignores its own routes.
 
     reach.py watch INTERFACE      until EOF on standard input; prints {"packets": N, "first": [HEX, up to five]} of what comes in
+    reach.py named INTERFACE ADDRESS...  until EOF; prints {"named": those of the addresses that stand in a packet that came in}
     reach.py leave INTERFACE      the same of what goes out to a loopback address
     reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are; prints {"sent": N}
     reach.py ask                  a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]};
@@ -18,6 +19,7 @@ PACKET_OUTGOING = 4
 QUIET_S = 0.7
 PAUSE_S = 0.0005  # between frames: more than the tap's queue holds would be lost before anybody saw them
 SO_BROADCAST = 6
+HEAD_BYTES = 80  # an IPv6 header and a neighbour solicitation
 SIOCGIFHWADDR = 0x8927
 
 
@@ -50,6 +52,24 @@ def watch(interface: str, leave: bool = False) -> None:
     print(json.dumps({"packets": packets, "first": first[:5]}))
 
 
+def named(interface: str, *addresses: str) -> None:
+    """Anywhere in its first bytes: ARP and neighbour discovery name the address that they look for."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    sock.bind((interface, 3))
+    wanted = {address: socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address) for address in addresses}
+    found: set[str] = set()
+    print("ready", flush=True)
+    while True:
+        readable = select.select([sock, sys.stdin], [], [])[0]
+        if sock in readable:
+            data, address = sock.recvfrom(65536)
+            if address[2] != PACKET_OUTGOING:
+                found |= {name for name, packed in wanted.items() if packed in data[:HEAD_BYTES]}
+        elif sys.stdin in readable:
+            break
+    print(json.dumps({"named": sorted(found)}))
+
+
 def send(interface: str) -> None:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     sock.bind((interface, 0))
@@ -70,12 +90,13 @@ def begin(kind: str, address: str, port: int) -> socket.socket | None:
     sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM, proto)
     sock.setblocking(False)
     try:
+        there = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][4]  # with the scope of a link-local address
         if kind == "tcp":
-            sock.connect((address, port))
+            sock.connect(there)
             return sock
         sock.setsockopt(socket.SOL_SOCKET, SO_BROADCAST, 1)
         data = bytes((128 if ":" in address else 8, 0)) + bytes(6) if kind == "ping" else b"?"
-        sock.sendto(data, (address, port))
+        sock.sendto(data, there)
     except BlockingIOError:
         pass
     except OSError:
@@ -103,4 +124,5 @@ def ask() -> None:
 
 
 if __name__ == "__main__":
-    {"watch": watch, "leave": lambda name: watch(name, leave=True), "send": send, "ask": lambda: ask()}[sys.argv[1]](*sys.argv[2:])
+    what = {"watch": watch, "named": named, "leave": lambda name: watch(name, leave=True), "send": send, "ask": lambda: ask()}
+    what[sys.argv[1]](*sys.argv[2:])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import sid
 from lab import HERE, Guest, Lab, program
 
 REAL = "/usr/bin/slirp4netns"
@@ -17,6 +18,9 @@ API = "api.sock"
 
 
 def path(name: str) -> str:
+    """ "ours", "real" for the machine's own, "sid" for 1.3."""
+    if name == "sid":
+        return str(sid.program("slirp4netns", "slirp4netns"))
     return REAL if name == "real" else program("slirp4netns")
 
 

@@ -12,7 +12,7 @@ from test_autoconf import dhclient
 
 SECOND = {4: "192.0.2.22", 6: "2001:db8::22"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
-PORT = 7500
+PORT, CLOSED = 7500, 7501
 ASK = ("ask", "ask-udp")
 ANSWER_S, SILENCE_S = 20, 1  # what has to come, and what is not expected
 
@@ -236,6 +236,33 @@ def test_frames_over_a_socket(lab: Lab, name: str) -> None:
     process.terminate()
     process.wait(30)
     (lab.directory / "bess.sock").unlink(missing_ok=True)
+
+
+# The addresses of its own
+
+
+def found_at(guest: Guest, address: str) -> list[object]:
+    """Whether it answers a ping, and how TCP and UDP to a port that nothing serves end."""
+    pinged = guest.run("ping", "-c1", "-W20", address, check=False).returncode == 0
+    return [pinged, *(guest.script("probe.py", how, address, CLOSED, 20)["error"] for how in ("tcp", "udp"))]
+
+
+@pytest.mark.parametrize("name", ["ours", "sid"])
+def test_its_own_addresses_answer_pings_and_lead_nowhere(name: str) -> None:
+    """But for the host's loopback and DNS; the original asks the host's network for fe80::2, with --disable-dns for 10.0.2.3."""
+    refused: list[object] = [True, "ENETUNREACH", "ENETUNREACH"]
+    with Lab(pings=False) as lab:
+        with connected(lab, name, "-c", "-6", "--disable-host-loopback") as (guest, _running):
+            with_ipv6(guest)
+            for address in (GATEWAY, DNS, GATEWAY6, DNS6):
+                assert found_at(guest, address) == refused, address
+        with connected(lab, name, "-c") as (guest, _running):
+            assert found_at(guest, GATEWAY)[:2] == [True, "ECONNREFUSED"]
+            assert found_at(guest, DNS) == refused
+        if name == "ours":
+            with connected(lab, name, "-c", "-6", "--disable-dns") as (guest, _running):
+                for address in (DNS, DNS6, "fe80::2%tap0"):
+                    assert found_at(guest, address) == refused, address
 
 
 # Several stations at one tap
