@@ -7,7 +7,8 @@
  *   any other client                     the tap, with its own address and port.
  *
  * When descriptors run out all listeners rest for a while: a level-triggered listener with a client waiting would otherwise
- * keep the loop busy, and the client is as well off in the backlog.
+ * keep the loop busy, and the client is as well off in the backlog. Those of the host rest when three quarters of the descriptors
+ * or of a table's places are taken: what others open must not keep the guest from opening connections of its own.
  */
 #include "plane/listen.h"
 
@@ -21,6 +22,7 @@
 
 #define PAUSE_MS 500
 #define ACCEPTS_PER_EVENT 64
+#define SHARES 4 /* of which the guest's own connections have one */
 
 static uint64_t tag_of(uint32_t index, uint32_t offset)
 {
@@ -72,6 +74,11 @@ static bool follows(const struct listener *last, const struct listener *l)
 	       addr_eq(&l->target.addr, &last->target.addr) && l->target.port == (uint16_t)(last->target.port + last->count);
 }
 
+static bool rests(const struct listeners *ls, const struct listener *l)
+{
+	return ls->resume_ms && !(ls->hosts_only && l->to_host);
+}
+
 int listen_add(struct plane *p, const struct listener *l)
 {
 	struct listeners *ls = &p->listeners;
@@ -82,7 +89,7 @@ int listen_add(struct plane *p, const struct listener *l)
 	if (rc < 0)
 		return rc;
 	i = grows ? ls->count - 1 : place(ls);
-	rc = loop_add(&p->loop, l->fd, EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
+	rc = loop_add(&p->loop, l->fd, rests(ls, l) ? 0 : EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
 	if (grows)
 		ls->at[i].count += rc >= 0;
 	else if (rc < 0)
@@ -94,12 +101,12 @@ int listen_add(struct plane *p, const struct listener *l)
 }
 
 /* The sockets of a listener report themselves by what they are now. */
-static void retag(struct plane *p, uint32_t index, bool resting)
+static void retag(struct plane *p, uint32_t index)
 {
 	const struct listener *l = &p->listeners.at[index];
 
 	for (uint32_t k = 0; l->fd >= 0 && k < l->count; k++)
-		loop_modify(&p->loop, l->fd + (int)k, resting ? 0 : EPOLLIN, tag_of(index, k));
+		loop_modify(&p->loop, l->fd + (int)k, rests(&p->listeners, l) ? 0 : EPOLLIN, tag_of(index, k));
 }
 
 /* Takes one socket out of a listener; what comes after it becomes a listener of its own. */
@@ -117,7 +124,7 @@ static void cut(struct plane *p, uint32_t index, uint32_t offset)
 	ls->at[index].count = offset;
 	if (tail.count) {
 		ls->at[rest] = tail;
-		retag(p, rest, ls->resume_ms != 0);
+		retag(p, rest);
 	} else if (!offset) {
 		vacate(ls, index);
 	}
@@ -140,17 +147,56 @@ int listen_remove(struct plane *p, int fd)
 	return -ENOENT;
 }
 
-static void pause_all(struct plane *p, bool pause)
+static void set_resume(struct plane *p, int64_t resume_ms, bool hosts_only)
 {
+	p->listeners.resume_ms = resume_ms;
+	p->listeners.hosts_only = hosts_only;
 	for (uint32_t i = 0; i < p->listeners.count; i++)
-		retag(p, i, pause);
-	p->listeners.resume_ms = pause ? p->loop.now_ms + PAUSE_MS : 0;
+		retag(p, i);
+}
+
+static bool is_crowded(const struct flow_table *t)
+{
+	return t->used >= t->limit / SHARES * (SHARES - 1);
+}
+
+/* fd: the newest descriptor. */
+static bool share_is_taken(const struct plane *p, int fd)
+{
+	return descriptors_below(&p->io.descriptors, fd, SHARES) || is_crowded(&p->tcp.flows) || is_crowded(&p->splice.flows);
+}
+
+/* Whether a client of the host would be one too many. */
+static bool still_crowded(const struct plane *p)
+{
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool crowded = fd < 0 ? errno == EMFILE || errno == ENFILE : share_is_taken(p, fd);
+
+	if (fd >= 0)
+		close(fd);
+	return crowded;
 }
 
 void listen_timers(struct plane *p)
 {
-	if (p->listeners.resume_ms && p->listeners.resume_ms <= p->loop.now_ms)
-		pause_all(p, false);
+	struct listeners *ls = &p->listeners;
+
+	if (!ls->resume_ms || ls->resume_ms > p->loop.now_ms)
+		return;
+	if (!still_crowded(p))
+		set_resume(p, 0, false);
+	else if (ls->hosts_only)
+		ls->resume_ms = p->loop.now_ms + PAUSE_MS;
+	else
+		set_resume(p, p->loop.now_ms + PAUSE_MS, true);
+}
+
+static void rest_for_guest(struct plane *p)
+{
+	if (log_due(&p->listeners.logged_ms, p->loop.now_ms))
+		log_add(&p->log, LOG_LEVEL_WARNING,
+			"TCP: three quarters of all connections are in use, new clients of forwarded ports wait: raise the limit of open files (ulimit -n)");
+	set_resume(p, p->loop.now_ms + PAUSE_MS, true);
 }
 
 /* Joins the client with a socket on its way to dst; takes both over. */
@@ -214,7 +260,7 @@ static bool bypass(struct plane *p, int client, const struct endpoint *peer, con
 	return true;
 }
 
-void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
+void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t events)
 {
 	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
 		struct listener l = p->listeners.at[index];
@@ -225,6 +271,8 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
 
 		if (l.fd < 0 || offset >= l.count)
 			return;
+		if (rests(&p->listeners, &l) && !(events & EPOLLHUP)) /* it reports that it does not listen any more all the same */
+			return;
 		l.fd += (int)offset;
 		l.target.port = (uint16_t)(l.target.port + offset);
 		fd = accept4(l.fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -232,7 +280,7 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
 			return;
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
 			tcp_limit_reached(&p->tcp, &p->io, errno);
-			pause_all(p, true);
+			set_resume(p, p->loop.now_ms + PAUSE_MS, false);
 			return;
 		}
 		if (fd < 0 && errno == EINVAL) {
@@ -248,5 +296,9 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset)
 			to_host(p, fd, l.target.port);
 		else if (!bypass(p, fd, &peer, &l.target) && (!p->lane || !lane_hand_client(p, fd, &peer, &l.target)))
 			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
+		if (!l.to_host && share_is_taken(p, fd)) {
+			rest_for_guest(p);
+			return;
+		}
 	}
 }

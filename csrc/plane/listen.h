@@ -21,7 +21,9 @@ struct listeners {
 	uint32_t count, space;
 	uint32_t sockets; /* of all of them; never more than space */
 	uint32_t removed; /* free places among count */
-	int64_t resume_ms; /* 0: not paused */
+	int64_t resume_ms;   /* 0: none rests */
+	bool hosts_only;     /* those of the guest's namespace do not rest */
+	int64_t logged_ms;   /* when the share of clients was last written to the log */
 };
 
 /* A listener of one socket. 0 or -errno. */
@@ -29,8 +31,8 @@ int listen_add(struct plane *p, const struct listener *l);
 /* Needs no memory. -ENOENT: it is not listened at. */
 int listen_remove(struct plane *p, int fd);
 /* Takes the connections that wait at one socket of a listener. */
-void listen_accept(struct plane *p, uint32_t index, uint32_t offset);
-/* Ends a pause that lack of descriptors has brought. */
+void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t events);
+/* Ends a rest when there is room again. */
 void listen_timers(struct plane *p);
 
 #endif

@@ -287,7 +287,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	case OWNER_MAIL:
 		return false; /* it has ended the wait: lane_attend() comes after the events */
 	case OWNER_LISTENER:
-		listen_accept(p, index, generation);
+		listen_accept(p, index, generation, e->events);
 		return false;
 	case OWNER_SPLICE_ACCEPTED:
 		splice_event(&p->splice, &p->io, index, generation, 0, e->events);

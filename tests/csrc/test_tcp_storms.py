@@ -73,6 +73,33 @@ def test_clients_beyond_the_descriptors_wait_in_the_backlog_and_are_served_later
         assert len(first) >= 10 and guest.counter("tcp_flows") == 40
 
 
+def test_clients_leave_a_quarter_of_the_descriptors_to_the_guest_and_are_served_when_others_have_left() -> None:
+    with host_socket() as sock, server() as listener, server() as other, server() as shut, contextlib.ExitStack() as stack:
+        listener.listen(64)
+        for _ in range(60):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        with descriptors_left(50), Guest() as guest:
+            guest.listen(IPPROTO_TCP, listener, 8080)
+            guest.listen(IPPROTO_TCP, shut, 8081)
+            syns = collect(guest, 1) + guest.segments()
+            assert 0 < len(syns) < 40 and guest.counter("tcp_limit") == 0
+            assert any("new clients of forwarded ports wait" in line for line in guest.logs)
+            TcpPeer(guest, other.getsockname()[1]).connect()
+            own, gateway, _ = names(False)
+            for number in range(5):
+                send(guest, own, 5000 + number, gateway, sock.getsockname()[1])
+            assert guest.counter("udp_flows") == 5
+            shut.shutdown(socket.SHUT_RDWR)
+            guest.pump()
+            assert any("was shut down" in line for line in guest.logs), "that is told even while listeners rest"
+            for served in range(60):
+                if served == len(syns):
+                    syns += collect(guest, 1)
+                peer = TcpPeer(guest, syns[served].sport, sport=8080)
+                peer.ack = (syns[served].seq + 1) % 2**32
+                peer.send(RST | ACK)
+
+
 def test_a_flood_of_syns_is_refused_beyond_the_descriptors_and_older_connections_live_on() -> None:
     with Guest() as guest, server() as listener:
         listener.listen(STORM)
