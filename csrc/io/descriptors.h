@@ -21,12 +21,16 @@ static inline struct descriptors descriptors_now(void)
 	return (struct descriptors){(uint32_t)limit.rlim_cur, 0};
 }
 
-/* Of those that are not for ports, beyond fd, the newest, less than one in `parts` is left. */
+/* One in `parts` of those that are not for ports. */
+static inline uint32_t descriptors_part(const struct descriptors *d, uint32_t parts)
+{
+	return d->limit > d->ports ? (d->limit - d->ports) / parts : 0;
+}
+
+/* Beyond fd, the newest, less than that is left. */
 static inline bool descriptors_below(const struct descriptors *d, int fd, uint32_t parts)
 {
-	uint32_t others = d->limit > d->ports ? d->limit - d->ports : 0;
-
-	return (uint32_t)fd >= d->limit - others / parts;
+	return (uint32_t)fd >= d->limit - descriptors_part(d, parts);
 }
 
 #endif

@@ -148,19 +148,21 @@ void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f)
 	worklist_add(&t->connecting, &f->line);
 }
 
-bool tcp_displace(struct tcp *t, struct io *io)
+int tcp_displace(struct tcp *t, struct io *io)
 {
 	struct work *oldest = t->connecting.head;
 	struct tcp_flow *f;
 	char text[128];
 
 	if (!oldest)
-		return false;
+		return -ENOENT;
 	f = CONTAINER_OF(oldest, struct tcp_flow, line);
+	if ((uint32_t)io->loop->now_ms - f->waiting_ms < TCP_SYN_FRESH_MS)
+		return -EAGAIN;
 	COUNT(io->counters, tcp_displaced);
 	log_debug(io->log, "TCP %s: makes room", tcp_flow_str(f, text));
 	tcp_close(t, io, f, false);
-	return true;
+	return 0;
 }
 
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)

@@ -42,17 +42,20 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 	f->wl1 = seg->seq;
 }
 
-/* A descriptor or -errno. When few are left for others, or none at all, an older connect() gives its own. */
+/* A descriptor or -errno. When none is left, or few for others and many connect()s have no answer, an older one gives its own.
+ * -EAGAIN: the next moment shows which of them have an answer, and the guest will repeat its SYN. */
 static int open_socket(struct tcp *t, struct io *io, const struct addr *remote)
 {
 	int fd = sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
-	bool few = fd < 0 ? fd == -EMFILE || fd == -ENFILE : descriptors_below(&io->descriptors, fd, TCP_FREE_FOR_OTHERS);
+	bool many = t->connecting.count > descriptors_part(&io->descriptors, TCP_FREE_FOR_OTHERS);
+	bool few = fd < 0 ? fd == -EMFILE || fd == -ENFILE : many && descriptors_below(&io->descriptors, fd, TCP_FREE_FOR_OTHERS);
+	int rc = few ? tcp_displace(t, io) : -ENOENT;
 
-	if (!few || !tcp_displace(t, io))
+	if (rc == -ENOENT)
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	return sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
+	return rc < 0 ? rc : sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
 }
 
 static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg, const struct flow_key *key)
@@ -70,6 +73,10 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		return;
 	}
 	fd = open_socket(t, io, &dst.addr);
+	if (fd == -EAGAIN) {
+		COUNT(io->counters, tcp_rate_limit);
+		return;
+	}
 	f = fd < 0 ? NULL : tcp_new_flow(t, io, key, fd, TCPS_CONNECTING);
 	if (!f) {
 		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);

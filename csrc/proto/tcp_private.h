@@ -116,6 +116,7 @@ struct tcp_flow {
  * time at most (RFC 6298, 5.5). Later than this, it does not; if it does, it begins anew. */
 #define TCP_SYN_LATE_FACTOR 3 /* of the last time, */
 #define TCP_SYN_LATE_MS 2000  /* and beside that */
+#define TCP_SYN_FRESH_MS 100  /* most networks answer within this time: no connect() gives way before */
 #define TCP_FREE_FOR_OTHERS 8 /* connect()s leave one in so many descriptors to others */
 #define TCP_HALF_CLOSED_MS 60000 /* then ask the guest whether it still wants the rest */
 #define TCP_IDLE_MS 7440000	 /* RFC 5382, REQ-5: 2 hours 4 minutes */
@@ -126,8 +127,8 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 void tcp_add_work(struct tcp *t, struct tcp_flow *f);
 /* The guest's SYN for a connect() that is under way. */
 void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f);
-/* Ends the connect() that the guest has asked for longest ago. False: there is none. */
-bool tcp_displace(struct tcp *t, struct io *io);
+/* Ends the connect() that the guest has asked for longest ago. 0, -ENOENT: there is none, or -EAGAIN: its answer may be under way. */
+int tcp_displace(struct tcp *t, struct io *io);
 /* Ends the flow. abort: the host's peer gets a reset. */
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort);
 /* Ends the flow towards both sides. */

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from clocked import Clock
 from datagrams import host_socket, names, send
 from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server, silent_server
 
@@ -17,6 +18,11 @@ from pasta_py.model import IPPROTO_TCP, Listener
 from pasta_py.worker import plane
 
 STORM = 500
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @contextlib.contextmanager
@@ -119,31 +125,36 @@ def test_a_flood_of_syns_is_refused_beyond_the_descriptors_and_older_connections
             assert sock.recv(100) == b"still here"
 
 
-def flood(guest: Guest, port: int) -> None:
+def flood(guest: Guest, port: int, sport: int = 40000) -> None:
     for number in range(STORM):
-        TcpPeer(guest, port, sport=40000 + number).send(SYN)
+        TcpPeer(guest, port, sport=sport + number).send(SYN)
         if number % 50 == 49:
             guest.pump(1)
 
 
-def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first() -> None:
+def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first(clock: Clock) -> None:
     with Guest() as guest, server() as listener, silent_server() as port, descriptors_left(50):
         flood(guest, port)
-        assert guest.counter("tcp_flows") == 50
-        assert guest.counter("tcp_displaced") == STORM - 50 and guest.counter("tcp_limit") == 0
+        assert guest.counter("tcp_flows") == 50 and guest.counter("tcp_displaced") == 0, "not before an answer can have come"
+        assert guest.counter("tcp_rate_limit") == STORM - 50 and not guest.frames(), "what is not answered comes again"
+        clock.pass_(guest, 1)
         TcpPeer(guest, listener.getsockname()[1], sport=30000).connect()
-        assert guest.counter("tcp_displaced") == STORM - 49
-        TcpPeer(guest, port, sport=40000 + STORM - 1).send(SYN)
+        assert guest.counter("tcp_displaced") == 1 and guest.counter("tcp_opened") == 51
+        for number in range(1, 50):
+            TcpPeer(guest, port, sport=40000 + number).send(SYN)
         guest.pump()
-        assert guest.counter("tcp_opened") == STORM + 1, "the newest is there as before"
+        assert guest.counter("tcp_opened") == 51, "the others are there as before"
+        clock.pass_(guest, 1)
         TcpPeer(guest, port, sport=40000).send(SYN)
         guest.pump()
-        assert guest.counter("tcp_opened") == STORM + 2, "the oldest begins anew"
+        assert guest.counter("tcp_displaced") == 2 and guest.counter("tcp_opened") == 52, "the oldest begins anew"
 
 
-def test_connects_without_an_answer_leave_descriptors_to_others() -> None:
+def test_connects_without_an_answer_leave_descriptors_to_others(clock: Clock) -> None:
     with host_socket() as sock, silent_server() as port, descriptors_left(200), Guest() as guest:
         flood(guest, port)
+        clock.pass_(guest, 1)
+        flood(guest, port, 50000)
         assert guest.counter("tcp_displaced") > 0
         own, gateway, _ = names(False)
         for number in range(20):
