@@ -16,7 +16,7 @@
 #define PLANE_LOG 4   /* a line for the log: id is the level, data the text without newline */
 #define PLANE_END 5   /* the tap is gone: id is an errno */
 
-#define PLANE_VNET_HDR 1 /* frames on the tap carry struct virtio_net_hdr, 10 bytes */
+#define PLANE_VNET_HDR 1 /* frames on the tap carry struct virtio_net_hdr, 10 bytes, or with PLANE_TUNNELS 24 */
 #define PLANE_USO 2	 /* the tap exchanges UDP segmentation offload frames */
 #define PLANE_IPV4 4
 #define PLANE_IPV6 8
@@ -27,6 +27,7 @@
 #define PLANE_BYPASS 512   /* clients on the host's loopback do not take the tap */
 #define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
 #define PLANE_DNS_TLS 2048 /* dns_forward takes DNS over TLS too, at port 853 */
+#define PLANE_TUNNELS 4096 /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 #define LANES_MAX 16 /* threads of one plane */

@@ -114,20 +114,22 @@ def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:
 
 def check(rules: "Sequence[ForwardRule]") -> None:
     """ConfError if two of these would take each other's ports; the interface makes no difference there."""
-    live: list[ForwardRule] = []
+    live: dict[bytes, ForwardRule] = {}  # by address; some end before the port that has been reached
+    table = (False, 0)
     for rule in sorted(rules, key=lambda r: (r.to_host, r.proto, r.first)):
-        live = [o for o in live if (o.to_host, o.proto) == (rule.to_host, rule.proto) and o.last >= rule.first]
-        for other in live:
-            if _meet(rule.address, other.address):
+        if table != (rule.to_host, rule.proto):
+            live, table = {}, (rule.to_host, rule.proto)
+        for other in _meeting(rule.address, live):
+            if other.last >= rule.first:
                 raise ConfError(f"rule {describe(rule)} conflicts with {describe(other)}: exclude the ports from one of the two")
-        live.append(rule)
+        live[rule.address] = rule
 
 
-def _meet(one: bytes, other: bytes) -> bool:
-    """Any address meets all, that of one family all of this family."""
-    if not one or not other or one == other:
-        return True
-    return is_ipv4(one) == is_ipv4(other) and (one in (ANY4, ANY6) or other in (ANY4, ANY6))
+def _meeting(address: bytes, live: "dict[bytes, ForwardRule]") -> "list[ForwardRule]":
+    """Those at the same address: any address is all of them, and any of one family all of this family."""
+    if address in (b"", ANY4, ANY6):
+        return [rule for other, rule in live.items() if not address or not other or is_ipv4(other) == is_ipv4(address)]
+    return [live[other] for other in (address, b"", ANY4 if is_ipv4(address) else ANY6) if other in live]
 
 
 def describe(rule: ForwardRule) -> str:

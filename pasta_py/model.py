@@ -71,8 +71,9 @@ class WorkerPlan(Record):
     our_mac: bytes
     mtu: int  # of the guest's interface, in bytes, 68 to 65535
     link_mtu: int  # of the host's outbound interface
-    vnet_hdr: bool  # frames on the tap carry a 10-byte struct virtio_net_hdr
+    vnet_hdr: bool  # frames on the tap carry a struct virtio_net_hdr, of 10 bytes
     uso: bool  # the tap takes and gives UDP segmentation offload
+    tunnels: bool = False  # the tap gives segments inside of UDP tunnels too, and its header has 24 bytes
 
     # What is on
     ipv4: bool

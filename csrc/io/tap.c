@@ -18,15 +18,15 @@
 #include "wire/tcp.h"
 #include "wire/udp.h"
 
-int tap_init(struct tap *t, int fd, bool vnet_hdr, bool uso, struct counters *counters)
+int tap_init(struct tap *t, int fd, uint8_t header_bytes, bool uso, struct counters *counters)
 {
 	int flags = fcntl(fd, F_GETFL);
 
-	_Static_assert(sizeof(struct vnet_hdr) == 10, "the wire format of the tap");
-	*t = (struct tap){.fd = fd, .vnet_hdr = vnet_hdr, .uso = uso, .counters = counters};
+	_Static_assert(sizeof(struct vnet_hdr) == 10 && sizeof(struct vnet_hdr_tunnel) == 24, "the wire formats of the tap");
+	*t = (struct tap){.fd = fd, .header_bytes = header_bytes, .uso = uso, .counters = counters};
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
-	t->rx = malloc(sizeof(struct vnet_hdr) + TAP_FRAME_MAX);
+	t->rx = malloc(header_bytes + TAP_FRAME_MAX);
 	return t->rx ? 0 : -ENOMEM;
 }
 
@@ -47,23 +47,30 @@ static void capture(struct tap *t, const struct iovec *iov, int iovcnt, const st
 }
 
 /* Reads what the header says about the frame; false if it points outside. */
-static bool offloads(const struct vnet_hdr *vh, struct tap_frame *f)
+static bool offloads(const struct vnet_hdr_tunnel *header, struct tap_frame *f)
 {
+	const struct vnet_hdr *vh = &header->common;
+
 	f->gso_type = vh->gso_type & (uint8_t)~VNET_GSO_ECN;
 	f->gso_size = f->gso_type == VNET_GSO_NONE ? 0 : vh->gso_size;
 	f->partial_checksum = vh->flags & VNET_NEEDS_CSUM;
-	f->csum_start = f->csum_offset = 0;
+	f->csum_start = f->csum_offset = f->inner = 0;
 	if (!f->partial_checksum)
-		return true;
+		return !(f->gso_type & VNET_GSO_TUNNEL);
 	f->csum_start = vh->csum_start;
 	f->csum_offset = vh->csum_offset;
+	if (f->gso_type & VNET_GSO_TUNNEL) {
+		f->inner = (uint16_t)(header->inner_network[0] | header->inner_network[1] << 8);
+		if (f->inner >= f->csum_start)
+			return false;
+	}
 	return (uint32_t)vh->csum_start + vh->csum_offset + 2 <= f->len && vh->csum_start >= ETH_HLEN;
 }
 
 int tap_read(struct tap *t, struct tap_frame *f)
 {
-	uint32_t skip = t->vnet_hdr ? sizeof(struct vnet_hdr) : 0;
-	struct vnet_hdr vh = {0};
+	uint32_t skip = t->header_bytes;
+	struct vnet_hdr_tunnel vh = {0};
 	ssize_t n;
 
 	do
@@ -73,8 +80,8 @@ int tap_read(struct tap *t, struct tap_frame *f)
 		return -errno;
 	if (n == 0)
 		return -ENODEV; /* the other end of a socketpair has closed */
-	if (skip && (size_t)n >= skip)
-		memcpy(&vh, t->rx, sizeof(vh));
+	if ((size_t)n >= skip)
+		memcpy(&vh, t->rx, skip);
 	f->data = t->rx + skip;
 	f->len = (uint32_t)n - skip;
 	COUNT(t->counters, tap_rx_frames);
@@ -117,12 +124,13 @@ bool tap_untag(struct tap_frame *f)
 
 	while (eth_is_priority_tagged(f->data + off, f->len - off))
 		off += ETH_TAG_BYTES;
-	if (!off || (f->partial_checksum && f->csum_start < ETH_HLEN + off))
+	if (!off || (f->partial_checksum && f->csum_start < ETH_HLEN + off) || (f->inner && f->inner < ETH_HLEN + off))
 		return false;
 	memmove(f->data + off, f->data, 2 * ETH_ALEN);
 	f->data += off;
 	f->len -= off;
 	f->csum_start = f->partial_checksum ? (uint16_t)(f->csum_start - off) : 0;
+	f->inner = f->inner ? (uint16_t)(f->inner - off) : 0;
 	return true;
 }
 
@@ -146,9 +154,9 @@ static bool write_frame(struct tap *t, const struct iovec *iov, int iovcnt, uint
 static bool send_plain(struct tap *t, const struct tap_tx *tx)
 {
 	uint8_t head[TAP_HEAD_MAX];
-	struct vnet_hdr vh = {0};
-	struct iovec iov[3] = {{&vh, sizeof(vh)}, {head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
-	int skip = t->vnet_hdr ? 0 : 1;
+	struct vnet_hdr_tunnel vh = {0};
+	struct iovec iov[3] = {{&vh, t->header_bytes}, {head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+	int skip = t->header_bytes ? 0 : 1;
 
 	memcpy(head, tx->head, tx->head_len);
 	if (tx->csum_start)
@@ -200,22 +208,23 @@ static bool send_segmented(struct tap *t, const struct tap_tx *tx)
 
 bool tap_send(struct tap *t, const struct tap_tx *tx)
 {
-	struct vnet_hdr vh = {0};
-	struct iovec iov[3] = {{&vh, sizeof(vh)}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+	struct vnet_hdr_tunnel header = {0};
+	struct vnet_hdr *vh = &header.common;
+	struct iovec iov[3] = {{&header, t->header_bytes}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
 
-	if (!t->vnet_hdr || (tx->gso_type == VNET_GSO_UDP_L4 && !t->uso))
+	if (!t->header_bytes || (tx->gso_type == VNET_GSO_UDP_L4 && !t->uso))
 		if (tx->gso_size && tx->body_len > tx->gso_size)
 			return send_segmented(t, tx);
-	if (!t->vnet_hdr)
+	if (!t->header_bytes)
 		return send_plain(t, tx);
 	if (tx->csum_start) {
-		vh.flags = VNET_NEEDS_CSUM;
-		vh.csum_start = tx->csum_start;
-		vh.csum_offset = tx->csum_offset;
+		vh->flags = VNET_NEEDS_CSUM;
+		vh->csum_start = tx->csum_start;
+		vh->csum_offset = tx->csum_offset;
 		if (tx->gso_size && tx->body_len > tx->gso_size) {
-			vh.gso_type = tx->gso_type;
-			vh.gso_size = tx->gso_size;
-			vh.hdr_len = (uint16_t)tx->head_len;
+			vh->gso_type = tx->gso_type;
+			vh->gso_size = tx->gso_size;
+			vh->hdr_len = (uint16_t)tx->head_len;
 		}
 	}
 	if (!write_frame(t, iov, 3, tx->head_len + tx->body_len))

@@ -25,16 +25,25 @@ struct vnet_hdr {
 	uint16_t csum_offset;
 };
 
+/* The same with what segments in a tunnel need: struct virtio_net_hdr_v1_hash_tunnel (linux/virtio_net.h). */
+struct vnet_hdr_tunnel {
+	struct vnet_hdr common;
+	uint8_t unused[10];
+	uint8_t outer_transport[2], inner_network[2]; /* offsets, the lower byte first */
+};
+
 #define VNET_NEEDS_CSUM 1
 #define VNET_GSO_NONE 0
 #define VNET_GSO_TCPV4 1
 #define VNET_GSO_TCPV6 4
 #define VNET_GSO_UDP_L4 5
+#define VNET_GSO_TUNNEL 0x60 /* the segments are inside a UDP tunnel, over IPv4 (0x20) or IPv6 */
 #define VNET_GSO_ECN 0x80
 
 struct tap {
 	int fd;
-	bool vnet_hdr, uso;
+	bool uso;
+	uint8_t header_bytes;	  /* of the header that comes before each frame; 0: there is none */
 	struct stations stations; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
@@ -50,6 +59,7 @@ struct tap_frame {
 	uint8_t gso_type;
 	bool partial_checksum; /* the checksum in csum_start + csum_offset, of all that follows csum_start, was left to us */
 	uint16_t csum_start, csum_offset;
+	uint16_t inner; /* with VNET_GSO_TUNNEL: offset of the IP header inside the tunnel, before csum_start */
 };
 
 /* A frame to send. The transport checksum field holds the folded pseudo-header sum if csum_start is set. */
@@ -64,7 +74,8 @@ struct tap_tx {
 	uint8_t gso_type;
 };
 
-int tap_init(struct tap *t, int fd, bool vnet_hdr, bool uso, struct counters *counters);
+/* header_bytes: 0, or the size of one of the structures above. */
+int tap_init(struct tap *t, int fd, uint8_t header_bytes, bool uso, struct counters *counters);
 void tap_free(struct tap *t);
 
 /* 0; -EBADMSG for one that is no frame (counted); -EAGAIN when there is none; or another -errno when the tap is gone. */

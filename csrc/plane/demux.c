@@ -48,7 +48,8 @@ static bool complete_inner(struct tap_frame *f, const struct ip_view *ip)
 {
 	uint32_t transport = (uint32_t)(ip->payload - f->data);
 
-	if (f->csum_start > transport)
+	/* Segments are finished one by one when they are cut. */
+	if (f->csum_start > transport && !(f->gso_type & VNET_GSO_TUNNEL && ip->proto == IPPROTO_UDP))
 		tap_complete_checksum(f);
 	return f->csum_start >= transport;
 }

@@ -75,6 +75,14 @@ static int init_protocols(struct plane *p)
 	return rc;
 }
 
+/* Of the virtio header before each frame on the tap. */
+static uint8_t header_bytes(uint32_t flags)
+{
+	if (!(flags & PLANE_VNET_HDR))
+		return 0;
+	return flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
+}
+
 int plane_new(const struct plane_config *config, struct plane **out)
 {
 	struct plane *p = calloc(1, sizeof(*p));
@@ -91,7 +99,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch, .descriptors = descriptors_now()};
 	rc = loop_init(&p->loop);
 	if (!rc)
-		rc = tap_init(&p->tap, config->tap_fd, config->flags & PLANE_VNET_HDR, config->flags & PLANE_USO, &p->counters);
+		rc = tap_init(&p->tap, config->tap_fd, header_bytes(config->flags), config->flags & PLANE_USO, &p->counters);
 	if (!rc)
 		rc = loop_add(&p->loop, config->tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
 	if (!rc)

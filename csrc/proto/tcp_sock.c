@@ -285,7 +285,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 	drop_acked(f);
 	/* What was lost is one frame as the tap takes them: as much as that, and no more, is sent again. */
-	data = u32_min(data, io->tap->vnet_hdr ? frame_room(f) : f->mss);
+	data = u32_min(data, io->tap->header_bytes ? frame_room(f) : f->mss);
 	if (data)
 		n = peek(t, f, 0, io->scratch, data);
 	COUNT(io->counters, tcp_retransmits);

@@ -14,6 +14,7 @@
 #include "io/datagram.h"
 #include "io/icmp_error.h"
 #include "proto/udp_private.h"
+#include "wire/tunnel_cut.h"
 
 #define RETRIES 2
 #define OPENINGS_PER_S 4000 /* new flows; what gets an answer does not count */
@@ -208,6 +209,25 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	return s ? udp_add_flow(u, io, s, key, &remote) : NULL;
 }
 
+/* Segments inside a tunnel: each becomes a datagram. */
+static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
+			const struct tap_frame *frame)
+{
+	uint32_t at = (uint32_t)(d->payload - frame->data);
+	bool udp = (frame->gso_type & ~VNET_GSO_TUNNEL) == VNET_GSO_UDP_L4;
+	struct udp_view one = *d;
+	struct tunnel_cut cut;
+
+	if (frame->inner < at || !tunnel_cut_begin(&cut, d->payload, d->payload_len, frame->inner - at, frame->csum_start - at, udp,
+						   frame->gso_size)) {
+		COUNT(io->counters, drop_malformed);
+		return;
+	}
+	one.payload = io->scratch;
+	while ((one.payload_len = tunnel_cut_next(&cut, io->scratch)))
+		gather(u, io, f, ip, &one);
+}
+
 void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame)
 {
 	uint16_t gso_size = frame->gso_type == VNET_GSO_UDP_L4 ? frame->gso_size : 0;
@@ -231,7 +251,9 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	udp_turn(io, f, true);
 	udp_touch(u, io, f);
 	udp_claim_peer(u, f);
-	if (gso_size && gso_size < d.payload_len) {
+	if (frame->gso_type & VNET_GSO_TUNNEL) {
+		from_tunnel(u, io, f, ip, &d, frame);
+	} else if (gso_size && gso_size < d.payload_len) {
 		udp_flush(u, io);
 		send_to_host(u, io, f, ip, &d, gso_size);
 	} else {

@@ -228,10 +228,10 @@ void check_frame(const uint8_t *bytes, uint32_t len)
 	bool v4;
 
 	if (guest.vnet_hdr) {
-		REQUIRE(len > sizeof(vh));
+		REQUIRE(len > guest.header_bytes);
 		memcpy(&vh, bytes, sizeof(vh));
-		bytes += sizeof(vh);
-		len -= (uint32_t)sizeof(vh);
+		bytes += guest.header_bytes;
+		len -= guest.header_bytes;
 	}
 	/* A copy of its own, so that AddressSanitizer sees whoever reads beyond the end. */
 	frame = malloc(len);

@@ -1,5 +1,6 @@
 /* Fuzz target: one frame of any bytes to a core in the made-up kernel. The first byte chooses the tap: bit 0 with a virtio
- * header, bit 1 IPv6 off, bit 2 IPv4 off, bit 3 checksums of an IPv4 header are put right first, so that mutations get further.
+ * header, bit 1 IPv6 off, bit 2 IPv4 off, bit 3 checksums of an IPv4 header are put right first, so that mutations get further,
+ * bit 4 with a virtio header for tunnels.
  */
 #include <stdlib.h>
 
@@ -28,12 +29,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 	if (len < 2)
 		return 0;
-	flags |= (data[0] & 1 ? PLANE_VNET_HDR | PLANE_USO : 0) | (data[0] & 2 ? 0 : PLANE_IPV6) | (data[0] & 4 ? 0 : PLANE_IPV4);
+	flags |= data[0] & 16 ? PLANE_VNET_HDR | PLANE_USO | PLANE_TUNNELS : data[0] & 1 ? PLANE_VNET_HDR | PLANE_USO : 0;
+	flags |= (data[0] & 2 ? 0 : PLANE_IPV6) | (data[0] & 4 ? 0 : PLANE_IPV4);
 	guest_start(flags, 1500);
 	frame = malloc(--len);
 	REQUIRE(frame);
 	memcpy(frame, data + 1, len);
-	skip = data[0] & 1 ? sizeof(struct vnet_hdr) : 0;
+	skip = guest.header_bytes;
 	if (data[0] & 8 && len > skip)
 		right_header(frame + skip, len - skip);
 	kernel_frame(frame, (uint32_t)len);

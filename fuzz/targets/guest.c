@@ -28,6 +28,8 @@ void guest_start(uint32_t flags, uint32_t mtu)
 
 	kernel_start();
 	guest = (struct guest){.vnet_hdr = flags & PLANE_VNET_HDR, .mtu = mtu};
+	if (guest.vnet_hdr)
+		guest.header_bytes = flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
 	for (int i = 0; i < SLOTS; i++)
 		guest.slot[i] = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = (uint16_t)(GUEST_PORT + i),
 					      .remote_port = REMOTE_PORT, .remote = REMOTE_ADDR[i % 2]};

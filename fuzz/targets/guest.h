@@ -23,6 +23,7 @@ struct slot {
 struct guest {
 	struct plane *plane;
 	bool vnet_hdr;
+	uint32_t header_bytes; /* before each frame */
 	uint32_t mtu;
 	struct slot slot[SLOTS];
 	/* for the next frame only */

@@ -15,6 +15,7 @@ from pasta_py.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
     import typer
 
@@ -92,7 +93,32 @@ def main() -> int:
     if not wants_typer(argv):
         entry.leave(entry.run(NAME, argv))
     try:
+        if sys.stdout:  # else closed by our caller
+            sys.stdout = _Patient(sys.stdout)
         app()(prog_name=NAME, args=argv)
+    except SystemExit as end:
+        entry.leave(end.code if isinstance(end.code, int) else 0)
     except OSError as error:
         entry.leave(entry.failed(NAME, error))
     return 0  # not reached: typer exits by itself
+
+
+class _Patient:
+    """A stream whose reader may go when it has read enough: typer's status for that is 1."""
+
+    def __init__(self, stream: "TextIO") -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        self.write("")

@@ -10,6 +10,7 @@ import posix as os  # os takes 0.8 ms to import
 import sys
 
 from pasta_py.control import option_table, options
+from pasta_py.control.tell import complain, show
 from pasta_py.errors import PastaError, UsageError, last_resort
 
 TYPE_CHECKING = False
@@ -68,7 +69,7 @@ def plain_help(name: str, width: int = 100) -> str:
 
 
 def _say(name: str, message: str) -> None:
-    sys.stderr.write(f"{name}: {' '.join(message.splitlines())}\n")
+    complain(f"{name}: {' '.join(message.splitlines())}\n")
 
 
 def run(name: str, argv: "Sequence[str]") -> int:
@@ -76,13 +77,12 @@ def run(name: str, argv: "Sequence[str]") -> int:
     try:
         parsed = options.parse(argv, name)
         if parsed.action != "run":
-            sys.stdout.write(version(name) if parsed.action == "version" else plain_help(name))
-            sys.stdout.flush()
+            show(version(name) if parsed.action == "version" else plain_help(name))
             return 0
         return start(parsed)
     except UsageError as error:
         _say(name, str(error))
-        sys.stderr.write(usage(name) + f"Try '{name} --help' for all options.\n")
+        complain(usage(name) + f"Try '{name} --help' for all options.\n")
         return error.status
     except PastaError as error:
         _say(name, str(error))
@@ -95,11 +95,7 @@ def run(name: str, argv: "Sequence[str]") -> int:
 
 def failed(name: str, error: OSError | MemoryError) -> int:
     """What nobody has an answer to, in one line; the exit status. Of all programs here."""
-    if isinstance(error, BrokenPipeError):
-        # The reader of our help has gone: nothing left to say, also not by the interpreter at its end
-        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
-    else:
-        _say(name, f"cannot go on: {last_resort(error)}")
+    _say(name, f"cannot go on: {last_resort(error)}")
     return 1
 
 

@@ -121,8 +121,8 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("outbound-if6", "NAME", "outbound_if6", "last", takes.host_ifname, "The same for IPv6."),
         ("no-copy-routes", "", "copy_routes", "set", False, "Deprecated: copy only the default route."),
         ("no-copy-addrs", "", "copy_addrs", "set", False, "Deprecated: copy only one address."),
-        ("4 ipv4-only", "", "only4", "set", True, "IPv4 only."),
-        ("6 ipv6-only", "", "only6", "set", True, "IPv6 only."),
+        ("4 ipv4-only", "", "only", "set", 4, "IPv4 only; the last one of -4 and -6 counts."),
+        ("6 ipv6-only", "", "only", "set", 6, "IPv6 only."),
         ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
          "Nameserver told to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
          "`none`: tell none, and open none. Default: those of /etc/resolv.conf."),

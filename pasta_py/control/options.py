@@ -277,7 +277,6 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     """Defaults that depend on other options, and options that contradict each other."""
     spawn = values["spawn"]
     _exclusive(values, "netns_only", "userns", "--netns-only", "--userns")
-    _exclusive(values, "only4", "only6", "-4", "-6")
     if values.get("splice_only") and values.get("splice") is False:
         raise UsageError("--splice-only and --no-splice are both given: give one of them")
     if values.get("host_lo_to_ns_lo") and values.get("splice") is False:
@@ -286,7 +285,8 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
         raise UsageError("--no-pidns is for a command, and there is none: leave it out")
     if spawn and values.get("userns"):
         raise UsageError(f"--userns {values['userns']!r} needs a namespace to join: give --netns or a PID")
-    values["ipv4"], values["ipv6"] = not values.pop("only6", False), not values.pop("only4", False)
+    only = values.pop("only", 0)
+    values["ipv4"], values["ipv6"] = only != 6, only != 4
     if "netns" in values and "userns" not in values:
         values["netns_only"] = True
     if spawn:

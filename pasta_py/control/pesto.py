@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pasta_py import confwire
-from pasta_py.control import portspec
+from pasta_py.control import portspec, tell
 from pasta_py.control.entry import failed, leave, version
 from pasta_py.errors import ConfError, HostError, PastaError, UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
@@ -256,10 +256,10 @@ def _run(argv: list[str]) -> None:
     named, path = _options(argv)
     names = [name for name, _ in named]
     if "--help" in names:
-        sys.stdout.write(USAGE)
+        tell.show(USAGE)
         return
     if "--version" in names:
-        sys.stdout.write(version("pesto"))
+        tell.show(version("pesto"))
         return
     debug = "--debug" in names
     with _Connection(path) as connection:
@@ -267,14 +267,14 @@ def _run(argv: list[str]) -> None:
         if debug:
             print(f"pesto: {len(before.rules)} rules read, capabilities {before.capabilities:#x}", file=sys.stderr)
         if not set(names) & {"--clear", *_DIRECTIONS}:
-            sys.stdout.write(show(before))
+            tell.show(show(before))
             return
         change = Change(before)
         for name, value in named:
             change.take(name, value)
         message = change.message()
         if "--show" in names:
-            sys.stdout.write(f"Before:\n{show(before)}")
+            tell.show(f"Before:\n{show(before)}")
         if debug:
             print(f"pesto: {len(change.rules)} rules sent, {len(message)} bytes", file=sys.stderr)
         reason = connection.update(message)
@@ -286,16 +286,15 @@ def _run(argv: list[str]) -> None:
     if wrong:
         raise HostError(f"not all was changed: {'; '.join(wrong[:3])}: see the log of that pasta")
     if "--show" in names:
-        sys.stdout.write(f"After:\n{show(after)}")
+        tell.show(f"After:\n{show(after)}")
 
 
 def run(argv: list[str]) -> int:
     """The exit status; an error is one line on standard error."""
     try:
         _run(argv)
-        sys.stdout.flush()
     except PastaError as error:
-        sys.stderr.write(f"pesto: {' '.join(str(error).splitlines())}\n")
+        tell.complain(f"pesto: {' '.join(str(error).splitlines())}\n")
         return 1
     except (OSError, MemoryError) as error:
         return failed("pesto", error)

@@ -107,8 +107,6 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
 
     UsageError for options that contradict each other or the host, HostError for a host that has neither family.
     """
-    if not options.ipv4 and not options.ipv6:
-        raise UsageError("-4 and -6 together leave no family: give one of them, or neither for both")
     mtu = _mtu(options)
     _check_names(options, host)
     guest4 = _guest(4, options, host.ipv4, mtu)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_PORT = 65535
 IFNAME_BYTES, ALTIFNAME_BYTES = 16, 128  # IFNAMSIZ and ALTIFNAMSIZ of the kernel, the terminating zero included
 
+_BEFORE_BLANKS = ("", ",", ":", "/", "-", "~")
+
 #: Kinds of a chunk.
 ALL, AUTO, EXCLUDE, PORTS = "all", "auto", "exclude", "ports"
 
@@ -225,6 +227,7 @@ def _target(spec: str, text: str) -> "Address":
 
 def parse(text: str, *, listen: bool = True) -> PortSpec:
     """The specification that `text` is. listen=False: the directions -T and -U, which take no listening address."""
+    text = _without_blanks(text)
     if text == "none":
         return NONE
     address, ifname, rest = None, "", text
@@ -247,6 +250,16 @@ def parse(text: str, *, listen: bool = True) -> PortSpec:
     if any(c.kind == PORTS for c in chunks) and any(c.kind == ALL and c.target for c in chunks):
         raise _refuse(text, text, "'all:ADDR' has no effect beside ports; one of the two is accepted")
     return PortSpec(address=address, ifname=ifname, chunks=chunks)
+
+
+def _without_blanks(text: str) -> str:
+    """Without those that stand before a chunk or a number, as in `8080, 8081`: passt's pasta reads over them."""
+    kept, before = [], ""
+    for char in text:
+        if not char.isspace() or before not in _BEFORE_BLANKS:
+            kept.append(char)
+            before = char
+    return "".join(kept)
 
 
 def _check_target(spec: str, piece: str, chunk: Chunk, address: "Address | None") -> None:
@@ -373,18 +386,14 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
     """The rules of one option, in the order given.
 
     No specification means `auto`. `ephemeral` is the host's net.ipv4.ip_local_port_range (both ends included),
-    left out where no port is named. UsageError for a conflict: overlapping ports on the same address, or on any
-    address (of both families, or of one) and another. The interface makes no difference there.
+    left out where no port is named; a specification may exclude all that it names. UsageError for a conflict: overlapping
+    ports on the same address, or on any address (of both families, or of one) and another. The interface makes no difference.
     """
     checked: tuple[PortSpec, ...] = ()
     for spec in specs or (DEFAULT,):
         checked = add(checked, spec)
     pairs = [(rule, spec) for spec in checked for rule in _rules(spec, ephemeral)]
     _check_conflicts(pairs)
-    for spec in checked:
-        named = any(c.kind == PORTS for c in spec.chunks)
-        if named and not any(owner is spec for _, owner in pairs):
-            raise _refuse(str(spec), str(spec), "it excludes every port it names; leave a port, or use 'none'")
     return tuple(rule for rule, _ in pairs)
 
 

@@ -76,6 +76,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             guest_mac=tap.mac or ready.guest_mac,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
+            tunnels=tap.tunnels,
             descriptors=tuple(role for role, _fd in parcel),
         )
         worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
@@ -247,14 +248,15 @@ def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
 def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
     from pasta_py.control import tap as taps
 
+    tunnels = not options.pcap  # a capture shows what is in a tunnel datagram by datagram
     if options.fd is not None:
-        tap = taps.adopt(options.fd)
+        tap = taps.adopt(options.fd, tunnels=tunnels)
     else:
         assert guest is not None
         if options.splice_only:
             tap = taps.none_inside(guest, options.threads)
         else:
-            tap = taps.make_inside(guest, plan.link, options.threads, stay=not options.foreground)
+            tap = taps.make_inside(guest, plan.link, options.threads, stay=not options.foreground, tunnels=tunnels)
     stack.callback(_close_all, tap.fds)
     return tap
 

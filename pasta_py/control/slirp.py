@@ -11,6 +11,7 @@ import sys
 
 from pasta_py.control import slirp_options
 from pasta_py.control.slirp_options import PROGRAM, SlirpOptions
+from pasta_py.control.tell import complain, show
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
 TYPE_CHECKING = False
@@ -39,14 +40,13 @@ def run(argv: "Sequence[str]") -> int:
     try:
         asked = slirp_options.parse(argv)
         if asked.action != "run":
-            sys.stdout.write(slirp_options.version_text() if asked.action == "version" else slirp_options.help_text())
-            sys.stdout.flush()
+            show(slirp_options.version_text() if asked.action == "version" else slirp_options.help_text())
             return 0
         return _start(asked)
     except PastaError as error:
-        sys.stderr.write(f"{PROGRAM}: {' '.join(str(error).splitlines())}\n")
+        complain(f"{PROGRAM}: {' '.join(str(error).splitlines())}\n")
         if isinstance(error, UsageError):
-            sys.stderr.write(slirp_options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
+            complain(slirp_options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
         return error.status
     except (OSError, MemoryError) as error:
         from pasta_py.control.entry import failed
@@ -178,6 +178,7 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "Worker") -> None:
             guest_mac=tap.mac or made.worker.guest_mac,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
+            tunnels=tap.tunnels,
             changing=bool(asked.api_socket),
             lossy=asked.target_type in ("tapfd", "bess"),
             descriptors=(model.FD_TAP, model.FD_LOG),
@@ -226,7 +227,7 @@ def _bess(path: str) -> int:
             listener.listen(1)
         except OSError as error:
             raise HostError(f"Couldn't listen at {path!r}: {error.strerror}: choose another path") from None
-        sys.stderr.write(f"Waiting for connection to {path}\n")
+        complain(f"Waiting for connection to {path}\n")
         connection, _address = listener.accept()
     return connection.detach()
 
@@ -252,10 +253,9 @@ def _describe(asked: SlirpOptions) -> None:
         what = f"127.0.0.1:* of the host as {place[0]}{six}"
         lines.append(f"WARNING: the guest reaches {what}: --disable-host-loopback prohibits that")
     try:
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
-    except (OSError, AttributeError):
-        pass  # nobody reads it; AttributeError: closed by our caller
+        show("\n".join(lines) + "\n")
+    except OSError:
+        pass  # nobody has to read it
 
 
 def _say_ready(fd: int) -> None:

@@ -67,7 +67,7 @@ class SlirpOptions(Record):
     host_loopback: bool = True
     target_type: str = "pid"  # or "path", "tapfd", "bess"
     target: str = ""
-    tapname: str = ""
+    tapname: str = ""  # "": the kernel's choice
     userns: str = ""
     outbound4: "IPv4Address | None" = None
     outbound6: "IPv6Address | None" = None
@@ -275,6 +275,6 @@ def _target(given: dict[str, str], arguments: list[str]) -> dict[str, object]:
         raise UsageError(f"PID must be a positive integer, not {target!r}")
     if kind == "tapfd":
         _fd("the FD of a tap", target)
-    if wanted == 2 and not portspec.valid_ifname(tapname):
+    if tapname and not portspec.valid_ifname(tapname):
         raise UsageError(f"TAPNAME {tapname!r}: 1 to 15 bytes without '/', ':', '%' or space are accepted")
     return {"target_type": kind, "target": target, "tapname": tapname, "surplus": tuple(arguments[wanted:])}

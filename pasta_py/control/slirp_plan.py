@@ -52,7 +52,7 @@ def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
         foreground=True,
         log_level=WARNING,
         config_net=asked.configure,
-        ns_ifname=asked.tapname,
+        ns_ifname=asked.tapname or plan.DEFAULT_IFNAME,
         ns_mac_addr=mac,
         mac_addr=_OUR_MAC_HEAD + gateway.packed,
         mtu=asked.mtu,

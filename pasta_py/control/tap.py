@@ -37,34 +37,50 @@ _TUN_F_TSO4 = 0x02
 _TUN_F_TSO6 = 0x04
 _TUN_F_USO4 = 0x20
 _TUN_F_USO6 = 0x40
+_TUN_F_UDP_TUNNEL_GSO = 0x080  # since Linux 6.17
+_TUN_F_UDP_TUNNEL_GSO_CSUM = 0x100
 _SIOCGIFHWADDR = 0x8927  # linux/sockios.h; a tap answers it on its own descriptor
 
 _IFREQ_BYTES = 40
 _VNET_HDR_BYTES = 10  # struct virtio_net_hdr without num_buffers
+_VNET_HDR_TUNNEL_BYTES = 24  # struct virtio_net_hdr_v1_hash_tunnel
 _TSO = _TUN_F_CSUM | _TUN_F_TSO4 | _TUN_F_TSO6
+_USO = _TUN_F_USO4 | _TUN_F_USO6
+_TUNNELS = _TUN_F_UDP_TUNNEL_GSO | _TUN_F_UDP_TUNNEL_GSO_CSUM
 
 
 class Tap:
-    """An open frame descriptor, or one for each of its queues. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `mac`:
-    b"" unknown.
+    """An open frame descriptor, or one for each of its queues. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `tunnels`:
+    and those inside of UDP tunnels, with longer headers; `mac`: b"" unknown.
     """
 
     def __init__(
-        self, fd: int, *, vnet_hdr: bool, uso: bool, mac: bytes, warnings: tuple[str, ...] = (), more: "Sequence[int]" = ()
+        self,
+        fd: int,
+        *,
+        vnet_hdr: bool,
+        uso: bool,
+        tunnels: bool = False,
+        mac: bytes,
+        warnings: tuple[str, ...] = (),
+        more: "Sequence[int]" = (),
     ) -> None:
-        self.fd, self.vnet_hdr, self.uso, self.mac, self.warnings = fd, vnet_hdr, uso, mac, warnings
-        self.fds = [fd, *more]
+        self.fd, self.vnet_hdr, self.uso, self.tunnels, self.mac = fd, vnet_hdr, uso, tunnels, mac
+        self.warnings, self.fds = warnings, [fd, *more]
 
 
-def create(name: str, queues: int = 1) -> Tap:
-    """Make the tap `name` in the present network namespace; HostError if the kernel or the namespace refuses."""
+def create(name: str, queues: int = 1, *, tunnels: bool = True) -> Tap:
+    """Make the tap `name` in the present network namespace; HostError if the kernel or the namespace refuses.
+
+    `tunnels`: ask for segments inside of UDP tunnels too.
+    """
     fds: list[int] = []
     try:
         for _queue in range(queues):
             fds.append(_open_device())
             vnet_hdr = _set_interface(fds[-1], name, _flags(queues, first=len(fds) == 1))
-        uso = vnet_hdr and _set_offloads(fds[0])
-        return Tap(fds[0], vnet_hdr=vnet_hdr, uso=uso, mac=mac_of(fds[0]), more=fds[1:])
+        uso, has_tunnels = _set_offloads(fds[0], tunnels=tunnels) if vnet_hdr else (False, False)
+        return Tap(fds[0], vnet_hdr=vnet_hdr, uso=uso, tunnels=has_tunnels, mac=mac_of(fds[0]), more=fds[1:])
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -116,9 +132,9 @@ def _set_interface(fd: int, name: str, flags: int) -> bool:
         raise HostError(f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {reason(error, hint)}") from None
 
 
-def _set_offloads(fd: int) -> bool:
-    """Ask for segmentation offloads; True when UDP's are among them."""
-    for offloads in (_TSO | _TUN_F_USO4 | _TUN_F_USO6, _TSO, 0):
+def _set_offloads(fd: int, *, tunnels: bool) -> tuple[bool, bool]:
+    """Ask for segmentation offloads; whether UDP's are among them, and those inside of UDP tunnels, which take a longer header."""
+    for offloads in (_TSO | _USO | (_TUNNELS if tunnels else 0), _TSO | _USO, _TSO, 0):
         try:
             # The argument is the value itself, not a pointer to it.
             fcntl.ioctl(fd, _TUNSETOFFLOAD, offloads)
@@ -126,8 +142,10 @@ def _set_offloads(fd: int) -> bool:
             if error.errno != errno.EINVAL:
                 raise
             continue
-        return bool(offloads & _TUN_F_USO4)
-    return False
+        if offloads & _TUNNELS:
+            fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_TUNNEL_BYTES))
+        return bool(offloads & _USO), bool(offloads & _TUNNELS)
+    return False, False
 
 
 def mac_of(fd: int) -> bytes:
@@ -136,20 +154,20 @@ def mac_of(fd: int) -> bytes:
     return reply[18:24]
 
 
-def adopt(number: int) -> Tap:
-    """The frame descriptor of --fd: a tap as it was set up, or a socket that keeps message boundaries."""
+def adopt(number: int, *, tunnels: bool = True) -> Tap:
+    """The frame descriptor of --fd: a tap as it was set up, or a socket that keeps message boundaries. `tunnels`: see create()."""
     try:
         fd = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
     except OSError as error:
         raise UsageError(f"--fd {number}: {error.strerror}: open it for this process first") from None
     try:
-        return _adopt(fd, number)
+        return _adopt(fd, number, tunnels=tunnels)
     except BaseException:
         os.close(fd)
         raise
 
 
-def _adopt(fd: int, number: int) -> Tap:
+def _adopt(fd: int, number: int, *, tunnels: bool) -> Tap:
     try:
         reply = fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ_BYTES))
     except OSError:
@@ -170,11 +188,12 @@ def _adopt(fd: int, number: int) -> Tap:
     vnet_hdr = bool(flags & _IFF_VNET_HDR)
     if vnet_hdr:
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))
-    return Tap(fd, vnet_hdr=vnet_hdr, uso=vnet_hdr and _set_offloads(fd), mac=mac_of(fd))
+    uso, has_tunnels = _set_offloads(fd, tunnels=tunnels) if vnet_hdr else (False, False)
+    return Tap(fd, vnet_hdr=vnet_hdr, uso=uso, tunnels=has_tunnels, mac=mac_of(fd))
 
 
-def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool = False) -> Tap:
-    """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close.
+def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool = False, tunnels: bool = True) -> Tap:
+    """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close. `tunnels`: see create().
 
     With `stay` this process does it, and has joined the namespace for good.
     """
@@ -182,9 +201,9 @@ def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool
     from pasta_py.control.netns import call_inside, stay_inside
 
     def job() -> "tuple[wire.Value, list[int]]":
-        tap = create(link.ifname, queues)
+        tap = create(link.ifname, queues, tunnels=tunnels)
         result = nsconf.configure(link)
-        return (tap.vnet_hdr, tap.uso, result.mac, tuple(result.warnings)), tap.fds
+        return (tap.vnet_hdr, tap.uso, tap.tunnels, result.mac, tuple(result.warnings)), tap.fds
 
     return _taken(*(stay_inside if stay else call_inside)(guest, job))
 
@@ -195,17 +214,25 @@ def bare_inside(guest: "Guest", name: str) -> Tap:
 
     def job() -> "tuple[wire.Value, list[int]]":
         tap = create(name)
-        return (tap.vnet_hdr, tap.uso, tap.mac, ()), [tap.fd]
+        return (tap.vnet_hdr, tap.uso, tap.tunnels, tap.mac, ()), [tap.fd]
 
     return _taken(*call_inside(guest, job))
 
 
 def _taken(value: "wire.Value", fds: list[int]) -> Tap:
-    if not isinstance(value, tuple) or len(value) != 4 or not fds:
+    if not isinstance(value, tuple) or len(value) != 5 or not fds:
         raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense: please report it")
-    vnet_hdr, uso, mac, warnings = value
+    vnet_hdr, uso, tunnels, mac, warnings = value
     assert isinstance(mac, bytes) and isinstance(warnings, tuple)
-    return Tap(fds[0], vnet_hdr=bool(vnet_hdr), uso=bool(uso), mac=mac, warnings=tuple(map(str, warnings)), more=fds[1:])
+    return Tap(
+        fds[0],
+        vnet_hdr=bool(vnet_hdr),
+        uso=bool(uso),
+        tunnels=bool(tunnels),
+        mac=mac,
+        warnings=tuple(map(str, warnings)),
+        more=fds[1:],
+    )
 
 
 def none_inside(guest: "Guest", queues: int = 1) -> Tap:

@@ -6,8 +6,8 @@ worker -> control   any number of b"warning <line>\\n", then b"ready <PID as con
                     for each change b"done\\n" or b"error <line>\\n"
 
 The end, and its exit status: 0 for SIGTERM, SIGQUIT, control's end before "detach", the end of the guest's namespace,
-its process or its tap; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored, as they are where control's
-caller has had them ignored); 1 for an error, which is reported.
+its process, or its tap where nothing else is watched; 128+n for SIGINT and SIGHUP before "detach" (later they are ignored,
+as they are where control's caller has had them ignored); 1 for the end of the tap alone, and for an error, which is reported.
 """
 
 # ruff: noqa: SIM105 - contextlib is not imported here
@@ -179,6 +179,7 @@ class Worker:
                 raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
         self.inotify = roles.get(model.FD_NETNS_INOTIFY, [-1])[0]
+        self.watched = bool({model.FD_NETNS_INOTIFY, model.FD_NETNS_PIDFD} & set(roles))  # else the tap alone tells its end
         watches = [(sock.fileno(), _CONTROL), (self.wakeup, _SIGNAL)]
         watches += [(fd, _PIDFD) for fd in roles.get(model.FD_NETNS_PIDFD, ())]
         watches += [(fd, _INOTIFY) for fd in roles.get(model.FD_NETNS_INOTIFY, ())]
@@ -282,9 +283,9 @@ class Worker:
         elif kind == plane.TICK:
             self._on_tick()
         elif kind == plane.END:
-            level = log.WARNING if self._is_missed() else log.INFO
-            self.log.write(level, f"the tap is gone ({os.strerror(ident)}): quitting")
-            return 0
+            missed = self._is_missed()
+            self.log.write(log.WARNING if missed else log.INFO, f"the tap is gone ({os.strerror(ident)}): quitting")
+            return 1 if missed and self.watched else 0
         return None
 
     def _tell_shortage(self) -> None:

@@ -26,6 +26,7 @@ LANES_MAX: int = lib.LANES_MAX
 _FLAGS = (
     ("vnet_hdr", lib.PLANE_VNET_HDR),
     ("uso", lib.PLANE_USO),
+    ("tunnels", lib.PLANE_TUNNELS),
     ("ipv4", lib.PLANE_IPV4),
     ("ipv6", lib.PLANE_IPV6),
     ("tcp", lib.PLANE_TCP),

@@ -44,7 +44,8 @@ def enter(
     os.closerange(keep_fd + 1, _MAX_FD)
     warnings: list[str] = []
     _try(warnings, "the limit of open files stays low", plane.raise_descriptor_limit)
-    root = os.geteuid() == 0 and (runas is not None or _in_initial_userns())
+    # In a user namespace root may be unable to give up its groups, and stays what it is unless it is to be another.
+    root = os.geteuid() == 0 and (runas not in (None, (0, os.getegid())) or _in_initial_userns())
     uid, gid = (runas or (_NOBODY, _NOBODY)) if root else (os.geteuid(), os.getegid())
     others = plane.MOUNT | plane.PID | plane.IPC | plane.UTS
     if root:

@@ -121,15 +121,35 @@ def test_every_option_of_the_table_is_a_typer_option() -> None:
 
 @pytest.mark.parametrize("name", sorted(CALLS))
 def test_help_that_cannot_be_written_ends_in_a_line_or_quietly(name: str) -> None:
-    """A full disk is told; that a reader has gone, its user knows."""
+    """A full disk is told; a reader that has gone has read enough, as with passt's pasta."""
     read, write = os.pipe()
     os.close(read)
     argv = [sys.executable, "-c", f"{CALLS[name]}; call()", "--help"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for target, said in ((write, ""), (os.open("/dev/full", os.O_WRONLY), f"{name}: cannot go on: No space left on device\n")):
+    full = f"{name}: cannot go on: No space left on device\n"
+    for target, status, said in ((write, 0, ""), (os.open("/dev/full", os.O_WRONLY), 1, full)):
         with os.fdopen(target, "w") as stdout:
             done = subprocess.run(argv, stdout=stdout, stderr=subprocess.PIPE, text=True, env=env, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (1, said)
+        assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ('"$@" --help >&-', 0),
+        ('"$@" --version >&-', 0),
+        ('"$@" --no-such-option 2>&-', 1),
+        ("mkfifo f; exec 3<>f 4>f 3<&-; \"$@\" --no-such-option 2>&4", 1),
+    ],
+)
+def test_closed_streams_end_in_the_right_status_without_a_traceback(
+    name: str, script: str, status: int, tmp_path: Path
+) -> None:
+    argv = ["sh", "-c", script, "sh", sys.executable, "-c", f"{CALLS[name]}; call()"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
 def test_an_interrupt_ends_the_process_by_the_signal_and_without_a_traceback() -> None:

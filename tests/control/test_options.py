@@ -147,7 +147,7 @@ def test_the_list_above_covers_the_whole_table() -> None:
 def test_names_are_unique_and_every_destination_is_a_field() -> None:
     assert len(option_table.BY_LONG) == len(option_table.TABLE)
     assert len(option_table.BY_SHORT) == sum(bool(o.short) for o in option_table.TABLE)
-    known = set(Options._fields) | {"", "help", "version", "only4", "only6", "gateway", "outbound"}
+    known = set(Options._fields) | {"", "help", "version", "only", "gateway", "outbound"}
     assert {o.dest for o in option_table.TABLE} <= known
     assert {o.section for o in option_table.TABLE} == set(option_table.SECTIONS)
 
@@ -158,6 +158,12 @@ def test_options_without_effect_and_pairs() -> None:
     assert parse("--no-map-gw", "--map-gw").map_gw
     assert not parse("--map-gw", "--no-map-gw").map_gw
     assert not parse("--config-net", "--no-config-net", entry="pasta-py").config_net
+
+
+def test_of_the_two_families_the_last_one_counts() -> None:
+    for words, families in ((("-4", "-6"), (False, True)), (("-6", "-4"), (True, False)), (("-46",), (False, True))):
+        parsed = parse(*words)
+        assert (parsed.ipv4, parsed.ipv6) == families
 
 
 def test_entry_points_differ_only_in_configuring_the_network() -> None:
@@ -272,7 +278,6 @@ def test_an_empty_text_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["-4", "-6"], "-4 and -6"),
         (["--netns-only", "--userns", "/u", "1"], "--netns-only and --userns"),
         (["--netns", "x", "1"], "--netns and '1'"),
         (["--netns", "x", "ls"], "--netns and 'ls'"),

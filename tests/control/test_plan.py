@@ -302,11 +302,6 @@ def test_ipv6_alone_on_a_host_without_it_is_refused() -> None:
         build(options(ipv4=False), HOST.replace(ipv6=Family(available=False)), Resolv())
 
 
-def test_both_families_switched_off_are_refused_with_a_reason() -> None:
-    with pytest.raises(UsageError, match="-4 and -6"):
-        build(options(ipv4=False, ipv6=False), HOST, Resolv())
-
-
 def test_an_mtu_below_1280_switches_ipv6_off() -> None:
     made = build(options(mtu=1279), HOST, Resolv())
     assert not made.worker.ipv6 and made.worker.ipv4 and "1280" in made.warnings[0]

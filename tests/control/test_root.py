@@ -80,6 +80,14 @@ def test_root_of_a_user_namespace_cannot_become_whom_it_does_not_have() -> None:
     assert "Couldn't become user 77, group 77: Operation not permitted: see --runas" in result.stderr
 
 
+@pytest.mark.option("--runas")
+@pytest.mark.parametrize("runas", ["0", "0:0", "root"])
+def test_root_of_a_user_namespace_may_name_itself(runas: str) -> None:
+    """Its groups stay: setgroups(2) is denied there, and nothing is to be changed."""
+    result = pasta("--runas", runas, "--", "id", "-u", prefix=MAPPED_ROOT)
+    assert (result.returncode, result.stdout) == (0, "0\n")
+
+
 @ROOT
 @pytest.mark.option("--netns")
 def test_real_root_attaches_to_a_namespace_of_ip_netns_by_its_name() -> None:

@@ -14,19 +14,20 @@ from pasta_py.errors import HostError, UsageError
 
 _TUNSETIFF = 0x400454CA
 _TUNGETIFF = 0x800454D2
+_TUNGETVNETHDRSZ = 0x800454D7
 
 
 def _inside(pid: int, name: str, times: int = 1) -> list[tap.Tap]:
     def job():  # type: ignore[no-untyped-def]
         made = [tap.create(name) for _ in range(times)]
-        return tuple((each.vnet_hdr, each.uso, each.mac) for each in made), [each.fd for each in made]
+        return tuple((each.vnet_hdr, each.uso, each.tunnels, each.mac) for each in made), [each.fd for each in made]
 
     target = netns.by_pid(pid)
     try:
         values, fds = netns.call_inside(target, job)
     finally:
         target.close()
-    return [tap.Tap(fd, vnet_hdr=v[0], uso=v[1], mac=v[2]) for fd, v in zip(fds, values, strict=True)]
+    return [tap.Tap(fd, vnet_hdr=v[0], uso=v[1], tunnels=v[2], mac=v[3]) for fd, v in zip(fds, values, strict=True)]
 
 
 def test_a_tap_is_made_inside_with_virtio_headers() -> None:
@@ -102,9 +103,27 @@ def test_a_given_tap_is_taken_as_it_is_set_up() -> None:
         (made,) = _inside(pid, "tap7")
         adopted = tap.adopt(made.fd)
         try:
-            assert (adopted.vnet_hdr, adopted.uso, adopted.mac) == (made.vnet_hdr, made.uso, made.mac)
+            assert (adopted.vnet_hdr, adopted.uso, adopted.tunnels) == (made.vnet_hdr, made.uso, made.tunnels)
+            assert adopted.mac == made.mac
         finally:
             os.close(adopted.fd)
+            os.close(made.fd)
+
+
+@pytest.mark.parametrize("missing", ["", "tunnels", "segments of UDP", "everything"])
+def test_what_the_kernel_does_not_offer_is_left_out(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    """An offload that no kernel knows stands for one that an older kernel does not know."""
+    if missing:
+        name = {"tunnels": "_TUNNELS", "segments of UDP": "_USO", "everything": "_TSO"}[missing]
+        monkeypatch.setattr(tap, name, 1 << 30)
+    with guest() as pid:
+        (made,) = _inside(pid, "tap7")
+        try:
+            header = struct.unpack("i", fcntl.ioctl(made.fd, _TUNGETVNETHDRSZ, bytes(4)))[0]
+            assert header == (24 if made.tunnels else 10)
+            assert not made.tunnels or (made.uso and not missing)
+            assert not made.uso or missing in ("", "tunnels")
+        finally:
             os.close(made.fd)
 
 

@@ -301,6 +301,17 @@ def test_the_tap_is_deleted(lab: Lab) -> None:
         assert any("reset" in error for error in remote["errors"]), remote["errors"]  # type: ignore[attr-defined]
 
 
+def test_the_tap_is_deleted_from_a_namespace_that_was_joined(lab: Lab) -> None:
+    """The namespace is there, and has no network any more: a failure, which passt's pasta ends with too."""
+    with lab.stray() as guest:
+        process = lab.host.popen(program(), "-f", "--config-net", "-I", "tap9", lab.inner_pid(guest.pid))
+        wait_until(lambda: "tap9" in guest.run("ip", "-br", "link", "show", "up").stdout, 5, "the tap is up")
+        wait_until(lambda: guest.run("ping", "-c1", "-W1", REMOTE4, check=False).returncode == 0, 10, "it serves")
+        guest.run("ip", "link", "del", "tap9")
+        assert process.wait(60) == 1
+        assert process.stderr is not None and "the tap is gone" in process.stderr.read()
+
+
 def test_a_namespace_goes_in_the_middle_of_a_transfer(root_lab: Lab) -> None:
     """The name is what is watched: the worker quits, the peer sees a reset and no end, another instance can attach at once."""
     lab = root_lab

@@ -302,6 +302,14 @@ def test_it_ends(lab: Lab, name: str, how: str, status: int) -> None:
         wait_until(lambda: not lab.translators(), 3, "nothing holds the tap any more")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_name_of_the_tap_is_the_kernels_choice(lab: Lab, name: str) -> None:
+    with lab.stray() as guest:
+        running = start(lab, name, lab.inner_pid(guest.pid), "")
+        assert running.ready == "1" and guest.interface() == "tap0"
+        running.end()
+
+
 def test_it_ends_with_its_tap(lab: Lab) -> None:
     """The real one takes a whole CPU from then on."""
     with lab.stray() as guest:

@@ -105,11 +105,11 @@ def test_any_words_are_options_or_refused(words: list[str]) -> None:
         return
     assert asked.action in ("run", "help", "version")
     if asked.action == "run":
-        assert asked.target and bool(asked.tapname) == (asked.target_type in ("pid", "path"))
+        assert asked.target and (not asked.tapname or asked.target_type in ("pid", "path"))
         assert 0 < asked.mtu <= slirp_options.MAX_MTU
 
 
-@pytest.mark.parametrize("name", ["", "a%d", "a b", "a:b", "..", "\u00e4" * 8])
+@pytest.mark.parametrize("name", ["a%d", "a b", "a:b", "..", "\u00e4" * 8])
 def test_a_name_that_no_interface_can_have_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="TAPNAME"):
         slirp_options.parse(["1", name])
