@@ -56,7 +56,7 @@ def _fork_worker() -> None:
         try:
             from pasta_py.worker import __main__ as worker
 
-            worker.forked(theirs.fileno(), _real(worker.__file__.rpartition("/pasta_py/")[0]))
+            worker.forked(theirs.fileno(), sys.argv)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -68,25 +68,14 @@ def _fork_worker() -> None:
         worker_process.early.append((child, ours))
 
 
-def _real(directory: str) -> str:
-    """Its path without links, where that can be had (`os.path` takes 0.8 ms to import)."""
-    try:
-        fd = os.open(f"{directory}/pasta_py", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}").rpartition("/")[0]
-        finally:
-            os.close(fd)
-    except OSError:
-        return directory
-
-
 def main(*, bare: bool = False) -> None:
-    """Run the entry point that the first argument names; `bare`: without `site`."""
+    """Run the entry point that the first argument names, perhaps with its path; `bare`: without `site`."""
     gc.disable()  # little is made and less thrown away: 2 ms of looking for garbage at every start
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is loaded ends it without a traceback
     bare = bare and _find_backend()
-    name = sys.argv.pop(1)
+    del sys.argv[0]  # what is left is what our caller has called, and how
+    name = sys.argv[0].rpartition("/")[2]
     if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):
         _fork_worker()
     module, _, function = ENTRIES[name].partition(":")

@@ -27,7 +27,10 @@ _WORKER_FD = 3
 _READY_TIMEOUT_S = 60
 _FINISH_TIMEOUT_S = 10
 _MESSAGE_BYTES = 4096
-_BOOTSTRAP = "import sys; sys.path += sys.argv[1:];from pasta_py.worker.__main__ import main; main({}, by_chroot={})"
+_BOOTSTRAP = (
+    "import sys; sys.path += sys.argv[1:{0}]; from pasta_py.worker.__main__ import main; "
+    "main({1}, by_chroot={2}, called=sys.argv[{0}:])"
+)
 
 #: A fork that is to be the worker, and control's end of the socket to it, where `start` has made them.
 early: "list[tuple[int, _socket.socket]]" = []
@@ -138,13 +141,13 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
     if backend and backend.origin:
         paths.append(os.path.dirname(backend.origin))
     environment = {k: v for k, v in os.environ.items() if k.startswith(wire.KEPT_ENVIRONMENT)}
-    code = _BOOTSTRAP.format(", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
+    code = _BOOTSTRAP.format(1 + len(paths), ", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
     # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
     source = os.dup(fd) if fd == _WORKER_FD else fd
     try:
         return os.posix_spawn(
             sys.executable,
-            [sys.executable, "-I", "-S", "-c", code, *paths],
+            [sys.executable, "-I", "-S", "-c", code, *paths, *sys.argv],
             environment,
             file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
             setsigmask=[],

@@ -25,7 +25,7 @@ from pasta_py.worker import autoports, confrules, confserver, helper, log, ndp, 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal  # the same functions, wrapped, and known to type checkers
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 else:
     import _signal
@@ -52,9 +52,14 @@ _ADVERTISE_S = 600
 _NEVER = float("inf")
 
 
-def main(socket_fd: int, *runas: int, by_chroot: bool = False) -> None:
-    """Serve the control process at the other end of socket_fd, as the user with that UID and GID; never returns."""
+def main(socket_fd: int, *runas: int, by_chroot: bool = False, called: "Sequence[str]" = ()) -> None:
+    """Serve the control process at the other end of socket_fd, as the user with that UID and GID; never returns.
+
+    `called`: the command line to be seen as, if it is to be another.
+    """
     status = 1
+    if called:
+        plane.set_command_line(called)
     sock = _socket.socket(fileno=socket_fd)
     try:
         status = _run(sock, runas, by_chroot)
@@ -64,10 +69,10 @@ def main(socket_fd: int, *runas: int, by_chroot: bool = False) -> None:
         os._exit(status)
 
 
-def forked(socket_fd: int, root: str) -> None:
+def forked(socket_fd: int, called: "Sequence[str]") -> None:
     """As `main`, in a fork of control's that has imported nothing yet: what came along is taken off; never returns.
 
-    Control says then what `main` is given: b"UID GID " or nothing, and b"1" or b"0" for by_chroot. `root`: where this package is.
+    Control says then what else `main` is given: b"UID GID " or nothing, and b"1" or b"0" for by_chroot.
     """
     if socket_fd != _FORKED_FD:
         os.dup2(socket_fd, _FORKED_FD, inheritable=False)
@@ -76,14 +81,13 @@ def forked(socket_fd: int, root: str) -> None:
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     plane.forget_environment(wire.KEPT_ENVIRONMENT)
-    plane.set_command_line([__name__, root])
     sock = _socket.socket(fileno=_FORKED_FD)
     words = sock.recv(_MESSAGE_BYTES).split()
     sock.detach()
     if not words:  # there was nothing to be done
         os._exit(0)
     *runas, by_chroot = map(int, words)
-    main(_FORKED_FD, *runas, by_chroot=bool(by_chroot))
+    main(_FORKED_FD, *runas, by_chroot=bool(by_chroot), called=called)
 
 
 def _line(error: "PastaError | OSError | ValueError | MemoryError") -> str:

@@ -12,6 +12,7 @@ from pasta_py.model import Listener, WorkerPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
 
 ffi, lib = _plane.ffi, _plane.lib
@@ -222,7 +223,7 @@ def forget_environment(kept: "tuple[str, ...]") -> None:
     os.environ.clear()
 
 
-def set_command_line(words: "list[str]") -> None:
+def set_command_line(words: "Sequence[str]") -> None:
     """Show these in /proc/self/cmdline, as far as there is room, in place of the words this process was started with."""
     try:
         with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no pathlib here

@@ -141,12 +141,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def worker_of(pid: int) -> int:
-    """The worker among the children of a control process in the foreground; its helper has the same command line."""
-    found = [
-        child
-        for child in children(pid)
-        if b"worker.__main__" in Path(f"/proc/{child}/cmdline").read_bytes()
-        and Path(f"/proc/{child}/comm").read_text() != "pasta-helper\n"
-    ]
+    """The worker among the children of a control process in the foreground, once it is ready: by its name."""
+    names = ("pasta\n", "pasta-py\n", "slirp4netns\n")
+    found = [child for child in children(pid) if Path(f"/proc/{child}/comm").read_text() in names]
     assert len(found) == 1, found
     return found[0]

@@ -181,6 +181,15 @@ def test_attach_by_pid_in_the_background(lab: Lab, pidfile: Path) -> None:
         assert pidfile.exists()
 
 
+@pytest.mark.parametrize("entry", ["pasta", "pasta-py"])
+def test_ps_shows_the_command_line_as_it_was_called(lab: Lab, entry: str) -> None:
+    with lab.stray() as guest:
+        words = ["-q", "--config-net", *NO_PORTS, "--hostname", "as-called", str(lab.inner_pid(guest.pid))]
+        lab.host.run(program(entry), *words)
+        shown = lab.host.run("ps", "-o", "comm=,args=", "-p", lab.inner_pid(lab.translator().pid)).stdout.split()
+        assert shown == [entry, program(entry), *words]
+
+
 def test_the_worker_quits_with_the_process_it_joined(lab: Lab) -> None:
     with lab.stray() as guest:
         attach(lab, lab.inner_pid(guest.pid))

@@ -114,7 +114,7 @@ class Machine:
     def processes(self, *names: str) -> list[str]:
         """Command lines of the processes inside that run one of the programs named."""
         found = []
-        for line in self.root_run("ps", "-e", "-o", "args").stdout.splitlines()[1:]:
+        for line in self.root_run("ps", "-e", "-ww", "-o", "args").stdout.splitlines()[1:]:
             if any(name in line for name in names) and "ps -e" not in line:
                 found.append(line)
         return found

@@ -74,6 +74,12 @@ def test_published_ports(machine: Machine, publish: str, asked: list[str], refus
         assert get(machine, f"http://{where}/") == ""
 
 
+def test_ps_shows_the_options_that_podman_has_passed(machine: Machine) -> None:
+    machine.podman("run", "-d", "-p", "8080:80", "base", *HTTPD)
+    (shown,) = {line.strip() for line in machine.processes(OURS)}
+    assert shown.startswith(f"{OURS} --config-net -t 8080-8080:80-80 ") and " --netns /run/user/1000/netns/" in shown
+
+
 ASK = """
 import socket, sys
 sock = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)

@@ -164,7 +164,7 @@ import sys; sys.path += sys.argv[2].split(":")
 import os
 if os.fork() == 0:
     from pasta_py.worker import __main__ as worker
-    worker.forked(int(sys.argv[1]), "where the package is")
+    worker.forked(int(sys.argv[1]), ["/bin/pasta", "--pid", "a file"])
 os.wait()
 """
 _SECRET = "hunter2-in-the-environment"
@@ -205,7 +205,7 @@ def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
         assert _SECRET[::-1].encode() in memory  # what is kept is found: so would be the other
         assert noted or _SECRET.encode() not in memory  # AddressSanitizer has copies of the environment of its own
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        assert words == [b"pasta_py.worker.__main__", b"where the package is"]
+        assert words == [b"/bin/pasta", b"--pid", b"a file"]
         links = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
         assert f"pipe:[{os.fstat(other).st_ino}]" not in links  # its other descriptors are what the tests of `main` see
     process.wait(30)
