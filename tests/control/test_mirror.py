@@ -4,6 +4,7 @@ import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options
 
 from pasta_py.control import plan
+from pasta_py.control.ip import IPv4Address
 from pasta_py.control.resolv import Resolv
 
 # A veth pair whose other end is in the same namespace gives an Ethernet link with carrier.
@@ -161,12 +162,15 @@ SHAPES = {
     """,
 }
 
+#: One that the guest reaches: for one that it does not, the guest may need a route of its own.
+NAMESERVER = Resolv(nameservers=(IPv4Address("192.0.2.53"),))
+
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda name: name.replace(" ", "-"))
 @pytest.mark.parametrize("ifname", ["", "tap7"], ids=["same-name", "other-name"])
 def test_guest_shows_the_addresses_and_routes_of_the_host(shape: str, ifname: str) -> None:
     snapshot, expected = in_new_namespace(host_side, SHAPES[shape], "eth0")
-    made = plan.build(options(ns_ifname=ifname), snapshot, Resolv())
+    made = plan.build(options(ns_ifname=ifname), snapshot, NAMESERVER)
     result, shown, _ = in_new_namespace(guest_side, made.link)
     assert result.warnings == ()
     name = ifname or "eth0"
