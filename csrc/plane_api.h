@@ -38,6 +38,7 @@ struct plane_config {
 	uint32_t mtu;	    /* of the guest's interface, bytes */
 	uint32_t link_mtu;  /* of the host's outbound interface, bytes */
 	uint32_t scope6;    /* host interface index for link-local destinations */
+	uint32_t guest_scope6; /* index of the tap in the guest's namespace; 0: not known */
 	uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
 	uint8_t guest_mac[6];
 	uint8_t our_mac[6];

@@ -68,6 +68,7 @@ class WorkerPlan(Record):
 
     # The link
     guest_mac: bytes
+    guest_scope6: int = 0  # index of the tap in the guest's namespace, 0 if not known
     our_mac: bytes
     mtu: int  # of the guest's interface, in bytes, 68 to 65535
     link_mtu: int  # of the host's outbound interface

@@ -105,10 +105,17 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src)
 {
-	const struct addr *a = &p->guest_seen[policy_seen_index(guest_src)];
-
 	/* Between link-local addresses: a guest's kernel answers a link-local client from its own one (RFC 6724, 5, rule 2). */
-	return addr_is_none(a) ? &p->guest_seen[addr_family_index(guest_src)] : a;
+	int index = policy_seen_index(guest_src), other = index ? 3 - index : 0;
+
+	return &p->guest_seen[addr_is_none(&p->guest_seen[index]) ? other : index];
+}
+
+const struct addr *policy_local_addr(const struct policy *p, bool v4)
+{
+	bool link_local = !v4 && p->guest_scope6 && addr_is_none(&p->guest_seen[1]);
+
+	return &p->guest_seen[v4 ? 0 : link_local ? 2 : 1];
 }
 
 int addr_list_add(struct addr_list *l, const struct addr *a)

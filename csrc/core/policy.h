@@ -14,6 +14,7 @@ struct addr_list {
 /* Indexed by family: 0 IPv4, 1 IPv6. "None" is all zero. */
 struct policy {
 	struct addr guest_seen[3]; /* what the guest uses, by policy_seen_index() */
+	uint32_t guest_scope6; /* the guest's interface in its namespace, for its link-local address; 0: not known */
 	struct addr router[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
@@ -47,6 +48,9 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 
 /* Where traffic from this source, as shown to the guest, goes unless a rule says otherwise; may be none. */
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
+
+/* The guest's own address for a socket of its namespace; link-local where it has no other of IPv6 (a host without). May be none. */
+const struct addr *policy_local_addr(const struct policy *p, bool v4);
 
 /* 127.0.0.1 or ::1. */
 struct addr policy_loopback(bool v4);

@@ -60,10 +60,10 @@ int sock_open(const struct sock_options *o, const struct addr *remote, int type,
 	return fd;
 }
 
-int sock_connect(const struct sock_options *o, int fd, const struct endpoint *remote)
+int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6)
 {
 	struct sockaddr_storage ss;
-	socklen_t len = addr_to_sockaddr(&remote->addr, remote->port, o->scope6, &ss);
+	socklen_t len = addr_to_sockaddr(&remote->addr, remote->port, scope6, &ss);
 
 	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }

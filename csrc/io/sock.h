@@ -12,7 +12,8 @@ struct sock_options {
 
 /* A socket for traffic to remote (its family and whether it is loopback decide). The descriptor or -errno. */
 int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port);
-int sock_connect(const struct sock_options *o, int fd, const struct endpoint *remote);
+/* scope6: interface of a link-local remote. 0 or -errno. */
+int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
 /* abort: the peer of a TCP connection gets a reset. */

@@ -202,7 +202,7 @@ static void rest_for_guest(struct plane *p)
 /* Joins the client with a socket on its way to dst; takes both over. */
 static void join(struct plane *p, int client, int fd, const struct endpoint *dst)
 {
-	int rc = fd < 0 ? fd : sock_connect(&p->tcp.sock, fd, dst);
+	int rc = fd < 0 ? fd : sock_connect(fd, dst, p->policy.guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
 		if (!p->lane || !lane_hand_pair(p, client, fd))
@@ -248,7 +248,7 @@ static bool bypass(struct plane *p, int client, const struct endpoint *peer, con
 	if (addr_is_none(&dst.addr) && p->config.flags & PLANE_LO_TO_LO)
 		dst.addr = policy_same_loopback(asked_address(client), v4);
 	else if (addr_is_none(&dst.addr))
-		dst.addr = p->policy.guest_seen[v4 ? 0 : 1];
+		dst.addr = *policy_local_addr(&p->policy, v4);
 	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
 		return false;
 	fd = nsock_stream(&p->nsock, v4);

@@ -30,6 +30,7 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->guest_seen[1], c->guest6, 16);
 	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
+	policy->guest_scope6 = c->guest_scope6;
 	memcpy(&policy->router[0], c->gateway4, 16);
 	memcpy(&policy->router[1], c->gateway6, 16);
 	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);

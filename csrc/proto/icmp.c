@@ -100,7 +100,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		refused(m, io, -fd);
 		return NULL;
 	}
-	rc = sock_connect(&m->sock, fd, &remote);
+	rc = sock_connect(fd, &remote, m->sock.scope6);
 	if (!rc && !timer_heap_reserve(&m->timers, m->flows.used + 1))
 		f = (struct icmp_flow *)flow_add(&m->flows, key);
 	if (f && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_ICMP, f->flow.index, f->flow.generation)) < 0) {

@@ -88,7 +88,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);
 	tcp_wanted(t, io, f);
-	rc = sock_connect(&t->sock, fd, &dst);
+	rc = sock_connect(fd, &dst, t->sock.scope6);
 	if (!rc)
 		tcp_connected(t, io, f);
 	else if (rc != -EINPROGRESS)

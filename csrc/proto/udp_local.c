@@ -61,11 +61,11 @@ static int open_other_side(struct udp *u, struct io *io, const struct udp_socket
 	int fd, rc;
 
 	if (addr_is_none(&to.addr))
-		to.addr = s->to_host || u->lo_to_lo ? policy_same_loopback(*asked, v4) : io->policy->guest_seen[v4 ? 0 : 1];
+		to.addr = s->to_host || u->lo_to_lo ? policy_same_loopback(*asked, v4) : *policy_local_addr(io->policy, v4);
 	if (addr_is_none(&to.addr) || addr_is_v4(&to.addr) != v4)
 		return -EADDRNOTAVAIL;
 	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : nsock_datagram(u->nsock, v4);
-	rc = fd < 0 ? fd : sock_connect(&u->sock, fd, &to);
+	rc = fd < 0 ? fd : sock_connect(fd, &to, io->policy->guest_scope6);
 	if (rc < 0 && fd >= 0)
 		close(fd);
 	return rc < 0 ? rc : fd;

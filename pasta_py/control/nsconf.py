@@ -36,6 +36,7 @@ class ConfigResult(Record):
     """What came of it."""
 
     mac: bytes  # of the interface, 6 bytes
+    index: int  # of the interface
     warnings: tuple[str, ...]  # one line for each address or route that could not be set
 
 
@@ -61,11 +62,11 @@ def configure(link: LinkPlan) -> ConfigResult:
         what, hint = f"set the MTU of {tap.name} to {mtu}" if mtu else f"set the queue of {tap.name}", "give another with --mtu"
         _do(what, rtnl.set_link, kernel, tap.index, mtu=mtu, queue=_QUEUE_FRAMES, hint=hint if mtu else "")
         if not link.configure:
-            return ConfigResult(mac=mac, warnings=())
+            return ConfigResult(mac=mac, index=tap.index, warnings=())
         warnings = _bring_up(kernel, tap, mac, link)
         warnings += _set_addresses(kernel, tap, link)
         warnings += _set_routes(kernel, tap, link)
-    return ConfigResult(mac=mac, warnings=tuple(warnings))
+    return ConfigResult(mac=mac, index=tap.index, warnings=tuple(warnings))
 
 
 def bring_loopback_up() -> None:

@@ -74,6 +74,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         _empty_capture(options, parcel)
         final = ready.replace(
             guest_mac=tap.mac or ready.guest_mac,
+            guest_scope6=tap.index,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
             tunnels=tap.tunnels,

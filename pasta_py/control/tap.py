@@ -51,7 +51,7 @@ _TUNNELS = _TUN_F_UDP_TUNNEL_GSO | _TUN_F_UDP_TUNNEL_GSO_CSUM
 
 class Tap:
     """An open frame descriptor, or one for each of its queues. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `tunnels`:
-    and those inside of UDP tunnels, with longer headers; `mac`: b"" unknown.
+    and those inside of UDP tunnels, with longer headers; `mac`: b"" unknown; `index`: of the interface in its namespace, 0 unknown.
     """
 
     def __init__(
@@ -62,11 +62,12 @@ class Tap:
         uso: bool,
         tunnels: bool = False,
         mac: bytes,
+        index: int = 0,
         warnings: tuple[str, ...] = (),
         more: "Sequence[int]" = (),
     ) -> None:
         self.fd, self.vnet_hdr, self.uso, self.tunnels, self.mac = fd, vnet_hdr, uso, tunnels, mac
-        self.warnings, self.fds = warnings, [fd, *more]
+        self.index, self.warnings, self.fds = index, warnings, [fd, *more]
 
 
 def create(name: str, queues: int = 1, *, tunnels: bool = True) -> Tap:
@@ -203,7 +204,7 @@ def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool
     def job() -> "tuple[wire.Value, list[int]]":
         tap = create(link.ifname, queues, tunnels=tunnels)
         result = nsconf.configure(link)
-        return (tap.vnet_hdr, tap.uso, tap.tunnels, result.mac, tuple(result.warnings)), tap.fds
+        return (tap.vnet_hdr, tap.uso, tap.tunnels, result.mac, result.index, tuple(result.warnings)), tap.fds
 
     return _taken(*(stay_inside if stay else call_inside)(guest, job))
 
@@ -214,22 +215,23 @@ def bare_inside(guest: "Guest", name: str) -> Tap:
 
     def job() -> "tuple[wire.Value, list[int]]":
         tap = create(name)
-        return (tap.vnet_hdr, tap.uso, tap.tunnels, tap.mac, ()), [tap.fd]
+        return (tap.vnet_hdr, tap.uso, tap.tunnels, tap.mac, 0, ()), [tap.fd]
 
     return _taken(*call_inside(guest, job))
 
 
 def _taken(value: "wire.Value", fds: list[int]) -> Tap:
-    if not isinstance(value, tuple) or len(value) != 5 or not fds:
+    if not isinstance(value, tuple) or len(value) != 6 or not fds:
         raise HostError("Couldn't set up the namespace: the process that configures it sent nonsense: please report it")
-    vnet_hdr, uso, tunnels, mac, warnings = value
-    assert isinstance(mac, bytes) and isinstance(warnings, tuple)
+    vnet_hdr, uso, tunnels, mac, index, warnings = value
+    assert isinstance(mac, bytes) and isinstance(index, int) and isinstance(warnings, tuple)
     return Tap(
         fds[0],
         vnet_hdr=bool(vnet_hdr),
         uso=bool(uso),
         tunnels=bool(tunnels),
         mac=mac,
+        index=index,
         warnings=tuple(map(str, warnings)),
         more=fds[1:],
     )

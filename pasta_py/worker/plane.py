@@ -61,6 +61,7 @@ class Plane:
         config.tap_fd = tap_fd
         config.flags = extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
         config.mtu, config.link_mtu, config.scope6 = plan.mtu, plan.link_mtu, plan.scope6
+        config.guest_scope6 = plan.guest_scope6
         config.log_level = plan.log_level
         config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
         for name in _ADDRESSES:

@@ -98,8 +98,8 @@ struct bucket { ...; };
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
-struct policy { struct addr host[2]; struct addr guest_seen[3]; struct addr router[2]; struct addr map_host_loopback[2];
-                struct addr map_guest_addr[2];
+struct policy { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr router[2];
+                struct addr map_host_loopback[2]; struct addr map_guest_addr[2];
                 struct addr dns_forward[2]; struct addr dns_host[2]; bool dns_tls;
                 struct addr_list guest_addrs, virtual_addrs; ...; };
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
@@ -107,6 +107,7 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 int addr_list_add(struct addr_list *l, const struct addr *a);
 bool policy_is_virtual(const struct policy *p, const struct addr *a);
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
+const struct addr *policy_local_addr(const struct policy *p, bool v4);
 void policy_free(struct policy *p);
 
 struct reassembly { ...; };

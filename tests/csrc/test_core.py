@@ -270,6 +270,22 @@ def test_a_link_local_client_reaches_the_link_local_address_of_the_guest() -> No
     assert bytes(lib.policy_guest_addr(p, target["198.51.100.7"]).b) == mapped("192.0.2.1")
 
 
+def test_a_guest_without_a_global_address_is_reached_at_its_link_local_one() -> None:
+    """A local client only where the interface is known, without which its socket could not be connected."""
+    p = policy(guest_seen=("192.0.2.1", "::"))
+    link_local = mapped("fe80::ff:fe00:1")
+    p.guest_seen[2] = lib.addr_linklocal6_of(bytes.fromhex("020000000001"))
+    for source in ("fe80::7", "2001:db8:9::9"):
+        target = ffi.new("struct addr *", [list(mapped(source))])
+        assert bytes(lib.policy_guest_addr(p, target).b) == link_local
+    assert bytes(lib.policy_local_addr(p, False).b) == bytes(16)
+    p.guest_scope6 = 2
+    assert bytes(lib.policy_local_addr(p, False).b) == link_local
+    assert bytes(lib.policy_local_addr(p, True).b) == mapped("192.0.2.1")
+    p.guest_seen[1] = ffi.new("struct addr *", [list(mapped("2001:db8::1"))])[0]
+    assert bytes(lib.policy_local_addr(p, False).b) == mapped("2001:db8::1")
+
+
 def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
     assert shown_as(policy(), "127.0.0.1") is None
 

@@ -31,7 +31,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
         **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "bypass", "lo_to_lo", "lossy", "local_only"), False),
         **dict.fromkeys(("outbound_if4", "outbound_if6", "netns_name"), ""),
         **dict.fromkeys(("listeners", "guest_ports", "auto_rules", "descriptors"), ()),
-        **dict.fromkeys(("scope6", "log_size", "stats_s"), 0),
+        **dict.fromkeys(("scope6", "guest_scope6", "log_size", "stats_s"), 0),
         "guest_mac": mac(GUEST_MAC),
         "our_mac": mac(OUR_MAC),
         "leases": 1,
