@@ -39,6 +39,7 @@ _FAILED = 1
 _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
+_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 # What a terminal or a user sends to the whole job: init leaves it to the command.
 _FOR_COMMAND = (
     signal.SIGINT,
@@ -91,6 +92,20 @@ def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
         return command[0], list(command)
     shell = os.environ.get("SHELL") or "/bin/sh"
     return shell, ["-" + os.path.basename(shell)]
+
+
+def environment() -> "Mapping[bytes, bytes]":
+    """Our caller's: Python sets LC_CTYPE for itself where the locale is C (PEP 538)."""
+    ours = dict(os.environb)
+    if ours.get(b"LC_CTYPE") not in _COERCED:
+        return ours
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
+    except OSError:  # no /proc: then it keeps this one
+        return ours
+    del ours[b"LC_CTYPE"]
+    return {**ours, **dict(variable.split(b"=", 1) for variable in given)}
 
 
 def prepare(
@@ -277,7 +292,7 @@ def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", 
             syscalls.set_parent_death_signal(signal.SIGKILL)
             if os.getppid() != parent:
                 return
-        os.execvp(file, argv)
+        os.execvpe(file, argv, environment())
     except OSError as error:
         why = reason(error, _HINTS.get(error.errno or 0, ""))
         print(f"Failed to start command or shell: {file}: {why}", file=sys.stderr, flush=True)

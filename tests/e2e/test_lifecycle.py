@@ -74,6 +74,15 @@ def test_a_command_keeps_stdio_environment_and_nothing_else(lab: Lab) -> None:
     assert done.stderr == "oops\n"
 
 
+@pytest.mark.parametrize("entry", ["pasta", "pasta-py"])
+@pytest.mark.parametrize("given", [[], ["LC_CTYPE=C"], ["LANG=POSIX"], ["LC_CTYPE=C.UTF-8", "EMPTY="], ["LC_ALL=C", "LC_CTYPE=C"]])
+def test_a_command_has_its_callers_environment(lab: Lab, entry: str, given: list[str]) -> None:
+    """Python sets LC_CTYPE where it finds the locale C; what is started by a shell has a PWD."""
+    words = [*given, "PATH=/usr/bin:/bin", "HOME=/nowhere"]
+    shown = lab.host.run("env", "-i", *words, program(entry), *NO_PORTS, "--", "env").stdout.splitlines()
+    assert sorted(line for line in shown if not line.startswith("PWD=")) == sorted(words)
+
+
 def test_no_command_is_a_login_shell(lab: Lab) -> None:
     done = lab.host.run(program(), check=False, input="echo $0; exit 5\n")
     assert (done.stdout, done.returncode) == ("-sh\n", 5)
