@@ -28,6 +28,8 @@
 #define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
 #define PLANE_DNS_TLS 2048 /* dns_forward takes DNS over TLS too, at port 853 */
 #define PLANE_TUNNELS 4096 /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */
+#define PLANE_MULTICAST 8192 /* the guest's UDP to multicast groups reaches the host's network */
+#define PLANE_BROADCAST 16384 /* and its broadcasts */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 #define LANES_MAX 16 /* threads of one plane */
@@ -37,7 +39,8 @@ struct plane_config {
 	uint32_t flags;	    /* PLANE_VNET_HDR and following */
 	uint32_t mtu;	    /* of the guest's interface, bytes */
 	uint32_t link_mtu;  /* of the host's outbound interface, bytes */
-	uint32_t scope6;    /* host interface index for link-local destinations */
+	uint32_t scope6;    /* host interface index for link-local destinations, and in the same way for multicast */
+	uint32_t link4;	    /* host interface index for multicast and broadcast; 0: none leaves, unless by outbound_if4 */
 	uint32_t guest_scope6; /* index of the tap in the guest's namespace; 0: not known */
 	uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
 	uint8_t guest_mac[6];

@@ -82,6 +82,8 @@ class WorkerPlan(Record):
     tcp: bool
     udp: bool
     icmp: bool
+    multicast: bool = False  # UDP of the guest to groups reaches the host's network
+    broadcast: bool = False  # and so does its broadcast
     dhcp: bool
     dhcpv6: bool
     ndp: bool
@@ -113,7 +115,8 @@ class WorkerPlan(Record):
     outbound6: bytes
     outbound_if4: str
     outbound_if6: str
-    scope6: int  # interface index for link-local destinations on the host, 0 if none
+    scope6: int  # interface index for link-local destinations on the host, and for multicast, 0 if none
+    link4: int = 0  # interface index for IPv4 multicast and broadcast on the host, 0 if none
     guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
     virtual_addrs: tuple[bytes, ...]  # ours on the guest's link, and no machine's on the host's network: nothing leaves for them
 

@@ -22,6 +22,11 @@ bool addr_is_multicast(const struct addr *a)
 	return addr_is_v4(a) ? (a->b[12] & 0xf0) == 0xe0 : a->b[0] == 0xff;
 }
 
+bool addr_is_broadcast(const struct addr *a)
+{
+	return addr_is_v4(a) && load_be32(a->b + 12) == UINT32_MAX;
+}
+
 bool addr_is_linklocal6(const struct addr *a)
 {
 	return !addr_is_v4(a) && a->b[0] == 0xfe && (a->b[1] & 0xc0) == 0x80;

@@ -59,6 +59,8 @@ bool addr_is_loopback(const struct addr *a);
 bool addr_is_unspecified(const struct addr *a);
 /* 224.0.0.0/4 or ff00::/8. */
 bool addr_is_multicast(const struct addr *a);
+/* 255.255.255.255 (RFC 1122, 3.2.1.3); the broadcast address of a subnet does not show. */
+bool addr_is_broadcast(const struct addr *a);
 /* fe80::/10 only: IPv4 link-local addresses need no scope. */
 bool addr_is_linklocal6(const struct addr *a);
 /* The link-local address that a kernel makes of a MAC address (RFC 4291, appendix A). */

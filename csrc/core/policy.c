@@ -5,9 +5,11 @@
  *           3. --map-host-loopback is the host's loopback;
  *           4. --map-guest-addr is the host's own address;
  *           5. virtual addresses lead nowhere: the host would look for them on its network;
- *           6. loopback, unspecified, multicast, reserved addresses are refused: through a host socket they would reach
+ *           6. UDP to a multicast group goes there, if it may, but for DHCP and for groups of one machine;
+ *           7. loopback, unspecified, reserved addresses, other multicast are refused: through a host socket they would reach
  *              the host itself, whatever the other rules say;
- *           7. anything else is itself.
+ *           8. anything else is itself.
+ *           Broadcast is no matter of the address alone: policy_broadcast() is asked where it is known to be one.
  * inbound   a source that the guest can answer is itself, also one of the host;
  *           an address that the guest has too appears as --map-guest-addr; loopback, and that without --map-guest-addr, appears as
  *           --map-host-loopback, without that as the gateway, at which the guest then reaches nothing but its answers.
@@ -53,6 +55,25 @@ static bool addr_list_has(const struct addr_list *l, const struct addr *a)
 	return false;
 }
 
+/* DHCP (RFC 2131, 4.1) and DHCPv6 (RFC 8415, 7.2) have no business on the host's network: the guest has its own server. */
+static bool is_dhcp(uint16_t port)
+{
+	return port == 67 || port == 68 || port == 546 || port == 547;
+}
+
+bool policy_broadcast(const struct policy *p, uint16_t port)
+{
+	return p->broadcast && !is_dhcp(port);
+}
+
+static bool may_multicast(const struct policy *p, uint8_t proto, const struct endpoint *dst)
+{
+	/* Scopes 0 and 1 never leave a machine, so that is the host (RFC 4291, 2.7). */
+	bool machine = !addr_is_v4(&dst->addr) && (dst->addr.b[1] & 0x0f) < 2;
+
+	return proto == IPPROTO_UDP && p->multicast && !machine && !is_dhcp(dst->port);
+}
+
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
 {
 	const struct addr *dst = &guest_dst->addr;
@@ -77,6 +98,8 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 		host_dst->addr = p->host[f];
 		return !addr_is_none(&p->host[f]);
 	}
+	if (addr_is_multicast(dst))
+		return may_multicast(p, proto, guest_dst);
 	return addr_is_unicast_remote(dst) && !policy_is_virtual(p, dst);
 }
 

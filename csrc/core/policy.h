@@ -24,6 +24,7 @@ struct policy {
 	bool dns_tls; /* port 853 of dns_forward goes there too (RFC 7858) */
 	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
 	struct addr_list virtual_addrs; /* ours on the guest's link, and no machine's on the host's network */
+	bool multicast, broadcast; /* whether the guest may send it to the host's network */
 };
 
 static inline int addr_family_index(const struct addr *a)
@@ -42,6 +43,9 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 
 /* Whether no machine of the host's network has this address: nothing may leave for it, and its echo requests are ours to answer. */
 bool policy_is_virtual(const struct policy *p, const struct addr *a);
+
+/* Whether the guest may send UDP to this port of everybody on the host's network. */
+bool policy_broadcast(const struct policy *p, uint16_t port);
 
 /* Translates the source of traffic that the host side started into the address shown to the guest; false if it has none. */
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);

@@ -102,6 +102,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_RCVBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_UDP, UDP_GRO)}}, /* many datagrams at once */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BROADCAST)}}, /* --broadcast; whether a refused address is one of broadcast */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_RECVPKTINFO)}}, /* which address a datagram was sent to */
 	{__NR_setsockopt, HELPER, {OPTION(IPPROTO_IP, IP_MULTICAST_ALL)}}, /* no multicast */

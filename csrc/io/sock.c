@@ -67,3 +67,16 @@ int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6)
 
 	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
+
+bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remote)
+{
+	int fd = addr_is_v4(&remote->addr) ? sock_open(o, &remote->addr, SOCK_DGRAM, 0, 0) : -1;
+	bool found;
+
+	if (fd < 0)
+		return false;
+	/* EACCES also comes from a "prohibit" route: then permission changes nothing. */
+	found = sock_connect(fd, remote, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) && !sock_connect(fd, remote, 0);
+	close(fd);
+	return found;
+}

@@ -29,16 +29,13 @@ static void punt(struct plane *p, struct tap_frame *f)
 /* Whether the slow path serves this: neighbour discovery, router solicitations, DHCP, DHCPv6. */
 static bool is_slow(const struct plane *p, const struct ip_view *ip)
 {
-	static const uint8_t broadcast[4] = {255, 255, 255, 255};
-	struct addr all = addr_from_v4(broadcast);
-
 	if (ip->proto == IPPROTO_ICMPV6 && !ip->v4 && ip->payload_len >= ICMP_HLEN)
 		return ip->payload[0] >= ICMP6_ROUTER_SOLICITATION && ip->payload[0] < ICMP6_REDIRECT;
 	if (ip->proto != IPPROTO_UDP)
 		return false;
 	if (ip->v4)
 		return load_be16(ip->payload + 2) == PORT_DHCP &&
-		       (addr_eq(&ip->dst, &all) || !memcmp(ip->dst.b, p->config.gateway4, 16));
+		       (addr_is_broadcast(&ip->dst) || !memcmp(ip->dst.b, p->config.gateway4, 16));
 	return load_be16(ip->payload + 2) == PORT_DHCPV6 && (addr_is_multicast(&ip->dst) || addr_is_linklocal6(&ip->dst));
 }
 
@@ -116,7 +113,8 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 		return;
 	}
 	learn_address(p, &ip->src);
-	if (addr_is_multicast(&ip->dst)) {
+	/* What is for all on the link no router passes on, but UDP has its own rules for that (proto/udp_guest.c). */
+	if ((eth_is_group(eth_dst(f->data)) || addr_is_multicast(&ip->dst)) && ip->proto != IPPROTO_UDP) {
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}

@@ -44,11 +44,13 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	memcpy(&policy->dns_host[0], c->dns_host4, 16);
 	memcpy(&policy->dns_host[1], c->dns_host6, 16);
 	policy->dns_tls = c->flags & PLANE_DNS_TLS;
+	policy->multicast = c->flags & PLANE_MULTICAST;
+	policy->broadcast = c->flags & PLANE_BROADCAST;
 }
 
 static struct sock_options sock_options(const struct plane_config *c)
 {
-	struct sock_options o = {.scope6 = c->scope6};
+	struct sock_options o = {.scope6 = c->scope6, .link4 = c->link4};
 
 	memcpy(&o.outbound[0], c->outbound4, 16);
 	memcpy(&o.outbound[1], c->outbound6, 16);

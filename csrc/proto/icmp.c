@@ -109,7 +109,10 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	}
 	if (!f) {
 		close(fd);
-		if (rc)
+		/* No ICMP error answers a broadcast (RFC 1122, 3.2.2). */
+		if (rc == -EACCES && sock_is_broadcast(&m->sock, &remote))
+			COUNT(io->counters, drop_policy);
+		else if (rc)
 			icmp_error_answer(io, ip, -rc);
 		else
 			refused(m, io, flow_no_room(&m->flows));

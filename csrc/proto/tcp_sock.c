@@ -307,6 +307,13 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 	tcp_arm_timer(t, io, f);
 }
 
+/* Whether a reset says it. Broadcast is ENETUNREACH, and no ICMP error answers that (RFC 1122, 3.2.2). */
+static bool is_refusal(const struct tcp *t, const struct flow_key *key, int error)
+{
+	return error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL ||
+	       (error == ENETUNREACH && sock_is_broadcast(&t->sock, &(struct endpoint){key->remote, key->remote_port}));
+}
+
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
 {
 	const struct flow_key *key = &f->flow.key;
@@ -321,7 +328,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	if (!icmp_error_from_errno(v4, error, &icmp))
 		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
 	tcp_emit(header, key->guest_port, key->remote_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
-	if (error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL)
+	if (is_refusal(t, key, error))
 		tcp_send_refusal(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
 				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
 						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});

@@ -5,6 +5,10 @@
  * filtering of RFC 4787, 5, because a sandbox should hear from nobody it did not ask. A flow also remembers under which
  * address the guest knows its peer, so that answers come from there after address mapping.
  *
+ * Who writes to a group, multicast or broadcast, asks all its members: their answers have their own addresses, and often another
+ * port. As long as a flow to a group lives, whoever writes to its socket becomes a flow. Nothing joins a group: multicast and
+ * broadcast do not come in.
+ *
  * A forwarded port is a listening socket; each peer that writes to it is a flow, whose answers leave through the same socket,
  * from the address that the peer had written to. What the guest itself begins from such a port leaves through that socket too,
  * if it is bound to any address, so that the port is the same for everybody (RFC 4787, 4.1).
@@ -281,6 +285,7 @@ static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f)
 		flow_remove(&u->peers, &p->flow);
 	else if (p->index == f->flow.index)
 		p->index = FLOW_NONE;
+	s->groups -= f->group != UDP_UNICAST;
 	timer_stop(&u->timers, &f->timer);
 	flow_remove(&u->flows, &f->flow);
 	COUNT_SUB(io->counters, udp_flows, 1);

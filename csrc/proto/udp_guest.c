@@ -32,19 +32,34 @@ socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, cons
 	return sizeof(*in6);
 }
 
-void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local)
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local, uint32_t ifindex)
 {
 	if (s->v6) {
-		struct in6_pktinfo info = {0};
+		struct in6_pktinfo info = {.ipi6_ifindex = ifindex};
 
 		memcpy(&info.ipi6_addr, local->b, 16);
 		datagram_add_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	} else {
-		struct in_pktinfo info = {0};
+		struct in_pktinfo info = {.ipi_ifindex = (int)ifindex};
 
 		memcpy(&info.ipi_spec_dst, local->b + 12, 4);
 		datagram_add_control(msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	}
+}
+
+/* Multicast and 255.255.255.255 leave where the guest's addresses come from, whatever the routing table would choose. */
+static void add_link(struct msghdr *msg, const struct udp *u, const struct udp_socket *s, const struct addr *group)
+{
+	bool v4 = addr_is_v4(group);
+	struct addr any = v4 ? addr_from_v4("\0\0\0\0") : ADDR_NONE;
+
+	if (!u->sock.outbound_if[v4 ? 0 : 1][0] && (addr_is_multicast(group) || addr_is_broadcast(group)))
+		udp_add_source(msg, s, &any, v4 ? u->sock.link4 : u->sock.scope6);
+}
+
+static bool has_link(const struct udp *u, bool v4)
+{
+	return u->sock.outbound_if[v4 ? 0 : 1][0] || (v4 ? u->sock.link4 : u->sock.scope6);
 }
 
 /* Sends the datagram; 0 or -errno. */
@@ -59,7 +74,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	int value;
 
 	msg.msg_namelen = udp_peer_address(u, s, &f->remote, f->scope, &to);
-	if (ip->ttl != IP_TTL_DEFAULT) {
+	if (ip->ttl != IP_TTL_DEFAULT || f->group) { /* the kernel's own choice for multicast is 1 */
 		value = ip_ttl_onward(ip);
 		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
 	}
@@ -69,8 +84,10 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	}
 	if (gso_size)
 		datagram_add_control(&msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
-	if (!addr_is_none(&f->local))
-		udp_add_source(&msg, s, &f->local);
+	if (f->group)
+		add_link(&msg, u, s, &f->remote.addr);
+	else if (!addr_is_none(&f->local))
+		udp_add_source(&msg, s, &f->local, 0);
 	if (!msg.msg_controllen)
 		msg.msg_control = NULL;
 	while (sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
@@ -80,14 +97,15 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 }
 
 /* What a router, or the guest's own kernel, would have said. */
-static void send_failed(struct io *io, const struct ip_view *ip, const struct udp_view *d, int error)
+static void send_failed(const struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
+			int error)
 {
 	uint8_t quote[UDP_HLEN + ICMP_QUOTE_MAX_V6];
 	uint32_t len = u32_min(d->payload_len, ICMP_QUOTE_MAX_V6);
 	struct icmp_error icmp;
 
 	COUNT(io->counters, udp_tx_errors);
-	if (!icmp_error_from_errno(ip->v4, error, &icmp))
+	if (f->group || !icmp_error_from_errno(ip->v4, error, &icmp) || (error == EACCES && sock_is_broadcast(&u->sock, &f->remote)))
 		return;
 	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
 	memcpy(quote + UDP_HLEN, d->payload, len);
@@ -112,7 +130,7 @@ static void send_one(struct udp *u, struct io *io, struct udp_socket *s, const s
 	if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOMEM || rc == -ECONNREFUSED || rc == -EMSGSIZE)
 		COUNT(io->counters, udp_tx_errors); /* as lost as on any congested link, or told already */
 	else if (rc)
-		send_failed(io, ip, d, -rc);
+		send_failed(u, io, f, ip, d, -rc);
 }
 
 /* Several datagrams, if possible with one call; a path that is too narrow for a segment refuses all of it. */
@@ -144,10 +162,15 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 
 	datagram_set_discover(s->fd, v4, ip->df, exceeds_link(io, f, gso_size ? gso_size : d->payload_len),
 			      &s->discover[v4 ? 0 : 1]);
+	/* Only for as long: what the guest sends to a broadcast address as if it were a machine's is not to get there. */
+	if (f->group == UDP_BROADCAST)
+		sock_set(s->fd, SOL_SOCKET, SO_BROADCAST, 1);
 	if (gso_size)
 		send_segments(u, io, s, f, ip, d, gso_size);
 	else
 		send_one(u, io, s, f, ip, d);
+	if (f->group == UDP_BROADCAST)
+		sock_set(s->fd, SOL_SOCKET, SO_BROADCAST, 0);
 }
 
 void udp_flush(struct udp *u, struct io *io)
@@ -187,14 +210,31 @@ static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const
 		udp_flush(u, io);
 }
 
-static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key)
+/* Whom the guest means, on the host's side; false: it may not. */
+static bool find_remote(const struct udp *u, const struct io *io, const struct endpoint *to, bool to_link, struct endpoint *remote,
+			uint8_t *group)
+{
+	*remote = *to;
+	*group = addr_is_multicast(&to->addr) ? UDP_MULTICAST : to_link ? UDP_BROADCAST : UDP_UNICAST;
+	if (*group && !has_link(u, addr_is_v4(&to->addr)))
+		return false;
+	if (*group != UDP_BROADCAST)
+		return policy_outbound(io->policy, IPPROTO_UDP, to, remote);
+	return addr_is_v4(&to->addr) && policy_broadcast(io->policy, to->port);
+}
+
+/* to_link: it came in a frame for all on the link. */
+static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key,
+				  bool to_link)
 {
 	struct endpoint remote;
 	struct udp_socket *s;
+	struct udp_flow *f;
+	uint8_t group;
 
-	if (!policy_outbound(io->policy, IPPROTO_UDP, &(struct endpoint){key->remote, key->remote_port}, &remote)) {
+	if (!find_remote(u, io, &(struct endpoint){key->remote, key->remote_port}, to_link, &remote, &group)) {
 		COUNT(io->counters, drop_policy);
-		if (policy_is_virtual(io->policy, &ip->dst))
+		if (!group && policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}
@@ -205,8 +245,16 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 				OPENINGS_PER_S);
 		return NULL;
 	}
+	/* That of a subnet which only the guest is in becomes that of the host's link. */
+	if (group == UDP_BROADCAST && !sock_is_broadcast(&u->sock, &remote))
+		remote.addr = addr_from_v4("\xff\xff\xff\xff");
 	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &remote.addr);
-	return s ? udp_add_flow(u, io, s, key, &remote) : NULL;
+	f = s ? udp_add_flow(u, io, s, key, &remote) : NULL;
+	if (f && group) {
+		f->group = group;
+		s->groups++;
+	}
+	return f;
 }
 
 /* Segments inside a tunnel: each becomes a datagram. */
@@ -244,7 +292,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	key.remote_port = d.dst_port;
 	f = (struct udp_flow *)flow_find(&u->flows, &key);
 	if (!f)
-		f = open_flow(u, io, ip, &key);
+		f = open_flow(u, io, ip, &key, eth_is_group(eth_dst(frame->data)));
 	if (!f)
 		return;
 	f->sent += f->sent < 2;

@@ -160,7 +160,7 @@ static void answer(struct udp *u, struct io *io, struct udp_local *l, const stru
 
 	msg.msg_namelen = udp_peer_address(u, s, &l->peer, l->scope, &to);
 	if (!addr_is_none(&l->flow.key.guest))
-		udp_add_source(&msg, s, &l->flow.key.guest);
+		udp_add_source(&msg, s, &l->flow.key.guest, 0);
 	touch(u, io, l);
 	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }

@@ -16,17 +16,21 @@
 struct udp_socket {
 	struct flow flow;
 	int fd;
-	bool listening;
-	bool to_host; /* it is in the guest's namespace */
-	bool v6;		/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
-	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
 	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
-	struct endpoint target; /* of a listening one */
+	uint32_t groups;	/* of these, to groups: as long as there is one, what anybody sends to the socket is taken */
 	uint32_t count_ms;	/* low bits of the millisecond in which `count` datagrams were read */
 	uint16_t count;
+	struct endpoint target; /* of a listening one */
+	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
+	bool listening;
+	bool to_host;	/* it is in the guest's namespace */
+	bool v6;	/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
 	bool dense;	/* in udp.dense, and not waited for */
 	uint8_t alone;	/* events with one datagram: loop_is_sparse() */
 };
+
+/* Whom a flow is to. A group answers with its members' own addresses, and no ICMP error answers it (RFC 1122, 3.2.2). */
+enum udp_group { UDP_UNICAST, UDP_MULTICAST, UDP_BROADCAST };
 
 /* A conversation. key: as the guest sees it. */
 struct udp_flow {
@@ -39,6 +43,7 @@ struct udp_flow {
 	uint32_t peer;		/* index in udp.peers */
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
 	bool guest_last;	/* the last one came from the guest */
+	uint8_t group;		/* enum udp_group */
 };
 
 /* The entry of a flow in udp.peers: key.guest_port is the socket's index. */
@@ -104,8 +109,8 @@ void udp_look_at_dense(struct udp *u, struct io *io);
 /* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
 			   struct sockaddr_storage *ss);
-/* Where an answer from a forwarded port has to come from. */
-void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local);
+/* Where a datagram has to come from: an address, unspecified if that is the kernel's choice, and an interface, or 0. */
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local, uint32_t ifindex);
 
 /* udp_local.c */
 int udp_local_init(struct udp *u, uint32_t limit, const struct siphash_key *key);

@@ -26,10 +26,11 @@
 #define LOOK_BATCHES 4
 #define PORT_TRIES 64
 
-/* A peer's first datagram to a forwarded port. */
+/* The first datagram of a peer to a forwarded port, or of a member of a group that the guest has written to. */
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
 {
-	struct flow_key key = {.guest = s->target.addr, .guest_port = s->target.port, .remote_port = peer->port};
+	struct flow_key key = {.guest = s->listening ? s->target.addr : s->flow.key.guest,
+			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port, .remote_port = peer->port};
 
 	/* A flood of senders must not keep the guest from opening flows of its own. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
@@ -106,7 +107,7 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 		return;
 	}
 	f = udp_find_peer(u, s, &d->from);
-	if (!f && s->listening)
+	if (!f && (s->listening || s->groups))
 		f = inbound_flow(u, io, s, &d->from);
 	if (!f) {
 		COUNT(io->counters, udp_unasked);
@@ -155,7 +156,7 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 		bool own = refused && addr_is_none(&e.reporter) && addr_eq(&e.to.addr, &refused->flow->remote.addr);
 		const struct udp_flow *f = own ? refused->flow : udp_find_peer(u, s, &e.to);
 
-		if (f)
+		if (f && !f->group)
 			error_to_guest(io, f, &e, own ? refused->datagram : NULL);
 	}
 }

@@ -147,6 +147,10 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("no-tcp", "", "tcp", "set", False, "Switch TCP off: its frames get no answer, its ports are not forwarded."),
         ("no-udp", "", "udp", "set", False, "Switch UDP off in the same way; DHCP stays."),
         ("no-icmp", "", "icmp", "set", False, "Switch ICMP and ICMPv6 echo off; neighbour discovery stays."),
+        ("no-multicast", "", "multicast", "set", False,
+         "Keep the guest's UDP to multicast groups (SSDP, mDNS) in. Default: the host's network gets it, and may answer."),
+        ("broadcast", "", "broadcast", "set", True,
+         "Pass the guest's UDP broadcasts on to the host's network, but for those of DHCP. Default: they go nowhere."),
     ):  # fmt: skip
         add(GUEST, *row)
 

@@ -88,6 +88,8 @@ class Options(Record):
     tcp: bool = True
     udp: bool = True
     icmp: bool = True
+    multicast: bool = True
+    broadcast: bool = False
     # Translation
     map_host_loopback: "tuple[IPv4Address | IPv6Address, ...] | None" = None  # None: the gateway, if map_gw; (): none
     map_gw: bool = True  # for families that map_host_loopback does not name

@@ -70,6 +70,7 @@ def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
         dhcpv6=False,
         map_host_loopback=tuple(loopback) if asked.host_loopback else (),
         map_gw=False,
+        multicast=False,
         dns_forward=served,
         splice=False,
     )

@@ -37,6 +37,8 @@ _FLAGS = (
     ("lossy", lib.PLANE_LOSSY),
     ("bypass", lib.PLANE_BYPASS),
     ("dns_tls", lib.PLANE_DNS_TLS),
+    ("multicast", lib.PLANE_MULTICAST),
+    ("broadcast", lib.PLANE_BROADCAST),
 )
 _ADDRESSES = (
     "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
@@ -60,8 +62,8 @@ class Plane:
         config = ffi.new("struct plane_config *")
         config.tap_fd = tap_fd
         config.flags = extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
-        config.mtu, config.link_mtu, config.scope6 = plan.mtu, plan.link_mtu, plan.scope6
-        config.guest_scope6 = plan.guest_scope6
+        config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
+        config.scope6, config.guest_scope6, config.link4 = plan.scope6, plan.guest_scope6, plan.link4
         config.log_level = plan.log_level
         config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
         for name in _ADDRESSES:

@@ -99,6 +99,8 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--no-tcp", None, "tcp", False),
     ("--no-udp", None, "udp", False),
     ("--no-icmp", None, "icmp", False),
+    ("--no-multicast", None, "multicast", False),
+    ("--broadcast", None, "broadcast", True),
     ("--map-host-loopback", "10.0.2.9", "map_host_loopback", ips("10.0.2.9")),
     ("--no-map-gw", None, "map_gw", False),
     ("--map-guest-addr", "fc00::2", "map_guest_addr", ips("fc00::2")),

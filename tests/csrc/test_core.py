@@ -183,6 +183,30 @@ def test_without_dns_over_tls_the_forwarding_address_has_port_53_only() -> None:
     lib.policy_free(p)
 
 
+@pytest.mark.parametrize(
+    ("proto", "group", "port", "leaves"),
+    [
+        (UDP, "239.255.255.250", 1900, True), (UDP, "224.0.0.251", 5353, True),
+        (UDP, "ff02::fb", 5353, True), (UDP, "ff0e::1", 9, True),
+        (UDP, "224.0.0.1", 67, False), (UDP, "224.0.0.1", 68, False), (UDP, "ff05::1:3", 547, False), (UDP, "ff02::1", 546, False),
+        (UDP, "ff01::1", 9, False), (UDP, "ff10::1", 9, False), (UDP, "255.255.255.255", 9, False),
+        (TCP, "224.0.0.251", 80, False), (ICMP, "224.0.0.1", 0, False), (ICMP, "ff02::1", 0, False),
+    ],
+)  # fmt: skip
+def test_multicast_leaves_only_where_it_may_and_only_with_udp(proto: int, group: str, port: int, leaves: bool) -> None:
+    p = policy(**FULL)
+    assert outbound(p, proto, group, port) is None
+    p.multicast = p.broadcast = True  # type: ignore[attr-defined]
+    assert outbound(p, proto, group, port) == (group if leaves else None)
+
+
+def test_broadcast_leaves_only_where_it_may_and_never_for_dhcp() -> None:
+    p = policy(**FULL)
+    assert not lib.policy_broadcast(p, 9)
+    p.broadcast = True  # type: ignore[attr-defined]
+    assert [port for port in (9, 67, 68, 69, 546, 547) if lib.policy_broadcast(p, port)] == [9, 69]
+
+
 def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
     p = policy(map_host_loopback=("192.0.2.254", ""), dns_host=("192.0.2.254", ""))
     assert outbound(p, UDP, "192.0.2.254", 53) == "192.0.2.254"

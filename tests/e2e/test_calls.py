@@ -54,6 +54,9 @@ def datagrams(lab: Lab, guest: Guest) -> None:
         guest.script("probe.py", "mtu", REMOTES[family], PORT, 1000)
         server.result()
         guest.run("ping", "-c2", "-i0.2", "-t9", "-Q8", REMOTES[family])
+    member = lab.remote.start("group_member.py", "eth0", REMOTES[4], REMOTES[6], "here", PORT)
+    guest.script("group_ask.py", 0, f"255.255.255.255/{PORT}/4")
+    member.result()
 
 
 def burst(lab: Lab, guest: Guest) -> None:
@@ -155,7 +158,7 @@ def foreground(lab: Lab) -> None:
     lab.host.run("mkdir", "-p", f"{BIG}/tiny", caps=True)
     lab.host.run("mount", "-t", "tmpfs", "-o", "size=256k,mode=777", "none", f"{BIG}/tiny", caps=True)
     options = ("--pcap", f"{BIG}/tiny/out.pcap", "--log-file", f"{BIG}/tour.log", "--log-size", 4096, "--trace")
-    options += ("--threads", 2, "--outbound-if4", "eth0")
+    options += ("--threads", 2, "--outbound-if4", "eth0", "--broadcast")
     with lab.guest(*options, "-t", "auto", "-u", "auto", "-T", "auto", "-U", "auto") as guest:
         connections(lab, guest)
         datagrams(lab, guest)
