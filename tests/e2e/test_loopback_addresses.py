@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from lab import HOST4, HOST6, NO_PORTS, PATIENCE_S, Lab, Script, Space, wait_until
+from lab import HOST4, HOST6, NO_PORTS, PATIENCE_S, Lab, Script, Space, program, wait_until
 
 ALONE = ("127.0.0.1", "127.0.0.2", "127.0.0.53", "127.0.1.1", "127.255.255.254", "::1")  # a server at each of these alone
 LACKING = ("127.0.0.3", "127.0.0.54")  # with none
@@ -99,6 +99,16 @@ def test_auto_leaves_the_guest_the_addresses_that_no_service_of_the_host_has(lab
             for how in HOWS:
                 assert answer(guest, how, "127.0.0.1") == "at-127.0.0.1"
                 assert answer(guest, how, "127.0.0.53") == "at-127.0.0.53"
+
+
+def test_a_rule_that_takes_the_place_of_auto_has_every_address(lab: Lab) -> None:
+    """Not only what the automatic ports have left."""
+    with servers(lab.host, ALONE), lab.guest("-t", "none", "-u", "none", "-c", "conf.sock") as guest:
+        assert listens(guest, "127.0.0.53", PORT)
+        lab.host.run(program("pesto"), "-T", PORT, "-U", PORT, "conf.sock")
+        wait_until(lambda: listens(guest, "0.0.0.0%lo", PORT), 5, "the rule is in force")
+        for how in HOWS:
+            assert {address: answer(guest, how, address) for address in ALONE} == {a: f"at-{a}" for a in ALONE}
 
 
 def test_a_service_of_the_guest_at_another_address_leaves_127_0_0_1_to_the_host(lab: Lab) -> None:
