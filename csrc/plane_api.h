@@ -82,6 +82,8 @@ void plane_free(struct plane *p);
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16]);
 /* An address that only we have: nothing leaves for it. */
 int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16]);
+/* Any other address that the guest cannot have: what comes from there is dropped. */
+int plane_add_barred_source(struct plane *p, const uint8_t addr[16]);
 /* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
  * guest, or the guest's own address. In the guest's namespace (to_host): to target_port at the
  * same loopback address of the host. */

@@ -119,6 +119,7 @@ class WorkerPlan(Record):
     link4: int = 0  # interface index for IPv4 multicast and broadcast on the host, 0 if none
     guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
     virtual_addrs: tuple[bytes, ...]  # ours on the guest's link, and no machine's on the host's network: nothing leaves for them
+    barred_sources: tuple[bytes, ...]  # what else the guest cannot have: ours, and the broadcast addresses of its networks
 
     # What DHCP, DHCPv6 and router advertisements tell the guest
     dns: tuple[bytes, ...]  # nameservers, both families mixed, in order

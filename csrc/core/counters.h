@@ -16,6 +16,7 @@
 	X(drop_fragment)     /* fragments that contradict each other */ \
 	X(drop_disabled)     /* --no-tcp, --no-udp, --no-icmp, -4, -6 */ \
 	X(drop_policy)	     /* a destination the rules do not allow */ \
+	X(drop_source)	     /* from an address that no guest can have */ \
 	X(punt_frames)	     /* handed to the slow path */              \
 	X(punt_dropped)	     /* over the rate of the slow path */       \
 	X(lane_frames)	     /* given to the thread they belong to */   \

@@ -126,6 +126,16 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
 }
 
+bool policy_is_source(const struct policy *p, const struct addr *a)
+{
+	if (addr_is_multicast(a) || addr_is_unspecified(a) || addr_is_loopback(a))
+		return false;
+	/* 240.0.0.0/4 is reserved (RFC 1112, 4), and yet some networks use it; the end of it is broadcast. */
+	if (addr_is_v4(a) && a->b[12] >= 240 && !addr_list_has(&p->guest_addrs, a))
+		return false;
+	return !addr_list_has(&p->barred_sources, a) && !policy_is_virtual(p, a);
+}
+
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src)
 {
 	/* Between link-local addresses: a guest's kernel answers a link-local client from its own one (RFC 6724, 5, rule 2). */
@@ -156,5 +166,6 @@ void policy_free(struct policy *p)
 {
 	free(p->guest_addrs.at);
 	free(p->virtual_addrs.at);
-	p->guest_addrs = p->virtual_addrs = (struct addr_list){0};
+	free(p->barred_sources.at);
+	p->guest_addrs = p->virtual_addrs = p->barred_sources = (struct addr_list){0};
 }

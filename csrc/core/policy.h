@@ -24,6 +24,7 @@ struct policy {
 	bool dns_tls; /* port 853 of dns_forward goes there too (RFC 7858) */
 	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
 	struct addr_list virtual_addrs; /* ours on the guest's link, and no machine's on the host's network */
+	struct addr_list barred_sources; /* what else the guest cannot have: ours, and the broadcast addresses of its networks */
 	bool multicast, broadcast; /* whether the guest may send it to the host's network */
 };
 
@@ -49,6 +50,9 @@ bool policy_broadcast(const struct policy *p, uint16_t port);
 
 /* Translates the source of traffic that the host side started into the address shown to the guest; false if it has none. */
 bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
+
+/* Whether a guest can have this address: whatever comes from another gets no answer. */
+bool policy_is_source(const struct policy *p, const struct addr *a);
 
 /* Where traffic from this source, as shown to the guest, goes unless a rule says otherwise; may be none. */
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);

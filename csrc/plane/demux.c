@@ -60,16 +60,20 @@ static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
 	return ip_transport_checksum_ok(ip);
 }
 
-/* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. */
-static void learn_address(struct plane *p, const struct addr *src)
+/* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. False: no
+ * guest can have this one. */
+static bool learn_address(struct plane *p, const struct addr *src)
 {
 	struct addr *seen = &p->policy.guest_seen[policy_seen_index(src)];
 
-	if (addr_eq(seen, src))
-		return;
+	if (addr_eq(seen, src) && !addr_is_none(src))
+		return true;
+	if (!policy_is_source(&p->policy, src))
+		return false;
 	*seen = *src;
 	if (p->lane)
 		lane_tell_address(p, src);
+	return true;
 }
 
 /* True: the packet belongs to another lane, which has it now. */
@@ -107,12 +111,10 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 		COUNT(&p->counters, drop_disabled);
 		return;
 	}
-	/* Nobody may be answered at these. */
-	if (addr_is_multicast(&ip->src) || addr_is_unspecified(&ip->src) || addr_is_loopback(&ip->src)) {
-		COUNT(&p->counters, drop_policy);
+	if (!learn_address(p, &ip->src)) {
+		COUNT(&p->counters, drop_source);
 		return;
 	}
-	learn_address(p, &ip->src);
 	/* What is for all on the link no router passes on, but UDP has its own rules for that (proto/udp_guest.c). */
 	if ((eth_is_group(eth_dst(f->data)) || addr_is_multicast(&ip->dst)) && ip->proto != IPPROTO_UDP) {
 		COUNT(&p->counters, drop_unsupported);

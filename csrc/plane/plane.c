@@ -118,22 +118,26 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	return 0;
 }
 
-int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
+static int add_addr(struct plane *p, struct addr_list *l, const uint8_t addr[16])
 {
 	struct addr a = addr_from_v6(addr);
 
-	if (p->lane)
-		return -EBUSY;
-	return addr_list_add(&p->policy.guest_addrs, &a);
+	return p->lane ? -EBUSY : addr_list_add(l, &a);
+}
+
+int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
+{
+	return add_addr(p, &p->policy.guest_addrs, addr);
 }
 
 int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16])
 {
-	struct addr a = addr_from_v6(addr);
+	return add_addr(p, &p->policy.virtual_addrs, addr);
+}
 
-	if (p->lane)
-		return -EBUSY;
-	return addr_list_add(&p->policy.virtual_addrs, &a);
+int plane_add_barred_source(struct plane *p, const uint8_t addr[16])
+{
+	return add_addr(p, &p->policy.barred_sources, addr);
 }
 
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],

@@ -36,22 +36,29 @@ def link_local(options: "Options", gateway: Ip | None, addresses: "Iterable[Addr
     return next((a for a in own if a.is_link_local and a != guests), link_local_of(options.mac_addr))
 
 
-def virtual(held: "Iterable[Ip | None]", host: "HostSnapshot", resolv: "Resolv", guests: "Iterable[Ip]") -> list[Ip]:
-    """Of the addresses that we hold, those at which the host knows no machine; none of the guest's own.
+def virtual(held: "Iterable[Ip]", host: "HostSnapshot", resolv: "Resolv") -> list[Ip]:
+    """Of the addresses that we hold, those at which the host knows no machine.
 
     It knows its own, its gateways and nameservers, and those on its link but for link-local ones, which are chosen without
     asking anybody. Public addresses belong to somebody.
     """
     routes = host.ipv4.routes + host.ipv6.routes
     near = [net for net in on_link(host.ipv4.addresses + host.ipv6.addresses, routes) if net.prefixlen]
-    known = {*host.addresses, *resolv.nameservers, *guests, *(hop.gateway for route in routes for hop in route.hops)}
+    known = {*host.addresses, *resolv.nameservers, *(hop.gateway for route in routes for hop in route.hops)}
 
     def nobody(address: Ip) -> bool:
         if address in known or address.is_global:
             return False
         return address.is_link_local or not any(address.version == net.version and address in net for net in near)
 
-    return [address for address in dict.fromkeys(held) if address is not None and nobody(address)]
+    return [address for address in held if nobody(address)]
+
+
+def broadcasts(addresses: "Iterable[Address]") -> list[Ip]:
+    """The broadcast addresses of the networks of IPv4 that these are in; those of /31 have none (RFC 3021)."""
+    networks = [a.interface.network for a in addresses if a.interface.version == 4]
+    found = [a.broadcast for a in addresses if a.broadcast is not None]
+    return [*found, *(net.broadcast_address for net in networks if net.prefixlen < 31)]
 
 
 def on_link(addresses: "Iterable[Address]", routes: "Iterable[Route]") -> list[rtnl.Network]:

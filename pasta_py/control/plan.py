@@ -535,9 +535,13 @@ def _worker(
     (guest4, guest6), (map4, map6) = guests, maps
     first4, first6 = guest4.first(), guest6.first()
     gateway6 = guest6.gateway if guest6.on else None
-    own = [address.interface.ip for guest in guests for address in guest.addresses]
+    addresses = guest4.addresses + guest6.addresses
+    own = [address.interface.ip for address in addresses]
     our_ll6 = _our_link_local(options, host, guest6)
     mapped = (address for m in maps for address in (m.loopback, m.guest, m.dns_forward))
+    held = [a for a in dict.fromkeys((guest4.gateway, gateway6, our_ll6, *mapped)) if a is not None and a not in own]
+    virtual = our_addresses.virtual(held, host, resolv)
+    barred = [a for a in held + our_addresses.broadcasts(addresses) if a not in virtual and a not in own]
     return WorkerPlan(
         guest_mac=options.ns_mac_addr or b"\0" * 6,
         our_mac=options.mac_addr,
@@ -580,7 +584,8 @@ def _worker(
         scope6=guest6.link_index,
         link4=guest4.link_index,
         guest_addrs=_guest_addresses(options, guests),
-        virtual_addrs=tuple(map(packed, our_addresses.virtual((guest4.gateway, gateway6, our_ll6, *mapped), host, resolv, own))),
+        virtual_addrs=tuple(map(packed, virtual)),
+        barred_sources=tuple(map(packed, dict.fromkeys(barred))),
         dns=(),
         search=(),
         hostname=options.hostname,

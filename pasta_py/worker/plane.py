@@ -78,6 +78,8 @@ class Plane:
             _check(lib.plane_add_guest_addr(self._plane, address))
         for address in plan.virtual_addrs:
             _check(lib.plane_add_virtual_addr(self._plane, address))
+        for address in plan.barred_sources:
+            _check(lib.plane_add_barred_source(self._plane, address))
 
     def add_listeners(self, listener: Listener, fds: "list[int]", *, offset: int = 0, to_host: bool = False) -> None:
         """Forward what arrives at fds, bound non-blocking sockets (TCP: listening) of the listener's ports from offset on."""

@@ -106,6 +106,18 @@ def test_what_belongs_to_no_machine_of_the_hosts_network_is_virtual() -> None:
     assert _virtual(map_host_loopback=loopback, map_guest_addr=(ip_address("169.254.1.2"),)) == {"169.254.1.3", "169.254.1.2"}
 
 
+def _barred(host: HostSnapshot = HOST, **changes: Any) -> set[str]:
+    return {_name(packed) for packed in build(options(**changes), host, _resolv("9.9.9.9")).worker.barred_sources}
+
+
+def test_the_guest_cannot_have_what_we_have_nor_the_broadcast_addresses_of_its_networks() -> None:
+    assert _barred() == {"192.0.2.1", "fe80::1", "192.0.2.255"}
+    family = HOST4.replace(addresses=(*HOST4.addresses, Address(interface=ip_interface("198.18.0.7/15"))))
+    assert _barred(HOST.replace(ipv4=family), ipv6=False) >= {"192.0.2.1", "192.0.2.255", "198.19.255.255"}
+    given_ = {"address": (ip_interface("10.0.2.100/31"),), "gateway4": ip_address("192.0.2.77"), "ipv6": False}
+    assert _barred(**given_) == {"192.0.2.77"}
+
+
 def test_a_machine_that_the_host_knows_or_that_anybody_may_know_is_not_virtual() -> None:
     resolver, near, public, far = map(ip_address, ("10.9.0.53", "192.0.2.53", "8.8.8.8", "10.9.0.54"))
     for address in (resolver, near, public, ip_address("192.0.2.1"), ip_address("fe80::1")):

@@ -42,7 +42,7 @@ def plan(**changes: object) -> WorkerPlan:
         map_host_loopback4=mapped(GATEWAY4), map_host_loopback6=mapped(GATEWAY6),
         map_guest_addr4=b"", map_guest_addr6=b"", dns_forward4=b"", dns_forward6=b"", dns_host4=b"", dns_host6=b"",
         outbound4=b"", outbound6=b"", outbound_if4="", outbound_if6="", scope6=0,
-        guest_addrs=(), virtual_addrs=(), host4=b"", host6=b"",
+        guest_addrs=(), virtual_addrs=(), barred_sources=(), host4=b"", host6=b"",
         dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), guest_ports=(), auto_rules=(),
         bypass=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
         log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),

@@ -237,6 +237,24 @@ def test_without_mappings_nothing_reaches_the_host_itself(address: object, port:
     assert to is None or not (to.startswith(("127.", "0.")) or to in ("::", "::1"))
 
 
+@pytest.mark.parametrize(
+    ("address", "possible"),
+    [
+        ("192.0.2.7", True), ("2001:db8::7", True), ("fe80::7", True), ("240.0.0.7", True),
+        ("240.0.0.8", False), ("255.255.255.255", False), ("192.0.2.254", False), ("fe80::1", False), ("169.254.1.1", False),
+        ("0.0.0.0", False), ("0.1.2.3", False), ("::", False), ("127.0.0.1", False), ("::1", False), ("224.0.0.1", False),
+        ("ff02::1", False),
+    ],
+)  # fmt: skip
+def test_what_a_guest_can_send_from(address: str, possible: bool) -> None:
+    """Not from what is ours, nor broadcast, nor reserved, unless it was given an address of a reserved network."""
+    p = with_virtual(policy(), "169.254.1.1")
+    for name, given_ in (("barred_sources", "192.0.2.254"), ("barred_sources", "fe80::1"), ("guest_addrs", "240.0.0.7")):
+        assert lib.addr_list_add(ffi.addressof(p, name), ffi.new("struct addr *", [list(mapped(given_))])) == 0
+    assert lib.policy_is_source(p, ffi.new("struct addr *", [list(mapped(address))])) == possible
+    lib.policy_free(p)
+
+
 def shown_as(p: object, src: str) -> bytes | None:
     out = ffi.new("struct addr *")
     known = lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)

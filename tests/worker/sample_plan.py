@@ -46,6 +46,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
         "our_ll6": addr(OUR_LL6),
         "guest_addrs": (addr(GUEST4), addr(GUEST6)),
         "virtual_addrs": (),
+        "barred_sources": (),
         "dns": (addr("192.0.2.53"), addr("2001:db8::53")),
         "search": ("example.org", "lab.example.org"),
         "hostname": "guest",
