@@ -133,22 +133,21 @@ def _meeting(address: bytes, live: "dict[bytes, ForwardRule]") -> "list[ForwardR
 
 
 def describe(rule: ForwardRule) -> str:
-    """A rule for people: one printable line, whatever the interface is called."""
+    """A rule as passt's programs show it: one printable line, whatever the interface is called."""
 
     def shown(address: bytes) -> str:
         if is_ipv4(address):
             return _socket.inet_ntop(_socket.AF_INET, address[12:])
-        return f"[{_socket.inet_ntop(_socket.AF_INET6, address)}]"
+        return _socket.inet_ntop(_socket.AF_INET6, address)
 
     def ports(first: int) -> str:
         return str(first) if rule.first == rule.last else f"{first}-{first + rule.last - rule.first}"
 
-    where = shown(rule.address) if rule.address else "*"
-    where += "%" * bool(rule.ifname) + "".join(c if c.isprintable() else "?" for c in rule.ifname)
+    ifname = "lo" if rule.to_host else "".join(c if c.isprintable() else "?" for c in rule.ifname)
+    where = f"[{shown(rule.address) if rule.address else '*'}]{'%' * bool(ifname)}{ifname}"
     there = f"{shown(rule.target)}:" if rule.target else ""
-    notes = (" (best effort)" if rule.weak else "") + (" (auto)" if rule.scan else "")
-    where = "lo" if rule.to_host else where
-    return f"{_PROTOCOLS[rule.proto]} {where}:{ports(rule.first)} => {there}{ports(rule.target_first)}{notes}"
+    notes = " (best effort)" * rule.weak + " (auto-scan)" * rule.scan
+    return f"{_PROTOCOLS[rule.proto]} {where}:{ports(rule.first)}  =>  {there}{ports(rule.target_first)}{' ' * bool(notes)}{notes}"
 
 
 # ---- what the server sends ----

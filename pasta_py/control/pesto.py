@@ -140,12 +140,12 @@ def read_tables(take: "Callable[[int], bytes]") -> Tables:
     return Tables(rules=tuple(rules), capabilities=capabilities)
 
 
-def show(tables: Tables) -> str:
-    """The tables for people."""
-    lines = []
+def show(tables: Tables, title: str) -> str:
+    """The tables as passt's pesto shows them, since scripts may read them."""
+    lines = [title]
     for name, to_host in _TABLES.items():
-        lines.append(name)
-        lines += [f"  {confwire.describe(rule)}" for rule in tables.rules if rule.to_host == to_host]
+        lines.append(f"  {name}")
+        lines += [f"    {confwire.describe(rule)}" for rule in tables.rules if rule.to_host == to_host]
     return "\n".join(lines) + "\n"
 
 
@@ -266,15 +266,15 @@ def _run(argv: list[str]) -> None:
         before = connection.tables()
         if debug:
             print(f"pesto: {len(before.rules)} rules read, capabilities {before.capabilities:#x}", file=sys.stderr)
-        if not set(names) & {"--clear", *_DIRECTIONS}:
-            tell.show(show(before))
+        if not set(names) & {"--add", "--delete", "--clear", *_DIRECTIONS}:
+            tell.show(show(before, f"passt/pasta configuration ({path})"))
             return
         change = Change(before)
         for name, value in named:
             change.take(name, value)
         message = change.message()
         if "--show" in names:
-            tell.show(f"Before:\n{show(before)}")
+            tell.show(show(before, f"Previous configuration ({path})"))
         if debug:
             print(f"pesto: {len(change.rules)} rules sent, {len(message)} bytes", file=sys.stderr)
         reason = connection.update(message)
@@ -286,7 +286,7 @@ def _run(argv: list[str]) -> None:
     if wrong:
         raise HostError(f"not all was changed: {'; '.join(wrong[:3])}: see the log of that pasta")
     if "--show" in names:
-        tell.show(f"After:\n{show(after)}")
+        tell.show(show(after, f"Updated configuration ({path})"))
 
 
 def run(argv: list[str]) -> int:

@@ -275,7 +275,7 @@ def _refusal(key: "Key", error: OSError) -> str:
         proto=proto, to_host=to_host, address=address, ifname=ifname, first=port, last=port, target=b"", target_first=port,
         weak=False, scan=False,
     )  # fmt: skip
-    where = confwire.describe(rule).partition(" =>")[0]
+    where = confwire.describe(rule).partition("  =>")[0]
     hint = ""
     if error.errno in (errno.EACCES, errno.EPERM):
         hint = ": below net.ipv4.ip_unprivileged_port_start, only ports of the command line can be had; lower it, or restart"

@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import sid
 from lab import HERE, HOST4, HOST6, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
 
 from pasta_py import confwire
 
 SOCK = "conf.sock"
+EMPTY = f"passt/pasta configuration ({SOCK})\n  HOST\n  SPLICE\n"
 
 
 @contextlib.contextmanager
@@ -74,7 +76,7 @@ def test_a_rule_is_added_and_deleted(lab: Lab, proto: str) -> None:
     with running(lab) as guest, serving(guest, 7001, 7002):
         assert ask(lab, 7001, proto=proto) == "ECONNREFUSED"
         shown = pesto(lab, "-s", "--add", option, "7001").stdout
-        assert f"{proto.upper()} *:7001 => 7001" in shown.partition("After:")[2]
+        assert f"{proto.upper()} [*]:7001  =>  7001" in shown.partition("Updated")[2]
         for address in (HOST4, HOST6):
             assert ask(lab, 7001, address, proto) is None
         pesto(lab, "-A", option, f"{HOST4}/7003:7002")
@@ -84,7 +86,7 @@ def test_a_rule_is_added_and_deleted(lab: Lab, proto: str) -> None:
         assert ask(lab, 7001, proto=proto) == "ECONNREFUSED"
         assert ask(lab, 7003, proto=proto) is None
         pesto(lab, "-C", "HOST")
-        assert pesto(lab).stdout == "HOST\nSPLICE\n"
+        assert pesto(lab).stdout == EMPTY
 
 
 def test_established_connections_survive_their_rule_and_the_others_swap(lab: Lab) -> None:
@@ -143,10 +145,10 @@ def test_a_port_that_is_taken_changes_nothing_and_is_told(lab: Lab) -> None:
         refused = pesto(lab, "-t", "7003", "-t", "7002", check=False)
         assert refused.returncode == 1
         assert refused.stderr.count("\n") == 1
-        assert "nothing was changed: cannot listen on host TCP *:7002: Address already in use: another program" in refused.stderr
+        assert "nothing was changed: cannot listen on host TCP [*]:7002: Address already in use: another program" in refused.stderr
         refused = pesto(lab, "-A", "-t", "fe80::1/7003", check=False)
         assert "Invalid argument: a link-local address needs its interface (ADDRESS%INTERFACE)" in refused.stderr
-        assert "*:7002: Address already in use" in log_of(lab)
+        assert "[*]:7002: Address already in use" in log_of(lab)
         assert pesto(lab).stdout == before
         assert ask(lab, 7001) is None
         assert ask(lab, 7003) == "ECONNREFUSED"
@@ -219,14 +221,35 @@ def test_the_command_lines_rules_are_shown_and_can_be_deleted(lab: Lab) -> None:
     options = ("-t", "127.0.0.1/7001-7003:8001-8003", "-t", "%lo/7010", "-u", "auto,~7020", "-T", "7030", "-U", "none")
     with running(lab, *options):
         shown = pesto(lab).stdout
-        assert "TCP 127.0.0.1:7001-7003 => 8001-8003\n" in shown
-        assert "TCP *%lo:7010 => 7010\n" in shown
-        assert "UDP *:1-7019 => 1-7019 (best effort) (auto)\n" in shown
-        assert shown.endswith("SPLICE\n  TCP lo:7030 => 7030\n")
+        assert "TCP [127.0.0.1]:7001-7003  =>  8001-8003\n" in shown
+        assert "TCP [*]%lo:7010  =>  7010\n" in shown
+        assert "UDP [*]:1-7019  =>  1-7019  (best effort) (auto-scan)\n" in shown
+        assert shown.endswith("  SPLICE\n    TCP [*]%lo:7030  =>  7030\n")
         missing = pesto(lab, "-D", "-t", "127.0.0.1/7001:8001", check=False)
-        assert missing.returncode == 1 and "no rule TCP 127.0.0.1:7001 => 8001" in missing.stderr
+        assert missing.returncode == 1 and "no rule TCP [127.0.0.1]:7001  =>  8001" in missing.stderr
         pesto(lab, *("-D", *options[:-4], "-T", "7030"))
-        assert pesto(lab).stdout == "HOST\nSPLICE\n"
+        assert pesto(lab).stdout == EMPTY
+
+
+@pytest.mark.parametrize("server", ["ours", "passt's"])
+def test_the_listing_is_that_of_passts_pesto(lab: Lab, server: str) -> None:
+    """But for blanks at the ends of lines."""
+    ports = ("-t", "7001:8001", "-t", "127.0.0.1/7002-7004", "-t", "%eth0/7005", "-t", "::/7006:fd00::9/80")
+    ports += ("-u", "0.0.0.0/7007:192.0.2.5/7008", "-u", "auto,~7000-7999", "-T", "7009,auto", "-U", "7010")
+
+    def shown(client: object, *words: str) -> list[str]:
+        return [line.rstrip() for line in lab.host.run(client, *words, SOCK).stdout.splitlines()]
+
+    with lab.guest("-c", SOCK, *ports, peer=None if server == "ours" else sid.program("passt", "pasta")):
+        passts = sid.program("passt", "pesto")
+        theirs = shown(passts)
+        assert len(theirs) > 10 and "    TCP [*]:7001  =>  8001" in theirs
+        assert shown(program("pesto")) == shown(program("pesto"), "-s") == theirs
+        assert shown(program("pesto"), "-A") == shown(passts, "-A") == []
+        ours = shown(program("pesto"), "-s", "-A", "-t", "7050")
+        shown(program("pesto"), "-D", "-t", "7050")
+        assert ours == shown(passts, "-s", "-A", "-t", "7050")
+        assert {f"Previous configuration ({SOCK})", f"Updated configuration ({SOCK})"} < set(ours)
 
 
 # ---- the socket ----
@@ -348,7 +371,7 @@ def test_as_many_rules_as_are_allowed_are_taken_and_shown(lab: Lab) -> None:
             everything(sock)
         assert ask(lab, 10000) is None
         before = lab.translator().descriptors()
-        assert pesto(lab).stdout.count("TCP *:") == confwire.MAX_RULES
+        assert pesto(lab).stdout.count("TCP [*]:") == confwire.MAX_RULES
         pesto(lab, "-t", "none")
         assert before - lab.translator().descriptors() == confwire.MAX_RULES
         assert ask(lab, 10000) == "ECONNREFUSED"

@@ -11,7 +11,7 @@ MAC = "9a:55:9a:55:9a:55"
 FORWARDED = ("-t", "8080:80", "-u", "127.0.0.1/5353", "-T", "5432", "-U", "none")
 #: All that passt's pasta of October 2026 says about the same start.
 FACTS = ("eth0", MAC, f"{HOST4}/24", GATEWAY4, HOST6, GATEWAY6, REMOTE4, "example.org")
-PORTS = ("namespace: TCP *:8080 => 80", "namespace: UDP 127.0.0.1:5353 => 5353", "host: TCP lo:5432 => 5432")
+PORTS = ("namespace: TCP [*]:8080  =>  80", "namespace: UDP [127.0.0.1]:5353  =>  5353", "host: TCP [*]%lo:5432  =>  5432")
 
 
 @pytest.fixture(scope="module")

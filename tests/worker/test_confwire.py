@@ -130,7 +130,7 @@ def test_a_rule_survives_the_wire(made: ForwardRule) -> None:
 
 @pytest.mark.parametrize("name", ["\x1b[2J", "\udcff", "\x7f"])
 def test_an_interface_with_a_name_for_no_terminal_is_shown_in_letters(name: str) -> None:
-    shown = pesto.show(pesto.Tables(rules=(rule(80, ifname=name),), capabilities=0x3F))
+    shown = pesto.show(pesto.Tables(rules=(rule(80, ifname=name),), capabilities=0x3F), "title")
     assert shown.encode().isascii() and "%?" in shown and "\x1b" not in shown
 
 
@@ -164,7 +164,7 @@ def test_any_bytes_are_an_update_or_refused(data: bytes) -> None:
 def test_a_changed_show_is_read_or_refused(at: int, piece: bytes) -> None:
     data = bytes.fromhex(SHOWN)
     with contextlib.suppress(ConfError):
-        pesto.show(tables(data[:at] + piece + data[at + len(piece) :]))
+        pesto.show(tables(data[:at] + piece + data[at + len(piece) :]), "title")
     with contextlib.suppress(ConfError):
         tables(piece)
 
