@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 PROGRAM = "slirp4netns"
 #: The release whose options and API these are; callers that compare versions compare with this one.
-COMPATIBLE = "1.3.0"
+COMPATIBLE = "1.3.3"
+#: The interface of libslirp that this release was seen with (4.9.5): scripts take it for a measure of what there is.
+_LIBSLIRP_INTERFACE = 6
 DEFAULT_MTU = 1500
 MAX_MTU = 65521
 DEFAULT_CIDR = "10.0.2.0/24"
@@ -88,10 +90,12 @@ def help_text() -> str:
 
 
 def version_text() -> str:
-    """What `podman info` stores; the first line in the form that callers know."""
+    """What `podman info` stores; the lines that scripts read, with "none" for what is not in here."""
     from pasta_py import __version__
 
-    return f"{PROGRAM} version {COMPATIBLE}\npasta-py: {__version__}\n"
+    values = {"commit": "none", "libslirp": "none", "SLIRP_CONFIG_VERSION_MAX": _LIBSLIRP_INTERFACE, "libseccomp": "none"}
+    lines = [f"{name}: {value}\n" for name, value in {**values, "pasta-py": __version__}.items()]
+    return f"{PROGRAM} version {COMPATIBLE}\n{''.join(lines)}"
 
 
 def parse(argv: "Sequence[str]") -> SlirpOptions:

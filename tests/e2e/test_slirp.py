@@ -163,9 +163,16 @@ def test_help_names_every_option(lab: Lab) -> None:
     assert [option for option in (*options, *PROBED) if option not in text["ours"]] == []
 
 
-def test_version_is_told_in_the_same_form(lab: Lab) -> None:
-    first = [lab.host.run(path(name), "--version").stdout.splitlines()[0] for name in NAMES]
-    assert all(re.fullmatch(r"slirp4netns version \d+\.\d+\.\d+", line) for line in first)
+@pytest.mark.parametrize("option", ["-v", "--version"])
+def test_version_has_the_lines_of_the_original(lab: Lab, option: str) -> None:
+    said = {name: lab.host.run(path(name), option).stdout.splitlines() for name in (*NAMES, "sid")}
+    for lines in said.values():
+        assert re.fullmatch(r"slirp4netns version \d+\.\d+\.\d+", lines[0])
+        assert all(re.fullmatch(r"[\w-]+: \S+", line) for line in lines[1:])
+    names = {name: [line.split(":")[0] for line in lines[1:]] for name, lines in said.items()}
+    assert names["ours"] == [*names["sid"], "pasta-py"] and names["real"] == names["sid"]
+    interface = {name: line for name, lines in said.items() for line in lines if line.startswith("SLIRP_CONFIG_VERSION_MAX: ")}
+    assert said["ours"][0] == said["sid"][0] and interface["ours"] == interface["sid"]
 
 
 def seen(guest: Guest) -> dict[str, Any]:
