@@ -373,7 +373,7 @@ def test_as_many_rules_as_are_allowed_are_taken_and_shown(lab: Lab) -> None:
         before = lab.translator().descriptors()
         assert pesto(lab).stdout.count("TCP [*]:") == confwire.MAX_RULES
         pesto(lab, "-t", "none")
-        assert before - lab.translator().descriptors() == confwire.MAX_RULES
+        wait_until(lambda: before - lab.translator().descriptors() == confwire.MAX_RULES, 5, "their sockets are closed")
         assert ask(lab, 10000) == "ECONNREFUSED"
 
 
