@@ -142,6 +142,7 @@ class WorkerPlan(Record):
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
     log_syslog: bool  # FD_LOG is a datagram socket to syslog
     log_size: int  # limit of the log file in bytes; 0: FD_LOG is no file of ours
+    said: tuple[tuple[int, str], ...] = ()  # level and line, of what control has told the user: for the log, if that is elsewhere
     netns_name: str  # basename watched by FD_NETNS_INOTIFY
     pcapng: bool
     stats_s: int  # print counters at most every so many seconds; 0: never

@@ -72,7 +72,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             tell(options, WARNING, line)
         parcel += [(model.FD_TAP, fd) for fd in tap.fds]
         _empty_capture(options, parcel)
-        final = ready.replace(
+        made = ready.replace(
             guest_mac=tap.mac or ready.guest_mac,
             guest_scope6=tap.index,
             vnet_hdr=tap.vnet_hdr,
@@ -80,17 +80,29 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             tunnels=tap.tunnels,
             descriptors=tuple(role for role, _fd in parcel),
         )
-        worker.hand_over(final, [fd for _role, fd in parcel] + sockets, options)
+        set_up = _summary(options, plan.replace(worker=made), with_ports=guest is not None)
+        if log_syslog or log_size:
+            made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
+        worker.hand_over(made, [fd for _role, fd in parcel] + sockets, options)
         unserved.pop_all()
-        if options.log_level >= INFO:
-            _summarize(options, plan.replace(worker=final), with_ports=guest is not None)
+        for line in set_up:
+            tell(options, INFO, line)
 
 
-def _summarize(options: "Options", made: "Plan", *, with_ports: bool) -> None:
+def _summary(options: "Options", made: "Plan", *, with_ports: bool) -> list[str]:
+    if options.log_level < INFO:
+        return []
     from pasta_py.control import ports, summary
 
-    for line in summary.lines(made, ports.rules(options) if with_ports else ()):
-        tell(options, INFO, line)
+    return summary.lines(made, ports.rules(options) if with_ports else ())
+
+
+def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
+    """What is told on standard error, for a log that is elsewhere; in a file, each start begins with the version."""
+    from pasta_py.control.entry import version
+
+    head = [(INFO, version(options.program).strip())] if options.log_file else []
+    return (*head, *((WARNING, line) for line in warnings), *((INFO, line) for line in set_up))
 
 
 # ---- files ----

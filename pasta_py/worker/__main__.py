@@ -132,8 +132,12 @@ def _run(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bool) -> i
         os.dup2(null, stream)
     os.close(null)
     warnings += worker.warnings + (sandbox.close(worker.files) or worker.helper_warnings)
+    for level, line in plan.said:
+        worker.log.write(level, line, asked=True)
     for line in warnings:
         _say(sock, f"warning {line}")
+        if plan.log_syslog or plan.log_size:
+            worker.log.write(log.WARNING, line)
     gc.enable()  # as a fork of control's it began without
     _say(sock, f"ready {pid}")
     return worker.serve()

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+import sid
 from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, REMOTE4, Lab, program, remote_addresses, wait_until, wire
 
 ENTRIES = ("pasta", "pasta-py")
@@ -95,3 +96,25 @@ def test_the_missing_family_is_local_whether_an_interface_is_named_or_not(ipv4_l
         shown.append([json.loads(line) for line in out.splitlines() if line])
     assert shown[0] == shown[1]
     assert [route["gateway"] for route in shown[0][1] if route["dst"] == "default"] == ["fe80::1"]
+
+
+@pytest.mark.option("--log-file")
+@pytest.mark.parametrize("whose", ["ours", "passt's"])
+def test_a_log_file_begins_with_what_was_told(lab: Lab, whose: str) -> None:
+    """The version, which passt's has too, stands there whatever is asked for; what was set up, unless with -q."""
+    pasta = program() if whose == "ours" else sid.program("passt", "pasta")
+    version = lab.host.run(pasta, "--version").stdout.split("\n")[0]
+    path = lab.directory / "start.log"
+    lab.resolv(f"nameserver {REMOTE4}\n")
+    for options in ((), ("-q",)):
+        with lab.stray() as guest:
+            told = lab.host.run(pasta, *options, *NO_PORTS, "-l", path, lab.inner_pid(guest.pid)).stderr
+            first, *lines = path.read_text().splitlines()
+        wait_until(lambda: not lab.translators(), 3, "it goes with the namespace")
+        path.unlink()
+        assert version in first
+        assert all(each in "\n".join(lines) for each in (HOST4, GATEWAY4, HOST6, REMOTE4)) is (options == ())
+        assert [line.split("info:", 1)[1].strip() for line in lines] == [
+            line.removeprefix("pasta: ").strip() for line in told.splitlines()
+        ]
+    lab.resolv("")
