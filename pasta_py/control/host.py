@@ -100,7 +100,7 @@ def _family(family: int, routes: list[Route], links: dict[int, Link], addresses:
     version = 4 if family == rtnl.AF_INET else 6
     mine = [address for address in addresses if address.interface.version == version]
     available = _supported(family) and (version == 4 or bool(mine) or not _switched_off(links))
-    index = _named(name, version, links) if name else outbound(routes, links.values())
+    index = _named(name, links) if name else outbound(routes, links.values())
     if not available or index not in links:
         return Family(available=available)
     chosen = tuple(address for address in mine if address.link == index) or _borrowed(index, routes, mine)
@@ -112,13 +112,12 @@ def _switched_off(links: dict[int, Link]) -> bool:
     return any(link.flags & rtnl.IFF_UP for link in links.values())
 
 
-def _named(name: str, version: int, links: dict[int, Link]) -> int:
+def _named(name: str, links: dict[int, Link]) -> int:
     for link in links.values():
         if name in (link.name, *link.alternatives):
             return link.index
     known = ", ".join(link.name for link in links.values()) or "none"
-    options = f"--interface or --outbound-if{version}"
-    raise UsageError(f"{options}: the host has no interface {name!r}: name one of its own ({known})")
+    raise UsageError(f"the host has no interface {name!r}: name one of its own ({known})")
 
 
 def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tuple[Address, ...]:

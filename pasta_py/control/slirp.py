@@ -233,24 +233,30 @@ def _bess(path: str) -> int:
 
 
 def _describe(asked: SlirpOptions) -> None:
-    """What the guest may use, for whoever reads along; nobody has to."""
+    """What the guest may use, under the names that the original has for it."""
     from pasta_py.control import slirp_plan
 
     network = asked.network
-    place = [slirp_plan.address(network, n) for n in (slirp_plan.GATEWAY, slirp_plan.DNS, slirp_plan.DHCP, slirp_plan.GUEST)]
+    gateway, dns, first, last, guest = (
+        slirp_plan.address(network, n)
+        for n in (slirp_plan.GATEWAY, slirp_plan.DNS, slirp_plan.DHCP, slirp_plan.DHCP_LAST, slirp_plan.GUEST)
+    )
     lines = [
-        f"starting slirp, MTU={asked.mtu}",
-        f"* Network:         {network}",
-        f"* Gateway:         {place[0]}{'' if asked.host_loopback else ' (does not lead to the host)'}",
-        f"* DNS:             {place[1] if asked.dns else 'none'}",
-        f"* DHCP:            {place[2]}",
-        f"* Recommended IP:  {place[3]}",
+        "Starting slirp",
+        f"* MTU:             {asked.mtu}",
+        f"* Network:         {network.network_address}",
+        f"* Netmask:         {network.netmask}",
+        f"* Gateway:         {gateway}{'' if asked.host_loopback else ' (does not lead to the host)'}",
+        f"* DNS:             {dns if asked.dns else 'none'}",
+        f"* DHCP begin:      {first}",
+        f"* DHCP end:        {last}",
+        f"* Recommended IP:  {guest}",
     ]
     if asked.api_socket:
         lines.append(f"* API Socket:      {asked.api_socket}")
     if asked.host_loopback:
         six = f", [::1]:* as {slirp_plan.address6(slirp_plan.GATEWAY)}" if asked.ipv6 else ""
-        what = f"127.0.0.1:* of the host as {place[0]}{six}"
+        what = f"127.0.0.1:* of the host as {gateway}{six}"
         lines.append(f"WARNING: the guest reaches {what}: --disable-host-loopback prohibits that")
     try:
         show("\n".join(lines) + "\n")

@@ -33,7 +33,7 @@ def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
         (("--userns", "/etc/passwd", "--netns", "/proc/self/ns/net"), "give a path such as /proc/PID/ns/user"),
         (("1",), "/proc/1/ns/net: Permission denied: only its owner and root can open it"),
         (("4194000",), "/proc/4194000/ns/net: No such file or directory (no process 4194000)"),
-        (("-i", "none9", *TRUE), "--interface or --outbound-if4: the host has no interface 'none9': name one of its own (lo)"),
+        (("-i", "none9", *TRUE), "the host has no interface 'none9': name one of its own (lo)"),
         (("-6", "-t", "127.0.0.1/8080", *TRUE), "port 8080, address 127.0.0.1: IPv4 is switched off: leave this port out"),
         (("-t", "8080-8090,8085", *TRUE), "port specification '8080-8090,8085' names 8085 twice: once is enough"),
         (("-t", "fe80::1/8080", *TRUE), "Invalid argument: a link-local address needs its interface, as in fe80::1%eth0/8080"),

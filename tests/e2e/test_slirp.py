@@ -156,6 +156,23 @@ def test_a_loopback_that_the_guest_reaches_is_warned_of(lab: Lab) -> None:
         assert f"[::1]:* as {GATEWAY6}" in str(running.end()["out"])
 
 
+@pytest.mark.parametrize("options", [("-c",), ("--cidr=10.9.0.0/25", "--mtu=9000")], ids=" ".join)
+def test_what_the_guest_may_use_is_told_as_by_the_original(lab: Lab, options: tuple[str, ...]) -> None:
+    facts = []
+    for name in ("ours", "sid"):
+        with connected(lab, name, *options) as (_guest, running):
+            lines = str(running.end()["out"]).splitlines()
+        facts.append([re.split(r":\s+", line) for line in lines if line.startswith("* ")])
+    assert facts[0] == facts[1] and len(facts[1]) == 8
+
+
+def test_an_interface_that_the_host_lacks_is_told_by_the_name_that_was_given(lab: Lab) -> None:
+    with lab.stray() as guest:
+        words = (path("ours"), "-c", "--outbound-addr", "nosuch0", lab.inner_pid(guest.pid), "tap0")
+        refused = lab.host.run(*words, check=False)
+    assert refused.returncode == 1 and "no interface 'nosuch0'" in refused.stderr and "outbound-if" not in refused.stderr
+
+
 def test_help_names_every_option(lab: Lab) -> None:
     text = {name: lab.host.run(path(name), "--help").stdout for name in NAMES}
     options = set(re.findall(r"(?m)^(?:-\w, )?(--[\w-]+)", text["real"]))
