@@ -33,7 +33,7 @@ _HOP_LIMIT = 64  # what the guest is to use (RFC 4861, 4.2)
 _MANAGED, _OTHER = 0x80, 0x40
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 _ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
-_AUTONOMOUS_PREFIX_BITS = 64  # with another length no interface identifier fits (RFC 4862, 5.5.3 d)
+_AUTONOMOUS_PREFIX_BITS = 64  # with another length no interface identifier fits, and hosts ignore it (RFC 4862, 5.5.3 d)
 
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
@@ -127,10 +127,13 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
 
 
 def _prefix_information(plan: "WorkerPlan") -> bytes:
-    """RFC 4861, 4.6.2; b"" without an address, and for a prefix that holds nothing but the guest itself."""
-    if not plan.guest6 or not 0 < plan.prefix6 < 128:
+    """RFC 4861, 4.6.2; b"" without an address.
+
+    One that the guest can make an address of, whatever the length of the host's: that address need not be unique outside, where the
+    guest is known by the host's, and on the link we answer for every other.
+    """
+    if not plan.guest6:
         return b""
-    host_bits = 128 - plan.prefix6
-    prefix = (int.from_bytes(plan.guest6, "big") >> host_bits << host_bits).to_bytes(16, "big")
-    flags = _ON_LINK | (_AUTONOMOUS if plan.prefix6 == _AUTONOMOUS_PREFIX_BITS else 0)
-    return bytes((_PREFIX, 4, plan.prefix6, flags)) + _FOREVER + _FOREVER + bytes(4) + prefix
+    prefix = plan.guest6[: _AUTONOMOUS_PREFIX_BITS // 8] + bytes(8)
+    head = bytes((_PREFIX, 4, _AUTONOMOUS_PREFIX_BITS, _ON_LINK | _AUTONOMOUS))
+    return head + _FOREVER + _FOREVER + bytes(4) + prefix

@@ -3,11 +3,26 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import sid
-from lab import GATEWAY4, HERE, HOST4, HOST6, PATIENCE_S, REMOTE4, REMOTE6, Guest, Lab, wait_until
+from lab import (
+    GATEWAY4,
+    GATEWAY6,
+    HERE,
+    HOST4,
+    HOST6,
+    PATIENCE_S,
+    REMOTE4,
+    REMOTE6,
+    Guest,
+    Lab,
+    remote_addresses,
+    wait_until,
+    wire,
+)
+from shapes import gateway_off_link
 
 NAMESERVERS = (REMOTE4, REMOTE6)
 SEARCH = "lab.example.test example.test"
@@ -94,6 +109,35 @@ def test_router_advertisements_configure_ipv6(lab: Lab, guest: Guest) -> None:
     assert told["new_dhcp6_name_servers"] == REMOTE6
     assert told["new_dhcp6_domain_search"].replace(".test.", ".test").split() == SEARCH.split()
     guest.run("ping", "-6", "-c1", "-W20", "-I", HOST6, REMOTE6)
+
+
+def longer_prefix(lab: Lab) -> None:
+    """80 bits: no interface identifier fits behind it."""
+    wire(lab)
+    remote_addresses(lab)
+    lab.host.setup(f"addr add {HOST4}/24 dev eth0\naddr add {HOST6}/80 dev eth0 nodad\n-6 route add default via {GATEWAY6}")
+
+
+@pytest.mark.parametrize("build", [longer_prefix, gateway_off_link], ids=["80 bits", "128 bits"])
+@pytest.mark.parametrize("peer", [None, "sid"])
+def test_the_guests_kernel_makes_an_address_whatever_the_hosts_prefix_is(build: "Callable[[Lab], None]", peer: str | None) -> None:
+    """Of 64 bits of it; DHCPv6 gives the host's very address beside it."""
+    other = sid.program("passt", "pasta") if peer else None
+    with Lab(build) as lab, lab.guest(config=False, peer=other) as guest:
+        guest.sysctl(ipv6__conf__eth0__accept_dad=0)
+        guest.setup("link set lo up\nlink set eth0 up")
+
+        def made() -> list[str]:
+            links = json.loads(guest.run("ip", "-j", "-6", "addr", "show", "dev", "eth0").stdout)
+            found = [a for link in links for a in link["addr_info"] if a["scope"] == "global"]
+            return [f"{a['local']}/{a['prefixlen']}" for a in found]
+
+        wait_until(made, 8, "a global address by SLAAC")
+        (address,) = made()
+        assert re.fullmatch(r"2001:db8::[0-9a-f]+:[0-9a-f]+ff:fe[0-9a-f]+:[0-9a-f]+/64", address)
+        guest.run("ping", "-6", "-c1", "-W20", "-I", address.split("/")[0], REMOTE6)
+        assert dhclient(lab, guest, "-6")["new_ip6_address"] == HOST6
+        guest.run("ping", "-6", "-c1", "-W20", "-I", HOST6, REMOTE6)
 
 
 def rdisc6(guest: Guest, wait: float = PATIENCE_S) -> "subprocess.CompletedProcess[str]":

@@ -92,14 +92,10 @@ def test_router_advertisement_leaves_out_what_there_is_not() -> None:
     assert set(options(frame)) == {1}
 
 
-@pytest.mark.parametrize(("bits", "flags"), [(56, 0x80), (64, 0xC0), (96, 0x80)])
-def test_only_a_64_bit_prefix_is_autonomous(bits: int, flags: int) -> None:
+@pytest.mark.parametrize("bits", [48, 64, 65, 128])
+def test_64_bits_are_announced_for_any_prefix_of_the_host(bits: int) -> None:
     prefix = options(ndp.reply(sample_plan(prefix6=bits), rs()))[3]
-    assert (prefix[2], prefix[3]) == (bits, flags)
-
-
-def test_a_host_prefix_is_not_announced() -> None:
-    assert 3 not in options(ndp.reply(sample_plan(prefix6=128), rs()))
+    assert (prefix[2], prefix[3], prefix[16:]) == (64, 0xC0, addr("2001:db8:1::"))
 
 
 def test_an_mtu_below_the_minimum_of_ipv6_is_not_announced() -> None:
