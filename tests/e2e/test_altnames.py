@@ -58,7 +58,7 @@ def test_the_interface_of_a_forwarded_port(lab: Lab, name: str) -> None:
     with running(lab, "-t", f"%{name}/7001", "-u", f"0.0.0.0%{name}/7001", "-T", "none", "-U", "none"):
         assert devices(lab, "-tlnH", 7001) == {"*%eth1"}
         assert devices(lab, "-ulnH", 7001) == {"0.0.0.0%eth1"}
-        assert "TCP *%eth1:7001 => 7001" in pesto(lab).stdout
+        assert "TCP [*]%eth1:7001  =>  7001" in pesto(lab).stdout
         pesto(lab, "-A", "-t", f"%{name}/7002")
         assert devices(lab, "-tlnH", 7002) == {"*%eth1"}
         pesto(lab, "-D", "-t", "%eth1/7002", "-D", "-t", f"%{name}/7001")
