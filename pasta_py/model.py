@@ -92,7 +92,7 @@ class WorkerPlan(Record):
     # The guest
     guest4: bytes  # first IPv4 address, b"" if none
     prefix4: int
-    leases: int = 1  # addresses for DHCP, from guest4 on; more than one: the guest's link may have other stations
+    leases: int = 1  # addresses for DHCP, from guest4 on; more than one: the guest's link may have other neighbours
     guest6: bytes  # first global IPv6 address, b"" if none
     prefix6: int
     gateway4: bytes

@@ -236,6 +236,6 @@ bool tap_send(struct tap *t, const struct tap_tx *tx)
 uint32_t tap_begin(const struct tap *t, uint8_t head[TAP_HEAD_MAX], const struct addr *src, const struct addr *dst,
 		   uint8_t proto, uint8_t ttl, uint8_t tos, bool df, uint32_t payload_len)
 {
-	eth_emit(head, stations_find(&t->stations, dst), t->our_mac, addr_is_v4(src) ? ETH_TYPE_IPV4 : ETH_TYPE_IPV6);
+	eth_emit(head, neighbour_lookup(&t->neighbours, dst), t->our_mac, addr_is_v4(src) ? ETH_TYPE_IPV4 : ETH_TYPE_IPV6);
 	return ETH_HLEN + ip_emit(head + ETH_HLEN, src, dst, proto, ttl, tos, df, payload_len);
 }

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "core/counters.h"
-#include "core/stations.h"
+#include "core/neighbour.h"
 #include "wire/eth.h"
 #include "wire/ip.h"
 
@@ -44,7 +44,7 @@ struct tap {
 	int fd;
 	bool uso;
 	uint8_t header_bytes;	  /* of the header that comes before each frame; 0: there is none */
-	struct stations stations; /* learnt from the guest's frames */
+	struct neighbour_table neighbours; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
 	struct capture *capture; /* NULL: none */

@@ -167,8 +167,8 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 	if (UNLIKELY(p->lane != NULL) && hand_over(p, f, &ip, was_cut))
 		return;
 	trace(p, &ip);
-	if (stations_learn(&p->tap.stations, &ip.src) && p->lane)
-		lane_tell_station(p, &ip.src);
+	if (neighbour_learn_addr(&p->tap.neighbours, &ip.src) && p->lane)
+		lane_tell_neighbour(p, &ip.src);
 	if (ip.fragment && was_cut) {
 		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
@@ -211,8 +211,8 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}
-	if (!eth_is_group(eth_src(f->data)) && stations_hear(&p->tap.stations, eth_src(f->data)) && p->lane)
-		lane_tell_station(p, NULL);
+	if (!eth_is_group(eth_src(f->data)) && neighbour_learn_mac(&p->tap.neighbours, eth_src(f->data)) && p->lane)
+		lane_tell_neighbour(p, NULL);
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
 		demux_ip(p, f, true, false);

@@ -232,7 +232,7 @@ static void refresh(struct plane *p)
 	pthread_mutex_lock(&all->lock);
 	p->lane->known = atomic_load_explicit(&all->changes, memory_order_relaxed);
 	memcpy(p->policy.guest_seen, all->guest_seen, sizeof(all->guest_seen));
-	p->tap.stations = all->stations;
+	p->tap.neighbours = all->neighbours;
 	pthread_mutex_unlock(&all->lock);
 }
 
@@ -259,14 +259,14 @@ void lane_attend(struct plane *p)
 
 /* --- what all know --- */
 
-void lane_tell_station(struct plane *p, const struct addr *from)
+void lane_tell_neighbour(struct plane *p, const struct addr *from)
 {
 	struct lanes *all = p->lane->all;
 
 	pthread_mutex_lock(&all->lock);
-	stations_hear(&all->stations, p->tap.stations.last);
+	neighbour_learn_mac(&all->neighbours, p->tap.neighbours.last);
 	if (from)
-		stations_learn(&all->stations, from);
+		neighbour_learn_addr(&all->neighbours, from);
 	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&all->lock);
 }

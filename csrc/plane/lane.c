@@ -143,7 +143,7 @@ int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count)
 	pthread_mutex_init(&all->lock, NULL);
 	pthread_cond_init(&all->started, NULL);
 	memcpy(all->guest_seen, p->policy.guest_seen, sizeof(all->guest_seen));
-	all->stations = p->tap.stations;
+	all->neighbours = p->tap.neighbours;
 	if (p->capture)
 		capture_share(p->capture);
 	rc = join(all, p, &key, count + 1);

@@ -6,7 +6,7 @@
 
 #include "core/counters.h"
 #include "core/ownership.h"
-#include "core/stations.h"
+#include "core/neighbour.h"
 #include "io/mailbox.h"
 #include "io/tap.h"
 #include "plane_api.h"
@@ -23,7 +23,7 @@ struct lanes {
 	pthread_cond_t started;
 	_Atomic uint32_t changes; /* of the two after it; may be read without the lock */
 	struct addr guest_seen[3];
-	struct stations stations;
+	struct neighbour_table neighbours;
 };
 
 struct lane {
@@ -67,8 +67,8 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 bool lane_hand_pair(struct plane *p, int accepted, int connecting);
 /* Log lines and the end of the tap, to the first lane. */
 void lane_report(struct plane *p);
-/* What the guest's link looks like: heard from the MAC address stations.last, a source address on it, the guest's own address. */
-void lane_tell_station(struct plane *p, const struct addr *from);
+/* What the guest's link looks like: heard from the MAC address neighbours.last, a source address on it, the guest's own address. */
+void lane_tell_neighbour(struct plane *p, const struct addr *from);
 void lane_tell_address(struct plane *p, const struct addr *seen);
 /* Frees a mail that will not be opened, with all that it carries. */
 void mail_discard(struct mail *mail);

@@ -111,7 +111,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 		plane_free(p);
 		return rc;
 	}
-	memcpy(p->tap.stations.last, config->guest_mac, ETH_ALEN);
+	memcpy(p->tap.neighbours.last, config->guest_mac, ETH_ALEN);
 	memcpy(p->tap.our_mac, config->our_mac, ETH_ALEN);
 	p->complete = true;
 	*out = p;

@@ -151,7 +151,7 @@ def _ended(worker: "Worker") -> int:
 
 
 def _mac(asked: SlirpOptions) -> bytes:
-    """Of the tap, where we configure it: a random one of our own (IEEE 802: locally administered, of one station)."""
+    """Of the tap, where we configure it: a random one of our own (IEEE 802: locally administered, of one neighbour)."""
     if asked.mac or not asked.configure:
         return asked.mac
     random = os.urandom(6)

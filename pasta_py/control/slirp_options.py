@@ -218,7 +218,7 @@ def _mac(text: str, configure: bool) -> bytes:
         raise UsageError(f"--macaddress {text!r}: six bytes in hexadecimal, such as 02:00:00:00:00:01, are accepted")
     mac = bytes(int(part, 16) for part in parts)
     if mac[0] & 1 or mac == bytes(6):
-        raise UsageError(f"--macaddress {text}: a group's address, or none: give one of a single station")
+        raise UsageError(f"--macaddress {text}: a group's address, or none: give one of a single neighbour")
     return mac
 
 

@@ -1,10 +1,10 @@
 """ARP for IPv4 over Ethernet (RFC 826): we are the next hop to every address, so we answer for every address.
 
-Not for the guest's own, nor for what no station can hold. Address conflict detection (RFC 5227) asks something
+Not for the guest's own, nor for what no neighbour can hold. Address conflict detection (RFC 5227) asks something
 else: a probe (sender 0.0.0.0) wants to know whether an address is free, and answering for the whole world would
 take each address away that a guest tries to set (link-local ones, RFC 3927, or a second one of the host's). So a
 probe gets an answer only for the addresses that we do hold; an announcement (sender = target) never gets one.
-Where the link may have other stations, these answer for themselves, and we for our own addresses alone.
+Where the link may have other neighbours, these answer for themselves, and we for our own addresses alone.
 """
 
 from pasta_py.worker import frames

@@ -82,7 +82,7 @@ def ipv6(address: bytes) -> bytes:
 
 
 def for_us(plan: "WorkerPlan", frame: bytes) -> bool:
-    """Whether a frame is addressed to us or a group, and comes from a station that can be answered."""
+    """Whether a frame is addressed to us or a group, and comes from a neighbour that can be answered."""
     if len(frame) < ETHER_BYTES or frame[6] & 1 or frame[6:12] == plan.our_mac:
         return False
     return bool(frame[0] & 1) or frame[:6] == plan.our_mac

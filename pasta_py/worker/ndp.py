@@ -2,7 +2,7 @@
 
 As with ARP we are the next hop to everywhere and answer for every address but the guest's own. Duplicate address
 detection (RFC 4862, 5.4: solicitations from the unspecified address) is answered only for the addresses that we
-hold; otherwise no guest could ever take an address. So is everything where the link may have other stations.
+hold; otherwise no guest could ever take an address. So is everything where the link may have other neighbours.
 
 Router advertisements carry everything the plan knows and never exceed the 1280 bytes that each link takes; names
 and nameservers that do not fit are left out, from the end.

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class Leases:
-    """Which station has which address by DHCP: first come, first served, for good."""
+    """Which neighbour has which address by DHCP: first come, first served, for good."""
 
     def __init__(self, plan: "WorkerPlan") -> None:
         self._plan = plan
         self._places: dict[bytes, int] = {}
 
     def plan_for(self, mac: bytes) -> "WorkerPlan | None":
-        """The plan with the address of a station; None when there is none left."""
+        """The plan with the address of a neighbour; None when there is none left."""
         place = self._places.get(mac, len(self._places))
         if place >= self._plan.leases:
             return None

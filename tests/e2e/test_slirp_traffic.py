@@ -265,7 +265,7 @@ def test_its_own_addresses_answer_pings_and_lead_nowhere(name: str) -> None:
                     assert found_at(guest, address) == refused, address
 
 
-# Several stations at one tap
+# Several neighbours at one tap
 
 BRIDGED = """
 rm -f log* leases*

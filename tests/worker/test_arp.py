@@ -44,7 +44,7 @@ def test_an_announcement_is_not_answered(address: str) -> None:
         messages.arp(GUEST4, GATEWAY4, src=OUR_MAC),
         messages.arp(GUEST4, GATEWAY4)[:41],
     ],
-    ids=["reply", "to another station", "from a group", "from ourselves", "cut short"],
+    ids=["reply", "to another neighbour", "from a group", "from ourselves", "cut short"],
 )
 def test_what_is_no_request_to_us_gets_no_answer(frame: bytes) -> None:
     assert arp.reply(PLAN, frame) is None

@@ -175,7 +175,7 @@ def test_an_answer_fits_every_link() -> None:
     ids=[
         "nameless solicit", "solicit to one server", "request to nobody", "request to another", "confirm to one server",
         "rebind to one server", "renew to nobody", "release to nobody", "information with address", "another's",
-        "unicast solicit", "to relays' group", "from a global address", "to another station", "long name", "empty name",
+        "unicast solicit", "to relays' group", "from a global address", "to another neighbour", "long name", "empty name",
         "advertise", "reply", "reconfigure", "relayed", "option head cut", "option cut", "message cut",
     ],
 )  # fmt: skip

@@ -152,8 +152,8 @@ def test_stations_get_addresses_of_their_own_until_there_are_none() -> None:
     plan = sample_plan(leases=3)
     leases = slowpath.Leases(plan)
 
-    def offered(station: int) -> str:
-        mac = bytes((2, 0, 0, 0, 7, station))
+    def offered(neighbour: int) -> str:
+        mac = bytes((2, 0, 0, 0, 7, neighbour))
         frame = ANSWERED["discover"]
         reply = slowpath.reply(plan, frame[:6] + mac + frame[12:], leases)
         return "" if reply is None else ".".join(map(str, reply[58:62]))  # yiaddr

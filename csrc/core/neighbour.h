@@ -1,12 +1,12 @@
-/* The stations of the guest's link: to which MAC address a frame for an IP address goes.
+/* The neighbours of the guest's link: to which MAC address a frame for an IP address goes.
  *
- * One station is the rule; it costs a comparison for each of its frames. From the second on (a bridge in the guest's namespace) the
+ * One neighbour is the rule; it costs a comparison for each of its frames. From the second on (a bridge in the guest's namespace) the
  * MAC address that an IP address was last heard from is kept, and whatever is not known goes to whoever spoke last.
  *
  * Direct-mapped: a guest that makes up addresses costs nothing but its own frames. Neighbours in a network do not collide.
  */
-#ifndef PASTA_CORE_STATIONS_H
-#define PASTA_CORE_STATIONS_H
+#ifndef PASTA_CORE_NEIGHBOUR_H
+#define PASTA_CORE_NEIGHBOUR_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,24 +14,24 @@
 #include "base/addr.h"
 #include "wire/eth.h"
 
-#define STATIONS_SLOTS 64
+#define NEIGHBOUR_SLOTS 64
 
-struct stations {
+struct neighbour_table {
 	uint8_t last[ETH_ALEN]; /* who spoke last; at the start who is expected */
 	bool heard, several;
-	struct station {
+	struct neighbour {
 		struct addr addr;
 		uint8_t mac[ETH_ALEN];
-	} slots[STATIONS_SLOTS];
+	} slots[NEIGHBOUR_SLOTS];
 };
 
-static inline uint32_t stations_slot(const struct addr *a)
+static inline uint32_t neighbour_slot(const struct addr *a)
 {
-	return (uint32_t)(a->b[15] ^ a->b[14] << 3) % STATIONS_SLOTS;
+	return (uint32_t)(a->b[15] ^ a->b[14] << 3) % NEIGHBOUR_SLOTS;
 }
 
 /* A frame has come from there. True: that is news. */
-static inline bool stations_hear(struct stations *s, const uint8_t mac[ETH_ALEN])
+static inline bool neighbour_learn_mac(struct neighbour_table *s, const uint8_t mac[ETH_ALEN])
 {
 	bool news = !s->heard;
 
@@ -45,9 +45,9 @@ static inline bool stations_hear(struct stations *s, const uint8_t mac[ETH_ALEN]
 }
 
 /* The packet in it has this source. True: that is news. */
-static inline bool stations_learn(struct stations *s, const struct addr *from)
+static inline bool neighbour_learn_addr(struct neighbour_table *s, const struct addr *from)
 {
-	struct station *slot = &s->slots[stations_slot(from)];
+	struct neighbour *slot = &s->slots[neighbour_slot(from)];
 
 	if (!s->several || (addr_eq(&slot->addr, from) && !memcmp(slot->mac, s->last, ETH_ALEN)))
 		return false;
@@ -56,9 +56,9 @@ static inline bool stations_learn(struct stations *s, const struct addr *from)
 	return true;
 }
 
-static inline const uint8_t *stations_find(const struct stations *s, const struct addr *to)
+static inline const uint8_t *neighbour_lookup(const struct neighbour_table *s, const struct addr *to)
 {
-	const struct station *slot = &s->slots[stations_slot(to)];
+	const struct neighbour *slot = &s->slots[neighbour_slot(to)];
 
 	return s->several && addr_eq(&slot->addr, to) ? slot->mac : s->last;
 }

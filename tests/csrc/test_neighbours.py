@@ -1,4 +1,4 @@
-"""Which MAC address frames go to, where the guest's link has one station, or several."""
+"""Which MAC address frames go to, where the guest's link has one neighbour, or several."""
 
 import socket
 import struct
@@ -7,16 +7,16 @@ import time
 import pytest
 from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, PATIENCE_S, Guest, checksum, ip_frame, pseudo
 
-STATIONS = [bytes.fromhex(f"02000000000{n}") for n in (1, 2, 3)]
+NEIGHBOURS = [bytes.fromhex(f"02000000000{n}") for n in (1, 2, 3)]
 NETWORKS = {4: "10.0.2.{}", 6: "fd00::{}"}
 GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
 
 
-def datagram(station: bytes, src: str, dst: str, port: int) -> bytes:
+def datagram(neighbour: bytes, src: str, dst: str, port: int) -> bytes:
     udp = struct.pack("!HHHH", 5000, port, 8 + 4, 0) + b"data"
     udp = udp[:6] + struct.pack("!H", checksum(pseudo(src, dst, 17, len(udp)) + udp)) + udp[8:]
     frame = ip_frame(src, dst, 17, udp)
-    return OUR_MAC + station + frame[12:]
+    return OUR_MAC + neighbour + frame[12:]
 
 
 class Server:
@@ -32,8 +32,8 @@ class Server:
         return self.sock.recvfrom(100)[1]
 
 
-def ask(guest: Guest, server: Server, station: bytes, src: str, version: int) -> object:
-    guest.send(datagram(station, src, GATEWAYS[version], server.port))
+def ask(guest: Guest, server: Server, neighbour: bytes, src: str, version: int) -> object:
+    guest.send(datagram(neighbour, src, GATEWAYS[version], server.port))
     guest.pump()
     return server.heard()
 
@@ -54,19 +54,19 @@ def destination(guest: Guest, server: Server, peer: object) -> bytes:
 def test_each_station_gets_its_own(version: int) -> None:
     server, network = Server(version), NETWORKS[version]
     with server.sock, Guest() as guest:
-        peers = [ask(guest, server, mac, network.format(15 + n), version) for n, mac in enumerate(STATIONS)]
+        peers = [ask(guest, server, mac, network.format(15 + n), version) for n, mac in enumerate(NEIGHBOURS)]
         # The first one's address was heard before there were two: it is known from its next frame on
-        assert destination(guest, server, peers[0]) == STATIONS[2]
-        assert ask(guest, server, STATIONS[0], network.format(15), version) == peers[0]
+        assert destination(guest, server, peers[0]) == NEIGHBOURS[2]
+        assert ask(guest, server, NEIGHBOURS[0], network.format(15), version) == peers[0]
         for _ in range(2):
-            assert [destination(guest, server, peer) for peer in peers] == STATIONS
+            assert [destination(guest, server, peer) for peer in peers] == NEIGHBOURS
 
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_an_address_moves_with_the_station_that_uses_it(version: int) -> None:
     server, address = Server(version), NETWORKS[version].format(15)
     with server.sock, Guest() as guest:
-        for mac in (GUEST_MAC, *STATIONS, STATIONS[0], GUEST_MAC):
+        for mac in (GUEST_MAC, *NEIGHBOURS, NEIGHBOURS[0], GUEST_MAC):
             assert destination(guest, server, ask(guest, server, mac, address, version)) == mac
 
 
@@ -75,8 +75,8 @@ def test_more_addresses_than_there_is_room_for() -> None:
     server = Server(4)
     with server.sock, Guest() as guest:
         addresses = [f"10.{n // 200}.{n % 7}.{n % 200 + 1}" for n in range(300)]
-        peers = [ask(guest, server, STATIONS[n % 2], address, 4) for n, address in enumerate(addresses)]
-        assert ask(guest, server, STATIONS[2], "10.9.9.9", 4)
+        peers = [ask(guest, server, NEIGHBOURS[n % 2], address, 4) for n, address in enumerate(addresses)]
+        assert ask(guest, server, NEIGHBOURS[2], "10.9.9.9", 4)
         found = [destination(guest, server, peer) for peer in peers]
-        assert all(mac in (STATIONS[n % 2], STATIONS[2]) for n, mac in enumerate(found))
-        assert found[-1] == STATIONS[1]
+        assert all(mac in (NEIGHBOURS[n % 2], NEIGHBOURS[2]) for n, mac in enumerate(found))
+        assert found[-1] == NEIGHBOURS[1]
