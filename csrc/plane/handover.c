@@ -1,4 +1,4 @@
-/* Owns what lanes leave in each other's mailboxes, and what becomes of it (lane.c has the whole picture).
+/* Owns what lanes leave in each other's message queues, and what becomes of it (lane.c has the whole picture).
  *
  *   frames      to the lane whose flow they belong to; to the first, what has only one place. Without room they are lost, as on
  *               any link, and counted: what a flood leaves no room for must not be TCP, so the rest has half of it
@@ -20,79 +20,79 @@
 #define SOCKETS_MAX 8192 /* more than one turn of the first lane accepts */
 #define LINES_MAX 1024
 
-enum mail_kind { MAIL_FRAME, MAIL_CLIENT, MAIL_PAIR, MAIL_LINE, MAIL_END };
+enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_PAIR, MESSAGE_LINE, MESSAGE_END };
 
-struct frame_mail {
+struct frame_message {
 	struct tap_frame frame; /* its data follow */
 	bool was_cut;
 };
 
-struct client_mail {
+struct client_message {
 	int fd;
 	struct endpoint peer, target;
 };
 
-struct pair_mail {
+struct pair_message {
 	int accepted, connecting;
 };
 
-void mail_discard(struct mail *mail)
+void message_discard(struct message *message)
 {
-	struct client_mail client;
-	struct pair_mail pair;
+	struct client_message client;
+	struct pair_message pair;
 
-	if (mail->kind == MAIL_CLIENT) {
-		memcpy(&client, mail->data, sizeof(client));
+	if (message->kind == MESSAGE_CLIENT) {
+		memcpy(&client, message->data, sizeof(client));
 		sock_close(client.fd, true);
-	} else if (mail->kind == MAIL_PAIR) {
-		memcpy(&pair, mail->data, sizeof(pair));
+	} else if (message->kind == MESSAGE_PAIR) {
+		memcpy(&pair, message->data, sizeof(pair));
 		sock_close(pair.accepted, true);
 		sock_close(pair.connecting, true);
 	}
-	free(mail);
+	free(message);
 }
 
 /* --- to others --- */
 
-static struct mailbox *box_of(struct plane *p, uint32_t lane)
+static struct message_queue *box_of(struct plane *p, uint32_t lane)
 {
 	return &p->lane->all->at[lane]->lane->box;
 }
 
-/* Takes mail over; false: nobody will see it, and it has been freed. */
-static bool put(struct plane *p, uint32_t to, struct mail *mail, uint32_t max_count)
+/* Takes message over; false: nobody will see it, and it has been freed. */
+static bool put(struct plane *p, uint32_t to, struct message *message, uint32_t max_count)
 {
-	if (mail) {
-		mail->max_count = max_count;
-		if (!mailbox_put(box_of(p, to), mail)) {
+	if (message) {
+		message->max_count = max_count;
+		if (!message_queue_put(box_of(p, to), message)) {
 			COUNT(&p->counters, lane_sockets);
 			return true;
 		}
 	}
 	COUNT(&p->counters, lane_dropped);
-	free(mail);
+	free(message);
 	return false;
 }
 
 void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class)
 {
-	struct frame_mail head = {*f, was_cut};
-	struct mail *mail = mail_new(MAIL_FRAME, 0, (uint32_t)sizeof(head) + f->len);
+	struct frame_message head = {*f, was_cut};
+	struct message *message = message_new(MESSAGE_FRAME, 0, (uint32_t)sizeof(head) + f->len);
 	struct outbox *out = &p->lane->out[to];
 
-	if (!mail) {
+	if (!message) {
 		COUNT(&p->counters, lane_dropped);
 		return;
 	}
-	mail->max_count = first_class ? FRAMES_MAX : FRAMES_MAX / 2;
-	mail->max_bytes = first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2;
-	memcpy(mail->data, &head, sizeof(head));
-	memcpy(mail->data + sizeof(head), f->data, f->len);
+	message->max_count = first_class ? FRAMES_MAX : FRAMES_MAX / 2;
+	message->max_bytes = first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2;
+	memcpy(message->data, &head, sizeof(head));
+	memcpy(message->data + sizeof(head), f->data, f->len);
 	if (out->head)
-		out->last->next = mail;
+		out->last->next = message;
 	else
-		out->head = mail;
-	out->last = mail;
+		out->head = message;
+	out->last = message;
 	p->lane->out_to |= 1u << to;
 	COUNT(&p->counters, lane_frames);
 }
@@ -102,13 +102,13 @@ void lane_flush(struct plane *p)
 	struct lane *l = p->lane;
 
 	for (uint32_t to = 0; l->out_to >> to; to++) {
-		struct mail *refused = NULL;
+		struct message *refused = NULL;
 
 		if (l->out[to].head)
-			refused = mailbox_put(box_of(p, to), l->out[to].head);
+			refused = message_queue_put(box_of(p, to), l->out[to].head);
 		l->out[to].head = NULL;
 		while (refused) {
-			struct mail *next = refused->next;
+			struct message *next = refused->next;
 
 			COUNT_SUB(&p->counters, lane_frames, 1);
 			COUNT(&p->counters, lane_dropped);
@@ -121,9 +121,9 @@ void lane_flush(struct plane *p)
 
 bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
 {
-	struct client_mail client = {fd, *peer, *target};
+	struct client_message client = {fd, *peer, *target};
 	struct flow_key key;
-	struct mail *mail;
+	struct message *message;
 	uint32_t to;
 
 	if (!tcp_client_key(&p->io, peer, target, &key))
@@ -132,41 +132,41 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 	if (to == p->lane->index)
 		return false;
 	client.target.addr = key.guest;
-	mail = mail_new(MAIL_CLIENT, 0, sizeof(client));
-	if (mail)
-		memcpy(mail->data, &client, sizeof(client));
-	if (!put(p, to, mail, SOCKETS_MAX))
+	message = message_new(MESSAGE_CLIENT, 0, sizeof(client));
+	if (message)
+		memcpy(message->data, &client, sizeof(client));
+	if (!put(p, to, message, SOCKETS_MAX))
 		sock_close(fd, true);
 	return true;
 }
 
 bool lane_hand_pair(struct plane *p, int accepted, int connecting)
 {
-	struct pair_mail pair = {accepted, connecting};
+	struct pair_message pair = {accepted, connecting};
 	struct lanes *all = p->lane->all;
 	uint32_t to = all->next_pair++ % all->count;
-	struct mail *mail;
+	struct message *message;
 
 	if (to == p->lane->index)
 		return false;
-	mail = mail_new(MAIL_PAIR, 0, sizeof(pair));
-	if (mail)
-		memcpy(mail->data, &pair, sizeof(pair));
-	return put(p, to, mail, SOCKETS_MAX);
+	message = message_new(MESSAGE_PAIR, 0, sizeof(pair));
+	if (message)
+		memcpy(message->data, &pair, sizeof(pair));
+	return put(p, to, message, SOCKETS_MAX);
 }
 
 /* One line each: Python will ask for them here no more than it can write. */
 static void report_line(struct plane *p, const struct log_line *line)
 {
-	struct mail *mail = mail_new(MAIL_LINE, line->level, line->len + 1);
+	struct message *message = message_new(MESSAGE_LINE, line->level, line->len + 1);
 
-	if (mail) {
-		memcpy(mail->data, line->text, line->len);
-		mail->data[line->len] = '\0';
-		mail->max_count = LINES_MAX;
-		if (!mailbox_put(box_of(p, 0), mail))
+	if (message) {
+		memcpy(message->data, line->text, line->len);
+		message->data[line->len] = '\0';
+		message->max_count = LINES_MAX;
+		if (!message_queue_put(box_of(p, 0), message))
 			return;
-		free(mail);
+		free(message);
 	}
 	p->log.lost++;
 }
@@ -174,7 +174,7 @@ static void report_line(struct plane *p, const struct log_line *line)
 void lane_report(struct plane *p)
 {
 	const struct log_line *line;
-	struct mail *mail;
+	struct message *message;
 
 	while (log_take(&p->log, &line))
 		report_line(p, line);
@@ -182,44 +182,44 @@ void lane_report(struct plane *p)
 		return;
 	loop_remove(&p->loop, p->tap.fd); /* it would be ready for ever */
 	p->lane->end_told = true;
-	mail = mail_new(MAIL_END, (uint32_t)p->end, 0); /* without memory: the first lane's own queue ends as well */
-	if (mail)
-		mailbox_put(box_of(p, 0), mail);
+	message = message_new(MESSAGE_END, (uint32_t)p->end, 0); /* without memory: the first lane's own queue ends as well */
+	if (message)
+		message_queue_put(box_of(p, 0), message);
 }
 
 /* --- from others --- */
 
-static void open_frame(struct plane *p, struct mail *mail)
+static void open_frame(struct plane *p, struct message *message)
 {
-	struct frame_mail head;
+	struct frame_message head;
 
-	memcpy(&head, mail->data, sizeof(head));
-	head.frame.data = mail->data + sizeof(head);
+	memcpy(&head, message->data, sizeof(head));
+	head.frame.data = message->data + sizeof(head);
 	demux_handed(p, &head.frame, head.was_cut);
 }
 
-static void open_mail(struct plane *p, struct mail *mail)
+static void open_mail(struct plane *p, struct message *message)
 {
-	struct client_mail client;
-	struct pair_mail pair;
+	struct client_message client;
+	struct pair_message pair;
 
-	switch ((enum mail_kind)mail->kind) {
-	case MAIL_FRAME:
-		open_frame(p, mail);
+	switch ((enum message_kind)message->kind) {
+	case MESSAGE_FRAME:
+		open_frame(p, message);
 		break;
-	case MAIL_CLIENT:
-		memcpy(&client, mail->data, sizeof(client));
+	case MESSAGE_CLIENT:
+		memcpy(&client, message->data, sizeof(client));
 		tcp_accepted(&p->tcp, &p->io, client.fd, &client.peer, &client.target);
 		break;
-	case MAIL_PAIR:
-		memcpy(&pair, mail->data, sizeof(pair));
+	case MESSAGE_PAIR:
+		memcpy(&pair, message->data, sizeof(pair));
 		splice_join(&p->splice, &p->io, pair.accepted, pair.connecting);
 		break;
-	case MAIL_LINE:
-		log_add(&p->log, (enum log_level)mail->detail, "%s", (const char *)mail->data);
+	case MESSAGE_LINE:
+		log_add(&p->log, (enum log_level)message->detail, "%s", (const char *)message->data);
 		break;
-	case MAIL_END:
-		p->end = (int)mail->detail;
+	case MESSAGE_END:
+		p->end = (int)message->detail;
 		break;
 	}
 	p->lane->opened++;
@@ -243,15 +243,15 @@ void lane_attend(struct plane *p)
 	if (UNLIKELY(atomic_load_explicit(&l->all->changes, memory_order_relaxed) != l->known))
 		refresh(p);
 	if (!l->inbox)
-		l->inbox = mailbox_take(&l->box);
+		l->inbox = message_queue_take(&l->box);
 	if (!l->inbox)
 		return;
 	while (l->inbox && !p->punt_len) {
-		struct mail *mail = l->inbox;
+		struct message *message = l->inbox;
 
-		l->inbox = mail->next;
-		open_mail(p, mail);
-		free(mail);
+		l->inbox = message->next;
+		open_mail(p, message);
+		free(message);
 	}
 	udp_flush(&p->udp, &p->io);
 	lane_flush(p); /* fragments that have become a segment */

@@ -3,7 +3,7 @@
  * Theory of operation. A lane is a whole plane: loop, queue of the tap, flow tables, timers, scratch, log, counters. The first
  * one is run by Python, with everything that has only one place: the slow path, the listeners, the helper, UDP, ICMP, fragments.
  * The others run in threads without Python and have flows of TCP and local connections. Nothing is shared that is written
- * without a lock, and no lock is held on the way of a frame: what another lane must know is left in its mailbox (handover.c).
+ * without a lock, and no lock is held on the way of a frame: what another lane must know is left in its message queue (handover.c).
  *
  * Which lane a flow of TCP belongs to follows from its endpoints (core/ownership.h), so a lane that reads a frame knows whose it
  * is without asking. It is rarely another's: the kernel's tap remembers from which queue a flow was last written to (tun.c,
@@ -82,11 +82,11 @@ static int join(struct lanes *all, struct plane *p, const struct siphash_key *ke
 
 	if (!l)
 		return -ENOMEM;
-	rc = mailbox_init(&l->box);
+	rc = message_queue_init(&l->box);
 	if (!rc)
-		rc = loop_add(&p->loop, l->box.fd, EPOLLIN | EPOLLET, loop_tag(OWNER_MAIL, 0, 0));
+		rc = loop_add(&p->loop, l->box.fd, EPOLLIN | EPOLLET, loop_tag(OWNER_MESSAGES, 0, 0));
 	if (rc) {
-		mailbox_free(&l->box);
+		message_queue_free(&l->box);
 		free(l);
 		return rc;
 	}
@@ -207,13 +207,13 @@ static void finish(struct lanes *all)
 	}
 }
 
-static void discard(struct mail *mail)
+static void discard(struct message *message)
 {
-	while (mail) {
-		struct mail *next = mail->next;
+	while (message) {
+		struct message *next = message->next;
 
-		mail_discard(mail);
-		mail = next;
+		message_discard(message);
+		message = next;
 	}
 }
 
@@ -222,9 +222,9 @@ static void leave(struct plane *p)
 	struct lane *l = p->lane;
 
 	discard(l->inbox);
-	discard(mailbox_take(&l->box));
+	discard(message_queue_take(&l->box));
 	p->lane = NULL;
-	mailbox_free(&l->box);
+	message_queue_free(&l->box);
 	free(l);
 }
 
@@ -238,7 +238,7 @@ void lanes_stop(struct plane *p)
 		if (!l->started)
 			continue;
 		atomic_store(&l->stop, true);
-		mailbox_wake(&l->box);
+		message_queue_wake(&l->box);
 		pthread_join(l->thread, NULL);
 	}
 	if (all->open)

@@ -7,7 +7,7 @@
 #include "core/counters.h"
 #include "core/ownership.h"
 #include "core/neighbour.h"
-#include "io/mailbox.h"
+#include "io/message_queue.h"
 #include "io/tap.h"
 #include "plane_api.h"
 
@@ -29,13 +29,13 @@ struct lanes {
 struct lane {
 	struct lanes *all;
 	uint32_t index;
-	struct mailbox box;
-	struct mail *inbox; /* taken from it, not yet looked at */
+	struct message_queue box;
+	struct message *inbox; /* taken from it, not yet looked at */
 	struct outbox {
-		struct mail *head, *last;
+		struct message *head, *last;
 	} out[LANES_MAX];      /* frames for the others, since lane_flush() */
 	uint32_t out_to; /* bits: for whom */
-	uint64_t opened;    /* mails, ever */
+	uint64_t opened;    /* messages, ever */
 	uint32_t known;	    /* all->changes as of when they were last looked at */
 	bool end_told;
 	/* Lanes of a thread of their own */
@@ -70,7 +70,7 @@ void lane_report(struct plane *p);
 /* What the guest's link looks like: heard from the MAC address neighbours.last, a source address on it, the guest's own address. */
 void lane_tell_neighbour(struct plane *p, const struct addr *from);
 void lane_tell_address(struct plane *p, const struct addr *seen);
-/* Frees a mail that will not be opened, with all that it carries. */
-void mail_discard(struct mail *mail);
+/* Frees a message that will not be opened, with all that it carries. */
+void message_discard(struct message *message);
 
 #endif

@@ -299,7 +299,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	case OWNER_WATCH:
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return true;
-	case OWNER_MAIL:
+	case OWNER_MESSAGES:
 		return false; /* it has ended the wait: lane_attend() comes after the events */
 	case OWNER_LISTENER:
 		listen_accept(p, index, generation, e->events);
