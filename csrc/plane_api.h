@@ -32,7 +32,7 @@
 #define PLANE_BROADCAST 16384 /* and its broadcasts */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
-#define LANES_MAX 16 /* threads of one plane */
+#define SHARDS_MAX 16 /* threads of one plane */
 
 struct plane_config {
 	int32_t tap_fd;	    /* one frame per read and write; made non-blocking, not closed by plane_free() */
@@ -108,7 +108,7 @@ int plane_capture(struct plane *p, int fd, int pcapng);
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 /* A thread for each of these further queues of the tap, made non-blocking, not closed. The last thing before the sandbox is
  * closed: no capture and no address can be added any more. They read nothing before plane_run() is called. */
-int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count);
+int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
 void plane_tick(struct plane *p, uint32_t interval_ms);

@@ -19,9 +19,9 @@
 	X(drop_source)	     /* from an address that no guest can have */ \
 	X(punt_frames)	     /* handed to the slow path */              \
 	X(punt_dropped)	     /* over the rate of the slow path */       \
-	X(lane_frames)	     /* given to the thread they belong to */   \
-	X(lane_sockets)	     /* the same, connections */                \
-	X(lane_dropped)	     /* not given: too many waited for it */    \
+	X(shard_frames)	     /* given to the thread they belong to */   \
+	X(shard_sockets)	     /* the same, connections */                \
+	X(shard_dropped)	     /* not given: too many waited for it */    \
 	X(tcp_flows)	     /* open now */                             \
 	X(tcp_opened)                                                   \
 	X(tcp_refused)	     /* connects that failed on the host */     \

@@ -71,12 +71,12 @@ static bool learn_address(struct plane *p, const struct addr *src)
 	if (!policy_is_source(&p->policy, src))
 		return false;
 	*seen = *src;
-	if (p->lane)
-		lane_tell_address(p, src);
+	if (p->shard)
+		shard_tell_address(p, src);
 	return true;
 }
 
-/* True: the packet belongs to another lane, which has it now. */
+/* True: the packet belongs to another shard, which has it now. */
 static bool hand_over(struct plane *p, const struct tap_frame *f, const struct ip_view *ip, bool was_cut)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
@@ -86,11 +86,11 @@ static bool hand_over(struct plane *p, const struct tap_frame *f, const struct i
 	if (tcp) {
 		key.guest_port = load_be16(ip->payload);
 		key.remote_port = load_be16(ip->payload + 2);
-		to = owner_of(&p->tcp.ownership, &key);
+		to = steering_shard(&p->tcp.steering, &key);
 	}
-	if (to == p->lane->index)
+	if (to == p->shard->index)
 		return false;
-	lane_hand_frame(p, to, f, was_cut, tcp);
+	shard_send_frame(p, to, f, was_cut, tcp);
 	return true;
 }
 
@@ -164,11 +164,11 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		COUNT(&p->counters, drop_malformed);
 		return;
 	}
-	if (UNLIKELY(p->lane != NULL) && hand_over(p, f, &ip, was_cut))
+	if (UNLIKELY(p->shard != NULL) && hand_over(p, f, &ip, was_cut))
 		return;
 	trace(p, &ip);
-	if (neighbour_learn_addr(&p->tap.neighbours, &ip.src) && p->lane)
-		lane_tell_neighbour(p, &ip.src);
+	if (neighbour_learn_addr(&p->tap.neighbours, &ip.src) && p->shard)
+		shard_tell_neighbour(p, &ip.src);
 	if (ip.fragment && was_cut) {
 		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
@@ -211,8 +211,8 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 		COUNT(&p->counters, drop_unsupported);
 		return;
 	}
-	if (!eth_is_group(eth_src(f->data)) && neighbour_learn_mac(&p->tap.neighbours, eth_src(f->data)) && p->lane)
-		lane_tell_neighbour(p, NULL);
+	if (!eth_is_group(eth_src(f->data)) && neighbour_learn_mac(&p->tap.neighbours, eth_src(f->data)) && p->shard)
+		shard_tell_neighbour(p, NULL);
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
 		demux_ip(p, f, true, false);
@@ -223,8 +223,8 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 	case ETH_TYPE_ARP:
 		if (!(p->config.flags & PLANE_IPV4))
 			return;
-		if (p->lane && p->lane->index)
-			lane_hand_frame(p, 0, f, false, false);
+		if (p->shard && p->shard->index)
+			shard_send_frame(p, 0, f, false, false);
 		else
 			punt(p, f);
 		return;

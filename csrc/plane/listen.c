@@ -205,7 +205,7 @@ static void join(struct plane *p, int client, int fd, const struct endpoint *dst
 	int rc = fd < 0 ? fd : sock_connect(fd, dst, p->policy.guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
-		if (!p->lane || !lane_hand_pair(p, client, fd))
+		if (!p->shard || !shard_send_pair(p, client, fd))
 			splice_join(&p->splice, &p->io, client, fd);
 		return;
 	}
@@ -294,7 +294,7 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t ev
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
 			to_host(p, fd, l.target.port);
-		else if (!bypass(p, fd, &peer, &l.target) && (!p->lane || !lane_hand_client(p, fd, &peer, &l.target)))
+		else if (!bypass(p, fd, &peer, &l.target) && (!p->shard || !shard_send_client(p, fd, &peer, &l.target)))
 			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
 		if (!l.to_host && share_is_taken(p, fd)) {
 			rest_for_guest(p);

@@ -2,7 +2,7 @@
  *
  *   lines for the log, a frame for the slow path, a tick - whatever Python has to see - come first;
  *   then the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
- *   then what other lanes have left here, if there are any;
+ *   then what other shards have left here, if there are any;
  *   then what these have made necessary (acknowledgements, windows, data);
  *   then the timers, last: an answer that has come while we were stopped counts before its timeout;
  *   then the wait for the next events.
@@ -122,7 +122,7 @@ static int add_addr(struct plane *p, struct addr_list *l, const uint8_t addr[16]
 {
 	struct addr a = addr_from_v6(addr);
 
-	return p->lane ? -EBUSY : addr_list_add(l, &a);
+	return p->shard ? -EBUSY : addr_list_add(l, &a);
 }
 
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
@@ -187,7 +187,7 @@ int plane_diag_in_guest(struct plane *p)
 
 int plane_capture(struct plane *p, int fd, int pcapng)
 {
-	int rc = p->capture || p->lane ? -EBUSY : capture_open(&p->capture, fd, pcapng);
+	int rc = p->capture || p->shard ? -EBUSY : capture_open(&p->capture, fd, pcapng);
 
 	p->tap.capture = p->capture;
 	return rc;
@@ -249,8 +249,8 @@ bool plane_drain(struct plane *p)
 	if (!p->end)
 		read_tap(p);
 	udp_flush(&p->udp, &p->io);
-	if (p->lane)
-		lane_flush(p);
+	if (p->shard)
+		shard_flush(p);
 	tcp_service(&p->tcp, &p->io);
 	more = splice_drain(&p->splice, &p->io);
 	return more || p->counters.v[CTR_tap_rx_frames] != before;
@@ -267,8 +267,8 @@ void plane_free(struct plane *p)
 {
 	if (!p)
 		return;
-	if (p->lane)
-		lanes_stop(p);
+	if (p->shard)
+		shards_stop(p);
 	else if (p->complete)
 		finish(p);
 	if (p->capture)
@@ -300,7 +300,7 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return true;
 	case OWNER_MESSAGES:
-		return false; /* it has ended the wait: lane_attend() comes after the events */
+		return false; /* it has ended the wait: shard_attend() comes after the events */
 	case OWNER_LISTENER:
 		listen_accept(p, index, generation, e->events);
 		return false;
@@ -384,7 +384,7 @@ static bool pending(struct plane *p, struct plane_event *event)
 	return false;
 }
 
-/* Inlined into plane_run(), for which a call in each turn would be all that other lanes cost. */
+/* Inlined into plane_run(), for which a call in each turn would be all that other shards cost. */
 static inline __attribute__((always_inline)) int turn(struct plane *p, struct plane_event *event)
 {
 	const struct epoll_event *e = loop_next(&p->loop);
@@ -393,23 +393,23 @@ static inline __attribute__((always_inline)) int turn(struct plane *p, struct pl
 	if (e) {
 		bool pythons = dispatch(p, e, event);
 
-		if (UNLIKELY(p->lane != NULL))
-			lane_flush(p);
+		if (UNLIKELY(p->shard != NULL))
+			shard_flush(p);
 		return pythons;
 	}
-	if (UNLIKELY(p->lane != NULL))
-		lane_attend(p); /* not between events: a flood on the wrong queue would come before each of them */
+	if (UNLIKELY(p->shard != NULL))
+		shard_attend(p); /* not between events: a flood on the wrong queue would come before each of them */
 	p->more = tcp_service(&p->tcp, &p->io);
 	p->more |= splice_service(&p->splice, &p->io);
 	run_timers(p);
 	check_capture(p);
 	now = p->more || p->log.count;
-	if (UNLIKELY(p->lane != NULL)) {
-		if (p->lane->index)
-			lane_publish(p); /* the first is asked by its own thread */
-		now |= p->punt_len || (p->end && !p->lane->end_told);
+	if (UNLIKELY(p->shard != NULL)) {
+		if (p->shard->index)
+			shard_publish(p); /* the first is asked by its own thread */
+		now |= p->punt_len || (p->end && !p->shard->end_told);
 	}
-	/* With something for Python to see there is no wait, but what has come is asked for: other lanes may always have something. */
+	/* With something for Python to see there is no wait, but what has come is asked for: other shards may always have something. */
 	return loop_wait(&p->loop, now ? p->loop.now_ms : next_deadline(p), udp_next_us(&p->udp));
 }
 
@@ -422,8 +422,8 @@ int plane_run(struct plane *p, struct plane_event *event)
 {
 	int rc;
 
-	if (p->lane && !p->lane->all->open)
-		lanes_open(p);
+	if (p->shard && !p->shard->all->open)
+		shards_open(p);
 	do {
 		if (pending(p, event))
 			return 0;
@@ -460,5 +460,5 @@ uint64_t plane_counter(const struct plane *p, uint32_t index)
 {
 	if (index >= CTR_COUNT)
 		return 0;
-	return p->lane ? lanes_counter(p, index) : p->counters.v[index];
+	return p->shard ? shards_counter(p, index) : p->counters.v[index];
 }

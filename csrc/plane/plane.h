@@ -14,7 +14,7 @@
 #include "io/sink.h"
 #include "io/tap.h"
 #include "plane_api.h"
-#include "plane/lane.h"
+#include "plane/shard.h"
 #include "plane/listen.h"
 #include "proto/icmp.h"
 #include "proto/splice.h"
@@ -48,7 +48,7 @@ struct plane {
 	uint8_t tap_alone; /* turns in which the guest had one frame: loop_is_sparse() */
 	uint32_t punt_len; /* 0: no frame waits for Python */
 	bool complete;	   /* plane_new() has succeeded */
-	struct lane *lane; /* NULL: this is the only one */
+	struct shard *shard; /* NULL: this is the only one */
 	int end;	   /* errno that ended the tap */
 	uint8_t punt[PUNT_MAX_BYTES];
 	uint8_t scratch[SCRATCH_BYTES];
@@ -56,7 +56,7 @@ struct plane {
 
 /* demux.c: one frame of the guest to where it belongs. */
 void demux_frame(struct plane *p, struct tap_frame *frame);
-/* The same for one that another lane has handed over; was_cut: it was put together there. */
+/* The same for one that another shard has handed over; was_cut: it was put together there. */
 void demux_handed(struct plane *p, struct tap_frame *frame, bool was_cut);
 
 /* plane.c: the next event, or without one all that is left to be done, and a wait. 1: event is Python's; 0; or -errno. */

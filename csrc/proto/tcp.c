@@ -59,12 +59,12 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 	return rc;
 }
 
-void tcp_share(struct tcp *t, const struct ownership *o)
+void tcp_share(struct tcp *t, const struct flow_steering *o)
 {
-	t->ownership = *o;
-	t->flows.limit /= o->lanes;
-	t->spill_max_bytes /= o->lanes;
-	t->held_max /= o->lanes;
+	t->steering = *o;
+	t->flows.limit /= o->shards;
+	t->spill_max_bytes /= o->shards;
+	t->held_max /= o->shards;
 }
 
 void tcp_free(struct tcp *t)
@@ -104,7 +104,7 @@ void tcp_limit_reached(struct tcp *t, struct io *io, int error)
 {
 	COUNT(io->counters, tcp_limit);
 	log_refused(io->log, &t->limit_logged_ms, io->loop->now_ms,
-		    t->ownership.lanes > 1 ? "TCP connection of one thread" : "TCP connection", t->flows.used,
+		    t->steering.shards > 1 ? "TCP connection of one thread" : "TCP connection", t->flows.used,
 		    t->flows.used == t->flows.limit ? 0 : error);
 }
 
@@ -201,8 +201,8 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
 /* Two host-side clients may look alike to the guest once their addresses are mapped: the later one gets another port. */
 static bool free_key(const struct tcp *t, struct flow_key *key)
 {
-	for (uint32_t i = 0; i < PORT_TRIES * u32_max(t->ownership.lanes, 1); i++) {
-		if (owned(&t->ownership, key) && !flow_find(&t->flows, key))
+	for (uint32_t i = 0; i < PORT_TRIES * u32_max(t->steering.shards, 1); i++) {
+		if (steering_is_own(&t->steering, key) && !flow_find(&t->flows, key))
 			return true;
 		key->remote_port = key->remote_port == 65535 ? 1024 : (uint16_t)(key->remote_port + 1);
 	}

@@ -4,7 +4,7 @@
 
 #include "core/bucket.h"
 #include "core/flow.h"
-#include "core/ownership.h"
+#include "core/steering.h"
 #include "core/timer.h"
 #include "core/worklist.h"
 #include "io/io.h"
@@ -15,7 +15,7 @@ struct tcp_flow;
 struct tcp {
 	struct flow_table flows;
 	struct timer_heap timers;
-	struct ownership ownership; /* of all there are, those are here */
+	struct flow_steering steering; /* of all there are, those are here */
 	struct siphash_key isn_key;
 	struct sock_options sock;
 	struct worklist work; /* flows that tcp_service() has to look at */
@@ -43,8 +43,8 @@ struct tcp {
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */
 int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset);
 void tcp_free(struct tcp *t);
-/* One of o->lanes that have the flows among them: takes only its own, and has its share of every limit. Before the first flow. */
-void tcp_share(struct tcp *t, const struct ownership *o);
+/* One of o->shards that have the flows among them: takes only its own, and has its share of every limit. Before the first flow. */
+void tcp_share(struct tcp *t, const struct flow_steering *o);
 
 /* One packet from the guest, addresses checked by the caller, checksum right. */
 void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip);

@@ -310,14 +310,14 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
  * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
 static bool may_open(struct tcp *t, struct io *io)
 {
-	uint32_t lanes = u32_max(t->ownership.lanes, 1), per_s = u32_max(TCP_OPENINGS_PER_S / lanes, 1000); /* buckets have whole ms */
+	uint32_t shards = u32_max(t->steering.shards, 1), per_s = u32_max(TCP_OPENINGS_PER_S / shards, 1000); /* buckets have whole ms */
 
-	if (bucket_take(&t->openings, io->loop->now_ms, per_s, TCP_OPENINGS_BURST / lanes))
+	if (bucket_take(&t->openings, io->loop->now_ms, per_s, TCP_OPENINGS_BURST / shards))
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
 		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
-			per_s * lanes);
+			per_s * shards);
 	return false;
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.log_level
 
-MAX_THREADS = 16  # LANES_MAX of csrc/plane_api.h
+MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
 
 RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
 SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS)

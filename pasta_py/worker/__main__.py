@@ -153,7 +153,7 @@ class Worker:
         for role, fd in zip(plan.descriptors, fds.take(len(plan.descriptors)), strict=True):
             roles.setdefault(role, []).append(fd)
         taps = roles.get(model.FD_TAP, [])
-        if not 0 < len(taps) <= plane.LANES_MAX:
+        if not 0 < len(taps) <= plane.SHARDS_MAX:
             raise PastaError("the plan lacks the tap, or has more of its queues than there can be threads")
         self.plan, self.sock, self.attached = plan, sock, True
         self.log = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
@@ -182,7 +182,7 @@ class Worker:
                 raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
         if len(taps) > 1:
             try:
-                self.plane.add_lanes(taps[1:])
+                self.plane.add_shards(taps[1:])
             except OSError as error:
                 raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
         self.files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]

@@ -22,7 +22,7 @@ WATCH: int = lib.PLANE_WATCH
 TICK: int = lib.PLANE_TICK
 LOG: int = lib.PLANE_LOG
 END: int = lib.PLANE_END
-LANES_MAX: int = lib.LANES_MAX
+SHARDS_MAX: int = lib.SHARDS_MAX
 
 _FLAGS = (
     ("vnet_hdr", lib.PLANE_VNET_HDR),
@@ -111,9 +111,9 @@ class Plane:
         """Write every frame to fd, which stays the caller's."""
         _check(lib.plane_capture(self._plane, fd, pcapng))
 
-    def add_lanes(self, tap_fds: "list[int]") -> None:
+    def add_shards(self, tap_fds: "list[int]") -> None:
         """Have one thread more for each of these queues of the tap, which stay the caller's: the last thing before the sandbox."""
-        _check(lib.plane_add_lanes(self._plane, tap_fds, len(tap_fds)))
+        _check(lib.plane_add_shards(self._plane, tap_fds, len(tap_fds)))
 
     def watch(self, fd: int, ident: int) -> None:
         """Let run() return (WATCH, ident, b"") whenever fd is readable or hung up."""

@@ -61,21 +61,21 @@ def test_streams_run_in_all_threads_and_arrive_whole(lab: Lab) -> None:
     log = f"{BIG}/threads.log"
     with lab.guest("--threads", 2, "--stats", 1, "--log-file", log) as guest:
         pid = lab.translator().pid
-        assert "pasta-lane1" in tasks(pid)
+        assert "pasta-shard1" in tasks(pid)
         streams: list[Bulk] = []
-        before = tasks(pid)["pasta-lane1"][1]
-        while tasks(pid)["pasta-lane1"][1] - before < WORKS_S:
+        before = tasks(pid)["pasta-shard1"][1]
+        while tasks(pid)["pasta-shard1"][1] - before < WORKS_S:
             assert len(streams) < STREAMS * GROUPS, "the second thread does nothing"
             streams += [Bulk(lab, guest, REMOTES[FAMILIES[i % 2]], rate=20e6) for i in range(STREAMS)]
             deadline = time.monotonic() + 5
-            while tasks(pid)["pasta-lane1"][1] - before < WORKS_S and time.monotonic() < deadline:
+            while tasks(pid)["pasta-shard1"][1] - before < WORKS_S and time.monotonic() < deadline:
                 time.sleep(0.1)
         for stream in streams:
             stream.finish()
         seen = settled(lab, log, tcp_opened=len(streams))
     lab.host.run("rm", log)
-    assert seen["tcp_opened"] == len(streams) and not seen["lane_dropped"]
-    assert seen["lane_frames"] < HANDED_OF_BULK * seen["tap_rx_frames"]
+    assert seen["tcp_opened"] == len(streams) and not seen["shard_dropped"]
+    assert seen["shard_frames"] < HANDED_OF_BULK * seen["tap_rx_frames"]
 
 
 @pytest.mark.parametrize("threads", [2, 4])
@@ -115,7 +115,7 @@ def test_forwarded_ports_and_local_connections(lab: Lab) -> None:
         local = len([cell for cell in asked if cell.client == "loopback"])
         seen = settled(lab, log, splice_opened=local, tcp_opened=len(asked) - local)
     lab.host.run("rm", log)
-    assert seen["lane_sockets"] >= seen["splice_opened"] // 2 and not seen["lane_dropped"]
+    assert seen["shard_sockets"] >= seen["splice_opened"] // 2 and not seen["shard_dropped"]
 
 
 def test_without_a_tap(lab: Lab) -> None:
@@ -127,7 +127,7 @@ def test_without_a_tap(lab: Lab) -> None:
             assert result["at"] == [LOOPBACK[cell.family], 7001] and result["equal"]
         server.result()
         seen = settled(lab, f"{BIG}/splice.log", splice_opened=len(asked))
-    assert seen["splice_opened"] == len(asked) and seen["lane_sockets"] == len(asked) // 2
+    assert seen["splice_opened"] == len(asked) and seen["shard_sockets"] == len(asked) // 2
 
 
 def test_one_capture_has_what_all_threads_see(lab: Lab) -> None:
@@ -148,7 +148,7 @@ def test_one_capture_has_what_all_threads_see(lab: Lab) -> None:
 
 def test_a_thread_is_locked_in_like_the_process(lab: Lab) -> None:
     with lab.guest("--threads", 2):
-        thread, _time = tasks(lab.translator().pid)["pasta-lane1"]
+        thread, _time = tasks(lab.translator().pid)["pasta-shard1"]
         assert Target(lab, lab.inner_pid(thread)).call(*ATTEMPTS["open a file"][-1]) == f"killed {SIGSYS}"
 
 

@@ -1,12 +1,12 @@
-/* Owns what lanes leave in each other's message queues, and what becomes of it (lane.c has the whole picture).
+/* Owns what shards leave in each other's message queues, and what becomes of it (shard.c has the whole picture).
  *
- *   frames      to the lane whose flow they belong to; to the first, what has only one place. Without room they are lost, as on
+ *   frames      to the shard whose flow they belong to; to the first, what has only one place. Without room they are lost, as on
  *               any link, and counted: what a flood leaves no room for must not be TCP, so the rest has half of it
- *   clients     accepted by the first lane, to the one that their endpoints name
+ *   clients     accepted by the first shard, to the one that their endpoints name
  *   pairs       of sockets to be joined, in turn
- *   log lines   and the end of a queue, to the first lane, which Python asks for them
+ *   log lines   and the end of a queue, to the first shard, which Python asks for them
  *
- * What all lanes must know, but none has to answer - where the guest is - is kept in one place with a lock, and a number that
+ * What all shards must know, but none has to answer - where the guest is - is kept in one place with a lock, and a number that
  * says when it has changed.
  */
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 #define FRAMES_MAX 512
 #define FRAMES_MAX_BYTES (1u << 20)
-#define SOCKETS_MAX 8192 /* more than one turn of the first lane accepts */
+#define SOCKETS_MAX 8192 /* more than one turn of the first shard accepts */
 #define LINES_MAX 1024
 
 enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_PAIR, MESSAGE_LINE, MESSAGE_END };
@@ -54,9 +54,9 @@ void message_discard(struct message *message)
 
 /* --- to others --- */
 
-static struct message_queue *box_of(struct plane *p, uint32_t lane)
+static struct message_queue *box_of(struct plane *p, uint32_t shard)
 {
-	return &p->lane->all->at[lane]->lane->box;
+	return &p->shard->all->at[shard]->shard->box;
 }
 
 /* Takes message over; false: nobody will see it, and it has been freed. */
@@ -65,23 +65,23 @@ static bool put(struct plane *p, uint32_t to, struct message *message, uint32_t 
 	if (message) {
 		message->max_count = max_count;
 		if (!message_queue_put(box_of(p, to), message)) {
-			COUNT(&p->counters, lane_sockets);
+			COUNT(&p->counters, shard_sockets);
 			return true;
 		}
 	}
-	COUNT(&p->counters, lane_dropped);
+	COUNT(&p->counters, shard_dropped);
 	free(message);
 	return false;
 }
 
-void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class)
+void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class)
 {
 	struct frame_message head = {*f, was_cut};
 	struct message *message = message_new(MESSAGE_FRAME, 0, (uint32_t)sizeof(head) + f->len);
-	struct outbox *out = &p->lane->out[to];
+	struct outbox *out = &p->shard->out[to];
 
 	if (!message) {
-		COUNT(&p->counters, lane_dropped);
+		COUNT(&p->counters, shard_dropped);
 		return;
 	}
 	message->max_count = first_class ? FRAMES_MAX : FRAMES_MAX / 2;
@@ -93,13 +93,13 @@ void lane_hand_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bo
 	else
 		out->head = message;
 	out->last = message;
-	p->lane->out_to |= 1u << to;
-	COUNT(&p->counters, lane_frames);
+	p->shard->out_to |= 1u << to;
+	COUNT(&p->counters, shard_frames);
 }
 
-void lane_flush(struct plane *p)
+void shard_flush(struct plane *p)
 {
-	struct lane *l = p->lane;
+	struct shard *l = p->shard;
 
 	for (uint32_t to = 0; l->out_to >> to; to++) {
 		struct message *refused = NULL;
@@ -110,8 +110,8 @@ void lane_flush(struct plane *p)
 		while (refused) {
 			struct message *next = refused->next;
 
-			COUNT_SUB(&p->counters, lane_frames, 1);
-			COUNT(&p->counters, lane_dropped);
+			COUNT_SUB(&p->counters, shard_frames, 1);
+			COUNT(&p->counters, shard_dropped);
 			free(refused);
 			refused = next;
 		}
@@ -119,7 +119,7 @@ void lane_flush(struct plane *p)
 	l->out_to = 0;
 }
 
-bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
+bool shard_send_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
 {
 	struct client_message client = {fd, *peer, *target};
 	struct flow_key key;
@@ -128,8 +128,8 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 
 	if (!tcp_client_key(&p->io, peer, target, &key))
 		return false;
-	to = owner_of(&p->tcp.ownership, &key);
-	if (to == p->lane->index)
+	to = steering_shard(&p->tcp.steering, &key);
+	if (to == p->shard->index)
 		return false;
 	client.target.addr = key.guest;
 	message = message_new(MESSAGE_CLIENT, 0, sizeof(client));
@@ -140,14 +140,14 @@ bool lane_hand_client(struct plane *p, int fd, const struct endpoint *peer, cons
 	return true;
 }
 
-bool lane_hand_pair(struct plane *p, int accepted, int connecting)
+bool shard_send_pair(struct plane *p, int accepted, int connecting)
 {
 	struct pair_message pair = {accepted, connecting};
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 	uint32_t to = all->next_pair++ % all->count;
 	struct message *message;
 
-	if (to == p->lane->index)
+	if (to == p->shard->index)
 		return false;
 	message = message_new(MESSAGE_PAIR, 0, sizeof(pair));
 	if (message)
@@ -171,18 +171,18 @@ static void report_line(struct plane *p, const struct log_line *line)
 	p->log.lost++;
 }
 
-void lane_report(struct plane *p)
+void shard_report(struct plane *p)
 {
 	const struct log_line *line;
 	struct message *message;
 
 	while (log_take(&p->log, &line))
 		report_line(p, line);
-	if (!p->end || p->lane->end_told)
+	if (!p->end || p->shard->end_told)
 		return;
 	loop_remove(&p->loop, p->tap.fd); /* it would be ready for ever */
-	p->lane->end_told = true;
-	message = message_new(MESSAGE_END, (uint32_t)p->end, 0); /* without memory: the first lane's own queue ends as well */
+	p->shard->end_told = true;
+	message = message_new(MESSAGE_END, (uint32_t)p->end, 0); /* without memory: the first shard's own queue ends as well */
 	if (message)
 		message_queue_put(box_of(p, 0), message);
 }
@@ -222,23 +222,23 @@ static void open_mail(struct plane *p, struct message *message)
 		p->end = (int)message->detail;
 		break;
 	}
-	p->lane->opened++;
+	p->shard->opened++;
 }
 
 static void refresh(struct plane *p)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 
 	pthread_mutex_lock(&all->lock);
-	p->lane->known = atomic_load_explicit(&all->changes, memory_order_relaxed);
+	p->shard->known = atomic_load_explicit(&all->changes, memory_order_relaxed);
 	memcpy(p->policy.guest_seen, all->guest_seen, sizeof(all->guest_seen));
 	p->tap.neighbours = all->neighbours;
 	pthread_mutex_unlock(&all->lock);
 }
 
-void lane_attend(struct plane *p)
+void shard_attend(struct plane *p)
 {
-	struct lane *l = p->lane;
+	struct shard *l = p->shard;
 
 	if (UNLIKELY(atomic_load_explicit(&l->all->changes, memory_order_relaxed) != l->known))
 		refresh(p);
@@ -254,14 +254,14 @@ void lane_attend(struct plane *p)
 		free(message);
 	}
 	udp_flush(&p->udp, &p->io);
-	lane_flush(p); /* fragments that have become a segment */
+	shard_flush(p); /* fragments that have become a segment */
 }
 
 /* --- what all know --- */
 
-void lane_tell_neighbour(struct plane *p, const struct addr *from)
+void shard_tell_neighbour(struct plane *p, const struct addr *from)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 
 	pthread_mutex_lock(&all->lock);
 	neighbour_learn_mac(&all->neighbours, p->tap.neighbours.last);
@@ -271,9 +271,9 @@ void lane_tell_neighbour(struct plane *p, const struct addr *from)
 	pthread_mutex_unlock(&all->lock);
 }
 
-void lane_tell_address(struct plane *p, const struct addr *seen)
+void shard_tell_address(struct plane *p, const struct addr *seen)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 
 	pthread_mutex_lock(&all->lock);
 	all->guest_seen[policy_seen_index(seen)] = *seen;

@@ -1,6 +1,6 @@
 """Several threads of the core, each with a queue of the tap of its own: here one socketpair for each.
 
-What a test does not know is which lane a flow belongs to: the key is random. It sees it by the queue that the answer comes from.
+What a test does not know is which shard a flow belongs to: the key is random. It sees it by the queue that the answer comes from.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from pasta_py.worker import plane
 WAIT_S = 60
 ARP = b"\xff" * 6 + GUEST_MAC + bytes.fromhex("0806 0001 0800 0604 0001") + GUEST_MAC
 ARP += bytes([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2])
-#: Of the rest (no TCP) a lane holds half as many frames for another as of TCP: csrc/plane/handover.c.
+#: Of the rest (no TCP) a shard holds half as many frames for another as of TCP: csrc/plane/messages.c.
 REST_MAX, FRAMES_MAX = 256, 512
 TRACE = 4
 
 
-class Lanes(Guest):
+class Shards(Guest):
     """A guest whose tap has several queues; frames leave through the one that is named, answers come from any."""
 
-    def __init__(self, lanes: int = 2, capture: int = -1, **changes: object) -> None:
+    def __init__(self, shards: int = 2, capture: int = -1, **changes: object) -> None:
         super().__init__(**changes)
         self.socks, self.taps = [self.sock], [self.tap]
-        for _lane in range(lanes - 1):
+        for _shard in range(shards - 1):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for end in (ours, theirs):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
@@ -60,7 +60,7 @@ class Lanes(Guest):
             self.taps.append(theirs)
         if capture >= 0:
             self.plane.capture(capture, False)
-        self.plane.add_lanes([tap.fileno() for tap in self.taps[1:]])
+        self.plane.add_shards([tap.fileno() for tap in self.taps[1:]])
         self.queue = 0
         self.ended: int | None = None
         self.frame_queues: list[int] = []
@@ -107,12 +107,12 @@ class Lanes(Guest):
             self.pump()
 
 
-def lane_threads() -> list[str]:
+def shard_threads() -> list[str]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             found.append((task / "comm").read_text())
-    return [name for name in found if name.startswith("pasta-lane")]
+    return [name for name in found if name.startswith("pasta-shard")]
 
 
 def readable(sock: socket.socket) -> bool:
@@ -122,7 +122,7 @@ def readable(sock: socket.socket) -> bool:
 class Streams:
     """Connections of the guest to a server on the host, and the queue that each is answered from."""
 
-    def __init__(self, guest: Lanes, count: int, *, queue: int = 0, first: int = 30000) -> None:
+    def __init__(self, guest: Shards, count: int, *, queue: int = 0, first: int = 30000) -> None:
         self.guest, self.listener = guest, server()
         self.listener.listen(256)
         port = self.listener.getsockname()[1]
@@ -165,19 +165,19 @@ class Streams:
 
 
 @pytest.fixture
-def guest() -> Iterator[Lanes]:
-    with Lanes() as made:
+def guest() -> Iterator[Shards]:
+    with Shards() as made:
         made.pump()
         yield made
 
 
-def test_connections_are_spread_and_stay(guest: Lanes) -> None:
-    """A SYN on the wrong queue changes lanes once; on the right one nothing does."""
+def test_connections_are_spread_and_stay(guest: Shards) -> None:
+    """A SYN on the wrong queue changes shards once; on the right one nothing does."""
     streams = Streams(guest, 64)
-    lanes = list(streams.owner.values())
-    assert 8 < lanes.count(1) < 56  # by chance outside: less than 1 in 10^9
-    assert guest.counter("lane_frames") == lanes.count(1)
-    before = guest.counter("lane_frames")
+    shards = list(streams.owner.values())
+    assert 8 < shards.count(1) < 56  # by chance outside: less than 1 in 10^9
+    assert guest.counter("shard_frames") == shards.count(1)
+    before = guest.counter("shard_frames")
     for sport, sock in streams.socks.items():
         sock.sendall(b"answer to %d" % sport)
     got: dict[int, bytes] = {}
@@ -185,15 +185,15 @@ def test_connections_are_spread_and_stay(guest: Lanes) -> None:
         if segment.payload:
             assert queue == streams.owner[segment.dport]
             assert got.setdefault(segment.dport, segment.payload) == b"answer to %d" % segment.dport
-    assert guest.counter("lane_frames") == before and guest.counter("tcp_flows") == 64
-    assert guest.counter("lane_dropped") == 0
+    assert guest.counter("shard_frames") == before and guest.counter("tcp_flows") == 64
+    assert guest.counter("shard_dropped") == 0
     streams.close()
 
 
-def test_what_comes_on_the_wrong_queue_arrives_in_order(guest: Lanes) -> None:
+def test_what_comes_on_the_wrong_queue_arrives_in_order(guest: Shards) -> None:
     streams = Streams(guest, 16)
     wanted: dict[int, bytes] = dict.fromkeys(streams.peers, b"")
-    before = guest.counter("lane_frames")
+    before = guest.counter("shard_frames")
     for turn in range(40):
         for sport, peer in streams.peers.items():
             part = bytes([turn]) * 1000
@@ -202,8 +202,8 @@ def test_what_comes_on_the_wrong_queue_arrives_in_order(guest: Lanes) -> None:
             wanted[sport] += part
         if turn % 10 == 9:
             guest.frames()
-    guest.until(lambda: guest.counter("lane_frames") - before + guest.counter("lane_dropped") == 40 * 16, "all are handed over")
-    assert guest.counter("lane_dropped") == 0
+    guest.until(lambda: guest.counter("shard_frames") - before + guest.counter("shard_dropped") == 40 * 16, "all are handed over")
+    assert guest.counter("shard_dropped") == 0
     for sport, sock in streams.socks.items():
         data = b""
         while len(data) < 40_000:
@@ -214,7 +214,7 @@ def test_what_comes_on_the_wrong_queue_arrives_in_order(guest: Lanes) -> None:
 
 
 def test_the_slow_path_is_reached_from_every_queue() -> None:
-    with Lanes(4) as guest:
+    with Shards(4) as guest:
         guest.pump()
         for queue in range(4):
             guest.queue = queue
@@ -223,10 +223,10 @@ def test_the_slow_path_is_reached_from_every_queue() -> None:
         guest.send(ip_frame("0.0.0.0", "255.255.255.255", 17, dhcp))
         guest.until(lambda: len(guest.punts) == 5, "frames for Python")
         assert guest.punts.count(ARP) == 4 and guest.counter("punt_frames") == 5
-        assert guest.counter("lane_frames") == 4
+        assert guest.counter("shard_frames") == 4
 
 
-def test_udp_is_the_first_lanes(guest: Lanes) -> None:
+def test_udp_is_the_first_shards(guest: Shards) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
         sock.settimeout(WAIT_S)
@@ -242,7 +242,7 @@ def test_udp_is_the_first_lanes(guest: Lanes) -> None:
         assert frames[0].endswith(b"world") and guest.frame_queues == [0]
 
 
-def test_fragments_of_a_segment_reach_their_lane(guest: Lanes) -> None:
+def test_fragments_of_a_segment_reach_their_shard(guest: Shards) -> None:
     """Put together by the first, whichever queue they come on."""
     streams = Streams(guest, 8)
     for sport, peer in streams.peers.items():
@@ -266,7 +266,7 @@ def test_fragments_of_a_segment_reach_their_lane(guest: Lanes) -> None:
     streams.close()
 
 
-def clients(guest: Lanes, count: int) -> tuple[socket.socket, list[socket.socket], dict[int, tuple[int, Segment]]]:
+def clients(guest: Shards, count: int) -> tuple[socket.socket, list[socket.socket], dict[int, tuple[int, Segment]]]:
     """Host-side clients of a forwarded port; the SYN that announces each, by its port, with the queue."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     guest.listen(6, listener, 80)
@@ -285,11 +285,11 @@ def clients(guest: Lanes, count: int) -> tuple[socket.socket, list[socket.socket
     return listener, socks, seen
 
 
-def test_clients_of_the_host_are_spread(guest: Lanes) -> None:
+def test_clients_of_the_host_are_spread(guest: Shards) -> None:
     listener, socks, seen = clients(guest, 64)
-    lanes = [queue for queue, _segment in seen.values()]
-    assert 8 < lanes.count(1) < 56
-    assert guest.counter("lane_sockets") == lanes.count(1) and guest.counter("tcp_flows") == 64
+    shards = [queue for queue, _segment in seen.values()]
+    assert 8 < shards.count(1) < 56
+    assert guest.counter("shard_sockets") == shards.count(1) and guest.counter("tcp_flows") == 64
     for sock in socks:
         queue, syn = seen[sock.getsockname()[1]]
         guest.queue = queue
@@ -309,13 +309,13 @@ def test_clients_of_the_host_are_spread(guest: Lanes) -> None:
         guest.until(heard, "the guest is heard")
         assert data == b"from %d" % syn.sport
         sock.close()
-    assert guest.counter("lane_frames") == 0
+    assert guest.counter("shard_frames") == 0
     listener.close()
 
 
-def test_clients_that_look_alike_get_ports_of_the_same_lane() -> None:
+def test_clients_that_look_alike_get_ports_of_the_same_shard() -> None:
     """Two host addresses shown as one: the second connection from the same port is shown with another."""
-    with Lanes(4) as guest:
+    with Shards(4) as guest:
         guest.pump()
         listener = socket.create_server(("0.0.0.0", 0), backlog=256)
         guest.listen(6, listener, 80)
@@ -339,8 +339,8 @@ def test_clients_that_look_alike_get_ports_of_the_same_lane() -> None:
         listener.close()
 
 
-def test_local_connections_are_dealt_out(guest: Lanes) -> None:
-    """From socket to socket, every other one in the second lane; each carries a megabyte each way, and both ends."""
+def test_local_connections_are_dealt_out(guest: Shards) -> None:
+    """From socket to socket, every other one in the second shard; each carries a megabyte each way, and both ends."""
     target, listener = server(), socket.create_server(("127.0.0.1", 0), backlog=64)
     listener.setblocking(False)
     ports = Listener(proto=6, port=listener.getsockname()[1], target=b"", target_port=target.getsockname()[1])
@@ -350,7 +350,7 @@ def test_local_connections_are_dealt_out(guest: Lanes) -> None:
         ours = socket.create_connection(listener.getsockname())
         guest.until(lambda: readable(target), "it is joined")
         ends.append((ours, target.accept()[0]))
-    assert guest.counter("splice_flows") == 8 and guest.counter("lane_sockets") == 4
+    assert guest.counter("splice_flows") == 8 and guest.counter("shard_sockets") == 4
     left = {sock.fileno(): 1 << 20 for pair in ends for sock in pair}
     got = dict.fromkeys(left, b"")
     socks = {sock.fileno(): sock for pair in ends for sock in pair}
@@ -381,7 +381,7 @@ def test_local_connections_are_dealt_out(guest: Lanes) -> None:
 
 
 @pytest.mark.parametrize("queue", [0, 1])
-def test_all_lanes_know_where_the_guest_is(guest: Lanes, queue: int) -> None:
+def test_all_lanes_know_where_the_guest_is(guest: Shards, queue: int) -> None:
     """It takes another address, and says so on one queue."""
     guest.queue = queue
     guest.send(ip_frame("10.0.2.77", GATEWAY4, 17, struct.pack("!HHHH", 5000, 9, 8, 0)))
@@ -394,7 +394,7 @@ def test_all_lanes_know_where_the_guest_is(guest: Lanes, queue: int) -> None:
 
 
 @pytest.mark.parametrize("queue", [0, 1])
-def test_all_lanes_know_the_stations(guest: Lanes, queue: int) -> None:
+def test_all_lanes_know_the_stations(guest: Shards, queue: int) -> None:
     """A second MAC address, heard on one queue: both are sent to from either."""
     other = bytes.fromhex("525400abcdef")
     guest.queue = queue
@@ -412,25 +412,25 @@ def test_all_lanes_know_the_stations(guest: Lanes, queue: int) -> None:
 
     def all_seen() -> bool:
         frames = guest.frames()
-        seen.update((lane, frame[:6]) for lane, frame in zip(guest.frame_queues, frames, strict=True) if frame[23] == 6)
+        seen.update((shard, frame[:6]) for shard, frame in zip(guest.frame_queues, frames, strict=True) if frame[23] == 6)
         return len(seen) == 2
 
-    guest.until(all_seen, "a SYN from each lane")
+    guest.until(all_seen, "a SYN from each shard")
     assert seen == {(0, other), (1, other)}
     for sock in (*socks, listener):
         sock.close()
 
 
-def test_a_flood_leaves_room_for_tcp(guest: Lanes) -> None:
-    """The first lane does nothing meanwhile: what the second leaves for it is bounded, and TCP has a part of it to itself."""
+def test_a_flood_leaves_room_for_tcp(guest: Shards) -> None:
+    """The first shard does nothing meanwhile: what the second leaves for it is bounded, and TCP has a part of it to itself."""
     streams = Streams(guest, 16)
-    firsts = [sport for sport, lane in streams.owner.items() if lane == 0]
-    before = guest.counter("lane_frames")
+    firsts = [sport for sport, shard in streams.owner.items() if shard == 0]
+    before = guest.counter("shard_frames")
     guest.queue = 1
 
     def settled(frames: int) -> None:
         end = time.monotonic() + WAIT_S
-        while guest.counter("lane_frames") + guest.counter("lane_dropped") - before < frames:
+        while guest.counter("shard_frames") + guest.counter("shard_dropped") - before < frames:
             assert time.monotonic() < end
             time.sleep(0.005)
 
@@ -440,11 +440,11 @@ def test_a_flood_leaves_room_for_tcp(guest: Lanes) -> None:
             guest.send(ARP)
         sent += 100
         settled(sent)
-    assert guest.counter("lane_frames") - before == REST_MAX and guest.counter("lane_dropped") == 800 - REST_MAX
+    assert guest.counter("shard_frames") - before == REST_MAX and guest.counter("shard_dropped") == 800 - REST_MAX
     for sport in firsts:
         streams.peers[sport].send(ACK, b"through the flood")
     settled(sent + len(firsts))
-    assert guest.counter("lane_frames") - before == REST_MAX + len(firsts)
+    assert guest.counter("shard_frames") - before == REST_MAX + len(firsts)
     for sport in firsts:
         sock = streams.socks[sport]
         guest.until(lambda sock=sock: readable(sock), "the segment arrives")
@@ -452,8 +452,8 @@ def test_a_flood_leaves_room_for_tcp(guest: Lanes) -> None:
     streams.close()
 
 
-def test_hostile_segments_find_no_lane_without_an_answer(guest: Lanes) -> None:
-    """Too short for ports, of no connection, with the wrong checksum: all as with one lane."""
+def test_hostile_segments_find_no_lane_without_an_answer(guest: Shards) -> None:
+    """Too short for ports, of no connection, with the wrong checksum: all as with one shard."""
     guest.queue = 1
     guest.send(ip_frame(GUEST4, GATEWAY4, 6, b"\x01\x02\x03"))
     guest.send(ip_frame(GUEST4, GATEWAY4, 6, bytes(20)))
@@ -467,7 +467,7 @@ def test_hostile_segments_find_no_lane_without_an_answer(guest: Lanes) -> None:
 
 
 def test_lines_of_all_lanes_come_to_python() -> None:
-    with Lanes(log_level=4) as guest:
+    with Shards(log_level=4) as guest:
         guest.pump()
         peers = [TcpPeer(guest, 1, sport=30000 + i) for i in range(16)]
         guest.queue = 1
@@ -478,20 +478,20 @@ def test_lines_of_all_lanes_come_to_python() -> None:
 
 def test_lines_of_another_lane_leave_the_first_its_turns() -> None:
     """There is always one more of them when Python comes back: what waits on the first queue is dealt with all the same."""
-    with Lanes(log_level=TRACE) as guest:
+    with Shards(log_level=TRACE) as guest:
         guest.pump()
         guest.queue = 1
 
         def dealt_with(sport: int) -> bool:
-            """A frame with a wrong checksum; true: it stays in the second lane, which has left its line when it counts it."""
+            """A frame with a wrong checksum; true: it stays in the second shard, which has left its line when it counts it."""
             before = guest.plane.counters()
             guest.send(ip_frame(GUEST4, GATEWAY4, 6, struct.pack("!HH", sport, 9) + bytes(16)))
             end = time.monotonic() + WAIT_S
             while time.monotonic() < end:
                 now = guest.plane.counters()
-                if now["drop_malformed"] > before["drop_malformed"] or now["lane_frames"] > before["lane_frames"]:
-                    return now["lane_frames"] == before["lane_frames"]
-            raise AssertionError("the second lane does nothing")
+                if now["drop_malformed"] > before["drop_malformed"] or now["shard_frames"] > before["shard_frames"]:
+                    return now["shard_frames"] == before["shard_frames"]
+            raise AssertionError("the second shard does nothing")
 
         sport = next(sport for sport in range(1000, 1064) if dealt_with(sport))
         guest.pump()
@@ -503,18 +503,18 @@ def test_lines_of_another_lane_leave_the_first_its_turns() -> None:
             guest.plane.run()
             if readable(sock):
                 break
-        assert readable(sock), "the first lane does nothing but log"
+        assert readable(sock), "the first shard does nothing but log"
         sock.close()
 
 
 @pytest.mark.parametrize("queue", [0, 1])
-def test_the_end_of_a_queue_is_the_end(guest: Lanes, queue: int) -> None:
+def test_the_end_of_a_queue_is_the_end(guest: Shards, queue: int) -> None:
     guest.socks[queue].close()
     guest.until(lambda: guest.ended is not None, "the end")
     assert guest.ended
 
 
-def test_last_words_are_passed_on(guest: Lanes) -> None:
+def test_last_words_are_passed_on(guest: Shards) -> None:
     """Also what comes on the wrong queue, when nobody turns the crank any more."""
     streams = Streams(guest, 24)
     for sport, peer in streams.peers.items():
@@ -532,17 +532,17 @@ def test_last_words_are_passed_on(guest: Lanes) -> None:
 
 
 def test_lanes_that_nothing_was_asked_of_end_as_well() -> None:
-    with Lanes(16) as guest:
-        assert len(lane_threads()) == 15
+    with Shards(16) as guest:
+        assert len(shard_threads()) == 15
         guest.plane.close()
     end = time.monotonic() + WAIT_S
-    while lane_threads():  # a thread that has been joined is in the kernel's list for a moment yet
+    while shard_threads():  # a thread that has been joined is in the kernel's list for a moment yet
         assert time.monotonic() < end
 
 
 def test_nothing_is_read_before_the_first_turn() -> None:
-    """The door is closed in between: csrc/plane/lane.c."""
-    with Lanes() as guest:
+    """The door is closed in between: csrc/plane/shard.c."""
+    with Shards() as guest:
         guest.queue = 1
         guest.send(ARP)
         time.sleep(0.1)
@@ -550,30 +550,30 @@ def test_nothing_is_read_before_the_first_turn() -> None:
         guest.until(lambda: guest.punts == [ARP], "now it is")
 
 
-def test_what_lanes_share_cannot_change_afterwards(guest: Lanes) -> None:
+def test_what_lanes_share_cannot_change_afterwards(guest: Shards) -> None:
     null = os.open("/dev/null", os.O_WRONLY)
     with pytest.raises(OSError, match="busy"):
         guest.plane.capture(null, False)
     os.close(null)
     with pytest.raises(OSError, match="Invalid"):
-        guest.plane.add_lanes([guest.tap.fileno()])
+        guest.plane.add_shards([guest.tap.fileno()])
 
 
 @pytest.mark.parametrize("count", [0, 16])
 def test_numbers_of_lanes_that_cannot_be(count: int) -> None:
     with Guest() as guest, pytest.raises(OSError, match="Invalid"):
-        guest.plane.add_lanes([guest.tap.fileno()] * count)
+        guest.plane.add_shards([guest.tap.fileno()] * count)
 
 
 def test_a_queue_that_is_none_is_refused() -> None:
-    """And leaves a core that can be freed; with addresses of the host, which lanes share."""
+    """And leaves a core that can be freed; with addresses of the host, which shards share."""
     with Guest(guest_addrs=(mapped("192.0.2.2"),)) as guest, pytest.raises(OSError, match="Bad file descriptor"):
-        guest.plane.add_lanes([guest.tap.fileno(), 1 << 20])
+        guest.plane.add_shards([guest.tap.fileno(), 1 << 20])
 
 
 def test_one_capture_for_all(tmp_path: Path) -> None:
-    path = tmp_path / "lanes.pcap"
-    with path.open("wb") as file, Lanes(4, capture=file.fileno()) as guest:
+    path = tmp_path / "shards.pcap"
+    with path.open("wb") as file, Shards(4, capture=file.fileno()) as guest:
         guest.pump()
         streams = Streams(guest, 32)
         streams.close()

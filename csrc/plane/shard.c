@@ -1,26 +1,26 @@
 /* Owns the threads of the data plane (--threads). With one, the default, nothing here is used.
  *
- * Theory of operation. A lane is a whole plane: loop, queue of the tap, flow tables, timers, scratch, log, counters. The first
+ * Theory of operation. A shard is a whole plane: loop, queue of the tap, flow tables, timers, scratch, log, counters. The first
  * one is run by Python, with everything that has only one place: the slow path, the listeners, the helper, UDP, ICMP, fragments.
  * The others run in threads without Python and have flows of TCP and local connections. Nothing is shared that is written
- * without a lock, and no lock is held on the way of a frame: what another lane must know is left in its message queue (handover.c).
+ * without a lock, and no lock is held on the way of a frame: what another shard must know is left in its message queue (messages.c).
  *
- * Which lane a flow of TCP belongs to follows from its endpoints (core/ownership.h), so a lane that reads a frame knows whose it
+ * Which shard a flow of TCP belongs to follows from its endpoints (core/steering.h), so a shard that reads a frame knows whose it
  * is without asking. It is rarely another's: the kernel's tap remembers from which queue a flow was last written to (tun.c,
  * tun_flow_update()), and gives that queue what the guest sends in it, until it has not been written to for 3 s. So the frames
- * that change lanes are a guest's SYN, and the first ones after silence. Those that come after them may overtake them: as on any
+ * that change shards are a guest's SYN, and the first ones after silence. Those that come after them may overtake them: as on any
  * link, TCP puts that right.
  *
  * Threads start before the sandbox's last layers, and read nothing of the guest's until plane_run() is called for the first time.
  * At the end they stop first; what the guest has sent by then is passed on by the thread that is left.
  *
- * Limits are divided: each lane has its share of flows, spills, held bytes and openings (of these 1,000 a second at least).
- * Challenge ACKs are counted by each lane for itself.
+ * Limits are divided: each shard has its share of flows, spills, held bytes and openings (of these 1,000 a second at least).
+ * Challenge ACKs are counted by each shard for itself.
  *
  * Rejected: one loop with a thread for each system call (a hand-over per frame); flow tables with locks; a queue chosen by a
  * program (TUNSETSTEERINGEBPF takes CAP_BPF in the initial namespace, or unprivileged BPF).
  */
-#include "plane/lane.h"
+#include "plane/shard.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -37,11 +37,11 @@
 static void *run(void *arg)
 {
 	struct plane *p = arg;
-	struct lane *l = p->lane;
+	struct shard *l = p->shard;
 	struct plane_event none;
 	char name[16];
 
-	snprintf(name, sizeof(name), "pasta-lane%u", l->index);
+	snprintf(name, sizeof(name), "pasta-shard%u", l->index);
 	pthread_setname_np(pthread_self(), name);
 	pthread_mutex_lock(&l->all->lock);
 	l->started = true;
@@ -52,7 +52,7 @@ static void *run(void *arg)
 
 		if (rc < 0)
 			p->end = -rc;
-		lane_report(p);
+		shard_report(p);
 		if (rc < 0)
 			break;
 	}
@@ -61,7 +61,7 @@ static void *run(void *arg)
 
 static int start(struct plane *p)
 {
-	struct lane *l = p->lane;
+	struct shard *l = p->shard;
 	int rc = thread_start(&l->thread, STACK_BYTES, run, p);
 
 	if (rc)
@@ -73,11 +73,11 @@ static int start(struct plane *p)
 	return 0;
 }
 
-/* Makes p a lane among others. */
-static int join(struct lanes *all, struct plane *p, const struct siphash_key *key, uint32_t lanes)
+/* Makes p a shard among others. */
+static int join(struct shards *all, struct plane *p, const struct siphash_key *key, uint32_t shards)
 {
-	struct ownership ownership = {*key, lanes, all->count};
-	struct lane *l = calloc(1, sizeof(*l));
+	struct flow_steering steering = {*key, shards, all->count};
+	struct shard *l = calloc(1, sizeof(*l));
 	int rc;
 
 	if (!l)
@@ -92,14 +92,14 @@ static int join(struct lanes *all, struct plane *p, const struct siphash_key *ke
 	}
 	l->all = all;
 	l->index = all->count;
-	p->lane = l;
-	tcp_share(&p->tcp, &ownership);
-	splice_share(&p->splice, lanes);
+	p->shard = l;
+	tcp_share(&p->tcp, &steering);
+	splice_share(&p->splice, shards);
 	all->at[all->count++] = p;
 	return 0;
 }
 
-static int add(struct lanes *all, const struct siphash_key *key, int tap_fd, uint32_t lanes)
+static int add(struct shards *all, const struct siphash_key *key, int tap_fd, uint32_t shards)
 {
 	struct plane *first = all->at[0], *p;
 	struct plane_config config = first->config;
@@ -114,23 +114,23 @@ static int add(struct lanes *all, const struct siphash_key *key, int tap_fd, uin
 	p->io.descriptors = first->io.descriptors;
 	p->tap.capture = first->tap.capture;
 	loop_remove(&p->loop, tap_fd);
-	rc = join(all, p, key, lanes);
+	rc = join(all, p, key, shards);
 	if (!rc)
 		rc = start(p);
-	if (rc && !p->lane) {
-		p->policy = (struct policy){0}; /* its lists are the first lane's */
+	if (rc && !p->shard) {
+		p->policy = (struct policy){0}; /* its lists are the first shard's */
 		plane_free(p);
 	}
-	return rc; /* a lane that has joined goes with the others */
+	return rc; /* a shard that has joined goes with the others */
 }
 
-int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count)
+int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count)
 {
 	struct siphash_key key;
-	struct lanes *all;
+	struct shards *all;
 	int rc;
 
-	if (p->lane || !count || count >= LANES_MAX || p->tcp.flows.used || p->splice.flows.used)
+	if (p->shard || !count || count >= SHARDS_MAX || p->tcp.flows.used || p->splice.flows.used)
 		return -EINVAL;
 	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
 		return -EIO;
@@ -154,13 +154,13 @@ int plane_add_lanes(struct plane *p, const int tap_fds[], uint32_t count)
 	for (uint32_t i = 0; i < count && !rc; i++)
 		rc = add(all, &key, tap_fds[i], count + 1);
 	if (rc)
-		lanes_stop(p);
+		shards_stop(p);
 	return rc;
 }
 
-void lanes_open(struct plane *p)
+void shards_open(struct plane *p)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 
 	all->open = true;
 	for (uint32_t i = 1; i < all->count; i++)
@@ -168,29 +168,29 @@ void lanes_open(struct plane *p)
 			p->end = EBADF;
 }
 
-void lane_publish(struct plane *p)
+void shard_publish(struct plane *p)
 {
-	pthread_mutex_lock(&p->lane->all->lock);
-	p->lane->published = p->counters;
-	pthread_mutex_unlock(&p->lane->all->lock);
+	pthread_mutex_lock(&p->shard->all->lock);
+	p->shard->published = p->counters;
+	pthread_mutex_unlock(&p->shard->all->lock);
 }
 
-uint64_t lanes_counter(const struct plane *p, uint32_t index)
+uint64_t shards_counter(const struct plane *p, uint32_t index)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 	uint64_t sum = p->counters.v[index];
 
 	pthread_mutex_lock(&all->lock);
 	for (uint32_t i = 1; i < all->count; i++)
-		sum += all->at[i]->lane->published.v[index];
+		sum += all->at[i]->shard->published.v[index];
 	pthread_mutex_unlock(&all->lock);
 	return sum;
 }
 
 /* --- the end --- */
 
-/* What the guest has sent by now, and what lanes have left for each other; all of it by this thread, the only one. */
-static void finish(struct lanes *all)
+/* What the guest has sent by now, and what shards have left for each other; all of it by this thread, the only one. */
+static void finish(struct shards *all)
 {
 	bool moved = true;
 
@@ -198,11 +198,11 @@ static void finish(struct lanes *all)
 		moved = false;
 		for (uint32_t n = 0; n < all->count; n++) {
 			struct plane *p = all->at[n];
-			uint64_t opened = p->lane->opened;
+			uint64_t opened = p->shard->opened;
 
 			p->punt_len = 0;
-			lane_attend(p);
-			moved |= plane_drain(p) || p->lane->opened != opened;
+			shard_attend(p);
+			moved |= plane_drain(p) || p->shard->opened != opened;
 		}
 	}
 }
@@ -219,21 +219,21 @@ static void discard(struct message *message)
 
 static void leave(struct plane *p)
 {
-	struct lane *l = p->lane;
+	struct shard *l = p->shard;
 
 	discard(l->inbox);
 	discard(message_queue_take(&l->box));
-	p->lane = NULL;
+	p->shard = NULL;
 	message_queue_free(&l->box);
 	free(l);
 }
 
-void lanes_stop(struct plane *p)
+void shards_stop(struct plane *p)
 {
-	struct lanes *all = p->lane->all;
+	struct shards *all = p->shard->all;
 
 	for (uint32_t i = 1; i < all->count; i++) {
-		struct lane *l = all->at[i]->lane;
+		struct shard *l = all->at[i]->shard;
 
 		if (!l->started)
 			continue;
@@ -246,7 +246,7 @@ void lanes_stop(struct plane *p)
 	for (uint32_t i = 0; i < all->count; i++)
 		leave(all->at[i]);
 	for (uint32_t i = 1; i < all->count; i++) {
-		all->at[i]->policy = (struct policy){0}; /* its lists are the first lane's */
+		all->at[i]->policy = (struct policy){0}; /* its lists are the first shard's */
 		plane_free(all->at[i]);
 	}
 	pthread_cond_destroy(&all->started);

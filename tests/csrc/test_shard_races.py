@@ -1,4 +1,4 @@
-"""ThreadSanitizer: nothing that lanes share is written without a lock. The tests of lanes run again, on a core built for it.
+"""ThreadSanitizer: nothing that shards share is written without a lock. The tests of shards run again, on a core built for it.
 
 Only the extension is instrumented: its library comes into a plain Python with LD_PRELOAD. What it finds fails the run, as a race
 that is made on purpose shows.
@@ -59,13 +59,13 @@ def test_a_race_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_lanes_have_no_race(tmp_path: Path) -> None:
+def test_shards_have_no_race(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PASTA_COVERAGE", "LD_PRELOAD")}
     subprocess.run(
         [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path / "objects"],
         cwd=ROOT, env={**environment, "PASTA_SANITIZE": "thread"}, check=True, capture_output=True,
     )  # fmt: skip
     (extension,) = (tmp_path / "pasta_py").glob("_plane*.so")
-    done = run(tmp_path, "-c", TESTS, extension, HERE / "test_lanes.py")
+    done = run(tmp_path, "-c", TESTS, extension, HERE / "test_shards.py")
     assert not reports(tmp_path), reports(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
