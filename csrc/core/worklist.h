@@ -44,29 +44,29 @@ static inline void worklist_remove(struct worklist *l, struct work *w)
 	l->count--;
 }
 
-#define LINE_PER_TURN 8
-#define LINE_PER_SHORT_TURN 1 /* while others have short messages */
-#define LINE_QUANTUM_MAX 32
-#define LINE_QUANTUM_MIN 4
-#define LINE_ROUND 2048 /* steps for going round, as long as quantums are not at their least */
+#define RUN_QUEUE_STEPS_PER_TURN 8
+#define RUN_QUEUE_STEPS_LATENCY_MODE 1 /* while others have short messages */
+#define RUN_QUEUE_QUANTUM_MAX 32
+#define RUN_QUEUE_QUANTUM_MIN 4
+#define RUN_QUEUE_ROUND 2048 /* steps for going round, as long as quantums are not at their least */
 
-struct line {
+struct run_queue {
 	struct worklist list;
 	struct work *served; /* who has had `used` steps of its quantum; only compared */
 	uint32_t used;
 };
 
-static inline uint32_t line_quantum(const struct line *l)
+static inline uint32_t run_queue_quantum(const struct run_queue *l)
 {
-	uint32_t share = l->list.count ? LINE_ROUND / l->list.count : LINE_QUANTUM_MAX;
+	uint32_t share = l->list.count ? RUN_QUEUE_ROUND / l->list.count : RUN_QUEUE_QUANTUM_MAX;
 
-	return share > LINE_QUANTUM_MAX ? LINE_QUANTUM_MAX : share < LINE_QUANTUM_MIN ? LINE_QUANTUM_MIN : share;
+	return share > RUN_QUEUE_QUANTUM_MAX ? RUN_QUEUE_QUANTUM_MAX : share < RUN_QUEUE_QUANTUM_MIN ? RUN_QUEUE_QUANTUM_MIN : share;
 }
 
 /* Who is next, and how many steps it has, per_turn at most, which count as used; NULL: nobody. It stays in the line. */
-static inline struct work *line_next(struct line *l, uint32_t per_turn, uint32_t *steps)
+static inline struct work *run_queue_next(struct run_queue *l, uint32_t per_turn, uint32_t *steps)
 {
-	uint32_t quantum = line_quantum(l), left;
+	uint32_t quantum = run_queue_quantum(l), left;
 	struct work *w = l->list.head;
 
 	if (w && w == l->served && l->used >= quantum) {
@@ -84,12 +84,12 @@ static inline struct work *line_next(struct line *l, uint32_t per_turn, uint32_t
 	return w;
 }
 
-static inline void line_add(struct line *l, struct work *w)
+static inline void run_queue_add(struct run_queue *l, struct work *w)
 {
 	worklist_add(&l->list, w);
 }
 
-static inline void line_remove(struct line *l, struct work *w)
+static inline void run_queue_remove(struct run_queue *l, struct work *w)
 {
 	worklist_remove(&l->list, w);
 	if (l->served == w)

@@ -144,8 +144,8 @@ void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f)
 	f->waiting_ms = now_ms;
 	if (!timer_running(&f->timer) || f->timer.deadline_ms < late_ms)
 		timer_set(&t->timers, &f->timer, late_ms);
-	worklist_remove(&t->connecting, &f->line);
-	worklist_add(&t->connecting, &f->line);
+	worklist_remove(&t->connecting, &f->run_entry);
+	worklist_add(&t->connecting, &f->run_entry);
 }
 
 int tcp_displace(struct tcp *t, struct io *io)
@@ -156,7 +156,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 
 	if (!oldest)
 		return -ENOENT;
-	f = CONTAINER_OF(oldest, struct tcp_flow, line);
+	f = CONTAINER_OF(oldest, struct tcp_flow, run_entry);
 	if ((uint32_t)io->loop->now_ms - f->waiting_ms < TCP_SYN_FRESH_MS)
 		return -EAGAIN;
 	COUNT(io->counters, tcp_displaced);
@@ -168,7 +168,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
 	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
-	if (!f->line.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_OLD) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
+	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_OLD) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
 		worklist_add(&t->work, &f->work);
 }
 
@@ -179,9 +179,9 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 	tcp_free_held(t, f);
 	worklist_remove(&t->work, &f->work);
 	if (f->state == TCPS_CONNECTING)
-		worklist_remove(&t->connecting, &f->line);
+		worklist_remove(&t->connecting, &f->run_entry);
 	else
-		line_remove(&t->line, &f->line);
+		run_queue_remove(&t->run_queue, &f->run_entry);
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);
 	flow_remove(&t->flows, &f->flow);
@@ -295,9 +295,9 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 	if (!flow_at_generation(&t->flows, index, generation))
 		return;
 	if (more)
-		line_add(&t->line, &f->line);
+		run_queue_add(&t->run_queue, &f->run_entry);
 	else
-		line_remove(&t->line, &f->line);
+		run_queue_remove(&t->run_queue, &f->run_entry);
 }
 
 /* All that the flow needs is that a part of its stream is acknowledged, the guest can go on sending without that, and others
@@ -329,17 +329,17 @@ bool tcp_service(struct tcp *t, struct io *io)
 			continue;
 		}
 		worklist_remove(&t->work, w);
-		serve(t, io, f, f->line.queued ? 0 : t->line.list.count || brisk ? 1 : TCP_FILL_FRAMES);
+		serve(t, io, f, f->run_entry.queued ? 0 : t->run_queue.list.count || brisk ? 1 : TCP_FILL_FRAMES);
 	}
 	t->owed_turns = waiting ? t->owed_turns + 1 : 0;
 	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
-	if (t->line.list.count && io->handed)
+	if (t->run_queue.list.count && io->handed)
 		sched_yield();
 	io->handed = false;
-	w = line_next(&t->line, io_is_brisk(io) ? LINE_PER_SHORT_TURN : LINE_PER_TURN, &frames);
+	w = run_queue_next(&t->run_queue, io_is_brisk(io) ? RUN_QUEUE_STEPS_LATENCY_MODE : RUN_QUEUE_STEPS_PER_TURN, &frames);
 	if (w)
-		serve(t, io, CONTAINER_OF(w, struct tcp_flow, line), frames);
-	return waiting || t->line.list.count;
+		serve(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
+	return waiting || t->run_queue.list.count;
 }
 
 /* --- timers --- */

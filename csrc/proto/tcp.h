@@ -20,7 +20,7 @@ struct tcp {
 	struct sock_options sock;
 	struct worklist work; /* flows that tcp_service() has to look at */
 	struct worklist connecting; /* flows in CONNECTING, by the guest's last SYN, the oldest first */
-	struct line line;     /* of these, whose socket has more for the guest than one turn's share */
+	struct run_queue run_queue;     /* of these, whose socket has more for the guest than one turn's share */
 	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
 	bool sack;				/* is offered; the head of tcp_held.c says when */
 	uint8_t *discard;			/* where bytes before the offset go without it */

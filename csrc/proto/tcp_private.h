@@ -48,7 +48,7 @@ struct tcp_flow {
 	struct flow flow;
 	struct timer timer;
 	struct work work; /* in tcp.work */
-	struct work line; /* in tcp.line; CONNECTING: in tcp.connecting */
+	struct work run_entry; /* in tcp.run_queue; CONNECTING: in tcp.connecting */
 	int fd;
 	uint16_t flags; /* TCPF_ */
 	uint8_t state;	/* enum tcp_state */

@@ -299,7 +299,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	worklist_remove(&t->connecting, &f->line);
+	worklist_remove(&t->connecting, &f->run_entry);
 	f->state = TCPS_SYN_RECEIVED;
 	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);
@@ -362,7 +362,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	drain_spill(t, f);
 	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
 	 * meanwhile: when all has been read, it opens again. */
-	if (!f->line.queued || f->acked_bytes >= (io_is_brisk(io) ? TCP_DROP_BRISK_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
+	if (!f->run_entry.queued || f->acked_bytes >= (io_is_brisk(io) ? TCP_DROP_BRISK_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
 		tell = tcp_update_window(t, io, f);

@@ -37,16 +37,16 @@ struct addr addr_linklocal6_of(const uint8_t mac[6]);
 
 struct work { struct work *prev, *next; bool queued; };
 struct worklist { struct work *head, *tail; uint32_t count; };
-struct line { struct worklist list; ...; };
+struct run_queue { struct worklist list; ...; };
 void x_worklist_add(struct worklist *l, struct work *w);
 void x_worklist_remove(struct worklist *l, struct work *w);
-struct work *x_line_next(struct line *l, uint32_t per_turn, uint32_t *steps);
-void x_line_add(struct line *l, struct work *w);
-void x_line_remove(struct line *l, struct work *w);
-#define LINE_PER_TURN ...
-#define LINE_QUANTUM_MAX ...
-#define LINE_QUANTUM_MIN ...
-#define LINE_ROUND ...
+struct work *x_run_queue_next(struct run_queue *l, uint32_t per_turn, uint32_t *steps);
+void x_run_queue_add(struct run_queue *l, struct work *w);
+void x_run_queue_remove(struct run_queue *l, struct work *w);
+#define RUN_QUEUE_STEPS_PER_TURN ...
+#define RUN_QUEUE_QUANTUM_MAX ...
+#define RUN_QUEUE_QUANTUM_MIN ...
+#define RUN_QUEUE_ROUND ...
 
 struct log_line { uint32_t level; uint32_t len; char text[240]; };
 struct log { uint32_t level; uint32_t head, count; uint64_t lost; ...; };
@@ -140,9 +140,9 @@ static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
 static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq(a)); }
 static void x_worklist_add(struct worklist *l, struct work *w) { worklist_add(l, w); }
 static void x_worklist_remove(struct worklist *l, struct work *w) { worklist_remove(l, w); }
-static struct work *x_line_next(struct line *l, uint32_t per_turn, uint32_t *steps) { return line_next(l, per_turn, steps); }
-static void x_line_add(struct line *l, struct work *w) { line_add(l, w); }
-static void x_line_remove(struct line *l, struct work *w) { line_remove(l, w); }
+static struct work *x_run_queue_next(struct run_queue *l, uint32_t per_turn, uint32_t *steps) { return run_queue_next(l, per_turn, steps); }
+static void x_run_queue_add(struct run_queue *l, struct work *w) { run_queue_add(l, w); }
+static void x_run_queue_remove(struct run_queue *l, struct work *w) { run_queue_remove(l, w); }
 static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }
 static bool x_addr_is_v4(const struct addr *a) { return addr_is_v4(a); }
 static void x_log_add(struct log *log, int level, const char *text) { log_add(log, level, "%s", text); }

@@ -55,24 +55,24 @@ TestWorklist = Worklist.TestCase
 
 class Line:
     def __init__(self, count: int) -> None:
-        self.line = ffi.new("struct line *")
+        self.line = ffi.new("struct run_queue *")
         self.works = ffi.new("struct work[]", count)
         for which in range(count):
-            lib.x_line_add(self.line, ffi.addressof(self.works, which))
+            lib.x_run_queue_add(self.line, ffi.addressof(self.works, which))
 
-    def next(self, per_turn: int = lib.LINE_PER_TURN) -> tuple[int, int]:
+    def next(self, per_turn: int = lib.RUN_QUEUE_STEPS_PER_TURN) -> tuple[int, int]:
         """Who is next, and its steps."""
         steps = ffi.new("uint32_t *")
-        work = lib.x_line_next(self.line, per_turn, steps)
+        work = lib.x_run_queue_next(self.line, per_turn, steps)
         assert work
         return work - self.works, steps[0]
 
     def remove(self, which: int) -> None:
-        lib.x_line_remove(self.line, ffi.addressof(self.works, which))
+        lib.x_run_queue_remove(self.line, ffi.addressof(self.works, which))
 
 
 def test_an_empty_line_has_nobody() -> None:
-    assert not lib.x_line_next(ffi.new("struct line *"), lib.LINE_PER_TURN, ffi.new("uint32_t *"))
+    assert not lib.x_run_queue_next(ffi.new("struct run_queue *"), lib.RUN_QUEUE_STEPS_PER_TURN, ffi.new("uint32_t *"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 63, 64, 65, 512])
@@ -83,37 +83,37 @@ def test_all_are_served_alike_and_no_turn_is_longer_than_a_share(count: int) -> 
     longest = 0
     for _ in range(3000):
         who, steps = line.next()
-        assert 0 < steps <= lib.LINE_PER_TURN
+        assert 0 < steps <= lib.RUN_QUEUE_STEPS_PER_TURN
         longest = max(longest, since[who])
         since = [waited + steps for waited in since]
         since[who] = 0
         had[who] += steps
-    assert max(had) - min(had) <= lib.LINE_QUANTUM_MAX, "one quantum at most"
-    assert longest <= max(lib.LINE_ROUND, lib.LINE_QUANTUM_MIN * count), "steps of others before it is its turn again"
+    assert max(had) - min(had) <= lib.RUN_QUEUE_QUANTUM_MAX, "one quantum at most"
+    assert longest <= max(lib.RUN_QUEUE_ROUND, lib.RUN_QUEUE_QUANTUM_MIN * count), "steps of others before it is its turn again"
 
 
 def test_one_is_served_for_its_whole_quantum_before_the_next() -> None:
     line = Line(3)
     served: dict[int, int] = {}
     order: list[int] = []
-    for _ in range(3 * lib.LINE_QUANTUM_MAX // lib.LINE_PER_TURN):
+    for _ in range(3 * lib.RUN_QUEUE_QUANTUM_MAX // lib.RUN_QUEUE_STEPS_PER_TURN):
         who, steps = line.next()
         order += [] if order[-1:] == [who] else [who]
         served[who] = served.get(who, 0) + steps
-    assert order == [0, 1, 2] and set(served.values()) == {lib.LINE_QUANTUM_MAX}
+    assert order == [0, 1, 2] and set(served.values()) == {lib.RUN_QUEUE_QUANTUM_MAX}
 
 
 def test_small_turns_add_up_to_the_same_quantum() -> None:
     line = Line(3)
-    turns = [line.next(1) for _ in range(3 * lib.LINE_QUANTUM_MAX)]
-    assert turns == [(who, 1) for who in range(3) for _ in range(lib.LINE_QUANTUM_MAX)]
+    turns = [line.next(1) for _ in range(3 * lib.RUN_QUEUE_QUANTUM_MAX)]
+    assert turns == [(who, 1) for who in range(3) for _ in range(lib.RUN_QUEUE_QUANTUM_MAX)]
 
 
 def test_who_leaves_and_comes_back_stands_at_the_end_with_a_whole_quantum() -> None:
     line = Line(2)
     assert line.next()[0] == 0
     line.remove(0)
-    lib.x_line_add(line.line, ffi.addressof(line.works, 0))
-    turns: list[Any] = [line.next() for _ in range(2 * lib.LINE_QUANTUM_MAX // lib.LINE_PER_TURN)]
+    lib.x_run_queue_add(line.line, ffi.addressof(line.works, 0))
+    turns: list[Any] = [line.next() for _ in range(2 * lib.RUN_QUEUE_QUANTUM_MAX // lib.RUN_QUEUE_STEPS_PER_TURN)]
     assert [who for who, _ in turns] == sorted((who for who, _ in turns), reverse=True)
-    assert sum(steps for who, steps in turns if who == 0) == lib.LINE_QUANTUM_MAX
+    assert sum(steps for who, steps in turns if who == 0) == lib.RUN_QUEUE_QUANTUM_MAX
