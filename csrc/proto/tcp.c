@@ -313,7 +313,7 @@ static bool can_wait(const struct tcp *t, const struct tcp_flow *f)
 
 bool tcp_service(struct tcp *t, struct io *io)
 {
-	bool brisk = io_is_brisk(io), waiting = false;
+	bool latency_mode = io_in_latency_mode(io), waiting = false;
 	struct work *w, *next;
 	uint32_t frames;
 
@@ -329,14 +329,14 @@ bool tcp_service(struct tcp *t, struct io *io)
 			continue;
 		}
 		worklist_remove(&t->work, w);
-		serve(t, io, f, f->run_entry.queued ? 0 : t->run_queue.list.count || brisk ? 1 : TCP_FILL_FRAMES);
+		serve(t, io, f, f->run_entry.queued ? 0 : t->run_queue.list.count || latency_mode ? 1 : TCP_FILL_FRAMES);
 	}
 	t->owed_turns = waiting ? t->owed_turns + 1 : 0;
 	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
-	if (t->run_queue.list.count && io->handed)
+	if (t->run_queue.list.count && io->wakeup_pending)
 		sched_yield();
-	io->handed = false;
-	w = run_queue_next(&t->run_queue, io_is_brisk(io) ? RUN_QUEUE_STEPS_LATENCY_MODE : RUN_QUEUE_STEPS_PER_TURN, &frames);
+	io->wakeup_pending = false;
+	w = run_queue_next(&t->run_queue, io_in_latency_mode(io) ? RUN_QUEUE_STEPS_LATENCY_MODE : RUN_QUEUE_STEPS_PER_TURN, &frames);
 	if (w)
 		serve(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
 	return waiting || t->run_queue.list.count;

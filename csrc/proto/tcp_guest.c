@@ -248,7 +248,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	}
 	if (len) {
 		if (len <= TCP_SHORT_BYTES)
-			io_brisk(io);
+			io_enter_latency_mode(io);
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		/* Asking the socket costs as much as handing it a short message. */

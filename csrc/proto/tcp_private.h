@@ -95,7 +95,7 @@ struct tcp_flow {
 #define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */
 #define TCP_FILL_FRAMES 8	       /* frames to the guest when a flow begins to have some, before it has to stand in line */
 #define TCP_DROP_BYTES (8u << 20)	       /* acknowledged bytes that a flow in line may leave in the socket, */
-#define TCP_DROP_BRISK_BYTES (64u << 10)       /* and while others have short messages: dropping many takes its time */
+#define TCP_DROP_LATENCY_MODE_BYTES (64u << 10)       /* and while others have short messages: dropping many takes its time */
 #define TCP_LONG_BYTES 16384	       /* part of a stream: its acknowledgement waits for that of what follows, */
 #define TCP_OWED_BYTES (512u << 10)    /* until so much is to be acknowledged, */
 #define TCP_OWED_TURNS 8	       /* for so many turns, and never while there is nothing else to do */

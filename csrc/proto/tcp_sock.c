@@ -267,7 +267,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
 
 			if (n <= TCP_SHORT_BYTES && !tcp_in_flight(f))
-				io_brisk(io);
+				io_enter_latency_mode(io);
 			frames -= send_read(io, f, (uint32_t)n, last);
 			if (last)
 				f->flags |= TCPF_SOCK_EOF | TCPF_FIN_SENT;
@@ -362,7 +362,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	drain_spill(t, f);
 	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
 	 * meanwhile: when all has been read, it opens again. */
-	if (!f->run_entry.queued || f->acked_bytes >= (io_is_brisk(io) ? TCP_DROP_BRISK_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
+	if (!f->run_entry.queued || f->acked_bytes >= (io_in_latency_mode(io) ? TCP_DROP_LATENCY_MODE_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_OLD)
 		tell = tcp_update_window(t, io, f);

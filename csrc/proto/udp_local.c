@@ -171,7 +171,7 @@ void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t gene
 	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
 
 	if (n == 1)
-		io_brisk(io);
+		io_enter_latency_mode(io);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 

@@ -86,7 +86,7 @@ bool udp_run_add(struct udp_run *r, const struct udp_run *next);
 static inline void udp_turn(struct io *io, struct udp_flow *f, bool from_guest)
 {
 	if (f->received && f->guest_last != from_guest)
-		io_brisk(io);
+		io_enter_latency_mode(io);
 	f->guest_last = from_guest;
 }
 
