@@ -41,7 +41,7 @@
 	X(udp_rate_limit)    /* new flows over their rate */            \
 	X(udp_tx_errors) /* datagrams a host socket did not take */     \
 	X(udp_local_flows)   /* of the bypass, open now */              \
-	X(udp_dense)	     /* times a socket was no longer waited for */  \
+	X(udp_polled)	     /* times a socket was no longer waited for */  \
 	X(udp_unasked)	 /* from peers the guest has not written to */  \
 	X(splice_flows)	     /* local connections open now */              \
 	X(splice_opened)                                                \

@@ -219,7 +219,7 @@ void plane_tick(struct plane *p, uint32_t interval_ms)
 /* A guest that says one thing at a time is not asked for more: what it says is passed on a system call earlier. */
 static void read_tap(struct plane *p)
 {
-	int most = loop_is_sparse(&p->loop, p->tap_alone) ? 1 : TAP_BATCH_FRAMES, count = 0;
+	int most = loop_expects_one(&p->loop, p->tap_single_turns) ? 1 : TAP_BATCH_FRAMES, count = 0;
 	uint32_t bytes = 0;
 
 	while (count < most && bytes < TAP_BATCH_BYTES && !p->punt_len) {
@@ -237,7 +237,7 @@ static void read_tap(struct plane *p)
 			demux_frame(p, &frame);
 		}
 	}
-	p->tap_alone = loop_count_alone(p->tap_alone, count);
+	p->tap_single_turns = loop_count_single(p->tap_single_turns, count);
 }
 
 bool plane_drain(struct plane *p)

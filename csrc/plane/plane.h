@@ -45,7 +45,7 @@ struct plane {
 	int64_t tick_ms, next_tick_ms;
 	bool more; /* the last turn left something that can be done at once */
 	struct bucket punts;
-	uint8_t tap_alone; /* turns in which the guest had one frame: loop_is_sparse() */
+	uint8_t tap_single_turns; /* turns in which the guest had one frame: loop_expects_one() */
 	uint32_t punt_len; /* 0: no frame waits for Python */
 	bool complete;	   /* plane_new() has succeeded */
 	struct shard *shard; /* NULL: this is the only one */

@@ -258,7 +258,7 @@ void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s)
 {
 	if (s->users || s->listening)
 		return;
-	udp_forget_dense(u, s);
+	udp_stop_polling(u, s);
 	loop_remove(io->loop, s->fd);
 	close(s->fd);
 	flow_remove(&u->sockets, &s->flow);
@@ -312,7 +312,7 @@ int udp_unlisten(struct udp *u, struct io *io, int fd)
 			remove_flow(u, io, f);
 	}
 	udp_local_forget(u, io, s->flow.index);
-	udp_forget_dense(u, s);
+	udp_stop_polling(u, s);
 	loop_remove(io->loop, fd);
 	flow_remove(&u->sockets, &s->flow);
 	return 0;
@@ -325,5 +325,5 @@ void udp_timers(struct udp *u, struct io *io)
 	while ((due = timer_due(&u->timers, io->loop->now_ms)))
 		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer));
 	udp_local_timers(u, io);
-	udp_look_at_dense(u, io);
+	udp_poll(u, io);
 }

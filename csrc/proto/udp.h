@@ -17,7 +17,7 @@
 #define UDP_RUN_MAX 64
 #define UDP_RUN_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
 
-#define UDP_DENSE_MAX 16
+#define UDP_POLLED_MAX 16
 
 /* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
 struct udp_run {
@@ -43,9 +43,9 @@ struct udp {
 	struct bucket openings;
 	int64_t rate_logged_ms;
 	uint32_t listener_serial;
-	uint32_t dense[UDP_DENSE_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
-	uint32_t dense_count;
-	int64_t look_us; /* when next */
+	uint32_t polled[UDP_POLLED_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
+	uint32_t polled_count;
+	int64_t next_poll_us; /* when next */
 	struct udp_run to_host, to_guest;
 	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */
 	uint8_t to_host_data[UDP_RUN_BYTES];
@@ -74,7 +74,7 @@ void udp_timers(struct udp *u, struct io *io);
 /* When udp_timers() has to be called for sockets that are not waited for. */
 static inline int64_t udp_next_us(const struct udp *u)
 {
-	return u->dense_count ? u->look_us : TIMER_NEVER;
+	return u->polled_count ? u->next_poll_us : TIMER_NEVER;
 }
 static inline int64_t udp_next_ms(const struct udp *u)
 {

@@ -25,8 +25,8 @@ struct udp_socket {
 	bool listening;
 	bool to_host;	/* it is in the guest's namespace */
 	bool v6;	/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
-	bool dense;	/* in udp.dense, and not waited for */
-	uint8_t alone;	/* events with one datagram: loop_is_sparse() */
+	bool polled;	/* in udp.polled, and not waited for */
+	uint8_t alone;	/* events with one datagram: loop_expects_one() */
 };
 
 /* Whom a flow is to. A group answers with its members' own addresses, and no ICMP error answers it (RFC 1122, 3.2.2). */
@@ -102,8 +102,8 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 /* What comes to the socket is an event from now on. 0 or -errno. */
 int udp_watch(struct io *io, const struct udp_socket *s);
 /* No longer to be looked at from time to time: the socket goes. */
-void udp_forget_dense(struct udp *u, struct udp_socket *s);
-void udp_look_at_dense(struct udp *u, struct io *io);
+void udp_stop_polling(struct udp *u, struct udp_socket *s);
+void udp_poll(struct udp *u, struct io *io);
 
 /* udp_guest.c */
 /* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */

@@ -4,7 +4,7 @@
  * offload frame: a frame costs more than everything else here, the copy that puts them together included.
  *
  * A sender that is about as fast as we are has us awake for every few datagrams, and is slowed down by waking us. A socket with
- * more than DENSE_PER_MS is not waited for but looked at, LOOK_US after the last look began, as network cards do with their
+ * more than POLL_ABOVE_PER_MS is not waited for but looked at, POLL_INTERVAL_US after the last look began, as network cards do with their
  * interrupts; the kernel's timer slack adds as much. Its datagrams are later by so much, those of other sockets are not.
  * Rejected: such pauses for all sockets, which a question and its answer would pay for.
  */
@@ -20,10 +20,10 @@
 #include "proto/udp_private.h"
 
 #define ERRORS_PER_EVENT 16
-#define DENSE_PER_MS 32 /* from then on a socket is not waited for */
-#define DENSE_LEAST 4	/* at one look: with less it is waited for again */
-#define LOOK_US 50
-#define LOOK_BATCHES 4
+#define POLL_ABOVE_PER_MS 32 /* from then on a socket is not waited for */
+#define POLL_UNTIL_BELOW 4	/* at one look: with less it is waited for again */
+#define POLL_INTERVAL_US 50
+#define POLL_BATCHES 4
 #define PORT_TRIES 64
 
 /* The first datagram of a peer to a forwarded port, or of a member of a group that the guest has written to. */
@@ -166,7 +166,7 @@ static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 {
 	int n = datagram_receive(&u->batch, s->fd, most);
 
-	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->dense)
+	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->polled)
 		udp_read_errors(u, io, s, NULL); /* nobody else reports them */
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
@@ -189,45 +189,45 @@ static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
 		s->count = 0;
 	}
 	s->count = (uint16_t)(s->count + n);
-	if (s->count < DENSE_PER_MS || !io->loop->precise || u->dense_count == UDP_DENSE_MAX || loop_remove(io->loop, s->fd) < 0)
+	if (s->count < POLL_ABOVE_PER_MS || !io->loop->precise || u->polled_count == UDP_POLLED_MAX || loop_remove(io->loop, s->fd) < 0)
 		return;
 	s->count = 0;
-	s->dense = true;
-	COUNT(io->counters, udp_dense);
-	u->dense[u->dense_count++] = s->flow.index;
-	if (u->dense_count == 1)
-		u->look_us = io->loop->now_us + LOOK_US;
+	s->polled = true;
+	COUNT(io->counters, udp_polled);
+	u->polled[u->polled_count++] = s->flow.index;
+	if (u->polled_count == 1)
+		u->next_poll_us = io->loop->now_us + POLL_INTERVAL_US;
 }
 
-void udp_forget_dense(struct udp *u, struct udp_socket *s)
+void udp_stop_polling(struct udp *u, struct udp_socket *s)
 {
-	for (uint32_t i = 0; s->dense && i < u->dense_count; i++)
-		if (u->dense[i] == s->flow.index)
-			u->dense[i--] = u->dense[--u->dense_count];
-	s->dense = false;
+	for (uint32_t i = 0; s->polled && i < u->polled_count; i++)
+		if (u->polled[i] == s->flow.index)
+			u->polled[i--] = u->polled[--u->polled_count];
+	s->polled = false;
 }
 
-void udp_look_at_dense(struct udp *u, struct io *io)
+void udp_poll(struct udp *u, struct io *io)
 {
 	bool more = false;
 
-	if (!u->dense_count || io->loop->now_us < u->look_us)
+	if (!u->polled_count || io->loop->now_us < u->next_poll_us)
 		return;
-	for (uint32_t i = u->dense_count; i-- > 0;) {
-		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, u->dense[i]);
+	for (uint32_t i = u->polled_count; i-- > 0;) {
+		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, u->polled[i]);
 		int n = 0, all = 0;
 
-		for (int batches = 0; batches < LOOK_BATCHES; batches++) {
+		for (int batches = 0; batches < POLL_BATCHES; batches++) {
 			n = receive(u, io, s, DATAGRAM_BATCH);
 			all += n;
 			if (n < DATAGRAM_BATCH)
 				break;
 		}
 		more |= n == DATAGRAM_BATCH;
-		if (all < DENSE_LEAST && udp_watch(io, s) == 0)
-			udp_forget_dense(u, s);
+		if (all < POLL_UNTIL_BELOW && udp_watch(io, s) == 0)
+			udp_stop_polling(u, s);
 	}
-	u->look_us = io->loop->now_us + (more ? 0 : LOOK_US);
+	u->next_poll_us = io->loop->now_us + (more ? 0 : POLL_INTERVAL_US);
 }
 
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
@@ -239,10 +239,10 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 		return;
 	if (events & EPOLLERR)
 		udp_read_errors(u, io, s, NULL);
-	if (s->dense)
+	if (s->polled)
 		return;
 	/* What is left makes the loop report the socket again: others have their turn before. */
-	n = receive(u, io, s, loop_is_sparse(io->loop, s->alone) ? 1 : DATAGRAM_BATCH);
-	s->alone = loop_count_alone(s->alone, n);
+	n = receive(u, io, s, loop_expects_one(io->loop, s->alone) ? 1 : DATAGRAM_BATCH);
+	s->alone = loop_count_single(s->alone, n);
 	count(u, io, s, n);
 }

@@ -14,7 +14,7 @@ from guest import PATIENCE_S, Guest, Packet
 from pasta_py.worker import plane
 
 BURST = 200
-DENSE_PER_MS = 32
+POLL_ABOVE_PER_MS = 32
 LIFE_S = 300
 
 
@@ -50,7 +50,7 @@ def test_a_burst_arrives_whole_and_in_order(guest: Guest, v6: bool) -> None:
     with host_socket(v6) as sock:
         to = asked(guest, sock, v6)
         burst(guest, sock, to)
-        assert guest.counter("udp_dense") >= 1
+        assert guest.counter("udp_polled") >= 1
 
 
 def test_few_datagrams_are_waited_for(guest: Guest) -> None:
@@ -59,7 +59,7 @@ def test_few_datagrams_are_waited_for(guest: Guest) -> None:
         for number in range(20):
             sock.sendto(b"%d" % number, to)
             assert payloads(guest, 1) == [b"%d" % number]
-        assert guest.counter("udp_dense") == 0
+        assert guest.counter("udp_polled") == 0
 
 
 def test_after_a_burst_the_socket_is_waited_for_again(guest: Guest) -> None:
@@ -70,16 +70,16 @@ def test_after_a_burst_the_socket_is_waited_for_again(guest: Guest) -> None:
             guest.pump(3)
             sock.sendto(b"alone", to)
             assert payloads(guest, 1) == [b"alone"]
-        assert guest.counter("udp_dense") >= 5, "each burst was looked at anew, so in between it was not"
+        assert guest.counter("udp_polled") >= 5, "each burst was looked at anew, so in between it was not"
 
 
 def test_more_dense_sockets_than_are_looked_at(guest: Guest) -> None:
     with host_socket() as sock:
         to = [asked(guest, sock, sport=5000 + number) for number in range(24)]
         for address in to:
-            for each in numbered(0, DENSE_PER_MS * 2):
+            for each in numbered(0, POLL_ABOVE_PER_MS * 2):
                 sock.sendto(each, address)
-        assert sorted(payloads(guest, 24 * DENSE_PER_MS * 2)) == sorted(numbered(0, DENSE_PER_MS * 2) * 24)
+        assert sorted(payloads(guest, 24 * POLL_ABOVE_PER_MS * 2)) == sorted(numbered(0, POLL_ABOVE_PER_MS * 2) * 24)
         for address in to:
             sock.sendto(b"alone", address)
         assert payloads(guest, 24) == [b"alone"] * 24
@@ -103,12 +103,12 @@ def test_errors_come_from_a_dense_socket_too(guest: Guest) -> None:
 def make_dense(guest: Guest, sock: socket.socket, to: tuple[str, int]) -> None:
     """Stop the core right after the socket has become dense: a frame of ARP, which is for Python, comes behind the burst."""
     guest.pump()
-    before = guest.counter("udp_dense")
-    for each in numbered(0, DENSE_PER_MS):
+    before = guest.counter("udp_polled")
+    for each in numbered(0, POLL_ABOVE_PER_MS):
         sock.sendto(each, to)
     guest.send(b"\xff" * 6 + b"\x02" + bytes(5) + b"\x08\x06" + bytes(28))
     assert any(guest.plane.run()[0] == plane.PUNT for _ in range(100))
-    assert guest.counter("udp_dense") == before + 1
+    assert guest.counter("udp_polled") == before + 1
 
 
 def test_a_dense_socket_that_goes_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
