@@ -68,15 +68,15 @@ int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us);
 /* Whoever has found one thing in each of the last turns (alone of them), and the loop slept before this one, will find one again.
  * To ask for more costs a system call, before which nothing is passed on; if there is more after all, the loop reports it.
  * Within a flood the loop does not sleep; where a wait takes long although there is work, it is found out by asking at times. */
-static inline bool loop_expects_one(const struct loop *l, uint8_t alone)
+static inline bool loop_expects_one(const struct loop *l, uint8_t single_turns)
 {
-	return alone >= LOOP_SINGLE_TURNS && l->slept_us >= LOOP_SLEPT_US;
+	return single_turns >= LOOP_SINGLE_TURNS && l->slept_us >= LOOP_SLEPT_US;
 }
 
 /* Counts on, or begins anew: this turn has found count things. */
-static inline uint8_t loop_count_single(uint8_t alone, int count)
+static inline uint8_t loop_count_single(uint8_t single_turns, int count)
 {
-	return count != 1 ? 0 : alone == LOOP_SINGLE_TURNS + LOOP_PROBE_TURNS ? LOOP_SINGLE_TURNS - 1 : alone + 1;
+	return count != 1 ? 0 : single_turns == LOOP_SINGLE_TURNS + LOOP_PROBE_TURNS ? LOOP_SINGLE_TURNS - 1 : single_turns + 1;
 }
 
 /* The next event of the last wait, or NULL. */

@@ -26,7 +26,7 @@ struct udp_socket {
 	bool to_host;	/* it is in the guest's namespace */
 	bool v6;	/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
 	bool polled;	/* in udp.polled, and not waited for */
-	uint8_t alone;	/* events with one datagram: loop_expects_one() */
+	uint8_t single_turns;	/* events with one datagram: loop_expects_one() */
 };
 
 /* Whom a flow is to. A group answers with its members' own addresses, and no ICMP error answers it (RFC 1122, 3.2.2). */

@@ -242,7 +242,7 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 	if (s->polled)
 		return;
 	/* What is left makes the loop report the socket again: others have their turn before. */
-	n = receive(u, io, s, loop_expects_one(io->loop, s->alone) ? 1 : DATAGRAM_BATCH);
-	s->alone = loop_count_single(s->alone, n);
+	n = receive(u, io, s, loop_expects_one(io->loop, s->single_turns) ? 1 : DATAGRAM_BATCH);
+	s->single_turns = loop_count_single(s->single_turns, n);
 	count(u, io, s, n);
 }
