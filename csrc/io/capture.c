@@ -37,7 +37,7 @@
 #include "io/sink.h"
 #include "io/thread.h"
 #include "wire/udp.h"
-#include "wire/udp_cut.h"
+#include "wire/udp_segment.h"
 
 #define RING_BYTES (8u << 20)
 #define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
@@ -353,15 +353,15 @@ static bool put_datagrams(struct capture *c, const struct slot *slot, const stru
 	uint32_t head_len = (uint32_t)slot->csum_start + UDP_HLEN, linear = (uint32_t)iov[0].iov_len;
 	uint32_t len = linear + (iovcnt > 1 ? (uint32_t)iov[1].iov_len : 0);
 	struct iovec part[2];
-	struct udp_cut cut;
+	struct udp_segmenter cut;
 	int32_t n;
 
 	if (!(slot->len_flags & SLOT_NEEDS_CSUM) || slot->csum_offset != UDP_CSUM_OFFSET || iovcnt > 2 ||
-	    (iovcnt == 2 && linear != head_len) || !udp_cut_begin(&cut, iov[0].iov_base, linear, len, slot->csum_start, size))
+	    (iovcnt == 2 && linear != head_len) || !udp_segment_begin(&cut, iov[0].iov_base, linear, len, slot->csum_start, size))
 		return false;
 	part[0] = (struct iovec){cut.head, cut.head_len};
 	part[1].iov_base = iovcnt == 2 ? iov[1].iov_base : (uint8_t *)iov[0].iov_base + head_len;
-	while ((n = udp_cut_next(&cut)) >= 0) {
+	while ((n = udp_segment_next(&cut)) >= 0) {
 		part[1].iov_len = (size_t)n;
 		put(c, *slot, part, 2);
 		part[1].iov_base = (uint8_t *)part[1].iov_base + n;

@@ -77,7 +77,7 @@ static bool learn_address(struct plane *p, const struct addr *src)
 }
 
 /* True: the packet belongs to another shard, which has it now. */
-static bool hand_over(struct plane *p, const struct tap_frame *f, const struct ip_view *ip, bool was_cut)
+static bool hand_over(struct plane *p, const struct tap_frame *f, const struct ip_view *ip, bool reassembled_here)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
 	bool tcp = ip->proto == IPPROTO_TCP && !ip->fragment && ip->payload_len >= TCP_HLEN;
@@ -90,7 +90,7 @@ static bool hand_over(struct plane *p, const struct tap_frame *f, const struct i
 	}
 	if (to == p->shard->index)
 		return false;
-	shard_send_frame(p, to, f, was_cut, tcp);
+	shard_send_frame(p, to, f, reassembled_here, tcp);
 	return true;
 }
 
@@ -128,7 +128,7 @@ static void demux_transport(struct plane *p, const struct ip_view *ip, const str
 		icmp_from_guest(&p->icmp, &p->io, ip);
 }
 
-static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut);
+static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool reassembled_here);
 
 /* Puts fragments together; what they make is taken as if it had come in one frame. */
 static void demux_fragment(struct plane *p, const struct tap_frame *f, const struct ip_view *ip)
@@ -152,7 +152,7 @@ static void demux_fragment(struct plane *p, const struct tap_frame *f, const str
 	}
 }
 
-static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut)
+static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool reassembled_here)
 {
 	struct ip_view ip;
 
@@ -164,12 +164,12 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		COUNT(&p->counters, drop_malformed);
 		return;
 	}
-	if (UNLIKELY(p->shard != NULL) && hand_over(p, f, &ip, was_cut))
+	if (UNLIKELY(p->shard != NULL) && hand_over(p, f, &ip, reassembled_here))
 		return;
 	trace(p, &ip);
 	if (neighbour_learn_addr(&p->tap.neighbours, &ip.src) && p->shard)
 		shard_tell_neighbour(p, &ip.src);
-	if (ip.fragment && was_cut) {
+	if (ip.fragment && reassembled_here) {
 		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
 		return;
 	}
@@ -177,7 +177,7 @@ static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool was_cut
 		demux_fragment(p, f, &ip);
 		return;
 	}
-	if (was_cut)
+	if (reassembled_here)
 		ip.df = false; /* the guest has chosen fragments, IPv6 too: the host may do the same */
 	switch (ip.proto) {
 	case IPPROTO_TCP:
@@ -236,9 +236,9 @@ void demux_frame(struct plane *p, struct tap_frame *f)
 	}
 }
 
-void demux_handed(struct plane *p, struct tap_frame *f, bool was_cut)
+void demux_handed(struct plane *p, struct tap_frame *f, bool reassembled_here)
 {
-	if (was_cut)
+	if (reassembled_here)
 		demux_ip(p, f, eth_type(f->data) == ETH_TYPE_IPV4, true);
 	else
 		demux_frame(p, f);

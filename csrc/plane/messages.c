@@ -24,7 +24,7 @@ enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_PAIR, MESSAGE_LINE, M
 
 struct frame_message {
 	struct tap_frame frame; /* its data follow */
-	bool was_cut;
+	bool reassembled_here;
 };
 
 struct client_message {
@@ -74,9 +74,9 @@ static bool put(struct plane *p, uint32_t to, struct message *message, uint32_t 
 	return false;
 }
 
-void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class)
+void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool reassembled_here, bool first_class)
 {
-	struct frame_message head = {*f, was_cut};
+	struct frame_message head = {*f, reassembled_here};
 	struct message *message = message_new(MESSAGE_FRAME, 0, (uint32_t)sizeof(head) + f->len);
 	struct outbox *out = &p->shard->out[to];
 
@@ -195,7 +195,7 @@ static void open_frame(struct plane *p, struct message *message)
 
 	memcpy(&head, message->data, sizeof(head));
 	head.frame.data = message->data + sizeof(head);
-	demux_handed(p, &head.frame, head.was_cut);
+	demux_handed(p, &head.frame, head.reassembled_here);
 }
 
 static void open_mail(struct plane *p, struct message *message)

@@ -56,8 +56,8 @@ struct plane {
 
 /* demux.c: one frame of the guest to where it belongs. */
 void demux_frame(struct plane *p, struct tap_frame *frame);
-/* The same for one that another shard has handed over; was_cut: it was put together there. */
-void demux_handed(struct plane *p, struct tap_frame *frame, bool was_cut);
+/* The same for one that another shard has handed over; reassembled_here: it was put together there. */
+void demux_handed(struct plane *p, struct tap_frame *frame, bool reassembled_here);
 
 /* plane.c: the next event, or without one all that is left to be done, and a wait. 1: event is Python's; 0; or -errno. */
 int plane_turn(struct plane *p, struct plane_event *event);

@@ -58,7 +58,7 @@ void shard_publish(struct plane *p);
 /* Deals with what others have left here, as far as Python need not see something first. */
 void shard_attend(struct plane *p);
 /* A frame that has to be seen by another, after the next shard_flush(). */
-void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool was_cut, bool first_class);
+void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool reassembled_here, bool first_class);
 /* Lets others have the frames of a batch; counted if they have no room. */
 void shard_flush(struct plane *p);
 /* An accepted client of endpoint target in the guest. False: it is this shard's own. */

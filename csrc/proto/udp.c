@@ -234,17 +234,17 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	return f;
 }
 
-bool udp_run_takes(const struct udp_run *r, const struct udp_run *next)
+bool udp_batch_takes(const struct udp_gso_batch *r, const struct udp_gso_batch *next)
 {
 	return r->count && r->flow == next->flow && next->bytes && next->bytes <= r->size && r->ttl == next->ttl &&
-	       r->tos == next->tos && r->bytes + next->bytes <= UDP_RUN_BYTES;
+	       r->tos == next->tos && r->bytes + next->bytes <= UDP_BATCH_BYTES;
 }
 
-bool udp_run_add(struct udp_run *r, const struct udp_run *next)
+bool udp_batch_add(struct udp_gso_batch *r, const struct udp_gso_batch *next)
 {
 	r->bytes += next->bytes;
 	r->count++;
-	return r->count == UDP_RUN_MAX || next->bytes < r->size;
+	return r->count == UDP_BATCH_SEGMENTS || next->bytes < r->size;
 }
 
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f)

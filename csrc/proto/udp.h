@@ -14,13 +14,13 @@
 
 /* At most as many datagrams as Linux before 6.9 takes in one segmentation offload, at most as many bytes as one packet of
  * either family has room for. */
-#define UDP_RUN_MAX 64
-#define UDP_RUN_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
+#define UDP_BATCH_SEGMENTS 64
+#define UDP_BATCH_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
 
 #define UDP_POLLED_MAX 16
 
 /* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
-struct udp_run {
+struct udp_gso_batch {
 	uint32_t flow; /* index; meaningless while count is 0 */
 	uint32_t bytes; /* of payload, together */
 	uint16_t size;	/* bytes of each but the last */
@@ -46,10 +46,10 @@ struct udp {
 	uint32_t polled[UDP_POLLED_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
 	uint32_t polled_count;
 	int64_t next_poll_us; /* when next */
-	struct udp_run to_host, to_guest;
+	struct udp_gso_batch to_host, to_guest;
 	struct ip_view to_host_ip; /* of the first datagram; its pointers are stale */
-	uint8_t to_host_data[UDP_RUN_BYTES];
-	uint8_t to_guest_data[UDP_RUN_BYTES]; /* meaningless while the run is one datagram: that one is in `batch` */
+	uint8_t to_host_data[UDP_BATCH_BYTES];
+	uint8_t to_guest_data[UDP_BATCH_BYTES]; /* meaningless while the run is one datagram: that one is in `batch` */
 	const uint8_t *to_guest_one;
 	struct datagram_batch batch;
 };

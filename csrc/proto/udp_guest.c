@@ -175,7 +175,7 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 
 void udp_flush(struct udp *u, struct io *io)
 {
-	struct udp_run *r = &u->to_host;
+	struct udp_gso_batch *r = &u->to_host;
 	const struct udp_flow *f;
 	struct udp_view d;
 
@@ -189,14 +189,14 @@ void udp_flush(struct udp *u, struct io *io)
 }
 
 /* Holds a datagram back, or sends it if nothing could go with it. */
-static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d)
+static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d)
 {
-	struct udp_run *r = &u->to_host;
-	struct udp_run next = {f->flow.index, d->payload_len, (uint16_t)d->payload_len, 1, ip->ttl, ip->tos};
+	struct udp_gso_batch *r = &u->to_host;
+	struct udp_gso_batch next = {f->flow.index, d->payload_len, (uint16_t)d->payload_len, 1, ip->ttl, ip->tos};
 
-	if (!udp_run_takes(r, &next) || u->to_host_ip.df != ip->df) {
+	if (!udp_batch_takes(r, &next) || u->to_host_ip.df != ip->df) {
 		udp_flush(u, io);
-		if (!d->payload_len || d->payload_len > UDP_RUN_BYTES || exceeds_link(io, f, d->payload_len)) {
+		if (!d->payload_len || d->payload_len > UDP_BATCH_BYTES || exceeds_link(io, f, d->payload_len)) {
 			send_to_host(u, io, f, ip, d, 0);
 			return;
 		}
@@ -206,7 +206,7 @@ static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const
 		return;
 	}
 	memcpy(u->to_host_data + r->bytes, d->payload, d->payload_len);
-	if (udp_run_add(r, &next))
+	if (udp_batch_add(r, &next))
 		udp_flush(u, io);
 }
 
@@ -273,7 +273,7 @@ static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, 
 	}
 	one.payload = io->scratch;
 	while ((one.payload_len = tunnel_cut_next(&cut, io->scratch)))
-		gather(u, io, f, ip, &one);
+		add_to_batch(u, io, f, ip, &one);
 }
 
 void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame)
@@ -305,6 +305,6 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 		udp_flush(u, io);
 		send_to_host(u, io, f, ip, &d, gso_size);
 	} else {
-		gather(u, io, f, ip, &d);
+		add_to_batch(u, io, f, ip, &d);
 	}
 }

@@ -78,9 +78,9 @@ static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct
 }
 
 /* Whether a run of one datagram may be added to another, whose data it follows. */
-bool udp_run_takes(const struct udp_run *r, const struct udp_run *next);
+bool udp_batch_takes(const struct udp_gso_batch *r, const struct udp_gso_batch *next);
 /* Adds it; true: nothing can follow. */
-bool udp_run_add(struct udp_run *r, const struct udp_run *next);
+bool udp_batch_add(struct udp_gso_batch *r, const struct udp_gso_batch *next);
 
 /* A datagram comes from the guest, or goes to it. Where the two take turns, somebody waits for the next: a flood is no conversation. */
 static inline void udp_turn(struct io *io, struct udp_flow *f, bool from_guest)

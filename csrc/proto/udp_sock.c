@@ -66,7 +66,7 @@ static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *dat
 
 static void flush(struct udp *u, struct io *io)
 {
-	struct udp_run *r = &u->to_guest;
+	struct udp_gso_batch *r = &u->to_guest;
 
 	if (r->count)
 		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow), r->count > 1 ? u->to_guest_data : u->to_guest_one, r->bytes,
@@ -75,21 +75,21 @@ static void flush(struct udp *u, struct io *io)
 }
 
 /* Sends a datagram of the batch, or holds it back until it is known what follows. */
-static void gather(struct udp *u, struct io *io, const struct udp_flow *f, const struct datagram *d)
+static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f, const struct datagram *d)
 {
-	struct udp_run *r = &u->to_guest;
-	struct udp_run next = {f->flow.index, d->len, (uint16_t)d->len, 1, d->info.ttl, d->info.tos};
+	struct udp_gso_batch *r = &u->to_guest;
+	struct udp_gso_batch next = {f->flow.index, d->len, (uint16_t)d->len, 1, d->info.ttl, d->info.tos};
 
-	if (!d->info.gso_size && udp_run_takes(r, &next)) {
+	if (!d->info.gso_size && udp_batch_takes(r, &next)) {
 		if (r->count == 1)
 			memcpy(u->to_guest_data, u->to_guest_one, r->bytes);
 		memcpy(u->to_guest_data + r->bytes, d->data, d->len);
-		if (udp_run_add(r, &next))
+		if (udp_batch_add(r, &next))
 			flush(u, io);
 		return;
 	}
 	flush(u, io);
-	if (d->info.gso_size || !d->len || d->len > UDP_RUN_BYTES ||
+	if (d->info.gso_size || !d->len || d->len > UDP_BATCH_BYTES ||
 	    ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + UDP_HLEN + d->len > io->mtu) {
 		to_guest(io, f, d->data, d->len, &d->info);
 		return;
@@ -122,7 +122,7 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 	f->received += f->received < 2;
 	udp_turn(io, f, false);
 	udp_touch(u, io, f);
-	gather(u, io, f, d);
+	add_to_batch(u, io, f, d);
 }
 
 /* --- errors --- */

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from clocked import ROOT, Clock
-from cutting import fragment
 from datagrams import host_socket, names, send
+from fragmenting import fragment
 from guest import (
     ACK,
     FIN,

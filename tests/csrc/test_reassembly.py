@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import internals
 import pytest
-from cutting import fragment
+from fragmenting import fragment
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6
 from hypothesis import given
 from hypothesis import strategies as st

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from cutting import fragment, fragments
 from datagrams import host_socket, names, udp_packet
+from fragmenting import fragment, fragments
 from guest import GUEST4, GUEST6, Guest
 from isolated import isolated, narrow_link
 

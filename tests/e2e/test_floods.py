@@ -20,8 +20,8 @@ from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, tool, wait_unt
 from traffic import LONG, Bulk, Window, said
 
 sys.path[:0] = [str(HERE.parent / "csrc"), str(HERE.parent / "worker")]
-from cutting import fragment  # noqa: E402
 from datagrams import udp_packet  # noqa: E402
+from fragmenting import fragment  # noqa: E402
 from guest import checksum, ip_frame, pseudo  # noqa: E402
 from messages import ANSWERED  # noqa: E402
 

@@ -1,7 +1,7 @@
 /* Owns no state but the caller's. Checksums are carried on, not computed anew (RFC 1624): what was wrong in the whole frame is
  * as wrong in each datagram.
  */
-#include "wire/udp_cut.h"
+#include "wire/udp_segment.h"
 
 #include <netinet/in.h>
 
@@ -25,7 +25,7 @@ static bool is_udp6(const uint8_t *ip, uint32_t ip_len)
 	return ip_len >= IP6_HLEN && ip[0] >> 4 == 6 && (ip_len > IP6_HLEN || ip[6] == IPPROTO_UDP);
 }
 
-bool udp_cut_begin(struct udp_cut *c, const uint8_t *frame, uint32_t linear, uint32_t len, uint32_t udp, uint32_t size)
+bool udp_segment_begin(struct udp_segmenter *c, const uint8_t *frame, uint32_t linear, uint32_t len, uint32_t udp, uint32_t size)
 {
 	uint32_t ip_len = udp - ETH_HLEN, head_len = udp + UDP_HLEN;
 
@@ -55,7 +55,7 @@ static uint64_t replace(uint8_t *p, uint16_t value, uint64_t sum)
 	return sum + (uint16_t)~was + is;
 }
 
-static void cut_ip4(uint8_t *ip, uint32_t total, uint16_t number)
+static void segment_ip4(uint8_t *ip, uint32_t total, uint16_t number)
 {
 	uint16_t csum;
 	uint64_t sum;
@@ -67,7 +67,7 @@ static void cut_ip4(uint8_t *ip, uint32_t total, uint16_t number)
 	memcpy(ip + IP4_CSUM, &csum, sizeof(csum));
 }
 
-int32_t udp_cut_next(struct udp_cut *c)
+int32_t udp_segment_next(struct udp_segmenter *c)
 {
 	uint32_t part = u32_min(c->size, c->left), udp_len = UDP_HLEN + part, ip_len = c->head_len - UDP_HLEN - ETH_HLEN;
 	uint8_t *ip = c->head + ETH_HLEN, *udp = ip + ip_len;
@@ -80,7 +80,7 @@ int32_t udp_cut_next(struct udp_cut *c)
 	pseudo = csum_fold(replace(udp + 4, (uint16_t)udp_len, pseudo));
 	memcpy(udp + UDP_CSUM_OFFSET, &pseudo, sizeof(pseudo));
 	if (eth_type(c->head) == ETH_TYPE_IPV4)
-		cut_ip4(ip, ip_len + udp_len, c->number);
+		segment_ip4(ip, ip_len + udp_len, c->number);
 	else
 		store_be16(ip + 4, (uint16_t)(ip_len - IP6_HLEN + udp_len));
 	c->number++;
