@@ -31,10 +31,10 @@
 	X(tcp_resets_sent)                                              \
 	X(tcp_retransmits)   /* segments sent to the guest again */     \
 	X(tcp_out_of_order)  /* segments from the guest after a hole */ \
-	X(tcp_held_limit)    /* of these, not kept: no room */              \
+	X(tcp_ooo_limit)    /* of these, not kept: no room */              \
 	X(tcp_challenges)    /* challenge ACKs, RFC 5961 */             \
-	X(tcp_spilled_bytes) /* did not fit a socket at once */         \
-	X(tcp_spill_limit)   /* segments not taken: spills are full */  \
+	X(tcp_backlog_bytes) /* did not fit a socket at once */         \
+	X(tcp_backlog_limit)   /* segments not taken: spills are full */  \
 	X(udp_flows)                                                    \
 	X(udp_opened)                                                   \
 	X(udp_limit)                                                    \

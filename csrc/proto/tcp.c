@@ -6,11 +6,11 @@
  * line (core/worklist.h). So a batch of segments costs one ACK, and there is one place where a
  * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
  *
- * What the guest sends behind a hole is kept and told (tcp_held.c). Repair towards the guest is NewReno without SACK (RFC 6582):
+ * What the guest sends behind a hole is kept and told (tcp_out_of_order.c). Repair towards the guest is NewReno without SACK (RFC 6582):
  * the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes back: after a timeout, too, holes are filled
  * one frame per (partial) acknowledgement.
  *
- * Limits: flows (tcp_limit counts what was refused; a connect() without an answer gives way, tcp_displaced counts these), the window of each, the memory of all spills together (tcp_spill_limit).
+ * Limits: flows (tcp_limit counts what was refused; a connect() without an answer gives way, tcp_displaced counts these), the window of each, the memory of all spills together (tcp_backlog_limit).
  */
 #include "proto/tcp.h"
 
@@ -48,8 +48,8 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 {
 	int rc;
 
-	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}, .spill_max_bytes = TCP_SPILL_TOTAL_BYTES,
-			  .held_max = TCP_HELD_RINGS};
+	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}, .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
+			  .ooo_queues_max = TCP_OOO_QUEUES};
 	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
 	if (!rc && !t->peek_offset) {
@@ -63,8 +63,8 @@ void tcp_share(struct tcp *t, const struct flow_steering *o)
 {
 	t->steering = *o;
 	t->flows.limit /= o->shards;
-	t->spill_max_bytes /= o->shards;
-	t->held_max /= o->shards;
+	t->backlog_max_bytes /= o->shards;
+	t->ooo_queues_max /= o->shards;
 }
 
 void tcp_free(struct tcp *t)
@@ -74,8 +74,8 @@ void tcp_free(struct tcp *t)
 
 		if (f) {
 			sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
-			free(f->spill.bytes);
-			free(f->held);
+			free(f->backlog.bytes);
+			free(f->ooo);
 		}
 	}
 	free(t->discard);
@@ -175,8 +175,8 @@ void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 {
 	sock_close(f->fd, abort);
-	tcp_free_spill(t, f);
-	tcp_free_held(t, f);
+	tcp_free_backlog(t, f);
+	tcp_ooo_free(t, f);
 	worklist_remove(&t->work, &f->work);
 	if (f->state == TCPS_CONNECTING)
 		worklist_remove(&t->connecting, &f->run_entry);
@@ -307,7 +307,7 @@ static bool can_wait(const struct tcp *t, const struct tcp_flow *f)
 	uint32_t owed = seq_diff(f->rcv_nxt, f->rcv_reckoned);
 
 	return t->senders_before > 1 && f->state == TCPS_ESTABLISHED && owed >= TCP_LONG_BYTES && owed < TCP_OWED_BYTES &&
-	       seq_lt(seq_add(f->rcv_nxt, TCP_OWED_BYTES), f->rcv_told) && !f->acked_bytes && !f->spill.len && !f->held && !f->error &&
+	       seq_lt(seq_add(f->rcv_nxt, TCP_OWED_BYTES), f->rcv_told) && !f->acked_bytes && !f->backlog.len && !f->ooo && !f->error &&
 	       !(f->flags & (TCPF_READABLE | TCPF_RDHUP | TCPF_PROGRESS | TCPF_GUEST_FIN));
 }
 

@@ -1,7 +1,7 @@
 /* Owns what a segment of the guest means: RFC 9293, 3.10.7, with RFC 5961's challenge ACKs.
  *
  * The guest is hostile: sequence numbers, acknowledgements, windows and flags are whatever it likes. A segment outside the
- * window changes nothing. What comes after a hole is kept (tcp_held.c), and acknowledged when the hole is filled.
+ * window changes nothing. What comes after a hole is kept (tcp_out_of_order.c), and acknowledged when the hole is filled.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -234,7 +234,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 			return;
 		COUNT(io->counters, tcp_out_of_order);
 		if (seg->payload_len)
-			tcp_hold(t, io, f, seg->seq, seg->payload, seg->payload_len);
+			tcp_ooo_add(t, io, f, seg->seq, seg->payload, seg->payload_len);
 		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 		return;
 	}
@@ -252,17 +252,17 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		/* Asking the socket costs as much as handing it a short message. */
-		if (f->spill.len || seq_diff(f->rcv_nxt, f->rcv_reckoned) >= TCP_RECKON_BYTES ||
+		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_reckoned) >= TCP_RECKON_BYTES ||
 		    seq_diff(f->rcv_adv, f->rcv_nxt) < TCP_RECKON_BELOW_BYTES)
 			f->flags |= TCPF_WINDOW_OLD;
 	}
-	if (f->held && !fin)
-		tcp_deliver_held(t, io, f);
+	if (f->ooo && !fin)
+		tcp_ooo_deliver(t, io, f);
 	if (fin && kept == len) {
 		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
 		f->rcv_adv = seq_max(f->rcv_adv, f->rcv_nxt);
 		f->flags |= TCPF_GUEST_FIN;
-		tcp_free_held(t, f); /* it came again with the end */
+		tcp_ooo_free(t, f); /* it came again with the end */
 	}
 }
 

@@ -1,4 +1,4 @@
-/* What the files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_held.c, tcp_probe.c, tcp_sock.c, tcp_segment.c. */
+/* What the files of TCP share: tcp.c (states, timers), tcp_guest.c, tcp_out_of_order.c, tcp_probe.c, tcp_sock.c, tcp_segment.c. */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -39,7 +39,7 @@ enum {
 	TCPF_URGENT = 1 << 15,	   /* a mark of urgent data may cut reads short (tcp(7), "SO_OOBINLINE") */
 };
 
-struct spill {
+struct send_backlog {
 	uint8_t *bytes;
 	uint32_t from, len, space; /* data at [from, from + len) of space */
 };
@@ -59,8 +59,8 @@ struct tcp_flow {
 	seq_t rcv_adv; /* right edge of the window: bytes before it are taken; never moves left */
 	seq_t rcv_told; /* the edge as the guest last heard it */
 	seq_t rcv_reckoned; /* rcv_nxt when the window was last computed */
-	struct spill spill;
-	struct held *held; /* NULL: there is no hole */
+	struct send_backlog backlog;
+	struct ooo_queue *ooo; /* NULL: there is no hole */
 
 	/* host to guest: bytes from snd_una on are still in the socket's receive queue */
 	seq_t snd_una;
@@ -87,9 +87,9 @@ struct tcp_flow {
 #define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
 #define TCP_WINDOWS_BYTES (64u << 20) /* promised to all that send together: half of what the queue of the tap holds in full frames */
 #define TCP_PERIOD_MS 128	       /* who sends is counted for so long */
-#define TCP_SPILL_BYTES (128u << 10)   /* promised beyond what the socket has room for */
-#define TCP_SPILL_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
-#define TCP_HELD_RINGS 128	       /* flows that may keep bytes behind a hole at the same time */
+#define TCP_BACKLOG_BYTES (128u << 10)   /* promised beyond what the socket has room for */
+#define TCP_BACKLOG_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
+#define TCP_OOO_QUEUES 128	       /* flows that may keep bytes behind a hole at the same time */
 #define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
 #define TCP_RECKON_BYTES 8192	       /* the window is computed again after so many, */
 #define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */
@@ -152,20 +152,20 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
 /* In-sequence bytes of the guest: to the socket, what does not fit to the spill. Returns how many were kept. */
 uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
-void tcp_free_spill(struct tcp *t, struct tcp_flow *f);
+void tcp_free_backlog(struct tcp *t, struct tcp_flow *f);
 /* Everything that the flow needs now; frames: data to the guest, at most. True: more could be done at once. The flow may be gone
  * afterwards. */
 bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames);
 void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
 
-/* tcp_held.c */
+/* tcp_out_of_order.c */
 /* Keeps bytes behind a hole, as far as there is room. */
-void tcp_hold(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len);
+void tcp_ooo_add(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len);
 /* Delivers what is in sequence now. */
-void tcp_deliver_held(struct tcp *t, struct io *io, struct tcp_flow *f);
+void tcp_ooo_deliver(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* What is kept, for the guest to know. */
-uint32_t tcp_held_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX]);
-void tcp_free_held(struct tcp *t, struct tcp_flow *f);
+uint32_t tcp_ooo_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX]);
+void tcp_ooo_free(struct tcp *t, struct tcp_flow *f);
 
 /* tcp_probe.c */
 /* The guest has asked whether the host's peer lives. */

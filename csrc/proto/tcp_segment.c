@@ -1,7 +1,7 @@
 /* Owns the segments to the guest, and the window they promise.
  *
  * The promise: what the socket will surely take, by the kernel's own accounting (SO_MEMINFO: send buffer less what is
- * queued, which counts the kernel's overhead too), plus TCP_SPILL_BYTES less what is spilled. An eighth is kept back for
+ * queued, which counts the kernel's overhead too), plus TCP_BACKLOG_BYTES less what is spilled. An eighth is kept back for
  * the overhead of buffers still to be made. So a byte inside the window is not dropped, unless all spills together reach
  * their limit: then it is not acknowledged, and the guest sends it again. Rejected: passing on the far peer's window, which
  * promises megabytes that the socket does not have room for and repairs the damage with retransmission timeouts.
@@ -31,7 +31,7 @@ static uint16_t window_field(struct tcp_flow *f, bool syn)
 {
 	uint32_t shift = (f->flags & TCPF_WSCALE) && !syn ? TCP_WSCALE : 0;
 	uint32_t bytes = seq_diff(f->rcv_adv, f->rcv_nxt);
-	uint32_t field = u32_min((bytes + (f->spill.len ? 0 : (1u << shift) - 1)) >> shift, 65535);
+	uint32_t field = u32_min((bytes + (f->backlog.len ? 0 : (1u << shift) - 1)) >> shift, 65535);
 
 	f->rcv_told = seq_add(f->rcv_nxt, field << shift);
 	f->rcv_adv = seq_max(f->rcv_adv, f->rcv_told);
@@ -55,7 +55,7 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 	const struct flow_key *key = &f->flow.key;
 	uint8_t head[TAP_HEAD_MAX];
 	struct tcp_range ranges[TCP_SACK_RANGES_MAX];
-	uint32_t count = f->held && f->sack && !len ? tcp_held_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
+	uint32_t count = f->ooo && f->sack && !len ? tcp_ooo_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
 	uint32_t l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
 				TCP_HLEN + option + len);
 	uint16_t tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
@@ -171,13 +171,13 @@ static uint32_t share(struct tcp *t, const struct io *io, struct tcp_flow *f)
 	t->senders += f->sent_in != period || !t->senders;
 	f->sent_in = period;
 	bytes = TCP_WINDOWS_BYTES / (t->senders > t->senders_before ? t->senders : t->senders_before);
-	return bytes > TCP_WINDOW_MAX_BYTES ? TCP_WINDOW_MAX_BYTES : u32_max(bytes, TCP_SPILL_BYTES);
+	return bytes > TCP_WINDOW_MAX_BYTES ? TCP_WINDOW_MAX_BYTES : u32_max(bytes, TCP_BACKLOG_BYTES);
 }
 
 bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_told, f->rcv_nxt), f->rcv_nxt);
-	uint32_t room = 0, spill = TCP_SPILL_BYTES, window;
+	uint32_t room = 0, backlog = TCP_BACKLOG_BYTES, window;
 	bool full = false;
 
 	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
@@ -185,11 +185,11 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
 	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
-	if (!f->spill.len)
+	if (!f->backlog.len)
 		room = socket_room(f, &full);
-	if (t->spill_bytes > t->spill_max_bytes / 2)
-		spill /= 8; /* many peers are slow: promise little that the limit of all spills could break */
-	window = room - room / 8 + (f->spill.len < spill ? spill - f->spill.len : 0);
+	if (t->backlog_bytes > t->backlog_max_bytes / 2)
+		backlog /= 8; /* many peers are slow: promise little that the limit of all spills could break */
+	window = room - room / 8 + (f->backlog.len < backlog ? backlog - f->backlog.len : 0);
 	window = u32_min(window, share(t, io, f));
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {

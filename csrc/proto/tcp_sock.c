@@ -19,47 +19,47 @@
 #include "io/icmp_error.h"
 #include "proto/tcp_private.h"
 
-#define SPILL_MIN_BYTES 16384
+#define BACKLOG_MIN_BYTES 16384
 
 /* --- guest to host --- */
 
-static bool spill_add(struct tcp *t, struct spill *s, const uint8_t *bytes, uint32_t len)
+static bool backlog_add(struct tcp *t, struct send_backlog *s, const uint8_t *bytes, uint32_t len)
 {
 	if (s->from + s->len + len > s->space) {
-		uint32_t space = u32_max(s->space, SPILL_MIN_BYTES);
+		uint32_t space = u32_max(s->space, BACKLOG_MIN_BYTES);
 		uint8_t *grown;
 
 		while (space < s->len + len)
 			space *= 2;
-		if (t->spill_bytes - s->space + space > t->spill_max_bytes)
+		if (t->backlog_bytes - s->space + space > t->backlog_max_bytes)
 			return false;
 		grown = malloc(space);
 		if (!grown)
 			return false;
-		t->spill_bytes += space - s->space;
+		t->backlog_bytes += space - s->space;
 		if (s->len)
 			memcpy(grown, s->bytes + s->from, s->len);
 		free(s->bytes);
-		*s = (struct spill){grown, 0, s->len, space};
+		*s = (struct send_backlog){grown, 0, s->len, space};
 	}
 	memcpy(s->bytes + s->from + s->len, bytes, len);
 	s->len += len;
 	return true;
 }
 
-void tcp_free_spill(struct tcp *t, struct tcp_flow *f)
+void tcp_free_backlog(struct tcp *t, struct tcp_flow *f)
 {
-	t->spill_bytes -= f->spill.space;
-	free(f->spill.bytes);
-	f->spill = (struct spill){0};
+	t->backlog_bytes -= f->backlog.space;
+	free(f->backlog.bytes);
+	f->backlog = (struct send_backlog){0};
 }
 
-static void spill_limit_reached(struct tcp *t, struct io *io)
+static void backlog_limit_reached(struct tcp *t, struct io *io)
 {
-	COUNT(io->counters, tcp_spill_limit);
-	if (log_due(&t->spill_logged_ms, io->loop->now_ms))
+	COUNT(io->counters, tcp_backlog_limit);
+	if (log_due(&t->backlog_logged_ms, io->loop->now_ms))
 		log_add(io->log, LOG_LEVEL_WARNING, "TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
-			(unsigned)(t->spill_bytes >> 20));
+			(unsigned)(t->backlog_bytes >> 20));
 }
 
 /* Sends what the socket takes; errors are kept for tcp_service_flow(). */
@@ -83,21 +83,21 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 {
 	uint32_t taken = 0;
 
-	if (!f->spill.len)
+	if (!f->backlog.len)
 		taken = send_some(f, bytes, len);
 	if (taken == len || f->error)
 		return len; /* after an error nobody will read it: a reset follows */
-	if (!spill_add(t, &f->spill, bytes + taken, len - taken)) {
-		spill_limit_reached(t, io);
+	if (!backlog_add(t, &f->backlog, bytes + taken, len - taken)) {
+		backlog_limit_reached(t, io);
 		return taken;
 	}
-	COUNT_ADD(io->counters, tcp_spilled_bytes, len - taken);
+	COUNT_ADD(io->counters, tcp_backlog_bytes, len - taken);
 	return len;
 }
 
-static void drain_spill(struct tcp *t, struct tcp_flow *f)
+static void drain_backlog(struct tcp *t, struct tcp_flow *f)
 {
-	struct spill *s = &f->spill;
+	struct send_backlog *s = &f->backlog;
 	uint32_t n;
 
 	if (!s->len)
@@ -108,7 +108,7 @@ static void drain_spill(struct tcp *t, struct tcp_flow *f)
 	if (n)
 		f->flags |= TCPF_WINDOW_OLD;
 	if (!s->len || f->error)
-		tcp_free_spill(t, f);
+		tcp_free_backlog(t, f);
 }
 
 /* --- host to guest --- */
@@ -340,7 +340,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 /* Passes on ends of either direction that are due. */
 static void half_close(struct io *io, struct tcp_flow *f)
 {
-	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->spill.len) {
+	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->backlog.len) {
 		/* With the other direction at its end, too, tcp_close() says it. */
 		if (!(f->flags & TCPF_FIN_ACKED) && shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
 			f->error = errno;
@@ -359,7 +359,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* its timer runs since the state began */
-	drain_spill(t, f);
+	drain_backlog(t, f);
 	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
 	 * meanwhile: when all has been read, it opens again. */
 	if (!f->run_entry.queued || f->acked_bytes >= (io_in_latency_mode(io) ? TCP_DROP_LATENCY_MODE_BYTES : TCP_DROP_BYTES) || !t->peek_offset)

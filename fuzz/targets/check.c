@@ -73,7 +73,7 @@ static void saw_flow(const struct tcp_flow *f, struct fake *s)
 		saw(s->first_end == 'g' ? STATE_LAST_ACK : STATE_CLOSING);
 	if (!s->first_end && fin != sent)
 		s->first_end = fin ? 'g' : 'h';
-	if (f->spill.len)
+	if (f->backlog.len)
 		saw(STATE_SPILLING);
 	if (f->flags & TCPF_RECOVERY)
 		saw(STATE_RECOVERING);
@@ -95,13 +95,13 @@ static void check_flow(const struct tcp_flow *f)
 	saw_flow(f, s);
 	if (f->state == TCPS_SYN_SENT)
 		return;
-	base = f->rcv_nxt.v - !!(f->flags & TCPF_GUEST_FIN) - f->spill.len - (uint32_t)s->tx_taken;
+	base = f->rcv_nxt.v - !!(f->flags & TCPF_GUEST_FIN) - f->backlog.len - (uint32_t)s->tx_taken;
 	REQUIRE(s->lossy || !s->has_base || s->base == base, "bytes of the guest were lost or counted twice");
 	s->base = base;
 	s->has_base = true;
 	REQUIRE(seq_le(f->rcv_nxt, f->rcv_adv));
 	REQUIRE(seq_diff(f->rcv_adv, f->rcv_nxt) <= TCP_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
-	REQUIRE(f->spill.len <= SCRIPTED_SPILL_MAX && f->spill.from + f->spill.len <= f->spill.space);
+	REQUIRE(f->backlog.len <= SCRIPTED_SPILL_MAX && f->backlog.from + f->backlog.len <= f->backlog.space);
 	REQUIRE(sent + f->acked_bytes <= s->rx_written - s->rx_dropped || s->dead, "more is in flight than there was");
 	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "an end that nobody made");
 	REQUIRE(timer_running(&f->timer), "a flow that could stay for ever");
@@ -118,10 +118,10 @@ void check_flows(void)
 		if (!f)
 			continue;
 		used++;
-		spilled += f->spill.space;
+		spilled += f->backlog.space;
 		check_flow(f);
 	}
-	REQUIRE(spilled == t->spill_bytes);
+	REQUIRE(spilled == t->backlog_bytes);
 	REQUIRE(used == t->flows.used && used == guest.plane->counters.v[CTR_tcp_flows]);
 	REQUIRE(guest.plane->udp.flows.used == guest.plane->counters.v[CTR_udp_flows]);
 	REQUIRE(guest.plane->icmp.flows.used == guest.plane->counters.v[CTR_icmp_flows]);
@@ -150,7 +150,7 @@ void check_bytes_to_host(int fd, const struct fake *f, const uint8_t *bytes, uin
 	REQUIRE(flow, "bytes for a socket without a flow");
 	REQUIRE(!(flow->flags & TCPF_SOCK_SHUT));
 	/* A segment's bytes are sent before they are counted, those of the spill have been counted. */
-	first = flow->rcv_nxt.v - !!(flow->flags & TCPF_GUEST_FIN) - flow->spill.len;
+	first = flow->rcv_nxt.v - !!(flow->flags & TCPF_GUEST_FIN) - flow->backlog.len;
 	for (uint32_t i = 0; i < len; i++)
 		REQUIRE(bytes[i] == content_from_guest(first + i), "not the bytes that the guest sent");
 }

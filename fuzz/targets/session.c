@@ -341,7 +341,7 @@ static void silence(void)
 	check_flows();
 	REQUIRE(kernel.waits_for_ever && kernel.now_ms <= end, "flows end in bounded time");
 	REQUIRE(!guest.plane->tcp.flows.used && !guest.plane->udp.flows.used && !guest.plane->icmp.flows.used);
-	REQUIRE(!guest.plane->tcp.spill_bytes && !guest.plane->splice.flows.used);
+	REQUIRE(!guest.plane->tcp.backlog_bytes && !guest.plane->splice.flows.used);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

@@ -100,7 +100,7 @@ def test_spill_is_bounded_when_the_socket_refuses_what_it_has_room_for(guest: Gu
     with sock, core_socket(sock) as own:
         own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1)
         fill_window(guest, peer, peer.seq + 60000)
-        assert guest.counter("tcp_spilled_bytes") < 5 << 20
+        assert guest.counter("tcp_backlog_bytes") < 5 << 20
 
 
 def test_window_that_reopens_in_small_steps_is_announced(guest: Guest) -> None:
@@ -225,8 +225,8 @@ def test_all_spills_together_are_bounded_and_nothing_is_lost_beyond() -> None:
         for peer, _, start in peers:
             while say(peer, start):
                 pass
-        assert (32 << 20) < guest.counter("tcp_spilled_bytes") <= (64 << 20)
-        assert guest.counter("tcp_spill_limit") > 0 and any("slow peers" in line for line in guest.logs)
+        assert (32 << 20) < guest.counter("tcp_backlog_bytes") <= (64 << 20)
+        assert guest.counter("tcp_backlog_limit") > 0 and any("slow peers" in line for line in guest.logs)
         for (peer, sock, start), own in list(zip(peers, owned, strict=True))[::-8]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             own.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, 1 << 30)

@@ -8,40 +8,40 @@
  * ours. Elsewhere it is not, since with SACK Linux also probes for lost tails (RFC 8985, 7), milliseconds after a pause of ours:
  * on a busy machine every upload repeated segments that had not been lost.
  *
- * Invariants: ranges are in order, do not touch, and lie within HELD_BYTES from rcv_nxt on. Limits: bytes and ranges of a flow,
- * and rings (TCP_HELD_RINGS): what exceeds them is lost as before, and counted.
+ * Invariants: ranges are in order, do not touch, and lie within OOO_BYTES from rcv_nxt on. Limits: bytes and ranges of a flow,
+ * and rings (TCP_OOO_QUEUES): what exceeds them is lost as before, and counted.
  */
 #include <stdlib.h>
 
 #include "proto/tcp_private.h"
 
-#define HELD_BYTES (256u << 10) /* a power of two */
-#define HELD_RANGES 32
+#define OOO_BYTES (256u << 10) /* a power of two */
+#define OOO_RANGES 32
 
-struct held {
+struct ooo_queue {
 	uint32_t count;
 	seq_t newest; /* in the range that the last segment went to */
-	struct tcp_range range[HELD_RANGES];
-	uint8_t bytes[HELD_BYTES];
+	struct tcp_range range[OOO_RANGES];
+	uint8_t bytes[OOO_BYTES];
 };
 
-static void copy_in(struct held *h, seq_t at, const uint8_t *bytes, uint32_t len)
+static void copy_in(struct ooo_queue *h, seq_t at, const uint8_t *bytes, uint32_t len)
 {
-	uint32_t place = at.v % HELD_BYTES, first = u32_min(len, HELD_BYTES - place);
+	uint32_t place = at.v % OOO_BYTES, first = u32_min(len, OOO_BYTES - place);
 
 	memcpy(h->bytes + place, bytes, first);
 	memcpy(h->bytes, bytes + first, len - first);
 }
 
 /* Takes range i out of the list. */
-static void remove_range(struct held *h, uint32_t i)
+static void remove_range(struct ooo_queue *h, uint32_t i)
 {
 	h->count--;
 	memmove(&h->range[i], &h->range[i + 1], (h->count - i) * sizeof(h->range[0]));
 }
 
 /* False: there are too many holes. */
-static bool add_range(struct held *h, struct tcp_range new)
+static bool add_range(struct ooo_queue *h, struct tcp_range new)
 {
 	uint32_t i = 0;
 
@@ -53,7 +53,7 @@ static bool add_range(struct held *h, struct tcp_range new)
 		new.to = seq_max(h->range[i].to, new.to);
 		remove_range(h, i);
 	}
-	if (h->count == HELD_RANGES)
+	if (h->count == OOO_RANGES)
 		return false;
 	memmove(&h->range[i + 1], &h->range[i], (h->count - i) * sizeof(h->range[0]));
 	h->range[i] = new;
@@ -61,36 +61,36 @@ static bool add_range(struct held *h, struct tcp_range new)
 	return true;
 }
 
-void tcp_hold(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len)
+void tcp_ooo_add(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len)
 {
-	uint32_t offset = seq_diff(at, f->rcv_nxt), window = u32_min(seq_diff(f->rcv_adv, f->rcv_nxt), HELD_BYTES);
+	uint32_t offset = seq_diff(at, f->rcv_nxt), window = u32_min(seq_diff(f->rcv_adv, f->rcv_nxt), OOO_BYTES);
 
 	len = offset < window ? u32_min(len, window - offset) : 0;
-	if (len && !f->held && t->held_rings < t->held_max) {
-		f->held = malloc(sizeof(*f->held));
-		if (f->held) {
-			f->held->count = 0;
-			t->held_rings++;
+	if (len && !f->ooo && t->ooo_queues < t->ooo_queues_max) {
+		f->ooo = malloc(sizeof(*f->ooo));
+		if (f->ooo) {
+			f->ooo->count = 0;
+			t->ooo_queues++;
 		}
 	}
-	if (len && f->held && add_range(f->held, (struct tcp_range){at, seq_add(at, len)}))
-		copy_in(f->held, f->held->newest = at, bytes, len);
+	if (len && f->ooo && add_range(f->ooo, (struct tcp_range){at, seq_add(at, len)}))
+		copy_in(f->ooo, f->ooo->newest = at, bytes, len);
 	else
-		COUNT(io->counters, tcp_held_limit);
+		COUNT(io->counters, tcp_ooo_limit);
 }
 
-void tcp_deliver_held(struct tcp *t, struct io *io, struct tcp_flow *f)
+void tcp_ooo_deliver(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	struct held *h = f->held;
+	struct ooo_queue *h = f->ooo;
 
 	while (h->count && seq_le(h->range[0].from, f->rcv_nxt)) {
-		uint32_t place = f->rcv_nxt.v % HELD_BYTES, len, kept;
+		uint32_t place = f->rcv_nxt.v % OOO_BYTES, len, kept;
 
 		if (seq_le(h->range[0].to, f->rcv_nxt)) {
 			remove_range(h, 0);
 			continue;
 		}
-		len = u32_min(seq_diff(h->range[0].to, f->rcv_nxt), HELD_BYTES - place);
+		len = u32_min(seq_diff(h->range[0].to, f->rcv_nxt), OOO_BYTES - place);
 		kept = tcp_deliver(t, io, f, h->bytes + place, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		f->flags |= TCPF_WINDOW_OLD;
@@ -98,12 +98,12 @@ void tcp_deliver_held(struct tcp *t, struct io *io, struct tcp_flow *f)
 			return;
 	}
 	if (!h->count)
-		tcp_free_held(t, f);
+		tcp_ooo_free(t, f);
 }
 
-uint32_t tcp_held_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX])
+uint32_t tcp_ooo_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX])
 {
-	const struct held *h = f->held;
+	const struct ooo_queue *h = f->ooo;
 	uint32_t count = 0;
 
 	/* The one with the newest bytes first (RFC 2018, 4). */
@@ -116,9 +116,9 @@ uint32_t tcp_held_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK
 	return count;
 }
 
-void tcp_free_held(struct tcp *t, struct tcp_flow *f)
+void tcp_ooo_free(struct tcp *t, struct tcp_flow *f)
 {
-	t->held_rings -= f->held != NULL;
-	free(f->held);
-	f->held = NULL;
+	t->ooo_queues -= f->ooo != NULL;
+	free(f->ooo);
+	f->ooo = NULL;
 }

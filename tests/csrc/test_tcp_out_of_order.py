@@ -12,7 +12,7 @@ import pytest
 from guest import ACK, FIN, PATIENCE_S, SYN, Guest, TcpPeer, server
 
 SACK_PERMITTED = b"\x01\x01\x04\x02"
-HELD_BYTES, RANGES = 256 << 10, 32
+OOO_BYTES, RANGES = 256 << 10, 32
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def test_what_comes_again_together_with_the_end_is_no_longer_told() -> None:
 
 
 def test_over_a_tap_of_ours_sack_is_not_offered_though_the_guest_does() -> None:
-    """Its kernel would repeat what was not lost (csrc/proto/tcp_held.c)."""
+    """Its kernel would repeat what was not lost (csrc/proto/tcp_out_of_order.c)."""
     with Guest() as guest, server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1])
         peer.send(SYN, options=peer.options() + SACK_PERMITTED)
@@ -108,10 +108,10 @@ def test_too_many_holes_and_what_is_too_far_are_counted_and_lost() -> None:
         for number in range(RANGES + 5):
             peer.send(ACK, b"x", seq=peer.seq + 10 + 2 * number)
         guest.pump()
-        assert guest.counter("tcp_held_limit") == 5
-        peer.send(ACK, b"far", seq=peer.seq + HELD_BYTES + 10)
+        assert guest.counter("tcp_ooo_limit") == 5
+        peer.send(ACK, b"far", seq=peer.seq + OOO_BYTES + 10)
         guest.pump()
-        assert guest.counter("tcp_held_limit") == 6
+        assert guest.counter("tcp_ooo_limit") == 6
 
 
 def test_an_acknowledgement_that_overtook_data_is_not_answered() -> None:
