@@ -222,7 +222,7 @@ class UdpModel(RuleBasedStateMachine):
         else:
             self.unasked += 1
             self.nothing_else()
-        assert self.guest.counter("udp_unasked") == self.unasked
+        assert self.guest.counter("udp_unsolicited") == self.unasked
 
     @rule(remote=st.integers(0, REMOTES - 1), size=SIZES)
     def remote_writes_to_the_forwarded_port(self, remote: int, size: int) -> None:

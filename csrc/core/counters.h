@@ -42,14 +42,14 @@
 	X(udp_tx_errors) /* datagrams a host socket did not take */     \
 	X(udp_local_flows)   /* of the bypass, open now */              \
 	X(udp_polled)	     /* times a socket was no longer waited for */  \
-	X(udp_unasked)	 /* from peers the guest has not written to */  \
+	X(udp_unsolicited)	 /* from peers the guest has not written to */  \
 	X(splice_flows)	     /* local connections open now */              \
 	X(splice_opened)                                                \
 	X(splice_limit)                                                 \
 	X(icmp_flows)                                                   \
 	X(icmp_limit)                                                   \
 	X(icmp_rate_limit)   /* echo requests over their rate */        \
-	X(icmp_unasked)	 /* replies from others than the one asked */   \
+	X(icmp_unsolicited)	 /* replies from others than the one asked */   \
 	X(icmp_errors_sent)
 
 enum counter {

@@ -247,7 +247,7 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 		return errno == EINTR;
 	sender = addr_from_sockaddr(&from);
 	if (n < ICMP_HLEN || !addr_eq(&sender.addr, &f->remote)) {
-		COUNT(io->counters, icmp_unasked);
+		COUNT(io->counters, icmp_unsolicited);
 		return true;
 	}
 	info = datagram_read_info(&msg);

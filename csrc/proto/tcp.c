@@ -168,7 +168,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
 	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
-	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_OLD) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
+	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_STALE) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
 		worklist_add(&t->work, &f->work);
 }
 
@@ -273,7 +273,7 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 	/* It comes along with every other event, too. */
 	if (events & EPOLLOUT && f->flags & TCPF_OUT_ARMED) {
 		f->flags &= (uint16_t)~TCPF_OUT_ARMED;
-		f->flags |= TCPF_WINDOW_OLD;
+		f->flags |= TCPF_WINDOW_STALE;
 	}
 	if (events & EPOLLERR && !f->error) {
 		socklen_t len = sizeof(f->error);
@@ -302,12 +302,12 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 
 /* All that the flow needs is that a part of its stream is acknowledged, the guest can go on sending without that, and others
  * send, too: more of all of them is there with the next look. */
-static bool can_wait(const struct tcp *t, const struct tcp_flow *f)
+static bool may_delay_ack(const struct tcp *t, const struct tcp_flow *f)
 {
-	uint32_t owed = seq_diff(f->rcv_nxt, f->rcv_reckoned);
+	uint32_t unacked = seq_diff(f->rcv_nxt, f->rcv_computed);
 
-	return t->senders_before > 1 && f->state == TCPS_ESTABLISHED && owed >= TCP_LONG_BYTES && owed < TCP_OWED_BYTES &&
-	       seq_lt(seq_add(f->rcv_nxt, TCP_OWED_BYTES), f->rcv_told) && !f->acked_bytes && !f->backlog.len && !f->ooo && !f->error &&
+	return t->senders_before > 1 && f->state == TCPS_ESTABLISHED && unacked >= TCP_LONG_BYTES && unacked < TCP_DELAYED_ACK_BYTES &&
+	       seq_lt(seq_add(f->rcv_nxt, TCP_DELAYED_ACK_BYTES), f->rcv_advertised) && !f->acked_bytes && !f->backlog.len && !f->ooo && !f->error &&
 	       !(f->flags & (TCPF_READABLE | TCPF_RDHUP | TCPF_PROGRESS | TCPF_GUEST_FIN));
 }
 
@@ -318,20 +318,20 @@ bool tcp_service(struct tcp *t, struct io *io)
 	uint32_t frames;
 
 	if (!io->loop->ready) /* the look that they waited for has found nothing */
-		t->owed_turns = TCP_OWED_TURNS;
+		t->delayed_ack_turns = TCP_DELAYED_ACK_TURNS;
 	/* Serving one adds none, and removes no other. */
 	for (w = t->work.head; w; w = next) {
 		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
 		next = w->next;
-		if (t->owed_turns < TCP_OWED_TURNS && can_wait(t, f)) {
+		if (t->delayed_ack_turns < TCP_DELAYED_ACK_TURNS && may_delay_ack(t, f)) {
 			waiting = true;
 			continue;
 		}
 		worklist_remove(&t->work, w);
 		serve(t, io, f, f->run_entry.queued ? 0 : t->run_queue.list.count || latency_mode ? 1 : TCP_FILL_FRAMES);
 	}
-	t->owed_turns = waiting ? t->owed_turns + 1 : 0;
+	t->delayed_ack_turns = waiting ? t->delayed_ack_turns + 1 : 0;
 	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
 	if (t->run_queue.list.count && io->wakeup_pending)
 		sched_yield();

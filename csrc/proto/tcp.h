@@ -35,8 +35,8 @@ struct tcp {
 	uint8_t period;		  /* in which flows that send are counted, modulo 256 */
 	uint32_t senders;	  /* flows that have sent in this period, */
 	uint32_t senders_before;  /* and in the one before */
-	uint8_t owed_turns;	  /* turns for which acknowledgements have waited, see can_wait() */
-	struct bucket openings;
+	uint8_t delayed_ack_turns;	  /* turns for which acknowledgements have waited, see may_delay_ack() */
+	struct bucket new_flows;
 	int64_t rate_logged_ms;
 };
 

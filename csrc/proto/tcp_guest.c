@@ -38,7 +38,7 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 	}
 	f->sack = f->sack && seg->sack_permitted;
 	f->snd_wnd = seg->window; /* a SYN's window is never scaled (RFC 7323, 2.2) */
-	f->rcv_nxt = f->rcv_adv = f->rcv_reckoned = seq_add(seg->seq, 1);
+	f->rcv_nxt = f->rcv_edge = f->rcv_computed = seq_add(seg->seq, 1);
 	f->wl1 = seg->seq;
 }
 
@@ -69,7 +69,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		if (policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		else
-			tcp_send_refusal(io, ip, seg);
+			tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
 	fd = open_socket(t, io, &dst.addr);
@@ -82,7 +82,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);
 		if (fd >= 0)
 			close(fd);
-		tcp_send_refusal(io, ip, seg);
+		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
 	syn_options(io, f, seg);
@@ -113,7 +113,7 @@ static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const str
 	if (!(seg->flags & TCP_ACK))
 		return; /* a simultaneous open with a port that we chose is no accident: let it time out */
 	if (!seq_eq(seg->ack, f->snd_una)) {
-		tcp_send_refusal(io, ip, seg);
+		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
 	if (seg->flags & TCP_RST) {
@@ -138,8 +138,8 @@ static bool acceptable(const struct tcp_flow *f, const struct tcp_view *seg)
 	uint32_t len = tcp_seq_len(seg);
 
 	if (!len) /* one byte of tolerance at a closed window, as the kernel has it */
-		return seq_le(f->rcv_nxt, seg->seq) && seq_le(seg->seq, f->rcv_adv);
-	return seq_lt(f->rcv_nxt, seq_add(seg->seq, len)) && seq_le(seg->seq, f->rcv_adv);
+		return seq_le(f->rcv_nxt, seg->seq) && seq_le(seg->seq, f->rcv_edge);
+	return seq_lt(f->rcv_nxt, seq_add(seg->seq, len)) && seq_le(seg->seq, f->rcv_edge);
 }
 
 /* A probe for a byte that we have long had: the guest asks whether the peer lives, or whether the window is open again. */
@@ -242,8 +242,8 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		return;
 	f->flags |= TCPF_ACK_NOW;
 	len = skip < seg->payload_len ? seg->payload_len - skip : 0;
-	if (len > seq_diff(f->rcv_adv, f->rcv_nxt)) {
-		len = seq_diff(f->rcv_adv, f->rcv_nxt);
+	if (len > seq_diff(f->rcv_edge, f->rcv_nxt)) {
+		len = seq_diff(f->rcv_edge, f->rcv_nxt);
 		fin = false;
 	}
 	if (len) {
@@ -252,15 +252,15 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		/* Asking the socket costs as much as handing it a short message. */
-		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_reckoned) >= TCP_RECKON_BYTES ||
-		    seq_diff(f->rcv_adv, f->rcv_nxt) < TCP_RECKON_BELOW_BYTES)
-			f->flags |= TCPF_WINDOW_OLD;
+		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_computed) >= TCP_WINDOW_STALE_BYTES ||
+		    seq_diff(f->rcv_edge, f->rcv_nxt) < TCP_WINDOW_LOW_BYTES)
+			f->flags |= TCPF_WINDOW_STALE;
 	}
 	if (f->ooo && !fin)
 		tcp_ooo_deliver(t, io, f);
 	if (fin && kept == len) {
 		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
-		f->rcv_adv = seq_max(f->rcv_adv, f->rcv_nxt);
+		f->rcv_edge = seq_max(f->rcv_edge, f->rcv_nxt);
 		f->flags |= TCPF_GUEST_FIN;
 		tcp_ooo_free(t, f); /* it came again with the end */
 	}
@@ -292,11 +292,11 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		return;
 	if (f->state == TCPS_SYN_RECEIVED) {
 		if (!seq_eq(seg->ack, f->snd_nxt)) {
-			tcp_send_refusal(io, ip, seg);
+			tcp_send_rst_reply(io, ip, seg);
 			return;
 		}
 		established(f, seg);
-		bucket_return(&t->openings);
+		bucket_return(&t->new_flows);
 	}
 	if (!process_ack(t, io, f, seg))
 		return;
@@ -310,9 +310,9 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
  * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
 static bool may_open(struct tcp *t, struct io *io)
 {
-	uint32_t shards = u32_max(t->steering.shards, 1), per_s = u32_max(TCP_OPENINGS_PER_S / shards, 1000); /* buckets have whole ms */
+	uint32_t shards = u32_max(t->steering.shards, 1), per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* buckets have whole ms */
 
-	if (bucket_take(&t->openings, io->loop->now_ms, per_s, TCP_OPENINGS_BURST / shards))
+	if (bucket_take(&t->new_flows, io->loop->now_ms, per_s, TCP_NEW_FLOWS_BURST / shards))
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
@@ -359,5 +359,5 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 	else if ((seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN)
 		open_flow(t, io, ip, &seg, &key);
 	else
-		tcp_send_refusal(io, ip, &seg);
+		tcp_send_rst_reply(io, ip, &seg);
 }

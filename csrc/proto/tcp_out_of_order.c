@@ -63,7 +63,7 @@ static bool add_range(struct ooo_queue *h, struct tcp_range new)
 
 void tcp_ooo_add(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, const uint8_t *bytes, uint32_t len)
 {
-	uint32_t offset = seq_diff(at, f->rcv_nxt), window = u32_min(seq_diff(f->rcv_adv, f->rcv_nxt), OOO_BYTES);
+	uint32_t offset = seq_diff(at, f->rcv_nxt), window = u32_min(seq_diff(f->rcv_edge, f->rcv_nxt), OOO_BYTES);
 
 	len = offset < window ? u32_min(len, window - offset) : 0;
 	if (len && !f->ooo && t->ooo_queues < t->ooo_queues_max) {
@@ -93,7 +93,7 @@ void tcp_ooo_deliver(struct tcp *t, struct io *io, struct tcp_flow *f)
 		len = u32_min(seq_diff(h->range[0].to, f->rcv_nxt), OOO_BYTES - place);
 		kept = tcp_deliver(t, io, f, h->bytes + place, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
-		f->flags |= TCPF_WINDOW_OLD;
+		f->flags |= TCPF_WINDOW_STALE;
 		if (kept < len)
 			return;
 	}

@@ -31,7 +31,7 @@ enum {
 	TCPF_FIN_SENT = 1 << 7,	   /* snd_nxt counts our FIN */
 	TCPF_FIN_ACKED = 1 << 8,   /* and the guest has it */
 	TCPF_OUT_ARMED = 1 << 9,   /* EPOLLOUT will come: the window is limited by the socket */
-	TCPF_WINDOW_OLD = 1 << 10, /* rcv_adv has to be computed again */
+	TCPF_WINDOW_STALE = 1 << 10, /* rcv_edge has to be computed again */
 	TCPF_RECOVERY = 1 << 11,   /* a hole before `recover` is being filled (RFC 6582) */
 	TCPF_KEEPALIVE = 1 << 12,  /* the host socket is ready to send probes of the guest's */
 	TCPF_WSCALE = 1 << 13,	   /* both sides scale windows */
@@ -56,9 +56,9 @@ struct tcp_flow {
 
 	/* guest to host */
 	seq_t rcv_nxt; /* everything before it is in the socket or the spill */
-	seq_t rcv_adv; /* right edge of the window: bytes before it are taken; never moves left */
-	seq_t rcv_told; /* the edge as the guest last heard it */
-	seq_t rcv_reckoned; /* rcv_nxt when the window was last computed */
+	seq_t rcv_edge; /* right edge of the window: bytes before it are taken; never moves left */
+	seq_t rcv_advertised; /* the edge as the guest last heard it */
+	seq_t rcv_computed; /* rcv_nxt when the window was last computed */
 	struct send_backlog backlog;
 	struct ooo_queue *ooo; /* NULL: there is no hole */
 
@@ -91,17 +91,17 @@ struct tcp_flow {
 #define TCP_BACKLOG_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
 #define TCP_OOO_QUEUES 128	       /* flows that may keep bytes behind a hole at the same time */
 #define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
-#define TCP_RECKON_BYTES 8192	       /* the window is computed again after so many, */
-#define TCP_RECKON_BELOW_BYTES 65536   /* and always when this little is left of it */
+#define TCP_WINDOW_STALE_BYTES 8192	       /* the window is computed again after so many, */
+#define TCP_WINDOW_LOW_BYTES 65536   /* and always when this little is left of it */
 #define TCP_FILL_FRAMES 8	       /* frames to the guest when a flow begins to have some, before it has to stand in line */
 #define TCP_DROP_BYTES (8u << 20)	       /* acknowledged bytes that a flow in line may leave in the socket, */
 #define TCP_DROP_LATENCY_MODE_BYTES (64u << 10)       /* and while others have short messages: dropping many takes its time */
 #define TCP_LONG_BYTES 16384	       /* part of a stream: its acknowledgement waits for that of what follows, */
-#define TCP_OWED_BYTES (512u << 10)    /* until so much is to be acknowledged, */
-#define TCP_OWED_TURNS 8	       /* for so many turns, and never while there is nothing else to do */
+#define TCP_DELAYED_ACK_BYTES (512u << 10)    /* until so much is to be acknowledged, */
+#define TCP_DELAYED_ACK_TURNS 8	       /* for so many turns, and never while there is nothing else to do */
 #define TCP_SHORT_BYTES 8192	       /* a message, not a part of a stream */
-#define TCP_OPENINGS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
-#define TCP_OPENINGS_BURST 8192
+#define TCP_NEW_FLOWS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
+#define TCP_NEW_FLOWS_BURST 8192
 #define TCP_DISCARD_BYTES 65536	       /* one iovec of the replacement for SO_PEEK_OFF */
 #define TCP_DISCARD_IOVECS 16
 
@@ -179,7 +179,7 @@ int64_t tcp_look_ms(const struct io *io, const struct tcp_flow *f);
 void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len);
 void tcp_send_syn(struct io *io, struct tcp_flow *f);
 /* The answer of RFC 9293, 3.10.7.1 to a segment that belongs to no flow. */
-void tcp_send_refusal(struct io *io, const struct ip_view *ip, const struct tcp_view *seg);
+void tcp_send_rst_reply(struct io *io, const struct ip_view *ip, const struct tcp_view *seg);
 void tcp_challenge(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Computes the window again; true if the guest should hear of it without being asked. */
 bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f);

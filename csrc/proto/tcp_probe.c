@@ -58,7 +58,7 @@ static bool ask_peer(struct tcp_flow *f, const struct tcp_info *info)
 void tcp_probed(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	/* A probe of a closed window looks the same, and what is in flight is life enough. */
-	bool known = f->state != TCPS_ESTABLISHED || seq_eq(f->rcv_told, f->rcv_nxt) || f->backlog.len || tcp_in_flight(f);
+	bool known = f->state != TCPS_ESTABLISHED || seq_eq(f->rcv_advertised, f->rcv_nxt) || f->backlog.len || tcp_in_flight(f);
 	struct tcp_info info;
 
 	if (known || !socket_info(f, &info) || is_alive(io, f, &info) || !ask_peer(f, &info)) {

@@ -9,7 +9,7 @@
  * Data in the spill is acknowledged: it is held as safely as what lies in the kernel's send buffer, and an ACK that waited
  * for a slow peer would make the guest retransmit.
  *
- * Invariants: rcv_adv, the right edge up to which bytes are taken, never moves left (RFC 9293, 3.8.6); rcv_told, what the
+ * Invariants: rcv_edge, the right edge up to which bytes are taken, never moves left (RFC 9293, 3.8.6); rcv_advertised, what the
  * guest last heard of it, is not beyond it.
  */
 #include <errno.h>
@@ -23,18 +23,18 @@
 
 #define CHALLENGES_PER_SECOND 100 /* RFC 5961, 7 asks for a limit */
 
-/* The window field, as near to rcv_adv as its unit allows. Rounded up, so that the edge stays where it was, as long as the
+/* The window field, as near to rcv_edge as its unit allows. Rounded up, so that the edge stays where it was, as long as the
  * socket takes what comes; rounded down once bytes are spilled, or a guest that always stays just inside the edge would push
- * it on for ever (the edge then seems to move left by less than a unit, RFC 7323, 2.4, but bytes up to rcv_adv are taken).
+ * it on for ever (the edge then seems to move left by less than a unit, RFC 7323, 2.4, but bytes up to rcv_edge are taken).
  */
 static uint16_t window_field(struct tcp_flow *f, bool syn)
 {
 	uint32_t shift = (f->flags & TCPF_WSCALE) && !syn ? TCP_WSCALE : 0;
-	uint32_t bytes = seq_diff(f->rcv_adv, f->rcv_nxt);
+	uint32_t bytes = seq_diff(f->rcv_edge, f->rcv_nxt);
 	uint32_t field = u32_min((bytes + (f->backlog.len ? 0 : (1u << shift) - 1)) >> shift, 65535);
 
-	f->rcv_told = seq_add(f->rcv_nxt, field << shift);
-	f->rcv_adv = seq_max(f->rcv_adv, f->rcv_told);
+	f->rcv_advertised = seq_add(f->rcv_nxt, field << shift);
+	f->rcv_edge = seq_max(f->rcv_edge, f->rcv_advertised);
 	return (uint16_t)field;
 }
 
@@ -108,7 +108,7 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 	transmit(io, key, head, l4, tcp_len, NULL, 0, 0);
 }
 
-void tcp_send_refusal(struct io *io, const struct ip_view *ip, const struct tcp_view *seg)
+void tcp_send_rst_reply(struct io *io, const struct ip_view *ip, const struct tcp_view *seg)
 {
 	struct flow_key key = {ip->src, ip->dst, seg->src_port, seg->dst_port};
 	bool ack = seg->flags & TCP_ACK;
@@ -176,12 +176,12 @@ static uint32_t share(struct tcp *t, const struct io *io, struct tcp_flow *f)
 
 bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	uint32_t before = seq_diff(f->rcv_adv, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_told, f->rcv_nxt), f->rcv_nxt);
+	uint32_t before = seq_diff(f->rcv_edge, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_advertised, f->rcv_nxt), f->rcv_nxt);
 	uint32_t room = 0, backlog = TCP_BACKLOG_BYTES, window;
 	bool full = false;
 
-	f->flags &= (uint16_t)~TCPF_WINDOW_OLD;
-	f->rcv_reckoned = f->rcv_nxt;
+	f->flags &= (uint16_t)~TCPF_WINDOW_STALE;
+	f->rcv_computed = f->rcv_nxt;
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
 	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
@@ -201,7 +201,7 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 		window = u32_min(window, 65535);
 	if (window <= before)
 		return false;
-	f->rcv_adv = seq_add(f->rcv_nxt, window);
+	f->rcv_edge = seq_add(f->rcv_nxt, window);
 	/* RFC 9293, 3.8.6.2.2: not for a few bytes more than were told; sooner if the guest cannot send a full frame. */
 	return window - told >= (told < 65535 ? 16384 : TCP_WINDOW_MAX_BYTES / 4);
 }

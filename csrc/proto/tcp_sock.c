@@ -106,7 +106,7 @@ static void drain_backlog(struct tcp *t, struct tcp_flow *f)
 	s->from += n;
 	s->len -= n;
 	if (n)
-		f->flags |= TCPF_WINDOW_OLD;
+		f->flags |= TCPF_WINDOW_STALE;
 	if (!s->len || f->error)
 		tcp_free_backlog(t, f);
 }
@@ -329,7 +329,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
 	tcp_emit(header, key->guest_port, key->remote_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
 	if (is_refusal(t, key, error))
-		tcp_send_refusal(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
+		tcp_send_rst_reply(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
 				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
 						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
 	else if (error != ETIMEDOUT) /* silence was the answer, and stays so */
@@ -364,7 +364,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	 * meanwhile: when all has been read, it opens again. */
 	if (!f->run_entry.queued || f->acked_bytes >= (io_in_latency_mode(io) ? TCP_DROP_LATENCY_MODE_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
 		drop_acked(f);
-	if (f->flags & TCPF_WINDOW_OLD)
+	if (f->flags & TCPF_WINDOW_STALE)
 		tell = tcp_update_window(t, io, f);
 	if (tell)
 		f->flags |= TCPF_ACK_NOW;

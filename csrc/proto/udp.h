@@ -40,7 +40,7 @@ struct udp {
 	bool bypass;	     /* for peers on the host's loopback */
 	bool lo_to_lo;	     /* the bypass goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;
-	struct bucket openings;
+	struct bucket new_flows;
 	int64_t rate_logged_ms;
 	uint32_t listener_serial;
 	uint32_t polled[UDP_POLLED_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */

@@ -17,8 +17,8 @@
 #include "wire/tunnel_cut.h"
 
 #define RETRIES 2
-#define OPENINGS_PER_S 4000 /* new flows; what gets an answer does not count */
-#define OPENINGS_BURST 8192
+#define NEW_FLOWS_PER_S 4000 /* new flows; what gets an answer does not count */
+#define NEW_FLOWS_BURST 8192
 
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
 			   struct sockaddr_storage *ss)
@@ -238,11 +238,11 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}
-	if (!bucket_take(&u->openings, io->loop->now_ms, OPENINGS_PER_S, OPENINGS_BURST)) {
+	if (!bucket_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
 			log_add(io->log, LOG_LEVEL_WARNING, "UDP: the guest begins more than %u flows a second that nobody answers: some are lost",
-				OPENINGS_PER_S);
+				NEW_FLOWS_PER_S);
 		return NULL;
 	}
 	/* That of a subnet which only the guest is in becomes that of the host's link. */

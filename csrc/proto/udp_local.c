@@ -137,7 +137,7 @@ void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s,
 
 	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
 	if (s->to_host && !addr_is_loopback(&d->info.local)) {
-		COUNT(io->counters, udp_unasked);
+		COUNT(io->counters, udp_unsolicited);
 		return;
 	}
 	l = (struct udp_local *)flow_find(&u->locals, &key);

@@ -110,7 +110,7 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 	if (!f && (s->listening || s->groups))
 		f = inbound_flow(u, io, s, &d->from);
 	if (!f) {
-		COUNT(io->counters, udp_unasked);
+		COUNT(io->counters, udp_unsolicited);
 		return;
 	}
 	if (s->listening) {
@@ -118,7 +118,7 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 		f->scope = d->info.ifindex;
 	}
 	if (f->sent && !f->received)
-		bucket_return(&u->openings);
+		bucket_return(&u->new_flows);
 	f->received += f->received < 2;
 	udp_turn(io, f, false);
 	udp_touch(u, io, f);

@@ -99,8 +99,8 @@ static void check_flow(const struct tcp_flow *f)
 	REQUIRE(s->lossy || !s->has_base || s->base == base, "bytes of the guest were lost or counted twice");
 	s->base = base;
 	s->has_base = true;
-	REQUIRE(seq_le(f->rcv_nxt, f->rcv_adv));
-	REQUIRE(seq_diff(f->rcv_adv, f->rcv_nxt) <= TCP_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
+	REQUIRE(seq_le(f->rcv_nxt, f->rcv_edge));
+	REQUIRE(seq_diff(f->rcv_edge, f->rcv_nxt) <= TCP_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
 	REQUIRE(f->backlog.len <= SCRIPTED_SPILL_MAX && f->backlog.from + f->backlog.len <= f->backlog.space);
 	REQUIRE(sent + f->acked_bytes <= s->rx_written - s->rx_dropped || s->dead, "more is in flight than there was");
 	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "an end that nobody made");

@@ -452,7 +452,7 @@ def test_a_socket_that_asks_at_two_loopback_addresses_is_answered_from_each() ->
             server.sendto(b"from " + data, peer)
         answers = {client.recvfrom(100) for _ in servers}
         assert answers == {(b"from " + a.encode(), (a, 7300)) for a in ("127.0.0.53", "127.0.0.2")}
-        assert bypass.guest.counter("udp_local_flows") == 2 and bypass.guest.counter("udp_unasked") == 1
+        assert bypass.guest.counter("udp_local_flows") == 2 and bypass.guest.counter("udp_unsolicited") == 1
         os.close(fd)
 
 

@@ -122,7 +122,7 @@ def test_nobody_but_those_written_to_gets_in(guest: Guest, v6: bool) -> None:
         send(guest, own, 5000, gateway, asked.getsockname()[1])
         _, source = asked.recvfrom(10)
         stranger.sendto(b"let me in", source)
-        assert guest.frames() == [] and guest.counter("udp_unasked") == 1
+        assert guest.frames() == [] and guest.counter("udp_unsolicited") == 1
         asked.sendto(b"ok", source)
         assert frames(guest)[0].payload == b"ok"
 

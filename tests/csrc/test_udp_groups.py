@@ -90,7 +90,7 @@ def test_members_answer_from_anywhere_for_two_minutes_after_the_last_question(mo
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.bind(("198.51.100.7", 0))
             stranger.sendto(b"too late", ("192.0.2.2", port))
-            assert guest.frames() == [] and guest.counter("udp_unasked") == 1
+            assert guest.frames() == [] and guest.counter("udp_unsolicited") == 1
         clock.pass_(guest, 121)
         assert guest.counter("udp_flows") == 0
 
