@@ -23,8 +23,8 @@
 #define PLANE_TCP 16
 #define PLANE_UDP 32
 #define PLANE_ICMP 64
-#define PLANE_LO_TO_LO 256   /* the bypass goes to the guest's loopback, not to its own address */
-#define PLANE_BYPASS 512   /* clients on the host's loopback do not take the tap */
+#define PLANE_LO_TO_LO 256   /* splicing goes to the guest's loopback, not to its own address */
+#define PLANE_SPLICE 512   /* clients on the host's loopback do not take the tap */
 #define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
 #define PLANE_DNS_TLS 2048 /* dns_forward takes DNS over TLS too, at port 853 */
 #define PLANE_TUNNELS 4096 /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */

@@ -134,7 +134,7 @@ class WorkerPlan(Record):
     auto_rules: tuple[AutoRule, ...]
     rules: tuple[ForwardRule, ...] = ()  # what all of these come from, where they are to change later
     changing: bool = False  # control adds and removes rules while the worker serves
-    bypass: bool  # local connections go from socket to socket
+    splice: bool  # local connections go from socket to socket
     lo_to_lo: bool  # and to the guest's loopback instead of its own address
 
     # The process

@@ -40,7 +40,7 @@
 	X(udp_limit)                                                    \
 	X(udp_rate_limit)    /* new flows over their rate */            \
 	X(udp_tx_errors) /* datagrams a host socket did not take */     \
-	X(udp_local_flows)   /* of the bypass, open now */              \
+	X(udp_splice_flows)   /* of splicing, open now */              \
 	X(udp_polled)	     /* times a socket was no longer waited for */  \
 	X(udp_unsolicited)	 /* from peers the guest has not written to */  \
 	X(splice_flows)	     /* local connections open now */              \

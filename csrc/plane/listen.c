@@ -1,7 +1,7 @@
 /* Owns the listening TCP sockets, and the choice of a connection's way:
  *
- *   a listener of the guest's namespace  the bypass, to the loopback address of the host that the client has asked for;
- *   a client on the host's loopback      the bypass, to the guest's own address (or, with --host-lo-to-ns-lo, to the loopback
+ *   a listener of the guest's namespace  splicing, to the loopback address of the host that the client has asked for;
+ *   a client on the host's loopback      splicing, to the guest's own address (or, with --host-lo-to-ns-lo, to the loopback
  *                                        address that it has asked for), where there is a helper to make a socket in the
  *                                        guest's namespace;
  *   any other client                     the tap, with its own address and port.
@@ -205,7 +205,7 @@ static void join(struct plane *p, int client, int fd, const struct endpoint *dst
 	int rc = fd < 0 ? fd : sock_connect(fd, dst, p->policy.guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
-		if (!p->shard || !shard_send_pair(p, client, fd))
+		if (!p->shard || !shard_send_splice(p, client, fd))
 			splice_join(&p->splice, &p->io, client, fd);
 		return;
 	}
@@ -237,13 +237,13 @@ static void to_host(struct plane *p, int client, uint16_t port)
 }
 
 /* False: there is no way round the tap for this one. */
-static bool bypass(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
+static bool to_guest(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
 {
 	bool v4 = addr_is_v4(&peer->addr);
 	struct endpoint dst = *target;
 	int fd;
 
-	if (!(p->config.flags & PLANE_BYPASS) || p->nsock.fd < 0 || !addr_is_loopback(&peer->addr))
+	if (!(p->config.flags & PLANE_SPLICE) || p->nsock.fd < 0 || !addr_is_loopback(&peer->addr))
 		return false;
 	if (addr_is_none(&dst.addr) && p->config.flags & PLANE_LO_TO_LO)
 		dst.addr = policy_same_loopback(asked_address(client), v4);
@@ -294,7 +294,7 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t ev
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
 			to_host(p, fd, l.target.port);
-		else if (!bypass(p, fd, &peer, &l.target) && (!p->shard || !shard_send_client(p, fd, &peer, &l.target)))
+		else if (!to_guest(p, fd, &peer, &l.target) && (!p->shard || !shard_send_client(p, fd, &peer, &l.target)))
 			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
 		if (!l.to_host && share_is_taken(p, fd)) {
 			rest_for_guest(p);

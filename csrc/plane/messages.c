@@ -20,7 +20,7 @@
 #define SOCKETS_MAX 8192 /* more than one turn of the first shard accepts */
 #define LINES_MAX 1024
 
-enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_PAIR, MESSAGE_LINE, MESSAGE_END };
+enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END };
 
 struct frame_message {
 	struct tap_frame frame; /* its data follow */
@@ -32,19 +32,19 @@ struct client_message {
 	struct endpoint peer, target;
 };
 
-struct pair_message {
+struct splice_message {
 	int accepted, connecting;
 };
 
 void message_discard(struct message *message)
 {
 	struct client_message client;
-	struct pair_message pair;
+	struct splice_message pair;
 
 	if (message->kind == MESSAGE_CLIENT) {
 		memcpy(&client, message->data, sizeof(client));
 		sock_close(client.fd, true);
-	} else if (message->kind == MESSAGE_PAIR) {
+	} else if (message->kind == MESSAGE_SPLICE) {
 		memcpy(&pair, message->data, sizeof(pair));
 		sock_close(pair.accepted, true);
 		sock_close(pair.connecting, true);
@@ -140,16 +140,16 @@ bool shard_send_client(struct plane *p, int fd, const struct endpoint *peer, con
 	return true;
 }
 
-bool shard_send_pair(struct plane *p, int accepted, int connecting)
+bool shard_send_splice(struct plane *p, int accepted, int connecting)
 {
-	struct pair_message pair = {accepted, connecting};
+	struct splice_message pair = {accepted, connecting};
 	struct shards *all = p->shard->all;
-	uint32_t to = all->next_pair++ % all->count;
+	uint32_t to = all->next_splice_shard++ % all->count;
 	struct message *message;
 
 	if (to == p->shard->index)
 		return false;
-	message = message_new(MESSAGE_PAIR, 0, sizeof(pair));
+	message = message_new(MESSAGE_SPLICE, 0, sizeof(pair));
 	if (message)
 		memcpy(message->data, &pair, sizeof(pair));
 	return put(p, to, message, SOCKETS_MAX);
@@ -201,7 +201,7 @@ static void open_frame(struct plane *p, struct message *message)
 static void open_mail(struct plane *p, struct message *message)
 {
 	struct client_message client;
-	struct pair_message pair;
+	struct splice_message pair;
 
 	switch ((enum message_kind)message->kind) {
 	case MESSAGE_FRAME:
@@ -211,7 +211,7 @@ static void open_mail(struct plane *p, struct message *message)
 		memcpy(&client, message->data, sizeof(client));
 		tcp_accepted(&p->tcp, &p->io, client.fd, &client.peer, &client.target);
 		break;
-	case MESSAGE_PAIR:
+	case MESSAGE_SPLICE:
 		memcpy(&pair, message->data, sizeof(pair));
 		splice_join(&p->splice, &p->io, pair.accepted, pair.connecting);
 		break;

@@ -169,7 +169,7 @@ void plane_set_helper(struct plane *p, int fd)
 {
 	nsock_init(&p->nsock, fd);
 	p->udp.nsock = &p->nsock;
-	p->udp.bypass = p->config.flags & PLANE_BYPASS;
+	p->udp.splice = p->config.flags & PLANE_SPLICE;
 	p->udp.lo_to_lo = p->config.flags & PLANE_LO_TO_LO;
 }
 
@@ -316,8 +316,8 @@ static bool dispatch(struct plane *p, const struct epoll_event *e, struct plane_
 	case OWNER_UDP:
 		udp_event(&p->udp, &p->io, index, generation, e->events);
 		return false;
-	case OWNER_UDP_LOCAL:
-		udp_local_event(&p->udp, &p->io, index, generation);
+	case OWNER_UDP_SPLICE:
+		udp_splice_event(&p->udp, &p->io, index, generation);
 		return false;
 	case OWNER_ICMP:
 		icmp_event(&p->icmp, &p->io, index, generation, e->events);

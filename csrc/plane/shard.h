@@ -18,7 +18,7 @@ struct shards {
 	uint32_t count;
 	struct plane *at[SHARDS_MAX]; /* [0] is Python's; never changes while there are threads */
 	bool open;		     /* guests are served: the first shard's only */
-	uint32_t next_pair;	     /* the same */
+	uint32_t next_splice_shard;	     /* the same */
 	pthread_mutex_t lock;	     /* of all that follows */
 	pthread_cond_t started;
 	_Atomic uint32_t changes; /* of the two after it; may be read without the lock */
@@ -64,7 +64,7 @@ void shard_flush(struct plane *p);
 /* An accepted client of endpoint target in the guest. False: it is this shard's own. */
 bool shard_send_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target);
 /* Two sockets to be joined. False: this shard should do that. */
-bool shard_send_pair(struct plane *p, int accepted, int connecting);
+bool shard_send_splice(struct plane *p, int accepted, int connecting);
 /* Log lines and the end of the tap, to the first shard. */
 void shard_report(struct plane *p);
 /* What the guest's link looks like: heard from the MAC address neighbours.last, a source address on it, the guest's own address. */

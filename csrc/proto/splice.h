@@ -1,4 +1,4 @@
-/* The local bypass: two sockets joined in the kernel, one in the host's namespace and one in the guest's. */
+/* The local splice: two sockets joined in the kernel, one in the host's namespace and one in the guest's. */
 #ifndef PASTA_PROTO_SPLICE_H
 #define PASTA_PROTO_SPLICE_H
 

@@ -48,7 +48,7 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 	if (!rc)
 		rc = flow_table_init(&u->peers, sizeof(struct udp_peer), limit, key);
 	if (!rc)
-		rc = udp_local_init(u, limit, key);
+		rc = udp_splice_init(u, limit, key);
 	return rc;
 }
 
@@ -64,7 +64,7 @@ void udp_free(struct udp *u)
 	flow_table_free(&u->flows);
 	flow_table_free(&u->peers);
 	timer_heap_free(&u->timers);
-	udp_local_free(u);
+	udp_splice_free(u);
 }
 
 void udp_limit_reached(struct udp *u, struct io *io, int error)
@@ -311,7 +311,7 @@ int udp_unlisten(struct udp *u, struct io *io, int fd)
 		if (f && f->socket == s->flow.index)
 			remove_flow(u, io, f);
 	}
-	udp_local_forget(u, io, s->flow.index);
+	udp_splice_forget(u, io, s->flow.index);
 	udp_stop_polling(u, s);
 	loop_remove(io->loop, fd);
 	flow_remove(&u->sockets, &s->flow);
@@ -324,6 +324,6 @@ void udp_timers(struct udp *u, struct io *io)
 
 	while ((due = timer_due(&u->timers, io->loop->now_ms)))
 		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer));
-	udp_local_timers(u, io);
+	udp_splice_timers(u, io);
 	udp_poll(u, io);
 }

@@ -33,12 +33,12 @@ struct udp {
 	struct flow_table flows;   /* by guest and remote endpoint, as the guest sees them */
 	struct flow_table peers;   /* the same, by socket and host-side remote endpoint */
 	struct timer_heap timers;
-	struct flow_table locals;  /* the bypass: by listening socket and peer */
-	struct timer_heap local_timers;
+	struct flow_table splices;  /* the splice: by listening socket and peer */
+	struct timer_heap splice_timers;
 	struct sock_options sock;
 	struct nsock *nsock; /* NULL: no sockets of the guest's namespace are to be had */
-	bool bypass;	     /* for peers on the host's loopback */
-	bool lo_to_lo;	     /* the bypass goes to the guest's loopback, not to its own address */
+	bool splice;	     /* for peers on the host's loopback */
+	bool lo_to_lo;	     /* splicing goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;
 	struct bucket new_flows;
 	int64_t rate_logged_ms;
@@ -68,8 +68,8 @@ int udp_unlisten(struct udp *u, struct io *io, int fd);
 /* Sends what udp_from_guest() has held back to send it together with what follows: after the last packet of a batch. */
 void udp_flush(struct udp *u, struct io *io);
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
-/* An event of a socket of the bypass. */
-void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation);
+/* An event of a socket of splicing. */
+void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation);
 void udp_timers(struct udp *u, struct io *io);
 /* When udp_timers() has to be called for sockets that are not waited for. */
 static inline int64_t udp_next_us(const struct udp *u)
@@ -78,7 +78,7 @@ static inline int64_t udp_next_us(const struct udp *u)
 }
 static inline int64_t udp_next_ms(const struct udp *u)
 {
-	int64_t a = timer_next_ms(&u->timers), b = timer_next_ms(&u->local_timers);
+	int64_t a = timer_next_ms(&u->timers), b = timer_next_ms(&u->splice_timers);
 
 	return a < b ? a : b;
 }

@@ -1,5 +1,5 @@
-/* What the four files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets), udp_local.c
- * (the bypass). */
+/* What the four files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets), udp_splice.c
+ * (splicing). */
 #ifndef PASTA_PROTO_UDP_PRIVATE_H
 #define PASTA_PROTO_UDP_PRIVATE_H
 
@@ -65,7 +65,7 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 /* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *remote);
-/* How a peer of a socket is found: in udp.peers by its address (asked: none), in udp.locals also by ours. */
+/* How a peer of a socket is found: in udp.peers by its address (asked: none), in udp.splices also by ours. */
 struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote, const struct addr *asked);
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
 /* What the peer sends is for this flow now, where two flows have one peer. */
@@ -112,14 +112,14 @@ socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, cons
 /* Where a datagram has to come from: an address, unspecified if that is the kernel's choice, and an interface, or 0. */
 void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local, uint32_t ifindex);
 
-/* udp_local.c */
-int udp_local_init(struct udp *u, uint32_t limit, const struct siphash_key *key);
-void udp_local_free(struct udp *u);
-/* Whether what this peer writes to a listening socket takes the bypass. */
-bool udp_is_local(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer);
+/* udp_splice.c */
+int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key);
+void udp_splice_free(struct udp *u);
+/* Whether what this peer writes to a listening socket takes splicing. */
+bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer);
 /* A datagram from a local peer, to the other side. */
-void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d);
-void udp_local_forget(struct udp *u, struct io *io, uint32_t socket);
-void udp_local_timers(struct udp *u, struct io *io);
+void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d);
+void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket);
+void udp_splice_timers(struct udp *u, struct io *io);
 
 #endif

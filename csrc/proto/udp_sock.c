@@ -102,8 +102,8 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 {
 	struct udp_flow *f;
 
-	if (s->listening && udp_is_local(u, s, &d->from)) {
-		udp_local_forward(u, io, s, d);
+	if (s->listening && udp_is_spliced(u, s, &d->from)) {
+		udp_splice_forward(u, io, s, d);
 		return;
 	}
 	f = udp_find_peer(u, s, &d->from);

@@ -593,7 +593,7 @@ def _worker(
         listeners=(),
         guest_ports=(),
         auto_rules=(),
-        bypass=options.splice,
+        splice=options.splice,
         lo_to_lo=options.host_lo_to_ns_lo,
         assign_mtu=options.mtu != 0,
         program=options.program,

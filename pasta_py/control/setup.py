@@ -61,7 +61,7 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
             guest_ports=ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
             rules=ports.rules(options) if options.conf_path else (),
-            bypass=plan.worker.bypass and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
+            splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
             log_syslog=log_syslog,
             log_size=log_size,
             netns_name=guest.name if guest else "",

@@ -209,7 +209,7 @@ class Worker:
         netns = roles.get(model.FD_GUEST_NETNS, [])
         userns = roles.get(model.FD_GUEST_USERNS, [])
         conf = model.FD_CONF in roles  # which may ask for anything later
-        used = bool(netns) and (self.plan.bypass or bool(self.plan.guest_ports) or bool(self.plan.auto_rules) or conf)
+        used = bool(netns) and (self.plan.splice or bool(self.plan.guest_ports) or bool(self.plan.auto_rules) or conf)
         try:
             if used:
                 lost = helper.enter(fd, userns[0] if userns else None, netns[0])
@@ -220,7 +220,7 @@ class Worker:
                 raise PastaError(
                     f"no sockets in the guest's namespace, so neither -T nor --splice-only: {error.strerror}"
                 ) from None
-            self.warnings.append(f"no bypass and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
+            self.warnings.append(f"no splice and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
             used = False
         for namespace in netns + userns:
             os.close(namespace)

@@ -35,7 +35,7 @@ _FLAGS = (
     ("icmp", lib.PLANE_ICMP),
     ("lo_to_lo", lib.PLANE_LO_TO_LO),
     ("lossy", lib.PLANE_LOSSY),
-    ("bypass", lib.PLANE_BYPASS),
+    ("splice", lib.PLANE_SPLICE),
     ("dns_tls", lib.PLANE_DNS_TLS),
     ("multicast", lib.PLANE_MULTICAST),
     ("broadcast", lib.PLANE_BROADCAST),

@@ -44,7 +44,7 @@ def plan(**changes: object) -> WorkerPlan:
         outbound4=b"", outbound6=b"", outbound_if4="", outbound_if6="", scope6=0,
         guest_addrs=(), virtual_addrs=(), barred_sources=(), host4=b"", host6=b"",
         dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), guest_ports=(), auto_rules=(),
-        bypass=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
+        splice=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
         log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),
     )  # fmt: skip
     values.update(changes)

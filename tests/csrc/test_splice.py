@@ -1,4 +1,4 @@
-"""The bypass: clients of the host's loopback joined with sockets of the guest's namespace, and the other way round.
+"""The splice: clients of the host's loopback joined with sockets of the guest's namespace, and the other way round.
 
 Real sockets, a real helper, two real network namespaces; the core runs in a thread of its own.
 """
@@ -40,7 +40,7 @@ def enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-class Bypass:
+class Splice:
     """A core with a helper in a second namespace, whose loopback has the guest's addresses too."""
 
     def __init__(self, **changes: object) -> None:
@@ -54,7 +54,7 @@ class Bypass:
         self.inside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
         enter(self.host)
         helper.enter(self.fd, None, self.inside)
-        self.guest = Guest(bypass=True, **changes)
+        self.guest = Guest(splice=True, **changes)
         self.guest.plane.set_helper(self.fd)
         self.kept: list[socket.socket] = []
         self.going = True
@@ -67,10 +67,10 @@ class Bypass:
             if kind == plane.LOG:
                 self.guest.logs.append(data.decode())
 
-    def __enter__(self) -> Bypass:
+    def __enter__(self) -> Splice:
         return self
 
-    def start(self) -> Bypass:
+    def start(self) -> Splice:
         """From now on the core belongs to its thread: no listener may be added any more."""
         self.thread.start()
         return self
@@ -177,8 +177,8 @@ def reset(sock: socket.socket) -> None:
 @isolated
 def test_ten_megabytes_both_ways_at_once(v6: bool) -> None:
     """The service sees the guest's own address; every byte arrives; no frame touches the tap."""
-    with Bypass() as bypass:
-        ends = bypass.pair(v6)
+    with Splice() as splice:
+        ends = splice.pair(v6)
         assert ends[1].getpeername()[0] == ends[1].getsockname()[0] == GUESTS[v6]
         sent = [random.Random(i).randbytes(SIZE) for i in range(2)]
 
@@ -195,15 +195,15 @@ def test_ten_megabytes_both_ways_at_once(v6: bool) -> None:
             thread.join(LIMIT_S)
         assert [hashlib.sha256(got[1 - i]).digest() for i in range(2)] == [hashlib.sha256(s).digest() for s in sent]
         with pytest.raises(BlockingIOError):
-            bypass.guest.sock.recv(70000)
+            splice.guest.sock.recv(70000)
 
 
 @both
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
 @isolated
 def test_a_half_closed_connection_carries_the_other_half(v6: bool, first: int) -> None:
-    with Bypass() as bypass:
-        ends = bypass.pair(v6)
+    with Splice() as splice:
+        ends = splice.pair(v6)
         ends[first].sendall(b"question")
         ends[first].shutdown(socket.SHUT_WR)
         assert read_all(ends[1 - first]) == b"question"
@@ -212,7 +212,7 @@ def test_a_half_closed_connection_carries_the_other_half(v6: bool, first: int) -
             ends[1 - first].sendall(bytes(100_000))
         ends[1 - first].shutdown(socket.SHUT_WR)
         assert len(read_all(ends[first])) == 300_000
-        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+        until(lambda: splice.guest.counter("splice_flows") == 0, "the pair stays")
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["open", "ended"])
@@ -220,8 +220,8 @@ def test_a_half_closed_connection_carries_the_other_half(v6: bool, first: int) -
 @isolated
 def test_urgent_bytes_stay_in_the_stream(first: int, ends: bool) -> None:
     """RFC 6093, 4. splice(2) reads up to the mark, where it says that there is nothing more, or that this is the end."""
-    with Bypass() as bypass:
-        pair = bypass.pair()
+    with Splice() as splice:
+        pair = splice.pair()
         for _ in range(3):
             pair[first].sendall(b"before")
             pair[first].send(b"!", socket.MSG_OOB)
@@ -240,35 +240,35 @@ def test_urgent_bytes_stay_in_the_stream(first: int, ends: bool) -> None:
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
 @isolated
 def test_a_reset_is_a_reset_for_the_other_side(first: int) -> None:
-    with Bypass() as bypass:
-        ends = bypass.pair()
+    with Splice() as splice:
+        ends = splice.pair()
         ends[first].sendall(b"x")
         assert ends[1 - first].recv(10) == b"x"
         reset(ends[first])
         with pytest.raises(ConnectionResetError):
             ends[1 - first].recv(10)
-        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+        until(lambda: splice.guest.counter("splice_flows") == 0, "the pair stays")
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["client", "service"])
 @isolated
 def test_a_reset_after_the_other_sides_end(first: int) -> None:
     """One side has ended its half; the other resets: the pair goes."""
-    with Bypass() as bypass:
-        ends = bypass.pair()
+    with Splice() as splice:
+        ends = splice.pair()
         ends[1 - first].shutdown(socket.SHUT_WR)
         assert ends[first].recv(10) == b""
         reset(ends[first])
         with pytest.raises(ConnectionResetError):
             ends[1 - first].recv(10)
-        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+        until(lambda: splice.guest.counter("splice_flows") == 0, "the pair stays")
 
 
 @isolated
 def test_a_reset_while_the_reader_stalls() -> None:
     """The pair is full of bytes that nobody reads; the writer's reset still ends it."""
-    with Bypass() as bypass:
-        client, accepted = bypass.pair()
+    with Splice() as splice:
+        client, accepted = splice.pair()
         client.settimeout(0.3)
         with suppress(TimeoutError):
             while True:
@@ -277,15 +277,15 @@ def test_a_reset_while_the_reader_stalls() -> None:
         accepted.settimeout(LIMIT_S)
         with pytest.raises(ConnectionResetError):
             read_all(accepted)
-        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+        until(lambda: splice.guest.counter("splice_flows") == 0, "the pair stays")
 
 
 @pytest.mark.parametrize("reader", [0, 1], ids=["client", "service"])
 @isolated
 def test_a_reader_that_stalls_gets_everything(reader: int) -> None:
     """The writer is held up meanwhile (the kernel's buffers take up to about 70 MB), and the other direction is not."""
-    with Bypass() as bypass:
-        ends = bypass.pair()
+    with Splice() as splice:
+        ends = splice.pair()
         data = random.Random(1).randbytes(SIZE) * 12
         writer = ends[1 - reader]
         thread = threading.Thread(target=lambda: (writer.sendall(data), writer.shutdown(socket.SHUT_WR)))
@@ -301,35 +301,35 @@ def test_a_reader_that_stalls_gets_everything(reader: int) -> None:
 @isolated
 def test_last_words_of_a_service_that_ends_with_its_namespace_arrive() -> None:
     """The core ends before it has looked at the sockets once more: what the service had said, and that it ended, still goes on."""
-    with Bypass() as bypass:
-        client, service = bypass.pair()
+    with Splice() as splice:
+        client, service = splice.pair()
         service.sendall(b"first")
         assert client.recv(10) == b"first"
-        bypass.stop()
+        splice.stop()
         service.sendall(words := bytes(50_000))
         service.close()
-        bypass.guest.plane.close()
+        splice.guest.plane.close()
         assert read_all(client) == words
 
 
 @both
 @isolated
 def test_a_port_nobody_serves_resets_the_client(v6: bool) -> None:
-    with Bypass() as bypass:
-        where = bypass.forward(v6, target_port=9)
-        bypass.start()
+    with Splice() as splice:
+        where = splice.forward(v6, target_port=9)
+        splice.start()
         with pytest.raises(ConnectionResetError), connected(where) as client:
             client.recv(10)
-        until(lambda: bypass.guest.counter("splice_flows") == 0, "the pair stays")
+        until(lambda: splice.guest.counter("splice_flows") == 0, "the pair stays")
 
 
 @isolated
 def test_bytes_sent_before_the_service_accepts() -> None:
     """A client that speaks and ends at once loses nothing."""
-    with Bypass() as bypass:
-        server = bypass.server(False)
-        where = bypass.forward(False, target_port=server.getsockname()[1])
-        bypass.start()
+    with Splice() as splice:
+        server = splice.server(False)
+        where = splice.forward(False, target_port=server.getsockname()[1])
+        splice.start()
         for index in range(50):
             with connected(where) as client:
                 client.sendall(str(index).encode())
@@ -341,17 +341,17 @@ def test_bytes_sent_before_the_service_accepts() -> None:
 
 @isolated
 def test_a_thousand_pairs_and_every_descriptor_given_back() -> None:
-    with Bypass() as bypass:
-        server = bypass.server(False)
-        where = bypass.forward(False, target_port=server.getsockname()[1])
-        bypass.start()
+    with Splice() as splice:
+        server = splice.server(False)
+        where = splice.forward(False, target_port=server.getsockname()[1])
+        splice.start()
         before = descriptors()
         for _ in range(3):
             pairs = []
             for _ in range(334):
                 client = connected(where)
                 pairs.append((client, server.accept()[0]))
-            until(lambda: bypass.guest.counter("splice_flows") == 334, "pairs are missing")
+            until(lambda: splice.guest.counter("splice_flows") == 334, "pairs are missing")
             for client, accepted in pairs:
                 client.sendall(b"ping")
                 accepted.sendall(b"pong")
@@ -365,19 +365,19 @@ def test_a_thousand_pairs_and_every_descriptor_given_back() -> None:
                 else:
                     client.close()
                     accepted.close()
-            until(lambda: bypass.guest.counter("splice_flows") == 0, "pairs stay")
+            until(lambda: splice.guest.counter("splice_flows") == 0, "pairs stay")
             assert descriptors() <= before + KEPT
-        assert bypass.guest.counter("splice_opened") == 3 * 334
+        assert splice.guest.counter("splice_opened") == 3 * 334
 
 
 @isolated
 def test_the_guests_loopback_with_lo_to_lo() -> None:
-    with Bypass(lo_to_lo=True) as bypass:
-        with bypass.in_guest():
+    with Splice(lo_to_lo=True) as splice:
+        with splice.in_guest():
             server = bound("127.0.0.1", socket.SOCK_STREAM)
-        bypass.kept.append(server)
-        where = bypass.forward(False, target_port=server.getsockname()[1])
-        bypass.start()
+        splice.kept.append(server)
+        where = splice.forward(False, target_port=server.getsockname()[1])
+        splice.start()
         with connected(where), server.accept()[0] as accepted:
             assert accepted.getpeername()[0] == accepted.getsockname()[0] == "127.0.0.1"
 
@@ -385,15 +385,15 @@ def test_the_guests_loopback_with_lo_to_lo() -> None:
 @both
 @isolated
 def test_ports_of_the_guests_loopback_reach_the_hosts(v6: bool) -> None:
-    with Bypass() as bypass:
+    with Splice() as splice:
         server = bound(LOOPBACKS[v6], socket.SOCK_STREAM)
-        bypass.kept.append(server)
+        splice.kept.append(server)
         port = server.getsockname()[1]
-        fd = bypass.guest.plane.listen_in_guest(IPPROTO_TCP, mapped(LOOPBACKS[v6]), 7300)
+        fd = splice.guest.plane.listen_in_guest(IPPROTO_TCP, mapped(LOOPBACKS[v6]), 7300)
         listener = Listener(proto=IPPROTO_TCP, port=7300, target=b"", target_port=port)
-        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
-        bypass.start()
-        with bypass.in_guest():
+        splice.guest.plane.add_listeners(listener, [fd], to_host=True)
+        splice.start()
+        with splice.in_guest():
             client = connected((LOOPBACKS[v6], 7300))
         with client, server.accept()[0] as accepted:
             assert accepted.getpeername()[0] == LOOPBACKS[v6]
@@ -406,14 +406,14 @@ def test_ports_of_the_guests_loopback_reach_the_hosts(v6: bool) -> None:
 @isolated
 def test_the_loopback_address_that_a_client_of_the_guest_has_asked_for_is_kept() -> None:
     """A service at one address alone is reached there; what is asked for at no loopback address is reset."""
-    with Bypass() as bypass:
+    with Splice() as splice:
         server = bound("127.0.0.53", socket.SOCK_STREAM)
-        bypass.kept.append(server)
-        fd = bypass.guest.plane.listen_in_guest(IPPROTO_TCP, mapped("0.0.0.0"), 7300)
+        splice.kept.append(server)
+        fd = splice.guest.plane.listen_in_guest(IPPROTO_TCP, mapped("0.0.0.0"), 7300)
         listener = Listener(proto=IPPROTO_TCP, port=7300, target=b"", target_port=server.getsockname()[1])
-        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
-        bypass.start()
-        with bypass.in_guest():
+        splice.guest.plane.add_listeners(listener, [fd], to_host=True)
+        splice.start()
+        with splice.in_guest():
             client = connected(("127.0.0.53", 7300))
             for other in ("127.0.0.1", GUEST4):  # reset by the host, and by the core: the guest's address is one of its lo here
                 with pytest.raises(ConnectionResetError), connected((other, 7300)) as astray:
@@ -429,20 +429,20 @@ def test_the_loopback_address_that_a_client_of_the_guest_has_asked_for_is_kept()
 @isolated
 def test_a_socket_that_asks_at_two_loopback_addresses_is_answered_from_each() -> None:
     """Also where both services are at one port; what comes to no loopback address is dropped."""
-    with Bypass() as bypass:
+    with Splice() as splice:
         servers = [bound("127.0.0.53", socket.SOCK_DGRAM)]
         servers.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        bypass.kept += servers
+        splice.kept += servers
         port = servers[0].getsockname()[1]
         servers[1].settimeout(LIMIT_S)
         servers[1].bind(("127.0.0.2", port))
-        fd = bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("0.0.0.0"), 7300)
+        fd = splice.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("0.0.0.0"), 7300)
         listener = Listener(proto=IPPROTO_UDP, port=7300, target=b"", target_port=port)
-        bypass.guest.plane.add_listeners(listener, [fd], to_host=True)
-        bypass.start()
-        with bypass.in_guest():
+        splice.guest.plane.add_listeners(listener, [fd], to_host=True)
+        splice.start()
+        with splice.in_guest():
             client = bound("127.0.0.1", socket.SOCK_DGRAM)
-        bypass.kept.append(client)
+        splice.kept.append(client)
         client.sendto(b"astray", (GUEST4, 7300))
         for address in ("127.0.0.53", "127.0.0.2"):
             client.sendto(address.encode(), (address, 7300))
@@ -452,24 +452,24 @@ def test_a_socket_that_asks_at_two_loopback_addresses_is_answered_from_each() ->
             server.sendto(b"from " + data, peer)
         answers = {client.recvfrom(100) for _ in servers}
         assert answers == {(b"from " + a.encode(), (a, 7300)) for a in ("127.0.0.53", "127.0.0.2")}
-        assert bypass.guest.counter("udp_local_flows") == 2 and bypass.guest.counter("udp_unsolicited") == 1
+        assert splice.guest.counter("udp_splice_flows") == 2 and splice.guest.counter("udp_unsolicited") == 1
         os.close(fd)
 
 
 @isolated
 def test_a_port_of_udp_in_the_guest_leaves_what_is_there_and_gives_way_where_that_is_wanted() -> None:
     """A program that binds with SO_REUSEADDR keeps its port, and gets one that we have already."""
-    with Bypass() as bypass, bypass.in_guest():
+    with Splice() as splice, splice.in_guest():
         theirs = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
-        bypass.kept += theirs
+        splice.kept += theirs
         for sock in theirs:
             sock.settimeout(LIMIT_S)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         theirs[0].bind(("127.0.0.1", 7300))
         for address in ("127.0.0.1", "0.0.0.0"):
             with pytest.raises(OSError, match=os.strerror(errno.EADDRINUSE)):
-                bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped(address), 7300)
-        fd = bypass.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("127.0.0.1"), 7301)
+                splice.guest.plane.listen_in_guest(IPPROTO_UDP, mapped(address), 7300)
+        fd = splice.guest.plane.listen_in_guest(IPPROTO_UDP, mapped("127.0.0.1"), 7301)
         theirs[1].bind(("127.0.0.1", 7301))
         theirs[0].sendto(b"?", ("127.0.0.1", 7301))
         assert theirs[1].recv(10) == b"?"
@@ -480,12 +480,12 @@ def test_a_port_of_udp_in_the_guest_leaves_what_is_there_and_gives_way_where_tha
 @isolated
 def test_datagrams_of_many_clients_are_answered_to_each(v6: bool) -> None:
     """Each client is a peer of its own for the service, at the guest's own address; answers come from the port asked."""
-    with Bypass() as bypass:
-        server = bypass.server(v6, socket.SOCK_DGRAM)
-        where = bypass.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
-        bypass.start()
+    with Splice() as splice:
+        server = splice.server(v6, socket.SOCK_DGRAM)
+        where = splice.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
+        splice.start()
         clients = [bound(LOOPBACKS[v6], socket.SOCK_DGRAM) for _ in range(100)]
-        bypass.kept += clients
+        splice.kept += clients
         for index, client in enumerate(clients):
             client.connect(where)
             client.send(b"%d" % index)
@@ -500,20 +500,20 @@ def test_datagrams_of_many_clients_are_answered_to_each(v6: bool) -> None:
         for index, client in enumerate(clients):
             assert client.recv(100) == b"to %d" % index
         with pytest.raises(BlockingIOError):
-            bypass.guest.sock.recv(70000)
+            splice.guest.sock.recv(70000)
 
 
 @isolated
 def test_a_helper_that_is_stopped_is_waited_for_once() -> None:
     """The guest's root may send it SIGSTOP where it sees it: the core has more to do. Once it goes on, so does everything."""
-    with Bypass() as bypass:
-        server = bypass.server(False, socket.SOCK_DGRAM)
-        where = bypass.forward(False, socket.SOCK_DGRAM, server.getsockname()[1])
-        bypass.start()
+    with Splice() as splice:
+        server = splice.server(False, socket.SOCK_DGRAM)
+        where = splice.forward(False, socket.SOCK_DGRAM, server.getsockname()[1])
+        splice.start()
 
         def say(count: int) -> list[socket.socket]:
             clients = [bound("127.0.0.1", socket.SOCK_DGRAM) for _ in range(count)]
-            bypass.kept.extend(clients)
+            splice.kept.extend(clients)
             for client in clients:
                 client.connect(where)
                 client.send(b"hello")
@@ -521,9 +521,9 @@ def test_a_helper_that_is_stopped_is_waited_for_once() -> None:
 
         def refused(count: int) -> float:
             """How long it takes until so many more peers were refused."""
-            begun, all_of_them = time.monotonic(), bypass.guest.counter("udp_limit") + count
+            begun, all_of_them = time.monotonic(), splice.guest.counter("udp_limit") + count
             say(count)
-            until(lambda: bypass.guest.counter("udp_limit") == all_of_them, "a peer waits")
+            until(lambda: splice.guest.counter("udp_limit") == all_of_them, "a peer waits")
             return time.monotonic() - begun
 
         (pid,) = (int(name) for name in os.listdir("/proc") if name.isdecimal() and is_our_helper(name))
@@ -545,10 +545,10 @@ def test_a_helper_that_is_stopped_is_waited_for_once() -> None:
 @both
 @isolated
 def test_datagrams_keep_their_sizes(v6: bool) -> None:
-    with Bypass() as bypass:
-        server = bypass.server(v6, socket.SOCK_DGRAM)
-        where = bypass.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
-        bypass.start()
+    with Splice() as splice:
+        server = splice.server(v6, socket.SOCK_DGRAM)
+        where = splice.forward(v6, socket.SOCK_DGRAM, server.getsockname()[1])
+        splice.start()
         with bound(LOOPBACKS[v6], socket.SOCK_DGRAM) as client:
             client.connect(where)
             for size in (0, 1, 1400, 9000, 65507):
@@ -564,11 +564,11 @@ def test_datagrams_keep_their_sizes(v6: bool) -> None:
 @isolated
 def test_a_datagram_to_a_port_nobody_serves_is_refused(v6: bool) -> None:
     """Datagrams have no connection to refuse: the client hears of it if its socket can be told, and nothing breaks."""
-    with Bypass() as bypass:
-        server = bypass.server(v6, socket.SOCK_DGRAM)
+    with Splice() as splice:
+        server = splice.server(v6, socket.SOCK_DGRAM)
         port = server.getsockname()[1]
-        where = bypass.forward(v6, socket.SOCK_DGRAM, port)
-        bypass.start()
+        where = splice.forward(v6, socket.SOCK_DGRAM, port)
+        splice.start()
         with bound(LOOPBACKS[v6], socket.SOCK_DGRAM) as client:
             client.connect(where)
             client.send(b"one")
@@ -577,7 +577,7 @@ def test_a_datagram_to_a_port_nobody_serves_is_refused(v6: bool) -> None:
             for _ in range(3):
                 client.send(b"nobody")
                 time.sleep(0.05)
-            with bypass.in_guest():
+            with splice.in_guest():
                 again = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM)
                 again.settimeout(LIMIT_S)
                 again.bind((GUESTS[v6], port))

@@ -479,7 +479,7 @@ def test_local_flows_that_are_refused_are_told_with_their_own_number(guest: Gues
             for peer in peers:
                 peer.sendto(b"x", port.getsockname())
                 guest.pump()
-    opened, refused = guest.counter("udp_local_flows"), guest.counter("udp_limit")
+    opened, refused = guest.counter("udp_splice_flows"), guest.counter("udp_limit")
     assert 0 < opened < 10 and opened + refused == 20
     (line,) = [line for line in guest.logs if "refused" in line]
     assert line.startswith(f"local UDP flow refused with {opened} open: {os.strerror(errno.EMFILE)}; raise the limit")

@@ -42,7 +42,7 @@ def seen(lab: Lab, address: str, wait_s: float = 20) -> list[str | None]:
 
 @pytest.mark.parametrize("options", [(), ("--no-splice",), ("--no-map-gw",), ("--no-map-gw", "--no-splice")], ids=" ".join)
 def test_clients_at_ipv6_loopback_are_answered(lab: Lab, options: tuple[str, ...]) -> None:
-    """From the first moment, where sid's pasta has to hear from the guest before; over the bypass both ends are its own address."""
+    """From the first moment, where sid's pasta has to hear from the guest before; over splicing both ends are its own address."""
     for peer in (None, sid.program("passt", "pasta")):
         with lab.guest(*PORTS, *options, peer=peer) as guest:
             server = guest.start("answer.py", "name", "::", PORT, "guest")

@@ -1,4 +1,4 @@
-"""Who a server in the guest sees when the client is on the host's loopback, over the bypass and over the tap."""
+"""Who a server in the guest sees when the client is on the host's loopback, over splicing and over the tap."""
 
 import pytest
 from lab import GATEWAYS, HOSTS, Lab
@@ -12,12 +12,12 @@ PORT = 7150
 @pytest.mark.parametrize(
     ("options", "shown"),
     [((), HOSTS), (("--host-lo-to-ns-lo",), LOOPBACK), (("--no-splice",), GATEWAYS)],
-    ids=["bypass", "loopback to loopback", "no bypass"],
+    ids=["splice", "loopback to loopback", "no splice"],
 )
 def test_what_a_client_on_the_hosts_loopback_is_shown_as(
     lab: Lab, options: tuple[str, ...], shown: dict[int, str], how: str, family: int
 ) -> None:
-    """The guest has the host's addresses: over the bypass its own address is both ends of the connection."""
+    """The guest has the host's addresses: over splicing its own address is both ends of the connection."""
     at = LOOPBACK[family] if "--host-lo-to-ns-lo" in options else HOSTS[family]
     with lab.guest("-t", PORT, "-u", PORT, *options) as guest:
         server = guest.start("answer.py", "name", at, PORT, "guest")

@@ -1,4 +1,4 @@
-"""Clients on the host's loopback: the bypass, and what its options change."""
+"""Clients on the host's loopback: splicing, and what its options change."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_host_lo_to_ns_lo_reaches_what_listens_on_the_guests_loopback_only(lab: 
 
 def test_the_bypass_leaves_the_capture_empty(lab: Lab) -> None:
     """The same questions from the remote are in it."""
-    path = f"{BIG}/bypass.pcap"
+    path = f"{BIG}/splice.pcap"
     with lab.guest(*options(RULES[:4]), "-p", path) as guest:
         server = guest.start("portserve.py", "any", *IN_GUEST)
         for client, size in (("loopback", None), ("remote", 5000)):

@@ -372,7 +372,7 @@ def test_neither_process_outlives_the_other(lab: Lab) -> None:
 
 
 def test_it_leaves_no_dead_children(lab: Lab) -> None:
-    """What was started for bypasses and automatic ports, of which there are none here, ends at once."""
+    """What was started for splices and automatic ports, of which there are none here, ends at once."""
     with connected(lab, "ours", "-c"):
         wait_until(lambda: "Z" not in lab.host.run("ps", "-e", "-o", "stat=").stdout, 3, "there is no zombie")
 

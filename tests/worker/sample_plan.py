@@ -28,7 +28,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
     values: dict[str, object] = {
         **dict.fromkeys(WorkerPlan._fields, b""),
         **dict.fromkeys(("ipv4", "ipv6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
-        **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "bypass", "lo_to_lo", "lossy", "local_only"), False),
+        **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "splice", "lo_to_lo", "lossy", "local_only"), False),
         **dict.fromkeys(("outbound_if4", "outbound_if6", "netns_name"), ""),
         **dict.fromkeys(("listeners", "guest_ports", "auto_rules", "said", "descriptors"), ()),
         **dict.fromkeys(("scope6", "guest_scope6", "link4", "log_size", "stats_s"), 0),

@@ -1,4 +1,4 @@
-/* Owns the bypass for local datagrams: a forwarded port in one namespace, and for each peer that writes to it a connected socket
+/* Owns splicing for local datagrams: a forwarded port in one namespace, and for each peer that writes to it a connected socket
  * in the other. The guest's side of a -u port is for peers on the host's loopback; the host's side of a -U port for everyone in
  * the guest's namespace. Neither sees a tap, or each other's addresses: what arrives comes from the socket that we connected.
  *
@@ -15,7 +15,7 @@
 #include "io/datagram.h"
 #include "proto/udp_private.h"
 
-struct udp_local {
+struct udp_splice {
 	struct flow flow; /* key: udp_peer_key(), key.guest: the address of the listening socket that the peer wrote to */
 	struct timer timer;
 	struct endpoint peer;
@@ -24,34 +24,34 @@ struct udp_local {
 	int fd;
 };
 
-int udp_local_init(struct udp *u, uint32_t limit, const struct siphash_key *key)
+int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key)
 {
-	return flow_table_init(&u->locals, sizeof(struct udp_local), limit, key);
+	return flow_table_init(&u->splices, sizeof(struct udp_splice), limit, key);
 }
 
-void udp_local_free(struct udp *u)
+void udp_splice_free(struct udp *u)
 {
-	for (uint32_t i = 0; i < u->locals.made; i++) {
-		struct udp_local *l = (struct udp_local *)flow_at(&u->locals, i);
+	for (uint32_t i = 0; i < u->splices.made; i++) {
+		struct udp_splice *l = (struct udp_splice *)flow_at(&u->splices, i);
 
 		if (l)
 			close(l->fd);
 	}
-	flow_table_free(&u->locals);
-	timer_heap_free(&u->local_timers);
+	flow_table_free(&u->splices);
+	timer_heap_free(&u->splice_timers);
 }
 
-bool udp_is_local(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer)
+bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer)
 {
-	return s->to_host || (u->bypass && u->nsock && u->nsock->fd >= 0 && addr_is_loopback(&peer->addr));
+	return s->to_host || (u->splice && u->nsock && u->nsock->fd >= 0 && addr_is_loopback(&peer->addr));
 }
 
-static void close_local(struct udp *u, struct io *io, struct udp_local *l)
+static void close_splice(struct udp *u, struct io *io, struct udp_splice *l)
 {
 	close(l->fd);
-	timer_stop(&u->local_timers, &l->timer);
-	COUNT_SUB(io->counters, udp_local_flows, 1);
-	flow_remove(&u->locals, &l->flow);
+	timer_stop(&u->splice_timers, &l->timer);
+	COUNT_SUB(io->counters, udp_splice_flows, 1);
+	flow_remove(&u->splices, &l->flow);
 }
 
 /* A socket on the other side, connected to where the port leads. */
@@ -74,22 +74,22 @@ static int open_other_side(struct udp *u, struct io *io, const struct udp_socket
 static void limit_reached(struct udp *u, struct io *io, int error)
 {
 	COUNT(io->counters, udp_limit);
-	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "local UDP flow", u->locals.used, error);
+	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "local UDP flow", u->splices.used, error);
 }
 
-static struct udp_local *open_local(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
+static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
 				    const struct flow_key *key)
 {
-	struct udp_local *l = NULL;
+	struct udp_splice *l = NULL;
 	int fd = open_other_side(u, io, s, &key->guest, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;
 
-	if (!error && !timer_heap_reserve(&u->local_timers, u->locals.used + 1))
-		l = (struct udp_local *)flow_add(&u->locals, key);
+	if (!error && !timer_heap_reserve(&u->splice_timers, u->splices.used + 1))
+		l = (struct udp_splice *)flow_add(&u->splices, key);
 	if (!error && !l)
-		error = flow_no_room(&u->locals);
-	if (l && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_LOCAL, l->flow.index, l->flow.generation)) < 0) {
+		error = flow_no_room(&u->splices);
+	if (l && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_SPLICE, l->flow.index, l->flow.generation)) < 0) {
 		error = errno;
-		flow_remove(&u->locals, &l->flow);
+		flow_remove(&u->splices, &l->flow);
 		l = NULL;
 	}
 	if (!l) {
@@ -102,13 +102,13 @@ static struct udp_local *open_local(struct udp *u, struct io *io, const struct u
 	l->peer = *peer;
 	l->socket = s->flow.index;
 	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
-	COUNT(io->counters, udp_local_flows);
+	COUNT(io->counters, udp_splice_flows);
 	return l;
 }
 
-static void touch(struct udp *u, struct io *io, struct udp_local *l)
+static void touch(struct udp *u, struct io *io, struct udp_splice *l)
 {
-	timer_set(&u->local_timers, &l->timer, io->loop->now_ms + UDP_TIMEOUT_MS);
+	timer_set(&u->splice_timers, &l->timer, io->loop->now_ms + UDP_TIMEOUT_MS);
 }
 
 /* What the receiver has no room for is lost, as with any datagram. */
@@ -128,21 +128,21 @@ static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint3
 	msg->msg_iov = NULL; /* it ends here, msg does not */
 }
 
-void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d)
+void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct msghdr msg = {.msg_control = control};
 	struct flow_key key = udp_peer_key(s, &d->from, &d->info.local);
-	struct udp_local *l;
+	struct udp_splice *l;
 
 	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
 	if (s->to_host && !addr_is_loopback(&d->info.local)) {
 		COUNT(io->counters, udp_unsolicited);
 		return;
 	}
-	l = (struct udp_local *)flow_find(&u->locals, &key);
+	l = (struct udp_splice *)flow_find(&u->splices, &key);
 	if (!l)
-		l = open_local(u, io, s, &d->from, &key);
+		l = open_splice(u, io, s, &d->from, &key);
 	if (!l)
 		return;
 	l->scope = d->info.ifindex;
@@ -151,7 +151,7 @@ void udp_local_forward(struct udp *u, struct io *io, const struct udp_socket *s,
 }
 
 /* An answer, back through the listening socket. */
-static void answer(struct udp *u, struct io *io, struct udp_local *l, const struct datagram *d)
+static void answer(struct udp *u, struct io *io, struct udp_splice *l, const struct datagram *d)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, l->socket);
@@ -165,9 +165,9 @@ static void answer(struct udp *u, struct io *io, struct udp_local *l, const stru
 	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
-void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
+void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
 {
-	struct udp_local *l = (struct udp_local *)flow_at_generation(&u->locals, index, generation);
+	struct udp_splice *l = (struct udp_splice *)flow_at_generation(&u->splices, index, generation);
 	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
 
 	if (n == 1)
@@ -179,20 +179,20 @@ void udp_local_event(struct udp *u, struct io *io, uint32_t index, uint32_t gene
 	}
 }
 
-void udp_local_timers(struct udp *u, struct io *io)
+void udp_splice_timers(struct udp *u, struct io *io)
 {
 	struct timer *due;
 
-	while ((due = timer_due(&u->local_timers, io->loop->now_ms)))
-		close_local(u, io, CONTAINER_OF(due, struct udp_local, timer));
+	while ((due = timer_due(&u->splice_timers, io->loop->now_ms)))
+		close_splice(u, io, CONTAINER_OF(due, struct udp_splice, timer));
 }
 
-void udp_local_forget(struct udp *u, struct io *io, uint32_t socket)
+void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket)
 {
-	for (uint32_t i = 0; i < u->locals.made; i++) {
-		struct udp_local *l = (struct udp_local *)flow_at(&u->locals, i);
+	for (uint32_t i = 0; i < u->splices.made; i++) {
+		struct udp_splice *l = (struct udp_splice *)flow_at(&u->splices, i);
 
 		if (l && l->socket == socket)
-			close_local(u, io, l);
+			close_splice(u, io, l);
 	}
 }
