@@ -91,7 +91,7 @@ int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t co
 			uint16_t target_port);
 /* Takes nothing more from it; flows of UDP through it end. */
 int plane_remove_listener(struct plane *p, int fd);
-/* The core's end of a socketpair whose other end a helper serves with nsock_serve(). */
+/* The core's end of a socketpair whose other end a helper serves with helper_serve(). */
 void plane_set_helper(struct plane *p, int fd);
 /* A bound socket (TCP: listening) in the guest's namespace, made by the helper; at any address: of the loopback interface. The
  * descriptor or -errno. */
@@ -101,7 +101,7 @@ int plane_diag_in_guest(struct plane *p);
 /* The helper's life, in a process of its own: enters the namespaces it is sent, makes sockets there until the other end
  * closes. First answers with a 32-bit 0, -errno, or errno as it is for a helper that works, without a filter on its calls.
  * by_chroot: as for confine_root. */
-int nsock_serve(int sock, uint32_t by_chroot);
+int helper_serve(int sock, uint32_t by_chroot);
 /* Capture every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
 /* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */

@@ -11,8 +11,8 @@
 #define FLOW_NONE UINT32_MAX
 
 struct flow_key {
-	struct addr guest, remote; /* remote: the address that the guest knows the other side by */
-	uint16_t guest_port, remote_port;
+	struct addr guest, dest; /* remote: the address that the guest knows the other side by */
+	uint16_t guest_port, dest_port;
 };
 
 /* The head of every flow object; the modules' own structs begin with it. */

@@ -122,7 +122,7 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 	if (guests && !addr_is_none(&p->map_guest_addr[f]))
 		*guest_src = p->map_guest_addr[f];
 	else if (guests || addr_is_loopback(host_src))
-		*guest_src = addr_is_none(&p->map_host_loopback[f]) ? p->router[f] : p->map_host_loopback[f];
+		*guest_src = addr_is_none(&p->map_host_loopback[f]) ? p->gateway[f] : p->map_host_loopback[f];
 	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
 }
 

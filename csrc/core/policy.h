@@ -15,7 +15,7 @@ struct addr_list {
 struct policy {
 	struct addr guest_seen[3]; /* what the guest uses, by policy_seen_index() */
 	uint32_t guest_scope6; /* the guest's interface in its namespace, for its link-local address; 0: not known */
-	struct addr router[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
+	struct addr gateway[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr host[2]; /* the host's own address, which map_guest_addr stands for */

@@ -47,7 +47,7 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 	/* Addresses that the guest shares with the host would look like its own, and its kernel would drop the error. */
 	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
 	    !policy_inbound_source(io->policy, reporter, &mapped))
-		return io->policy->router[family];
+		return io->policy->gateway[family];
 	return mapped;
 }
 
@@ -78,6 +78,6 @@ void icmp_error_answer(struct io *io, const struct ip_view *ip, int error)
 	struct icmp_error icmp;
 
 	if (icmp_error_from_errno(ip->v4, error, &icmp))
-		icmp_error_send(io, &io->policy->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload, ip->payload_len,
+		icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload, ip->payload_len,
 				ip->payload_len, &icmp);
 }

@@ -85,7 +85,7 @@ static bool hand_over(struct plane *p, const struct tap_frame *f, const struct i
 
 	if (tcp) {
 		key.guest_port = load_be16(ip->payload);
-		key.remote_port = load_be16(ip->payload + 2);
+		key.dest_port = load_be16(ip->payload + 2);
 		to = steering_shard(&p->tcp.steering, &key);
 	}
 	if (to == p->shard->index)

@@ -243,7 +243,7 @@ static bool to_guest(struct plane *p, int client, const struct endpoint *peer, c
 	struct endpoint dst = *target;
 	int fd;
 
-	if (!(p->config.flags & PLANE_SPLICE) || p->nsock.fd < 0 || !addr_is_loopback(&peer->addr))
+	if (!(p->config.flags & PLANE_SPLICE) || p->helper.fd < 0 || !addr_is_loopback(&peer->addr))
 		return false;
 	if (addr_is_none(&dst.addr) && p->config.flags & PLANE_LO_TO_LO)
 		dst.addr = policy_same_loopback(asked_address(client), v4);
@@ -251,8 +251,8 @@ static bool to_guest(struct plane *p, int client, const struct endpoint *peer, c
 		dst.addr = *policy_local_addr(&p->policy, v4);
 	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
 		return false;
-	fd = nsock_stream(&p->nsock, v4);
-	if (fd < 0 && p->nsock.fd < 0) {
+	fd = helper_stream_socket(&p->helper, v4);
+	if (fd < 0 && p->helper.fd < 0) {
 		log_add(&p->log, LOG_LEVEL_WARNING, "the helper in the guest's namespace is gone: local connections take the tap");
 		return false;
 	}

@@ -31,8 +31,8 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	policy->guest_scope6 = c->guest_scope6;
-	memcpy(&policy->router[0], c->gateway4, 16);
-	memcpy(&policy->router[1], c->gateway6, 16);
+	memcpy(&policy->gateway[0], c->gateway4, 16);
+	memcpy(&policy->gateway[1], c->gateway6, 16);
 	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
 	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
 	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
@@ -96,7 +96,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	p->config = *config;
 	p->log.level = config->log_level;
 	p->loop.epoll_fd = -1;
-	nsock_init(&p->nsock, -1);
+	helper_init(&p->helper, -1);
 	init_policy(&p->policy, config);
 	p->io = (struct io){.tap = &p->tap, .loop = &p->loop, .log = &p->log, .counters = &p->counters, .policy = &p->policy,
 			    .mtu = config->mtu, .link_mtu = config->link_mtu, .scratch = p->scratch, .descriptors = descriptors_now()};
@@ -167,8 +167,8 @@ int plane_remove_listener(struct plane *p, int fd)
 
 void plane_set_helper(struct plane *p, int fd)
 {
-	nsock_init(&p->nsock, fd);
-	p->udp.nsock = &p->nsock;
+	helper_init(&p->helper, fd);
+	p->udp.helper = &p->helper;
 	p->udp.splice = p->config.flags & PLANE_SPLICE;
 	p->udp.lo_to_lo = p->config.flags & PLANE_LO_TO_LO;
 }
@@ -177,12 +177,12 @@ int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], ui
 {
 	struct addr a = addr_from_v6(addr);
 
-	return nsock_listen(&p->nsock, proto == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM, &a, port);
+	return helper_listen(&p->helper, proto == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM, &a, port);
 }
 
 int plane_diag_in_guest(struct plane *p)
 {
-	return nsock_diag(&p->nsock);
+	return helper_diag_socket(&p->helper);
 }
 
 int plane_capture(struct plane *p, int fd, int pcapng)
@@ -281,7 +281,7 @@ void plane_free(struct plane *p)
 	loop_free(&p->loop);
 	policy_free(&p->policy);
 	free(p->listeners.at);
-	nsock_free(&p->nsock);
+	helper_free(&p->helper);
 	splice_free(&p->splice);
 	free(p);
 }

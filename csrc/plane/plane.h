@@ -10,7 +10,7 @@
 #include "io/capture.h"
 #include "io/io.h"
 #include "io/loop.h"
-#include "io/nsock.h"
+#include "io/helper.h"
 #include "io/sink.h"
 #include "io/tap.h"
 #include "plane_api.h"
@@ -41,7 +41,7 @@ struct plane {
 	struct splice splice;
 	struct capture *capture;
 	struct listeners listeners;
-	struct nsock nsock;
+	struct helper helper;
 	int64_t tick_ms, next_tick_ms;
 	bool more; /* the last turn left something that can be done at once */
 	struct bucket punts;

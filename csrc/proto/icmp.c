@@ -32,7 +32,7 @@
 struct icmp_flow {
 	struct flow flow;
 	struct timer timer;
-	struct addr remote; /* on the host side */
+	struct addr host_peer;
 	int fd;
 	uint8_t ttl, tos, discover; /* as set on the socket */
 };
@@ -119,7 +119,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		return NULL;
 	}
 	f->fd = fd;
-	f->remote = remote.addr;
+	f->host_peer = remote.addr;
 	f->ttl = IP_TTL_DEFAULT;
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
 	sock_receive_errors(fd, !addr_is_v4(&remote.addr));
@@ -129,7 +129,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 
 static void pass_header(const struct io *io, struct icmp_flow *f, const struct ip_view *ip)
 {
-	bool v4 = addr_is_v4(&f->remote);
+	bool v4 = addr_is_v4(&f->host_peer);
 	uint8_t ttl = ip_ttl_onward(ip);
 
 	if (f->ttl != ttl)
@@ -150,7 +150,7 @@ static void read_errors(struct io *io, const struct icmp_flow *f, const struct i
 	struct sock_error e;
 
 	for (int i = 0; i < REPLIES_PER_EVENT && sock_next_error(f->fd, &e); i++) {
-		struct addr from = icmp_error_reporter(io, &e.reporter, &f->remote, &key->remote);
+		struct addr from = icmp_error_reporter(io, &e.reporter, &f->host_peer, &key->dest);
 		bool own = addr_is_none(&e.reporter) && sent;
 		uint32_t len = own ? u32_min(sent->payload_len, sizeof(e.data)) : e.len;
 
@@ -159,7 +159,7 @@ static void read_errors(struct io *io, const struct icmp_flow *f, const struct i
 		if (!(v4 ? e.known4 : e.known6) || len < ICMP_HLEN)
 			continue;
 		store_be16(e.data + 4, key->guest_port);
-		icmp_error_send(io, &from, &key->guest, &key->remote, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, e.data, len,
+		icmp_error_send(io, &from, &key->guest, &key->dest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, e.data, len,
 				own ? sent->payload_len : len, v4 ? &e.icmp4 : &e.icmp6);
 	}
 }
@@ -246,12 +246,12 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 	if (n < 0)
 		return errno == EINTR;
 	sender = addr_from_sockaddr(&from);
-	if (n < ICMP_HLEN || !addr_eq(&sender.addr, &f->remote)) {
+	if (n < ICMP_HLEN || !addr_eq(&sender.addr, &f->host_peer)) {
 		COUNT(io->counters, icmp_unsolicited);
 		return true;
 	}
 	info = datagram_read_info(&msg);
-	p = (struct packet){.src = key->remote, .dst = key->guest, .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, .ttl = info.ttl,
+	p = (struct packet){.src = key->dest, .dst = key->guest, .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, .ttl = info.ttl,
 			    .tos = info.tos, .header = io->scratch, .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET,
 			    .body = io->scratch + ICMP_HLEN, .body_len = (uint32_t)n - ICMP_HLEN};
 	io->scratch[0] = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;

@@ -145,13 +145,13 @@ static int watch(struct io *io, const struct splice_flow *f, int side)
 
 void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 {
-	struct flow_key key = {.guest_port = (uint16_t)s->serial, .remote_port = (uint16_t)(s->serial >> 16)};
+	struct flow_key key = {.guest_port = (uint16_t)s->serial, .dest_port = (uint16_t)(s->serial >> 16)};
 	struct splice_flow *f;
 
 	while (flow_find(&s->flows, &key)) {
 		s->serial++;
 		key.guest_port = (uint16_t)s->serial;
-		key.remote_port = (uint16_t)(s->serial >> 16);
+		key.dest_port = (uint16_t)(s->serial >> 16);
 	}
 	s->serial++;
 	f = (struct splice_flow *)flow_add(&s->flows, &key);

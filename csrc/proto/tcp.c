@@ -88,7 +88,7 @@ const char *tcp_flow_str(const struct tcp_flow *f, char out[128])
 	char guest[ADDR_STR_LEN], remote[ADDR_STR_LEN];
 
 	snprintf(out, 128, "%s:%u > %s:%u %s", addr_str(&f->flow.key.guest, guest), f->flow.key.guest_port,
-		 addr_str(&f->flow.key.remote, remote), f->flow.key.remote_port, state_names[f->state]);
+		 addr_str(&f->flow.key.dest, remote), f->flow.key.dest_port, state_names[f->state]);
 	return out;
 }
 
@@ -204,18 +204,18 @@ static bool free_key(const struct tcp *t, struct flow_key *key)
 	for (uint32_t i = 0; i < PORT_TRIES * u32_max(t->steering.shards, 1); i++) {
 		if (steering_is_own(&t->steering, key) && !flow_find(&t->flows, key))
 			return true;
-		key->remote_port = key->remote_port == 65535 ? 1024 : (uint16_t)(key->remote_port + 1);
+		key->dest_port = key->dest_port == 65535 ? 1024 : (uint16_t)(key->dest_port + 1);
 	}
 	return false;
 }
 
 bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key)
 {
-	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .remote_port = peer->port};
-	if (!policy_inbound_source(io->policy, &peer->addr, &key->remote))
+	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .dest_port = peer->port};
+	if (!policy_inbound_source(io->policy, &peer->addr, &key->dest))
 		return false;
 	if (addr_is_none(&key->guest))
-		key->guest = *policy_guest_addr(io->policy, &key->remote);
+		key->guest = *policy_guest_addr(io->policy, &key->dest);
 	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&peer->addr);
 }
 

@@ -332,7 +332,7 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 		return;
 	}
 	key.guest_port = seg.src_port;
-	key.remote_port = seg.dst_port;
+	key.dest_port = seg.dst_port;
 	f = (struct tcp_flow *)flow_find(&t->flows, &key);
 	if ((!f || f->state == TCPS_CONNECTING) && (seg.flags & (TCP_SYN | TCP_FIN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_FIN)) {
 		COUNT(io->counters, drop_malformed); /* Linux: no connection begins with its end */

@@ -43,7 +43,7 @@ static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, u
 {
 	struct tap_tx tx = {.head = head, .head_len = l4 + tcp_len, .body = payload, .body_len = len, .csum_start = (uint16_t)l4,
 			    .csum_offset = TCP_CSUM_OFFSET, .gso_size = mss};
-	uint16_t sum = csum_fold(ip_pseudo_sum(&key->remote, &key->guest, IPPROTO_TCP, tcp_len + len));
+	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, tcp_len + len));
 
 	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
 	memcpy(head + l4 + TCP_CSUM_OFFSET, &sum, 2);
@@ -56,9 +56,9 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 	uint8_t head[TAP_HEAD_MAX];
 	struct tcp_range ranges[TCP_SACK_RANGES_MAX];
 	uint32_t count = f->ooo && f->sack && !len ? tcp_ooo_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
-	uint32_t l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
+	uint32_t l4 = tap_begin(io->tap, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
 				TCP_HLEN + option + len);
-	uint16_t tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
+	uint16_t tcp_len = tcp_emit(head + l4, key->dest_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
 				    0, 255);
 
 	tcp_len = tcp_emit_sack(head + l4, tcp_len, ranges, count);
@@ -99,8 +99,8 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 	uint32_t options = 4 + (wscale == 255 ? 0 : 4) + (f->sack ? 4 : 0), l4;
 	uint16_t tcp_len;
 
-	l4 = tap_begin(io->tap, head, &key->remote, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
-	tcp_len = tcp_emit(head + l4, key->remote_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
+	l4 = tap_begin(io->tap, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
+	tcp_len = tcp_emit(head + l4, key->dest_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
 			   answer ? f->rcv_nxt : seq(0), (uint8_t)(TCP_SYN | (answer ? TCP_ACK : 0)),
 			   answer ? window_field(f, true) : 65535, announced_mss(io, f), wscale);
 	if (f->sack)
@@ -117,8 +117,8 @@ void tcp_send_rst_reply(struct io *io, const struct ip_view *ip, const struct tc
 
 	if (seg->flags & TCP_RST)
 		return;
-	l4 = tap_begin(io->tap, head, &key.remote, &key.guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN);
-	tcp_len = tcp_emit(head + l4, key.remote_port, key.guest_port, ack ? seg->ack : seq(0),
+	l4 = tap_begin(io->tap, head, &key.dest, &key.guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN);
+	tcp_len = tcp_emit(head + l4, key.dest_port, key.guest_port, ack ? seg->ack : seq(0),
 			   ack ? seq(0) : seq_add(seg->seq, tcp_seq_len(seg)), ack ? TCP_RST : TCP_RST | TCP_ACK, 0, 0, 255);
 	COUNT(io->counters, tcp_resets_sent);
 	transmit(io, &key, head, l4, tcp_len, NULL, 0, 0);

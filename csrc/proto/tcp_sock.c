@@ -311,7 +311,7 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 static bool is_refusal(const struct tcp *t, const struct flow_key *key, int error)
 {
 	return error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL ||
-	       (error == ENETUNREACH && sock_is_broadcast(&t->sock, &(struct endpoint){key->remote, key->remote_port}));
+	       (error == ENETUNREACH && sock_is_broadcast(&t->sock, &(struct endpoint){key->dest, key->dest_port}));
 }
 
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
@@ -327,13 +327,13 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	/* What no router reports (EINVAL: a blackhole route) is told as well: the guest would wait for minutes. */
 	if (!icmp_error_from_errno(v4, error, &icmp))
 		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
-	tcp_emit(header, key->guest_port, key->remote_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
+	tcp_emit(header, key->guest_port, key->dest_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
 	if (is_refusal(t, key, error))
-		tcp_send_rst_reply(io, &(struct ip_view){.src = key->guest, .dst = key->remote},
-				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->remote_port, .flags = TCP_SYN,
+		tcp_send_rst_reply(io, &(struct ip_view){.src = key->guest, .dst = key->dest},
+				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->dest_port, .flags = TCP_SYN,
 						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
 	else if (error != ETIMEDOUT) /* silence was the answer, and stays so */
-		icmp_error_send(io, &io->policy->router[v4 ? 0 : 1], &key->guest, &key->remote, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
+		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
 	tcp_close(t, io, f, false);
 }
 

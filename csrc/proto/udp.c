@@ -103,14 +103,14 @@ static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct 
 static struct udp_socket *find_listener(const struct udp *u, const struct endpoint *guest, const struct addr *remote)
 {
 	int family = addr_family_index(remote);
-	struct flow_key key = {.guest_port = guest->port, .remote_port = family ? LISTENER_V6 : LISTENER_V4};
+	struct flow_key key = {.guest_port = guest->port, .dest_port = family ? LISTENER_V6 : LISTENER_V4};
 	struct udp_socket *s;
 
 	if (!addr_is_none(&u->sock.outbound[family]) || u->sock.outbound_if[family][0])
 		return NULL;
 	s = (struct udp_socket *)flow_find(&u->sockets, &key);
 	if (!s) {
-		key.remote_port = LISTENER_DUAL;
+		key.dest_port = LISTENER_DUAL;
 		s = (struct udp_socket *)flow_find(&u->sockets, &key);
 	}
 	return s && (addr_is_none(&s->target.addr) || addr_eq(&s->target.addr, &guest->addr)) ? s : NULL;
@@ -171,12 +171,12 @@ int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct 
 
 	if (domain < 0)
 		return domain;
-	key.remote_port = listener_reach(fd, domain == AF_INET6);
+	key.dest_port = listener_reach(fd, domain == AF_INET6);
 	/* Several ports of the host may lead to one of the guest's: the first is the one it writes from. */
-	if (to_host || key.remote_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
-		key.remote_port = LISTENER_BOUND;
+	if (to_host || key.dest_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
+		key.dest_port = LISTENER_BOUND;
 		u->listener_serial++;
-		memcpy(key.remote.b, &u->listener_serial, sizeof(u->listener_serial));
+		memcpy(key.dest.b, &u->listener_serial, sizeof(u->listener_serial));
 	}
 	s = add_socket(u, io, &key, fd, domain == AF_INET6);
 	if (!s)
@@ -223,7 +223,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 		udp_release_socket(u, io, s);
 		return NULL;
 	}
-	f->remote = *remote;
+	f->host_peer = *remote;
 	f->socket = s->flow.index;
 	f->peer = p->flow.index;
 	p->index = f->flow.index;
@@ -269,7 +269,7 @@ void udp_touch(struct udp *u, struct io *io, struct udp_flow *f)
 {
 	int64_t ms = UDP_TIMEOUT_MS;
 
-	if (f->remote.port == 53 && f->sent == 1 && f->received == 1)
+	if (f->host_peer.port == 53 && f->sent == 1 && f->received == 1)
 		ms = UDP_DNS_TIMEOUT_MS;
 	else if (f->sent > 1 && f->received > 1)
 		ms = UDP_STREAM_TIMEOUT_MS;

@@ -7,7 +7,7 @@
 #include "core/timer.h"
 #include "io/datagram.h"
 #include "io/io.h"
-#include "io/nsock.h"
+#include "io/helper.h"
 #include "io/sock.h"
 #include "wire/ip.h"
 #include "wire/udp.h"
@@ -36,7 +36,7 @@ struct udp {
 	struct flow_table splices;  /* the splice: by listening socket and peer */
 	struct timer_heap splice_timers;
 	struct sock_options sock;
-	struct nsock *nsock; /* NULL: no sockets of the guest's namespace are to be had */
+	struct helper *helper; /* NULL: no sockets of the guest's namespace are to be had */
 	bool splice;	     /* for peers on the host's loopback */
 	bool lo_to_lo;	     /* splicing goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;

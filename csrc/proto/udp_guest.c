@@ -70,10 +70,10 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	struct sockaddr_storage to;
 	struct iovec iov = {(void *)(uintptr_t)d->payload, d->payload_len};
 	struct msghdr msg = {.msg_name = &to, .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control};
-	bool v4 = addr_is_v4(&f->remote.addr);
+	bool v4 = addr_is_v4(&f->host_peer.addr);
 	int value;
 
-	msg.msg_namelen = udp_peer_address(u, s, &f->remote, f->scope, &to);
+	msg.msg_namelen = udp_peer_address(u, s, &f->host_peer, f->scope, &to);
 	if (ip->ttl != IP_TTL_DEFAULT || f->group) { /* the kernel's own choice for multicast is 1 */
 		value = ip_ttl_onward(ip);
 		datagram_add_control(&msg, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TTL : IPV6_HOPLIMIT, &value, sizeof(value));
@@ -85,7 +85,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	if (gso_size)
 		datagram_add_control(&msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
 	if (f->group)
-		add_link(&msg, u, s, &f->remote.addr);
+		add_link(&msg, u, s, &f->host_peer.addr);
 	else if (!addr_is_none(&f->local))
 		udp_add_source(&msg, s, &f->local, 0);
 	if (!msg.msg_controllen)
@@ -105,11 +105,11 @@ static void send_failed(const struct udp *u, struct io *io, const struct udp_flo
 	struct icmp_error icmp;
 
 	COUNT(io->counters, udp_tx_errors);
-	if (f->group || !icmp_error_from_errno(ip->v4, error, &icmp) || (error == EACCES && sock_is_broadcast(&u->sock, &f->remote)))
+	if (f->group || !icmp_error_from_errno(ip->v4, error, &icmp) || (error == EACCES && sock_is_broadcast(&u->sock, &f->host_peer)))
 		return;
 	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
 	memcpy(quote + UDP_HLEN, d->payload, len);
-	icmp_error_send(io, &io->policy->router[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
+	icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
 			UDP_HLEN + d->payload_len, &icmp);
 }
 
@@ -150,7 +150,7 @@ static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, co
 
 static bool exceeds_link(const struct io *io, const struct udp_flow *f, uint32_t len)
 {
-	return ip_header_bytes(addr_is_v4(&f->remote.addr)) + UDP_HLEN + len > io->link_mtu;
+	return ip_header_bytes(addr_is_v4(&f->host_peer.addr)) + UDP_HLEN + len > io->link_mtu;
 }
 
 /* gso_size: bytes of each datagram but the last; 0: there is one. */
@@ -158,7 +158,7 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 			 const struct udp_view *d, uint16_t gso_size)
 {
 	struct udp_socket *s = udp_socket_of(u, f);
-	bool v4 = addr_is_v4(&f->remote.addr);
+	bool v4 = addr_is_v4(&f->host_peer.addr);
 
 	datagram_set_discover(s->fd, v4, ip->df, exceeds_link(io, f, gso_size ? gso_size : d->payload_len),
 			      &s->discover[v4 ? 0 : 1]);
@@ -183,7 +183,7 @@ void udp_flush(struct udp *u, struct io *io)
 		return;
 	f = (const struct udp_flow *)flow_at(&u->flows, r->flow);
 	d = (struct udp_view){.payload = u->to_host_data, .payload_len = r->bytes, .src_port = f->flow.key.guest_port,
-			      .dst_port = f->flow.key.remote_port};
+			      .dst_port = f->flow.key.dest_port};
 	send_to_host(u, io, f, &u->to_host_ip, &d, r->count > 1 ? r->size : 0);
 	r->count = 0;
 }
@@ -232,7 +232,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	struct udp_flow *f;
 	uint8_t group;
 
-	if (!find_remote(u, io, &(struct endpoint){key->remote, key->remote_port}, to_link, &remote, &group)) {
+	if (!find_remote(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &remote, &group)) {
 		COUNT(io->counters, drop_policy);
 		if (!group && policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
@@ -289,7 +289,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 		return;
 	}
 	key.guest_port = d.src_port;
-	key.remote_port = d.dst_port;
+	key.dest_port = d.dst_port;
 	f = (struct udp_flow *)flow_find(&u->flows, &key);
 	if (!f)
 		f = open_flow(u, io, ip, &key, eth_is_group(eth_dst(frame->data)));

@@ -6,8 +6,8 @@
 #include "io/datagram.h"
 #include "proto/udp.h"
 
-/* A host socket. key.guest and guest_port: whose it is; key.remote_port: 4 or 6, the family on the host side. Listening
- * sockets have no guest; key.remote_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.remote. */
+/* A host socket. key.guest and guest_port: whose it is; key.dest_port: 4 or 6, the family on the host side. Listening
+ * sockets have no guest; key.dest_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.dest. */
 #define LISTENER_BOUND 0 /* to an address or a device */
 #define LISTENER_V4 4	 /* any address */
 #define LISTENER_V6 6
@@ -36,7 +36,7 @@ enum udp_group { UDP_UNICAST, UDP_MULTICAST, UDP_BROADCAST };
 struct udp_flow {
 	struct flow flow;
 	struct timer timer;
-	struct endpoint remote; /* on the host side */
+	struct endpoint host_peer;
 	struct addr local;	/* which of our addresses the peer has written to; none: left to the kernel */
 	uint32_t scope;		/* interface that the peer is behind; 0: not known */
 	uint32_t socket;	/* index in udp.sockets */

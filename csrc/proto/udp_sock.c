@@ -30,24 +30,24 @@
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
 {
 	struct flow_key key = {.guest = s->listening ? s->target.addr : s->flow.key.guest,
-			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port, .remote_port = peer->port};
+			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port, .dest_port = peer->port};
 
 	/* A flood of senders must not keep the guest from opening flows of its own. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
 		udp_limit_reached(u, io, 0);
 		return NULL;
 	}
-	if (!policy_inbound_source(io->policy, &peer->addr, &key.remote))
+	if (!policy_inbound_source(io->policy, &peer->addr, &key.dest))
 		return NULL;
 	if (addr_is_none(&key.guest))
-		key.guest = *policy_guest_addr(io->policy, &key.remote);
+		key.guest = *policy_guest_addr(io->policy, &key.dest);
 	if (addr_is_none(&key.guest) || addr_is_v4(&key.guest) != addr_is_v4(&peer->addr))
 		return NULL;
 	/* Two peers may look alike once their addresses are mapped: the later one gets another port. */
 	for (int i = 0; flow_find(&u->flows, &key); i++) {
 		if (i == PORT_TRIES)
 			return NULL;
-		key.remote_port = key.remote_port == 65535 ? 1024 : (uint16_t)(key.remote_port + 1);
+		key.dest_port = key.dest_port == 65535 ? 1024 : (uint16_t)(key.dest_port + 1);
 	}
 	return udp_add_flow(u, io, s, &key, peer);
 }
@@ -56,11 +56,11 @@ static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *dat
 {
 	const struct flow_key *key = &f->flow.key;
 	uint8_t header[UDP_HLEN];
-	struct packet p = {.src = key->remote, .dst = key->guest, .proto = IPPROTO_UDP, .ttl = a->ttl, .tos = a->tos, .header = header,
+	struct packet p = {.src = key->dest, .dst = key->guest, .proto = IPPROTO_UDP, .ttl = a->ttl, .tos = a->tos, .header = header,
 			   .header_len = UDP_HLEN, .csum_offset = UDP_CSUM_OFFSET, .body = data, .body_len = len,
 			   .gso_size = a->gso_size};
 
-	udp_emit(header, key->remote_port, key->guest_port, len);
+	udp_emit(header, key->dest_port, key->guest_port, len);
 	packet_send(io, &p);
 }
 
@@ -134,17 +134,17 @@ static void error_to_guest(struct io *io, const struct udp_flow *f, const struct
 	bool v4 = addr_is_v4(&key->guest);
 	uint32_t total = sent ? sent->payload_len : e->len, len = u32_min(total, sizeof(e->data));
 	uint8_t quote[UDP_HLEN + sizeof(e->data)];
-	struct addr from = icmp_error_reporter(io, &e->reporter, &f->remote.addr, &key->remote);
+	struct addr from = icmp_error_reporter(io, &e->reporter, &f->host_peer.addr, &key->dest);
 	struct icmp_error icmp = v4 ? e->icmp4 : e->icmp6;
 
 	if (!(v4 ? e->known4 : e->known6))
 		return;
 	/* The same datagram has another length in the other family (a nameserver behind --dns-forward). */
 	if (icmp.info > IP6_HLEN)
-		icmp.info += (uint32_t)ip_header_bytes(v4) - ip_header_bytes(addr_is_v4(&f->remote.addr));
-	udp_emit(quote, key->guest_port, key->remote_port, total);
+		icmp.info += (uint32_t)ip_header_bytes(v4) - ip_header_bytes(addr_is_v4(&f->host_peer.addr));
+	udp_emit(quote, key->guest_port, key->dest_port, total);
 	memcpy(quote + UDP_HLEN, sent ? sent->payload : e->data, len);
-	icmp_error_send(io, &from, &key->guest, &key->remote, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total,
+	icmp_error_send(io, &from, &key->guest, &key->dest, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total,
 			&icmp);
 }
 
@@ -153,7 +153,7 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 	struct sock_error e;
 
 	for (int i = 0; i < ERRORS_PER_EVENT && sock_next_error(s->fd, &e); i++) {
-		bool own = refused && addr_is_none(&e.reporter) && addr_eq(&e.to.addr, &refused->flow->remote.addr);
+		bool own = refused && addr_is_none(&e.reporter) && addr_eq(&e.to.addr, &refused->flow->host_peer.addr);
 		const struct udp_flow *f = own ? refused->flow : udp_find_peer(u, s, &e.to);
 
 		if (f && !f->group)

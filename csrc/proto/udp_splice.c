@@ -43,7 +43,7 @@ void udp_splice_free(struct udp *u)
 
 bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer)
 {
-	return s->to_host || (u->splice && u->nsock && u->nsock->fd >= 0 && addr_is_loopback(&peer->addr));
+	return s->to_host || (u->splice && u->helper && u->helper->fd >= 0 && addr_is_loopback(&peer->addr));
 }
 
 static void close_splice(struct udp *u, struct io *io, struct udp_splice *l)
@@ -64,7 +64,7 @@ static int open_other_side(struct udp *u, struct io *io, const struct udp_socket
 		to.addr = s->to_host || u->lo_to_lo ? policy_same_loopback(*asked, v4) : *policy_local_addr(io->policy, v4);
 	if (addr_is_none(&to.addr) || addr_is_v4(&to.addr) != v4)
 		return -EADDRNOTAVAIL;
-	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : nsock_datagram(u->nsock, v4);
+	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : helper_datagram_socket(u->helper, v4);
 	rc = fd < 0 ? fd : sock_connect(fd, &to, io->policy->guest_scope6);
 	if (rc < 0 && fd >= 0)
 		close(fd);

@@ -166,8 +166,8 @@ static void check_tcp(const struct ip_view *ip, const uint8_t *tcp)
 	uint64_t at;
 
 	REQUIRE(ip->payload_len >= TCP_HLEN && header >= TCP_HLEN && header <= ip->payload_len);
-	REQUIRE(key.guest_port && key.remote_port);
-	guest_heard(!ip->v4, key.remote_port, key.guest_port, &ip->src, tcp, len);
+	REQUIRE(key.guest_port && key.dest_port);
+	guest_heard(!ip->v4, key.dest_port, key.guest_port, &ip->src, tcp, len);
 	f = (const struct tcp_flow *)flow_find(&guest.plane->tcp.flows, &key);
 	if (!f || tcp[13] & TCP_RST) {
 		REQUIRE(tcp[13] & TCP_RST && !len, "only a reset may speak for no flow");

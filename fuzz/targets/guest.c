@@ -32,7 +32,7 @@ void guest_start(uint32_t flags, uint32_t mtu)
 		guest.header_bytes = flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
 	for (int i = 0; i < SLOTS; i++)
 		guest.slot[i] = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = (uint16_t)(GUEST_PORT + i),
-					      .remote_port = REMOTE_PORT, .remote = REMOTE_ADDR[i % 2]};
+					      .dest_port = REMOTE_PORT, .remote = REMOTE_ADDR[i % 2]};
 	kernel.no_peek_offset = flags & PLANE_NO_PEEK_OFF;
 	config.tap_fd = kernel_open(FAKE_TAP, false);
 	memcpy(config.guest_mac, GUEST_MAC, 6);
@@ -168,7 +168,7 @@ void guest_segment(int slot, uint8_t flags, uint32_t sequence, uint32_t ack, uin
 {
 	const struct slot *s = &guest.slot[slot];
 	uint8_t *tcp, *frame = new_frame(slot, TCP_HLEN + TCP_MAX_OPTIONS_BYTES + payload, &tcp);
-	uint32_t header = tcp_emit(tcp, s->local_port, s->remote_port, seq(sequence), seq(ack), flags, s->window,
+	uint32_t header = tcp_emit(tcp, s->local_port, s->dest_port, seq(sequence), seq(ack), flags, s->window,
 				   syn_mss ? 1460 : 0, syn_wscale < 0 ? 255 : (uint8_t)syn_wscale);
 
 	for (uint32_t i = 0; i < payload; i++)
@@ -201,19 +201,19 @@ void guest_echo(int slot, uint16_t id, uint32_t payload)
 
 /* --- answers --- */
 
-void guest_heard(bool v6, uint16_t remote_port, uint16_t local_port, const struct addr *remote, const uint8_t *tcp, uint32_t payload)
+void guest_heard(bool v6, uint16_t dest_port, uint16_t local_port, const struct addr *remote, const uint8_t *tcp, uint32_t payload)
 {
 	uint32_t sequence = load_be32(tcp + 4);
 	struct slot *s = NULL;
 
 	for (int i = v6; i < SLOTS; i += 2)
-		if (guest.slot[i].local_port == local_port && guest.slot[i].remote_port == remote_port &&
+		if (guest.slot[i].local_port == local_port && guest.slot[i].dest_port == dest_port &&
 		    addr_eq(&guest.slot[i].remote, remote))
 			s = &guest.slot[i];
 	/* A host's client: it takes the first slot of its family from the end that is not its own already. */
 	if (!s && tcp[13] & TCP_SYN) {
 		s = &guest.slot[v6 ? SLOTS - 1 : SLOTS - 2];
-		*s = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = local_port, .remote_port = remote_port,
+		*s = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = local_port, .dest_port = dest_port,
 				   .remote = *remote};
 	}
 	if (!s || tcp[13] & TCP_RST)

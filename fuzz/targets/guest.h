@@ -14,7 +14,7 @@
 struct slot {
 	uint32_t snd_nxt, rcv_nxt;
 	uint16_t window; /* as on the wire */
-	uint16_t local_port, remote_port;
+	uint16_t local_port, dest_port;
 	struct addr remote;
 	uint32_t acked, edge; /* what the core has acknowledged, and the end of its window */
 	bool scaled;
@@ -52,6 +52,6 @@ void guest_datagram(int slot, uint16_t port, uint32_t payload, uint8_t ttl, uint
 void guest_echo(int slot, uint16_t id, uint32_t payload);
 
 /* A segment of the core for the guest: check.c has found it sound. */
-void guest_heard(bool v6, uint16_t remote_port, uint16_t local_port, const struct addr *remote, const uint8_t *tcp, uint32_t payload);
+void guest_heard(bool v6, uint16_t dest_port, uint16_t local_port, const struct addr *remote, const uint8_t *tcp, uint32_t payload);
 
 #endif

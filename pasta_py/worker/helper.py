@@ -1,4 +1,4 @@
-"""The helper: a child of the worker that lives in the guest's network namespace and makes sockets there (csrc/io/nsock.c).
+"""The helper: a child of the worker that lives in the guest's network namespace and makes sockets there (csrc/io/helper.c).
 
 It is started before the sandbox closes, because it needs the caller's rights over the guest's namespaces, and gives
 all of them up as soon as it is inside. Where nothing needs it, it ends when its socket does. `start` is called once,

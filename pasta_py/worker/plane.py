@@ -163,7 +163,7 @@ BYTE_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" e
 
 def serve_helper(fd: int, *, by_chroot: bool) -> int:
     """Make sockets for the other end of fd until it closes; 0 or -errno. `by_chroot`: as in `empty_root`."""
-    result: int = lib.nsock_serve(fd, by_chroot)
+    result: int = lib.helper_serve(fd, by_chroot)
     return result
 
 

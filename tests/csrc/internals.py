@@ -74,7 +74,7 @@ struct icmp_error { uint8_t type, code; uint32_t info; };
 uint16_t icmp_emit_error(uint8_t *message, const struct addr *src, const struct addr *dst, const struct icmp_error *error,
                          const uint8_t *quote, uint32_t quote_len);
 
-struct flow_key { struct addr guest, remote; uint16_t guest_port, remote_port; };
+struct flow_key { struct addr guest, dest; uint16_t guest_port, dest_port; };
 struct flow { struct flow_key key; uint32_t next, hash, index, generation; };
 struct flow_table { uint32_t bucket_mask, object_bytes, limit, used, made; ...; };
 int flow_table_init(struct flow_table *t, uint32_t object_bytes, uint32_t limit, const struct siphash_key *key);
@@ -98,7 +98,7 @@ struct bucket { ...; };
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
-struct policy { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr router[2];
+struct policy { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr gateway[2];
                 struct addr map_host_loopback[2]; struct addr map_guest_addr[2];
                 struct addr dns_forward[2]; struct addr dns_host[2]; bool dns_tls;
                 struct addr_list guest_addrs, virtual_addrs, barred_sources; bool multicast, broadcast; ...; };

@@ -16,7 +16,7 @@ LIMIT = 200
 
 
 def key(number: int) -> object:
-    return ffi.new("struct flow_key *", {"guest_port": number % 65536, "remote_port": number // 65536})
+    return ffi.new("struct flow_key *", {"guest_port": number % 65536, "dest_port": number // 65536})
 
 
 class FlowModel(RuleBasedStateMachine):
@@ -291,12 +291,12 @@ def test_inbound_sources(src: str, shown: str) -> None:
 
 @pytest.mark.parametrize(("src", "shown"), [("127.0.0.1", "192.0.2.254"), ("2001:db8::1", "fe80::1"), ("::1", "fe80::1")])
 def test_inbound_source_without_a_mapping_is_the_gateway(src: str, shown: str) -> None:
-    p = policy(guest_seen=GUEST, router=("192.0.2.254", "fe80::1"))
+    p = policy(guest_seen=GUEST, gateway=("192.0.2.254", "fe80::1"))
     assert shown_as(p, src) == mapped(shown)
 
 
 def test_an_address_that_the_guest_has_is_shown_as_the_hosts_loopback_where_nothing_else_stands_for_it() -> None:
-    p = policy(guest_seen=GUEST, map_host_loopback=FULL["map_host_loopback"], router=("192.0.2.253", "fe80::2"))
+    p = policy(guest_seen=GUEST, map_host_loopback=FULL["map_host_loopback"], gateway=("192.0.2.253", "fe80::2"))
     assert shown_as(p, "192.0.2.1") == mapped("192.0.2.254")
     assert shown_as(p, "2001:db8::1") == mapped("fe80::1")
 

@@ -28,7 +28,7 @@ from pasta_py.worker import helper, plane
 
 LIMIT_S = 30
 SIZE = 10_000_000
-KEPT = 2 * 16 + 32  # descriptors of empty pipes (splice.h) and of sockets (nsock.h) that wait for the next pair
+KEPT = 2 * 16 + 32  # descriptors of empty pipes (splice.h) and of sockets (helper.h) that wait for the next pair
 GUESTS = {False: GUEST4, True: GUEST6}
 LOOPBACKS = {False: "127.0.0.1", True: "::1"}
 LIBC = ctypes.CDLL(None, use_errno=True)

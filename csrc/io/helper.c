@@ -7,7 +7,7 @@
  * Requests and answers are single messages. Answers come in the order of the requests; connectable TCP sockets are asked for
  * ahead, so that a connection does not wait for a process switch.
  */
-#include "io/nsock.h"
+#include "io/helper.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -28,7 +28,7 @@
 #define LOOPBACK "lo"
 #define NOBODY 65534
 #define ANSWER_TIMEOUT_MS 2000
-#define LOW_WATER (NSOCK_POOL / 4)
+#define LOW_WATER (HELPER_POOL / 4)
 
 struct request {
 	int32_t type;	/* SOCK_STREAM or SOCK_DGRAM */
@@ -184,7 +184,7 @@ static int lock_in(uint32_t by_chroot)
 	return -confine_calls(CONFINE_HELPER);
 }
 
-int nsock_serve(int sock, uint32_t by_chroot)
+int helper_serve(int sock, uint32_t by_chroot)
 {
 	int32_t result;
 	struct request r;
@@ -220,12 +220,12 @@ int nsock_serve(int sock, uint32_t by_chroot)
 
 /* --- the core's side --- */
 
-void nsock_init(struct nsock *n, int fd)
+void helper_init(struct helper *n, int fd)
 {
-	*n = (struct nsock){.fd = fd};
+	*n = (struct helper){.fd = fd};
 }
 
-void nsock_free(struct nsock *n)
+void helper_free(struct helper *n)
 {
 	for (int f = 0; f < 2; f++)
 		while (n->ready[f])
@@ -238,7 +238,7 @@ static int family_of(int f)
 }
 
 /* Waits for one answer: a descriptor or -errno. Nobody waits again for a helper that has not answered: it may have been stopped. */
-static int answer(struct nsock *n)
+static int answer(struct helper *n)
 {
 	struct pollfd p = {.fd = n->fd, .events = POLLIN};
 	int32_t result;
@@ -258,7 +258,7 @@ static int answer(struct nsock *n)
 	return fd < 0 ? -EMFILE : fd; /* it was sent, and there was no room for it here */
 }
 
-static int order(struct nsock *n, const struct request *r)
+static int order(struct helper *n, const struct request *r)
 {
 	if (n->fd < 0)
 		return -ENOTCONN;
@@ -266,7 +266,7 @@ static int order(struct nsock *n, const struct request *r)
 }
 
 /* Takes answers that are missing: one that nobody waits for any more, then to what was ordered ahead, family by family, 0 first. */
-static int collect(struct nsock *n)
+static int collect(struct helper *n)
 {
 	int fd;
 
@@ -291,17 +291,17 @@ static int collect(struct nsock *n)
 }
 
 /* Asks for more, so that they are there when the pool runs dry. */
-static void refill(struct nsock *n, int f)
+static void refill(struct helper *n, int f)
 {
 	struct request r = {.type = SOCK_STREAM, .family = family_of(f)};
 
 	if (n->ordered[0] || n->ordered[1] || n->ready[f] > LOW_WATER)
 		return;
-	while (n->ready[f] + n->ordered[f] < NSOCK_POOL && order(n, &r) == 0)
+	while (n->ready[f] + n->ordered[f] < HELPER_POOL && order(n, &r) == 0)
 		n->ordered[f]++;
 }
 
-int nsock_stream(struct nsock *n, bool v4)
+int helper_stream_socket(struct helper *n, bool v4)
 {
 	int f = v4 ? 0 : 1, rc;
 
@@ -321,7 +321,7 @@ int nsock_stream(struct nsock *n, bool v4)
 	return rc;
 }
 
-static int ask(struct nsock *n, const struct request *r)
+static int ask(struct helper *n, const struct request *r)
 {
 	int rc = collect(n);
 
@@ -334,17 +334,17 @@ static int ask(struct nsock *n, const struct request *r)
 	return rc;
 }
 
-int nsock_datagram(struct nsock *n, bool v4)
+int helper_datagram_socket(struct helper *n, bool v4)
 {
 	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = v4 ? AF_INET : AF_INET6});
 }
 
-int nsock_diag(struct nsock *n)
+int helper_diag_socket(struct helper *n)
 {
 	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = AF_NETLINK});
 }
 
-int nsock_listen(struct nsock *n, int type, const struct addr *addr, uint16_t port)
+int helper_listen(struct helper *n, int type, const struct addr *addr, uint16_t port)
 {
 	return ask(n, &(struct request){.type = type, .family = addr_is_v4(addr) ? AF_INET : AF_INET6, .bind = 1, .at = {*addr, port}});
 }
