@@ -5,10 +5,6 @@ SOURCES := $(shell find csrc -name '*.[ch]') csrc/build.py setup.py pyproject.to
 C_FILES = $(shell find csrc -name '*.c')
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
-# What must be tested as users get it, at full speed and size; all else runs once, in the instrumented copy.
-AS_BUILT := tests/e2e tests/runtimes tests/test_lean.py tests/test_build.py tests/test_layering.py tests/test_installed.py tests/test_contrib.py \
-	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
-	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
 # Some tests start Python without site-packages, where an editable installation is unknown.
 PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
 # What end-to-end tests and `make bench` start, unless the caller names another: the programs as they are after `pip install .`.
@@ -74,11 +70,11 @@ analyze:
 test-units: dev
 	$(BIN)/python tests/measure/prepare.py $(MEASURED)
 	cd $(MEASURED) && PYTHONPATH=. PASTA_COVERAGE=$(CURDIR)/$(MEASURED)/data $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
-		$(foreach path,$(AS_BUILT),--deselect=$(path))
+		-m 'not as_built'
 
 test-as-built: dev
 	tests/as_installed.sh $(VENV) build/as-installed
-	$(AS_INSTALLED) $(PYTEST) $(AS_BUILT)
+	$(AS_INSTALLED) $(PYTEST) -m as_built
 
 coverage: dev
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
@@ -102,24 +98,15 @@ fuzz-coverage: dev
 	$(BIN)/python fuzz/run.py --coverage
 
 # The tests with AddressSanitizer and UndefinedBehaviorSanitizer in the core, workers in their sandbox and helpers included.
-# What is left out looks at the program as users get it, measures memory, or counts system calls.
+# Which tests: the markers in pyproject.toml.
 SANITIZED := build/sanitized
-NOT_SANITIZED := tests/runtimes tests/test_bench.py tests/test_lean.py tests/test_build.py tests/test_layering.py tests/test_installed.py tests/test_contrib.py \
-	tests/e2e/test_calls.py tests/e2e/test_main_job.py::test_the_worker_is_small tests/e2e/test_floods.py tests/e2e/test_soak.py tests/e2e/test_faults.py::test_memory_ends \
-	$(addprefix tests/e2e/test_connections.py::test_,a_reader_that_stalls_loses_nothing twenty_thousand_connections_leave_memory_flat) \
-	tests/control/test_options.py::test_the_parser_imports_nothing_slow \
-	tests/worker/test_slowpath.py::test_the_slow_path_imports_nothing_but_its_own_modules
-# All of the core, and real guests with each protocol: what fits into `make test`.
-SANITIZED_QUICK := tests/csrc $(addprefix tests/worker/test_,main.py changes.py sandbox.py) \
-	$(addprefix tests/e2e/test_,errors.py datagrams.py loopback_clients.py mapping.py ports.py)
 run_sanitized := $(BIN)/python tests/measure/sanitized.py $(SANITIZED) address,undefined -q --durations=5
 
 sanitize: dev
-	$(run_sanitized) $(foreach path,$(NOT_SANITIZED),--deselect=$(path)) \
-		--deselect='tests/e2e/test_breakout.py::test_an_attempt_from_inside_ends_the_worker[advise on memory]'
+	$(run_sanitized) -m 'not unsanitized'
 
 sanitize-quick: dev
-	$(run_sanitized) $(SANITIZED_QUICK)
+	$(run_sanitized) -m 'sanitize_quick and not unsanitized'
 
 # Bytes that are used before they have a value: the scripts and frames of the fuzz targets, without sanitizers, under valgrind;
 # the long form also with those that `make fuzz` has added, and the unit tests of the pure folders.

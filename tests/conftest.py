@@ -55,6 +55,16 @@ def pytest_report_header() -> list[str]:
     return sid.changed()
 
 
+#: Markers of all tests of a folder (pyproject.toml says what they mean).
+FOLDER_MARKERS = {"e2e": ("as_built",), "runtimes": ("as_built", "unsanitized"), "csrc": ("sanitize_quick",)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in FOLDER_MARKERS.get(item.path.parent.name, ()):
+            item.add_marker(name)
+
+
 def pytest_sessionstart() -> None:
     """As root the tests become ordinary users, who must be able to start this Python and to read the program."""
     if os.geteuid():

@@ -18,6 +18,8 @@ from bench import figures, inside, picture, report
 from bench.cells import all_cells
 from bench.model import Cell, Order, Subject, Work
 
+pytestmark = pytest.mark.unsanitized
+
 ROOT = Path(__file__).resolve().parents[1]
 METRICS = {
     "tcp": {"gbit", "cpu_s_per_gb", "slowest_gbit", "silence_ms", "cpu_share", "resent"},

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("csrc", "pasta_py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 

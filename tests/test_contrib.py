@@ -3,6 +3,10 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+
 CONTRIB = Path(__file__).resolve().parents[1] / "contrib"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from pasta_py import __version__
 
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+
 ROOT = Path(__file__).resolve().parents[1]
 EXPECTED = f"pasta (pasta-py) {__version__}\n"
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("base", "wire", "core", "io", "proto", "plane")
 ABI = "plane_api.h"

@@ -10,6 +10,8 @@ from process_helpers import command_line, environment, eventually, user_prefix, 
 
 import pasta_py
 
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+
 LIMIT_KIB = 12 * 1024
 HEAVY = {
     "argparse", "array", "asyncio", "collections", "ctypes", "dataclasses", "enum", "importlib.metadata", "inspect",

@@ -6,18 +6,18 @@
 
 struct flow_steering {
 	struct siphash_key key; /* the same in every shard; keyed, so that a guest cannot heap its flows on one */
-	uint32_t shards;		/* 0: there is but one */
+	uint32_t shards; /* 1 or more */
 	uint32_t self;
 };
 
 static inline uint32_t steering_shard(const struct flow_steering *o, const struct flow_key *flow)
 {
-	return (uint32_t)((uint64_t)(uint32_t)siphash(&o->key, flow, sizeof(*flow)) * o->shards >> 32);
+	return o->shards == 1 ? 0 : (uint32_t)((uint64_t)(uint32_t)siphash(&o->key, flow, sizeof(*flow)) * o->shards >> 32);
 }
 
 static inline bool steering_is_own(const struct flow_steering *o, const struct flow_key *flow)
 {
-	return !o->shards || steering_shard(o, flow) == o->self;
+	return steering_shard(o, flow) == o->self;
 }
 
 #endif

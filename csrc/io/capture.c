@@ -33,11 +33,10 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "base/checksum.h"
 #include "io/sink.h"
 #include "io/thread.h"
 #include "wire/udp.h"
-#include "wire/udp_segment.h"
+#include "wire/offload.h"
 
 #define RING_BYTES (8u << 20)
 #define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
@@ -141,15 +140,9 @@ static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 
 static void complete_checksum(uint8_t *frame, uint32_t len, const struct slot *slot)
 {
-	uint32_t field = (uint32_t)slot->csum_start + slot->csum_offset;
-	uint16_t csum;
-
-	if (field + sizeof(csum) > len) /* a guest's nonsense is kept as it came */
-		return;
-	csum = (uint16_t)~csum_fold(csum_add(frame + slot->csum_start, len - slot->csum_start, 0));
-	if (!csum && slot->csum_offset == UDP_CSUM_OFFSET)
-		csum = 0xffff; /* RFC 768: zero means none */
-	memcpy(frame + field, &csum, sizeof(csum));
+	/* A guest's nonsense is kept as it came. */
+	if ((uint32_t)slot->csum_start + slot->csum_offset + 2 <= len)
+		checksum_complete(frame, len, slot->csum_start, slot->csum_offset, NULL, 0);
 }
 
 /* Turns the slot at record into bytes of the file. Returns their number, or 0 for a skip. */
@@ -353,15 +346,15 @@ static bool put_datagrams(struct capture *c, const struct slot *slot, const stru
 	uint32_t head_len = (uint32_t)slot->csum_start + UDP_HLEN, linear = (uint32_t)iov[0].iov_len;
 	uint32_t len = linear + (iovcnt > 1 ? (uint32_t)iov[1].iov_len : 0);
 	struct iovec part[2];
-	struct udp_segmenter cut;
+	struct segmenter s;
 	int32_t n;
 
 	if (!(slot->len_flags & SLOT_NEEDS_CSUM) || slot->csum_offset != UDP_CSUM_OFFSET || iovcnt > 2 ||
-	    (iovcnt == 2 && linear != head_len) || !udp_segment_begin(&cut, iov[0].iov_base, linear, len, slot->csum_start, size))
+	    (iovcnt == 2 && linear != head_len) || !segment_udp(&s, iov[0].iov_base, linear, len, slot->csum_start, size))
 		return false;
-	part[0] = (struct iovec){cut.head, cut.head_len};
+	part[0] = (struct iovec){s.head, s.head_len};
 	part[1].iov_base = iovcnt == 2 ? iov[1].iov_base : (uint8_t *)iov[0].iov_base + head_len;
-	while ((n = udp_segment_next(&cut)) >= 0) {
+	while ((n = segment_next(&s)) >= 0) {
 		part[1].iov_len = (size_t)n;
 		put(c, *slot, part, 2);
 		part[1].iov_base = (uint8_t *)part[1].iov_base + n;

@@ -55,7 +55,7 @@ void icmp_error_send(struct io *io, const struct addr *from, const struct addr *
 		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
 		     const struct icmp_error *error)
 {
-	uint8_t quote[ICMP_QUOTE_MAX_V6 + IP6_HLEN], head[TAP_HEAD_MAX], message[ICMP_HLEN + ICMP_QUOTE_MAX_V6];
+	uint8_t quote[ICMP_QUOTE_MAX_V6 + IP6_HLEN], head[LINK_HEAD_MAX], message[ICMP_HLEN + ICMP_QUOTE_MAX_V6];
 	bool v4 = addr_is_v4(guest);
 	uint32_t quote_len, room = (v4 ? ICMP_QUOTE_MAX_V4 : ICMP_QUOTE_MAX_V6) - ip_header_bytes(v4), message_len;
 	const struct addr *src = addr_is_v4(from) == v4 && !addr_is_none(from) ? from : remote;
@@ -65,12 +65,12 @@ void icmp_error_send(struct io *io, const struct addr *from, const struct addr *
 	memcpy(quote + quote_len, transport, transport_len);
 	message_len = icmp_emit_error(message, src, guest, error, quote, quote_len + transport_len);
 
-	struct tap_tx tx = {.head = head, .body = message, .body_len = message_len};
+	struct link_tx tx = {.head = head, .body = message, .body_len = message_len};
 
-	tx.head_len = tap_begin(io->tap, head, src, guest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, IP_TTL_DEFAULT, 0, false,
+	tx.head_len = link_begin(io->link, head, src, guest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, IP_TTL_DEFAULT, 0, false,
 				message_len);
 	COUNT(io->counters, icmp_errors_sent);
-	tap_send(io->tap, &tx);
+	link_send(io->link, &tx);
 }
 
 void icmp_error_answer(struct io *io, const struct ip_view *ip, int error)

@@ -20,9 +20,6 @@ enum loop_owner {
 };
 
 #define LOOP_EVENTS 64
-#define LOOP_SINGLE_TURNS 4
-#define LOOP_PROBE_TURNS 12 /* turns without asking for more, then one with */
-#define LOOP_SLEPT_US 3
 
 struct loop {
 	int epoll_fd;
@@ -65,20 +62,6 @@ int loop_remove(struct loop *l, int fd);
 /* Waits until deadline_ms at most (TIMER_NEVER: for ever), or until_us if that is sooner (TIMER_NEVER; only where waits are
  * precise), and updates the clock. -errno, not -EINTR. */
 int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us);
-/* Whoever has found one thing in each of the last turns (alone of them), and the loop slept before this one, will find one again.
- * To ask for more costs a system call, before which nothing is passed on; if there is more after all, the loop reports it.
- * Within a flood the loop does not sleep; where a wait takes long although there is work, it is found out by asking at times. */
-static inline bool loop_expects_one(const struct loop *l, uint8_t single_turns)
-{
-	return single_turns >= LOOP_SINGLE_TURNS && l->slept_us >= LOOP_SLEPT_US;
-}
-
-/* Counts on, or begins anew: this turn has found count things. */
-static inline uint8_t loop_count_single(uint8_t single_turns, int count)
-{
-	return count != 1 ? 0 : single_turns == LOOP_SINGLE_TURNS + LOOP_PROBE_TURNS ? LOOP_SINGLE_TURNS - 1 : single_turns + 1;
-}
-
 /* The next event of the last wait, or NULL. */
 const struct epoll_event *loop_next(struct loop *l);
 

@@ -30,18 +30,18 @@ static uint16_t checksum_of(const struct packet *p)
 
 static void send_whole(struct io *io, const struct packet *p)
 {
-	uint8_t head[TAP_HEAD_MAX];
+	uint8_t head[LINK_HEAD_MAX];
 	bool open = p->proto == IPPROTO_UDP;
 	uint32_t len = p->header_len + p->body_len;
-	uint32_t l4 = tap_begin(io->tap, head, &p->src, &p->dst, p->proto, p->ttl, p->tos, true, len);
-	struct tap_tx tx = {.head = head, .head_len = l4 + p->header_len, .body = p->body, .body_len = p->body_len,
+	uint32_t l4 = link_begin(io->link, head, &p->src, &p->dst, p->proto, p->ttl, p->tos, true, len);
+	struct link_tx tx = {.head = head, .head_len = l4 + p->header_len, .body = p->body, .body_len = p->body_len,
 			    .csum_start = open ? (uint16_t)l4 : 0, .csum_offset = p->csum_offset, .gso_size = p->gso_size,
 			    .gso_type = VNET_GSO_UDP_L4};
 	uint16_t sum = open ? csum_fold(pseudo_sum(p, len)) : checksum_of(p);
 
 	memcpy(head + l4, p->header, p->header_len);
 	memcpy(head + l4 + p->csum_offset, &sum, 2);
-	tap_send(io->tap, &tx);
+	link_send(io->link, &tx);
 }
 
 /* One fragment: bytes at offset of the transport header and body together. */
@@ -49,17 +49,17 @@ static void send_fragment(struct io *io, const struct packet *p, const uint8_t *
 			  uint32_t id)
 {
 	bool v4 = addr_is_v4(&p->src);
-	uint8_t head[TAP_HEAD_MAX];
+	uint8_t head[LINK_HEAD_MAX];
 	uint32_t extension = v4 ? 0 : FRAGMENT6_HLEN, l4, in_head = 0;
-	struct tap_tx tx = {.head = head};
+	struct link_tx tx = {.head = head};
 
-	l4 = tap_begin(io->tap, head, &p->src, &p->dst, v4 ? p->proto : IPPROTO_FRAGMENT, p->ttl, p->tos, false, extension + len);
+	l4 = link_begin(io->link, head, &p->src, &p->dst, v4 ? p->proto : IPPROTO_FRAGMENT, p->ttl, p->tos, false, extension + len);
 	if (v4) {
 		uint8_t *ip = head + ETH_HLEN;
 		uint16_t sum;
 
 		store_be16(ip + 4, (uint16_t)id);
-		store_be16(ip + 6, (uint16_t)(offset / 8 | (more ? 0x2000 : 0)));
+		store_be16(ip + 6, (uint16_t)(offset / 8 | (more ? IP4_MF : 0)));
 		memset(ip + 10, 0, 2);
 		sum = (uint16_t)~csum_fold(csum_add(ip, IP4_HLEN, 0));
 		memcpy(ip + 10, &sum, 2);
@@ -76,7 +76,7 @@ static void send_fragment(struct io *io, const struct packet *p, const uint8_t *
 	tx.head_len = l4 + extension + in_head;
 	tx.body = p->body + (offset ? offset - p->header_len : 0);
 	tx.body_len = len - in_head;
-	tap_send(io->tap, &tx);
+	link_send(io->link, &tx);
 }
 
 static void send_fragments(struct io *io, const struct packet *p)

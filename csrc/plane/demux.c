@@ -1,12 +1,16 @@
-/* Owns what happens to a frame of the guest first: checks that are the same for all protocols, then the fast path, the slow
- * path, or a counter. Nothing here keeps state but the addresses the guest was seen to use.
+/* Purpose: decides about each frame of the guest, after the checks that are the same for all protocols.
+ *
+ * How: TCP, UDP and ICMP get their packets from here. Everything else is a verdict for the caller: the slow path, another
+ * shard, or dropped and counted. The only state is what was learnt about the guest's link, and fragments.
  *
  * Invariants: a protocol module gets a packet only if its lengths, checksums and addresses are sound, and of UDP what its own
- * length says; a frame is handed to Python only within the rate of the slow path and with its checksum complete.
+ * length says. A frame for the slow path has a complete checksum. Nothing is called upwards.
  */
+#include "plane/demux.h"
+
 #include <netinet/in.h>
 
-#include "plane/plane.h"
+#include "plane_api.h"
 #include "wire/icmp.h"
 #include "wire/tcp.h"
 #include "wire/udp.h"
@@ -14,44 +18,47 @@
 #define PORT_DHCP 67	/* RFC 2131, 4.1 */
 #define PORT_DHCPV6 547 /* RFC 8415, 7.2 */
 
-static void punt(struct plane *p, struct tap_frame *f)
+static enum demux_verdict slow_path(struct demux *d, const struct link_frame *f)
 {
-	if (f->len > PUNT_MAX_BYTES || !bucket_take(&p->punts, p->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST)) {
-		COUNT(&p->counters, punt_dropped);
-		return;
-	}
-	tap_complete_checksum(f);
-	memcpy(p->punt, f->data, f->len);
-	p->punt_len = f->len;
-	COUNT(&p->counters, punt_frames);
+	d->frame = *f;
+	link_complete_checksum(&d->frame);
+	return DEMUX_SLOW_PATH;
+}
+
+static enum demux_verdict other_shard(struct demux *d, const struct link_frame *f, uint32_t shard, bool reassembled, bool is_tcp)
+{
+	d->frame = *f;
+	d->to_shard = shard;
+	d->reassembled = reassembled;
+	d->is_tcp = is_tcp;
+	return DEMUX_OTHER_SHARD;
 }
 
 /* Whether the slow path serves this: neighbour discovery, router solicitations, DHCP, DHCPv6. */
-static bool is_slow(const struct plane *p, const struct ip_view *ip)
+static bool is_slow(const struct demux *d, const struct ip_view *ip)
 {
 	if (ip->proto == IPPROTO_ICMPV6 && !ip->v4 && ip->payload_len >= ICMP_HLEN)
 		return ip->payload[0] >= ICMP6_ROUTER_SOLICITATION && ip->payload[0] < ICMP6_REDIRECT;
 	if (ip->proto != IPPROTO_UDP)
 		return false;
 	if (ip->v4)
-		return load_be16(ip->payload + 2) == PORT_DHCP &&
-		       (addr_is_broadcast(&ip->dst) || !memcmp(ip->dst.b, p->config.gateway4, 16));
+		return load_be16(ip->payload + 2) == PORT_DHCP && (addr_is_broadcast(&ip->dst) || addr_eq(&ip->dst, &d->gateway4));
 	return load_be16(ip->payload + 2) == PORT_DHCPV6 && (addr_is_multicast(&ip->dst) || addr_is_linklocal6(&ip->dst));
 }
 
-/* What was left to us may be the checksum of a packet inside this one, which a tunnel of the guest carries: this packet's own is
- * right only once that one is complete. False: it would change what was read already. */
-static bool complete_inner(struct tap_frame *f, const struct ip_view *ip)
+/* The checksum that was left to us may be that of a packet inside this one, in a tunnel of the guest. This packet's own is right only
+ * once that one is complete. False: it would change what was read already. */
+static bool complete_inner(struct link_frame *f, const struct ip_view *ip)
 {
 	uint32_t transport = (uint32_t)(ip->payload - f->data);
 
 	/* Segments are finished one by one when they are cut. */
 	if (f->csum_start > transport && !(f->gso_type & VNET_GSO_TUNNEL && ip->proto == IPPROTO_UDP))
-		tap_complete_checksum(f);
+		link_complete_checksum(f);
 	return f->csum_start >= transport;
 }
 
-static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
+static bool checksum_ok(const struct ip_view *ip, const struct link_frame *f)
 {
 	if (f->partial_checksum)
 		return true;
@@ -62,184 +69,171 @@ static bool checksum_ok(const struct ip_view *ip, const struct tap_frame *f)
 
 /* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. False: no
  * guest can have this one. */
-static bool learn_address(struct plane *p, const struct addr *src)
+static bool learn_address(struct demux *d, const struct addr *src)
 {
-	struct addr *seen = &p->policy.guest_seen[policy_seen_index(src)];
+	struct addr *seen = &d->policy->guest_seen[policy_seen_index(src)];
 
 	if (addr_eq(seen, src) && !addr_is_none(src))
 		return true;
-	if (!policy_is_source(&p->policy, src))
+	if (!policy_is_source(d->policy, src))
 		return false;
 	*seen = *src;
-	if (p->shard)
-		shard_tell_address(p, src);
+	d->source = *src;
+	d->learned |= DEMUX_LEARNED_ADDRESS;
 	return true;
 }
 
-/* True: the packet belongs to another shard, which has it now. */
-static bool hand_over(struct plane *p, const struct tap_frame *f, const struct ip_view *ip, bool reassembled_here)
+/* The shard that a packet belongs to: TCP is spread by its endpoints, everything else has its place in shard 0. */
+static uint32_t owner_of(const struct demux *d, const struct ip_view *ip, bool is_tcp)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
-	bool tcp = ip->proto == IPPROTO_TCP && !ip->fragment && ip->payload_len >= TCP_HLEN;
-	uint32_t to = 0;
 
-	if (tcp) {
-		key.guest_port = load_be16(ip->payload);
-		key.dest_port = load_be16(ip->payload + 2);
-		to = steering_shard(&p->tcp.steering, &key);
-	}
-	if (to == p->shard->index)
-		return false;
-	shard_send_frame(p, to, f, reassembled_here, tcp);
-	return true;
+	if (!is_tcp)
+		return 0;
+	key.guest_port = load_be16(ip->payload);
+	key.dest_port = load_be16(ip->payload + 2);
+	return steering_shard(&d->tcp->steering, &key);
 }
 
-static void trace(struct plane *p, const struct ip_view *ip)
+static void trace(const struct demux *d, const struct ip_view *ip)
 {
 	char src[ADDR_STR_LEN], dst[ADDR_STR_LEN];
 
-	if (log_enabled(&p->log, LOG_LEVEL_TRACE))
-		log_add(&p->log, LOG_LEVEL_TRACE, "from guest: %s > %s protocol %u, %u bytes", addr_str(&ip->src, src),
+	if (log_enabled(d->io->log, LOG_LEVEL_TRACE))
+		log_add(d->io->log, LOG_LEVEL_TRACE, "from guest: %s > %s protocol %u, %u bytes", addr_str(&ip->src, src),
 			addr_str(&ip->dst, dst), ip->proto, ip->payload_len);
 }
 
-static void demux_transport(struct plane *p, const struct ip_view *ip, const struct tap_frame *f)
+static enum demux_verdict demux_transport(struct demux *d, const struct ip_view *ip, const struct link_frame *f)
 {
 	uint32_t need = ip->proto == IPPROTO_TCP ? PLANE_TCP : ip->proto == IPPROTO_UDP ? PLANE_UDP : PLANE_ICMP;
 
-	if (!(p->config.flags & need)) {
-		COUNT(&p->counters, drop_disabled);
-		return;
+	if (!(d->flags & need)) {
+		COUNT(d->io->counters, drop_disabled);
+		return DEMUX_DROPPED;
 	}
-	if (!learn_address(p, &ip->src)) {
-		COUNT(&p->counters, drop_source);
-		return;
+	if (!learn_address(d, &ip->src)) {
+		COUNT(d->io->counters, drop_source);
+		return DEMUX_DROPPED;
 	}
-	/* What is for all on the link no router passes on, but UDP has its own rules for that (proto/udp_guest.c). */
+	/* A router does not pass on what is for all on the link. UDP has its own rules for that (proto/udp_guest.c). */
 	if ((eth_is_group(eth_dst(f->data)) || addr_is_multicast(&ip->dst)) && ip->proto != IPPROTO_UDP) {
-		COUNT(&p->counters, drop_unsupported);
-		return;
+		COUNT(d->io->counters, drop_unsupported);
+		return DEMUX_DROPPED;
 	}
 	if (ip->proto == IPPROTO_TCP)
-		tcp_from_guest(&p->tcp, &p->io, ip);
+		tcp_from_guest(d->tcp, d->io, ip);
 	else if (ip->proto == IPPROTO_UDP)
-		udp_from_guest(&p->udp, &p->io, ip, f);
+		udp_from_guest(d->udp, d->io, ip, f);
 	else
-		icmp_from_guest(&p->icmp, &p->io, ip);
+		icmp_from_guest(d->icmp, d->io, ip);
+	return DEMUX_TAKEN;
 }
 
-static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool reassembled_here);
+static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v4, bool reassembled);
 
-/* Puts fragments together; what they make is taken as if it had come in one frame. */
-static void demux_fragment(struct plane *p, const struct tap_frame *f, const struct ip_view *ip)
+/* Puts fragments together. The packet they make is treated as if it had come in one frame. */
+static enum demux_verdict demux_fragment(struct demux *d, const struct link_frame *f, const struct ip_view *ip)
 {
-	struct tap_frame whole = {0};
+	struct link_frame whole = {0};
 	uint8_t *packet;
 
 	_Static_assert(ETH_HLEN <= REASSEMBLY_HEADROOM, "the Ethernet header goes before the packet");
-	switch (reassembly_add(&p->reassembly, ip, p->loop.now_ms, &packet, &whole.len)) {
+	switch (reassembly_add(&d->reassembly, ip, d->io->loop->now_ms, &packet, &whole.len)) {
 	case REASSEMBLY_HELD:
-		return;
+		return DEMUX_TAKEN;
 	case REASSEMBLY_REFUSED:
-		COUNT(&p->counters, drop_fragment);
-		return;
+		COUNT(d->io->counters, drop_fragment);
+		return DEMUX_DROPPED;
 	case REASSEMBLY_WHOLE:
-		COUNT(&p->counters, reassembled);
-		whole.data = packet - ETH_HLEN;
-		whole.len += ETH_HLEN;
-		memcpy(whole.data, f->data, ETH_HLEN);
-		demux_ip(p, &whole, ip->v4, true);
+		break;
 	}
+	COUNT(d->io->counters, reassembled);
+	whole.data = packet - ETH_HLEN;
+	whole.len += ETH_HLEN;
+	memcpy(whole.data, f->data, ETH_HLEN);
+	return demux_ip(d, &whole, ip->v4, true);
 }
 
-static void demux_ip(struct plane *p, struct tap_frame *f, bool v4, bool reassembled_here)
+static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v4, bool reassembled)
 {
 	struct ip_view ip;
+	bool is_tcp;
 
-	if (!(p->config.flags & (v4 ? PLANE_IPV4 : PLANE_IPV6))) {
-		COUNT(&p->counters, drop_disabled);
-		return;
+	if (!(d->flags & (v4 ? PLANE_IPV4 : PLANE_IPV6))) {
+		COUNT(d->io->counters, drop_disabled);
+		return DEMUX_DROPPED;
 	}
 	if (!ip_parse(f->data + ETH_HLEN, f->len - ETH_HLEN, v4, &ip) || (f->partial_checksum && !complete_inner(f, &ip))) {
-		COUNT(&p->counters, drop_malformed);
-		return;
+		COUNT(d->io->counters, drop_malformed);
+		return DEMUX_DROPPED;
 	}
-	if (UNLIKELY(p->shard != NULL) && hand_over(p, f, &ip, reassembled_here))
-		return;
-	trace(p, &ip);
-	if (neighbour_learn_addr(&p->tap.neighbours, &ip.src) && p->shard)
-		shard_tell_neighbour(p, &ip.src);
-	if (ip.fragment && reassembled_here) {
-		COUNT(&p->counters, drop_fragment); /* fragments of fragments serve no purpose */
-		return;
+	if (UNLIKELY(d->tcp->steering.shards > 1)) {
+		uint32_t owner;
+
+		is_tcp = ip.proto == IPPROTO_TCP && !ip.fragment && ip.payload_len >= TCP_HLEN;
+		owner = owner_of(d, &ip, is_tcp);
+		if (owner != d->self)
+			return other_shard(d, f, owner, reassembled, is_tcp);
 	}
-	if (ip.fragment) {
-		demux_fragment(p, f, &ip);
-		return;
+	trace(d, &ip);
+	if (neighbour_learn_addr(&d->io->link->neighbours, &ip.src)) {
+		d->source = ip.src;
+		d->learned |= DEMUX_LEARNED_NEIGHBOUR;
 	}
-	if (reassembled_here)
+	if (ip.fragment && reassembled) {
+		COUNT(d->io->counters, drop_fragment); /* fragments of fragments serve no purpose */
+		return DEMUX_DROPPED;
+	}
+	if (ip.fragment)
+		return demux_fragment(d, f, &ip);
+	if (reassembled)
 		ip.df = false; /* the guest has chosen fragments, IPv6 too: the host may do the same */
-	switch (ip.proto) {
-	case IPPROTO_TCP:
-		break;
-	case IPPROTO_UDP:
+	if (ip.proto != IPPROTO_TCP && ip.proto != IPPROTO_UDP && ip.proto != (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
+		COUNT(d->io->counters, drop_unsupported);
+		return DEMUX_DROPPED;
+	}
+	if (ip.proto == IPPROTO_UDP)
 		ip.payload_len = udp_bytes(ip.payload, ip.payload_len, v4);
-		break;
-	case IPPROTO_ICMP:
-	case IPPROTO_ICMPV6:
-		if (v4 == (ip.proto == IPPROTO_ICMP))
-			break;
-		/* fall through */
-	default:
-		COUNT(&p->counters, drop_unsupported);
-		return;
+	if (!ip.payload_len || !checksum_ok(&ip, f)) {
+		COUNT(d->io->counters, drop_malformed);
+		return DEMUX_DROPPED;
 	}
-	if (!ip.payload_len || !checksum_ok(&ip, f))
-		COUNT(&p->counters, drop_malformed);
-	else if (is_slow(p, &ip)) {
-		if (addr_is_linklocal6(&ip.src))
-			learn_address(p, &ip.src);
-		punt(p, f);
-	}
-	else
-		demux_transport(p, &ip, f);
+	if (!is_slow(d, &ip))
+		return demux_transport(d, &ip, f);
+	if (addr_is_linklocal6(&ip.src))
+		learn_address(d, &ip.src);
+	return slow_path(d, f);
 }
 
-void demux_frame(struct plane *p, struct tap_frame *f)
+enum demux_verdict demux_frame(struct demux *d, struct link_frame *f)
 {
-	if (!eth_is_group(eth_dst(f->data)) && memcmp(eth_dst(f->data), p->tap.our_mac, ETH_ALEN) != 0) {
-		COUNT(&p->counters, drop_unsupported);
-		return;
+	struct link *link = d->io->link;
+
+	if (!eth_is_group(eth_dst(f->data)) && memcmp(eth_dst(f->data), link->our_mac, ETH_ALEN) != 0) {
+		COUNT(d->io->counters, drop_unsupported);
+		return DEMUX_DROPPED;
 	}
-	if (!eth_is_group(eth_src(f->data)) && neighbour_learn_mac(&p->tap.neighbours, eth_src(f->data)) && p->shard)
-		shard_tell_neighbour(p, NULL);
+	if (!eth_is_group(eth_src(f->data)) && neighbour_learn_mac(&link->neighbours, eth_src(f->data)))
+		d->learned |= DEMUX_LEARNED_MAC;
 	switch (eth_type(f->data)) {
 	case ETH_TYPE_IPV4:
-		demux_ip(p, f, true, false);
-		return;
+		return demux_ip(d, f, true, false);
 	case ETH_TYPE_IPV6:
-		demux_ip(p, f, false, false);
-		return;
+		return demux_ip(d, f, false, false);
 	case ETH_TYPE_ARP:
-		if (!(p->config.flags & PLANE_IPV4))
-			return;
-		if (p->shard && p->shard->index)
-			shard_send_frame(p, 0, f, false, false);
-		else
-			punt(p, f);
-		return;
+		if (!(d->flags & PLANE_IPV4))
+			return DEMUX_DROPPED;
+		return d->self ? other_shard(d, f, 0, false, false) : slow_path(d, f);
 	default:
-		if (tap_untag(f))
-			demux_frame(p, f);
-		else
-			COUNT(&p->counters, drop_unsupported);
+		if (link_untag(f))
+			return demux_frame(d, f);
+		COUNT(d->io->counters, drop_unsupported);
+		return DEMUX_DROPPED;
 	}
 }
 
-void demux_handed(struct plane *p, struct tap_frame *f, bool reassembled_here)
+enum demux_verdict demux_reassembled(struct demux *d, struct link_frame *f)
 {
-	if (reassembled_here)
-		demux_ip(p, f, eth_type(f->data) == ETH_TYPE_IPV4, true);
-	else
-		demux_frame(p, f);
+	return demux_ip(d, f, eth_type(f->data) == ETH_TYPE_IPV4, true);
 }

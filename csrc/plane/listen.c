@@ -1,9 +1,8 @@
 /* Owns the listening TCP sockets, and the choice of a connection's way:
  *
  *   a listener of the guest's namespace  splicing, to the loopback address of the host that the client has asked for;
- *   a client on the host's loopback      splicing, to the guest's own address (or, with --host-lo-to-ns-lo, to the loopback
- *                                        address that it has asked for), where there is a helper to make a socket in the
- *                                        guest's namespace;
+ *   a client on the host's loopback      splicing, to the guest's own address (with --host-lo-to-ns-lo to the loopback address that
+ *                                        it has asked for), where there is a helper to make a socket in the guest's namespace;
  *   any other client                     the tap, with its own address and port.
  *
  * When descriptors run out all listeners rest for a while: a level-triggered listener with a client waiting would otherwise
@@ -18,10 +17,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "plane/plane.h"
+#include "io/sock.h"
+#include "plane_api.h"
 
 #define PAUSE_MS 500
-#define ACCEPTS_PER_EVENT 64
 #define SHARES 4 /* of which the guest's own connections have one */
 
 static uint64_t tag_of(uint32_t index, uint32_t offset)
@@ -79,9 +78,8 @@ static bool rests(const struct listeners *ls, const struct listener *l)
 	return ls->resume_ms && !(ls->hosts_only && l->to_host);
 }
 
-int listen_add(struct plane *p, const struct listener *l)
+int listen_add(struct listeners *ls, const struct listener *l)
 {
-	struct listeners *ls = &p->listeners;
 	bool grows = ls->count && follows(&ls->at[ls->count - 1], l);
 	int rc = reserve(ls);
 	uint32_t i;
@@ -89,7 +87,7 @@ int listen_add(struct plane *p, const struct listener *l)
 	if (rc < 0)
 		return rc;
 	i = grows ? ls->count - 1 : place(ls);
-	rc = loop_add(&p->loop, l->fd, rests(ls, l) ? 0 : EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
+	rc = loop_add(ls->io->loop, l->fd, rests(ls, l) ? 0 : EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
 	if (grows)
 		ls->at[i].count += rc >= 0;
 	else if (rc < 0)
@@ -101,18 +99,17 @@ int listen_add(struct plane *p, const struct listener *l)
 }
 
 /* The sockets of a listener report themselves by what they are now. */
-static void retag(struct plane *p, uint32_t index)
+static void retag(struct listeners *ls, uint32_t index)
 {
-	const struct listener *l = &p->listeners.at[index];
+	const struct listener *l = &ls->at[index];
 
 	for (uint32_t k = 0; l->fd >= 0 && k < l->count; k++)
-		loop_modify(&p->loop, l->fd + (int)k, rests(&p->listeners, l) ? 0 : EPOLLIN, tag_of(index, k));
+		loop_modify(ls->io->loop, l->fd + (int)k, rests(ls, l) ? 0 : EPOLLIN, tag_of(index, k));
 }
 
 /* Takes one socket out of a listener; what comes after it becomes a listener of its own. */
-static void cut(struct plane *p, uint32_t index, uint32_t offset)
+static void take_out(struct listeners *ls, uint32_t index, uint32_t offset)
 {
-	struct listeners *ls = &p->listeners;
 	struct listener tail = ls->at[index];
 	uint32_t rest = index;
 
@@ -124,35 +121,38 @@ static void cut(struct plane *p, uint32_t index, uint32_t offset)
 	ls->at[index].count = offset;
 	if (tail.count) {
 		ls->at[rest] = tail;
-		retag(p, rest);
+		retag(ls, rest);
 	} else if (!offset) {
 		vacate(ls, index);
 	}
 	ls->sockets--;
 }
 
-int listen_remove(struct plane *p, int fd)
+int listen_remove(struct listeners *ls, int fd)
 {
-	struct listeners *ls = &p->listeners;
-
 	for (uint32_t i = 0; i < ls->count; i++) {
 		const struct listener *l = &ls->at[i];
 
 		if (l->fd < 0 || fd < l->fd || fd >= l->fd + (int)l->count)
 			continue;
-		cut(p, i, (uint32_t)(fd - l->fd));
-		loop_remove(&p->loop, fd);
+		take_out(ls, i, (uint32_t)(fd - l->fd));
+		loop_remove(ls->io->loop, fd);
 		return 0;
 	}
 	return -ENOENT;
 }
 
-static void set_resume(struct plane *p, int64_t resume_ms, bool hosts_only)
+static void set_resume(struct listeners *ls, int64_t resume_ms, bool hosts_only)
 {
-	p->listeners.resume_ms = resume_ms;
-	p->listeners.hosts_only = hosts_only;
-	for (uint32_t i = 0; i < p->listeners.count; i++)
-		retag(p, i);
+	ls->resume_ms = resume_ms;
+	ls->hosts_only = hosts_only;
+	for (uint32_t i = 0; i < ls->count; i++)
+		retag(ls, i);
+}
+
+static int64_t later(const struct listeners *ls)
+{
+	return ls->io->loop->now_ms + PAUSE_MS;
 }
 
 static bool is_crowded(const struct flow_table *t)
@@ -161,56 +161,62 @@ static bool is_crowded(const struct flow_table *t)
 }
 
 /* fd: the newest descriptor. */
-static bool share_is_taken(const struct plane *p, int fd)
+static bool share_is_taken(const struct listeners *ls, int fd)
 {
-	return descriptors_below(&p->io.descriptors, fd, SHARES) || is_crowded(&p->tcp.flows) || is_crowded(&p->splice.flows);
+	return descriptors_below(&ls->io->descriptors, fd, SHARES) || is_crowded(&ls->tcp->flows) || is_crowded(&ls->splice->flows);
 }
 
 /* Whether a client of the host would be one too many. */
-static bool still_crowded(const struct plane *p)
+static bool still_crowded(const struct listeners *ls)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool crowded = fd < 0 ? errno == EMFILE || errno == ENFILE : share_is_taken(p, fd);
+	bool crowded = fd < 0 ? errno == EMFILE || errno == ENFILE : share_is_taken(ls, fd);
 
 	if (fd >= 0)
 		close(fd);
 	return crowded;
 }
 
-void listen_timers(struct plane *p)
+void listen_timers(struct listeners *ls)
 {
-	struct listeners *ls = &p->listeners;
-
-	if (!ls->resume_ms || ls->resume_ms > p->loop.now_ms)
+	if (!ls->resume_ms || ls->resume_ms > ls->io->loop->now_ms)
 		return;
-	if (!still_crowded(p))
-		set_resume(p, 0, false);
+	if (!still_crowded(ls))
+		set_resume(ls, 0, false);
 	else if (ls->hosts_only)
-		ls->resume_ms = p->loop.now_ms + PAUSE_MS;
+		ls->resume_ms = later(ls);
 	else
-		set_resume(p, p->loop.now_ms + PAUSE_MS, true);
+		set_resume(ls, later(ls), true);
 }
 
-static void rest_for_guest(struct plane *p)
+static void rest_for_guest(struct listeners *ls)
 {
-	if (log_due(&p->listeners.logged_ms, p->loop.now_ms))
-		log_add(&p->log, LOG_LEVEL_WARNING,
+	if (log_due(&ls->logged_ms, ls->io->loop->now_ms))
+		log_add(ls->io->log, LOG_LEVEL_WARNING,
 			"TCP: three quarters of all connections are in use, new clients of forwarded ports wait: raise the limit of open files (ulimit -n)");
-	set_resume(p, p->loop.now_ms + PAUSE_MS, true);
+	set_resume(ls, later(ls), true);
+}
+
+/* The shard that has the next splice: each in turn. */
+static uint32_t next_splice_shard(struct listeners *ls)
+{
+	return ls->next_splice_shard++ % ls->tcp->steering.shards;
 }
 
 /* Joins the client with a socket on its way to dst; takes both over. */
-static void join(struct plane *p, int client, int fd, const struct endpoint *dst)
+static void join(struct listeners *ls, int client, int fd, const struct endpoint *dst)
 {
-	int rc = fd < 0 ? fd : sock_connect(fd, dst, p->policy.guest_scope6);
+	int rc = fd < 0 ? fd : sock_connect(fd, dst, ls->io->policy->guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
-		if (!p->shard || !shard_send_splice(p, client, fd))
-			splice_join(&p->splice, &p->io, client, fd);
+		uint32_t shard = next_splice_shard(ls);
+
+		if (!shard || !messages_send_splice(ls->messages, shard, &(struct splice_message){client, fd}))
+			splice_join(ls->splice, ls->io, client, fd);
 		return;
 	}
 	if (fd < 0)
-		tcp_limit_reached(&p->tcp, &p->io, -fd);
+		tcp_limit_reached(ls->tcp, ls->io, -fd);
 	else
 		close(fd);
 	sock_close(client, true);
@@ -225,45 +231,62 @@ static struct addr asked_address(int client)
 	return getsockname(client, (struct sockaddr *)&ss, &len) < 0 ? ADDR_NONE : addr_from_sockaddr(&ss).addr;
 }
 
-static void to_host(struct plane *p, int client, uint16_t port)
+static void to_host(struct listeners *ls, int client, uint16_t port)
 {
 	struct endpoint dst = {asked_address(client), port};
 
 	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
 	if (addr_is_loopback(&dst.addr))
-		join(p, client, sock_open(&p->tcp.sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
+		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
 	else
 		sock_close(client, true);
 }
 
-/* False: there is no way round the tap for this one. */
-static bool to_guest(struct plane *p, int client, const struct endpoint *peer, const struct endpoint *target)
+/* False: there is no way round the tap for this client. */
+static bool to_guest(struct listeners *ls, int client, const struct endpoint *peer, const struct endpoint *target)
 {
 	bool v4 = addr_is_v4(&peer->addr);
 	struct endpoint dst = *target;
 	int fd;
 
-	if (!(p->config.flags & PLANE_SPLICE) || p->helper.fd < 0 || !addr_is_loopback(&peer->addr))
+	if (!(ls->flags & PLANE_SPLICE) || ls->helper->fd < 0 || !addr_is_loopback(&peer->addr))
 		return false;
-	if (addr_is_none(&dst.addr) && p->config.flags & PLANE_LO_TO_LO)
+	if (addr_is_none(&dst.addr) && ls->flags & PLANE_LO_TO_LO)
 		dst.addr = policy_same_loopback(asked_address(client), v4);
 	else if (addr_is_none(&dst.addr))
-		dst.addr = *policy_local_addr(&p->policy, v4);
+		dst.addr = *policy_local_addr(ls->io->policy, v4);
 	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
 		return false;
-	fd = helper_stream_socket(&p->helper, v4);
-	if (fd < 0 && p->helper.fd < 0) {
-		log_add(&p->log, LOG_LEVEL_WARNING, "the helper in the guest's namespace is gone: local connections take the tap");
+	fd = helper_stream_socket(ls->helper, v4);
+	if (fd < 0 && ls->helper->fd < 0) {
+		log_add(ls->io->log, LOG_LEVEL_WARNING, "the helper in the guest's namespace is gone: local connections take the tap");
 		return false;
 	}
-	join(p, client, fd, &dst);
+	join(ls, client, fd, &dst);
 	return true;
 }
 
-void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t events)
+/* By way of the tap, in the shard that the endpoints name. */
+static void to_tap(struct listeners *ls, int client, const struct endpoint *peer, const struct endpoint *target)
 {
-	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
-		struct listener l = p->listeners.at[index];
+	struct client_message c = {client, *peer, *target};
+	struct flow_key key;
+	uint32_t shard = 0;
+
+	if (ls->tcp->steering.shards > 1 && tcp_client_key(ls->io, peer, target, &key)) {
+		c.target.addr = key.guest;
+		shard = steering_shard(&ls->tcp->steering, &key);
+	}
+	if (shard)
+		messages_send_client(ls->messages, shard, &c);
+	else
+		tcp_accepted(ls->tcp, ls->io, client, peer, target);
+}
+
+void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32_t events)
+{
+	for (int i = 0; i < SCHED_ACCEPTS; i++) {
+		struct listener l = ls->at[index];
 		struct sockaddr_storage ss = {0};
 		socklen_t len = sizeof(ss);
 		struct endpoint peer;
@@ -271,7 +294,7 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t ev
 
 		if (l.fd < 0 || offset >= l.count)
 			return;
-		if (rests(&p->listeners, &l) && !(events & EPOLLHUP)) /* it reports that it does not listen any more all the same */
+		if (rests(ls, &l) && !(events & EPOLLHUP)) /* it reports that it does not listen any more all the same */
 			return;
 		l.fd += (int)offset;
 		l.target.port = (uint16_t)(l.target.port + offset);
@@ -279,25 +302,25 @@ void listen_accept(struct plane *p, uint32_t index, uint32_t offset, uint32_t ev
 		if (fd < 0 && errno == EAGAIN)
 			return;
 		if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)) {
-			tcp_limit_reached(&p->tcp, &p->io, errno);
-			set_resume(p, p->loop.now_ms + PAUSE_MS, false);
+			tcp_limit_reached(ls->tcp, ls->io, errno);
+			set_resume(ls, later(ls), false);
 			return;
 		}
 		if (fd < 0 && errno == EINVAL) {
 			/* Not listening any more: whoever shares an inherited socket has shut it down, and it would be ready for ever. */
-			log_add(&p->log, LOG_LEVEL_WARNING, "a forwarded port of TCP is closed: its socket was shut down by another process");
-			loop_remove(&p->loop, l.fd);
+			log_add(ls->io->log, LOG_LEVEL_WARNING, "a forwarded port of TCP is closed: its socket was shut down by another process");
+			loop_remove(ls->io->loop, l.fd);
 			return;
 		}
 		if (fd < 0)
 			continue; /* that client has gone already (accept(2), "Error handling") */
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
-			to_host(p, fd, l.target.port);
-		else if (!to_guest(p, fd, &peer, &l.target) && (!p->shard || !shard_send_client(p, fd, &peer, &l.target)))
-			tcp_accepted(&p->tcp, &p->io, fd, &peer, &l.target);
-		if (!l.to_host && share_is_taken(p, fd)) {
-			rest_for_guest(p);
+			to_host(ls, fd, l.target.port);
+		else if (!to_guest(ls, fd, &peer, &l.target))
+			to_tap(ls, fd, &peer, &l.target);
+		if (!l.to_host && share_is_taken(ls, fd)) {
+			rest_for_guest(ls);
 			return;
 		}
 	}

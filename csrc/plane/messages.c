@@ -1,91 +1,86 @@
-/* Owns what shards leave in each other's message queues, and what becomes of it (shard.c has the whole picture).
+/* Purpose: what one shard leaves in the queues of the others.
  *
- *   frames      to the shard whose flow they belong to; to the first, what has only one place. Without room they are lost, as on
- *               any link, and counted: what a flood leaves no room for must not be TCP, so the rest has half of it
- *   clients     accepted by the first shard, to the one that their endpoints name
- *   pairs       of sockets to be joined, in turn
- *   log lines   and the end of a queue, to the first shard, which Python asks for them
+ * How: every queue is bounded. A flood of other protocols must not push out TCP, so everything else has half of TCP's room.
+ * Frames leave once a batch, so that the receiver is woken once. Handling a message is the receiver's business (shard.c).
  *
- * What all shards must know, but none has to answer - where the guest is - is kept in one place with a lock, and a number that
- * says when it has changed.
+ * Invariants: a socket in a message belongs to the message, and is closed with it. Nothing waits for a receiver.
  */
-#include <errno.h>
-#include <stdatomic.h>
-#include <stdlib.h>
+#include "plane/messages.h"
 
-#include "plane/plane.h"
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/sock.h"
 
 #define FRAMES_MAX 512
 #define FRAMES_MAX_BYTES (1u << 20)
-#define SOCKETS_MAX 8192 /* more than one turn of the first shard accepts */
+#define SOCKETS_MAX 8192 /* more than shard 0 accepts in one turn */
 #define LINES_MAX 1024
 
-enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END };
-
-struct frame_message {
-	struct tap_frame frame; /* its data follow */
-	bool reassembled_here;
-};
-
-struct client_message {
-	int fd;
-	struct endpoint peer, target;
-};
-
-struct splice_message {
-	int accepted, connecting;
-};
-
-void message_discard(struct message *message)
+int messages_init(struct messages *m, uint32_t self, struct loop *loop, struct counters *counters)
 {
-	struct client_message client;
-	struct splice_message pair;
+	int rc = message_queue_init(&m->queue);
 
-	if (message->kind == MESSAGE_CLIENT) {
-		memcpy(&client, message->data, sizeof(client));
-		sock_close(client.fd, true);
-	} else if (message->kind == MESSAGE_SPLICE) {
-		memcpy(&pair, message->data, sizeof(pair));
-		sock_close(pair.accepted, true);
-		sock_close(pair.connecting, true);
-	}
-	free(message);
+	m->self = self;
+	m->counters = counters;
+	if (!rc)
+		rc = loop_add(loop, m->queue.fd, EPOLLIN | EPOLLET, loop_tag(OWNER_MESSAGES, 0, 0));
+	return rc;
 }
 
-/* --- to others --- */
-
-static struct message_queue *box_of(struct plane *p, uint32_t shard)
+static void discard(struct message *list)
 {
-	return &p->shard->all->at[shard]->shard->box;
-}
+	while (list) {
+		struct message *next = list->next;
+		struct client_message client;
+		struct splice_message sockets;
 
-/* Takes message over; false: nobody will see it, and it has been freed. */
-static bool put(struct plane *p, uint32_t to, struct message *message, uint32_t max_count)
-{
-	if (message) {
-		message->max_count = max_count;
-		if (!message_queue_put(box_of(p, to), message)) {
-			COUNT(&p->counters, shard_sockets);
-			return true;
+		if (list->kind == MESSAGE_CLIENT) {
+			memcpy(&client, list->data, sizeof(client));
+			sock_close(client.fd, true);
+		} else if (list->kind == MESSAGE_SPLICE) {
+			memcpy(&sockets, list->data, sizeof(sockets));
+			sock_close(sockets.accepted, true);
+			sock_close(sockets.connecting, true);
 		}
+		free(list);
+		list = next;
 	}
-	COUNT(&p->counters, shard_dropped);
+}
+
+void messages_free(struct messages *m)
+{
+	discard(m->inbox);
+	m->inbox = NULL;
+	discard(message_queue_take(&m->queue));
+	message_queue_free(&m->queue);
+}
+
+/* Sends one message with `data`; false: there is no room or no memory. */
+static bool put(struct messages *m, uint32_t to, struct message *message, const void *data, uint32_t max_count)
+{
+	if (!message)
+		return false;
+	memcpy(message->data, data, message->len);
+	message->max_count = max_count;
+	if (!message_queue_put(&m->shard[to]->queue, message))
+		return true;
 	free(message);
 	return false;
 }
 
-void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool reassembled_here, bool first_class)
+void messages_send_frame(struct messages *m, uint32_t to, const struct link_frame *f, bool reassembled, bool tcp)
 {
-	struct frame_message head = {*f, reassembled_here};
+	struct frame_message head = {*f, reassembled};
 	struct message *message = message_new(MESSAGE_FRAME, 0, (uint32_t)sizeof(head) + f->len);
-	struct outbox *out = &p->shard->out[to];
+	struct outbox *out = &m->outbox[to];
 
 	if (!message) {
-		COUNT(&p->counters, shard_dropped);
+		COUNT(m->counters, shard_dropped);
 		return;
 	}
-	message->max_count = first_class ? FRAMES_MAX : FRAMES_MAX / 2;
-	message->max_bytes = first_class ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2;
+	message->max_count = tcp ? FRAMES_MAX : FRAMES_MAX / 2;
+	message->max_bytes = tcp ? FRAMES_MAX_BYTES : FRAMES_MAX_BYTES / 2;
 	memcpy(message->data, &head, sizeof(head));
 	memcpy(message->data + sizeof(head), f->data, f->len);
 	if (out->head)
@@ -93,190 +88,73 @@ void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, b
 	else
 		out->head = message;
 	out->last = message;
-	p->shard->out_to |= 1u << to;
-	COUNT(&p->counters, shard_frames);
+	m->outbox_bits |= 1u << to;
+	COUNT(m->counters, shard_frames);
 }
 
-void shard_flush(struct plane *p)
+void messages_flush(struct messages *m)
 {
-	struct shard *l = p->shard;
-
-	for (uint32_t to = 0; l->out_to >> to; to++) {
+	for (uint32_t to = 0; m->outbox_bits >> to; to++) {
 		struct message *refused = NULL;
 
-		if (l->out[to].head)
-			refused = message_queue_put(box_of(p, to), l->out[to].head);
-		l->out[to].head = NULL;
-		while (refused) {
-			struct message *next = refused->next;
-
-			COUNT_SUB(&p->counters, shard_frames, 1);
-			COUNT(&p->counters, shard_dropped);
-			free(refused);
-			refused = next;
+		if (m->outbox[to].head)
+			refused = message_queue_put(&m->shard[to]->queue, m->outbox[to].head);
+		m->outbox[to].head = NULL;
+		for (struct message *r = refused; r; r = r->next) {
+			COUNT_SUB(m->counters, shard_frames, 1);
+			COUNT(m->counters, shard_dropped);
 		}
+		discard(refused);
 	}
-	l->out_to = 0;
+	m->outbox_bits = 0;
 }
 
-bool shard_send_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target)
+static bool send_sockets(struct messages *m, uint32_t to, enum message_kind kind, const void *data, uint32_t len)
 {
-	struct client_message client = {fd, *peer, *target};
-	struct flow_key key;
+	bool sent = put(m, to, message_new(kind, 0, len), data, SOCKETS_MAX);
+
+	if (sent)
+		COUNT(m->counters, shard_sockets);
+	else
+		COUNT(m->counters, shard_dropped);
+	return sent;
+}
+
+void messages_send_client(struct messages *m, uint32_t to, const struct client_message *client)
+{
+	if (!send_sockets(m, to, MESSAGE_CLIENT, client, sizeof(*client)))
+		sock_close(client->fd, true);
+}
+
+bool messages_send_splice(struct messages *m, uint32_t to, const struct splice_message *sockets)
+{
+	return send_sockets(m, to, MESSAGE_SPLICE, sockets, sizeof(*sockets));
+}
+
+bool messages_send_line(struct messages *m, const struct log_line *line)
+{
+	char text[LOG_LINE_BYTES + 1] = "";
+
+	memcpy(text, line->text, line->len);
+	return put(m, 0, message_new(MESSAGE_LINE, line->level, line->len + 1), text, LINES_MAX);
+}
+
+void messages_send_end(struct messages *m, int error)
+{
+	/* Without memory it is lost, and does no harm: shard 0's own queue of the tap ends as well. */
+	(void)put(m, 0, message_new(MESSAGE_END, (uint32_t)error, 0), "", UINT32_MAX);
+}
+
+struct message *messages_next(struct messages *m)
+{
 	struct message *message;
-	uint32_t to;
 
-	if (!tcp_client_key(&p->io, peer, target, &key))
-		return false;
-	to = steering_shard(&p->tcp.steering, &key);
-	if (to == p->shard->index)
-		return false;
-	client.target.addr = key.guest;
-	message = message_new(MESSAGE_CLIENT, 0, sizeof(client));
-	if (message)
-		memcpy(message->data, &client, sizeof(client));
-	if (!put(p, to, message, SOCKETS_MAX))
-		sock_close(fd, true);
-	return true;
-}
-
-bool shard_send_splice(struct plane *p, int accepted, int connecting)
-{
-	struct splice_message pair = {accepted, connecting};
-	struct shards *all = p->shard->all;
-	uint32_t to = all->next_splice_shard++ % all->count;
-	struct message *message;
-
-	if (to == p->shard->index)
-		return false;
-	message = message_new(MESSAGE_SPLICE, 0, sizeof(pair));
-	if (message)
-		memcpy(message->data, &pair, sizeof(pair));
-	return put(p, to, message, SOCKETS_MAX);
-}
-
-/* One line each: Python will ask for them here no more than it can write. */
-static void report_line(struct plane *p, const struct log_line *line)
-{
-	struct message *message = message_new(MESSAGE_LINE, line->level, line->len + 1);
-
+	if (!m->inbox)
+		m->inbox = message_queue_take(&m->queue);
+	message = m->inbox;
 	if (message) {
-		memcpy(message->data, line->text, line->len);
-		message->data[line->len] = '\0';
-		message->max_count = LINES_MAX;
-		if (!message_queue_put(box_of(p, 0), message))
-			return;
-		free(message);
+		m->inbox = message->next;
+		m->handled++;
 	}
-	p->log.lost++;
-}
-
-void shard_report(struct plane *p)
-{
-	const struct log_line *line;
-	struct message *message;
-
-	while (log_take(&p->log, &line))
-		report_line(p, line);
-	if (!p->end || p->shard->end_told)
-		return;
-	loop_remove(&p->loop, p->tap.fd); /* it would be ready for ever */
-	p->shard->end_told = true;
-	message = message_new(MESSAGE_END, (uint32_t)p->end, 0); /* without memory: the first shard's own queue ends as well */
-	if (message)
-		message_queue_put(box_of(p, 0), message);
-}
-
-/* --- from others --- */
-
-static void open_frame(struct plane *p, struct message *message)
-{
-	struct frame_message head;
-
-	memcpy(&head, message->data, sizeof(head));
-	head.frame.data = message->data + sizeof(head);
-	demux_handed(p, &head.frame, head.reassembled_here);
-}
-
-static void open_mail(struct plane *p, struct message *message)
-{
-	struct client_message client;
-	struct splice_message pair;
-
-	switch ((enum message_kind)message->kind) {
-	case MESSAGE_FRAME:
-		open_frame(p, message);
-		break;
-	case MESSAGE_CLIENT:
-		memcpy(&client, message->data, sizeof(client));
-		tcp_accepted(&p->tcp, &p->io, client.fd, &client.peer, &client.target);
-		break;
-	case MESSAGE_SPLICE:
-		memcpy(&pair, message->data, sizeof(pair));
-		splice_join(&p->splice, &p->io, pair.accepted, pair.connecting);
-		break;
-	case MESSAGE_LINE:
-		log_add(&p->log, (enum log_level)message->detail, "%s", (const char *)message->data);
-		break;
-	case MESSAGE_END:
-		p->end = (int)message->detail;
-		break;
-	}
-	p->shard->opened++;
-}
-
-static void refresh(struct plane *p)
-{
-	struct shards *all = p->shard->all;
-
-	pthread_mutex_lock(&all->lock);
-	p->shard->known = atomic_load_explicit(&all->changes, memory_order_relaxed);
-	memcpy(p->policy.guest_seen, all->guest_seen, sizeof(all->guest_seen));
-	p->tap.neighbours = all->neighbours;
-	pthread_mutex_unlock(&all->lock);
-}
-
-void shard_attend(struct plane *p)
-{
-	struct shard *l = p->shard;
-
-	if (UNLIKELY(atomic_load_explicit(&l->all->changes, memory_order_relaxed) != l->known))
-		refresh(p);
-	if (!l->inbox)
-		l->inbox = message_queue_take(&l->box);
-	if (!l->inbox)
-		return;
-	while (l->inbox && !p->punt_len) {
-		struct message *message = l->inbox;
-
-		l->inbox = message->next;
-		open_mail(p, message);
-		free(message);
-	}
-	udp_flush(&p->udp, &p->io);
-	shard_flush(p); /* fragments that have become a segment */
-}
-
-/* --- what all know --- */
-
-void shard_tell_neighbour(struct plane *p, const struct addr *from)
-{
-	struct shards *all = p->shard->all;
-
-	pthread_mutex_lock(&all->lock);
-	neighbour_learn_mac(&all->neighbours, p->tap.neighbours.last);
-	if (from)
-		neighbour_learn_addr(&all->neighbours, from);
-	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
-	pthread_mutex_unlock(&all->lock);
-}
-
-void shard_tell_address(struct plane *p, const struct addr *seen)
-{
-	struct shards *all = p->shard->all;
-
-	pthread_mutex_lock(&all->lock);
-	all->guest_seen[policy_seen_index(seen)] = *seen;
-	atomic_fetch_add_explicit(&all->changes, 1, memory_order_relaxed);
-	pthread_mutex_unlock(&all->lock);
+	return message;
 }

@@ -1,255 +1,353 @@
-/* Owns the threads of the data plane (--threads). With one, the default, nothing here is used.
+/* Purpose: the turn of one thread of the data plane, in its one order:
  *
- * Theory of operation. A shard is a whole plane: loop, queue of the tap, flow tables, timers, scratch, log, counters. The first
- * one is run by Python, with everything that has only one place: the slow path, the listeners, the helper, UDP, ICMP, fragments.
- * The others run in threads without Python and have flows of TCP and local connections. Nothing is shared that is written
- * without a lock, and no lock is held on the way of a frame: what another shard must know is left in its message queue (messages.c).
+ *   1. the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
+ *   2. the messages of other shards;
+ *   3. what these have made necessary: acknowledgements, windows, data;
+ *   4. the timers, last: an answer that came while we were stopped counts before its timeout;
+ *   5. the wait for the next events.
  *
- * Which shard a flow of TCP belongs to follows from its endpoints (core/steering.h), so a shard that reads a frame knows whose it
- * is without asking. It is rarely another's: the kernel's tap remembers from which queue a flow was last written to (tun.c,
- * tun_flow_update()), and gives that queue what the guest sends in it, until it has not been written to for 3 s. So the frames
- * that change shards are a guest's SYN, and the first ones after silence. Those that come after them may overtake them: as on any
- * link, TCP puts that right.
+ * How: shard_turn() does one event, or steps 2 to 4 where none is left, and says what the caller has to do. The caller may stop
+ * between any two of these and go on later.
  *
- * Threads start before the sandbox's last layers, and read nothing of the guest's until plane_run() is called for the first time.
- * At the end they stop first; what the guest has sent by then is passed on by the thread that is left.
+ * Invariants: nothing of a shard is touched by another thread but its message queue and what threads.c publishes.
  *
- * Limits are divided: each shard has its share of flows, spills, held bytes and openings (of these 1,000 a second at least).
- * Challenge ACKs are counted by each shard for itself.
- *
- * Rejected: one loop with a thread for each system call (a hand-over per frame); flow tables with locks; a queue chosen by a
- * program (TUNSETSTEERINGEBPF takes CAP_BPF in the initial namespace, or unprivileged BPF).
+ * Rejected: one loop with a thread for each system call, which costs a hand-over per frame; flow tables with locks.
  */
 #include "plane/shard.h"
 
 #include <errno.h>
-#include <malloc.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
-#include "io/thread.h"
-#include "plane/plane.h"
+#include "plane_api.h"
 
-#define STACK_BYTES (512u << 10) /* as much of it is memory as was ever used */
+#define PUNT_RATE_PER_S 1000  /* a flood of ARP slows down its own ARP only */
+#define PUNT_BURST 100
+#define TCP_LIMIT 65536
+#define UDP_LIMIT 32768
+#define ICMP_LIMIT 1024
+#define SPLICE_LIMIT 65536
 
-static void *run(void *arg)
+/* --- life --- */
+
+static void init_policy(struct policy *policy, const struct plane_config *c)
 {
-	struct plane *p = arg;
-	struct shard *l = p->shard;
-	struct plane_event none;
-	char name[16];
-
-	snprintf(name, sizeof(name), "pasta-shard%u", l->index);
-	pthread_setname_np(pthread_self(), name);
-	pthread_mutex_lock(&l->all->lock);
-	l->started = true;
-	pthread_cond_signal(&l->all->started);
-	pthread_mutex_unlock(&l->all->lock);
-	while (!atomic_load(&l->stop)) {
-		int rc = plane_turn(p, &none);
-
-		if (rc < 0)
-			p->end = -rc;
-		shard_report(p);
-		if (rc < 0)
-			break;
-	}
-	return NULL;
+	memcpy(&policy->guest_seen[0], c->guest4, 16);
+	memcpy(&policy->guest_seen[1], c->guest6, 16);
+	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
+		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
+	policy->guest_scope6 = c->guest_scope6;
+	memcpy(&policy->gateway[0], c->gateway4, 16);
+	memcpy(&policy->gateway[1], c->gateway6, 16);
+	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
+	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
+	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
+	memcpy(&policy->map_guest_addr[1], c->map_guest_addr6, 16);
+	memcpy(&policy->host[0], c->host4, 16);
+	memcpy(&policy->host[1], c->host6, 16);
+	memcpy(&policy->dns_forward[0], c->dns_forward4, 16);
+	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
+	memcpy(&policy->dns_host[0], c->dns_host4, 16);
+	memcpy(&policy->dns_host[1], c->dns_host6, 16);
+	policy->dns_tls = c->flags & PLANE_DNS_TLS;
+	policy->multicast = c->flags & PLANE_MULTICAST;
+	policy->broadcast = c->flags & PLANE_BROADCAST;
 }
 
-static int start(struct plane *p)
+static struct sock_options sock_options(const struct plane_config *c)
 {
-	struct shard *l = p->shard;
-	int rc = thread_start(&l->thread, STACK_BYTES, run, p);
+	struct sock_options o = {.scope6 = c->scope6, .link4 = c->link4};
 
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&l->all->lock);
-	while (!l->started)
-		pthread_cond_wait(&l->all->started, &l->all->lock);
-	pthread_mutex_unlock(&l->all->lock);
-	return 0;
+	memcpy(&o.outbound[0], c->outbound4, 16);
+	memcpy(&o.outbound[1], c->outbound6, 16);
+	memcpy(o.outbound_if[0], c->outbound_if4, 15);
+	memcpy(o.outbound_if[1], c->outbound_if6, 15);
+	return o;
 }
 
-/* Makes p a shard among others. */
-static int join(struct shards *all, struct plane *p, const struct siphash_key *key, uint32_t shards)
+static int init_protocols(struct shard *s, const struct plane_config *c)
 {
-	struct flow_steering steering = {*key, shards, all->count};
-	struct shard *l = calloc(1, sizeof(*l));
-	int rc;
-
-	if (!l)
-		return -ENOMEM;
-	rc = message_queue_init(&l->box);
-	if (!rc)
-		rc = loop_add(&p->loop, l->box.fd, EPOLLIN | EPOLLET, loop_tag(OWNER_MESSAGES, 0, 0));
-	if (rc) {
-		message_queue_free(&l->box);
-		free(l);
-		return rc;
-	}
-	l->all = all;
-	l->index = all->count;
-	p->shard = l;
-	tcp_share(&p->tcp, &steering);
-	splice_share(&p->splice, shards);
-	all->at[all->count++] = p;
-	return 0;
-}
-
-static int add(struct shards *all, const struct siphash_key *key, int tap_fd, uint32_t shards)
-{
-	struct plane *first = all->at[0], *p;
-	struct plane_config config = first->config;
-	int rc;
-
-	config.tap_fd = tap_fd;
-	rc = plane_new(&config, &p);
-	if (rc)
-		return rc;
-	p->complete = false; /* it has no last words of its own */
-	p->policy = first->policy;
-	p->io.descriptors = first->io.descriptors;
-	p->tap.capture = first->tap.capture;
-	loop_remove(&p->loop, tap_fd);
-	rc = join(all, p, key, shards);
-	if (!rc)
-		rc = start(p);
-	if (rc && !p->shard) {
-		p->policy = (struct policy){0}; /* its lists are the first shard's */
-		plane_free(p);
-	}
-	return rc; /* a shard that has joined goes with the others */
-}
-
-int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count)
-{
+	struct sock_options sock = sock_options(c);
 	struct siphash_key key;
-	struct shards *all;
 	int rc;
 
-	if (p->shard || !count || count >= SHARDS_MAX || p->tcp.flows.used || p->splice.flows.used)
-		return -EINVAL;
 	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
 		return -EIO;
-	all = calloc(1, sizeof(*all));
-	if (!all)
-		return -ENOMEM;
-#ifdef M_ARENA_MAX
-	mallopt(M_ARENA_MAX, 1); /* another heap for each thread costs more than a lock that is hardly ever taken */
-#endif
-	pthread_mutex_init(&all->lock, NULL);
-	pthread_cond_init(&all->started, NULL);
-	memcpy(all->guest_seen, p->policy.guest_seen, sizeof(all->guest_seen));
-	all->neighbours = p->tap.neighbours;
-	if (p->capture)
-		capture_share(p->capture);
-	rc = join(all, p, &key, count + 1);
-	if (rc) {
-		free(all);
-		return rc;
-	}
-	for (uint32_t i = 0; i < count && !rc; i++)
-		rc = add(all, &key, tap_fds[i], count + 1);
-	if (rc)
-		shards_stop(p);
+	rc = tcp_init(&s->tcp, TCP_LIMIT, &sock, &key, !(c->flags & PLANE_NO_PEEK_OFF));
+	s->tcp.sack = c->flags & PLANE_LOSSY;
+	if (!rc)
+		rc = udp_init(&s->udp, UDP_LIMIT, &sock, &key);
+	if (!rc)
+		rc = icmp_init(&s->icmp, ICMP_LIMIT, &sock, &key);
+	if (!rc)
+		rc = splice_init(&s->splice, SPLICE_LIMIT, &key);
 	return rc;
 }
 
-void shards_open(struct plane *p)
+/* Of the virtio header before each frame on the tap. */
+static uint8_t header_bytes(uint32_t flags)
 {
-	struct shards *all = p->shard->all;
-
-	all->open = true;
-	for (uint32_t i = 1; i < all->count; i++)
-		if (loop_add(&all->at[i]->loop, all->at[i]->config.tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0)) < 0)
-			p->end = EBADF;
+	if (!(flags & PLANE_VNET_HDR))
+		return 0;
+	return flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
 }
 
-void shard_publish(struct plane *p)
+int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32_t index)
 {
-	pthread_mutex_lock(&p->shard->all->lock);
-	p->shard->published = p->counters;
-	pthread_mutex_unlock(&p->shard->all->lock);
+	int rc;
+
+	s->index = index;
+	s->log.level = c->log_level;
+	s->loop.epoll_fd = -1;
+	s->messages.queue.fd = -1;
+	init_policy(&s->policy, c);
+	s->io = (struct io){.link = &s->link, .loop = &s->loop, .log = &s->log, .counters = &s->counters, .policy = &s->policy,
+			    .mtu = c->mtu, .link_mtu = c->link_mtu, .scratch = s->scratch, .descriptors = descriptors_now()};
+	s->demux = (struct demux){.flags = c->flags, .self = index, .gateway4 = s->policy.gateway[0], .io = &s->io, .policy = &s->policy,
+				  .tcp = &s->tcp, .udp = &s->udp, .icmp = &s->icmp};
+	rc = loop_init(&s->loop);
+	if (!rc)
+		rc = link_init(&s->link, tap_fd, header_bytes(c->flags), c->flags & PLANE_USO, &s->counters);
+	if (!rc)
+		rc = init_protocols(s, c);
+	memcpy(s->link.neighbours.last, c->guest_mac, ETH_ALEN);
+	memcpy(s->link.our_mac, c->our_mac, ETH_ALEN);
+	return rc;
 }
 
-uint64_t shards_counter(const struct plane *p, uint32_t index)
+int shard_join(struct shard *s, const struct flow_steering *steering)
 {
-	struct shards *all = p->shard->all;
-	uint64_t sum = p->counters.v[index];
-
-	pthread_mutex_lock(&all->lock);
-	for (uint32_t i = 1; i < all->count; i++)
-		sum += all->at[i]->shard->published.v[index];
-	pthread_mutex_unlock(&all->lock);
-	return sum;
+	tcp_share(&s->tcp, steering);
+	splice_share(&s->splice, steering->shards);
+	return messages_init(&s->messages, s->index, &s->loop, &s->counters);
 }
 
-/* --- the end --- */
-
-/* What the guest has sent by now, and what shards have left for each other; all of it by this thread, the only one. */
-static void finish(struct shards *all)
+void shard_free(struct shard *s)
 {
-	bool moved = true;
+	messages_free(&s->messages);
+	icmp_free(&s->icmp);
+	udp_free(&s->udp);
+	tcp_free(&s->tcp);
+	reassembly_free(&s->demux.reassembly);
+	link_free(&s->link);
+	loop_free(&s->loop);
+	splice_free(&s->splice);
+}
 
-	for (int i = 0; i < FINISH_BATCHES && moved; i++) {
-		moved = false;
-		for (uint32_t n = 0; n < all->count; n++) {
-			struct plane *p = all->at[n];
-			uint64_t opened = p->shard->opened;
+/* --- frames of the guest --- */
 
-			p->punt_len = 0;
-			shard_attend(p);
-			moved |= plane_drain(p) || p->shard->opened != opened;
+static void punt(struct shard *s, const struct link_frame *f)
+{
+	struct slow_path *slow = &s->slow;
+
+	if (f->len > PUNT_MAX_BYTES || !bucket_take(&slow->rate, s->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST)) {
+		COUNT(&s->counters, punt_dropped);
+		return;
+	}
+	memcpy(slow->frame, f->data, f->len);
+	slow->len = f->len;
+	COUNT(&s->counters, punt_frames);
+}
+
+static void share_learned(struct shard *s)
+{
+	struct demux *d = &s->demux;
+
+	if (d->learned & (DEMUX_LEARNED_MAC | DEMUX_LEARNED_NEIGHBOUR))
+		link_state_learn_neighbour(s->link_state, &s->link.neighbours, d->learned & DEMUX_LEARNED_NEIGHBOUR ? &d->source : NULL);
+	if (d->learned & DEMUX_LEARNED_ADDRESS)
+		link_state_learn_address(s->link_state, &d->source);
+	d->learned = 0;
+}
+
+static void act_on(struct shard *s, enum demux_verdict verdict)
+{
+	struct demux *d = &s->demux;
+
+	if (UNLIKELY(d->learned))
+		share_learned(s);
+	if (verdict == DEMUX_SLOW_PATH)
+		punt(s, &d->frame);
+	else if (verdict == DEMUX_OTHER_SHARD)
+		messages_send_frame(&s->messages, d->to_shard, &d->frame, d->reassembled, d->is_tcp);
+}
+
+/* A guest that says one thing at a time is not asked for more: what it says is passed on a system call earlier. */
+static void read_tap(struct shard *s)
+{
+	int most = sched_expects_one(&s->tap_batching, s->loop.slept_us) ? 1 : SCHED_TAP_FRAMES, count = 0;
+	uint32_t bytes = 0;
+
+	while (count < most && bytes < SCHED_TAP_BYTES && !s->slow.len) {
+		struct link_frame frame;
+		int rc = link_read(&s->link, &frame);
+
+		if (rc && rc != -EBADMSG) {
+			if (rc != -EAGAIN)
+				s->end = -rc;
+			break;
+		}
+		count++;
+		if (!rc) {
+			bytes += frame.len;
+			act_on(s, demux_frame(&s->demux, &frame));
 		}
 	}
+	sched_count(&s->tap_batching, count);
 }
 
-static void discard(struct message *message)
-{
-	while (message) {
-		struct message *next = message->next;
+/* --- messages of other shards --- */
 
-		message_discard(message);
-		message = next;
+static void handle_frame(struct shard *s, struct message *message)
+{
+	struct frame_message head;
+
+	memcpy(&head, message->data, sizeof(head));
+	head.frame.data = message->data + sizeof(head);
+	act_on(s, head.reassembled ? demux_reassembled(&s->demux, &head.frame) : demux_frame(&s->demux, &head.frame));
+}
+
+static void handle(struct shard *s, struct message *message)
+{
+	struct client_message client;
+	struct splice_message sockets;
+
+	switch ((enum message_kind)message->kind) {
+	case MESSAGE_FRAME:
+		handle_frame(s, message);
+		break;
+	case MESSAGE_CLIENT:
+		memcpy(&client, message->data, sizeof(client));
+		tcp_accepted(&s->tcp, &s->io, client.fd, &client.peer, &client.target);
+		break;
+	case MESSAGE_SPLICE:
+		memcpy(&sockets, message->data, sizeof(sockets));
+		splice_join(&s->splice, &s->io, sockets.accepted, sockets.connecting);
+		break;
+	case MESSAGE_LINE:
+		log_add(&s->log, (enum log_level)message->detail, "%s", (const char *)message->data);
+		break;
+	case MESSAGE_END:
+		s->end = (int)message->detail;
+		break;
 	}
 }
 
-static void leave(struct plane *p)
+/* As long as Python need not see a frame first. */
+static void handle_messages(struct shard *s)
 {
-	struct shard *l = p->shard;
+	uint64_t before = s->messages.handled;
+	struct message *message;
 
-	discard(l->inbox);
-	discard(message_queue_take(&l->box));
-	p->shard = NULL;
-	message_queue_free(&l->box);
-	free(l);
+	while (!s->slow.len && (message = messages_next(&s->messages))) {
+		handle(s, message);
+		free(message);
+	}
+	if (s->messages.handled == before)
+		return;
+	udp_flush(&s->udp, &s->io);
+	messages_flush(&s->messages); /* fragments that have become a segment of another shard */
 }
 
-void shards_stop(struct plane *p)
+void shard_report(struct shard *s)
 {
-	struct shards *all = p->shard->all;
+	const struct log_line *line;
 
-	for (uint32_t i = 1; i < all->count; i++) {
-		struct shard *l = all->at[i]->shard;
+	while (log_take(&s->log, &line))
+		s->log.lost += !messages_send_line(&s->messages, line);
+	if (!s->end || s->end_sent)
+		return;
+	loop_remove(&s->loop, s->link.fd); /* it would be ready for ever */
+	s->end_sent = true;
+	messages_send_end(&s->messages, s->end);
+}
 
-		if (!l->started)
-			continue;
-		atomic_store(&l->stop, true);
-		message_queue_wake(&l->box);
-		pthread_join(l->thread, NULL);
+/* --- a turn --- */
+
+static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, struct plane_event *event)
+{
+	uint32_t index = loop_tag_index(e->data.u64), generation = loop_tag_generation(e->data.u64);
+
+	switch (loop_tag_owner(e->data.u64)) {
+	case OWNER_TAP:
+		read_tap(s);
+		udp_flush(&s->udp, &s->io);
+		messages_flush(&s->messages);
+		break;
+	case OWNER_WATCH:
+		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
+		return SHARD_EVENT;
+	case OWNER_MESSAGES:
+		break; /* it has ended the wait: messages come after the events */
+	case OWNER_LISTENER:
+		*event = (struct plane_event){.kind = e->events, .id = index, .len = generation};
+		return SHARD_LISTENER;
+	case OWNER_SPLICE_ACCEPTED:
+		splice_event(&s->splice, &s->io, index, generation, 0, e->events);
+		break;
+	case OWNER_SPLICE_CONNECTED:
+		splice_event(&s->splice, &s->io, index, generation, 1, e->events);
+		break;
+	case OWNER_TCP:
+		tcp_event(&s->tcp, &s->io, index, generation, e->events);
+		break;
+	case OWNER_UDP:
+		udp_event(&s->udp, &s->io, index, generation, e->events);
+		break;
+	case OWNER_UDP_SPLICE:
+		udp_splice_event(&s->udp, &s->io, index, generation);
+		break;
+	case OWNER_ICMP:
+		icmp_event(&s->icmp, &s->io, index, generation, e->events);
+		break;
 	}
-	if (all->open)
-		finish(all);
-	for (uint32_t i = 0; i < all->count; i++)
-		leave(all->at[i]);
-	for (uint32_t i = 1; i < all->count; i++) {
-		all->at[i]->policy = (struct policy){0}; /* its lists are the first shard's */
-		plane_free(all->at[i]);
-	}
-	pthread_cond_destroy(&all->started);
-	pthread_mutex_destroy(&all->lock);
-	free(all);
+	return SHARD_BUSY;
+}
+
+enum shard_step shard_turn(struct shard *s, struct plane_event *event)
+{
+	const struct epoll_event *e = loop_next(&s->loop);
+
+	if (e)
+		return dispatch(s, e, event);
+	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
+	handle_messages(s); /* not between events: a flood on the wrong queue would come before each of them */
+	s->more = tcp_service(&s->tcp, &s->io);
+	s->more |= splice_service(&s->splice, &s->io);
+	tcp_timers(&s->tcp, &s->io);
+	udp_timers(&s->udp, &s->io);
+	icmp_timers(&s->icmp, &s->io);
+	return SHARD_IDLE;
+}
+
+int shard_wait(struct shard *s, int64_t until_ms)
+{
+	return loop_wait(&s->loop, s->more || s->log.count ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+int64_t shard_next_ms(const struct shard *s)
+{
+	return earlier(tcp_next_ms(&s->tcp), earlier(udp_next_ms(&s->udp), icmp_next_ms(&s->icmp)));
+}
+
+bool shard_drain(struct shard *s)
+{
+	uint64_t before = s->counters.v[CTR_tap_rx_frames] + s->messages.handled;
+	bool more;
+
+	s->slow.len = 0;
+	handle_messages(s);
+	s->slow.len = 0;
+	if (!s->end)
+		read_tap(s);
+	udp_flush(&s->udp, &s->io);
+	messages_flush(&s->messages);
+	tcp_service(&s->tcp, &s->io);
+	more = splice_drain(&s->splice, &s->io);
+	return more || s->counters.v[CTR_tap_rx_frames] + s->messages.handled != before;
 }

@@ -1,76 +1,69 @@
-/* Shards: what one thread of the data plane owns. plane_new() makes the one that Python runs; plane_add_shards() the others. */
+/* A shard: everything that one thread of the data plane works on, and the order of its turn. */
 #ifndef PASTA_PLANE_SHARD_H
 #define PASTA_PLANE_SHARD_H
 
-#include <pthread.h>
+#include "core/bucket.h"
+#include "io/io.h"
+#include "plane/demux.h"
+#include "plane/link_state.h"
+#include "plane/messages.h"
+#include "proto/splice.h"
 
-#include "core/counters.h"
-#include "core/steering.h"
-#include "core/neighbour.h"
-#include "io/message_queue.h"
-#include "io/tap.h"
-#include "plane_api.h"
+#define PUNT_MAX_BYTES 2048  /* larger slow-path frames have no use */
 
-struct plane;
-
-/* What all shards share. */
-struct shards {
-	uint32_t count;
-	struct plane *at[SHARDS_MAX]; /* [0] is Python's; never changes while there are threads */
-	bool open;		     /* guests are served: the first shard's only */
-	uint32_t next_splice_shard;	     /* the same */
-	pthread_mutex_t lock;	     /* of all that follows */
-	pthread_cond_t started;
-	_Atomic uint32_t changes; /* of the two after it; may be read without the lock */
-	struct addr guest_seen[3];
-	struct neighbour_table neighbours;
+/* The one frame that waits for Python. */
+struct slow_path {
+	struct bucket rate;
+	uint32_t len; /* 0: none waits */
+	uint8_t frame[PUNT_MAX_BYTES];
 };
 
 struct shard {
-	struct shards *all;
-	uint32_t index;
-	struct message_queue box;
-	struct message *inbox; /* taken from it, not yet looked at */
-	struct outbox {
-		struct message *head, *last;
-	} out[SHARDS_MAX];      /* frames for the others, since shard_flush() */
-	uint32_t out_to; /* bits: for whom */
-	uint64_t opened;    /* messages, ever */
-	uint32_t known;	    /* all->changes as of when they were last looked at */
-	bool end_told;
-	/* Shards of a thread of their own */
-	pthread_t thread;
-	bool started;		   /* under all->lock */
-	struct counters published; /* the same: as of the last turn */
-	_Atomic bool stop;
+	uint32_t index; /* 0: the one that Python runs */
+	struct loop loop;
+	struct link link;
+	struct io io;
+	struct log log;
+	struct counters counters;
+	struct policy policy;
+	struct tcp tcp;
+	struct udp udp;
+	struct icmp icmp;
+	struct splice splice;
+	struct demux demux;
+	struct messages messages;
+	struct link_state *link_state; /* of all shards */
+	uint32_t link_known;	 /* link_state->changes as of the last look */
+	struct slow_path slow;	  /* shard 0 alone gets frames for it */
+	struct sched_batching tap_batching;
+	bool more;		  /* the last turn left something that can be done at once */
+	int end;		  /* errno that ended the tap */
+	bool end_sent;
+	uint8_t scratch[SCRATCH_BYTES];
 };
 
-/* shard.c: life */
-/* Lets the shards have what the guest sends. */
-void shards_open(struct plane *p);
-/* Ends the threads, hands out what still waits, and frees the shards but the first. */
-void shards_stop(struct plane *p);
-uint64_t shards_counter(const struct plane *p, uint32_t index);
-/* Shows the counters to the first shard, of any other. */
-void shard_publish(struct plane *p);
+enum shard_step {
+	SHARD_BUSY,	/* an event was dealt with */
+	SHARD_EVENT,	/* *event is Python's */
+	SHARD_LISTENER, /* a socket is ready: event->id is its listener, event->len its place in that, event->kind epoll's events */
+	SHARD_IDLE,	/* no event is left: shard_wait() */
+};
 
-/* messages.c: what shards tell each other */
-/* Deals with what others have left here, as far as Python need not see something first. */
-void shard_attend(struct plane *p);
-/* A frame that has to be seen by another, after the next shard_flush(). */
-void shard_send_frame(struct plane *p, uint32_t to, const struct tap_frame *f, bool reassembled_here, bool first_class);
-/* Lets others have the frames of a batch; counted if they have no room. */
-void shard_flush(struct plane *p);
-/* An accepted client of endpoint target in the guest. False: it is this shard's own. */
-bool shard_send_client(struct plane *p, int fd, const struct endpoint *peer, const struct endpoint *target);
-/* Two sockets to be joined. False: this shard should do that. */
-bool shard_send_splice(struct plane *p, int accepted, int connecting);
-/* Log lines and the end of the tap, to the first shard. */
-void shard_report(struct plane *p);
-/* What the guest's link looks like: heard from the MAC address neighbours.last, a source address on it, the guest's own address. */
-void shard_tell_neighbour(struct plane *p, const struct addr *from);
-void shard_tell_address(struct plane *p, const struct addr *seen);
-/* Frees a message that will not be opened, with all that it carries. */
-void message_discard(struct message *message);
+/* 0 or -errno; shard_free() is due either way. All that is pointed to outlives the shard. */
+int shard_init(struct shard *s, const struct plane_config *config, int tap_fd, uint32_t index);
+void shard_free(struct shard *s);
+/* One of `steering->shards` that have the flows among them. Before the first flow. 0 or -errno. */
+int shard_join(struct shard *s, const struct flow_steering *steering);
+
+/* The next event, or all that events have made necessary. */
+enum shard_step shard_turn(struct shard *s, struct plane_event *event);
+/* Waits for events, until_ms at most. 0 or -errno. */
+int shard_wait(struct shard *s, int64_t until_ms);
+/* When the shard's own timers are due. */
+int64_t shard_next_ms(const struct shard *s);
+/* Log lines and the end of the tap, to shard 0. */
+void shard_report(struct shard *s);
+/* At the end: passes on a batch of what the guest has sent; false if there was nothing. */
+bool shard_drain(struct shard *s);
 
 #endif

@@ -25,7 +25,6 @@
 #define TIMEOUT_MS 30000
 #define REQUESTS_PER_S 5000 /* each costs four system calls: a fifth of a processor */
 #define REQUESTS_BURST 1000
-#define REPLIES_PER_EVENT 16
 #define SEND_TRIES 3
 
 /* key.guest_port is the identifier. */
@@ -149,7 +148,7 @@ static void read_errors(struct io *io, const struct icmp_flow *f, const struct i
 	bool v4 = addr_is_v4(&key->guest);
 	struct sock_error e;
 
-	for (int i = 0; i < REPLIES_PER_EVENT && sock_next_error(f->fd, &e); i++) {
+	for (int i = 0; i < SCHED_PINGS && sock_next_error(f->fd, &e); i++) {
 		struct addr from = icmp_error_reporter(io, &e.reporter, &f->host_peer, &key->dest);
 		bool own = addr_is_none(&e.reporter) && sent;
 		uint32_t len = own ? u32_min(sent->payload_len, sizeof(e.data)) : e.len;
@@ -269,7 +268,7 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 		return;
 	if (events & EPOLLERR)
 		read_errors(io, f, NULL);
-	for (int i = 0; i < REPLIES_PER_EVENT && receive_one(io, f); i++)
+	for (int i = 0; i < SCHED_PINGS && receive_one(io, f); i++)
 		;
 }
 

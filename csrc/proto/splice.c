@@ -27,7 +27,6 @@
 #include "io/sock.h"
 
 #define PIPE_BYTES (1 << 20) /* what an ordinary user may have; 256 KiB: three times the wake-ups, a third more processor time */
-#define MOVES_PER_TURN 8
 #define URGENT_BYTES 4096 /* copied at once: the smallest pipe there is */
 
 enum {
@@ -240,7 +239,7 @@ static bool turn(struct splice *s, struct io *io, struct splice_flow *f)
 	for (int d = 0; d < 2; d++) {
 		int moves = 0, rc = 1;
 
-		while (rc > 0 && moves++ < MOVES_PER_TURN)
+		while (rc > 0 && moves++ < SCHED_SPLICE_MOVES)
 			rc = move(s, f, d);
 		if (rc < 0) {
 			if (rc == -EMFILE || rc == -ENFILE)

@@ -48,7 +48,7 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 {
 	int rc;
 
-	*t = (struct tcp){.sock = *sock, .isn_key = {{key->k[1], key->k[0]}}, .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
+	*t = (struct tcp){.sock = *sock, .steering.shards = 1, .isn_key = {{key->k[1], key->k[0]}}, .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
 			  .ooo_queues_max = TCP_OOO_QUEUES};
 	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
@@ -201,7 +201,7 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
 /* Two host-side clients may look alike to the guest once their addresses are mapped: the later one gets another port. */
 static bool free_key(const struct tcp *t, struct flow_key *key)
 {
-	for (uint32_t i = 0; i < PORT_TRIES * u32_max(t->steering.shards, 1); i++) {
+	for (uint32_t i = 0; i < PORT_TRIES * t->steering.shards; i++) {
 		if (steering_is_own(&t->steering, key) && !flow_find(&t->flows, key))
 			return true;
 		key->dest_port = key->dest_port == 65535 ? 1024 : (uint16_t)(key->dest_port + 1);
@@ -300,43 +300,41 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 		run_queue_remove(&t->run_queue, &f->run_entry);
 }
 
-/* All that the flow needs is that a part of its stream is acknowledged, the guest can go on sending without that, and others
- * send, too: more of all of them is there with the next look. */
-static bool may_delay_ack(const struct tcp *t, const struct tcp_flow *f)
+/* All that the flow needs is an acknowledgement that may wait, and the guest can go on sending without it. */
+static bool may_delay_ack(const struct io *io, const struct tcp_flow *f)
 {
-	uint32_t unacked = seq_diff(f->rcv_nxt, f->rcv_computed);
-
-	return t->senders_before > 1 && f->state == TCPS_ESTABLISHED && unacked >= TCP_LONG_BYTES && unacked < TCP_DELAYED_ACK_BYTES &&
-	       seq_lt(seq_add(f->rcv_nxt, TCP_DELAYED_ACK_BYTES), f->rcv_advertised) && !f->acked_bytes && !f->backlog.len && !f->ooo && !f->error &&
-	       !(f->flags & (TCPF_READABLE | TCPF_RDHUP | TCPF_PROGRESS | TCPF_GUEST_FIN));
+	return sched_may_delay_ack(&io->sched, seq_diff(f->rcv_nxt, f->rcv_computed)) && f->state == TCPS_ESTABLISHED &&
+	       seq_lt(seq_add(f->rcv_nxt, SCHED_DELAYED_ACK_MAX_BYTES), f->rcv_advertised) && !f->acked_bytes && !f->backlog.len &&
+	       !f->ooo && !f->error && !(f->flags & (TCPF_READABLE | TCPF_RDHUP | TCPF_PROGRESS | TCPF_GUEST_FIN));
 }
 
 bool tcp_service(struct tcp *t, struct io *io)
 {
-	bool latency_mode = io_in_latency_mode(io), waiting = false;
+	struct sched *sched = &io->sched;
+	bool waiting = false;
 	struct work *w, *next;
-	uint32_t frames;
+	uint32_t first, frames;
 
-	if (!io->loop->ready) /* the look that they waited for has found nothing */
-		t->delayed_ack_turns = TCP_DELAYED_ACK_TURNS;
-	/* Serving one adds none, and removes no other. */
+	if (!io->loop->ready) /* the look that acknowledgements waited for has found nothing */
+		sched->delayed_ack_turns = SCHED_DELAYED_ACK_TURNS;
+	/* Serving a flow adds none to this list, and removes no other. */
 	for (w = t->work.head; w; w = next) {
 		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
 		next = w->next;
-		if (t->delayed_ack_turns < TCP_DELAYED_ACK_TURNS && may_delay_ack(t, f)) {
+		if (may_delay_ack(io, f)) {
 			waiting = true;
 			continue;
 		}
 		worklist_remove(&t->work, w);
-		serve(t, io, f, f->run_entry.queued ? 0 : t->run_queue.list.count || latency_mode ? 1 : TCP_FILL_FRAMES);
+		first = sched_first_frames(sched, &t->run_queue, io->loop->now_ms);
+		serve(t, io, f, f->run_entry.queued ? 0 : first);
 	}
-	t->delayed_ack_turns = waiting ? t->delayed_ack_turns + 1 : 0;
-	/* Whoever has just been woken waits on this processor, up to a tick of the kernel's, as long as we are busy. */
-	if (t->run_queue.list.count && io->wakeup_pending)
+	sched->delayed_ack_turns = waiting ? sched->delayed_ack_turns + 1 : 0;
+	if (t->run_queue.list.count && sched->wakeup_pending)
 		sched_yield();
-	io->wakeup_pending = false;
-	w = run_queue_next(&t->run_queue, io_in_latency_mode(io) ? RUN_QUEUE_STEPS_LATENCY_MODE : RUN_QUEUE_STEPS_PER_TURN, &frames);
+	sched->wakeup_pending = false;
+	w = run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
 	if (w)
 		serve(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
 	return waiting || t->run_queue.list.count;

@@ -6,7 +6,6 @@
 #include "core/flow.h"
 #include "core/steering.h"
 #include "core/timer.h"
-#include "core/worklist.h"
 #include "io/io.h"
 #include "io/sock.h"
 
@@ -32,10 +31,6 @@ struct tcp {
 	int64_t backlog_logged_ms;  /* the same for that of the spills */
 	uint32_t ooo_queues;      /* flows that keep bytes behind a hole */
 	uint32_t ooo_queues_max;
-	uint8_t period;		  /* in which flows that send are counted, modulo 256 */
-	uint32_t senders;	  /* flows that have sent in this period, */
-	uint32_t senders_before;  /* and in the one before */
-	uint8_t delayed_ack_turns;	  /* turns for which acknowledgements have waited, see may_delay_ack() */
 	struct bucket new_flows;
 	int64_t rate_logged_ms;
 };

@@ -247,13 +247,13 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		fin = false;
 	}
 	if (len) {
-		if (len <= TCP_SHORT_BYTES)
-			io_enter_latency_mode(io);
+		if (len <= SCHED_SHORT_BYTES)
+			sched_note_short(&io->sched, io->loop->now_ms);
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		/* Asking the socket costs as much as handing it a short message. */
-		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_computed) >= TCP_WINDOW_STALE_BYTES ||
-		    seq_diff(f->rcv_edge, f->rcv_nxt) < TCP_WINDOW_LOW_BYTES)
+		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_computed) >= SCHED_WINDOW_STALE_BYTES ||
+		    seq_diff(f->rcv_edge, f->rcv_nxt) < SCHED_WINDOW_LOW_BYTES)
 			f->flags |= TCPF_WINDOW_STALE;
 	}
 	if (f->ooo && !fin)
@@ -310,7 +310,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
  * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
 static bool may_open(struct tcp *t, struct io *io)
 {
-	uint32_t shards = u32_max(t->steering.shards, 1), per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* buckets have whole ms */
+	uint32_t shards = t->steering.shards, per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* buckets have whole ms */
 
 	if (bucket_take(&t->new_flows, io->loop->now_ms, per_s, TCP_NEW_FLOWS_BURST / shards))
 		return true;

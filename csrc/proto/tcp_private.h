@@ -75,7 +75,7 @@ struct tcp_flow {
 	uint16_t mss;		 /* of segments to the guest */
 	uint8_t snd_wscale;
 	uint8_t dup_acks;
-	uint8_t sent_in; /* number of the period in which it last sent, see share() */
+	uint8_t sent_in; /* number of the period in which it last sent, see sched_window_share() */
 	bool sack;     /* both sides tell what lies behind a hole (RFC 2018): we do, of what the guest has sent */
 	uint8_t tries; /* timeouts since the guest last answered */
 	uint8_t repeats; /* timeouts since waiting_ms, as far as they matter */
@@ -84,22 +84,10 @@ struct tcp_flow {
 
 #define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 #define TCP_WSCALE 8		       /* ours */
-#define TCP_WINDOW_MAX_BYTES (4u << 20) /* never promised more */
-#define TCP_WINDOWS_BYTES (64u << 20) /* promised to all that send together: half of what the queue of the tap holds in full frames */
-#define TCP_PERIOD_MS 128	       /* who sends is counted for so long */
 #define TCP_BACKLOG_BYTES (128u << 10)   /* promised beyond what the socket has room for */
 #define TCP_BACKLOG_TOTAL_BYTES (64u << 20) /* of all flows; what exceeds it is not acknowledged, so the guest sends it again */
 #define TCP_OOO_QUEUES 128	       /* flows that may keep bytes behind a hole at the same time */
 #define TCP_PEEK_OFF UINT32_MAX		       /* SO_PEEK_OFF is not switched on: peeks begin at the first byte */
-#define TCP_WINDOW_STALE_BYTES 8192	       /* the window is computed again after so many, */
-#define TCP_WINDOW_LOW_BYTES 65536   /* and always when this little is left of it */
-#define TCP_FILL_FRAMES 8	       /* frames to the guest when a flow begins to have some, before it has to stand in line */
-#define TCP_DROP_BYTES (8u << 20)	       /* acknowledged bytes that a flow in line may leave in the socket, */
-#define TCP_DROP_LATENCY_MODE_BYTES (64u << 10)       /* and while others have short messages: dropping many takes its time */
-#define TCP_LONG_BYTES 16384	       /* part of a stream: its acknowledgement waits for that of what follows, */
-#define TCP_DELAYED_ACK_BYTES (512u << 10)    /* until so much is to be acknowledged, */
-#define TCP_DELAYED_ACK_TURNS 8	       /* for so many turns, and never while there is nothing else to do */
-#define TCP_SHORT_BYTES 8192	       /* a message, not a part of a stream */
 #define TCP_NEW_FLOWS_PER_S 2000	       /* segments that belong to no connection; what becomes established does not count */
 #define TCP_NEW_FLOWS_BURST 8192
 #define TCP_DISCARD_BYTES 65536	       /* one iovec of the replacement for SO_PEEK_OFF */

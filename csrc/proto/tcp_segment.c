@@ -41,22 +41,22 @@ static uint16_t window_field(struct tcp_flow *f, bool syn)
 static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len, const uint8_t *payload,
 		     uint32_t len, uint16_t mss)
 {
-	struct tap_tx tx = {.head = head, .head_len = l4 + tcp_len, .body = payload, .body_len = len, .csum_start = (uint16_t)l4,
+	struct link_tx tx = {.head = head, .head_len = l4 + tcp_len, .body = payload, .body_len = len, .csum_start = (uint16_t)l4,
 			    .csum_offset = TCP_CSUM_OFFSET, .gso_size = mss};
 	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, tcp_len + len));
 
 	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
 	memcpy(head + l4 + TCP_CSUM_OFFSET, &sum, 2);
-	tap_send(io->tap, &tx);
+	link_send(io->link, &tx);
 }
 
 void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len)
 {
 	const struct flow_key *key = &f->flow.key;
-	uint8_t head[TAP_HEAD_MAX];
+	uint8_t head[LINK_HEAD_MAX];
 	struct tcp_range ranges[TCP_SACK_RANGES_MAX];
 	uint32_t count = f->ooo && f->sack && !len ? tcp_ooo_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
-	uint32_t l4 = tap_begin(io->tap, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
+	uint32_t l4 = link_begin(io->link, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
 				TCP_HLEN + option + len);
 	uint16_t tcp_len = tcp_emit(head + l4, key->dest_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
 				    0, 255);
@@ -95,11 +95,11 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 {
 	const struct flow_key *key = &f->flow.key;
 	bool answer = f->state == TCPS_SYN_RECEIVED;
-	uint8_t wscale = !answer || (f->flags & TCPF_WSCALE) ? TCP_WSCALE : 255, head[TAP_HEAD_MAX];
+	uint8_t wscale = !answer || (f->flags & TCPF_WSCALE) ? TCP_WSCALE : 255, head[LINK_HEAD_MAX];
 	uint32_t options = 4 + (wscale == 255 ? 0 : 4) + (f->sack ? 4 : 0), l4;
 	uint16_t tcp_len;
 
-	l4 = tap_begin(io->tap, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
+	l4 = link_begin(io->link, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + options);
 	tcp_len = tcp_emit(head + l4, key->dest_port, key->guest_port, seq_add(f->snd_una, (uint32_t)-1),
 			   answer ? f->rcv_nxt : seq(0), (uint8_t)(TCP_SYN | (answer ? TCP_ACK : 0)),
 			   answer ? window_field(f, true) : 65535, announced_mss(io, f), wscale);
@@ -112,12 +112,12 @@ void tcp_send_rst_reply(struct io *io, const struct ip_view *ip, const struct tc
 {
 	struct flow_key key = {ip->src, ip->dst, seg->src_port, seg->dst_port};
 	bool ack = seg->flags & TCP_ACK;
-	uint8_t head[TAP_HEAD_MAX];
+	uint8_t head[LINK_HEAD_MAX];
 	uint32_t l4, tcp_len;
 
 	if (seg->flags & TCP_RST)
 		return;
-	l4 = tap_begin(io->tap, head, &key.dest, &key.guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN);
+	l4 = link_begin(io->link, head, &key.dest, &key.guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN);
 	tcp_len = tcp_emit(head + l4, key.dest_port, key.guest_port, ack ? seg->ack : seq(0),
 			   ack ? seq(0) : seq_add(seg->seq, tcp_seq_len(seg)), ack ? TCP_RST : TCP_RST | TCP_ACK, 0, 0, 255);
 	COUNT(io->counters, tcp_resets_sent);
@@ -156,24 +156,6 @@ static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 	return mem[SK_MEMINFO_SNDBUF] - mem[SK_MEMINFO_WMEM_QUEUED];
 }
 
-/* The most that this flow is promised: hundreds that send at once may fill the tap's queue, where what does not fit is lost. */
-static uint32_t share(struct tcp *t, const struct io *io, struct tcp_flow *f)
-{
-	uint8_t period = (uint8_t)(io->loop->now_ms / TCP_PERIOD_MS);
-	uint32_t bytes;
-
-	if (period != t->period) {
-		t->senders_before = (uint8_t)(period - t->period) == 1 ? t->senders : 0;
-		t->senders = 0;
-		t->period = period;
-	}
-	/* One in 256 that has been silent meanwhile is left out: that is no matter. */
-	t->senders += f->sent_in != period || !t->senders;
-	f->sent_in = period;
-	bytes = TCP_WINDOWS_BYTES / (t->senders > t->senders_before ? t->senders : t->senders_before);
-	return bytes > TCP_WINDOW_MAX_BYTES ? TCP_WINDOW_MAX_BYTES : u32_max(bytes, TCP_BACKLOG_BYTES);
-}
-
 bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	uint32_t before = seq_diff(f->rcv_edge, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_advertised, f->rcv_nxt), f->rcv_nxt);
@@ -190,7 +172,7 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (t->backlog_bytes > t->backlog_max_bytes / 2)
 		backlog /= 8; /* many peers are slow: promise little that the limit of all spills could break */
 	window = room - room / 8 + (f->backlog.len < backlog ? backlog - f->backlog.len : 0);
-	window = u32_min(window, share(t, io, f));
+	window = u32_min(window, sched_window_share(&io->sched, io->loop->now_ms, &f->sent_in, TCP_BACKLOG_BYTES));
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {
 		f->flags |= TCPF_OUT_ARMED;
@@ -203,5 +185,5 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 		return false;
 	f->rcv_edge = seq_add(f->rcv_nxt, window);
 	/* RFC 9293, 3.8.6.2.2: not for a few bytes more than were told; sooner if the guest cannot send a full frame. */
-	return window - told >= (told < 65535 ? 16384 : TCP_WINDOW_MAX_BYTES / 4);
+	return window - told >= (told < 65535 ? 16384 : SCHED_WINDOW_MAX_BYTES / 4);
 }

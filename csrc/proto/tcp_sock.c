@@ -266,8 +266,8 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
 
-			if (n <= TCP_SHORT_BYTES && !tcp_in_flight(f))
-				io_enter_latency_mode(io);
+			if (n <= SCHED_SHORT_BYTES && !tcp_in_flight(f))
+				sched_note_short(&io->sched, io->loop->now_ms);
 			frames -= send_read(io, f, (uint32_t)n, last);
 			if (last)
 				f->flags |= TCPF_SOCK_EOF | TCPF_FIN_SENT;
@@ -285,7 +285,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 	drop_acked(f);
 	/* What was lost is one frame as the tap takes them: as much as that, and no more, is sent again. */
-	data = u32_min(data, io->tap->header_bytes ? frame_room(f) : f->mss);
+	data = u32_min(data, io->link->kind->offloads ? frame_room(f) : f->mss);
 	if (data)
 		n = peek(t, f, 0, io->scratch, data);
 	COUNT(io->counters, tcp_retransmits);
@@ -362,7 +362,7 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	drain_backlog(t, f);
 	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
 	 * meanwhile: when all has been read, it opens again. */
-	if (!f->run_entry.queued || f->acked_bytes >= (io_in_latency_mode(io) ? TCP_DROP_LATENCY_MODE_BYTES : TCP_DROP_BYTES) || !t->peek_offset)
+	if (!f->run_entry.queued || f->acked_bytes >= sched_drop_bytes(&io->sched, io->loop->now_ms) || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_STALE)
 		tell = tcp_update_window(t, io, f);

@@ -17,8 +17,6 @@
 #define UDP_BATCH_SEGMENTS 64
 #define UDP_BATCH_BYTES (IP_MAX_BYTES - IP6_HLEN - UDP_HLEN)
 
-#define UDP_POLLED_MAX 16
-
 /* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
 struct udp_gso_batch {
 	uint32_t flow; /* index; meaningless while count is 0 */
@@ -43,7 +41,7 @@ struct udp {
 	struct bucket new_flows;
 	int64_t rate_logged_ms;
 	uint32_t listener_serial;
-	uint32_t polled[UDP_POLLED_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
+	uint32_t polled[SCHED_POLLED_MAX]; /* indices of sockets that are looked at from time to time: udp_sock.c */
 	uint32_t polled_count;
 	int64_t next_poll_us; /* when next */
 	struct udp_gso_batch to_host, to_guest;
@@ -59,7 +57,7 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 void udp_free(struct udp *u);
 
 /* One packet from the guest, addresses checked by the caller, checksum right. */
-void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame);
+void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame);
 /* Forwards what arrives at fd, a bound socket, to target: in the guest, or (to_host: a socket of the guest's namespace) on the
  * host's loopback. fd stays the caller's. */
 int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct endpoint *target);

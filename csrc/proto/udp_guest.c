@@ -259,7 +259,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 
 /* Segments inside a tunnel: each becomes a datagram. */
 static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
-			const struct tap_frame *frame)
+			const struct link_frame *frame)
 {
 	uint32_t at = (uint32_t)(d->payload - frame->data);
 	bool udp = (frame->gso_type & ~VNET_GSO_TUNNEL) == VNET_GSO_UDP_L4;
@@ -276,7 +276,7 @@ static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, 
 		add_to_batch(u, io, f, ip, &one);
 }
 
-void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct tap_frame *frame)
+void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame)
 {
 	uint16_t gso_size = frame->gso_type == VNET_GSO_UDP_L4 ? frame->gso_size : 0;
 	struct flow_key key = {ip->src, ip->dst, 0, 0};

@@ -18,15 +18,14 @@ struct udp_socket {
 	int fd;
 	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
 	uint32_t groups;	/* of these, to groups: as long as there is one, what anybody sends to the socket is taken */
-	uint32_t count_ms;	/* low bits of the millisecond in which `count` datagrams were read */
-	uint16_t count;
+	struct sched_rate rate;
 	struct endpoint target; /* of a listening one */
 	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
 	bool listening;
 	bool to_host;	/* it is in the guest's namespace */
 	bool v6;	/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
 	bool polled;	/* in udp.polled, and not waited for */
-	uint8_t single_turns;	/* events with one datagram: loop_expects_one() */
+	struct sched_batching batching;
 };
 
 /* Whom a flow is to. A group answers with its members' own addresses, and no ICMP error answers it (RFC 1122, 3.2.2). */
@@ -86,7 +85,7 @@ bool udp_batch_add(struct udp_gso_batch *r, const struct udp_gso_batch *next);
 static inline void udp_turn(struct io *io, struct udp_flow *f, bool from_guest)
 {
 	if (f->received && f->guest_last != from_guest)
-		io_enter_latency_mode(io);
+		sched_note_short(&io->sched, io->loop->now_ms);
 	f->guest_last = from_guest;
 }
 

@@ -3,10 +3,7 @@
  * One system call reads what waits; datagrams of one flow that follow each other are given to the tap as one segmentation
  * offload frame: a frame costs more than everything else here, the copy that puts them together included.
  *
- * A sender that is about as fast as we are has us awake for every few datagrams, and is slowed down by waking us. A socket with
- * more than POLL_ABOVE_PER_MS is not waited for but looked at, POLL_INTERVAL_US after the last look began, as network cards do with their
- * interrupts; the kernel's timer slack adds as much. Its datagrams are later by so much, those of other sockets are not.
- * Rejected: such pauses for all sockets, which a question and its answer would pay for.
+ * A socket under a flood is polled (core/sched.h): its datagrams come later by the interval, those of other sockets do not.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,11 +16,6 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define ERRORS_PER_EVENT 16
-#define POLL_ABOVE_PER_MS 32 /* from then on a socket is not waited for */
-#define POLL_UNTIL_BELOW 4	/* at one look: with less it is waited for again */
-#define POLL_INTERVAL_US 50
-#define POLL_BATCHES 4
 #define PORT_TRIES 64
 
 /* The first datagram of a peer to a forwarded port, or of a member of a group that the guest has written to. */
@@ -152,7 +144,7 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 {
 	struct sock_error e;
 
-	for (int i = 0; i < ERRORS_PER_EVENT && sock_next_error(s->fd, &e); i++) {
+	for (int i = 0; i < SCHED_ERRORS && sock_next_error(s->fd, &e); i++) {
 		bool own = refused && addr_is_none(&e.reporter) && addr_eq(&e.to.addr, &refused->flow->host_peer.addr);
 		const struct udp_flow *f = own ? refused->flow : udp_find_peer(u, s, &e.to);
 
@@ -182,21 +174,18 @@ int udp_watch(struct io *io, const struct udp_socket *s)
 	return loop_add(io->loop, s->fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
 }
 
+/* Polls the socket from now on if it has many datagrams; n more have come. */
 static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
 {
-	if (s->count_ms != (uint32_t)io->loop->now_ms) {
-		s->count_ms = (uint32_t)io->loop->now_ms;
-		s->count = 0;
-	}
-	s->count = (uint16_t)(s->count + n);
-	if (s->count < POLL_ABOVE_PER_MS || !io->loop->precise || u->polled_count == UDP_POLLED_MAX || loop_remove(io->loop, s->fd) < 0)
+	if (!sched_rate_is_high(&s->rate, io->loop->now_ms, n) || !io->loop->precise || u->polled_count == SCHED_POLLED_MAX ||
+	    loop_remove(io->loop, s->fd) < 0)
 		return;
-	s->count = 0;
+	s->rate.count = 0;
 	s->polled = true;
 	COUNT(io->counters, udp_polled);
 	u->polled[u->polled_count++] = s->flow.index;
 	if (u->polled_count == 1)
-		u->next_poll_us = io->loop->now_us + POLL_INTERVAL_US;
+		u->next_poll_us = io->loop->now_us + SCHED_POLL_INTERVAL_US;
 }
 
 void udp_stop_polling(struct udp *u, struct udp_socket *s)
@@ -217,17 +206,17 @@ void udp_poll(struct udp *u, struct io *io)
 		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, u->polled[i]);
 		int n = 0, all = 0;
 
-		for (int batches = 0; batches < POLL_BATCHES; batches++) {
+		for (int batches = 0; batches < SCHED_POLL_BATCHES; batches++) {
 			n = receive(u, io, s, DATAGRAM_BATCH);
 			all += n;
 			if (n < DATAGRAM_BATCH)
 				break;
 		}
 		more |= n == DATAGRAM_BATCH;
-		if (all < POLL_UNTIL_BELOW && udp_watch(io, s) == 0)
+		if (all < SCHED_POLL_UNTIL_BELOW && udp_watch(io, s) == 0)
 			udp_stop_polling(u, s);
 	}
-	u->next_poll_us = io->loop->now_us + (more ? 0 : POLL_INTERVAL_US);
+	u->next_poll_us = io->loop->now_us + (more ? 0 : SCHED_POLL_INTERVAL_US);
 }
 
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
@@ -242,7 +231,7 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 	if (s->polled)
 		return;
 	/* What is left makes the loop report the socket again: others have their turn before. */
-	n = receive(u, io, s, loop_expects_one(io->loop, s->single_turns) ? 1 : DATAGRAM_BATCH);
-	s->single_turns = loop_count_single(s->single_turns, n);
+	n = receive(u, io, s, sched_expects_one(&s->batching, io->loop->slept_us) ? 1 : DATAGRAM_BATCH);
+	sched_count(&s->batching, n);
 	count(u, io, s, n);
 }

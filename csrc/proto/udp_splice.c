@@ -171,7 +171,7 @@ void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t gen
 	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
 
 	if (n == 1)
-		io_enter_latency_mode(io);
+		sched_note_short(&io->sched, io->loop->now_ms);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 

@@ -7,8 +7,6 @@
 
 #include "base/checksum.h"
 
-#define IP4_DF 0x4000
-
 static bool ip4_parse(const uint8_t *p, size_t len, struct ip_view *v)
 {
 	if (len < IP4_HLEN || p[0] >> 4 != 4)

@@ -9,6 +9,8 @@
 
 #define IP4_HLEN 20
 #define IP6_HLEN 40
+#define IP4_DF 0x4000
+#define IP4_MF 0x2000
 #define IP4_FRAGMENT 0x3fff /* more fragments, and the offset */
 #define IP_MAX_BYTES 65535
 #define IP_TTL_DEFAULT 64

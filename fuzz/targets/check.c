@@ -10,7 +10,7 @@
 #include "wire/icmp.h"
 #include "wire/udp.h"
 
-#define SCRIPTED_SPILL_MAX (TCP_WINDOW_MAX_BYTES + IP_MAX_BYTES)
+#define SCRIPTED_SPILL_MAX (SCHED_WINDOW_MAX_BYTES + IP_MAX_BYTES)
 
 /* --- which states a run has seen: libFuzzer follows them as it follows edges --- */
 
@@ -100,7 +100,7 @@ static void check_flow(const struct tcp_flow *f)
 	s->base = base;
 	s->has_base = true;
 	REQUIRE(seq_le(f->rcv_nxt, f->rcv_edge));
-	REQUIRE(seq_diff(f->rcv_edge, f->rcv_nxt) <= TCP_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
+	REQUIRE(seq_diff(f->rcv_edge, f->rcv_nxt) <= SCHED_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
 	REQUIRE(f->backlog.len <= SCRIPTED_SPILL_MAX && f->backlog.from + f->backlog.len <= f->backlog.space);
 	REQUIRE(sent + f->acked_bytes <= s->rx_written - s->rx_dropped || s->dead, "more is in flight than there was");
 	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "an end that nobody made");
@@ -109,7 +109,7 @@ static void check_flow(const struct tcp_flow *f)
 
 void check_flows(void)
 {
-	const struct tcp *t = &guest.plane->tcp;
+	const struct tcp *t = &guest.plane->shard[0]->tcp;
 	uint64_t spilled = 0, used = 0;
 
 	for (uint32_t i = 0; i < t->flows.made; i++) {
@@ -122,15 +122,15 @@ void check_flows(void)
 		check_flow(f);
 	}
 	REQUIRE(spilled == t->backlog_bytes);
-	REQUIRE(used == t->flows.used && used == guest.plane->counters.v[CTR_tcp_flows]);
-	REQUIRE(guest.plane->udp.flows.used == guest.plane->counters.v[CTR_udp_flows]);
-	REQUIRE(guest.plane->icmp.flows.used == guest.plane->counters.v[CTR_icmp_flows]);
-	REQUIRE(guest.plane->splice.flows.used == guest.plane->counters.v[CTR_splice_flows]);
+	REQUIRE(used == t->flows.used && used == guest.plane->shard[0]->counters.v[CTR_tcp_flows]);
+	REQUIRE(guest.plane->shard[0]->udp.flows.used == guest.plane->shard[0]->counters.v[CTR_udp_flows]);
+	REQUIRE(guest.plane->shard[0]->icmp.flows.used == guest.plane->shard[0]->counters.v[CTR_icmp_flows]);
+	REQUIRE(guest.plane->shard[0]->splice.flows.used == guest.plane->shard[0]->counters.v[CTR_splice_flows]);
 }
 
 static const struct tcp_flow *flow_of_fd(int fd)
 {
-	const struct tcp *t = &guest.plane->tcp;
+	const struct tcp *t = &guest.plane->shard[0]->tcp;
 
 	for (uint32_t i = 0; i < t->flows.made; i++) {
 		const struct tcp_flow *f = (const struct tcp_flow *)flow_at(&t->flows, i);
@@ -168,7 +168,7 @@ static void check_tcp(const struct ip_view *ip, const uint8_t *tcp)
 	REQUIRE(ip->payload_len >= TCP_HLEN && header >= TCP_HLEN && header <= ip->payload_len);
 	REQUIRE(key.guest_port && key.dest_port);
 	guest_heard(!ip->v4, key.dest_port, key.guest_port, &ip->src, tcp, len);
-	f = (const struct tcp_flow *)flow_find(&guest.plane->tcp.flows, &key);
+	f = (const struct tcp_flow *)flow_find(&guest.plane->shard[0]->tcp.flows, &key);
 	if (!f || tcp[13] & TCP_RST) {
 		REQUIRE(tcp[13] & TCP_RST && !len, "only a reset may speak for no flow");
 		return;

@@ -46,7 +46,7 @@ void guest_start(uint32_t flags, uint32_t mtu)
 	memcpy(config.map_host_loopback6, &GATEWAY_ADDR[1], 16);
 	REQUIRE(plane_new(&config, &guest.plane) == 0);
 	REQUIRE(plane_watch(guest.plane, kernel_open(FAKE_SCRIPT, false), 1) == 0);
-	memcpy(guest.plane->tap.neighbours.last, GUEST_MAC, 6);
+	memcpy(guest.plane->shard[0]->link.neighbours.last, GUEST_MAC, 6);
 }
 
 void guest_stop(void)

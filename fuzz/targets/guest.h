@@ -2,7 +2,7 @@
 #ifndef PASTA_FUZZ_GUEST_H
 #define PASTA_FUZZ_GUEST_H
 
-#include "io/tap.h"
+#include "io/link.h"
 #include "plane/plane.h"
 
 #define SLOTS 8 /* connections that a script speaks of; odd ones are IPv6 */

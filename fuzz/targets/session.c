@@ -340,8 +340,8 @@ static void silence(void)
 	guest_run();
 	check_flows();
 	REQUIRE(kernel.waits_for_ever && kernel.now_ms <= end, "flows end in bounded time");
-	REQUIRE(!guest.plane->tcp.flows.used && !guest.plane->udp.flows.used && !guest.plane->icmp.flows.used);
-	REQUIRE(!guest.plane->tcp.backlog_bytes && !guest.plane->splice.flows.used);
+	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used && !guest.plane->shard[0]->icmp.flows.used);
+	REQUIRE(!guest.plane->shard[0]->tcp.backlog_bytes && !guest.plane->shard[0]->splice.flows.used);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);

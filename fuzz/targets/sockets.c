@@ -473,17 +473,17 @@ ssize_t __wrap_splice(int from, off_t *from_at, int to, off_t *to_at, size_t len
 			return stream_empty(a);
 		n = n < len ? n : len;
 		a->rx_dropped += n;
-		kernel_fd(b->other_end)->ooo += n;
+		kernel_fd(b->other_end)->held += n;
 		return (ssize_t)n;
 	}
 	if (b->dead)
 		return stream_error(b, EPIPE);
 	n = b->sndbuf > b->queued ? b->sndbuf - b->queued : 0;
 	n = n < len ? n : len;
-	n = n < a->ooo ? n : a->ooo;
+	n = n < a->held ? n : a->held;
 	if (!n)
 		return failed(EAGAIN);
-	a->ooo -= n;
+	a->held -= n;
 	b->queued += (uint32_t)n;
 	b->tx_taken += n;
 	return (ssize_t)n;

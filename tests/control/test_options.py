@@ -378,6 +378,8 @@ def test_any_command_line_gives_options_or_one_line_of_usage_error(argv: list[st
     assert hash(parsed) == hash(options.parse(argv, entry))
 
 
+@pytest.mark.as_built
+@pytest.mark.unsanitized
 def test_the_parser_imports_nothing_slow() -> None:
     code = (
         "import sys; before = set(sys.modules); from pasta_py.control import options;"

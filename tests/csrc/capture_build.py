@@ -11,7 +11,7 @@ import cffi
 import counted
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "wire/udp_segment.c", "base/checksum.c"]
+SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "wire/offload.c", "base/checksum.c"]
 
 CDEF = """
 struct capture;

@@ -1,4 +1,4 @@
-"""core/worklist.h: each flow at most once, in order; in line nobody waits longer than a round, and no turn exceeds a share."""
+"""core/worklist.h and the run queue of core/sched.h: each flow at most once, in order; no flow waits longer than a round, no turn exceeds a share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Line:
         for which in range(count):
             lib.x_run_queue_add(self.line, ffi.addressof(self.works, which))
 
-    def next(self, per_turn: int = lib.RUN_QUEUE_STEPS_PER_TURN) -> tuple[int, int]:
+    def next(self, per_turn: int = lib.SCHED_TURN_FRAMES) -> tuple[int, int]:
         """Who is next, and its steps."""
         steps = ffi.new("uint32_t *")
         work = lib.x_run_queue_next(self.line, per_turn, steps)
@@ -72,7 +72,7 @@ class Line:
 
 
 def test_an_empty_line_has_nobody() -> None:
-    assert not lib.x_run_queue_next(ffi.new("struct run_queue *"), lib.RUN_QUEUE_STEPS_PER_TURN, ffi.new("uint32_t *"))
+    assert not lib.x_run_queue_next(ffi.new("struct run_queue *"), lib.SCHED_TURN_FRAMES, ffi.new("uint32_t *"))
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 63, 64, 65, 512])
@@ -83,30 +83,30 @@ def test_all_are_served_alike_and_no_turn_is_longer_than_a_share(count: int) -> 
     longest = 0
     for _ in range(3000):
         who, steps = line.next()
-        assert 0 < steps <= lib.RUN_QUEUE_STEPS_PER_TURN
+        assert 0 < steps <= lib.SCHED_TURN_FRAMES
         longest = max(longest, since[who])
         since = [waited + steps for waited in since]
         since[who] = 0
         had[who] += steps
-    assert max(had) - min(had) <= lib.RUN_QUEUE_QUANTUM_MAX, "one quantum at most"
-    assert longest <= max(lib.RUN_QUEUE_ROUND, lib.RUN_QUEUE_QUANTUM_MIN * count), "steps of others before it is its turn again"
+    assert max(had) - min(had) <= lib.SCHED_QUANTUM_MAX, "one quantum at most"
+    assert longest <= max(lib.SCHED_ROUND, lib.SCHED_QUANTUM_MIN * count), "steps of others before it is its turn again"
 
 
 def test_one_is_served_for_its_whole_quantum_before_the_next() -> None:
     line = Line(3)
     served: dict[int, int] = {}
     order: list[int] = []
-    for _ in range(3 * lib.RUN_QUEUE_QUANTUM_MAX // lib.RUN_QUEUE_STEPS_PER_TURN):
+    for _ in range(3 * lib.SCHED_QUANTUM_MAX // lib.SCHED_TURN_FRAMES):
         who, steps = line.next()
         order += [] if order[-1:] == [who] else [who]
         served[who] = served.get(who, 0) + steps
-    assert order == [0, 1, 2] and set(served.values()) == {lib.RUN_QUEUE_QUANTUM_MAX}
+    assert order == [0, 1, 2] and set(served.values()) == {lib.SCHED_QUANTUM_MAX}
 
 
 def test_small_turns_add_up_to_the_same_quantum() -> None:
     line = Line(3)
-    turns = [line.next(1) for _ in range(3 * lib.RUN_QUEUE_QUANTUM_MAX)]
-    assert turns == [(who, 1) for who in range(3) for _ in range(lib.RUN_QUEUE_QUANTUM_MAX)]
+    turns = [line.next(1) for _ in range(3 * lib.SCHED_QUANTUM_MAX)]
+    assert turns == [(who, 1) for who in range(3) for _ in range(lib.SCHED_QUANTUM_MAX)]
 
 
 def test_who_leaves_and_comes_back_stands_at_the_end_with_a_whole_quantum() -> None:
@@ -114,6 +114,6 @@ def test_who_leaves_and_comes_back_stands_at_the_end_with_a_whole_quantum() -> N
     assert line.next()[0] == 0
     line.remove(0)
     lib.x_run_queue_add(line.line, ffi.addressof(line.works, 0))
-    turns: list[Any] = [line.next() for _ in range(2 * lib.RUN_QUEUE_QUANTUM_MAX // lib.RUN_QUEUE_STEPS_PER_TURN)]
+    turns: list[Any] = [line.next() for _ in range(2 * lib.SCHED_QUANTUM_MAX // lib.SCHED_TURN_FRAMES)]
     assert [who for who, _ in turns] == sorted((who for who, _ in turns), reverse=True)
-    assert sum(steps for who, steps in turns if who == 0) == lib.RUN_QUEUE_QUANTUM_MAX
+    assert sum(steps for who, steps in turns if who == 0) == lib.SCHED_QUANTUM_MAX

@@ -15,6 +15,8 @@ from lab import BIG, NO_PORTS, REMOTE4, REMOTES, Guest, Lab, program, wait_until
 from ports import FAMILIES, LOOPBACK, SEEN, Cell, ask, faults, judge
 from traffic import Bulk
 
+pytestmark = pytest.mark.unsanitized
+
 PORT, AUTO, LOCAL, KEEP, CONTROLLED = 7300, 7301, 7302, 7303, 7304
 SOON_S = 30
 FLOWS = 8400

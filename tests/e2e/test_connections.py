@@ -50,6 +50,7 @@ def test_a_thousand_connections_in_every_order_of_close(lab: Lab, family: int) -
         assert side["orders"] == wanted
 
 
+@pytest.mark.unsanitized
 def test_twenty_thousand_connections_leave_memory_flat(lab: Lab) -> None:
     server = lab.remote.start("short.py", "serve", REMOTES[4], 7010)
     with lab.guest() as guest:
@@ -66,6 +67,7 @@ def test_twenty_thousand_connections_leave_memory_flat(lab: Lab) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("reader", ["remote", "guest"])
+@pytest.mark.unsanitized
 def test_a_reader_that_stalls_loses_nothing(lab: Lab, reader: str, family: int) -> None:
     address, port = REMOTES[family], 7020 + family + (10 if reader == "guest" else 0)
     roles = {"remote": "send", "guest": "send", reader: "read"}

@@ -12,6 +12,8 @@ from lab import BIG, FAR4, FAR6, NO_PORTS, REMOTES, Guest, Lab, routed
 from quickest import least
 from servers import DNS4, DNS6, DNS_LONG, DNS_NAME, dnsmasq
 
+pytestmark = pytest.mark.sanitize_quick
+
 LARGE = 60_000
 PATH_MTU = 1400
 FAR = {4: FAR4, 6: FAR6}

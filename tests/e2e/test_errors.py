@@ -10,6 +10,8 @@ from capture import assert_sound, fields, frames
 from lab import BIG, FAR4, FAR6, GATEWAYS, HERE, HOSTS, Guest, Lab, Space, routed
 from quickest import least
 
+pytestmark = pytest.mark.sanitize_quick
+
 ERROR_S = 1
 SYN_AGAIN_S = 1  # RFC 6298, 2.1
 SILENCE_S = 2

@@ -103,6 +103,7 @@ def test_descriptors_end(lab: Lab, answering: None, kind: str) -> None:
             flows_on(guest)
 
 
+@pytest.mark.unsanitized
 def test_memory_ends(lab: Lab, answering: None) -> None:
     """With 256 KiB of address space left to the worker: flows are refused with a line, and it goes on."""
     with lab.guest() as guest, streaming(lab, guest):

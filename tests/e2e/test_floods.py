@@ -25,6 +25,8 @@ from fragmenting import fragment  # noqa: E402
 from guest import checksum, ip_frame, pseudo  # noqa: E402
 from messages import ANSWERED  # noqa: E402
 
+pytestmark = pytest.mark.unsanitized
+
 ROUNDS, WINDOW_S, SETTLE_S = 11 if LONG else 7, 0.25, 0.1
 BURST_S = 0.7  # until what the translator lets through at once is used up
 KEPT = 0.7

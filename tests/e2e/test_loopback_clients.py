@@ -3,6 +3,8 @@
 import pytest
 from lab import GATEWAYS, HOSTS, Lab
 
+pytestmark = pytest.mark.sanitize_quick
+
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 PORT = 7150
 

@@ -109,6 +109,7 @@ def test_without_config_net_the_interface_is_left_alone(served: tuple[Lab, str])
 
 
 @pytest.mark.parametrize("options", [(), ("-t", "8200-8300")], ids=["plain", "ports"])
+@pytest.mark.unsanitized
 def test_the_worker_is_small(served: tuple[Lab, str], options: tuple[str, ...]) -> None:
     lab, _ = served
     with lab.guest(*options) as guest:

@@ -6,6 +6,8 @@ import pytest
 from lab import GATEWAYS, HOSTS, REMOTE4, REMOTE6, REMOTES, Guest, Lab, Script, program
 from servers import DNS4, DNS_NAME, dnsmasq
 
+pytestmark = pytest.mark.sanitize_quick
+
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 UNUSED = {4: "198.51.100.9", 6: "2001:db8:9::9"}
 FORWARD = {4: "198.51.100.53", 6: "2001:db8:53::53"}

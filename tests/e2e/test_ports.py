@@ -6,6 +6,8 @@ import pytest
 from lab import HOSTS, NO_PORTS, Guest, Lab
 from ports import CLIENTS, IN_GUEST, PROTOS, RULES, SEEN, cells, faults, options
 
+pytestmark = pytest.mark.sanitize_quick
+
 
 @pytest.fixture(scope="module", autouse=True)
 def refusals_at_once(lab: Lab) -> None:

@@ -9,6 +9,8 @@ import pytest
 from lab import HERE, REMOTE4, REMOTE6, Lab, Script
 from traffic import Bulk, said
 
+pytestmark = pytest.mark.unsanitized
+
 SECONDS = float(os.environ.get("PASTA_SOAK_S", "60"))
 PORT = 7650
 PACED = 1_000_000

@@ -12,6 +12,8 @@ from pasta_py import model, wire
 from pasta_py.control.worker_process import Worker
 from pasta_py.errors import WorkerError
 
+pytestmark = pytest.mark.sanitize_quick
+
 TCP, UDP = model.IPPROTO_TCP, model.IPPROTO_UDP
 KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 TARGET = "192.0.2.77"

@@ -22,6 +22,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
 from process_helpers import PYTHON, PYTHONPATH, alive, eventually, user_prefix  # noqa: E402
 
+pytestmark = pytest.mark.sanitize_quick
+
 _START = (
     "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; main(int(sys.argv[1]))"
 )

@@ -13,6 +13,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
 from process_helpers import PYTHON, PYTHONPATH, instrumentation, pasta, user_prefix  # noqa: E402
 
+pytestmark = pytest.mark.sanitize_quick
+
 # A neighbour, left outside, that can be reached and signalled beforehand; it ends with its standard input.
 _REPORT = """
 import _socket, os, sys, time

@@ -134,6 +134,8 @@ def test_any_change_to_a_valid_message_gets_a_well_formed_answer_or_none(
     answer(plan, repair(frame) if mend else frame)
 
 
+@pytest.mark.as_built
+@pytest.mark.unsanitized
 def test_the_slow_path_imports_nothing_but_its_own_modules() -> None:
     """What a bare interpreter has after importing it, beside what it had before."""
     code = (

@@ -1,0 +1,236 @@
+/* Purpose: how one thread divides its time and the guest's memory among many flows. All state and all constants of that are here.
+ *
+ * A turn of the loop deals with the events of one wait, then with the flows that these have given something to do. Nothing here
+ * changes what is delivered, only when. Each heuristic names the cells of `make bench` that show it to pay.
+ *
+ * Batches. An event of the tap takes a bounded number of frames, so that timers and other sockets have their turn. More frames
+ *     per acknowledgement cost less, until the guest's window runs dry.                          cells: tcp-*, tcp8-*
+ * Adaptive batching. A source that gave exactly one thing in each of the last turns, while the loop slept before each, is asked for
+ *     one only: asking for more costs a system call before the one is passed on. Now and then it is asked for more all the
+ *     same, because a wait can take long although there is work.                                  cells: tcp-rr-*, udp-rr-*
+ * Run queue. Flows whose sockets hold more for the guest than one turn's share wait in a queue and have a quantum each (deficit
+ *     round robin, RFC 8290, 4.1). A flow keeps the head for a whole quantum, because the guest's reader is awake then; between two
+ *     turns the loop looks for other work. The quantum shrinks as the queue grows, so that a round takes no longer.
+ *                                                                                                  cells: tcp8-*, tcp64, tcp512
+ * Latency mode. For a while after a short message another is expected, and turns are short: one frame of a stream at a time,
+ *     and acknowledged bytes are dropped in small pieces.                                          cells: *-rr-greedy
+ * Pending wakeup. The reader that a short message woke may be queued on this CPU. We yield once before a stream goes on, or the
+ *     reader waits up to a scheduler tick.                                                         cells: *-rr-greedy
+ * Late drops. Dropping acknowledged bytes from a socket opens the host peer's window and wakes its sender. A flow in the run queue
+ *     does it seldom, and when everything was read.                                                cells: tcp8-in-*, tcp-in-*
+ * Delayed ACKs. Where several flows send, the acknowledgement of a part of a stream waits for the next look at the tap, which
+ *     finds more of all of them. The guest must be able to go on sending without it.                cells: tcp8-out-*
+ * Window sharing. All windows together stay within half of the tap's queue, where a frame that does not fit is lost. So the
+ *     largest window is a share, by the number of flows that sent lately.                           cells: tcp64, tcp512
+ * Adaptive polling. A socket with many datagrams a millisecond is not waited for but read at intervals, as a network card
+ *     does with its interrupts: waking us slows its sender down.                                    cells: udp*-in
+ *
+ * Rejected: a queue with priorities (a short message cannot be told from the end of a stream before it is read); a thread for
+ * each direction (a hand-over per frame).
+ */
+#ifndef PASTA_CORE_SCHED_H
+#define PASTA_CORE_SCHED_H
+
+#include "core/worklist.h"
+
+/* --- batches: what one event takes at most --- */
+
+#define SCHED_TAP_FRAMES 32
+#define SCHED_TAP_BYTES (1u << 20)
+#define SCHED_ACCEPTS 64
+#define SCHED_SPLICE_MOVES 8
+#define SCHED_ERRORS 16 /* entries of an error queue */
+#define SCHED_PINGS 16
+
+/* --- adaptive batching --- */
+
+#define SCHED_SINGLE_TURNS 4 /* turns with one thing, until one is expected */
+#define SCHED_PROBE_TURNS 12 /* turns that ask for one, then a turn that asks for all */
+#define SCHED_SLEPT_US 3     /* a shorter wait was none */
+
+/* Of one source. All zero expects many. */
+struct sched_batching {
+	uint8_t single_turns;
+};
+
+/* slept_us: how long the wait before this turn took. */
+static inline bool sched_expects_one(const struct sched_batching *b, int64_t slept_us)
+{
+	return b->single_turns >= SCHED_SINGLE_TURNS && slept_us >= SCHED_SLEPT_US;
+}
+
+/* This turn has found `count` things. */
+static inline void sched_count(struct sched_batching *b, int count)
+{
+	if (count != 1)
+		b->single_turns = 0;
+	else if (b->single_turns == SCHED_SINGLE_TURNS + SCHED_PROBE_TURNS)
+		b->single_turns = SCHED_SINGLE_TURNS - 1;
+	else
+		b->single_turns++;
+}
+
+/* --- latency mode, pending wakeup, window sharing, delayed ACKs: the state of one shard --- */
+
+#define SCHED_LATENCY_MODE_MS 20
+#define SCHED_SHORT_BYTES 8192 /* a message, not a part of a stream */
+
+#define SCHED_DROP_BYTES (8u << 20)		   /* acknowledged bytes that a flow in the run queue leaves in its socket */
+#define SCHED_DROP_LATENCY_MODE_BYTES (64u << 10) /* the same in latency mode: dropping many takes its time */
+
+#define SCHED_WINDOW_MAX_BYTES (4u << 20)  /* of one flow */
+#define SCHED_WINDOWS_BYTES (64u << 20)	   /* of all flows that send: half of what the queue of the tap holds in full frames */
+#define SCHED_WINDOW_STALE_BYTES 8192	   /* received since the window was computed: compute it again, */
+#define SCHED_WINDOW_LOW_BYTES 65536	   /* and always when this little is left of it */
+#define SCHED_SENDERS_MS 128		   /* who sends is counted anew so often */
+
+#define SCHED_DELAYED_ACK_MIN_BYTES 16384	 /* less is no part of a stream: its sender may wait for the acknowledgement */
+#define SCHED_DELAYED_ACK_MAX_BYTES (512u << 10) /* from then on it is sent, */
+#define SCHED_DELAYED_ACK_TURNS 8		 /* or after so many turns, or when there is nothing else to do */
+
+struct sched {
+	int64_t short_message_ms; /* when the last short message passed; 0: never */
+	bool wakeup_pending;	  /* its reader may be queued on this CPU */
+	uint8_t period;		  /* SCHED_SENDERS_MS, modulo 256, in which senders are counted */
+	uint32_t senders;	  /* flows that have sent in this period, */
+	uint32_t senders_before;  /* and in the one before */
+	uint8_t delayed_ack_turns; /* turns for which acknowledgements have waited */
+};
+
+/* A short message has passed. */
+static inline void sched_note_short(struct sched *s, int64_t now_ms)
+{
+	s->short_message_ms = now_ms;
+	s->wakeup_pending = true;
+}
+
+static inline bool sched_latency_mode(const struct sched *s, int64_t now_ms)
+{
+	return now_ms - s->short_message_ms < SCHED_LATENCY_MODE_MS;
+}
+
+/* Acknowledged bytes from which on they are dropped although the flow is in the run queue. */
+static inline uint32_t sched_drop_bytes(const struct sched *s, int64_t now_ms)
+{
+	return sched_latency_mode(s, now_ms) ? SCHED_DROP_LATENCY_MODE_BYTES : SCHED_DROP_BYTES;
+}
+
+/* A flow sends; *sent_in is the period in which it last did. Returns the largest window that it may be given.
+ * A flow that was silent for exactly 256 periods is not counted anew, which makes the share too large by one flow's. */
+static inline uint32_t sched_window_share(struct sched *s, int64_t now_ms, uint8_t *sent_in, uint32_t least)
+{
+	uint8_t period = (uint8_t)(now_ms / SCHED_SENDERS_MS);
+	uint32_t bytes;
+
+	if (period != s->period) {
+		s->senders_before = (uint8_t)(period - s->period) == 1 ? s->senders : 0;
+		s->senders = 0;
+		s->period = period;
+	}
+	s->senders += *sent_in != period || !s->senders;
+	*sent_in = period;
+	bytes = SCHED_WINDOWS_BYTES / (s->senders > s->senders_before ? s->senders : s->senders_before);
+	return bytes > SCHED_WINDOW_MAX_BYTES ? SCHED_WINDOW_MAX_BYTES : bytes < least ? least : bytes;
+}
+
+/* Whether acknowledgements of `bytes` may wait at all: others send too, and it is a part of a stream. */
+static inline bool sched_may_delay_ack(const struct sched *s, uint32_t bytes)
+{
+	return s->delayed_ack_turns < SCHED_DELAYED_ACK_TURNS && s->senders_before > 1 && bytes >= SCHED_DELAYED_ACK_MIN_BYTES &&
+	       bytes < SCHED_DELAYED_ACK_MAX_BYTES;
+}
+
+/* --- run queue --- */
+
+#define SCHED_FIRST_FRAMES 8 /* of a flow that begins to have some, before it waits in the queue */
+#define SCHED_TURN_FRAMES 8
+#define SCHED_TURN_LATENCY_MODE_FRAMES 1
+#define SCHED_QUANTUM_MAX 32
+#define SCHED_QUANTUM_MIN 4
+#define SCHED_ROUND 2048 /* frames of a round, as long as the quantum is not the least */
+
+struct run_queue {
+	struct worklist list;
+	struct work *served; /* which has used up `used` frames of its quantum; only compared */
+	uint32_t used;
+};
+
+static inline uint32_t run_queue_quantum(const struct run_queue *q)
+{
+	uint32_t share = q->list.count ? SCHED_ROUND / q->list.count : SCHED_QUANTUM_MAX;
+
+	return share > SCHED_QUANTUM_MAX ? SCHED_QUANTUM_MAX : share < SCHED_QUANTUM_MIN ? SCHED_QUANTUM_MIN : share;
+}
+
+/* The flow whose turn it is, which stays in the queue; NULL: the queue is empty. *frames: how many it may send, which count as
+ * used; most at most. */
+static inline struct work *run_queue_next(struct run_queue *q, uint32_t most, uint32_t *frames)
+{
+	uint32_t quantum = run_queue_quantum(q), left;
+	struct work *w = q->list.head;
+
+	if (w && w == q->served && q->used >= quantum) {
+		worklist_remove(&q->list, w);
+		worklist_add(&q->list, w);
+		w = q->list.head;
+		q->used = 0;
+	}
+	if (w != q->served)
+		q->used = 0;
+	q->served = w;
+	left = quantum - q->used;
+	*frames = left < most ? left : most;
+	q->used += *frames;
+	return w;
+}
+
+static inline void run_queue_add(struct run_queue *q, struct work *w)
+{
+	worklist_add(&q->list, w);
+}
+
+static inline void run_queue_remove(struct run_queue *q, struct work *w)
+{
+	worklist_remove(&q->list, w);
+	if (q->served == w)
+		q->served = NULL;
+}
+
+/* Frames for a flow that has just become ready. */
+static inline uint32_t sched_first_frames(const struct sched *s, const struct run_queue *q, int64_t now_ms)
+{
+	return q->list.count || sched_latency_mode(s, now_ms) ? 1 : SCHED_FIRST_FRAMES;
+}
+
+/* Frames for the flow at the head of the queue. */
+static inline uint32_t sched_turn_frames(const struct sched *s, int64_t now_ms)
+{
+	return sched_latency_mode(s, now_ms) ? SCHED_TURN_LATENCY_MODE_FRAMES : SCHED_TURN_FRAMES;
+}
+
+/* --- adaptive polling of datagram sockets --- */
+
+#define SCHED_POLL_ABOVE_PER_MS 32 /* datagrams from which on a socket is polled */
+#define SCHED_POLL_UNTIL_BELOW 4   /* datagrams of one poll below which it is waited for again */
+#define SCHED_POLL_INTERVAL_US 50  /* from the beginning of one poll to the next; the kernel's timer slack adds as much */
+#define SCHED_POLL_BATCHES 4
+#define SCHED_POLLED_MAX 16 /* sockets */
+
+/* How many datagrams a socket had in the present millisecond. */
+struct sched_rate {
+	uint32_t ms; /* low bits of the clock */
+	uint16_t count;
+};
+
+/* Counts n more. True: it has too many to be waited for. */
+static inline bool sched_rate_is_high(struct sched_rate *r, int64_t now_ms, int n)
+{
+	if (r->ms != (uint32_t)now_ms) {
+		r->ms = (uint32_t)now_ms;
+		r->count = 0;
+	}
+	r->count = (uint16_t)(r->count + n);
+	return r->count >= SCHED_POLL_ABOVE_PER_MS;
+}
+
+#endif

@@ -1,0 +1,277 @@
+/* Purpose: plane_api.h, and nothing else.
+ *
+ * How: what Python has to see comes before anything else: log lines, a frame for the slow path, the end, a tick. Otherwise shard
+ * 0 has its turn. plane_run() may return between any two steps and goes on there when called again.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "io/sink.h"
+#include "plane/plane.h"
+
+static void release(struct plane *p)
+{
+	struct policy shared = p->shard[0]->policy; /* its lists are those of all shards */
+
+	if (p->capture)
+		capture_stop(p->capture);
+	for (uint32_t i = 0; i < p->shard_count; i++) {
+		shard_free(p->shard[i]);
+		free(p->shard[i]);
+	}
+	policy_free(&shared);
+	free(p->listeners.at);
+	helper_free(&p->helper);
+	link_state_free(&p->link_state);
+	pthread_cond_destroy(&p->started);
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
+
+int plane_new(const struct plane_config *config, struct plane **out)
+{
+	struct plane *p = calloc(1, sizeof(*p));
+	struct shard *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!p || !s) {
+		free(p);
+		free(s);
+		return -ENOMEM;
+	}
+	p->config = *config;
+	p->shard[0] = s;
+	p->shard_count = 1;
+	pthread_mutex_init(&p->lock, NULL);
+	pthread_cond_init(&p->started, NULL);
+	helper_init(&p->helper, -1);
+	s->link_state = &p->link_state;
+	rc = shard_init(s, config, config->tap_fd, 0);
+	link_state_init(&p->link_state, &s->policy, &s->link.neighbours);
+	p->listeners = (struct listeners){.flags = config->flags, .io = &s->io, .tcp = &s->tcp, .splice = &s->splice, .helper = &p->helper,
+				    .messages = &s->messages};
+	if (!rc)
+		rc = loop_add(&s->loop, config->tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
+	if (rc) {
+		release(p);
+		return rc;
+	}
+	*out = p;
+	return 0;
+}
+
+void plane_free(struct plane *p)
+{
+	if (!p)
+		return;
+	threads_stop(p);
+	threads_drain(p);
+	release(p);
+}
+
+/* --- what is added --- */
+
+static int add_addr(struct plane *p, struct addr_list *l, const uint8_t addr[16])
+{
+	struct addr a = addr_from_v6(addr);
+
+	return p->shard_count > 1 ? -EBUSY : addr_list_add(l, &a);
+}
+
+int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
+{
+	return add_addr(p, &p->shard[0]->policy.guest_addrs, addr);
+}
+
+int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16])
+{
+	return add_addr(p, &p->shard[0]->policy.virtual_addrs, addr);
+}
+
+int plane_add_barred_source(struct plane *p, const uint8_t addr[16])
+{
+	return add_addr(p, &p->shard[0]->policy.barred_sources, addr);
+}
+
+int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
+			uint16_t target_port)
+{
+	struct listener l = {-1, 1, to_host, {addr_from_v6(target), target_port}};
+	struct shard *s = p->shard[0];
+	int rc = proto == IPPROTO_TCP || proto == IPPROTO_UDP ? 0 : -EPROTONOSUPPORT;
+
+	for (uint32_t i = 0; i < count && !rc; i++) {
+		l.fd = fds[i];
+		rc = proto == IPPROTO_UDP ? udp_listen(&s->udp, &s->io, l.fd, to_host, &l.target) : listen_add(&p->listeners, &l);
+		l.target.port++;
+		s->io.descriptors.ports += !rc;
+	}
+	return rc;
+}
+
+int plane_remove_listener(struct plane *p, int fd)
+{
+	struct shard *s = p->shard[0];
+	int rc = listen_remove(&p->listeners, fd);
+
+	if (rc == -ENOENT)
+		rc = udp_unlisten(&s->udp, &s->io, fd);
+	s->io.descriptors.ports -= !rc;
+	return rc;
+}
+
+void plane_set_helper(struct plane *p, int fd)
+{
+	struct udp *u = &p->shard[0]->udp;
+
+	helper_init(&p->helper, fd);
+	u->helper = &p->helper;
+	u->splice = p->config.flags & PLANE_SPLICE;
+	u->lo_to_lo = p->config.flags & PLANE_LO_TO_LO;
+}
+
+int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port)
+{
+	struct addr a = addr_from_v6(addr);
+
+	return helper_listen(&p->helper, proto == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM, &a, port);
+}
+
+int plane_diag_in_guest(struct plane *p)
+{
+	return helper_diag_socket(&p->helper);
+}
+
+int plane_capture(struct plane *p, int fd, int pcapng)
+{
+	int rc = p->capture || p->shard_count > 1 ? -EBUSY : capture_open(&p->capture, fd, pcapng);
+
+	p->shard[0]->link.capture = p->capture;
+	return rc;
+}
+
+int plane_log_line(int fd, const uint8_t *line, uint32_t len)
+{
+	return sink_write_line(fd, line, len);
+}
+
+int plane_watch(struct plane *p, int fd, uint32_t id)
+{
+	return loop_add(&p->shard[0]->loop, fd, EPOLLIN | EPOLLRDHUP, loop_tag(OWNER_WATCH, id, 0));
+}
+
+int plane_unwatch(struct plane *p, int fd)
+{
+	return loop_remove(&p->shard[0]->loop, fd);
+}
+
+void plane_tick(struct plane *p, uint32_t interval_ms)
+{
+	p->tick_ms = interval_ms;
+	p->next_tick_ms = p->shard[0]->loop.now_ms + interval_ms;
+}
+
+/* --- running --- */
+
+/* What Python has to see before anything else. */
+static bool pending(struct plane *p, struct plane_event *event)
+{
+	struct shard *s = p->shard[0];
+	const struct log_line *line;
+
+	if (log_take(&s->log, &line)) {
+		*event = (struct plane_event){PLANE_LOG, line->level, line->len, (const uint8_t *)line->text};
+		return true;
+	}
+	if (s->slow.len) {
+		*event = (struct plane_event){PLANE_PUNT, 0, s->slow.len, s->slow.frame};
+		s->slow.len = 0;
+		return true;
+	}
+	if (s->end) {
+		*event = (struct plane_event){.kind = PLANE_END, .id = (uint32_t)s->end};
+		return true;
+	}
+	if (p->tick_ms && p->next_tick_ms <= s->loop.now_ms) {
+		p->next_tick_ms = s->loop.now_ms + p->tick_ms;
+		*event = (struct plane_event){.kind = PLANE_TICK, .id = s->more || s->loop.taken < s->loop.ready};
+		return true;
+	}
+	return false;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+static int wait_for_events(struct plane *p)
+{
+	struct shard *s = p->shard[0];
+	int error = p->capture ? capture_error(p->capture) : 0;
+	int64_t until = shard_next_ms(s);
+
+	listen_timers(&p->listeners);
+	if (error)
+		log_add(&s->log, LOG_LEVEL_WARNING, "capture: %s", capture_error_text(error));
+	if (p->tick_ms)
+		until = earlier(until, p->next_tick_ms);
+	if (p->listeners.resume_ms)
+		until = earlier(until, p->listeners.resume_ms);
+	/* With something for Python to see there is no wait, but what has come is asked for: other shards may always have something. */
+	return shard_wait(s, s->slow.len || s->end ? s->loop.now_ms : until);
+}
+
+int plane_run(struct plane *p, struct plane_event *event)
+{
+	int rc = 0;
+
+	if (!p->open)
+		threads_open(p);
+	while (!rc && !pending(p, event)) {
+		switch (shard_turn(p->shard[0], event)) {
+		case SHARD_EVENT:
+			return 0;
+		case SHARD_LISTENER:
+			listen_accept(&p->listeners, event->id, event->len, event->kind);
+			break;
+		case SHARD_IDLE:
+			rc = wait_for_events(p);
+			break;
+		case SHARD_BUSY:
+			break;
+		}
+	}
+	return rc;
+}
+
+int plane_send(struct plane *p, const uint8_t *frame, uint32_t len)
+{
+	uint8_t head[LINK_HEAD_MAX];
+	struct link_tx tx = {.head = head, .head_len = u32_min(len, ETH_HLEN)};
+
+	if (len < ETH_HLEN || len > LINK_FRAME_MAX)
+		return -EMSGSIZE;
+	memcpy(head, frame, tx.head_len);
+	tx.body = frame + tx.head_len;
+	tx.body_len = len - tx.head_len;
+	return link_send(&p->shard[0]->link, &tx) ? 0 : -EAGAIN;
+}
+
+/* --- counters --- */
+
+const char *plane_counter_name(uint32_t index)
+{
+	static const char *const names[] = {
+#define COUNTER_NAME(name) #name,
+		COUNTERS(COUNTER_NAME)
+#undef COUNTER_NAME
+	};
+
+	return index < ARRAY_LEN(names) ? names[index] : NULL;
+}
+
+uint64_t plane_counter(const struct plane *p, uint32_t index)
+{
+	return index < CTR_COUNT ? threads_counter(p, index) : 0;
+}

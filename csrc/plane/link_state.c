@@ -1,0 +1,53 @@
+/* Purpose: keeps what one shard learns about the guest's link known to all others.
+ *
+ * How: the number of changes is read without the lock. News is rare: a new MAC address, a new address of the guest.
+ *
+ * Rejected: a message to each shard, which would have to be sent in order and could find no room.
+ */
+#include "plane/link_state.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/bytes.h"
+
+void link_state_init(struct link_state *l, const struct policy *policy, const struct neighbour_table *neighbours)
+{
+	pthread_mutex_init(&l->lock, NULL);
+	memcpy(l->guest_seen, policy->guest_seen, sizeof(l->guest_seen));
+	l->neighbours = *neighbours;
+}
+
+void link_state_free(struct link_state *l)
+{
+	pthread_mutex_destroy(&l->lock);
+}
+
+void link_state_learn_neighbour(struct link_state *l, const struct neighbour_table *neighbours, const struct addr *from)
+{
+	pthread_mutex_lock(&l->lock);
+	neighbour_learn_mac(&l->neighbours, neighbours->last);
+	if (from)
+		neighbour_learn_addr(&l->neighbours, from);
+	atomic_fetch_add_explicit(&l->changes, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void link_state_learn_address(struct link_state *l, const struct addr *seen)
+{
+	pthread_mutex_lock(&l->lock);
+	l->guest_seen[policy_seen_index(seen)] = *seen;
+	atomic_fetch_add_explicit(&l->changes, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&l->lock);
+}
+
+void link_state_refresh(struct link_state *l, uint32_t *known, struct policy *policy, struct neighbour_table *neighbours)
+{
+	if (LIKELY(atomic_load_explicit(&l->changes, memory_order_relaxed) == *known))
+		return;
+	pthread_mutex_lock(&l->lock);
+	*known = atomic_load_explicit(&l->changes, memory_order_relaxed);
+	memcpy(policy->guest_seen, l->guest_seen, sizeof(l->guest_seen));
+	*neighbours = l->neighbours;
+	pthread_mutex_unlock(&l->lock);
+}
