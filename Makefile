@@ -137,7 +137,7 @@ test-podman: dev
 	PASTA_LONG=1 $(PYTEST) -s tests/runtimes
 
 man: build
-	$(BIN)/python -m pasta_py.control.man >docs/pasta-py.1
+	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1
 
 # Every option is forgotten once, and the tests that claim it have to notice; that each is claimed is part of `make test`.
 options-off: dev

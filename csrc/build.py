@@ -1,5 +1,5 @@
 """cffi API-mode builds: pasta_py._plane, of which Python sees the part of plane_api.h between its cdef markers, and
-pasta_py._calls, the system calls of control/syscalls.py (through ctypes they took 2 ms more at every start).
+pasta_py._calls, the system calls of control/guest/syscalls.py (through ctypes they took 2 ms more at every start).
 
 Environment: PASTA_WERROR=1 makes warnings errors; PASTA_COVERAGE=DIRECTORY builds for gcov and
 keeps its data there (tests/measure/keep.c); PASTA_SANITIZE=address,undefined.

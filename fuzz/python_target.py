@@ -26,8 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
 
 with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=False):
-    from pasta_py import confwire, hostports, model, wire
-    from pasta_py.control import options, pesto, portspec, slirp_api
+    from pasta_py import hostports, model, pesto_protocol, worker_protocol
+    from pasta_py.control.commandline import options, port_spec
+    from pasta_py.control.pesto import main as pesto
+    from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
     from pasta_py.worker import slowpath
 
@@ -97,10 +99,10 @@ def dhcp6(data: bytes) -> None:
 
 def plan_message(data: bytes) -> None:
     try:
-        value = wire.decode(data)
+        value = worker_protocol.decode(data)
     except WireError:
         return
-    again = wire.decode(wire.encode(value))
+    again = worker_protocol.decode(worker_protocol.encode(value))
     assert again == value and type(again) is type(value)
 
 
@@ -109,14 +111,14 @@ def one_line(error: PastaError) -> None:
 
 
 def survives(rule: model.ForwardRule, ipv6: bool) -> None:
-    again = confwire.read_rule(confwire.write_rule(rule, ipv6=ipv6), to_host=rule.to_host, ipv6=ipv6)
+    again = pesto_protocol.read_rule(pesto_protocol.write_rule(rule, ipv6=ipv6), to_host=rule.to_host, ipv6=ipv6)
     assert again == rule, f"{rule} comes back as {again}"
-    assert confwire.describe(rule).isprintable()
+    assert pesto_protocol.describe(rule).isprintable()
 
 
 def fed(data: bytes, piece: int, ipv6: bool) -> tuple[object, ...]:
     """How a reader ends that gets the bytes in pieces of this size: the rules, whether that was all, and what was refused."""
-    reader = confwire.UpdateReader(ipv6=ipv6)
+    reader = pesto_protocol.UpdateReader(ipv6=ipv6)
     assert not reader.started
     try:
         for at in range(0, len(data), piece):
@@ -125,7 +127,7 @@ def fed(data: bytes, piece: int, ipv6: bool) -> tuple[object, ...]:
         one_line(error)
         return tuple(reader.rules), False, str(error)
     assert reader.started or not data
-    assert len(reader.rules) <= len(confwire.NAMES) * confwire.MAX_RULES
+    assert len(reader.rules) <= len(pesto_protocol.NAMES) * pesto_protocol.MAX_RULES
     return tuple(reader.rules), reader.complete, ""
 
 
@@ -139,14 +141,14 @@ def update(data: bytes) -> None:
     for rule in rules:  # type: ignore[attr-defined]
         survives(rule, ipv6)
     try:
-        confwire.check(rules)  # type: ignore[arg-type]
+        pesto_protocol.check(rules)  # type: ignore[arg-type]
     except ConfError as error:
         one_line(error)
 
 
 def shown(data: bytes) -> None:
     """What stands for the hello is the input's own only where bit 0 of its first byte says so."""
-    rest = data[1:] if data[0] & 1 else confwire.hello() + data[1:]
+    rest = data[1:] if data[0] & 1 else pesto_protocol.hello() + data[1:]
 
     def take(count: int) -> bytes:
         nonlocal rest
@@ -160,9 +162,9 @@ def shown(data: bytes) -> None:
     except ConfError as error:
         one_line(error)
         return
-    assert len(pesto.show(tables).splitlines()) == len(confwire.NAMES) + len(tables.rules)
+    assert len(pesto.show(tables).splitlines()) == len(pesto_protocol.NAMES) + len(tables.rules)
     for rule in tables.rules:
-        assert confwire.describe(rule).isprintable()
+        assert pesto_protocol.describe(rule).isprintable()
 
 
 class Forwards:
@@ -176,7 +178,7 @@ class Forwards:
             self.rules.remove(rule)
             return
         try:
-            confwire.check([*self.rules, rule])
+            pesto_protocol.check([*self.rules, rule])
         except ConfError as error:
             raise WorkerError(str(error)) from None
         self.rules.append(rule)
@@ -214,13 +216,13 @@ def api(data: bytes) -> None:
 
 def ports(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
-    specs: tuple[portspec.PortSpec, ...] = ()
+    specs: tuple[port_spec.PortSpec, ...] = ()
     for number, part in enumerate(text.split("\n")[:4]):
         try:
-            spec = portspec.parse(part, listen=not part.startswith("!"))
-            assert portspec.parse(str(spec)) == spec, f"{part!r} is written as {str(spec)!r}"
-            specs = portspec.add(specs, spec)
-            rules = portspec.resolve(specs)
+            spec = port_spec.parse(part, listen=not part.startswith("!"))
+            assert port_spec.parse(str(spec)) == spec, f"{part!r} is written as {str(spec)!r}"
+            specs = port_spec.add(specs, spec)
+            rules = port_spec.resolve(specs)
         except UsageError as error:
             one_line(error)
             continue

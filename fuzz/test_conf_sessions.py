@@ -32,9 +32,9 @@ from hypothesis.stateful import (
 )
 from isolated import isolated
 
-from pasta_py import confwire
+from pasta_py import pesto_protocol
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
-from pasta_py.worker import confrules, confserver, log, plane
+from pasta_py.worker import log, pesto_server, plane, port_rules
 
 LISTENER, CLIENT = 5, 6
 TAKEN = 1105  # another program has it
@@ -109,7 +109,7 @@ def ports_of(rules: tuple[ForwardRule, ...]) -> set[Key]:
         for port in range(r.first, r.last + 1):
             if port == TAKEN and r.proto == IPPROTO_TCP:
                 continue
-            address = confwire.describe(r).split()[1].rpartition(":")[0].strip("[]")
+            address = pesto_protocol.describe(r).split()[1].rpartition(":")[0].strip("[]")
             found.add((r.proto, port, address))
     return found
 
@@ -138,7 +138,7 @@ class ConfSessions(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.clock = Clock()
-        confserver.time = self.clock  # type: ignore[assignment]
+        pesto_server.time = self.clock  # type: ignore[assignment]
         self.guest, tap = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.tap = tap
         self.directory = tempfile.TemporaryDirectory()
@@ -150,9 +150,9 @@ class ConfSessions(RuleBasedStateMachine):
         made = plan(rules=(), log_level=3)
         self.core = plane.Plane(made, tap.fileno())
         self.memory = os.memfd_create("log")
-        self.served = confrules.Rules(self.core, made, [], {}, None)
+        self.served = port_rules.Rules(self.core, made, [], {}, None)
         self.journal = log.Log(os.dup(self.memory), made, 1)
-        self.server = confserver.Server(self.core, listener.detach(), (LISTENER, CLIENT), self.served, self.journal)
+        self.server = pesto_server.Server(self.core, listener.detach(), (LISTENER, CLIENT), self.served, self.journal)
         self.queue: list[Session] = []
         self.rules: tuple[ForwardRule, ...] = ()
         self.ends = 0
@@ -198,8 +198,8 @@ class ConfSessions(RuleBasedStateMachine):
         while self.queue:
             session = self.queue[0]
             if not session.shown:
-                session.shown = confwire.hello() + confwire.write_tables(self.rules, self.served.capabilities)
-                session.deadline = self.clock.now + confserver.LIMIT_S
+                session.shown = pesto_protocol.hello() + pesto_protocol.write_tables(self.rules, self.served.capabilities)
+                session.deadline = self.clock.now + pesto_server.LIMIT_S
             outcome = self.outcome(session)
             if not outcome:
                 assert bytes(session.got) == session.shown
@@ -234,14 +234,17 @@ class ConfSessions(RuleBasedStateMachine):
             rules = [r.replace(address=moved) for r in self.rules] + rules[:1]
         wanted = [r.replace(address=b"") if r.to_host else r for r in dict.fromkeys(rules)]
         wanted.sort(key=lambda r: r.to_host)  # as the tables bring them
-        tables = {t: [confwire.write_rule(r) for r in wanted if r.to_host == (t == confwire.SPLICE)] for t in confwire.NAMES}
-        data = confwire.write_update(tables)
+        tables = {
+            table: [pesto_protocol.write_rule(r) for r in wanted if r.to_host == (table == pesto_protocol.SPLICE)]
+            for table in pesto_protocol.NAMES
+        }
+        data = pesto_protocol.write_update(tables)
         whole = wrong = len(data)
         wrong += 1
         if change == "more":
             data += b"\0"
-        elif change == "protocol" and tables[confwire.HOST]:
-            data, wrong = data[:59] + b"\x84" + data[60:], 5 + confwire.RULE_BYTES
+        elif change == "protocol" and tables[pesto_protocol.HOST]:
+            data, wrong = data[:59] + b"\x84" + data[60:], 5 + pesto_protocol.RULE_BYTES
         elif change == "table":
             data, wrong = b"\x02" + data[1:], 1
         elif change == "count":
@@ -281,7 +284,7 @@ class ConfSessions(RuleBasedStateMachine):
         self.advance()
 
     @precondition(lambda self: self.queue)
-    @rule(seconds=st.sampled_from((1.0, 2.5, confserver.LIMIT_S + 0.1)))
+    @rule(seconds=st.sampled_from((1.0, 2.5, pesto_server.LIMIT_S + 0.1)))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
         self.settle()

@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.control.api import Connection as Connection
-    from pasta_py.control.api import connect as connect
+    from pasta_py.control.start.python_api import Connection as Connection
+    from pasta_py.control.start.python_api import connect as connect
     from pasta_py.errors import HostError as HostError
     from pasta_py.errors import PastaError as PastaError
     from pasta_py.errors import UsageError as UsageError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name in ("Connection", "connect"):
-        from pasta_py.control import api
+        from pasta_py.control.start import python_api
 
-        return getattr(api, name)
+        return getattr(python_api, name)
     if name in ("HostError", "PastaError", "UsageError", "WorkerError"):
         from pasta_py import errors
 

@@ -1,4 +1,4 @@
-"""System calls, an extension made by csrc/build.py; only pasta_py.control.syscalls imports it."""
+"""System calls, an extension made by csrc/build.py; only pasta_py.control.guest.syscalls imports it."""
 
 from typing import Any
 

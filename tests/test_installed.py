@@ -95,4 +95,4 @@ def test_the_callers_python_environment_makes_no_difference(
 
 def test_an_editable_installation_is_found_by_site() -> None:
     """As the tests themselves run it: nothing of the package is beside the script."""
-    assert version(sys.executable, "-I", "-m", "pasta_py.control.start", "pasta") == EXPECTED
+    assert version(sys.executable, "-I", "-m", "pasta_py.control.start.dispatch", "pasta") == EXPECTED

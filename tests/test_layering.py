@@ -18,14 +18,49 @@ FOLDERS = ("base", "wire", "core", "io", "proto", "plane")
 ABI = "plane_api.h"
 #: The folders that may know the ABI: the plane implements it, io declares the sandbox's calls.
 ABI_USERS = ("io", "plane")
-TYPER_USERS = ("control/cli.py",)
-PYROUTE2_USERS = ("control/rare.py",)
-EXTENSION_USERS = {"_plane": "worker/plane.py", "_calls": "control/syscalls.py"}
-SHARED = {"pasta_py", "confwire", "errors", "hostports", "record", "model", "wire"}
+TYPER_USERS = ("control/start/typer_command.py",)
+PYROUTE2_USERS = ("control/netlink/pyroute2_messages.py",)
+EXTENSION_USERS = {"_plane": "worker/plane.py", "_calls": "control/guest/syscalls.py"}
+SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The one way from the package to control, taken when the Python API is asked for, and that of a fork which is to be the worker.
-CROSSINGS = (("__init__.py", "pasta_py.control.api"), ("control/start.py", "pasta_py.worker.__main__"))
+CROSSINGS = (("__init__.py", "pasta_py.control.start.python_api"), ("control/start/dispatch.py", "pasta_py.worker.__main__"))
 IMPORTERS = ("import_module", "__import__")
 LEAN = {"_signal", "_socket", "errno", "fcntl", "gc", "posix", "struct", "sys", "time"}
+
+
+#: The wings of control, in their order: each imports only itself and those before it.
+WINGS = ("netlink", "commandline", "planning", "guest", "forwarding", "start", "pesto", "slirp4netns")
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Every set of files of which each reaches the others."""
+    reach = {name: set(to) for name, to in arrows.items()}
+    for middle in reach:
+        for name in reach:
+            if middle in reach[name]:
+                reach[name] |= reach[middle]
+    rings = {tuple(sorted(other for other in reach[name] if name in reach.get(other, ()))) for name in reach}
+    return sorted(list(ring) for ring in rings if ring)
+
+
+def include_arrows(files: dict[str, str]) -> dict[str, set[str]]:
+    """Which file of a folder includes which; a .c and its .h are one. `files`: name to text."""
+    arrows: dict[str, set[str]] = {}
+    for name, text in files.items():
+        stem = Path(name).stem
+        targets = {Path(target).stem for target in re.findall(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', text, re.MULTILINE)}
+        arrows.setdefault(stem, set()).update(targets - {stem})
+    return {name: to & set(arrows) for name, to in arrows.items()}
+
+
+def bad_wings(path: str, text: str) -> Iterator[str]:
+    """Imports of a later wing; `path` is relative to pasta_py/control."""
+    wing = path.partition("/")[0] if "/" in path else ""
+    for name in imports(ast.parse(text)):
+        into = name.removeprefix("pasta_py.control.").partition(".")[0]
+        later = into in WINGS and (not wing or WINGS.index(into) > WINGS.index(wing))
+        if name.startswith("pasta_py.control.") and later:
+            yield f"{path} imports {name}"
 
 
 def proto_module(stem: str) -> str:
@@ -89,6 +124,37 @@ def test_every_include_points_down_the_folder_order() -> None:
     assert [v for path in files for v in bad_includes(str(path.relative_to(ROOT / "csrc")), path.read_text())] == []
 
 
+def test_no_circle_in_the_plane() -> None:
+    files = {path.name: path.read_text() for path in (ROOT / "csrc" / "plane").glob("*.[ch]")}
+    assert len(files) > 8
+    assert circles(include_arrows(files)) == []
+
+
+def test_a_circle_is_found() -> None:
+    files = {"a.h": "", "a.c": '#include "plane/a.h"\n#include "plane/b.h"', "b.c": '#include "plane/c.h"'}
+    files["c.h"] = '#include "plane/a.h"'
+    assert circles(include_arrows(files)) == [["a", "b", "c"]]
+
+
+def test_no_wing_imports_a_later_one() -> None:
+    control = ROOT / "pasta_py" / "control"
+    files = list(control.rglob("*.py"))
+    assert {path.parent.name for path in files} == {"control", *WINGS}
+    assert [v for path in files for v in bad_wings(str(path.relative_to(control)), path.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("planning/plan.py", "from pasta_py.control.guest import tap"),
+        ("netlink/objects.py", "def f():\n    import pasta_py.control.start.launch"),
+        ("ip.py", "from pasta_py.control.netlink import messages"),
+    ],
+)
+def test_an_import_of_a_later_wing_is_caught(path: str, text: str) -> None:
+    assert len(list(bad_wings(path, text))) == 1
+
+
 def test_the_abi_includes_nothing_of_ours() -> None:
     assert re.findall(r'#\s*include\s*"', (ROOT / "csrc" / ABI).read_text()) == []
 
@@ -120,23 +186,23 @@ def test_an_include_that_points_up_is_caught(path: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("control/launch.py", "from pasta_py.worker import slowpath"),
-        ("control/launch.py", "from pasta_py import worker"),
-        ("control/launch.py", "def f():\n    import pasta_py.worker.plane"),
-        ("control/launch.py", "import importlib\nimportlib.import_module('pasta_py.worker')"),
-        ("control/entry.py", "import typer"),
-        ("control/plan.py", "from pyroute2 import IPRoute"),
-        ("control/plan.py", "from pasta_py import _plane"),
-        ("control/plan.py", "from pasta_py._calls import lib"),
-        ("control/plan.py", "from . import host"),
-        ("worker/arp.py", "from pasta_py.control import plan"),
+        ("control/start/launch.py", "from pasta_py.worker import slowpath"),
+        ("control/start/launch.py", "from pasta_py import worker"),
+        ("control/start/launch.py", "def f():\n    import pasta_py.worker.plane"),
+        ("control/start/launch.py", "import importlib\nimportlib.import_module('pasta_py.worker')"),
+        ("control/start/main.py", "import typer"),
+        ("control/planning/plan.py", "from pyroute2 import IPRoute"),
+        ("control/planning/plan.py", "from pasta_py import _plane"),
+        ("control/planning/plan.py", "from pasta_py._calls import lib"),
+        ("control/planning/plan.py", "from . import host"),
+        ("worker/arp.py", "from pasta_py.control.planning import plan"),
         ("worker/arp.py", "import re"),
         ("worker/arp.py", "try:\n    import socket\nexcept ImportError:\n    pass"),
         ("worker/arp.py", "from pasta_py import _plane"),
         ("worker/arp.py", "import dataclasses"),
         ("worker/arp.py", "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    pass\nelse:\n    import typing"),
         ("model.py", "import typing"),
-        ("model.py", "from pasta_py.control import plan"),
+        ("model.py", "from pasta_py.control.planning import plan"),
     ],
 )
 def test_an_import_of_the_wrong_side_is_caught(path: str, text: str) -> None:
@@ -148,9 +214,9 @@ def test_an_import_of_the_wrong_side_is_caught(path: str, text: str) -> None:
     [
         ("worker/arp.py", "if TYPE_CHECKING:\n    from collections.abc import Callable"),
         ("worker/plane.py", "from pasta_py import _plane"),
-        ("control/cli.py", "def f():\n    import typer"),
-        ("control/rare.py", "import pyroute2.netlink"),
-        ("wire.py", "import struct"),
+        ("control/start/typer_command.py", "def f():\n    import typer"),
+        ("control/netlink/pyroute2_messages.py", "import pyroute2.netlink"),
+        ("worker_protocol.py", "import struct"),
     ],
 )
 def test_an_import_in_its_place_passes(path: str, text: str) -> None:

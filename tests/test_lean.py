@@ -34,13 +34,14 @@ def test_the_workers_imports_are_lean() -> None:
 
 def test_controls_imports_are_lean() -> None:
     """Of a start of `pasta`: each of these modules would add a millisecond to it, or many."""
-    names = ["start", "entry", "launch", "setup", "ports", "netns", "plan", "host", "resolv", "tap", "nsconf"]
+    names = ["start.dispatch", "start.main", "start.launch", "start.hand_over", "forwarding.bind_ports", "planning.host"]
+    names += ["planning.plan", "planning.resolv_conf", "guest.namespaces", "guest.tap", "guest.interface"]
     paths = [str(Path(module.__file__ or "").parent) for module in (_cffi_backend, pasta_py)]
     paths[1] = str(Path(paths[1]).parent)
     code = IMPORTS.replace("pasta_py.worker.__main__", ", ".join(f"pasta_py.control.{name}" for name in names))
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *paths], capture_output=True, text=True, check=True, timeout=30)
     loaded = set(done.stdout.split())
-    assert {"pasta_py.control.nsconf", "pasta_py._calls"} <= loaded
+    assert {"pasta_py.control.guest.interface", "pasta_py._calls"} <= loaded
     assert loaded & HEAVY == {"ipaddress", "select"}
 
 

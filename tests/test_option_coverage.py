@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from claims import collected
 
-from pasta_py.control import option_table
+from pasta_py.control.commandline import option_table
 
 NAMES = [f"--{option.long}" for option in option_table.TABLE]
 PARSER = "test_options.py"  # of tests/control: what is written there reads options, and shows no effect

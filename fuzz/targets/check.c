@@ -15,9 +15,20 @@
 /* --- which states a run has seen: libFuzzer follows them as it follows edges --- */
 
 /* RFC 9293, 3.3.2, from the core's end towards the guest. A flow ends where TIME-WAIT or CLOSED would begin. */
-#define STATES(X)                                                                                                         \
-	X(CONNECTING) X(SYN_RECEIVED) X(SYN_SENT) X(ESTABLISHED) X(FIN_WAIT_1) X(FIN_WAIT_2) X(CLOSE_WAIT) X(CLOSING) X(LAST_ACK) \
-	X(SPILLING) X(RECOVERING) X(WINDOW_CLOSED) X(RESET_BY_HOST)
+#define STATES(X) \
+	X(CONNECTING) \
+	X(SYN_RECEIVED) \
+	X(SYN_SENT) \
+	X(ESTABLISHED) \
+	X(FIN_WAIT_1) \
+	X(FIN_WAIT_2) \
+	X(CLOSE_WAIT) \
+	X(CLOSING) \
+	X(LAST_ACK) \
+	X(SPILLING) \
+	X(RECOVERING) \
+	X(WINDOW_CLOSED) \
+	X(RESET_BY_HOST)
 
 enum state {
 #define STATE_ENUM(name) STATE_##name,

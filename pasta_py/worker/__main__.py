@@ -1,7 +1,7 @@
 """The worker's life: lock in, take the plan, turn the core's crank until the guest is gone or someone says so.
 
 control -> worker   to a fork, what `main` is to be given (`forked`)
-control -> worker   the plan (pasta_py.wire), then, for a worker that is to outlive control, b"detach", or changes of rules
+control -> worker   the plan (worker_protocol), then, for a worker that is to outlive control, b"detach", or changes of rules
 worker -> control   any number of b"warning <line>\\n", then b"ready <PID as control sees it>\\n" or b"error <line>\\n";
                     for each change b"done\\n" or b"error <line>\\n"
 
@@ -18,9 +18,9 @@ import posix as os  # os takes 0.8 ms to import
 import sys
 import time
 
-from pasta_py import model, wire
+from pasta_py import model, worker_protocol
 from pasta_py.errors import ConfError, PastaError, last_resort, reason
-from pasta_py.worker import autoports, confrules, confserver, helper, log, ndp, plane, sandbox, slowpath
+from pasta_py.worker import autoports, helper, log, ndp, pesto_server, plane, port_rules, sandbox, slowpath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def forked(socket_fd: int, called: "Sequence[str]") -> None:
     for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    plane.forget_environment(wire.KEPT_ENVIRONMENT)
+    plane.forget_environment(worker_protocol.KEPT_ENVIRONMENT)
     sock = _socket.socket(fileno=_FORKED_FD)
     words = sock.recv(_MESSAGE_BYTES).split()
     sock.detach()
@@ -122,7 +122,7 @@ def _run(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bool) -> i
         if not runas:
             raise
         raise PastaError(f"Couldn't become user {runas[0]}, group {runas[1]}: {error.strerror}: see --runas") from None
-    received = wire.recv_plan(sock)
+    received = worker_protocol.recv_plan(sock)
     if received is None:
         return 0
     plan, fds = received
@@ -147,7 +147,7 @@ class Worker:
     """The core, its watches and its log. Owns every descriptor it was given."""
 
     def __init__(
-        self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: wire.Descriptors, pid: int, helper_fd: int
+        self, sock: "_socket.socket", plan: "model.WorkerPlan", fds: worker_protocol.Descriptors, pid: int, helper_fd: int
     ) -> None:
         roles: dict[str, list[int]] = {}
         for role, fd in zip(plan.descriptors, fds.take(len(plan.descriptors)), strict=True):
@@ -170,11 +170,11 @@ class Worker:
         self.auto: autoports.AutoPorts | None = None
         self.scan_at = _NEVER
         in_guest = self._use_helper(helper_fd, roles, listeners)
-        self.conf: confserver.Server | None = None
+        self.conf: pesto_server.Server | None = None
         if changing:
-            self.rules = confrules.Rules(self.plane, plan, listeners, in_guest, self.auto)
+            self.rules = port_rules.Rules(self.plane, plan, listeners, in_guest, self.auto)
         for fd in roles.get(model.FD_CONF, ()):
-            self.conf = confserver.Server(self.plane, fd, (_CONF, _CONF_CLIENT), self.rules, self.log)
+            self.conf = pesto_server.Server(self.plane, fd, (_CONF, _CONF_CLIENT), self.rules, self.log)
         for fd in roles.get(model.FD_CAPTURE, ()):
             try:
                 self.plane.capture(fd, plan.pcapng)
@@ -307,7 +307,7 @@ class Worker:
 
     def _on_control(self) -> "int | None":
         try:
-            message, fds = wire.recv_message(self.sock)
+            message, fds = worker_protocol.recv_message(self.sock)
         except OSError:
             return 0
         if message and self.plan.changing:
@@ -350,7 +350,7 @@ class Worker:
             data = os.read(self.inotify, _INOTIFY_BYTES)
         except BlockingIOError:
             return None
-        if not namespace_gone(data, wire.path_bytes(self.plan.netns_name)):
+        if not namespace_gone(data, worker_protocol.path_bytes(self.plan.netns_name)):
             return None
         self.log.write(log.INFO, f"the network namespace {self.plan.netns_name} is gone: quitting")
         return 0

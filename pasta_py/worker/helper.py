@@ -8,7 +8,7 @@ before the core exists: a fork takes no threads along.
 import _socket
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import hostports, model, wire
+from pasta_py import hostports, model, worker_protocol
 from pasta_py.errors import HostError, reason
 from pasta_py.worker import plane
 
@@ -65,7 +65,7 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
     try:
         for what, namespace in ((b"u", userns), (b"n", netns)):
             if namespace is not None:
-                sock.sendmsg([what], [wire.rights([namespace])])
+                sock.sendmsg([what], [worker_protocol.rights([namespace])])
         answer = sock.recv(_RESULT_BYTES)
     finally:
         sock.close()

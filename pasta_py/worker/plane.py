@@ -7,7 +7,7 @@ back; nothing here keeps state but the handle.
 import posix as os  # os takes 0.8 ms to import
 import sys
 
-from pasta_py import _plane, wire
+from pasta_py import _plane, worker_protocol
 from pasta_py.model import Listener, WorkerPlan
 
 TYPE_CHECKING = False
@@ -239,7 +239,7 @@ def set_command_line(words: "Sequence[str]") -> None:
     if not 0 < start < end:  # a kernel that does not tell, as gVisor's
         return
     room = ffi.buffer(ffi.cast("char *", start), end - start)
-    room[:] = b"".join(wire.path_bytes(word) + b"\0" for word in words)[: end - start - 1].ljust(end - start, b"\0")
+    room[:] = b"".join(worker_protocol.path_bytes(word) + b"\0" for word in words)[: end - start - 1].ljust(end - start, b"\0")
 
 
 def own_proc_self() -> None:

@@ -14,10 +14,12 @@ from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
-from pasta_py.control import host, nsconf, rare
-from pasta_py.control.messages import RTM_NEWROUTE
-from pasta_py.control.options import Options
-from pasta_py.control.plan import LinkPlan
+from pasta_py.control.commandline.options import Options
+from pasta_py.control.guest import interface
+from pasta_py.control.netlink import pyroute2_messages
+from pasta_py.control.netlink.messages import RTM_NEWROUTE
+from pasta_py.control.planning import host
+from pasta_py.control.planning.plan import LinkPlan
 
 NOBODY = 65534
 LIMIT_S = 60
@@ -30,7 +32,7 @@ def in_new_namespace(function: Callable[..., Any], *args: Any) -> Any:
 
     Where the tests run as root, the child becomes nobody first.
     """
-    rare.message_class(RTM_NEWROUTE)  # imported while we may still read every file
+    pyroute2_messages.message_class(RTM_NEWROUTE)  # imported while we may still read every file
     libc = ctypes.CDLL(None, use_errno=True)
     reader, writer = os.pipe()
     child = os.fork()
@@ -148,10 +150,10 @@ def host_side(shape: str, name: str) -> tuple[host.HostSnapshot, dict[str, Any]]
     return host.snapshot(), tables(name) if name else {}
 
 
-def guest_side(link: LinkPlan) -> tuple[nsconf.ConfigResult, dict[str, Any], list[Any]]:
+def guest_side(link: LinkPlan) -> tuple[interface.ConfigResult, dict[str, Any], list[Any]]:
     """Make a guest and configure it: the result, its tables, and the interfaces with all their addresses."""
     fd = make_tap(link.ifname)
-    result = nsconf.configure(link)
+    result = interface.configure(link)
     shown = tables(link.ifname), ip("addr", "show")
     os.close(fd)
     return result, *shown

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pasta_py.control import activation
+from pasta_py.control.forwarding import systemd_sockets
 from pasta_py.errors import UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
 
@@ -26,7 +26,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 def test_descriptors_are_numbered_from_three_and_the_variables_go(monkeypatch: pytest.MonkeyPatch) -> None:
     _environment(monkeypatch, LISTEN_PID=str(os.getpid()), LISTEN_FDS="3", LISTEN_FDNAMES="web-8080:dns")
-    assert activation.take() == {3: "web-8080", 4: "dns", 5: ""}
+    assert systemd_sockets.take() == {3: "web-8080", 4: "dns", 5: ""}
     assert not any(name.startswith("LISTEN_") for name in os.environ)
 
 
@@ -36,14 +36,14 @@ def test_descriptors_are_numbered_from_three_and_the_variables_go(monkeypatch: p
 def test_what_is_meant_for_another_process_is_left_alone(values: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     values = {name: value.replace("self", str(os.getpid())) for name, value in values.items()}
     _environment(monkeypatch, **values)
-    assert activation.take() == {}
+    assert systemd_sockets.take() == {}
 
 
 @pytest.mark.parametrize(
     ("name", "target"), [("8080", 8080), ("web-8080", 8080), ("a-b-53", 53), ("web", 0), ("", 0), ("x-70000", 0)]
 )
 def test_the_name_says_the_port_in_the_guest(name: str, target: int, listener: socket.socket) -> None:
-    ((found, fds),) = activation.listeners({listener.fileno(): name})
+    ((found, fds),) = systemd_sockets.listeners({listener.fileno(): name})
     port = listener.getsockname()[1]
     assert (found.proto, found.port, found.target_port) == (IPPROTO_TCP, port, target or port)
     assert fds == [listener.fileno()] and not os.get_blocking(fds[0]) and not os.get_inheritable(fds[0])
@@ -52,17 +52,17 @@ def test_the_name_says_the_port_in_the_guest(name: str, target: int, listener: s
 def test_datagram_sockets_are_udp() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::1", 0))
-        ((found, _fds),) = activation.listeners({sock.fileno(): ""})
+        ((found, _fds),) = systemd_sockets.listeners({sock.fileno(): ""})
         assert (found.proto, found.port) == (IPPROTO_UDP, sock.getsockname()[1])
 
 
 def test_sockets_that_cannot_be_forwarded_are_refused_by_name(listener: socket.socket) -> None:
     unix, other = socket.socketpair()
     with unix, other, pytest.raises(UsageError, match=r"\(bus\): not an Internet socket"):
-        activation.listeners({unix.fileno(): "bus"})
+        systemd_sockets.listeners({unix.fileno(): "bus"})
     with socket.create_connection(listener.getsockname()) as client, pytest.raises(UsageError, match="not a listening socket"):
-        activation.listeners({client.fileno(): ""})
+        systemd_sockets.listeners({client.fileno(): ""})
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound, pytest.raises(UsageError, match="not bound to a port"):
-        activation.listeners({unbound.fileno(): ""})
+        systemd_sockets.listeners({unbound.fileno(): ""})
     with pytest.raises(UsageError, match="LISTEN_FDS counts sockets"):
-        activation.listeners({999: ""})
+        systemd_sockets.listeners({999: ""})

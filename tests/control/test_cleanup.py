@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pasta_py.control.cleanup import ExitStack
+from pasta_py.control.exit_stack import ExitStack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ADDRESSES = ["192.0.2.1", "10.0.0.1", "::1", "fe80::1", "255.255.255.255"]

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from pasta_py import __version__
-from pasta_py.control import cli, entry, man, option_table
+from pasta_py.control.commandline import man, option_table
+from pasta_py.control.start import main as entry
+from pasta_py.control.start import typer_command
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLS = {
-    "pasta": "from pasta_py.control.entry import pasta as call",
-    "pasta-py": "from pasta_py.control.cli import main as call",
-    "pesto": "from pasta_py.control.pesto import main as call",
-    "slirp4netns": "from pasta_py.control.slirp import slirp4netns as call",
+    "pasta": "from pasta_py.control.start.main import pasta as call",
+    "pasta-py": "from pasta_py.control.start.typer_command import main as call",
+    "pesto": "from pasta_py.control.pesto.main import main as call",
+    "slirp4netns": "from pasta_py.control.slirp4netns.main import slirp4netns as call",
 }
 BOTH = pytest.mark.parametrize("name", ["pasta", "pasta-py"])
 
@@ -105,7 +107,7 @@ def test_completion_offers_the_options_of_the_table() -> None:
 def test_the_typer_application_parses_with_the_table_too() -> None:
     from typer.testing import CliRunner
 
-    result = CliRunner().invoke(cli.app(), ["--mtu", "1500", "--no-such", "x"])
+    result = CliRunner().invoke(typer_command.app(), ["--mtu", "1500", "--no-such", "x"])
     assert result.exit_code == 1
     assert "unrecognized option '--no-such'" in result.output
 
@@ -113,7 +115,7 @@ def test_the_typer_application_parses_with_the_table_too() -> None:
 def test_every_option_of_the_table_is_a_typer_option() -> None:
     import typer.main
 
-    command = typer.main.get_command(cli.app())
+    command = typer.main.get_command(typer_command.app())
     offered = {name for parameter in command.params for name in parameter.opts}
     assert {f"--{o.long}" for o in option_table.TABLE if o.dest != "help"} <= offered
     assert {f"-{o.short}" for o in option_table.TABLE if o.short and o.dest != "help"} <= offered
@@ -154,7 +156,7 @@ def test_closed_streams_end_in_the_right_status_without_a_traceback(
 
 def test_an_interrupt_ends_the_process_by_the_signal_and_without_a_traceback() -> None:
     before = (
-        "from pasta_py.control import entry\n"
+        "from pasta_py.control.start import main as entry\n"
         "def interrupted(parsed):\n"
         "    import os, signal, time\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
         "entry.start = interrupted"

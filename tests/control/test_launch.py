@@ -600,11 +600,11 @@ _INTERRUPTED = """
 import os, runpy, signal, sys
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
-        if name == "pasta_py.control.option_table":
+        if name == "pasta_py.control.commandline.option_table":
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["start", "pasta", "--config-net", "true"]
-runpy.run_module("pasta_py.control.start", run_name="__main__")
+runpy.run_module("pasta_py.control.start.dispatch", run_name="__main__")
 """
 
 

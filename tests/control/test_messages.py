@@ -15,8 +15,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 import pasta_py
-from pasta_py.control import messages, netlink, rare, rtnl
-from pasta_py.control.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Message
+from pasta_py.control.netlink import exchange, messages, objects, pyroute2_messages
+from pasta_py.control.netlink.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Message
 
 THEIRS = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
 ONLY_OURS = ("RTA_NH_ID",)  # nexthop objects, of Linux 5.3, are not in pyroute2
@@ -161,16 +161,16 @@ def test_an_address_of_another_family_is_no_obstacle() -> None:
     )
 
 
-def _imported_by_the_reading_of(*commands: str) -> tuple[bool, list[rtnl.Route]]:
+def _imported_by_the_reading_of(*commands: str) -> tuple[bool, list[objects.Route]]:
     """Whether pyroute2 was asked, and the routes read, after these commands of ip(8)."""
     for command in ("link add eth0 type veth peer name far0", "link set eth0 up", "link set far0 up", *commands):
         script(command)
     asked: list[int] = []
-    real, rare.message_class = rare.message_class, lambda kind: asked.append(kind) or real(kind)  # type: ignore[func-returns-value]
-    with netlink.Netlink() as kernel:
-        rtnl.links(kernel)
-        rtnl.addresses(kernel)
-        found = [route for family in (rtnl.AF_INET, rtnl.AF_INET6) for route in rtnl.routes(kernel, family)]
+    real, pyroute2_messages.message_class = pyroute2_messages.message_class, lambda kind: asked.append(kind) or real(kind)  # type: ignore[func-returns-value]
+    with exchange.Netlink() as kernel:
+        objects.links(kernel)
+        objects.addresses(kernel)
+        found = [route for family in (objects.AF_INET, objects.AF_INET6) for route in objects.routes(kernel, family)]
     return bool(asked), found
 
 
@@ -232,13 +232,13 @@ def _attribute(number: int, payload: bytes) -> bytes:
     ids=["as they are", "too wide for a route", "one of them tiny"],
 )
 def test_the_weights_of_a_nexthop_group_fit_into_a_route(weights: tuple[int, int], expected: tuple[int, int]) -> None:
-    ways = rtnl._nexthop_objects(_Nexthops(*weights))[5]  # type: ignore[arg-type]
+    ways = objects._nexthop_objects(_Nexthops(*weights))[5]  # type: ignore[arg-type]
     assert tuple(way.fields["hops"] + 1 for way in ways) == expected
 
 
 def test_its_classes_load_without_the_rest_of_pyroute2() -> None:
     code = (
-        "import sys; from pasta_py.control import rare; rare.message_class(24);"
+        "import sys; from pasta_py.control.netlink import pyroute2_messages as rare; rare.message_class(24);"
         'print({*"asyncio sqlite3 ssl pyroute2.iproute pyroute2".split()} & {*sys.modules})'
     )
     assert _python(code) == "set()"
@@ -248,7 +248,7 @@ def test_it_is_found_where_only_site_knows_of_it() -> None:
     """As when a command has started with the search path of the standard library and of its own package."""
     packages = Path(pasta_py.__file__).parent.parent
     code = (
-        "import importlib.util, sys; sys.path.append(sys.argv[1]); from pasta_py.control import rare;"
+        "import importlib.util, sys; sys.path.append(sys.argv[1]); from pasta_py.control.netlink import pyroute2_messages as rare;"
         "print(importlib.util.find_spec('pyroute2') is not None, rare.message_class(24).__name__)"
     )
     done = subprocess.run(
@@ -259,7 +259,7 @@ def test_it_is_found_where_only_site_knows_of_it() -> None:
 
 def test_pyroute2_imported_afterwards_is_whole() -> None:
     code = (
-        "from pasta_py.control import rare; rare.message_class(24);"
+        "from pasta_py.control.netlink import pyroute2_messages as rare; rare.message_class(24);"
         "import pyroute2; from pyroute2.netlink.rtnl.rtmsg import rtmsg;"
         "print(hasattr(pyroute2, 'IPRoute'), rare.message_class(24) is rtmsg)"
     )
@@ -276,18 +276,18 @@ class OnceOnly:
             OnceOnly.refused = True
             raise ImportError("not without the initialiser")
 sys.meta_path.insert(0, OnceOnly())
-from pasta_py.control import rare
+from pasta_py.control.netlink import pyroute2_messages as rare
 print(OnceOnly.refused, rare.message_class(24).__name__, OnceOnly.refused, "pyroute2.iproute" in sys.modules)
 """
     assert _python(code) == "False rtmsg True True"
 
 
-def _with_alternative_names(*names: str) -> list[rtnl.Link]:
+def _with_alternative_names(*names: str) -> list[objects.Link]:
     script("link add eth0 type veth peer name far0")
     for each in names:
         script(f"link property add dev eth0 altname {each}")
-    with netlink.Netlink() as kernel:
-        return rtnl.links(kernel)
+    with exchange.Netlink() as kernel:
+        return objects.links(kernel)
 
 
 @pytest.mark.parametrize("names", [(), ("enp0s3",), ("enp0s3", "x" * 127)], ids=len)

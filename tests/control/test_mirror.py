@@ -3,9 +3,9 @@
 import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options
 
-from pasta_py.control import plan
 from pasta_py.control.ip import IPv4Address
-from pasta_py.control.resolv import Resolv
+from pasta_py.control.planning import plan
+from pasta_py.control.planning.resolv_conf import Resolv
 
 # A veth pair whose other end is in the same namespace gives an Ethernet link with carrier.
 LINK = """

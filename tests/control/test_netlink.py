@@ -7,16 +7,16 @@ import struct
 import pytest
 from network_helpers import in_new_namespace, script
 
-from pasta_py.control import messages, netlink, rtnl
+from pasta_py.control.netlink import exchange, messages, objects
 
 
 def _refused() -> tuple[int | None, str]:
-    with netlink.Netlink() as kernel:
-        route = rtnl.Route(
-            destination=rtnl.ip_network("10.0.0.0/8"), hops=(rtnl.NextHop(gateway=rtnl.ip_address("192.0.2.1")),)
+    with exchange.Netlink() as kernel:
+        route = objects.Route(
+            destination=objects.ip_network("10.0.0.0/8"), hops=(objects.NextHop(gateway=objects.ip_address("192.0.2.1")),)
         )
         try:
-            rtnl.add_route(kernel, 1, route)
+            objects.add_route(kernel, 1, route)
         except OSError as error:
             return error.errno, error.strerror
     return None, ""
@@ -30,11 +30,11 @@ def test_a_refused_request_carries_the_reason_of_the_kernel() -> None:
 
 def _many(count: int) -> tuple[int, int]:
     script("link set lo up")
-    with netlink.Netlink() as kernel:
+    with exchange.Netlink() as kernel:
         for number in range(count):
-            own = rtnl.ip_interface(f"10.{number >> 8 & 255}.{number & 255}.1/32")
-            rtnl.add_address(kernel, 1, rtnl.Address(interface=own))
-        return count, len([a for a in rtnl.addresses(kernel) if a.interface.version == 4])
+            own = objects.ip_interface(f"10.{number >> 8 & 255}.{number & 255}.1/32")
+            objects.add_address(kernel, 1, objects.Address(interface=own))
+        return count, len([a for a in objects.addresses(kernel) if a.interface.version == 4])
 
 
 def test_a_dump_of_many_messages_is_read_to_its_end() -> None:
@@ -49,10 +49,10 @@ def test_a_mac_address_reads_back_as_it_was_set(mac: str) -> None:
 
 def _mac_of(mac: str) -> bytes:
     script("link add eth0 type veth peer name far0")
-    with netlink.Netlink() as kernel:
-        index = next(link.index for link in rtnl.links(kernel) if link.name == "eth0")
-        rtnl.set_link(kernel, index, mac=bytes.fromhex(mac.replace(":", "")))
-        return next(link.mac for link in rtnl.links(kernel) if link.index == index)
+    with exchange.Netlink() as kernel:
+        index = next(link.index for link in objects.links(kernel) if link.name == "eth0")
+        objects.set_link(kernel, index, mac=bytes.fromhex(mac.replace(":", "")))
+        return next(link.mac for link in objects.links(kernel) if link.index == index)
 
 
 def _end(sequence: int, flags: int = 0) -> bytes:
@@ -60,10 +60,10 @@ def _end(sequence: int, flags: int = 0) -> bytes:
 
 
 def _links_beside_a_forger() -> list[str]:
-    with netlink.Netlink() as kernel, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as forger:
+    with exchange.Netlink() as kernel, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as forger:
         for sequence in range(1, 9):
             forger.sendto(_end(sequence), (kernel._socket.getsockname()[0], 0))
-        return [link.name for link in rtnl.links(kernel)]
+        return [link.name for link in objects.links(kernel)]
 
 
 def test_nobody_answers_in_place_of_the_kernel() -> None:
@@ -86,7 +86,7 @@ class _Answers:
 
 
 def test_a_dump_that_was_interrupted_at_its_very_end_is_taken_again() -> None:
-    with netlink.Netlink() as kernel:
+    with exchange.Netlink() as kernel:
         kernel._socket.close()
         kernel._socket = answers = _Answers()  # type: ignore[assignment]
         answers.close = lambda: None  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from process_helpers import PYTHON, PYTHONPATH, alive, environment, guest, user_prefix
 
-from pasta_py.control import netns
+from pasta_py.control.guest import namespaces
 from pasta_py.errors import HostError
 
 # As an ordinary user, who owns the guest's user namespace. What forks from the work has every capability in there, as the
@@ -21,7 +21,7 @@ from pasta_py.errors import HostError
 _TRACE = """
 import ctypes, os
 from process_helpers import guest
-from pasta_py.control import netns
+from pasta_py.control.guest import namespaces as netns
 
 def job():
     reader, writer = os.pipe()
@@ -37,9 +37,9 @@ with guest() as pid:
 
 
 @pytest.fixture
-def target() -> Iterator[tuple[int, netns.Guest]]:
+def target() -> Iterator[tuple[int, namespaces.Guest]]:
     with guest() as pid:
-        found = netns.by_pid(pid)
+        found = namespaces.by_pid(pid)
         yield pid, found
         found.close()
 
@@ -48,26 +48,26 @@ def _open_fds() -> set[str]:
     return {str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
 
 
-def test_the_work_is_done_inside_and_we_stay_outside(target: tuple[int, netns.Guest]) -> None:
+def test_the_work_is_done_inside_and_we_stay_outside(target: tuple[int, namespaces.Guest]) -> None:
     pid, found = target
     before = [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")]
 
     def job():  # type: ignore[no-untyped-def]
         return tuple(str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")), []
 
-    value, fds = netns.call_inside(found, job)
+    value, fds = namespaces.call_inside(found, job)
     assert value == tuple(str(Path(f"/proc/{pid}/ns/{kind}").readlink()) for kind in ("user", "net"))
     assert fds == []
     assert before == [str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in ("user", "net")]
 
 
-def test_descriptors_come_back_close_on_exec(target: tuple[int, netns.Guest]) -> None:
+def test_descriptors_come_back_close_on_exec(target: tuple[int, namespaces.Guest]) -> None:
     def job():  # type: ignore[no-untyped-def]
         reader, writer = os.pipe()
         os.write(writer, b"from inside")
         return b"", [reader]
 
-    _value, (fd,) = netns.call_inside(target[1], job)
+    _value, (fd,) = namespaces.call_inside(target[1], job)
     assert os.read(fd, 64) == b"from inside"
     assert not os.get_inheritable(fd)
     os.close(fd)
@@ -81,42 +81,42 @@ def test_the_guests_root_cannot_trace_the_work() -> None:
     assert done.stdout == f"{errno.EPERM}\n", done.stderr
 
 
-def test_an_error_inside_is_raised_outside_with_its_text(target: tuple[int, netns.Guest]) -> None:
+def test_an_error_inside_is_raised_outside_with_its_text(target: tuple[int, namespaces.Guest]) -> None:
     def job():  # type: ignore[no-untyped-def]
         raise HostError("no such luck")
 
     with pytest.raises(HostError, match=r"^no such luck$"):
-        netns.call_inside(target[1], job)
+        namespaces.call_inside(target[1], job)
 
 
-def test_a_death_inside_is_an_error(target: tuple[int, netns.Guest]) -> None:
+def test_a_death_inside_is_an_error(target: tuple[int, namespaces.Guest]) -> None:
     def job():  # type: ignore[no-untyped-def]
         os._exit(3)
 
     with pytest.raises(HostError, match="died"):
-        netns.call_inside(target[1], job)
+        namespaces.call_inside(target[1], job)
 
 
-def test_work_that_takes_too_long_is_ended(target: tuple[int, netns.Guest], tmp_path: Path) -> None:
+def test_work_that_takes_too_long_is_ended(target: tuple[int, namespaces.Guest], tmp_path: Path) -> None:
     def job():  # type: ignore[no-untyped-def]
         (tmp_path / "pid").write_text(str(os.getpid()))
         time.sleep(60)
         return None, []
 
     with pytest.raises(HostError, match="no answer from inside within"):
-        netns.call_inside(target[1], job, timeout_s=0.5)
+        namespaces.call_inside(target[1], job, timeout_s=0.5)
     assert not alive(int((tmp_path / "pid").read_text()))
 
 
 def test_whoever_is_stopped_where_it_stays_is_ended_all_the_same(
-    target: tuple[int, netns.Guest], monkeypatch: pytest.MonkeyPatch
+    target: tuple[int, namespaces.Guest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The guest's root may send it SIGSTOP, and its caller waits."""
-    monkeypatch.setattr(netns, "_STAY_S", 0.5)
+    monkeypatch.setattr(namespaces, "_STAY_S", 0.5)
     child = os.fork()
     if child == 0:
         try:
-            netns.stay_inside(target[1], lambda: (os.kill(os.getpid(), signal.SIGSTOP), []))
+            namespaces.stay_inside(target[1], lambda: (os.kill(os.getpid(), signal.SIGSTOP), []))
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -124,12 +124,12 @@ def test_whoever_is_stopped_where_it_stays_is_ended_all_the_same(
 
 
 def test_our_own_user_namespace_is_not_joined_again() -> None:
-    assert netns.by_pid(os.getpid(), watch=False).userns == -1
+    assert namespaces.by_pid(os.getpid(), watch=False).userns == -1
 
 
 def test_netns_only_opens_no_user_namespace() -> None:
     with guest() as pid:
-        found = netns.by_pid(pid, netns_only=True)
+        found = namespaces.by_pid(pid, netns_only=True)
         assert (found.userns, found.pidfd >= 0) == (-1, True)
         found.close()
 
@@ -139,10 +139,10 @@ def test_a_failure_leaves_no_descriptor_open() -> None:
     child.wait()
     before = _open_fds()
     for attempt in (
-        lambda: netns.by_pid(child.pid),
-        lambda: netns.by_path("/etc/passwd"),
-        lambda: netns.by_path(f"/proc/{os.getpid()}/ns/net", userns="/etc/passwd"),
-        lambda: netns.by_path(f"/proc/{os.getpid()}/ns/net", userns=f"/proc/{os.getpid()}/ns/net"),
+        lambda: namespaces.by_pid(child.pid),
+        lambda: namespaces.by_path("/etc/passwd"),
+        lambda: namespaces.by_path(f"/proc/{os.getpid()}/ns/net", userns="/etc/passwd"),
+        lambda: namespaces.by_path(f"/proc/{os.getpid()}/ns/net", userns=f"/proc/{os.getpid()}/ns/net"),
     ):
         with pytest.raises(HostError, match="Couldn't open (network|user) namespace"):
             attempt()
@@ -152,15 +152,15 @@ def test_a_failure_leaves_no_descriptor_open() -> None:
 def test_a_path_on_procfs_is_watched_by_process_a_path_behind_its_root_by_both() -> None:
     place = "mount -t tmpfs none /mnt && touch /mnt/net && mount --bind /proc/self/ns/net /mnt/net"
     with guest("-m", first=place) as pid:
-        plain = netns.by_path(f"/proc/{pid}/ns/net", userns=f"/proc/{pid}/ns/user")
+        plain = namespaces.by_path(f"/proc/{pid}/ns/net", userns=f"/proc/{pid}/ns/user")
         assert (plain.pidfd >= 0, plain.inotify) == (True, -1)
         plain.close()
-        behind = netns.by_path(f"/proc/{pid}/root/mnt/net")
+        behind = namespaces.by_path(f"/proc/{pid}/root/mnt/net")
         assert (behind.pidfd >= 0, behind.inotify >= 0, behind.name) == (True, True, "net")
         behind.close()
 
 
-def test_numbers_of_descriptors_may_be_high(target: tuple[int, netns.Guest]) -> None:
+def test_numbers_of_descriptors_may_be_high(target: tuple[int, namespaces.Guest]) -> None:
     """As with a thousand sockets of systemd's."""
     pid, found = target
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -170,14 +170,14 @@ def test_numbers_of_descriptors_may_be_high(target: tuple[int, netns.Guest]) -> 
         while (fd := os.open("/dev/null", os.O_RDONLY)) < 1100:
             stack.callback(os.close, fd)
         stack.callback(os.close, fd)
-        again = netns.by_pid(pid)
+        again = namespaces.by_pid(pid)
         stack.callback(again.close)
-        assert netns.call_inside(found, lambda: (1, [])) == (1, [])
+        assert namespaces.call_inside(found, lambda: (1, [])) == (1, [])
 
 
 _BY_PID = """
 import os
-from pasta_py.control import netns
+from pasta_py.control.guest import namespaces as netns
 from pasta_py.errors import HostError
 pid = os.fork()
 if pid == 0:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from network_helpers import in_new_namespace, ip, make_tap, options
 
-from pasta_py.control import nsconf, plan
-from pasta_py.control.host import Family, HostSnapshot
-from pasta_py.control.plan import LinkPlan
-from pasta_py.control.resolv import Resolv
-from pasta_py.control.rtnl import Address, NextHop, Route
+from pasta_py.control.guest import interface
+from pasta_py.control.netlink.objects import Address, NextHop, Route
+from pasta_py.control.planning import plan
+from pasta_py.control.planning.host import Family, HostSnapshot
+from pasta_py.control.planning.plan import LinkPlan
+from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError
 
 
@@ -27,7 +28,7 @@ def _refusal(link: LinkPlan, drop_privilege: bool = False) -> str:
     if drop_privilege:
         _drop_capabilities()
     try:
-        nsconf.configure(link)
+        interface.configure(link)
     except HostError as error:
         return str(error)
     finally:
@@ -59,9 +60,9 @@ def test_a_mac_address_the_kernel_refuses_is_one_line_with_the_address(mac: byte
 
 def _twice(link: LinkPlan) -> tuple[tuple[str, ...], Any, Any]:
     fd = make_tap(link.ifname)
-    nsconf.configure(link)
+    interface.configure(link)
     first = ip("addr", "show"), ip("route", "show"), ip("-6", "route", "show")
-    warnings = nsconf.configure(link).warnings
+    warnings = interface.configure(link).warnings
     second = ip("addr", "show"), ip("route", "show"), ip("-6", "route", "show")
     os.close(fd)
     return warnings, first, second
@@ -126,7 +127,7 @@ def _random_link(seed: int) -> LinkPlan:
 
 def _configured(seed: int) -> tuple[str, ...]:
     fd = make_tap("tap0")
-    warnings = nsconf.configure(_random_link(seed)).warnings
+    warnings = interface.configure(_random_link(seed)).warnings
     os.close(fd)
     return warnings
 

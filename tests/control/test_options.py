@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_py.control import option_table, options, portspec
-from pasta_py.control.options import Options
+from pasta_py.control.commandline import option_table, options, port_spec
+from pasta_py.control.commandline.options import Options
 from pasta_py.errors import UsageError
 
 
@@ -109,14 +109,14 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--host-lo-to-ns-lo", None, "host_lo_to_ns_lo", True),
     ("--no-splice", None, "splice", False),
     ("--splice-only", None, "splice_only", True),
-    ("--tcp-ports", "8080", "tcp_ports", (portspec.parse("8080"),)),
-    ("-t", "8080", "tcp_ports", (portspec.parse("8080"),)),
-    ("--udp-ports", "53:5353", "udp_ports", (portspec.parse("53:5353"),)),
-    ("-u", "none", "udp_ports", (portspec.NONE,)),
-    ("--tcp-ns", "auto", "tcp_ns", (portspec.DEFAULT,)),
-    ("-T", "80", "tcp_ns", (portspec.parse("80"),)),
-    ("--udp-ns", "all", "udp_ns", (portspec.parse("all"),)),
-    ("-U", "80", "udp_ns", (portspec.parse("80"),)),
+    ("--tcp-ports", "8080", "tcp_ports", (port_spec.parse("8080"),)),
+    ("-t", "8080", "tcp_ports", (port_spec.parse("8080"),)),
+    ("--udp-ports", "53:5353", "udp_ports", (port_spec.parse("53:5353"),)),
+    ("-u", "none", "udp_ports", (port_spec.NONE,)),
+    ("--tcp-ns", "auto", "tcp_ns", (port_spec.DEFAULT,)),
+    ("-T", "80", "tcp_ns", (port_spec.parse("80"),)),
+    ("--udp-ns", "all", "udp_ns", (port_spec.parse("all"),)),
+    ("-U", "80", "udp_ns", (port_spec.parse("80"),)),
     ("--freebind", None, "freebind", True),
     ("--network", "pasta:--mtu,1500", "mtu", 1500),
     ("--pcap", "out.pcap", "pcap", "out.pcap"),
@@ -201,7 +201,7 @@ def test_the_last_word_on_verbosity_counts_but_debug_keeps_trace() -> None:
 
 def test_prefixes_are_taken_while_unambiguous_and_exact_names_always() -> None:
     assert parse("--config", "1").config_net
-    assert parse("--tcp-p=80", "1").tcp_ports == (portspec.parse("80"),)
+    assert parse("--tcp-p=80", "1").tcp_ports == (port_spec.parse("80"),)
     assert parse("--netns", "x").netns == "x"
     assert parse("--dns", "192.0.2.1").dns == ips("192.0.2.1")
     assert refused("--tcp", "80") == "option '--tcp' is ambiguous; possibilities: '--tcp-ports' '--tcp-ns'"
@@ -325,7 +325,7 @@ def test_none_clears_and_a_later_value_counts_again() -> None:
     later = parse("--map-host-loopback", "none", "--map-host-loopback", "10.0.0.1", "1")
     assert (later.map_host_loopback, later.map_gw) == (ips("10.0.0.1"), False)
     assert parse("--map-guest-addr", "10.0.0.1", "--map-guest-addr", "none").map_guest_addr == ()
-    assert parse("-t", "none", "-t", "80").tcp_ports == (portspec.parse("80"),)
+    assert parse("-t", "none", "-t", "80").tcp_ports == (port_spec.parse("80"),)
     assert parse("-S", "none.").search == ("none",)
 
 
@@ -382,7 +382,7 @@ def test_any_command_line_gives_options_or_one_line_of_usage_error(argv: list[st
 @pytest.mark.unsanitized
 def test_the_parser_imports_nothing_slow() -> None:
     code = (
-        "import sys; before = set(sys.modules); from pasta_py.control import options;"
+        "import sys; before = set(sys.modules); from pasta_py.control.commandline import options;"
         "options.parse(['-t', '8080', '-fq', '--', 'curl'], 'pasta-py');"
         "print(*sorted(m for m in set(sys.modules) - before if not m.startswith('pasta_py')))"
     )

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from network_helpers import in_new_namespace
 
-from pasta_py.control import syscalls
-from pasta_py.control.own_resolv import OwnResolv
-from pasta_py.control.resolv import View
+from pasta_py.control.guest import syscalls
+from pasta_py.control.guest.own_resolv_conf import OwnResolv
+from pasta_py.control.planning.resolv_conf import View
 
 ROOT = "/mnt"  # of the host's files here
 PATH = f"{ROOT}/etc/resolv.conf"

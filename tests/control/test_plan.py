@@ -9,13 +9,14 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from network_helpers import options
 
-from pasta_py import wire
-from pasta_py.control import plan, rtnl
-from pasta_py.control.host import Family, HostSnapshot
-from pasta_py.control.options import parse
-from pasta_py.control.plan import build, packed
-from pasta_py.control.resolv import Resolv
-from pasta_py.control.rtnl import IFF_UP, Address, Link, NextHop, Route
+from pasta_py import worker_protocol
+from pasta_py.control.commandline.options import parse
+from pasta_py.control.netlink import objects
+from pasta_py.control.netlink.objects import IFF_UP, Address, Link, NextHop, Route
+from pasta_py.control.planning import plan
+from pasta_py.control.planning.host import Family, HostSnapshot
+from pasta_py.control.planning.plan import build, packed
+from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, PastaError, UsageError
 
 ETH0 = Link(index=2, name="eth0", mtu=1500, flags=IFF_UP, mac=b"\2\0\0\0\0\2")
@@ -177,7 +178,7 @@ def test_planning_for_a_large_routing_table_grows_with_its_size() -> None:
 
 def test_the_plan_for_the_worker_survives_the_wire() -> None:
     worker = build(options(hostname="guest", search=("a.example",)), HOST, _resolv("192.0.2.53")).worker
-    assert wire.decode(wire.encode(worker)) == worker
+    assert worker_protocol.decode(worker_protocol.encode(worker)) == worker
 
 
 def test_the_guest_is_known_by_the_address_its_default_route_sends_from() -> None:
@@ -277,7 +278,8 @@ def test_no_interface_gives_local_mode_in_both_families() -> None:
 def test_an_interface_named_for_a_family_it_does_not_have_is_as_none(more: dict[str, Any]) -> None:
     """What every interface has, its link-local network and that of multicast, leads nowhere."""
     bare = tuple(
-        Route(destination=ip_network(text), proto=rtnl.RTPROT_KERNEL, hops=(NextHop(link=2),)) for text in ("fe80::/64", "ff00::/8")
+        Route(destination=ip_network(text), proto=objects.RTPROT_KERNEL, hops=(NextHop(link=2),))
+        for text in ("fe80::/64", "ff00::/8")
     )
     link_local = HOST.ipv6.replace(addresses=(Address(interface=ip_interface("fe80::2/64")),), routes=bare)
     named = build(options(interface="eth0", **more), HOST.replace(ipv6=link_local), Resolv())
@@ -659,4 +661,4 @@ def test_any_plan_is_sound_or_refused_in_one_line(given_options: Any, host: Host
         a.interface.version == 6 and not a.flags & 0x02 and given_options.address == () for a in link.addresses
     )
     assert all(hop.link == 0 for route in link.routes for hop in route.hops)
-    assert wire.decode(wire.encode(worker)) == worker
+    assert worker_protocol.decode(worker_protocol.encode(worker)) == worker

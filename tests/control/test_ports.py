@@ -9,13 +9,14 @@ from contextlib import closing
 
 import pytest
 
-from pasta_py.control import holder, options, ports
+from pasta_py.control.commandline import options
+from pasta_py.control.forwarding import bind_ports, port_owner
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
 
 
 def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
-    bound = ports.bind(options.parse([*arguments, "1"], "pasta"), pytest.fail)
+    bound = bind_ports.bind(options.parse([*arguments, "1"], "pasta"), pytest.fail)
     return [
         (each.proto, each.port + i, each.target, each.target_port + i, socket.socket(fileno=fd))
         for each, fds in bound
@@ -102,8 +103,8 @@ def test_a_port_in_use_is_refused_by_name_and_the_others_are_let_go() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
         first = port - 1
-        holder = rf"\w+ \(PID {os.getpid()}\) listens there"  # ourselves
-        with pytest.raises(HostError, match=rf"host TCP port {port}, address 127.0.0.1: Address already in use: .*{holder}"):
+        port_owner = rf"\w+ \(PID {os.getpid()}\) listens there"  # ourselves
+        with pytest.raises(HostError, match=rf"host TCP port {port}, address 127.0.0.1: Address already in use: .*{port_owner}"):
             _bind("-t", f"127.0.0.1/{first}-{port}")
         with closing(socket.create_server(("127.0.0.1", first))):
             pass
@@ -134,7 +135,7 @@ def test_a_protocol_that_is_off_listens_on_nothing() -> None:
 def test_ports_of_the_namespace_are_left_to_the_worker() -> None:
     parsed = options.parse(["-T", "8080-8090:9080-9090,~8085", "-U", "53", "1"], "pasta")
     assert _bind("-T", "8080") == []
-    assert [(p.proto, p.port, p.target_port, p.count, p.weak) for p in ports.guest_ports(parsed)] == [
+    assert [(p.proto, p.port, p.target_port, p.count, p.weak) for p in bind_ports.guest_ports(parsed)] == [
         (IPPROTO_TCP, 8080, 9080, 5, False),
         (IPPROTO_TCP, 8086, 9086, 5, False),
         (IPPROTO_UDP, 53, 53, 1, False),
@@ -142,17 +143,17 @@ def test_ports_of_the_namespace_are_left_to_the_worker() -> None:
 
 
 def test_automatic_rules_are_the_default_of_all_four_and_leave_out_ephemeral_ports() -> None:
-    rules = ports.auto_rules(options.parse(["1"], "pasta"))
+    rules = bind_ports.auto_rules(options.parse(["1"], "pasta"))
     assert {(rule.proto, rule.to_host) for rule in rules} == {
         (proto, to_host) for proto in (IPPROTO_TCP, IPPROTO_UDP) for to_host in (False, True)
     }
     assert not any(rule.first <= 40000 <= rule.last for rule in rules)
-    assert ports.auto_rules(options.parse(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "1"], "pasta")) == ()
+    assert bind_ports.auto_rules(options.parse(["-t", "none", "-u", "none", "-T", "none", "-U", "none", "1"], "pasta")) == ()
 
 
 def test_an_automatic_rule_keeps_what_stands_beside_it() -> None:
     others = ["-u", "none", "-T", "none", "-U", "none", "1"]
-    (rule,) = ports.auto_rules(options.parse(["-t", "192.0.2.1%lo/auto,8080-8089", *others], "pasta"))
+    (rule,) = bind_ports.auto_rules(options.parse(["-t", "192.0.2.1%lo/auto,8080-8089", *others], "pasta"))
     assert (rule.ifname, rule.first, rule.last) == ("lo", 8080, 8089)
     assert rule.address == bytes(10) + b"\xff\xff\xc0\x00\x02\x01"
 
@@ -161,7 +162,7 @@ def test_all_ports_end_with_a_warning_where_descriptors_do() -> None:
     """In a process of its own, since a limit that was lowered stays low."""
     program = (
         "import resource\n"
-        "from pasta_py.control import options, ports\n"
+        "from pasta_py.control.commandline import options; from pasta_py.control.forwarding import bind_ports as ports\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (1200, 1200))\n"
         "bound = ports.bind(options.parse(['-t', '127.0.0.1/all', '1'], 'pasta'), print)\n"
         "print(sum(listener.count for listener, _fds in bound) <= 1200 // 2)\n"
@@ -180,5 +181,5 @@ def test_the_holder_of_a_port_is_named(proto: str, kind: int, family: int, addre
         if proto == "TCP":
             sock.listen()
         port = sock.getsockname()[1]
-        assert f"(PID {os.getpid()})" in holder.of_port(proto, port)
-    assert f"(PID {os.getpid()})" not in holder.of_port(proto, port)
+        assert f"(PID {os.getpid()})" in port_owner.of_port(proto, port)
+    assert f"(PID {os.getpid()})" not in port_owner.of_port(proto, port)

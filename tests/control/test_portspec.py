@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_py.control import portspec
-from pasta_py.control.portspec import ALL, AUTO, EXCLUDE, PORTS, Chunk, PortSpec, Rule
+from pasta_py.control.commandline import port_spec
+from pasta_py.control.commandline.port_spec import ALL, AUTO, EXCLUDE, PORTS, Chunk, PortSpec, Rule
 from pasta_py.errors import UsageError
 
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -56,8 +56,8 @@ def excluded(first: int, last: int = 0) -> Chunk:
     ],
 )  # fmt: skip
 def test_each_form_has_its_meaning(text: str, spec: PortSpec) -> None:
-    assert portspec.parse(text) == spec
-    assert portspec.parse(str(spec)) == spec
+    assert port_spec.parse(text) == spec
+    assert port_spec.parse(str(spec)) == spec
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_each_form_has_its_meaning(text: str, spec: PortSpec) -> None:
 )
 def test_a_refusal_quotes_the_part_and_says_what_is_accepted(text: str, quoted: str, accepted: str) -> None:
     with pytest.raises(UsageError) as caught:
-        portspec.parse(text)
+        port_spec.parse(text)
     message = str(caught.value)
     assert quoted in message
     assert accepted in message
@@ -105,16 +105,16 @@ def test_a_refusal_quotes_the_part_and_says_what_is_accepted(text: str, quoted: 
 
 @pytest.mark.parametrize("text", ["127.0.0.1/80", "%eth0/80", "*/80", "/80", "::1/80"])
 def test_the_namespaces_own_directions_take_no_listening_address(text: str) -> None:
-    assert portspec.parse("80:81", listen=False) == portspec.parse("80:81")
+    assert port_spec.parse("80:81", listen=False) == port_spec.parse("80:81")
     with pytest.raises(UsageError, match="no listening address here"):
-        portspec.parse(text, listen=False)
+        port_spec.parse(text, listen=False)
 
 
 numbers = st.integers(1, 65535)
 addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda a: a.ipv4_mapped is None)).filter(
     lambda a: not a.is_multicast
 )
-ifnames = st.text(st.sampled_from("abcz019.-_,%[]*~"), min_size=1, max_size=15).filter(portspec.valid_ifname)
+ifnames = st.text(st.sampled_from("abcz019.-_,%[]*~"), min_size=1, max_size=15).filter(port_spec.valid_ifname)
 
 
 @st.composite
@@ -148,17 +148,17 @@ def port_specs(draw: st.DrawFn) -> PortSpec:
 
 @given(port_specs())
 def test_parse_undoes_print(spec: PortSpec) -> None:
-    assert portspec.parse(str(spec)) == spec
+    assert port_spec.parse(str(spec)) == spec
 
 
 @given(st.text(st.sampled_from("0123456789-:/,~*%[].abcdefalutonexh \0²"), max_size=30) | st.text(), st.booleans())
 def test_any_string_parses_to_what_prints_the_same_or_is_a_usage_error(text: str, listen: bool) -> None:
     try:
-        spec = portspec.parse(text, listen=listen)
+        spec = port_spec.parse(text, listen=listen)
     except UsageError as error:
         assert str(error)
         return
-    assert portspec.parse(str(spec)) == spec
+    assert port_spec.parse(str(spec)) == spec
 
 
 @given(st.lists(port_specs(), max_size=4), st.tuples(numbers, numbers).map(sorted).map(tuple))
@@ -166,7 +166,7 @@ def test_resolve_gives_disjoint_rules_without_excluded_ports_or_a_usage_error(
     specs: list[PortSpec], ephemeral: tuple[int, int]
 ) -> None:
     try:
-        rules = portspec.resolve(specs, ephemeral)
+        rules = port_spec.resolve(specs, ephemeral)
     except UsageError:
         return
     for index, rule in enumerate(rules):
@@ -181,7 +181,7 @@ def test_resolve_gives_disjoint_rules_without_excluded_ports_or_a_usage_error(
 
 
 def resolved(*texts: str) -> tuple[Rule, ...]:
-    return portspec.resolve([portspec.parse(text) for text in texts], EPHEMERAL)
+    return port_spec.resolve([port_spec.parse(text) for text in texts], EPHEMERAL)
 
 
 def shape(rules: tuple[Rule, ...]) -> list[tuple[int, int, int, bool, bool]]:
@@ -226,13 +226,13 @@ def test_specifications_become_rules(texts: tuple[str, ...], rules: list[tuple[i
     ],
 )
 def test_blanks_before_a_port_or_a_chunk_are_passed_over(text: str, meant: str) -> None:
-    assert portspec.parse(text) == portspec.parse(meant)
+    assert port_spec.parse(text) == port_spec.parse(meant)
 
 
 @pytest.mark.parametrize("text", ["8080 ", "8080 ,8081", "80 80", "127.0.0.1 /80", "none ", " ", "80-82 : 80"])
 def test_blanks_elsewhere_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        portspec.parse(text)
+        port_spec.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -271,27 +271,27 @@ def test_thousands_of_chunks_resolve_without_comparing_all_pairs() -> None:
     ],
 )
 def test_loopback_only(given: list[str], listened: list[str]) -> None:
-    specs = [portspec.parse(text) for text in given]
-    assert [str(spec) for spec in portspec.loopback_only(specs, (4, 6))] == listened
+    specs = [port_spec.parse(text) for text in given]
+    assert [str(spec) for spec in port_spec.loopback_only(specs, (4, 6))] == listened
 
 
 @pytest.mark.parametrize("text", ["192.0.2.1/80", "[2001:db8::1]/80", "%eth0/80", "127.0.0.1%eth0/80"])
 def test_loopback_only_refuses_others(text: str) -> None:
     with pytest.raises(UsageError, match="--splice-only"):
-        portspec.loopback_only([portspec.parse(text)], (4, 6))
+        port_spec.loopback_only([port_spec.parse(text)], (4, 6))
 
 
 def test_alternative_names_become_the_interfaces_own() -> None:
     names = (("enp0s3", "eth0"), ("x" * 127, "eth0"))
-    specs = tuple(portspec.parse(text) for text in ("%enp0s3/80", f"192.0.2.1%{'x' * 127}/81", "%eth0/82", "%none9/83", "84"))
-    real = portspec.real_names(specs, names)
+    specs = tuple(port_spec.parse(text) for text in ("%enp0s3/80", f"192.0.2.1%{'x' * 127}/81", "%eth0/82", "%none9/83", "84"))
+    real = port_spec.real_names(specs, names)
     assert [spec.ifname for spec in real] == ["eth0", "eth0", "eth0", "none9", ""]
     assert [spec.chunks for spec in real] == [spec.chunks for spec in specs]
 
 
 def test_a_long_name_of_no_interface_is_not_left_for_the_kernel_to_cut() -> None:
     with pytest.raises(UsageError, match="no interface 'x{16}'"):
-        portspec.real_names((portspec.parse(f"%{'x' * 16}/80"),), ())
+        port_spec.real_names((port_spec.parse(f"%{'x' * 16}/80"),), ())
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_long_name_of_no_interface_is_not_left_for_the_kernel_to_cut() -> None
     ],
 )
 def test_published_ports_are_podmans(port: str, option: tuple[str, str]) -> None:
-    assert portspec.published(port) == option
+    assert port_spec.published(port) == option
 
 
 @pytest.mark.parametrize(
@@ -322,4 +322,4 @@ def test_published_ports_are_podmans(port: str, option: tuple[str, str]) -> None
     ],
 )
 def test_what_was_meant_by_a_port_in_the_wrong_place(text: str, option: str) -> None:
-    assert portspec.meant_by(text) == option
+    assert port_spec.meant_by(text) == option

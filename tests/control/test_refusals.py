@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from process_helpers import PYTHON, WAIT_S, environment, eventually, guest, pasta, running
 
-from pasta_py.control import launch
-from pasta_py.control.options import Options
+from pasta_py.control.commandline.options import Options
+from pasta_py.control.start import launch
 from pasta_py.errors import UsageError, last_resort, reason
 
 TRUE = ("--", "true")
@@ -113,7 +113,8 @@ def test_without_proc_one_line_asks_for_it(words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("call", ["slirp.run(['1', 'tap0'])", "pesto.run(['/none'])"])
 def test_the_other_commands_end_with_one_line_where_nothing_was_foreseen(call: str) -> None:
     limit = "import getopt, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))"
-    code = f"import sys; from pasta_py.control import pesto, slirp; {limit}; sys.exit({call})"
+    imports = "from pasta_py.control.pesto import main as pesto; from pasta_py.control.slirp4netns import main as slirp"
+    code = f"import sys; {imports}; {limit}; sys.exit({call})"
     done = subprocess.run([PYTHON, "-c", code], env=environment(), capture_output=True, text=True, check=False)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1 and "cannot go on: Too many open files: raise the limit of open files (ulimit -n)" in line

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pasta_py.control import spawn
+from pasta_py.control.guest import spawn
 
 
 def forked_init(messages: list[bytes], command: list[str]) -> int:

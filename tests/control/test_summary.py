@@ -7,11 +7,12 @@ import pytest
 from network_helpers import options
 from test_plan import HOST, NONE4, NONE6
 
-from pasta_py.control import ports, summary
-from pasta_py.control.host import HostSnapshot
-from pasta_py.control.plan import build
-from pasta_py.control.portspec import parse
-from pasta_py.control.resolv import Resolv
+from pasta_py.control.commandline.port_spec import parse
+from pasta_py.control.forwarding import bind_ports
+from pasta_py.control.planning import summary
+from pasta_py.control.planning.host import HostSnapshot
+from pasta_py.control.planning.plan import build
+from pasta_py.control.planning.resolv_conf import Resolv
 
 NOTHING = HostSnapshot(ipv4=NONE4, ipv6=NONE6)
 NONE = dict.fromkeys(("tcp_ports", "udp_ports", "tcp_ns", "udp_ns"), (parse("none"),))
@@ -38,7 +39,7 @@ NO_PORTS = ["ports to the namespace: none", "ports to the host: none"]
 def test_each_fact_is_a_line(host: HostSnapshot, asked: dict[str, Any], wanted: list[str]) -> None:
     given = options(**NONE, **asked)
     lines = summary.lines(
-        build(given, host, Resolv(nameservers=(ip_address("192.0.2.53"),), search=("example.org",))), ports.rules(given)
+        build(given, host, Resolv(nameservers=(ip_address("192.0.2.53"),), search=("example.org",))), bind_ports.rules(given)
     )
     assert lines[-2:] == NO_PORTS
     assert not [start for start in wanted if not any(line.startswith(start) for line in lines)]

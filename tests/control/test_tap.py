@@ -9,7 +9,7 @@ import struct
 import pytest
 from process_helpers import guest
 
-from pasta_py.control import netns, syscalls, tap
+from pasta_py.control.guest import namespaces, syscalls, tap
 from pasta_py.errors import HostError, UsageError
 
 _TUNSETIFF = 0x400454CA
@@ -22,9 +22,9 @@ def _inside(pid: int, name: str, times: int = 1) -> list[tap.Tap]:
         made = [tap.create(name) for _ in range(times)]
         return tuple((each.vnet_hdr, each.uso, each.tunnels, each.mac) for each in made), [each.fd for each in made]
 
-    target = netns.by_pid(pid)
+    target = namespaces.by_pid(pid)
     try:
-        values, fds = netns.call_inside(target, job)
+        values, fds = namespaces.call_inside(target, job)
     finally:
         target.close()
     return [tap.Tap(fd, vnet_hdr=v[0], uso=v[1], tunnels=v[2], mac=v[3]) for fd, v in zip(fds, values, strict=True)]
@@ -53,9 +53,9 @@ def _queues(pid: int, name: str, count: int) -> tap.Tap:
         made = tap.create(name, count)
         return (made.vnet_hdr, made.uso, made.mac), made.fds
 
-    target = netns.by_pid(pid)
+    target = namespaces.by_pid(pid)
     try:
-        (vnet_hdr, uso, mac), fds = netns.call_inside(target, job)
+        (vnet_hdr, uso, mac), fds = namespaces.call_inside(target, job)
     finally:
         target.close()
     return tap.Tap(fds[0], vnet_hdr=vnet_hdr, uso=uso, mac=mac, more=fds[1:])
@@ -133,9 +133,9 @@ def _device(pid: int, flags: int) -> int:
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"t0", flags))
         return None, [fd]
 
-    target = netns.by_pid(pid)
+    target = namespaces.by_pid(pid)
     try:
-        return netns.call_inside(target, job)[1][0]
+        return namespaces.call_inside(target, job)[1][0]
     finally:
         target.close()
 

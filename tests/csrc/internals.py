@@ -140,7 +140,7 @@ static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
 static uint32_t x_seq_diff(uint32_t b, uint32_t a) { return seq_diff(seq(b), seq(a)); }
 static void x_worklist_add(struct worklist *l, struct work *w) { worklist_add(l, w); }
 static void x_worklist_remove(struct worklist *l, struct work *w) { worklist_remove(l, w); }
-static struct work *x_run_queue_next(struct run_queue *l, uint32_t per_turn, uint32_t *steps) { return run_queue_next(l, per_turn, steps); }
+static struct work *x_run_queue_next(struct run_queue *q, uint32_t most, uint32_t *n) { return run_queue_next(q, most, n); }
 static void x_run_queue_add(struct run_queue *l, struct work *w) { run_queue_add(l, w); }
 static void x_run_queue_remove(struct run_queue *l, struct work *w) { run_queue_remove(l, w); }
 static uint32_t x_seq_max(uint32_t a, uint32_t b) { return seq_max(seq(a), seq(b)).v; }

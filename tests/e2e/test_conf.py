@@ -13,7 +13,7 @@ import pytest
 import sid
 from lab import HERE, HOST4, HOST6, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
 
-from pasta_py import confwire
+from pasta_py import pesto_protocol
 
 SOCK = "conf.sock"
 EMPTY = f"passt/pasta configuration ({SOCK})\n  HOST\n  SPLICE\n"
@@ -294,7 +294,7 @@ def test_a_stalled_client_holds_up_neither_traffic_nor_the_next_client_for_ever(
         stalled.sendall(b"\x01\x00")
         assert ask(lab, 7001) is None
         with connected(lab) as second:
-            assert len(everything_of(second)) > confwire.HELLO_BYTES  # after its turn came
+            assert len(everything_of(second)) > pesto_protocol.HELLO_BYTES  # after its turn came
         assert ask(lab, 7001) is None
         assert "it is let go" in log_of(lab)
         everything(stalled)  # and it was closed
@@ -313,7 +313,7 @@ def test_two_clients_are_served_one_after_the_other(lab: Lab) -> None:
         second = lab.host.popen(program("pesto"), "-A", "-t", "7002", SOCK)
         time.sleep(0.3)
         assert second.poll() is None
-        first.sendall(confwire.write_update({confwire.HOST: [], confwire.SPLICE: []}))
+        first.sendall(pesto_protocol.write_update({pesto_protocol.HOST: [], pesto_protocol.SPLICE: []}))
         assert everything(first) == b""
         assert second.wait(30) == 0
         assert "7002" in pesto(lab).stdout
@@ -346,17 +346,17 @@ def test_nonsense_and_floods_change_nothing(lab: Lab) -> None:
         assert log_of(lab).count("control socket: ") >= len(NONSENSE) * 3
 
 
-def rule(first: int, last: int, address: bytes = bytes(16), flags: int = confwire.DUAL_STACK) -> bytes:
+def rule(first: int, last: int, address: bytes = bytes(16), flags: int = pesto_protocol.DUAL_STACK) -> bytes:
     ports = b"".join(port.to_bytes(2, "big") for port in (first, last, first))
     return address + bytes(32) + ports + bytes([6, flags])
 
 
 def test_rules_for_more_ports_than_there_can_be_are_refused(lab: Lab) -> None:
     with running(lab) as guest, serving(guest, 7001):
-        many = [rule(1, 65535, bytes(12) + i.to_bytes(4, "big"), confwire.WEAK) for i in range(1, confwire.MAX_RULES)]
+        many = [rule(1, 65535, bytes(12) + i.to_bytes(4, "big"), pesto_protocol.WEAK) for i in range(1, pesto_protocol.MAX_RULES)]
         with connected(lab) as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.recv(65536)
-            sock.sendall(confwire.write_update({confwire.HOST: many}))
+            sock.sendall(pesto_protocol.write_update({pesto_protocol.HOST: many}))
             everything(sock)
         assert "more than 262140 ports" in log_of(lab)
         pesto(lab, "-t", "7001")
@@ -365,15 +365,15 @@ def test_rules_for_more_ports_than_there_can_be_are_refused(lab: Lab) -> None:
 
 def test_as_many_rules_as_are_allowed_are_taken_and_shown(lab: Lab) -> None:
     with running(lab) as guest, serving(guest, 10000):
-        many = [rule(port, port) for port in range(10000, 10000 + confwire.MAX_RULES)]
+        many = [rule(port, port) for port in range(10000, 10000 + pesto_protocol.MAX_RULES)]
         with connected(lab) as sock:
-            sock.sendall(confwire.write_update({confwire.HOST: many}))
+            sock.sendall(pesto_protocol.write_update({pesto_protocol.HOST: many}))
             everything(sock)
         assert ask(lab, 10000) is None
         before = lab.translator().descriptors()
-        assert pesto(lab).stdout.count("TCP [*]:") == confwire.MAX_RULES
+        assert pesto(lab).stdout.count("TCP [*]:") == pesto_protocol.MAX_RULES
         pesto(lab, "-t", "none")
-        wait_until(lambda: before - lab.translator().descriptors() == confwire.MAX_RULES, 5, "their sockets are closed")
+        wait_until(lambda: before - lab.translator().descriptors() == pesto_protocol.MAX_RULES, 5, "their sockets are closed")
         assert ask(lab, 10000) == "ECONNREFUSED"
 
 

@@ -19,7 +19,7 @@ sys.path.append(str(ROOT / "tests"))
 
 from claims import collected  # noqa: E402
 
-from pasta_py.control.option_table import TABLE, Option  # noqa: E402
+from pasta_py.control.commandline.option_table import TABLE, Option  # noqa: E402
 
 _FORGET = """
 TABLE = tuple(row.replace(rule="ignore") if row.long == {name!r} else row for row in TABLE)
@@ -63,10 +63,10 @@ def without(target: Path, option: Option, version: int) -> None:
     else:
         change = _REMOVE if option.rule == "ignore" else _FORGET
         table += change.format(name=option.long) + _AGAIN
-    (target / "pasta_py/control/option_table.py").write_text(table)
-    (target / "pasta_py/control/options.py").write_text(parser)
+    (target / "pasta_py/control/commandline/option_table.py").write_text(table)
+    (target / "pasta_py/control/commandline/options.py").write_text(parser)
     # A copy that does not even start would fail every test.
-    subprocess.run([sys.executable, "-c", "from pasta_py.control import options"], cwd=target, check=True)
+    subprocess.run([sys.executable, "-c", "from pasta_py.control.commandline import options"], cwd=target, check=True)
 
 
 def failing(target: Path, tests: list[str]) -> tuple[bool, str]:

@@ -18,7 +18,7 @@ from prepare import ROOT, copy
 
 sys.path.insert(0, str(ROOT))
 
-from pasta_py.control import start  # noqa: E402
+from pasta_py.control.start import dispatch  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = """#!{python}
@@ -72,7 +72,7 @@ def interpreter(target: Path, sanitizers: str) -> Path:
 
 def programs(target: Path, python: Path) -> None:
     """The installed commands would start the package that is installed."""
-    for name, entry in {**start.ENTRIES, "pasta-py": "cli:main"}.items():
+    for name, entry in {**dispatch.ENTRIES, "pasta-py": "start.typer_command:main"}.items():
         module, _, function = entry.partition(":")
         path = target / "bin" / name
         path.write_text(PROGRAM.format(python=python, target=str(target), module=module, function=function))

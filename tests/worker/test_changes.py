@@ -8,8 +8,8 @@ import pytest
 from sample_plan import addr
 from test_main import _pair, _ready, _worker
 
-from pasta_py import model, wire
-from pasta_py.control.worker_process import Worker
+from pasta_py import model, worker_protocol
+from pasta_py.control.start.worker_process import Worker
 from pasta_py.errors import WorkerError
 
 pytestmark = pytest.mark.sanitize_quick
@@ -120,18 +120,18 @@ def test_what_is_refused_leaves_no_descriptor_behind() -> None:
         with pytest.raises(WorkerError, match=os.strerror(errno.EPERM)):  # epoll_ctl(2): a file that is always ready
             Remote(control).change(rule(TCP, 1), file)
         os.close(file)
-        good = wire.encode(rule(TCP, 1))
+        good = worker_protocol.encode(rule(TCP, 1))
         for message, count in (
             (good, 2),
             (good, 9),
-            (wire.encode(rule(TCP, 1, last=2)), 1),
-            (wire.encode(rule(TCP, 1, scan=True)), 1),
-            (wire.encode(rule(TCP, 1, to_host=True)), 1),
-            (wire.encode((good, True)), 1),
+            (worker_protocol.encode(rule(TCP, 1, last=2)), 1),
+            (worker_protocol.encode(rule(TCP, 1, scan=True)), 1),
+            (worker_protocol.encode(rule(TCP, 1, to_host=True)), 1),
+            (worker_protocol.encode((good, True)), 1),
             (b"nonsense", 1),
             (b"detach", 1),
         ):
-            control.sendmsg([message], [wire.rights([writer] * count)])
+            control.sendmsg([message], [worker_protocol.rights([writer] * count)])
             assert control.recv(4096).startswith(b"error no rule")
         os.close(writer)
         os.set_blocking(reader, False)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_plan import sample_plan
 
-from pasta_py import model, wire
+from pasta_py import model, worker_protocol
 from pasta_py.worker import __main__ as worker_main
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
@@ -47,7 +47,7 @@ def _worker() -> "Iterator[socket.socket]":
 def _ready(control: socket.socket, tap: socket.socket, *more: tuple[str, int], **changes: object) -> int:
     roles = [(model.FD_TAP, tap.fileno()), *more]
     plan = sample_plan(descriptors=tuple(role for role, _ in roles), **changes)
-    wire.send_plan(control, plan, [fd for _, fd in roles])
+    worker_protocol.send_plan(control, plan, [fd for _, fd in roles])
     word, pid = control.recv(4096).split()
     assert word == b"ready"
     return int(pid)
@@ -114,20 +114,20 @@ def test_a_plan_that_does_not_decode_is_told() -> None:
 
 def test_a_plan_without_a_tap_is_told() -> None:
     with _worker() as control:
-        wire.send_plan(control, sample_plan(), [])
+        worker_protocol.send_plan(control, sample_plan(), [])
         assert control.recv(4096) == b"error the plan lacks the tap, or has more of its queues than there can be threads\n"
 
 
 def test_a_plan_without_the_sockets_of_its_listeners_is_told() -> None:
     listener = model.Listener(proto=model.IPPROTO_TCP, port=80, target=b"", target_port=80, count=2)
     with _worker() as control:
-        wire.send_plan(control, sample_plan(listeners=(listener,)), [control.fileno()])
+        worker_protocol.send_plan(control, sample_plan(listeners=(listener,)), [control.fileno()])
         assert control.recv(4096) == b"error the plan and its descriptors do not belong together\n"
 
 
 @given(st.lists(st.integers(0, 40)), st.lists(st.integers(0, 12)))
 def test_descriptors_come_out_as_they_came_in(fds: list[int], parts: list[int]) -> None:
-    kept = wire.Descriptors()
+    kept = worker_protocol.Descriptors()
     for fd in fds:
         kept.append(fd)
     for part in parts:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from test_changes import Remote
 from test_main import _pair, _ready, _worker
 
-from pasta_py.control import slirp_options
-from pasta_py.control.slirp_api import MAX_REQUEST_BYTES, HostForwards
+from pasta_py.control.slirp4netns import options as slirp_options
+from pasta_py.control.slirp4netns.api import MAX_REQUEST_BYTES, HostForwards
 from pasta_py.errors import UsageError
 
 ODD = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.integers(), max_size=2))

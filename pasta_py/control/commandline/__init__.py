@@ -1,0 +1,1 @@
+"""The command line: options, values, port specifications, help, manual page."""

@@ -1,0 +1,155 @@
+"""The manual page pasta-py(1), from the option table: python -m pasta_py.control.commandline.man > docs/pasta-py.1"""
+
+import sys
+
+from pasta_py import __version__
+from pasta_py.control.commandline import option_table
+
+_TOP = r"""\" Made by pasta_py/control/commandline/man.py. Change the option table, then make it again.
+.TH PASTA\-PY 1 "" "pasta\-py @VERSION@" "User Commands"
+.SH NAME
+pasta\-py, pasta \- user\-mode networking for network namespaces and rootless containers
+.SH SYNOPSIS
+.B pasta\-py
+.RI [ OPTION ]...
+.RI [ COMMAND
+.RI [ ARG ]...]
+.br
+.B pasta\-py
+.RI [ OPTION ]...
+.I PID
+.br
+.B pasta\-py
+.RI [ OPTION ]...
+.B \-\-netns
+.IR PATH | NAME
+.SH DESCRIPTION
+Connects a network namespace to the host's network, without privileges: frames of a tap interface in the namespace
+become ordinary sockets on the host.
+.PP
+With a command, or with no argument at all, new user, network, IPC, PID, UTS and mount namespaces are made, and the
+command or a login shell runs there, with its exit status passed on. With a PID or
+.B \-\-netns
+an existing namespace is joined, and the program goes to the background once everything is ready.
+.PP
+Started as
+.BR pasta ,
+it configures the interface only with
+.BR \-\-config\-net ;
+started as
+.BR pasta\-py ,
+it does so by itself.
+.SH OPTIONS
+Long options may be shortened as long as they stay unambiguous. Options end at the first argument that is none, or at
+.BR \-\- .
+The last value wins, unless an option may be given once per family (IPv4, IPv6) or repeated.
+"""
+
+_BOTTOM = r""".SH PORT SPECIFICATIONS
+.nf
+SPEC  := none | [LADDR/]CHUNK{,CHUNK}
+LADDR := ADDR[%IF] | [*][%IF]
+CHUNK := all[:ADDR] | auto | ~R | R[:R' | :ADDR | :ADDR/R']
+R     := N[\-M]
+.fi
+.PP
+The options for ports may be repeated. Ports are listed, or excluded with
+.BR ~ ;
+an exclusion always wins. Without a listed port, all but the excluded and the ephemeral ones are meant, as far as they
+can be bound.
+.B auto
+binds a port only while something listens on the other side. A range may become another one of the same length, on a
+target address of the listening address's own family. Brackets round an address are optional, except where
+an IPv6 target would read as the listening address. The options for the namespace's own connections take no listening
+address.
+.SH NOTES
+The guest has the addresses and routes of the host's outbound interface, and appears to the world as the host. Its default
+gateway's address means the host's loopback, unless
+.BR \-\-map\-host\-loopback " or " \-\-no\-map\-gw
+says otherwise.
+A service in the guest sees a client's own address and port, and the host as the gateway where it comes from an address that
+the guest has too; a client on the host's loopback is shown as the guest's own address.
+.PP
+Where none of the host's nameservers is in the guest's reach, because they are at a loopback address or at the one that host and
+guest share, pasta\-py forwards port 53 of 169.254.1.1 to the first of them, and of its link\-local address
+where the guest has IPv6 alone or asks for advertisements. A command then reads in
+.I /etc/resolv.conf
+what the host's says, with that address as the nameserver. The file is the command's own, mounted over the host's, and follows
+what the host does with its own; a file that is missing is not made. pasta leaves it alone.
+.PP
+A namespace that was joined is watched: when its path is unlinked, or the process it was found by has ended, the program
+quits. So it does on SIGTERM and SIGQUIT; in the background it ignores SIGINT and SIGHUP.
+.SH ENVIRONMENT
+.TP
+.B SHELL
+What is run where no command is given.
+.TP
+.BR LISTEN_FDS ", " LISTEN_PID ", " LISTEN_FDNAMES
+Sockets of systemd's socket units, which are forwarded like those of
+.BR \-t " and " \-u :
+to the port that the socket's name ends in, or the one it is bound to.
+.SH FILES
+.TP
+.I /run/netns
+Where
+.B \-\-netns
+looks for a name.
+.TP
+.I /etc/resolv.conf
+Nameservers and search domains for the guest, read at the start, and for a command's own file whenever it changes.
+.TP
+.I /dev/net/tun
+Must be open to the user.
+.SH EXIT STATUS
+.TP
+.B 0
+Success: in the background and ready, the namespace has gone, or SIGTERM or SIGQUIT was received.
+.TP
+.B 1
+Something was refused; one line on standard error says what, why, and what to do.
+.TP
+.I other
+That of the command; 128+N if signal N ended it.
+.SH EXAMPLES
+.TP
+.B pasta\-py \-\-pcap out.pcap \-\- curl \-s http://192.0.2.10/
+Run a command in a namespace of its own and keep all its frames.
+.TP
+.B pasta\-py \-t 8080:80 \-\- nginx \-g 'daemon off;'
+Forward port 8080 of the host to port 80 of the command.
+.TP
+.B pasta\-py 12345
+Join the namespaces of process 12345.
+.TP
+.B pasta\-py \-\-network=pasta:\-\-map\-gw,\-t,0.0.0.0%eth0/8080 \-\- sh
+Options as a container runtime passes them.
+.SH SEE ALSO
+.BR podman\-run (1),
+.BR network_namespaces (7),
+.BR user_namespaces (7)
+"""
+
+
+def _roff(text: str) -> str:
+    """Plain text as roff: backslashes, hyphens, and control characters at the start of a line."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
+
+
+def _entry(option: option_table.Option) -> str:
+    names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names.split(", "))
+    value = f" \\fI{_roff(option.metavar)}\\fR" if option.metavar else ""
+    return f".TP\n{names}{value}\n{_roff(option.help)}\n"
+
+
+def page() -> str:
+    """The whole page as roff source."""
+    parts = ["." + _TOP.replace("@VERSION@", _roff(__version__))]
+    for section in option_table.SECTIONS:
+        parts.append(f".SS {_roff(section)}\n")
+        parts += [_entry(option) for option in option_table.TABLE if option.section == section]
+    return "".join(parts) + _BOTTOM
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

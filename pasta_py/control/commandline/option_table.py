@@ -1,0 +1,198 @@
+"""The one table of options. Four readers share it: the parser (options.py), plain help (entry.py), the typer command of
+`pasta-py --help` (cli.py), and the manual page (man.py).
+
+An option is a row: what it is called, what it takes, where that goes and by which rule, and one sentence for the user.
+"""
+
+from pasta_py.control.commandline import option_values as takes
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.log_level
+
+MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
+
+RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
+SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS)
+
+
+class Option(Record):
+    """One option: its names, what it takes, where that goes, and what the help says."""
+
+    section: str
+    long: str  # without dashes
+    short: str  # one character, or ""
+    metavar: str  # "" for an option without a value
+    dest: str  # field of Options, or a name that options.parse() knows
+    rule: str  # "last", "family", "list", "ports", or for options without a value "set", "debug", "stop", "ignore"
+    value: "Any"  # a converter of option_values, or is what a "set" option stores
+    help: str
+
+    @property
+    def names(self) -> str:
+        """As in help: `-f, --foreground`."""
+        return (f"-{self.short}, " if self.short else "") + f"--{self.long}"
+
+
+def _table() -> tuple[Option, ...]:
+    rows: list[Option] = []
+
+    def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
+        short, _, long = names.rpartition(" ")
+        given = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
+        rows.append(Option(section=section, long=long, short=short, help=text, **given))
+
+    _running(add)
+    _guest(add)
+    _translation(add)
+    return tuple(rows)
+
+
+def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("netns", "PATH|NAME", "netns", "last", takes.text,
+         "Join this network namespace; a NAME is looked up in /run/netns."),
+        ("userns", "PATH", "userns", "last", takes.text, "Join this user namespace first."),
+        ("netns-only", "", "netns_only", "set", True,
+         "Join no user namespace, and make none for a command. Implied by --netns without --userns."),
+        ("no-netns-quit", "", "netns_quit", "set", False,
+         "Stay when the namespace's path, or the process it is that of, goes away. Default: quit within a second."),
+        ("no-pidns", "", "pidns", "set", False,
+         "Run the command in the present PID namespace, with the present /proc."),
+        ("f foreground", "", "foreground", "set", True, "Do not go to the background. Implied for a command."),
+        ("P pid", "FILE", "pid_file", "last", takes.text,
+         "Write the process ID, as seen from here, to FILE when everything is ready."),
+        ("d debug", "", "log_level", "debug", DEBUG, "Also tell of connections that fail, and why."),
+        ("trace", "", "log_level", "set", TRACE, "The same, and every packet of the guest."),
+        ("q quiet", "", "log_level", "set", WARNING, "Print warnings and errors only. Default for a command."),
+        ("e stderr", "", "", "ignore", None, "Accepted for compatibility, without effect."),
+        ("l log-file", "PATH", "log_file", "last", takes.text,
+         "Log to a file, kept under the size of --log-size. Default: standard error, and in the background syslog."),
+        ("log-size", "BYTES", "log_size", "last", takes.number(4096, 1 << 31),
+         "Size that the log file never exceeds, 4096 or more; its oldest lines go first. Default: 1048576."),
+        ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),
+         "Log counters of frames, flows and drops at most that often, when they have changed."),
+        ("runas", "UID|UID:GID|LOGIN|LOGIN:GROUP", "runas", "last", takes.runas,
+         "Started as root, serve the guest as this user. Default: nobody."),
+        ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20),
+         "Instead of making a tap, use this open descriptor: a tap, or a socket that carries one frame a message."),
+        ("chroot-fallback", "", "chroot_fallback", "set", True,
+         "Where pivot_root is refused, as on an initramfs, lock the worker into an empty directory by chroot."),
+        ("c conf-path", "PATH", "conf_path", "last", takes.text,
+         "Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports."),
+        ("threads", "N", "threads", "last", takes.number(1, MAX_THREADS),
+         "Serve TCP and local connections with so many threads, 1 to 16, where there are cores to spare. Default: 1."),
+        ("h help", "", "help", "stop", None, "Show this help and exit."),
+        ("version", "", "version", "stop", None, "Show the version and exit."),
+    ):  # fmt: skip
+        add(RUNNING, *row)
+
+
+def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("config-net", "", "config_net", "set", True,
+         "Configure the interface in the namespace: addresses, routes, MTU, up. Default of pasta-py."),
+        ("no-config-net", "", "config_net", "set", False,
+         "Leave the interface down and bare, to be configured by DHCP, NDP and DHCPv6. Default of pasta."),
+        ("I ns-ifname", "NAME", "ns_ifname", "last", takes.ifname,
+         "Interface name in the namespace. Default: that of the host's outbound interface, else tap0."),
+        ("ns-mac-addr", "MAC", "ns_mac_addr", "last", takes.mac,
+         "MAC address of the interface in the namespace. Default: what the kernel gives it."),
+        ("M mac-addr", "MAC", "mac_addr", "last", takes.mac,
+         "MAC address that the guest sees us under. Default: 9a:55:9a:55:9a:55."),
+        ("m mtu", "N", "mtu", "last", takes.mtu,
+         "MTU in bytes; 0: do not assign one; below 1280 there is no IPv6. Default: 65520."),
+        ("a address", "ADDR[/LEN]", "address", "family", takes.guest_address,
+         "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
+        ("n netmask", "MASK", "netmask", "last", takes.netmask,
+         "IPv4 netmask, dotted or in bits. Default: that of the address, by class for -a without LEN."),
+        ("g gateway", "ADDR", "gateway", "family", takes.ip("of the default gateway"),
+         "Default gateway of the guest, once per family. Default: the host's."),
+        ("i interface", "NAME", "interface", "last", takes.host_ifname,
+         "Host interface (any of its names) to take addresses and routes from. Default, per family: the first default route's."),
+        ("o outbound", "ADDR", "outbound", "family", takes.ip("of the host", loopback=True),
+         "Source address of sockets towards the world, once per family. Default: the routing table's choice."),
+        ("outbound-if4", "NAME", "outbound_if4", "last", takes.host_ifname,
+         "Bind IPv4 sockets towards the world to this interface. Without -i, addresses and routes are its, too."),
+        ("outbound-if6", "NAME", "outbound_if6", "last", takes.host_ifname, "The same for IPv6."),
+        ("no-copy-routes", "", "copy_routes", "set", False, "Deprecated: copy only the default route."),
+        ("no-copy-addrs", "", "copy_addrs", "set", False, "Deprecated: copy only one address."),
+        ("4 ipv4-only", "", "only", "set", 4, "IPv4 only; the last one of -4 and -6 counts."),
+        ("6 ipv6-only", "", "only", "set", 6, "IPv6 only."),
+        ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
+         "Nameserver told to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
+         "`none`: tell none, and open none. Default: those of /etc/resolv.conf."),
+        ("S search", "LIST", "search", "last", takes.search,
+         "Search domains, separated by spaces, told to the guest, and under pasta-py named in a command's resolv.conf. "
+         "`none`: none. Default: those of /etc/resolv.conf."),
+        ("H hostname", "NAME", "hostname", "last", takes.domain,
+         "Host name: DHCP option 12, and that of a command's own UTS namespace. Default for a command: pasta-HOST."),
+        ("fqdn", "NAME", "fqdn", "last", takes.domain,
+         "Full name of the guest: DHCP option 81, DHCPv6 option 39, for clients that ask."),
+        ("dhcp-dns", "", "dhcp_dns", "set", True,
+         "Tell nameservers by DHCP, NDP and DHCPv6. Default: only those of --dns, and under pasta-py, unless root starts it, "
+         "169.254.1.1 where the guest reaches none of the host's."),
+        ("no-dhcp-dns", "", "dhcp_dns", "set", False, "Tell no nameservers."),
+        ("dhcp-search", "", "dhcp_search", "set", True,
+         "Tell search domains by DHCP, NDP and DHCPv6. Default: only those of --search."),
+        ("no-dhcp-search", "", "dhcp_search", "set", False, "Tell no search domains."),
+        ("no-dhcp", "", "dhcp", "set", False, "Switch the DHCP service off."),
+        ("no-dhcpv6", "", "dhcpv6", "set", False, "Switch the DHCPv6 service off."),
+        ("no-ndp", "", "ndp", "set", False, "Switch answers to neighbour discovery off."),
+        ("no-ra", "", "ra", "set", False, "Switch router advertisements off. Implied by --config-net."),
+        ("no-tcp", "", "tcp", "set", False, "Switch TCP off: its frames get no answer, its ports are not forwarded."),
+        ("no-udp", "", "udp", "set", False, "Switch UDP off in the same way; DHCP stays."),
+        ("no-icmp", "", "icmp", "set", False, "Switch ICMP and ICMPv6 echo off; neighbour discovery stays."),
+        ("no-multicast", "", "multicast", "set", False,
+         "Keep the guest's UDP to multicast groups (SSDP, mDNS) in. Default: the host's network gets it, and may answer."),
+        ("broadcast", "", "broadcast", "set", True,
+         "Pass the guest's UDP broadcasts on to the host's network, but for those of DHCP. Default: they go nowhere."),
+    ):  # fmt: skip
+        add(GUEST, *row)
+
+
+def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    default = "Default: auto."
+    for row in (
+        ("map-host-loopback", "ADDR", "map_host_loopback", "family", takes.or_none(takes.ip("that the guest is to use")),
+         "Address that means the host's loopback to the guest, once per family, or `none`. Default: the gateway."),
+        ("no-map-gw", "", "map_gw", "set", False,
+         "Leave the gateway's address alone: it does not mean the host's loopback."),
+        ("map-gw", "", "map_gw", "set", True,
+         "Let the gateway's address mean the host's loopback, which is the default: undoes --no-map-gw."),
+        ("map-guest-addr", "ADDR", "map_guest_addr", "family", takes.or_none(takes.ip("that the guest is to use")),
+         "Address that means the host's own global address to the guest, once per family."),
+        ("dns-forward", "ADDR", "dns_forward", "family", takes.ip("that the guest is to use"),
+         "Address whose ports 53 and 853 mean the host's nameserver, once per family. Default of pasta-py, where the guest "
+         "reaches none of the host's: 169.254.1.1, port 53 alone."),
+        ("dns-host", "ADDR", "dns_host", "family", takes.ip("of a nameserver", loopback=True),
+         "That nameserver, once per family. Default: the first of /etc/resolv.conf."),
+        ("host-lo-to-ns-lo", "", "host_lo_to_ns_lo", "set", True,
+         "Connections to the host's loopback arrive at the namespace's loopback, not at its public address."),
+        ("no-splice", "", "splice", "set", False,
+         "Do not join connections from the host's loopback socket to socket: send them through the tap."),
+        ("splice-only", "", "splice_only", "set", True, "Make no tap: only forward ports between the two loopbacks."),
+        ("t tcp-ports", "SPEC", "tcp_ports", "ports", takes.listening,
+         f"TCP ports forwarded to the namespace. {default}"),
+        ("u udp-ports", "SPEC", "udp_ports", "ports", takes.listening,
+         f"UDP ports forwarded to the namespace. {default}"),
+        ("T tcp-ns", "SPEC", "tcp_ns", "ports", takes.outgoing, f"TCP ports forwarded from it to the host. {default}"),
+        ("U udp-ns", "SPEC", "udp_ns", "ports", takes.outgoing, f"UDP ports forwarded from it to the host. {default}"),
+        ("freebind", "", "freebind", "set", True,
+         "Let -t and -u listen at addresses that the host does not have (yet)."),
+    ):  # fmt: skip
+        add(TRANSLATION, *row)
+    add(OURS, "network", "STRING", "network", "network", takes.text,
+        "Options in the form of podman's --network, pasta:OPT,OPT; those that podman adds by itself are not added.")  # fmt: skip
+    add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
+        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; what a command "
+        "prints then goes to standard error.")  # fmt: skip
+
+
+TABLE: tuple[Option, ...] = _table()
+BY_SHORT = {option.short: option for option in TABLE if option.short}
+BY_LONG = {option.long: option for option in TABLE}

@@ -1,0 +1,172 @@
+"""What an option takes: each function here turns the text of a value into what Options holds.
+
+Invariants: a converter reads nothing but its argument, and either returns a value that is valid by itself or raises
+Refused, whose text completes "... is accepted". ipaddress is imported only once an address is given: it takes
+milliseconds of every start.
+"""
+
+from pasta_py.control.commandline import port_spec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+MIN_MTU = 68  # RFC 791, 3.2
+MAX_MTU = 65535
+MAX_DOMAIN_CHARS = 253  # RFC 1035, 2.3.4, as text without the final dot
+
+
+class Refused(Exception):
+    """A value is not taken; the text says what would be."""
+
+
+def text(text: str) -> str:
+    if not text or "\0" in text:
+        raise Refused("a text that is not empty")
+    return text
+
+
+def number(low: int, high: int) -> "Callable[[str], int]":
+    def convert(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 12 and low <= int(text) <= high):
+            raise Refused(f"a number from {low} to {high}")
+        return int(text)
+
+    return convert
+
+
+def mtu(text: str) -> int:
+    accepted = f"0, or a number from {MIN_MTU} to {MAX_MTU} (1280 or more for IPv6)"
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        raise Refused(accepted)
+    value = int(text)
+    if value and not MIN_MTU <= value <= MAX_MTU:
+        raise Refused(accepted)
+    return value
+
+
+def mac(text: str) -> bytes:
+    digits = text.split("-" if "-" in text else ":")
+    if len(digits) != 6 or not all(d and len(d) <= 2 and set(d) <= set("0123456789abcdefABCDEF") for d in digits):
+        raise Refused("a MAC address such as 9a:55:9a:55:9a:55")
+    value = bytes(int(d, 16) for d in digits)
+    if value[0] & 1 or not any(value):
+        raise Refused("an address of a single interface, not all zeros and with an even first byte,")
+    return value
+
+
+def ifname(text: str) -> str:
+    if not port_spec.valid_ifname(text):
+        raise Refused("an interface name of 1 to 15 characters without '/', ':', '%' or space")
+    return text
+
+
+def host_ifname(text: str) -> str:
+    if not port_spec.valid_ifname(text, port_spec.ALTIFNAME_BYTES):
+        raise Refused("the name of one of the host's interfaces, 1 to 127 characters without '/', ':', '%' or space,")
+    return text
+
+
+def domain(text: str) -> str:
+    labels = text.removesuffix(".").split(".")
+    allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+    if len(text) > MAX_DOMAIN_CHARS or not all(0 < len(label) <= 63 and set(label) <= allowed for label in labels):
+        raise Refused("a name of letters, digits and '-', up to 63 characters between dots and 253 in all,")
+    return text
+
+
+def search(text: str) -> tuple[str, ...]:
+    if text == "none":
+        return ()
+    names = tuple("." if name == "." else domain(name) for name in text.split())
+    if not names:
+        raise Refused("domain names with spaces between them, or 'none',")
+    # A final dot changes nothing, except that "none." is a domain
+    return tuple(name.removesuffix(".") or name for name in names)
+
+
+def runas(text: str) -> str:
+    parts = text.split(":")
+    if len(parts) > 2 or not all(parts) or any(c.isspace() or c == "\0" for c in text):
+        raise Refused("UID, UID:GID, LOGIN or LOGIN:GROUP")
+    for part in parts:
+        if part.isascii() and part.isdigit() and (len(part) > 10 or int(part) >= 0xFFFFFFFF):
+            raise Refused("an ID from 0 to 4294967294")
+    return text
+
+
+def ip(what: str, *, loopback: bool = False) -> "Callable[[str], Any]":
+    def convert(text: str) -> "IPv4Address | IPv6Address":
+        from pasta_py.control.ip import ip_address
+
+        try:
+            if "%" in text:
+                raise ValueError
+            address = ip_address(text)
+        except ValueError:
+            raise Refused(f"an IPv4 or IPv6 address ({what})") from None
+        _check_unicast(address, what, loopback)
+        return address
+
+    return convert
+
+
+def _check_unicast(address: "IPv4Address | IPv6Address", what: str, loopback: bool) -> None:
+    broadcast = address.version == 4 and int(address) == 0xFFFFFFFF
+    mapped = address.version == 6 and address.ipv4_mapped is not None
+    if address.is_unspecified or address.is_multicast or broadcast or mapped or (address.is_loopback and not loopback):
+        raise Refused(f"an ordinary unicast address ({what})")
+
+
+def or_none(convert: "Callable[[str], Any]") -> "Callable[[str], Any]":
+    return lambda text: None if text == "none" else convert(text)
+
+
+def guest_address(text: str) -> "tuple[IPv4Interface | IPv6Interface, bool]":
+    """The address with a prefix length, and whether that was given. Without: by class (IPv4), or 64 (IPv6)."""
+    from pasta_py.control.ip import ip_address, ip_interface
+
+    host, slash, length = text.partition("/")
+    try:
+        if "%" in text or (slash and not (length.isascii() and length.isdigit() and int(length) > 0)):
+            raise ValueError
+        address = ip_address(host)
+        if not slash:
+            length = "64" if address.version == 6 else str(_class_length(int(address)))
+        value = ip_interface(f"{host}/{length}")
+    except ValueError:
+        raise Refused("an IPv4 or IPv6 address, with /LENGTH or without,") from None
+    _check_unicast(address, "of the guest", False)
+    return value, bool(slash)
+
+
+def _class_length(address: int) -> int:
+    """RFC 791, 3.2."""
+    return 8 if address < 0x80000000 else 16 if address < 0xC0000000 else 24
+
+
+def netmask(text: str) -> int:
+    accepted = "a mask such as 255.255.255.0, or a number of bits from 1 to 32"
+    if text.isascii() and text.isdigit() and len(text) <= 2 and 1 <= int(text) <= 32:
+        return int(text)
+    from pasta_py.control.ip import IPv4Address
+
+    try:
+        mask = int(IPv4Address(text))
+    except ValueError:
+        raise Refused(accepted) from None
+    bits = mask.bit_count()
+    if not bits or mask != (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF:
+        raise Refused(accepted)
+    return bits
+
+
+def listening(text: str) -> port_spec.PortSpec:
+    return port_spec.parse(text)
+
+
+def outgoing(text: str) -> port_spec.PortSpec:
+    return port_spec.parse(text, listen=False)

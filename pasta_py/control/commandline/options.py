@@ -1,0 +1,329 @@
+"""What was asked for, and the parser that a runtime meets. The options themselves are in option_table.
+
+parse() behaves like getopt_long with "+": unambiguous prefixes, `--x=v`, `--x v`, `-xV`, `-x V`, clustered short
+options, an end at the first argument that is no option, or at `--`. Its errors have getopt's wording, which podman
+and rootlesskit look for. The last value wins, except where the table says "family" (once for IPv4, once for IPv6),
+"list" or "ports".
+
+Rejected: argparse and typer for parsing. They cost 15 and 150 ms of every container start, take options after the
+command, and word errors differently. So nothing slow is imported here: ipaddress only once an address is given.
+
+Invariants: parse() either returns Options whose values are valid by themselves, or raises UsageError; it reads
+nothing but its arguments. What depends on the host is checked where the host is known.
+"""
+
+from pasta_py.control.commandline import port_spec
+from pasta_py.control.commandline.option_table import BY_LONG, BY_SHORT, DEBUG, INFO, TABLE, WARNING, Option
+from pasta_py.control.commandline.option_values import Refused
+from pasta_py.errors import UsageError
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+
+DEFAULT_MAC = bytes.fromhex("9a559a559a55")
+LOG_SIZE_BYTES = 1 << 20
+MAX_HOSTNAME_CHARS = 64  # __NEW_UTS_LEN, for a command's own UTS namespace
+
+
+class Options(Record):
+    """What was asked for: a field for each option, named after its long form where that is not a negation."""
+
+    program: str
+    action: str = "run"  # or "help", "version": met before any error
+    # Running
+    command: tuple[str, ...] = ()  # () with neither pid nor netns: a login shell
+    pid: "int | None" = None
+    spawn: bool = False  # neither pid nor netns: new namespaces
+    netns: str = ""
+    userns: str = ""
+    netns_only: bool = False  # true also for netns without userns
+    netns_quit: bool = True
+    pidns: bool = True
+    foreground: bool = False  # true also for spawn
+    pid_file: str = ""
+    quiet: bool = False  # log_level is WARNING or less; true also for spawn, unless -d or --trace
+    log_level: int = INFO
+    log_file: str = ""
+    log_size: int = LOG_SIZE_BYTES
+    stats: "int | None" = None  # seconds
+    runas: str = ""
+    fd: "int | None" = None
+    chroot_fallback: bool = False
+    conf_path: str = ""
+    threads: int = 1
+    # What the guest sees
+    config_net: bool = False
+    ns_ifname: str = ""
+    ns_mac_addr: bytes = b""
+    mac_addr: bytes = DEFAULT_MAC
+    mtu: "int | None" = None  # None: 65520; 0: do not assign
+    address: "tuple[IPv4Interface | IPv6Interface, ...]" = ()  # at most one per family, IPv4 first
+    netmask: "int | None" = None  # IPv4 prefix length, if said by -n or -a; else that of `address` is by class
+    gateway4: "IPv4Address | None" = None
+    gateway6: "IPv6Address | None" = None
+    interface: str = ""
+    outbound4: "IPv4Address | None" = None
+    outbound6: "IPv6Address | None" = None
+    outbound_if4: str = ""
+    outbound_if6: str = ""
+    copy_routes: bool = True
+    copy_addrs: bool = True
+    ipv4: bool = True
+    ipv6: bool = True
+    dns: "tuple[IPv4Address | IPv6Address, ...] | None" = None  # None: those of resolv.conf; (): none
+    search: "tuple[str, ...] | None" = None  # None: those of resolv.conf; (): none
+    hostname: str = ""
+    fqdn: str = ""
+    dhcp_dns: "bool | None" = None  # None: not said
+    dhcp_search: "bool | None" = None
+    dhcp: bool = True
+    dhcpv6: bool = True
+    ndp: bool = True
+    ra: bool = True
+    tcp: bool = True
+    udp: bool = True
+    icmp: bool = True
+    multicast: bool = True
+    broadcast: bool = False
+    # Translation
+    map_host_loopback: "tuple[IPv4Address | IPv6Address, ...] | None" = None  # None: the gateway, if map_gw; (): none
+    map_gw: bool = True  # for families that map_host_loopback does not name
+    map_guest_addr: "tuple[IPv4Address | IPv6Address, ...]" = ()
+    dns_forward: "tuple[IPv4Address | IPv6Address, ...]" = ()
+    dns_host: "tuple[IPv4Address | IPv6Address, ...]" = ()
+    host_lo_to_ns_lo: bool = False
+    splice: bool = True
+    splice_only: bool = False
+    tcp_ports: tuple[port_spec.PortSpec, ...] = ()  # (): not said, which means auto
+    udp_ports: tuple[port_spec.PortSpec, ...] = ()
+    tcp_ns: tuple[port_spec.PortSpec, ...] = ()
+    udp_ns: tuple[port_spec.PortSpec, ...] = ()
+    freebind: bool = False
+    # Ours
+    network: str = ""
+    pcap: str = ""
+
+
+def _find_long(written: str) -> Option:
+    """`written`: what follows the dashes, with any =VALUE."""
+    name = written.partition("=")[0]
+    if name in BY_LONG:
+        return BY_LONG[name]
+    matches = [option for option in TABLE if option.long.startswith(name)]
+    if not matches:
+        raise UsageError(f"unrecognized option '--{written}'")
+    if len(matches) > 1:
+        listed = " ".join(f"'--{option.long}'" for option in matches)
+        raise UsageError(f"option '--{written}' is ambiguous; possibilities: {listed}")
+    return matches[0]
+
+
+class _Parser:
+    """The state of one parse: what remains to be read, and the values so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.action = "run"
+        self.in_network = False
+
+    def run(self, args: "Sequence[str]") -> tuple[str, ...]:
+        """Read options; the arguments after them."""
+        index = 0
+        while index < len(args) and self.action == "run":
+            arg = args[index]
+            if arg == "--":
+                return tuple(args[index + 1 :])
+            if not arg.startswith("-") or arg == "-":
+                return tuple(args[index:])
+            index += 1
+            following = args[index] if index < len(args) else None
+            index += self._long(arg[2:], following) if arg.startswith("--") else self._cluster(arg[1:], following)
+        return ()
+
+    def _long(self, written: str, following: "str | None") -> int:
+        """Take one long option; how many further arguments it used."""
+        option = _find_long(written)
+        _, equals, value = written.partition("=")
+        if not option.metavar:
+            if equals:
+                raise UsageError(f"option '--{option.long}' doesn't allow an argument")
+            self._store(option, "")
+            return 0
+        if equals:
+            self._store(option, value)
+            return 0
+        if following is None:
+            raise UsageError(f"option '--{option.long}' requires an argument")
+        self._store(option, following)
+        return 1
+
+    def _cluster(self, letters: str, following: "str | None") -> int:
+        for position, letter in enumerate(letters, 1):
+            option = BY_SHORT.get(letter)
+            if option is None:
+                raise UsageError(f"invalid option -- '{letter}'")
+            if not option.metavar:
+                self._store(option, "")
+                if self.action != "run":
+                    return 0
+                continue
+            if letters[position:]:
+                self._store(option, letters[position:])
+                return 0
+            if following is None:
+                raise UsageError(f"option requires an argument -- '{letter}'")
+            self._store(option, following)
+            return 1
+        return 0
+
+    def _store(self, option: Option, text: str) -> None:
+        values, dest = self.values, option.dest
+        if option.rule == "stop":
+            self.action = dest
+        elif option.rule == "set":
+            values[dest] = option.value
+            if dest == "map_gw" and option.value and values.get("map_host_loopback") == {None: None}:
+                del values["map_host_loopback"]
+        elif option.rule == "debug":
+            values[dest] = max(values.get(dest, DEBUG), DEBUG)
+        elif option.rule != "ignore":
+            self._store_value(option, text, self._convert(option, text))
+
+    def _convert(self, option: Option, text: str) -> "Any":
+        try:
+            return option.value(text)
+        except Refused as refused:
+            raise UsageError(f"invalid value {text!r} for --{option.long}: {refused} is accepted") from None
+        except UsageError as error:
+            raise UsageError(f"--{option.long}: {error}") from None
+
+    def _store_value(self, option: Option, text: str, value: "Any") -> None:
+        values, dest = self.values, option.dest
+        if option.rule == "ports":
+            try:
+                values[dest] = port_spec.add(values.get(dest, ()), value)
+            except UsageError as error:
+                raise UsageError(f"--{option.long}: {error}") from None
+        elif option.rule == "list":
+            values[dest] = () if value is None else (*values.get(dest, ()), value)
+        elif option.rule == "family":
+            self._store_family(dest, value)
+        elif option.rule == "network":
+            self._network(text)
+        else:
+            values[dest] = value
+
+    def _store_family(self, dest: str, value: "Any") -> None:
+        """{version: value}; {None: None} after `none`, which also takes the gateway's mapping away."""
+        kept = self.values.setdefault(dest, {})
+        if value is None:
+            kept.clear()
+            kept[None] = None
+            if dest == "map_host_loopback":
+                self.values["map_gw"] = False
+            return
+        kept.pop(None, None)
+        kept[(value[0] if isinstance(value, tuple) else value).version] = value
+
+    def _network(self, text: str) -> None:
+        """The option string of podman's --network: cut at the first ":", split at ",", each piece one argument."""
+        if self.in_network:
+            raise UsageError(f"invalid value {text!r} for --network: it stands inside another --network")
+        mode, _, rest = text.partition(":")
+        if mode != "pasta":
+            raise UsageError(f"invalid value {text!r} for --network: pasta, or pasta:OPTION,OPTION is accepted")
+        self.values["network"] = text
+        self.in_network = True
+        try:
+            left = self.run(rest.split(",")) if rest else ()
+        except UsageError as error:
+            raise UsageError(f"{error} (in --network {text!r})") from None
+        finally:
+            self.in_network = False
+        if left:
+            raise UsageError(f"invalid value {text!r} for --network: {left[0]!r} is not an option")
+
+
+def parse(argv: "Sequence[str]", entry: str) -> Options:
+    """The options in `argv` (without the program's name) for the entry point "pasta" or "pasta-py"."""
+    parser = _Parser()
+    rest = parser.run(argv)
+    if parser.action != "run":
+        return Options(program=entry, action=parser.action)
+    values = parser.values
+    _positional(values, rest)
+    _finish(values, entry)
+    return Options(program=entry, **values)
+
+
+def _positional(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
+    if values.get("netns") is not None and rest:
+        raise UsageError(f"--netns and {rest[0]!r} are both given: give --netns, or a PID or command")
+    if len(rest) == 1 and rest[0].isascii() and rest[0].isdigit():
+        if len(rest[0]) > 10 or not 0 < int(rest[0]) < 1 << 31:
+            raise UsageError(f"invalid PID {rest[0]!r}: a number from 1 to {(1 << 31) - 1} is accepted")
+        values["pid"] = int(rest[0])
+    elif rest:
+        if not rest[0]:
+            raise UsageError("the command is an empty word: give the path of a program, or the name of one in $PATH")
+        values["command"] = rest
+    values["spawn"] = "netns" not in values and "pid" not in values
+
+
+def _finish(values: "dict[str, Any]", entry: str) -> None:
+    """Defaults that depend on other options, and options that contradict each other."""
+    spawn = values["spawn"]
+    _exclusive(values, "netns_only", "userns", "--netns-only", "--userns")
+    if values.get("splice_only") and values.get("splice") is False:
+        raise UsageError("--splice-only and --no-splice are both given: give one of them")
+    if values.get("host_lo_to_ns_lo") and values.get("splice") is False:
+        raise UsageError("--host-lo-to-ns-lo and --no-splice are both given: give one of them")
+    if not spawn and values.get("pidns") is False:
+        raise UsageError("--no-pidns is for a command, and there is none: leave it out")
+    if spawn and values.get("userns"):
+        raise UsageError(f"--userns {values['userns']!r} needs a namespace to join: give --netns or a PID")
+    only = values.pop("only", 0)
+    values["ipv4"], values["ipv6"] = only != 6, only != 4
+    if "netns" in values and "userns" not in values:
+        values["netns_only"] = True
+    if spawn:
+        values["foreground"] = True
+        if len(values.get("hostname", "")) > MAX_HOSTNAME_CHARS:
+            raise UsageError(
+                f"invalid value {values['hostname']!r} for --hostname: "
+                f"up to {MAX_HOSTNAME_CHARS} characters are accepted for a command's own name"
+            )
+    values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
+    level = values.setdefault("log_level", WARNING if spawn else INFO)
+    values["quiet"] = level <= WARNING
+    _finish_addresses(values)
+
+
+def _exclusive(values: "dict[str, Any]", one: str, other: str, one_name: str, other_name: str) -> None:
+    if values.get(one) and values.get(other):
+        raise UsageError(f"{one_name} and {other_name} are both given: give one of them")
+
+
+def _finish_addresses(values: "dict[str, Any]") -> None:
+    for dest in ("gateway", "outbound"):
+        for version, address in values.pop(dest, {}).items():
+            values[f"{dest}{version}"] = address
+    for dest in ("map_host_loopback", "map_guest_addr", "dns_forward", "dns_host"):
+        if dest in values:
+            kept = values[dest]
+            values[dest] = tuple(kept[version] for version in (4, 6) if version in kept)
+    given = values.pop("address", {})
+    if 4 in given:
+        address, said = given[4]
+        if said and "netmask" in values:
+            raise UsageError(f"--netmask beside --address {str(address)!r}: give the length in one of the two")
+        if said:
+            values["netmask"] = address.network.prefixlen
+        elif "netmask" in values:
+            given[4] = (type(address)(f"{address.ip}/{values['netmask']}"), True)
+    values["address"] = tuple(given[version][0] for version in (4, 6) if version in given)

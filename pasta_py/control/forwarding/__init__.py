@@ -1,0 +1,1 @@
+"""Forwarded ports: bound on the host, or taken from systemd."""

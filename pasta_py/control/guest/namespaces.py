@@ -1,0 +1,341 @@
+"""Finding, opening, watching and entering the namespaces of a guest.
+
+A Guest owns descriptors of namespaces, never paths that could change their meaning meanwhile. Nothing here changes the
+namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and
+back, since a joined user namespace cannot be left again), unless the process has nothing else to do any more (`stay_inside`).
+"""
+
+# ruff: noqa: SIM105, PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
+
+import _socket
+import errno
+import fcntl
+import posix as os  # os takes 0.8 ms to import
+import sys
+
+from pasta_py import worker_protocol
+from pasta_py.control.exit_stack import ExitStack
+from pasta_py.control.guest import syscalls
+from pasta_py.errors import HostError, PastaError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
+
+    Job: TypeAlias = "Callable[[], tuple[worker_protocol.Value, Sequence[int]]]"
+else:
+    import _signal
+
+_NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_INSIDE_TIMEOUT_S = 60
+_STAY_S = 180  # the rest of a start, whose last step has a limit of 60 s
+_UNKNOWN = -1  # so the kernel calls a process that has ended
+_MAX_REPLY_BYTES = 64 << 10
+_GONE = (
+    syscalls.IN_DELETE
+    | syscalls.IN_MOVED_FROM
+    | syscalls.IN_MOVED_TO
+    | syscalls.IN_DELETE_SELF
+    | syscalls.IN_MOVE_SELF
+    | syscalls.IN_ONLYDIR
+)
+_FILES = {"network": "net", "user": "user"}
+
+
+class Guest:
+    """Descriptors of a guest's namespaces; -1 is "none". Closed by `close`."""
+
+    def __init__(self, netns: int = -1, userns: int = -1, pidfd: int = -1, inotify: int = -1, name: str = "") -> None:
+        self.netns, self.userns, self.pidfd, self.inotify, self.name = netns, userns, pidfd, inotify, name
+
+    def close(self) -> None:
+        for fd in (self.netns, self.userns, self.pidfd, self.inotify):
+            if fd >= 0:
+                os.close(fd)
+        self.netns = self.userns = self.pidfd = self.inotify = -1
+
+
+def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool = True) -> Guest:
+    """The network namespace of a process, and its user namespace or the one at `userns`.
+
+    Watched until that process ends. HostError if there is no such process, or it is not ours.
+    """
+    with ExitStack() as stack:
+        guest = Guest()
+        stack.callback(guest.close)
+        net_path = f"/proc/{pid}/ns/net"
+        # The pidfd comes first: should the number be used again meanwhile, it tells that the process has ended.
+        pidfd = _open_pidfd(pid)
+        if pidfd < 0:
+            raise HostError(f"Couldn't open network namespace {net_path}: No such file or directory (no process {pid})")
+        guest.pidfd = pidfd
+        if _number_on_procfs(pidfd) not in (pid, _UNKNOWN):
+            raise HostError(f"Couldn't open network namespace {net_path}: /proc is another PID namespace's: mount this one's there")
+        guest.netns = _open_namespace(net_path, "network", syscalls.CLONE_NEWNET)
+        if not netns_only:
+            guest.userns = _open_userns(userns or f"/proc/{pid}/ns/user")
+        if syscalls.readable(pidfd, 0):
+            raise HostError(f"Couldn't open network namespace {net_path}: process {pid} has ended")
+        if not watch:
+            os.close(pidfd)
+            guest.pidfd = -1
+        stack.pop_all()
+        return guest
+
+
+def by_path(path: str, *, userns: str = "", watch: bool = True) -> Guest:
+    """The network namespace at a path, or under /run/netns for a bare name; joined through `userns` if given."""
+    full = path if "/" in path else f"{_NETNS_DIRECTORY}/{path}"
+    with ExitStack() as stack:
+        guest = Guest()
+        stack.callback(guest.close)
+        guest.netns = _open_namespace(full, "network", syscalls.CLONE_NEWNET)
+        if userns:
+            guest.userns = _open_userns(userns)
+        if watch:
+            _watch(guest, full)
+        stack.pop_all()
+        return guest
+
+
+def _watch(guest: Guest, path: str) -> None:
+    words = path.split("/")
+    on_procfs = words[:2] == ["", "proc"] and len(words) > 3
+    owner = words[2] if on_procfs and words[2].isdecimal() else ""
+    if owner:
+        guest.pidfd = _open_pidfd(int(owner))
+        if guest.pidfd < 0:
+            raise HostError(f"Couldn't open network namespace {path}: No such file or directory (no process {owner})")
+    if on_procfs and (owner or words[2] == "self"):
+        of_thread = len(words) == 7 and words[3] == "task" and words[4].isdecimal()
+        if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):
+            return  # inotify does not work on procfs
+    directory, _, name = path.rpartition("/")
+    directory = directory or "/"
+    try:
+        guest.inotify, guest.name = syscalls.inotify_watch(directory, _GONE), name
+    except OSError as error:
+        hint = ": raise the sysctl fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
+        raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}{hint}") from None
+    try:
+        os.stat(path)
+    except OSError as error:
+        raise HostError(f"Couldn't open network namespace {path}: {error.strerror}") from None
+
+
+def _open_pidfd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    except OSError as error:
+        raise HostError(f"Couldn't watch process {pid}: {reason(error)}") from None
+
+
+def _number_on_procfs(pidfd: int) -> int:
+    """What the process is called under /proc, which may be of another PID namespace than ours; proc_pid_fdinfo(5)."""
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
+            for line in file:
+                word, _, number = line.partition(":")
+                if word == "Pid":
+                    return int(number)
+    except OSError:  # no /proc: as whoever opens the namespace will say
+        pass
+    return _UNKNOWN
+
+
+def _open_namespace(path: str, kind: str, flag: int) -> int:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"Couldn't open {kind} namespace {path}: {reason(error, _hint(path, error))}") from None
+    try:
+        found = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        found = 0
+    if found != flag:
+        os.close(fd)
+        instead = f"give a path such as /proc/PID/ns/{_FILES[kind]}"
+        raise HostError(f"Couldn't open {kind} namespace {path}: it is no {kind} namespace: {instead}")
+    return fd
+
+
+def _hint(path: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "only its owner and root can open it"
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    if path.startswith("/run/netns/"):
+        return "`ip netns list` shows those there are"
+    if path.startswith("/proc/") and not os.access("/proc/self", os.F_OK):
+        return "mount /proc"
+    return "give the path of one that exists, if it has not just ended"
+
+
+def _open_userns(path: str) -> int:
+    """A descriptor of the user namespace, or -1 when we are in it already (the kernel refuses to join it again)."""
+    fd = _open_namespace(path, "user", syscalls.CLONE_NEWUSER)
+    theirs, ours = os.fstat(fd), os.stat("/proc/self/ns/user")
+    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+        os.close(fd)
+        return -1
+    return fd
+
+
+def join(guest: Guest) -> None:
+    """Enter the guest's user namespace, then its network namespace. There is no way back."""
+    syscalls.be_private()  # or the guest's root could take us over, and with us the host's files
+    if guest.userns >= 0:
+        try:
+            syscalls.setns(guest.userns, syscalls.CLONE_NEWUSER)
+        except OSError as error:
+            why = f"{error.strerror}: it must belong to this user"
+            raise HostError(f"Couldn't join the user namespace: {why}") from None
+    try:
+        syscalls.setns(guest.netns, syscalls.CLONE_NEWNET)
+    except PermissionError as error:
+        hint = "give its user namespace with --userns" if guest.userns < 0 else "its user namespace is another one"
+        raise HostError(f"Couldn't join the network namespace: {error.strerror}: {hint}") from None
+    except OSError as error:
+        raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
+
+
+def stay_inside(guest: Guest, job: "Job") -> "tuple[worker_protocol.Value, list[int]]":
+    """As `call_inside`, but this process joins the guest for good: 1 ms less, where it needs the host no more.
+
+    From then on the guest's root can perhaps stop it: then its caller does not wait for ever.
+    """
+    try:
+        syscalls.die_after(_STAY_S)
+    except OSError:
+        pass  # no room for a timer: without the limit, then
+    join(guest)
+    try:
+        value, fds = job()
+    except OSError as error:
+        raise _failed(error) from None
+    return value, list(fds)
+
+
+def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[worker_protocol.Value, list[int]]":
+    """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
+
+    A PastaError of the job is raised here with the same text; the child never outlives the call.
+    """
+    flush_streams()
+    parent = os.getpid()
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    try:
+        child = os.fork()
+        if child == 0:
+            _inside(guest, job, theirs, parent)
+        theirs.close()
+        try:
+            return _collect(ours, timeout_s)
+        finally:
+            _end(child, 1.0)
+    finally:
+        ours.close()
+        theirs.close()
+
+
+def flush_streams() -> None:
+    """Before a fork, so that nothing is written twice. A stream that our caller closed is None."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.flush()
+
+
+def _end(child: int, wait_s: float) -> None:
+    """Reap it, after `wait_s` by force."""
+    ended = False
+    try:
+        pidfd = os.pidfd_open(child)
+        try:
+            ended = syscalls.readable(pidfd, wait_s)
+        finally:
+            os.close(pidfd)
+    finally:
+        if not ended:
+            os.kill(child, _signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _inside(guest: Guest, job: "Job", sock: "_socket.socket", parent: int) -> None:
+    """The child's part of call_inside; never returns."""
+    status = 1
+    try:
+        join(guest)
+        syscalls.set_parent_death_signal(_signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        value, fds = job()
+        rights = [worker_protocol.rights(fds)] if fds else []
+        sock.sendmsg([worker_protocol.encode((True, value))], rights)
+        status = 0
+    except (PastaError, OSError) as error:
+        sock.send(worker_protocol.encode((False, str(_failed(error) if isinstance(error, OSError) else error))))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _failed(error: OSError) -> HostError:
+    return HostError(f"Couldn't set up the namespace: {reason(error)}")
+
+
+def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[worker_protocol.Value, list[int]]":
+    sock.settimeout(timeout_s)
+    try:
+        data, ancillary, _flags, _address = sock.recvmsg(_MAX_REPLY_BYTES, _socket.CMSG_SPACE(64), _socket.MSG_CMSG_CLOEXEC)
+    except TimeoutError:
+        late = f"no answer from inside within {timeout_s:g} s"
+        raise HostError(f"Couldn't set up the namespace: {late}: is the machine overloaded?") from None
+    fds = [fd for _level, _kind, payload in ancillary for fd in worker_protocol.descriptors(payload)]
+    reply = worker_protocol.decode(data) if data else None
+    if not isinstance(reply, tuple) or len(reply) != 2:
+        raise HostError("Couldn't set up the namespace: the process that configures it died: was it killed, or is memory short?")
+    ok, value = reply
+    if ok is not True:
+        raise HostError(str(value))
+    return value, fds
+
+
+def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
+    """Why this machine refuses a user namespace, naming the setting that does, as far as it can be seen."""
+    refused = f"{what}: {reason(error)}"
+    if reason(error) != error.strerror:  # a shortage
+        return HostError(refused)
+    if error.errno == errno.ENOENT:
+        return HostError(f"{refused}: mount /proc")
+    if _setting("/proc/sys/user/max_user_namespaces") == 0:
+        return HostError(
+            f"{refused}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"
+        )
+    if _setting("/proc/sys/kernel/unprivileged_userns_clone") == 0:
+        return HostError(
+            f"{refused}: kernel.unprivileged_userns_clone is 0:"
+            " allow it with sysctl -w kernel.unprivileged_userns_clone=1"
+        )
+    if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
+        return HostError(
+            f"{refused}: kernel.apparmor_restrict_unprivileged_userns is 1: give this program an AppArmor profile"
+            " with `userns,`, or set it to 0 with sysctl -w"
+        )
+    return HostError(
+        f"{refused}: not allowed here (user.max_user_namespaces used up, a chroot, or the filter of a container):"
+        " see user_namespaces(7)"
+    )
+
+
+def _setting(path: str) -> int | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return None

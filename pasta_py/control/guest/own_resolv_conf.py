@@ -1,0 +1,202 @@
+"""A resolv.conf of a command's own: a file on a tmpfs, mounted over the host's in the command's mount namespace.
+
+/etc/resolv.conf is often a link, so the mount lies over the file that it leads to. When the host replaces that file, the
+kernel takes the mount away in every other namespace. So each directory on the way is watched, and so is the file; what
+is wanted is found out anew after every event, whatever it was: the links followed, the text made, the mount looked for.
+
+A file that is missing is never made, since its directory is the host's: it is waited for. What is no regular file, such
+as a link to /dev/null, is left alone.
+
+Invariant: nothing of the host is written to. The text goes to the tmpfs through a descriptor that was opened there.
+
+Rejected: a mount over the directory, which would hide the host's other files; a bind mount of a file on the host's disk,
+which would need a place there.
+"""
+
+# ruff: noqa: PTH107, PTH108, PTH115, PTH116, PTH123, SIM105 - pathlib takes milliseconds to import, at every start
+
+import _socket
+import errno
+import fcntl
+import os
+import signal
+import stat
+
+from pasta_py import worker_protocol
+from pasta_py.control.guest import syscalls
+from pasta_py.control.planning import resolv_conf
+from pasta_py.control.planning.resolv_conf import View
+from pasta_py.errors import HostError, reason
+
+_CHANGES = (
+    syscalls.IN_CREATE
+    | syscalls.IN_MOVED_FROM
+    | syscalls.IN_MOVED_TO
+    | syscalls.IN_DELETE
+    | syscalls.IN_DELETE_SELF
+    | syscalls.IN_MOVE_SELF
+    | syscalls.IN_ONLYDIR
+)
+_MOST_LINKS = 40  # as many as the kernel follows (path_resolution(7))
+_EVENTS_BYTES = 64 << 10
+_OPTIONS = f"mode=755,size={2 * resolv_conf.MAX_BYTES}"
+
+
+class OwnResolv:
+    """For a process in the command's mount namespace that may mount there, and calls `changed` whenever it gets SIGIO."""
+
+    def __init__(self, view: View, path: str = resolv_conf.PATH) -> None:
+        self._view, self._path = view, path
+        self._events = -1
+        self._host = self._file = -1  # the host's file, where it can be read; ours
+        self._text = ""
+
+    def start(self) -> None:
+        """Make it, once. HostError if there will be none, or if it will vanish when the host replaces its own. SIGIO is blocked."""
+        refused = ""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
+        try:
+            self._events = syscalls.inotify()
+            fcntl.fcntl(self._events, fcntl.F_SETOWN, os.getpid())
+            fcntl.fcntl(self._events, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)  # SIGIO for each event
+        except OSError as error:
+            full = error.errno == errno.EMFILE
+            why = f"{error.strerror}: raise the sysctl fs.inotify.max_user_instances" if full else reason(error)
+            refused = f"the command's {self._path} is lost when the host replaces its own: {why}"
+        try:
+            self.refresh()
+        except OSError as error:
+            raise HostError(f"the command reads the host's {self._path}: {reason(error)}") from None
+        if self._file < 0 and (self._view.given or self._view.search is not None):
+            raise HostError(f"--dns and --search do not reach the command: {self._path} is no file on the host: make it one")
+        if refused:
+            raise HostError(refused)
+
+    def changed(self) -> None:
+        """After SIGIO: look what has happened, and mend it."""
+        try:
+            while os.read(self._events, _EVENTS_BYTES):
+                pass
+        except OSError:  # no more of them
+            pass
+        try:
+            self.refresh()
+        except OSError:  # it changes at this very moment, and the next event tells; or the command has to live with the host's
+            pass
+
+    def refresh(self) -> None:
+        """Have ours over the host's file, with what the host's says now."""
+        path = self._follow()
+        try:
+            found = os.stat(path) if path else None
+        except FileNotFoundError:
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            return
+        if self._file >= 0 and os.path.samestat(found, os.fstat(self._file)):
+            text = self._view.text(_read(self._host))
+            if text != self._text:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, _bytes(text), 0)
+        else:
+            self._open_host(path)
+            text = self._view.text(_read(self._host))
+            self._cover(path, text)
+        self._text = text
+
+    def _follow(self) -> str:
+        """The path of what is no link any more, on the way there every directory watched; "": it leads nowhere."""
+        path = self._path
+        for _ in range(_MOST_LINKS):
+            directory, _, name = path.rpartition("/")
+            self._watch(directory or "/")
+            try:
+                link = os.readlink(path)
+            except OSError as error:
+                return path if error.errno == errno.EINVAL else ""
+            path = link if link.startswith("/") else f"{directory}/{link}"
+        return ""
+
+    def _watch(self, directory: str) -> None:
+        """Or the nearest directory above, in which it could be made."""
+        while self._events >= 0:
+            try:
+                syscalls.inotify_add(self._events, directory, _CHANGES)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOENT or directory == "/":
+                    return  # it may not be read
+            directory = directory.rpartition("/")[0] or "/"
+
+    def _open_host(self, path: str) -> None:
+        if self._host >= 0:
+            os.close(self._host)
+        self._host = -1
+        try:
+            self._host = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            if self._events >= 0:  # for one that is a mount itself the directory's watch says nothing
+                syscalls.inotify_add(self._events, path, syscalls.IN_CLOSE_WRITE)
+        except OSError:  # the text of one that cannot be read is ""
+            pass
+
+    def _cover(self, path: str, text: str) -> None:
+        mount, file = _make(path, text)
+        try:
+            syscalls.place_mount(mount, path)
+        except OSError:
+            os.close(file)
+            raise
+        finally:
+            os.close(mount)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+
+
+def _read(fd: int) -> str:
+    return os.pread(fd, resolv_conf.MAX_BYTES, 0).decode("utf-8", "surrogateescape") if fd >= 0 else ""
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _make(path: str, text: str) -> tuple[int, int]:
+    """A mount without a place, and a descriptor of the file that it is, on a tmpfs that the command never sees.
+
+    Made in a child with a mount namespace of its own: nowhere in the command's is room for a tmpfs.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        _in_child(theirs, path, text)
+    theirs.close()
+    try:
+        data, ancillary, _flags, _address = ours.recvmsg(8, _socket.CMSG_SPACE(8), _socket.MSG_CMSG_CLOEXEC)
+    finally:
+        ours.close()
+        os.waitpid(child, 0)
+    fds = [fd for _level, _kind, payload in ancillary for fd in worker_protocol.descriptors(payload)]
+    if len(fds) != 2:
+        number = int.from_bytes(data, "big") or errno.EIO
+        raise OSError(number, os.strerror(number))
+    return fds[0], fds[1]
+
+
+def _in_child(sock: "_socket.socket", path: str, text: str) -> None:
+    """Never returns."""
+    try:
+        directory, _, name = path.rpartition("/")
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)  # or the command sees it, if it shares its mounts
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("tmpfs", directory or "/", "tmpfs", flags, _OPTIONS)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        os.fchmod(file, 0o644)  # whatever the umask
+        os.write(file, _bytes(text))
+        sock.sendmsg([bytes(8)], [worker_protocol.rights((syscalls.clone_mount(path), file))])
+    except OSError as error:
+        sock.send((error.errno or 0).to_bytes(8, "big"))
+    finally:
+        os._exit(0)
+

@@ -1,0 +1,302 @@
+"""A command in new namespaces: three short lives that start early and wait.
+
+    control ── entrant     makes the namespaces, forks the first process of the new PID namespace, ends
+       └────── init        that process; adopts orphans, ends with the command, and takes everything left with it
+                 └── command
+
+The command is not the first process itself: the kernel keeps that one from dying of most signals, Ctrl-C among them.
+All stay in control's process group, so that the terminal treats them as the one job they are.
+
+Control sends "arm" (the entrant is gone: from now on die with control), then, for a command that needs a resolv.conf of
+its own, what that is to say, then "run". Its end at any time, even by SIGKILL, ends them all. Exit statuses: init's is
+the command's, 128+n for death by signal n.
+"""
+
+# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pasta_py import worker_protocol
+from pasta_py.control.guest import syscalls
+from pasta_py.control.guest.namespaces import flush_streams, userns_refusal
+from pasta_py.errors import HostError, reason
+
+if TYPE_CHECKING:
+    from pasta_py.control.guest.own_resolv_conf import OwnResolv
+    from pasta_py.control.planning.resolv_conf import View
+
+_SETUP_TIMEOUT_S = 30
+_REPLY_BYTES = 4096
+_VIEW_BYTES = 64 << 10
+_FAILED = 1
+_MAX_FD = 1 << 20
+_PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
+_MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
+_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
+# What a terminal or a user sends to the whole job: init leaves it to the command.
+_FOR_COMMAND = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGHUP,
+    signal.SIGTERM,
+)
+_HINTS = {
+    errno.ENOENT: "give the path of a program, or the name of one in $PATH",
+    errno.EACCES: "is it a program that this user may execute?",
+    errno.ENOEXEC: "it is no program, and a script names its interpreter in its first line",
+}
+
+
+class Command:
+    """A command that waits in its namespaces; `pid` is init's, as control sees it."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self.pid, self._sock = pid, sock
+        self.ended = False  # set by whoever reaps it
+
+    def see(self, view: "View") -> None:
+        """Before `run`: give it a resolv.conf of its own."""
+        self._send(worker_protocol.encode(tuple(view.__dict__.values())))
+
+    def run(self) -> None:
+        """Let it start."""
+        self._send(b"run")
+
+    def _send(self, message: bytes) -> None:
+        try:
+            self._sock.send(message)
+        except OSError:
+            raise HostError("Failed to start command or shell: its namespace is gone") from None
+
+    def close(self) -> None:
+        """End it, started or not."""
+        self._sock.close()
+        if not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
+    """The file to execute and its arguments; without a command, the user's shell as a login shell."""
+    if command:
+        return command[0], list(command)
+    shell = os.environ.get("SHELL") or "/bin/sh"
+    return shell, ["-" + os.path.basename(shell)]
+
+
+def environment() -> "Mapping[bytes, bytes]":
+    """Our caller's: Python sets LC_CTYPE for itself where the locale is C (PEP 538)."""
+    ours = dict(os.environb)
+    if ours.get(b"LC_CTYPE") not in _COERCED:
+        return ours
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            given = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
+    except OSError:  # no /proc: then it keeps this one
+        return ours
+    del ours[b"LC_CTYPE"]
+    return {**ours, **dict(variable.split(b"=", 1) for variable in given)}
+
+
+def prepare(
+    command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
+) -> Command:
+    """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them.
+
+    `stdout`: the descriptor that is to be its standard output.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    flush_streams()
+    entrant = os.fork()
+    if entrant == 0:
+        ours.close()
+        os.dup2(stdout, 1)
+        _enter(theirs, command, _hostname(hostname), pidns=pidns, userns=userns)
+    theirs.close()
+    try:
+        ours.settimeout(_SETUP_TIMEOUT_S)
+        try:
+            reply = worker_protocol.decode(ours.recv(_REPLY_BYTES) or b"n")
+        except TimeoutError:
+            reply = "Couldn't create namespaces: no answer for too long"
+            os.kill(entrant, signal.SIGKILL)
+        if pidns or not isinstance(reply, int):  # else the entrant has become init
+            os.waitpid(entrant, 0)
+        if not isinstance(reply, int):
+            raise HostError(str(reply or "Couldn't create namespaces: the process that does it died"))
+        ours.send(b"arm")
+        ours.settimeout(None)
+    except BaseException:
+        ours.close()
+        raise
+    return Command(reply, ours)
+
+
+def _hostname(wanted: str) -> str:
+    return os.fsencode(wanted or f"pasta-{os.uname().nodename}")[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
+
+
+# ---- in the entrant and its descendants: nothing below returns to the caller ----
+
+
+def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool) -> None:
+    try:
+        # Control's other sockets and files: whoever waits for their end must not wait for us.
+        os.closerange(3, sock.fileno())
+        os.closerange(sock.fileno() + 1, _MAX_FD)
+        _make_namespaces(hostname, pidns=pidns, userns=userns)
+        if not pidns:
+            sock.send(worker_protocol.encode(os.getpid()))
+            _init(sock, command, pidns=False)
+        child = os.fork()
+        if child == 0:
+            _init(sock, command, pidns=True)
+        sock.send(worker_protocol.encode(child))
+        os._exit(0)
+    except HostError as error:
+        sock.send(worker_protocol.encode(str(error)))
+    except OSError as error:
+        sock.send(worker_protocol.encode(str(userns_refusal(error, f"Couldn't set up namespaces: {error.filename or 'fork'}"))))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(_FAILED)
+
+
+def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    flags = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+    flags |= (syscalls.CLONE_NEWPID if pidns else 0) | (syscalls.CLONE_NEWUSER if userns else 0)
+    try:
+        syscalls.unshare(flags)
+    except OSError as error:
+        if userns:
+            raise userns_refusal(error) from None
+        raise HostError(f"Couldn't create namespaces: {error.strerror}: only root can with --netns-only: leave it out") from None
+    if userns:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            _write(f"/proc/self/{name}", text)
+    syscalls.set_hostname(hostname)
+    try:
+        # Ping sockets for the guest's root, as pasta has it; the host's own setting is another namespace's.
+        _write(_PING_GROUPS, "0 0")
+    except OSError as error:  # in a container, /proc/sys is often read-only
+        print(f"warning: the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}", file=sys.stderr, flush=True)
+    syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
+def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
+    status = _FAILED
+    try:
+        if sock.recv(8) != b"arm":
+            return
+        syscalls.set_parent_death_signal(signal.SIGKILL)
+        if pidns:
+            _mount_proc()
+        message = sock.recv(_VIEW_BYTES)
+        resolv = None
+        if message not in (b"run", b""):
+            resolv = _own_resolv(message)
+            message = sock.recv(8)
+        if message != b"run" or _is_closed(sock):  # control's end from now on is a signal, one before it is seen here
+            return
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
+        parent = os.getpid()
+        child = os.fork()
+        if child == 0:
+            sock.close()
+            _execute(command, before, parent=0 if pidns else parent)
+        for fd in (0, 1, 2):  # the command's alone: a reader of its output must see the end of it
+            os.close(fd)
+        status = _wait(child, resolv)
+    except OSError as error:
+        print(f"Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _is_closed(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(8, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
+def _mount_proc() -> None:
+    try:
+        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+    except OSError as error:
+        # In containers that hide parts of /proc the kernel refuses a whole one.
+        print(f"warning: no fresh /proc for the command: {error.strerror}", file=sys.stderr, flush=True)
+
+
+def _own_resolv(encoded: bytes) -> "OwnResolv":
+    from pasta_py.control.guest.own_resolv_conf import OwnResolv
+    from pasta_py.control.planning.resolv_conf import View
+
+    values = worker_protocol.decode(encoded)
+    assert isinstance(values, tuple)
+    own = OwnResolv(View(**dict(zip(View._fields, values))))  # type: ignore[arg-type]
+    try:
+        own.start()
+    except HostError as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
+    return own
+
+
+def _wait(child: int, resolv: "OwnResolv | None") -> int:
+    """Reap whatever ends, until the command does; its exit status."""
+    if resolv:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # as SIGIO is
+    while True:
+        pid, raw = os.waitpid(-1, os.WNOHANG if resolv else 0)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(raw)
+            return code if code >= 0 else 128 - code
+        if resolv and not pid and signal.sigwait((signal.SIGCHLD, signal.SIGIO)) == signal.SIGIO:
+            resolv.changed()
+
+
+def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
+    """`parent`: whose end is the command's, 0 where the kernel sees to that."""
+    file, argv = argv_of(command)
+    try:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these for itself
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        if parent:
+            syscalls.set_parent_death_signal(signal.SIGKILL)
+            if os.getppid() != parent:
+                return
+        os.execvpe(file, argv, environment())
+    except OSError as error:
+        why = reason(error, _HINTS.get(error.errno or 0, ""))
+        print(f"Failed to start command or shell: {file}: {why}", file=sys.stderr, flush=True)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(_FAILED)

@@ -1,0 +1,1 @@
+"""The program pesto: shows and changes forwarded ports at run time."""

@@ -1,0 +1,1 @@
+"""From the host and the options to everything that is then done. Pure, but for reading."""

@@ -1,0 +1,123 @@
+"""How a guest gets at the host's nameservers: which it reaches as they are, and which through an address that is forwarded.
+
+A nameserver that is a loopback address of the host (systemd-resolved's 127.0.0.53), or an address the guest has itself,
+or one that is mapped to the host's loopback, is reached by way of a forwarding address of either family: the one given
+with --dns-forward, else the address mapped to the host's loopback. Under pasta-py, where no nameserver is reached as it is,
+there is an address of its own for that, whose port 53 leads to the host's nameserver, and no other port anywhere. Pure.
+"""
+
+from pasta_py.control.ip import IPv4Address, IPv6Address
+from pasta_py.control.netlink.objects import Ip
+from pasta_py.control.planning.resolv_conf import Resolv, View
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pasta_py.control.commandline.options import Options
+
+FORWARDER4 = IPv4Address("169.254.1.1")  # link-local (RFC 3927), and what podman gives to --dns-forward
+LOCAL = IPv4Address("127.0.0.1")  # whom libc asks where resolv.conf names no nameserver (resolv.conf(5))
+
+
+class Mapping(Record):
+    """Addresses of one family that mean something else than themselves to the guest."""
+
+    loopback: Ip | None = None
+    guest: Ip | None = None
+    dns_forward: Ip | None = None
+    dns_host: Ip | None = None
+
+
+class Guest(Record):
+    """What counts of the guest here."""
+
+    addresses: tuple[Ip, ...]
+    versions: tuple[int, ...]  # of IP that are on
+    router6: Ip  # our link-local address
+    advertised: bool  # it gets router advertisements
+    ifname: str
+
+
+class Names(Record):
+    """The nameservers of a guest."""
+
+    told: tuple[Ip, ...]  # by DHCP, NDP and DHCPv6, where these tell any
+    view: View  # which of the host's are reached as they are
+    forwarders: tuple[Ip, ...] = ()  # those of `told` that lead to the host's, of which none is in reach; one per family at most
+    only_dns: bool = False  # they are no option's: nothing but port 53 is theirs
+    warnings: tuple[str, ...] = ()
+
+
+def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: Guest) -> Names:
+    """The nameservers; changes `maps` where an address is to stand in for one of the host's."""
+    view = _view(resolv.nameservers, maps, guest)
+    if options.dns is not None:
+        return Names(told=tuple(dict.fromkeys(options.dns)), view=view)
+    own = options.program == "pasta-py" and not options.splice_only
+    if own and not any(map(view.reaches, resolv.nameservers)):
+        forwarders = tuple(_forwarders(maps, guest))
+        if forwarders:
+            return Names(told=forwarders, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
+    told, warnings = _reachable(resolv, maps, guest, bool(options.dns_host))
+    return Names(told=tuple(dict.fromkeys(told)), view=view, warnings=tuple(warnings))
+
+
+def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:
+    # The gateway is the nameserver of many networks, and as that it is itself also where it means the host's loopback.
+    mapped = [m.loopback for m in maps.values() if m.loopback and (m.dns_forward or m.loopback not in servers)]
+    forwarded = [m.dns_forward for m in maps.values() if m.dns_forward]
+    taken = tuple(map(str, (*guest.addresses, *mapped, *forwarded)))
+    return View(versions=guest.versions, taken=taken, ifname=guest.ifname)
+
+
+def _forwarders(maps: dict[int, Mapping], guest: Guest) -> "Iterable[Ip]":
+    given = [m.dns_forward for m in maps.values() if m.dns_forward is not None]
+    for version in guest.versions:
+        mapping = maps[version]
+        forward = mapping.dns_forward
+        if not given and version == 4 and FORWARDER4 not in guest.addresses:
+            forward = FORWARDER4
+        elif not given and version == 6 and (guest.advertised or maps[4].dns_forward is None):
+            forward = guest.router6
+        if forward is not None:
+            host = mapping.dns_host
+            if host is None or host.is_unspecified:
+                host = LOCAL
+            maps[version] = mapping.replace(dns_forward=forward, dns_host=host)
+            yield forward
+
+
+def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_given: bool) -> tuple[list[Ip], list[str]]:
+    """The host's nameservers as the guest reaches them, and a line for each that it does not."""
+    told: list[Ip] = []
+    warnings: list[str] = []
+    for server in resolv.nameservers:
+        # A scope names one of the host's interfaces, which means nothing to the guest.
+        plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
+        mapping = maps[server.version]
+        direct = not plain.is_loopback and not plain.is_unspecified
+        if direct and server.version not in guest.versions:
+            continue
+        if direct and plain not in guest.addresses and plain not in (mapping.loopback, mapping.dns_forward):
+            told.append(plain)
+            continue
+        via = _forwarder(server, maps, host_given)
+        if via is not None:
+            told.append(via)
+        else:
+            warnings.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
+    return told, warnings
+
+
+def _forwarder(server: Ip, maps: dict[int, Mapping], host_given: bool) -> Ip | None:
+    for family in (server.version, 10 - server.version):
+        mapping = maps[family]
+        if mapping.dns_forward is not None:
+            return mapping.dns_forward
+        if mapping.loopback is not None:
+            dns_host = mapping.dns_host if host_given else server
+            maps[family] = mapping.replace(dns_forward=mapping.loopback, dns_host=dns_host)
+            return mapping.loopback
+    return None

@@ -1,0 +1,79 @@
+"""What was set up, for people: pure, from the plan to lines."""
+
+from pasta_py.control.ip import IPv6Address
+from pasta_py.pesto_protocol import describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pasta_py.control.planning.plan import Plan
+    from pasta_py.model import ForwardRule
+
+_NOT_TOLD = " (not told by DHCP, DHCPv6 or NDP)"
+
+
+def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
+    """One line for each fact, its name first; before them the notices. `rules`: of both directions."""
+    ports = []
+    for to_host, where in ((False, "namespace"), (True, "host")):
+        shown = [describe(rule) for rule in rules if rule.to_host == to_host] or ["none"]
+        ports += [f"ports to the {where}: {each}" for each in shown]
+    if plan.worker.local_only:
+        return ["interface: none, only ports are forwarded", *ports]
+    mac = f"our MAC address: {plan.worker.our_mac.hex(':')}"
+    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *ports]
+
+
+def _interface(plan: "Plan") -> str:
+    link = plan.link
+    mtu = f"MTU {link.mtu}" if link.mtu else "MTU left alone"
+    if plan.worker.lossy:
+        return f"interface: what is behind --fd, {mtu}"
+    templates = sorted({name for name in plan.templates if name})
+    source = f"from the host's {' and '.join(templates)}" if templates else "from no interface of the host"
+    ready = "configured" if link.configure else "not configured: left to DHCP, NDP and DHCPv6, or --config-net"
+    return f"interface: {link.ifname}, {source}, {mtu}, {ready}"
+
+
+def _families(plan: "Plan") -> list[str]:
+    worker = plan.worker
+    found = []
+    for version, on, own, length, gateway in (
+        (4, worker.ipv4, worker.guest4, worker.prefix4, worker.gateway4),
+        (6, worker.ipv6, worker.guest6, worker.prefix6, worker.gateway6),
+    ):
+        if not on:
+            found.append(f"IPv{version}: off")
+            continue
+        set_up = [str(each.interface) for each in plan.link.addresses if each.interface.version == version]
+        shown = set_up or ([f"{_text(own)}/{length}"] if own else ["a link-local address"])
+        found.append(f"IPv{version}: {', '.join(shown)}, gateway {_text(gateway) or 'none'}")
+    for meaning, addresses in (
+        ("the host's loopback", (worker.map_host_loopback4, worker.map_host_loopback6)),
+        ("the host's own address", (worker.map_guest_addr4, worker.map_guest_addr6)),
+    ):
+        mapped = " and ".join(_text(address) for address in addresses if address)
+        if mapped:
+            found.append(f"{meaning}: {mapped}")
+    return found
+
+
+def _names(plan: "Plan") -> list[str]:
+    worker = plan.worker
+    found = []
+    if plan.dns:
+        found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_TOLD}")
+    for address, server in ((worker.dns_forward4, worker.dns_host4), (worker.dns_forward6, worker.dns_host6)):
+        if address and server:
+            found.append(f"DNS queries to {_text(address)}: answered by {_text(server)}")
+    if plan.search:
+        found.append(f"search domains: {', '.join(plan.search)}{'' if worker.search else _NOT_TOLD}")
+    return found
+
+
+def _text(address: bytes) -> str:
+    if not address:
+        return ""
+    whole = IPv6Address(address)
+    return str(whole.ipv4_mapped or whole)

@@ -1,0 +1,1 @@
+"""The program slirp4netns, on the same engine."""

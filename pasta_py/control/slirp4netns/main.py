@@ -1,0 +1,283 @@
+"""The entry point `slirp4netns`: its command line, on our engine. Stays in the foreground, and serves the API meanwhile.
+
+The worker is started as soon as the command line is known to be good, and does what a worker of pasta does; this process
+keeps the user's rights to bind ports, so it binds what the API asks for and hands the sockets over. Either ends with the other.
+"""
+
+# ruff: noqa: SIM105 - contextlib takes milliseconds to import, at every start
+
+import os
+import sys
+
+from pasta_py.control.slirp4netns import options as slirp_options
+from pasta_py.control.slirp4netns.options import PROGRAM, SlirpOptions
+from pasta_py.control.start.notices import complain, show
+from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    from collections.abc import Sequence
+
+    from pasta_py.control.commandline.options import Options
+    from pasta_py.control.guest.namespaces import Guest
+    from pasta_py.control.guest.tap import Tap
+    from pasta_py.control.planning.plan import Plan
+    from pasta_py.control.start.worker_process import Worker
+else:
+    import _signal
+
+
+def slirp4netns() -> None:
+    """Console script `slirp4netns`."""
+    from pasta_py.control.start.main import leave
+
+    leave(run(sys.argv[1:]))
+
+
+def run(argv: "Sequence[str]") -> int:
+    """Parse the arguments and do it; the exit status. Expected failures are one line on standard error."""
+    try:
+        asked = slirp_options.parse(argv)
+        if asked.action != "run":
+            show(slirp_options.version_text() if asked.action == "version" else slirp_options.help_text())
+            return 0
+        return _start(asked)
+    except PastaError as error:
+        complain(f"{PROGRAM}: {' '.join(str(error).splitlines())}\n")
+        if isinstance(error, UsageError):
+            complain(slirp_options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
+        return error.status
+    except (OSError, MemoryError) as error:
+        from pasta_py.control.start.main import failed
+
+        return failed(PROGRAM, error)
+
+
+def _start(asked: SlirpOptions) -> int:
+    from pasta_py.control.guest import syscalls
+    from pasta_py.control.start import launch
+    from pasta_py.control.start.worker_process import Worker
+
+    tap_fd = int(asked.target) if asked.target_type == "tapfd" else -1
+    given = (("exit-fd", asked.exit_fd), ("ready-fd", asked.ready_fd), ("FD", tap_fd))
+    for name, fd in given:
+        _keep_from_others(name, fd)
+    launch.clean_inheritance({fd for _name, fd in given if fd >= 0})
+    syscalls.become_subreaper()
+    worker = Worker()
+    try:
+        return _serve(asked, worker)
+    finally:
+        worker.close()
+
+
+def _keep_from_others(name: str, fd: int) -> None:
+    """Its other end is to see our end, not the worker's."""
+    if fd > 2:
+        try:
+            os.set_inheritable(fd, False)
+        except OSError as error:
+            raise UsageError(f"{name} {fd}: {error.strerror}: open it for this process first") from None
+
+
+def _serve(asked: SlirpOptions, worker: "Worker") -> int:
+    from contextlib import ExitStack
+    from ipaddress import IPv4Address
+
+    from pasta_py.control.slirp4netns import plan as slirp_plan
+    from pasta_py.control.start.notices import WARNING, tell
+
+    with ExitStack() as stack:
+        pasta = slirp_plan.as_pasta(asked, _mac(asked))
+        for word in asked.surplus:
+            tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
+        _hand_over(asked, pasta, worker)
+        _reap_all_but(worker)
+        import select
+
+        poll = select.poll()
+        server = None
+        if asked.api_socket:
+            from pasta_py.control.slirp4netns import api as slirp_api
+
+            own = slirp_plan.address(asked.network, slirp_plan.GUEST)
+            assert isinstance(own, IPv4Address)
+            server = slirp_api.Server(slirp_api.listen(asked.api_socket), slirp_api.HostForwards(worker, own), poll)
+            stack.callback(server.close)
+        _describe(asked)
+        _say_ready(asked.ready_fd)
+        poll.register(worker, select.POLLIN)
+        if asked.exit_fd >= 0:
+            poll.register(asked.exit_fd, select.POLLIN | select.POLLPRI)
+        return _wait(poll, server, worker, asked.exit_fd)
+
+
+def _reap_all_but(worker: "Worker") -> None:
+    """Processes of the start that the worker has no use for end when they like, as our children: we are the subreaper."""
+
+    def reap(*_: object) -> None:
+        try:
+            while (child := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and child.si_pid != worker.pid:
+                os.waitpid(child.si_pid, 0)
+        except ChildProcessError:
+            pass
+
+    _signal.signal(_signal.SIGCHLD, reap)
+    reap()
+
+
+def _wait(poll: "select.poll", server: "slirp_api.Server | None", worker: "Worker", exit_fd: int) -> int:
+    """Until the exit descriptor, or the worker's end; the exit status."""
+    while True:
+        for fd, _events in poll.poll(server.timeout_ms() if server else None):
+            if fd == exit_fd:
+                worker.finish()
+                return 0
+            if fd == worker.fileno():
+                return _ended(worker)
+            if server:
+                server.event(fd)
+        if server:
+            server.expire()
+
+
+def _ended(worker: "Worker") -> int:
+    """The worker's end is ours: 0 when the tap has gone with its namespace."""
+    _pid, raw = os.waitpid(worker.pid, 0)
+    worker.status = os.waitstatus_to_exitcode(raw)
+    if worker.status < 0:
+        raise WorkerError(f"the worker process ended by signal {-worker.status}: the namespace has no network any more")
+    return worker.status
+
+
+def _mac(asked: SlirpOptions) -> bytes:
+    """Of the tap, where we configure it: a random one of our own (IEEE 802: locally administered, of one neighbour)."""
+    if asked.mac or not asked.configure:
+        return asked.mac
+    random = os.urandom(6)
+    return bytes((random[0] & 0xFC | 2, *random[1:]))
+
+
+def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "Worker") -> None:
+    """Everything up to a worker that serves."""
+    from contextlib import ExitStack
+
+    from pasta_py import model
+    from pasta_py.control.planning import host, plan, resolv_conf
+    from pasta_py.control.slirp4netns import plan as slirp_plan
+    from pasta_py.control.start.notices import WARNING, tell
+
+    made = slirp_plan.build(asked, pasta, host.snapshot(*plan.interfaces(pasta)), resolv_conf.read())
+    with ExitStack() as stack:
+        tap = _tap(asked, made)
+        stack.callback(os.close, tap.fd)
+        for line in (*made.warnings, *tap.warnings):
+            tell(pasta, WARNING, line)
+        log_fd = os.dup(2)
+        stack.callback(os.close, log_fd)
+        final = made.worker.replace(
+            guest_mac=tap.mac or made.worker.guest_mac,
+            vnet_hdr=tap.vnet_hdr,
+            uso=tap.uso,
+            tunnels=tap.tunnels,
+            changing=bool(asked.api_socket),
+            lossy=asked.target_type in ("tapfd", "bess"),
+            descriptors=(model.FD_TAP, model.FD_LOG),
+        )
+        worker.hand_over(final, [tap.fd, log_fd], pasta)
+
+
+def _tap(asked: SlirpOptions, made: "Plan") -> "Tap":
+    from pasta_py.control.guest import tap as taps
+
+    if asked.target_type == "tapfd":
+        tap = taps.adopt(int(asked.target))
+        if int(asked.target) > 2:
+            os.close(int(asked.target))
+        return tap
+    if asked.target_type == "bess":
+        return taps.adopt(_bess(asked.target))
+    guest = _guest(asked)
+    try:
+        return taps.make_inside(guest, made.link) if asked.configure else taps.bare_inside(guest, asked.tapname)
+    finally:
+        guest.close()
+
+
+def _guest(asked: SlirpOptions) -> "Guest":
+    from pasta_py.control.guest import namespaces
+
+    if asked.target_type == "pid":
+        return namespaces.by_pid(int(asked.target), userns=asked.userns, watch=False)
+    if "/" not in asked.target and not os.path.exists(asked.target):  # noqa: PTH110 - pathlib is slow to import
+        raise HostError(f"Couldn't open network namespace {asked.target}: No such file or directory: give an existing path")
+    return namespaces.by_path(os.path.abspath(asked.target), userns=asked.userns, watch=False)  # noqa: PTH100
+
+
+def _bess(path: str) -> int:
+    """The first connection at a UNIX socket of packets: User Mode Linux's bess transport, and QEMU's."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            try:
+                os.unlink(path)  # noqa: PTH108
+            except FileNotFoundError:
+                pass
+            listener.bind(path)
+            listener.listen(1)
+        except OSError as error:
+            raise HostError(f"Couldn't listen at {path!r}: {error.strerror}: choose another path") from None
+        complain(f"Waiting for connection to {path}\n")
+        connection, _address = listener.accept()
+    return connection.detach()
+
+
+def _describe(asked: SlirpOptions) -> None:
+    """What the guest may use, under the names that the original has for it."""
+    from pasta_py.control.slirp4netns import plan as slirp_plan
+
+    network = asked.network
+    gateway, dns, first, last, guest = (
+        slirp_plan.address(network, n)
+        for n in (slirp_plan.GATEWAY, slirp_plan.DNS, slirp_plan.DHCP, slirp_plan.DHCP_LAST, slirp_plan.GUEST)
+    )
+    lines = [
+        "Starting slirp",
+        f"* MTU:             {asked.mtu}",
+        f"* Network:         {network.network_address}",
+        f"* Netmask:         {network.netmask}",
+        f"* Gateway:         {gateway}{'' if asked.host_loopback else ' (does not lead to the host)'}",
+        f"* DNS:             {dns if asked.dns else 'none'}",
+        f"* DHCP begin:      {first}",
+        f"* DHCP end:        {last}",
+        f"* Recommended IP:  {guest}",
+    ]
+    if asked.api_socket:
+        lines.append(f"* API Socket:      {asked.api_socket}")
+    if asked.host_loopback:
+        six = f", [::1]:* as {slirp_plan.address6(slirp_plan.GATEWAY)}" if asked.ipv6 else ""
+        what = f"127.0.0.1:* of the host as {gateway}{six}"
+        lines.append(f"WARNING: the guest reaches {what}: --disable-host-loopback prohibits that")
+    try:
+        show("\n".join(lines) + "\n")
+    except OSError:
+        pass  # nobody has to read it
+
+
+def _say_ready(fd: int) -> None:
+    if fd < 0:
+        return
+    try:
+        os.write(fd, b"1")
+        if fd > 2:
+            os.close(fd)
+    except OSError as error:
+        raise HostError(f"Couldn't write to the ready-fd {fd}: {error.strerror}") from None
+
+
+if TYPE_CHECKING:
+    import select
+
+    from pasta_py.control.slirp4netns import api as slirp_api

@@ -1,0 +1,109 @@
+"""The time after "ready" of an instance that stays: the command, the worker and signals are waited for, one sigwait for all."""
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from pasta_py.control.start.notices import WARNING, tell
+from pasta_py.errors import WorkerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pasta_py.control.commandline.options import Options
+    from pasta_py.control.guest.spawn import Command
+    from pasta_py.control.start.worker_process import Worker
+
+_SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
+_ALWAYS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
+_UNLESS_IGNORED = (signal.SIGINT, signal.SIGHUP)
+
+
+def hold_signals() -> "Sequence[int]":
+    """From now on these are for `wait`: who reads a pidfile may send one at once.
+
+    What our caller has had ignored is not among them (nohup(1), a background job of a script), but for what asks us to end.
+    """
+    held = [*_ALWAYS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    return held
+
+
+def wait(options: "Options", worker: "Worker", command: "Command | None", held: "Sequence[int]") -> int:
+    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). `held`: of `hold_signals`."""
+    terminal = _terminal()
+    if command:
+        command.run()
+    try:
+        while True:
+            status = _reap(options, worker, command)
+            if status is not None:
+                return status
+            info = signal.sigwaitinfo(held)
+            if info.si_signo == signal.SIGCHLD:
+                continue
+            if command and info.si_code > _SI_USER:
+                continue  # typed on the terminal: for the command, which got it too
+            if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
+                return 0
+            _die_of(info.si_signo)
+    finally:
+        if terminal >= 0:
+            _take_back(terminal)
+
+
+def _reap(options: "Options", worker: "Worker", command: "Command | None") -> int | None:
+    """The exit status to end with, if it is time; None to go on."""
+    while True:
+        try:
+            pid, raw = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None if worker.status is None or command else 1
+        if pid == 0:
+            return None
+        code = os.waitstatus_to_exitcode(raw)
+        if command and pid == command.pid:
+            command.ended = True
+            return code if code >= 0 else 128 - code
+        if pid == worker.pid:
+            worker.status = code
+            why = _ending(code)
+            if command:
+                tell(options, WARNING, f"the worker process ended {why}: the command has no network any more")
+                continue
+            if code < 0:
+                raise WorkerError(f"the worker process ended {why}: the namespace has no network any more")
+            return code
+
+
+def _ending(code: int) -> str:
+    if code == -signal.SIGSYS:
+        return "by its sandbox, for a system call that is not allowed (the kernel's log names it; please report it)"
+    if code == -signal.SIGKILL:
+        return "by signal 9 (somebody's, or the kernel's, for lack of memory: see its log)"
+    return f"by signal {-code}" if code < 0 else f"with status {code}"
+
+
+def _die_of(signum: int) -> None:
+    """The default action of a signal that we held back."""
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+
+
+def _terminal() -> int:
+    """A standard stream whose terminal we are in the foreground of; -1: none."""
+    for stream in (0, 1, 2):
+        with suppress(OSError):
+            if os.tcgetpgrp(stream) == os.getpgrp():
+                return stream
+    return -1
+
+
+def _take_back(terminal: int) -> None:
+    """The foreground, from a shell with job control that ended while it had it."""
+    with suppress(OSError):
+        if os.tcgetpgrp(terminal) != os.getpgrp():
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(terminal, os.getpgrp())

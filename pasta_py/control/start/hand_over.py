@@ -1,0 +1,298 @@
+"""Sets everything up for a worker that has been started, and hands it over: the guest found, the tap, ports, files.
+
+What is made on the way stands on an ExitStack: whatever fails, it goes. What succeeds is the worker's.
+"""
+
+# ruff: noqa: PTH123, SIM105 - pathlib takes milliseconds to import, at every start
+
+import _socket
+import posix as os  # os takes 0.8 ms to import
+
+from pasta_py import model
+from pasta_py.control.exit_stack import ExitStack
+from pasta_py.control.start.notices import INFO, WARNING, tell
+from pasta_py.errors import HostError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pasta_py.control.commandline.options import Options
+    from pasta_py.control.guest.namespaces import Guest
+    from pasta_py.control.guest.spawn import Command
+    from pasta_py.control.guest.tap import Tap
+    from pasta_py.control.planning.plan import Plan
+    from pasta_py.control.start.worker_process import Worker
+
+_SYSLOG = "/dev/log"
+_TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
+
+
+def hand_over(options: "Options", worker: "Worker", command: "Command | None", inherited: dict[int, str]) -> None:
+    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
+    from pasta_py.control.forwarding import bind_ports
+
+    with ExitStack() as stack, ExitStack() as unserved:
+        guest = _find_guest(options, command, stack)
+        log_fd, log_syslog, log_size = _open_log(options, stack)
+        plan, options = _plan(options)
+        for line in plan.warnings:
+            tell(options, WARNING, line)
+        if command and plan.resolv:
+            command.see(plan.resolv)
+        if options.splice_only:
+            options = _for_loopback(options, plan.worker)
+        listeners: list[model.Listener] = []
+        parcel = [(model.FD_LOG, log_fd)]
+        sockets = _listeners(options, inherited, stack, listeners)
+        parcel += _capture(options, stack)
+        parcel += _conf(options, stack, unserved)
+        if guest and guest.userns >= 0:
+            parcel.append((model.FD_GUEST_USERNS, guest.userns))
+        if guest:
+            parcel.append((model.FD_GUEST_NETNS, guest.netns))
+        if guest and guest.pidfd >= 0:
+            parcel.append((model.FD_NETNS_PIDFD, guest.pidfd))
+        if guest and guest.inotify >= 0:
+            parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
+        auto_rules = bind_ports.auto_rules(options) if guest else ()
+        ready = plan.worker.replace(
+            listeners=tuple(listeners),
+            guest_ports=bind_ports.guest_ports(options) if guest else (),
+            auto_rules=auto_rules,
+            rules=bind_ports.rules(options) if options.conf_path else (),
+            splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
+            log_syslog=log_syslog,
+            log_size=log_size,
+            netns_name=guest.name if guest else "",
+        )
+        # The last step, because control may not come back from the guest's namespaces: what it needs of the host, it has by now.
+        tap = _make_tap(options, guest, plan, stack)
+        for line in tap.warnings:
+            tell(options, WARNING, line)
+        parcel += [(model.FD_TAP, fd) for fd in tap.fds]
+        _empty_capture(options, parcel)
+        made = ready.replace(
+            guest_mac=tap.mac or ready.guest_mac,
+            guest_scope6=tap.index,
+            vnet_hdr=tap.vnet_hdr,
+            uso=tap.uso,
+            tunnels=tap.tunnels,
+            descriptors=tuple(role for role, _fd in parcel),
+        )
+        set_up = _summary(options, plan.replace(worker=made), with_ports=guest is not None)
+        if log_syslog or log_size:
+            made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
+        worker.hand_over(made, [fd for _role, fd in parcel] + sockets, options)
+        unserved.pop_all()
+        for line in set_up:
+            tell(options, INFO, line)
+
+
+def _summary(options: "Options", made: "Plan", *, with_ports: bool) -> list[str]:
+    if options.log_level < INFO:
+        return []
+    from pasta_py.control.forwarding import bind_ports
+    from pasta_py.control.planning import summary
+
+    return summary.lines(made, bind_ports.rules(options) if with_ports else ())
+
+
+def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
+    """What is told on standard error, for a log that is elsewhere; in a file, each start begins with the version."""
+    from pasta_py.control.start.main import version
+
+    head = [(INFO, version(options.program).strip())] if options.log_file else []
+    return (*head, *((WARNING, line) for line in warnings), *((INFO, line) for line in set_up))
+
+
+# ---- files ----
+
+
+def _open(path: str, flags: int, what: str, stack: ExitStack, mode: int = 0o600) -> int:
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, mode)
+    except OSError as error:
+        raise HostError(f"Couldn't open {what} {path!r}: {reason(error, 'choose a path that can be written')}") from None
+    stack.callback(os.close, fd)
+    return fd
+
+
+def open_pid_file(options: "Options", stack: ExitStack) -> int:
+    if not options.pid_file:
+        return -1
+    return _open(options.pid_file, os.O_WRONLY | os.O_TRUNC, "pidfile", stack)
+
+
+def write_pid(fd: int, options: "Options", pid: int) -> None:
+    if fd < 0:
+        return
+    try:
+        os.write(fd, f"{pid}\n".encode())
+    except OSError as error:
+        raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {reason(error, 'choose another place')}") from None
+
+
+def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
+    """Descriptor for the worker's log, whether it is syslog, and the size limit of a file of ours."""
+    if options.log_file:
+        fd = _open(options.log_file, os.O_RDWR, "log file", stack)
+        return fd, False, options.log_size if os.fstat(fd).st_mode & _TYPE == _REGULAR else 0
+    if options.foreground:
+        fd = os.dup(2)
+        stack.callback(os.close, fd)
+        return fd, False, 0
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    stack.callback(sock.close)
+    try:
+        sock.connect(_SYSLOG)
+    except OSError:  # a machine without syslog: the lines are dropped, as by syslog(3)
+        pass
+    return sock.fileno(), True, 0
+
+
+def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    if not options.pcap:
+        return []
+    _warn_of_port(options)
+    fd = 1 if options.pcap == "-" else _open(options.pcap, os.O_WRONLY, "capture file", stack)
+    if os.isatty(fd):
+        raise HostError(f"--pcap {options.pcap!r} is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
+    status = os.fstat(fd)
+    # Runtimes start containers again, and the log of `pasta` is theirs.
+    if options.program == "pasta-py" and fd != 1 and status.st_mode & _TYPE == _REGULAR and status.st_size and os.isatty(2):
+        tell(options, WARNING, f"--pcap: the file {options.pcap!r} is overwritten")
+    return [(model.FD_CAPTURE, fd)]
+
+
+def _warn_of_port(options: "Options") -> None:
+    """Docker's -p publishes a port."""
+    from pasta_py.control.commandline import port_spec
+
+    option = port_spec.meant_by(options.pcap)
+    if option:
+        taken = f"--pcap {options.pcap!r} looks like a port, and is taken as the name of a file"
+        tell(options, WARNING, f"{taken}: to forward a port, give {option}")
+
+
+def _capture_is_stdout(options: "Options") -> bool:
+    """Also by a name of it, as /dev/stdout."""
+    if options.pcap in ("", "-"):
+        return options.pcap == "-"
+    try:
+        named, ours = os.stat(options.pcap), os.fstat(1)
+    except OSError:  # it is made, or refused, later
+        return False
+    return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
+
+
+def _empty_capture(options: "Options", parcel: "Sequence[tuple[str, int]]") -> None:
+    """Only once there is a tap: where another instance has it, the file is perhaps that one's."""
+    for role, fd in parcel:
+        if role == model.FD_CAPTURE and options.pcap != "-" and os.fstat(fd).st_mode & _TYPE == _REGULAR:
+            os.ftruncate(fd, 0)
+
+
+def _conf(options: "Options", stack: ExitStack, unserved: ExitStack) -> list[tuple[str, int]]:
+    if not options.conf_path:
+        return []
+    from pasta_py.control.forwarding import pesto_socket
+
+    fd = pesto_socket.listen(options.conf_path)
+    stack.callback(os.close, fd)
+    unserved.callback(pesto_socket.remove, options.conf_path)
+    return [(model.FD_CONF, fd)]
+
+
+# ---- guest, plan, tap, ports ----
+
+
+def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
+    if not options.spawn or options.fd is not None:
+        return None
+    from pasta_py.control.guest import spawn
+
+    command = spawn.prepare(
+        options.command,
+        hostname=options.hostname,
+        pidns=options.pidns,
+        userns=not options.netns_only,
+        stdout=2 if _capture_is_stdout(options) else 1,  # a capture has it to itself
+    )
+    stack.callback(command.close)
+    return command
+
+
+def _find_guest(options: "Options", command: "Command | None", stack: ExitStack) -> "Guest | None":
+    if options.fd is not None:
+        return None
+    from pasta_py.control.guest import namespaces
+
+    if command:
+        guest = namespaces.by_pid(command.pid, netns_only=options.netns_only, watch=False)
+    elif options.pid is not None:
+        only, userns = options.netns_only, options.userns
+        guest = namespaces.by_pid(options.pid, netns_only=only, userns=userns, watch=options.netns_quit)
+    else:
+        guest = namespaces.by_path(options.netns, userns=options.userns, watch=options.netns_quit)
+    stack.callback(guest.close)
+    return guest
+
+
+def _plan(options: "Options") -> "tuple[Plan, Options]":
+    """The plan, and the options with the interfaces' own names in the port specifications."""
+    from pasta_py.control.commandline import port_spec
+    from pasta_py.control.planning import host, plan, resolv_conf
+
+    seen = host.snapshot(*plan.interfaces(options))
+    tcp, udp = (port_spec.real_names(specs, seen.alternatives) for specs in (options.tcp_ports, options.udp_ports))
+    shares_etc = os.geteuid() == 0 and options.fd is None
+    made = plan.build(options, seen, resolv_conf.read(), shares_etc=shares_etc)
+    return made, options.replace(tcp_ports=tcp, udp_ports=udp)
+
+
+def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
+    from pasta_py.control.commandline import port_spec
+
+    versions = [version for version, on in ((4, plan.ipv4), (6, plan.ipv6)) if on]
+    tcp, udp = (port_spec.loopback_only(specs, versions) for specs in (options.tcp_ports, options.udp_ports))
+    changed: Options = options.replace(tcp_ports=tcp, udp_ports=udp)
+    return changed
+
+
+def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
+    from pasta_py.control.guest import tap as taps
+
+    tunnels = not options.pcap  # a capture shows what is in a tunnel datagram by datagram
+    if options.fd is not None:
+        tap = taps.adopt(options.fd, tunnels=tunnels)
+    else:
+        assert guest is not None
+        if options.splice_only:
+            tap = taps.none_inside(guest, options.threads)
+        else:
+            tap = taps.make_inside(guest, plan.link, options.threads, stay=not options.foreground, tunnels=tunnels)
+    stack.callback(_close_all, tap.fds)
+    return tap
+
+
+def _listeners(
+    options: "Options", inherited: dict[int, str], stack: ExitStack, listeners: list[model.Listener]
+) -> list[int]:
+    """Bind what is forwarded from the host; the sockets, and what they are for in `listeners`."""
+    from pasta_py.control.forwarding import bind_ports
+
+    bound = bind_ports.bind(options, lambda line: tell(options, WARNING, line))
+    if inherited:
+        from pasta_py.control.forwarding import systemd_sockets
+
+        bound += systemd_sockets.listeners(inherited)
+    sockets = [fd for _listener, fds in bound for fd in fds]
+    stack.callback(_close_all, sockets)
+    listeners += [listener for listener, _fds in bound]
+    return sockets
+
+
+def _close_all(fds: "Sequence[int]") -> None:
+    for fd in fds:
+        os.close(fd)

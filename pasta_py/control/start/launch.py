@@ -1,0 +1,149 @@
+"""From options to a running translator, and what comes after: the orchestration of everything in control.
+
+    worker starts ─┐ (loads and locks itself in meanwhile)
+    namespaces     │ of a command, or found
+    host ── plan   │
+    ports, files   │
+    tap, addresses │ made inside the namespace, by a child; in the background by control itself, which stays there
+    hand-over ─────┘ plan and descriptors; "ready"
+    background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
+
+The worker is started (or was forked by `start`) before anything that takes time to import, so this module and those it
+imports at its head are light: the rest is imported while the worker starts. The worker and the command end with their
+sockets to control, also when control is killed.
+"""
+
+import posix as os  # os takes 0.8 ms to import
+
+from pasta_py.control.start import worker_process
+from pasta_py.control.start.worker_process import Worker
+from pasta_py.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+
+    from pasta_py.control.commandline.options import Options
+else:
+    import _signal
+
+_MAX_FD = 1 << 20
+_EBADF = 9
+
+
+def run(options: "Options") -> int:
+    """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
+    _refuse_unavailable(options)
+    inherited = _inherited()
+    ours = [sock.fileno() for _pid, sock in worker_process.early]
+    _refuse_closed(options, inherited, ours)
+    clean_inheritance({fd for fd in (options.fd, *inherited, *ours) if fd is not None})
+    if options.foreground:
+        from pasta_py.control.guest import syscalls
+
+        syscalls.become_subreaper()  # the worker and the command's first process are children of children
+    worker = Worker(_runas(options), by_chroot=options.chroot_fallback)
+    try:
+        return _serve(options, worker, inherited)
+    finally:
+        worker.close()
+
+
+def _serve(options: "Options", worker: Worker, inherited: dict[int, str]) -> int:
+    from pasta_py.control.exit_stack import ExitStack
+    from pasta_py.control.start import hand_over
+
+    with ExitStack() as stack:
+        pid_fd = hand_over.open_pid_file(options, stack)
+        command = hand_over.prepare_command(options, stack)
+        hand_over.hand_over(options, worker, command, inherited)
+        if not options.foreground:
+            hand_over.write_pid(pid_fd, options, worker.pid)
+            worker.detach()
+            return 0
+        from pasta_py.control.start import foreground
+
+        held = foreground.hold_signals()
+        hand_over.write_pid(pid_fd, options, os.getpid())
+        status = foreground.wait(options, worker, command, held)
+        if command:
+            command.close()
+        worker.finish()
+        return status
+
+
+def _refuse_unavailable(options: "Options") -> None:
+    if options.splice_only and (options.fd is not None or options.pcap):
+        other = "--fd" if options.fd is not None else "--pcap"
+        raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
+    if options.fd is not None and options.threads > 1:
+        raise UsageError("--fd and --threads are both given: a descriptor is one queue, for one thread: leave out one of them")
+    if options.fd is not None and (options.netns or options.pid is not None or options.command):
+        raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
+
+
+def _refuse_closed(options: "Options", inherited: dict[int, str], ours: list[int]) -> None:
+    """What --fd or LISTEN_FDS name is looked at before a socket of ours gets its number."""
+    for fd in ours:
+        if fd in inherited:
+            why = f"{os.strerror(_EBADF)}: LISTEN_FDS counts sockets from descriptor 3 on"
+            raise UsageError(f"inherited socket {fd}: {why}")
+    if options.fd is None:
+        return
+    try:
+        if options.fd in ours:
+            raise OSError(_EBADF, os.strerror(_EBADF))
+        os.fstat(options.fd)
+    except OSError as error:
+        raise UsageError(f"--fd {options.fd}: {error.strerror}: open it for this process first") from None
+
+
+def _runas(options: "Options") -> "tuple[int, int] | None":
+    """UID and GID of --runas: a login's own group, or a number's where it has a login, unless a group is given."""
+    if not options.runas:
+        return None
+    import grp
+    import pwd
+
+    user, _, group = options.runas.partition(":")
+    try:
+        login = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        uid, gid = login.pw_uid, login.pw_gid
+    except KeyError:
+        if not user.isdigit():
+            raise UsageError(f"--runas {options.runas!r}: there is no user {user!r}: give a login, or a number") from None
+        uid = gid = int(user)
+    if group:
+        try:
+            gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        except KeyError:
+            raise UsageError(f"--runas {options.runas!r}: there is no group {group!r}: give a name, or a number") from None
+    if os.geteuid() and (uid, gid) != (os.geteuid(), os.getegid()):
+        raise UsageError(f"--runas {options.runas!r}: only root can become another user: leave it out")
+    return (uid, gid)
+
+
+def _inherited() -> dict[int, str]:
+    """Sockets of socket activation, with their names."""
+    if b"LISTEN_FDS" not in os.environ:
+        return {}
+    from pasta_py.control.forwarding import systemd_sockets
+
+    return systemd_sockets.take()
+
+
+def clean_inheritance(keep: set[int]) -> None:
+    """Nothing of our caller's but the standard streams and the descriptors to keep; signals as they are by default."""
+    low = 3
+    for fd in [*sorted(fd for fd in keep if fd >= low), _MAX_FD]:
+        os.closerange(low, fd)
+        low = fd + 1
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(stream, True)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)

@@ -1,0 +1,131 @@
+"""Console entry points: from sys.argv to an exit status, and every expected failure as one line on stderr.
+
+The light path of both programs. A runtime starts `pasta` for every container, so nothing but the option table is
+imported until the options are known to be good; --version and --help end there.
+"""
+
+# ruff: noqa: SIM105 - contextlib takes milliseconds to import, at every start
+
+import posix as os  # os takes 0.8 ms to import
+import sys
+
+from pasta_py.control.commandline import option_table, options
+from pasta_py.control.start.notices import complain, show
+from pasta_py.errors import PastaError, UsageError, last_resort
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_USAGE = (
+    "Usage: {name} [OPTION]... [COMMAND [ARG]...]\n"
+    "       {name} [OPTION]... PID\n"
+    "       {name} [OPTION]... --netns PATH|NAME\n"
+)
+_HELP_COLUMN = 30
+SUMMARY = "Connect a network namespace to the host's network with ordinary sockets, without privileges."
+
+
+def usage(name: str) -> str:
+    """The three forms of the command line."""
+    return _USAGE.format(name=name)
+
+
+def version(name: str) -> str:
+    """What --version prints; `podman info` stores it as it is."""
+    from pasta_py import __version__
+
+    return f"{name} {__version__}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}\n"
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Lines of words, each at most `width` characters (textwrap would cost 5 ms: it imports re)."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > width:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + word
+    return lines
+
+
+def plain_help(name: str, width: int = 100) -> str:
+    """Usage and all options as plain text, from the option table."""
+    lines = [usage(name), *_wrapped(SUMMARY, width)]
+    for section in option_table.SECTIONS:
+        lines += ["", f"{section}:"]
+        for option in option_table.TABLE:
+            if option.section != section:
+                continue
+            indent = "" if option.short else "    "
+            names = f"  {indent}{option.names} {option.metavar}".rstrip()
+            first, *others = _wrapped(option.help, width - _HELP_COLUMN)
+            if len(names) + 2 > _HELP_COLUMN:
+                lines.append(names)
+                names = ""
+            lines.append(names.ljust(_HELP_COLUMN) + first)
+            lines += [" " * _HELP_COLUMN + line for line in others]
+    return "\n".join(lines) + "\n"
+
+
+def _say(name: str, message: str) -> None:
+    complain(f"{name}: {' '.join(message.splitlines())}\n")
+
+
+def run(name: str, argv: "Sequence[str]") -> int:
+    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status."""
+    try:
+        parsed = options.parse(argv, name)
+        if parsed.action != "run":
+            show(version(name) if parsed.action == "version" else plain_help(name))
+            return 0
+        return start(parsed)
+    except UsageError as error:
+        _say(name, str(error))
+        complain(usage(name) + f"Try '{name} --help' for all options.\n")
+        return error.status
+    except PastaError as error:
+        _say(name, str(error))
+        return error.status
+    except (OSError, MemoryError) as error:
+        return failed(name, error)
+    except KeyboardInterrupt:
+        return _interrupted()
+
+
+def failed(name: str, error: OSError | MemoryError) -> int:
+    """What nobody has an answer to, in one line; the exit status. Of all programs here."""
+    _say(name, f"cannot go on: {last_resort(error)}")
+    return 1
+
+
+def start(parsed: options.Options) -> int:
+    """Import the rest of the program, and run it."""
+    from pasta_py.control.start import launch
+
+    return launch.run(parsed)
+
+
+def _interrupted() -> int:
+    """End as the default action of SIGINT would, so that a calling shell sees it; no traceback."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGINT)
+    return 128 + signal.SIGINT  # SIGINT is blocked: say it with the status
+
+
+def pasta() -> None:
+    """Console script `pasta`."""
+    leave(run("pasta", sys.argv[1:]))
+
+
+def leave(status: int) -> "NoReturn":
+    """End at once: taking the interpreter apart would keep the caller waiting for milliseconds."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # None: closed by our caller
+            try:
+                stream.flush()
+            except OSError:
+                pass  # nobody reads it
+    os._exit(status)

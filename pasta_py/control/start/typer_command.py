@@ -1,0 +1,125 @@
+"""The typer command of `pasta-py`, made from the option table; the only module that imports typer.
+
+typer gives --help with its sections, and shell completion. The values always go through options.parse(), so that
+`pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help and completion. And since
+typer takes 150 ms to import, main() goes straight to the light path for everything else: the command starts as fast
+under `pasta-py` as under `pasta`.
+"""
+
+import os
+import sys
+
+from pasta_py.control.commandline import option_table, options
+from pasta_py.control.start import main as entry
+from pasta_py.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import TextIO
+
+    import typer
+
+NAME = "pasta-py"
+_COMPLETE_VAR = "_PASTA_PY_COMPLETE"
+_COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
+
+
+def wants_typer(argv: "Sequence[str]") -> bool:
+    """Whether this command line is answered by typer: help, or something about completion."""
+    if _COMPLETE_VAR in os.environ or (argv and argv[0] in _COMPLETION_OPTIONS):
+        return True
+    try:
+        return options.parse(argv, NAME).action == "help"
+    except UsageError:
+        return False
+
+
+def app() -> "typer.Typer":
+    """A new typer application of one command, whose options are those of the table."""
+    import inspect
+    from typing import Annotated, Any
+
+    import typer
+    from typer.core import TyperCommand
+
+    class TableCommand(TyperCommand):
+        """Hands everything but help and completion to the table's own parser."""
+
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            if ctx.resilient_parsing or (args and args[0] in _COMPLETION_OPTIONS):
+                return super().parse_args(ctx, args)
+            if wants_typer(args):
+                return super().parse_args(ctx, ["--help"])
+            ctx.obj = tuple(args)
+            return super().parse_args(ctx, [])
+
+    def command(ctx: typer.Context, **_values: object) -> None:
+        raise typer.Exit(entry.run(NAME, ctx.obj))
+
+    parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
+    for option in option_table.TABLE:
+        if option.dest == "help":
+            continue
+        names = [f"--{option.long}"] + ([f"-{option.short}"] if option.short else [])
+        info = typer.Option(
+            *names, help=option.help, rich_help_panel=option.section, metavar=option.metavar or " ", show_default=False
+        )
+        kind: Any = bool if not option.metavar else str
+        parameters.append(
+            inspect.Parameter(
+                option.long.replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, info],
+                default=False if kind is bool else "",
+            )
+        )  # fmt: skip
+    info = typer.Argument(metavar="COMMAND|PID", help="What to run, or whose namespaces to join.", show_default=False)
+    parameters.append(
+        inspect.Parameter("command", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], info], default=[])
+    )
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    made = typer.Typer(name=NAME, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    made.command(
+        cls=TableCommand,
+        options_metavar="[OPTION]...",
+        help=entry.SUMMARY,
+        context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
+    )(command)
+    return made
+
+
+def main() -> int:
+    """Console script `pasta-py`."""
+    argv = sys.argv[1:]
+    if not wants_typer(argv):
+        entry.leave(entry.run(NAME, argv))
+    try:
+        if sys.stdout:  # else closed by our caller
+            sys.stdout = _Patient(sys.stdout)
+        app()(prog_name=NAME, args=argv)
+    except SystemExit as end:
+        entry.leave(end.code if isinstance(end.code, int) else 0)
+    except OSError as error:
+        entry.leave(entry.failed(NAME, error))
+    return 0  # not reached: typer exits by itself
+
+
+class _Patient:
+    """A stream whose reader may go when it has read enough: typer's status for that is 1."""
+
+    def __init__(self, stream: "TextIO") -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except BrokenPipeError:
+            pass
+        return len(text)
+
+    def flush(self) -> None:
+        self.write("")

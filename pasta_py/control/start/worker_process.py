@@ -1,0 +1,160 @@
+"""The worker process as control sees it: started early, given the plan, then let go or waited for.
+
+The worker ends with its socket to control, also when control is killed. Nothing is imported here that takes time: until
+the worker is started, everything waits.
+"""
+
+# ruff: noqa: SIM105, PTH100, PTH116, PTH120 - pathlib takes milliseconds to import, at every start
+
+import _socket
+import posix as os  # os takes 0.8 ms to import
+import sys
+
+from pasta_py import worker_protocol
+from pasta_py.control.start.notices import WARNING, tell
+from pasta_py.errors import WorkerError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # the same functions, wrapped, and known to type checkers
+
+    from pasta_py import model
+    from pasta_py.control.commandline.options import Options
+else:
+    import _signal
+
+_WORKER_FD = 3
+_READY_TIMEOUT_S = 60
+_FINISH_TIMEOUT_S = 10
+_MESSAGE_BYTES = 4096
+_BOOTSTRAP = (
+    "import sys; sys.path += sys.argv[1:{0}]; from pasta_py.worker.__main__ import main; "
+    "main({1}, by_chroot={2}, called=sys.argv[{0}:])"
+)
+
+#: A fork that is to be the worker, and control's end of the socket to it, where `start` has made them.
+early: "list[tuple[int, _socket.socket]]" = []
+
+
+class Worker:
+    """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
+
+    def __init__(self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False) -> None:
+        self.pid = 0
+        self.status: int | None = None  # wait status, once it has ended
+        if early:
+            self._starter, self._sock = early.pop()
+            try:
+                self._sock.send(" ".join(map(str, (*(runas or ()), int(by_chroot)))).encode())
+            except OSError:
+                pass  # it has ended: as below
+            return
+        self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            self._starter = _start_worker(theirs.fileno(), runas or (), by_chroot)
+        finally:
+            theirs.close()
+
+    def hand_over(self, plan: "model.WorkerPlan", fds: list[int], options: "Options") -> None:
+        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
+        self._sock.settimeout(_READY_TIMEOUT_S)
+        try:
+            try:
+                worker_protocol.send_plan(self._sock, plan, fds)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # it has ended: what it said last is to be read yet
+            while not self.pid:
+                self._take(self._sock.recv(_MESSAGE_BYTES), options)
+        except TimeoutError:
+            late = f"the worker process was not ready after {_READY_TIMEOUT_S} s"
+            raise WorkerError(f"{late}: is the machine overloaded?") from None
+        except OSError as error:
+            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
+        if self._starter != self.pid:
+            os.waitpid(self._starter, 0)  # left its place to a child in a PID namespace
+
+    def _take(self, message: bytes, options: "Options") -> None:
+        word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
+        if word == "ready" and rest.isdigit():
+            self.pid = int(rest)
+        elif word == "warning":
+            tell(options, WARNING, rest)
+        elif word == "error":
+            raise WorkerError(rest)
+        else:
+            raise WorkerError("the worker process died while it started: see its last words above, if it had any")
+
+    def change(self, rule: "model.ForwardRule", fd: int = -1) -> None:
+        """Add a rule of one port, with the socket bound for it (ours stays ours), or remove it; WorkerError if it cannot be.
+
+        Connections of TCP live on.
+        """
+        try:
+            worker_protocol.send_change(self._sock, rule, fd)
+            word, _, rest = self._sock.recv(_MESSAGE_BYTES).decode("utf-8", "replace").strip().partition(" ")
+        except OSError as error:
+            raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
+        if word != "done":
+            raise WorkerError(rest or "the worker process has ended")
+
+    def fileno(self) -> int:
+        """Readable, for poll(2), when the worker has ended; only between changes."""
+        return self._sock.fileno()
+
+    def detach(self) -> None:
+        """Let it go on without us."""
+        try:
+            self._sock.send(b"detach")
+        except OSError:
+            raise WorkerError("the worker process died as soon as it had started: see the log") from None
+        self._sock.close()
+
+    def close(self) -> None:
+        """End it, unless it was let go; returns at once."""
+        self._sock.close()
+
+    def finish(self) -> None:
+        """End it and wait until it has written everything; only for the parent of the worker (a subreaper)."""
+        self._sock.close()
+        if self.status is not None or not self.pid:
+            return
+        from pasta_py.control.guest import syscalls
+
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            if not syscalls.readable(pidfd, _FINISH_TIMEOUT_S):
+                os.kill(self.pid, _signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        finally:
+            os.close(pidfd)
+
+
+def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
+    import os
+    from importlib.machinery import PathFinder
+
+    if not sys.executable:
+        raise WorkerError("no Python interpreter is known to start the worker with (sys.executable is empty)")
+    backend = PathFinder.find_spec("_cffi_backend")
+    package = sys.modules["pasta_py"].__path__[0]
+    paths = [os.path.dirname(os.path.abspath(package))]
+    if backend and backend.origin:
+        paths.append(os.path.dirname(backend.origin))
+    environment = {k: v for k, v in os.environ.items() if k.startswith(worker_protocol.KEPT_ENVIRONMENT)}
+    code = _BOOTSTRAP.format(1 + len(paths), ", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
+    # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
+    source = os.dup(fd) if fd == _WORKER_FD else fd
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-I", "-S", "-c", code, *paths, *sys.argv],
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, source, _WORKER_FD)],
+            setsigmask=[],
+            setsigdef=[_signal.SIGTERM, _signal.SIGQUIT],
+        )
+    except OSError as error:
+        raise WorkerError(f"the worker process does not start: {sys.executable}: {reason(error)}") from None
+    finally:
+        if source != fd:
+            os.close(source)
