@@ -56,6 +56,7 @@ test:
 lint: dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	@for file in $(C_FILES) $(wildcard fuzz/targets/*.c); do gcc $(C_FLAGS) -Ifuzz/targets $$file && clang $(C_FLAGS) -Ifuzz/targets $$file || exit 1; done
 	@echo "C: clean under gcc and clang"
 	$(MAKE) --no-print-directory analyze

@@ -49,7 +49,7 @@ int64_t now_ns(void)
 
 void sleep_until(int64_t when_ns)
 {
-	struct timespec t = { .tv_sec = when_ns / 1000000000, .tv_nsec = when_ns % 1000000000 };
+	struct timespec t = {.tv_sec = when_ns / 1000000000, .tv_nsec = when_ns % 1000000000};
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
 		;
@@ -63,7 +63,7 @@ void say_ready(void)
 
 void patience(int fd, long ms)
 {
-	struct timeval t = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 };
+	struct timeval t = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
 
 	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t))
 		die("SO_RCVTIMEO");
@@ -201,7 +201,7 @@ static void play(const char *role, const struct job *job)
 
 int main(int argc, char **argv)
 {
-	struct job job = { 0 };
+	struct job job = {0};
 
 	if (argc == 2 && !strcmp(argv[1], "hold")) {
 		if (unshare(CLONE_NEWNET))

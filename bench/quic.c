@@ -98,8 +98,8 @@ static void send_all(int64_t end_ns)
 			uint64_t number;
 
 			memset(&peer, 0, sizeof peer);
-			while (sockets[i].revents &&
-			       recvfrom(sockets[i].fd, &number, sizeof number, MSG_DONTWAIT, (struct sockaddr *)&peer, &peer_bytes) == sizeof number) {
+			while (sockets[i].revents && recvfrom(sockets[i].fd, &number, sizeof number, MSG_DONTWAIT,
+							      (struct sockaddr *)&peer, &peer_bytes) == sizeof number) {
 				struct flow *flow = flow_of(&peer, peer_bytes, i);
 
 				if (flow && number > flow->acknowledged && number <= flow->sent)
@@ -116,9 +116,9 @@ static size_t receive(unsigned index, int64_t t, int64_t from)
 {
 	static char data[65536];
 	struct sockaddr_storage peer;
-	struct iovec span = { data, sizeof data };
+	struct iovec span = {data, sizeof data};
 	char control[CMSG_SPACE(sizeof(int))];
-	struct msghdr message = { &peer, sizeof peer, &span, 1, control, sizeof control, 0 };
+	struct msghdr message = {&peer, sizeof peer, &span, 1, control, sizeof control, 0};
 	ssize_t n;
 	struct flow *flow;
 	uint64_t number, before;

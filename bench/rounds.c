@@ -22,8 +22,9 @@ static void print_rounds(uint32_t *ns, unsigned count, unsigned lost, int64_t du
 	if (!count)
 		puts("{\"error\": \"no response\"}");
 	else
-		printf("{\"count\": %u, \"lost\": %u, \"seconds\": %.6f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f}\n", count, lost,
-		       (double)duration_ns / 1e9, ns[count / 2] / 1e3, ns[(uint64_t)count * 99 / 100] / 1e3, ns[count - 1] / 1e3);
+		printf("{\"count\": %u, \"lost\": %u, \"seconds\": %.6f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"max_us\": %.2f}\n",
+		       count, lost, (double)duration_ns / 1e9, ns[count / 2] / 1e3, ns[(uint64_t)count * 99 / 100] / 1e3,
+		       ns[count - 1] / 1e3);
 }
 
 static bool one_round(const struct job *job, int fd, int type, bool fresh, unsigned *lost)
@@ -32,7 +33,8 @@ static bool one_round(const struct job *job, int fd, int type, bool fresh, unsig
 
 	if (type == SOCK_DGRAM) {
 		for (unsigned tries = 0; tries < 20; tries++, ++*lost)
-			if (send(fd, message, sizeof message, 0) == sizeof message && recv(fd, message, sizeof message, 0) == sizeof message)
+			if (send(fd, message, sizeof message, 0) == sizeof message &&
+			    recv(fd, message, sizeof message, 0) == sizeof message)
 				return true;
 		return false;
 	}

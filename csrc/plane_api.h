@@ -17,32 +17,32 @@
 #define PLANE_END 5   /* the tap is gone: id is an errno */
 
 #define PLANE_VNET_HDR 1 /* frames on the tap carry struct virtio_net_hdr, 10 bytes, or with PLANE_TUNNELS 24 */
-#define PLANE_USO 2	 /* the tap exchanges UDP segmentation offload frames */
+#define PLANE_USO 2      /* the tap exchanges UDP segmentation offload frames */
 #define PLANE_IPV4 4
 #define PLANE_IPV6 8
 #define PLANE_TCP 16
 #define PLANE_UDP 32
 #define PLANE_ICMP 64
-#define PLANE_LO_TO_LO 256   /* splicing goes to the guest's loopback, not to its own address */
-#define PLANE_SPLICE 512   /* clients on the host's loopback do not take the tap */
-#define PLANE_LOSSY 1024   /* frames come another way than from a tap of ours, and may get lost on it */
-#define PLANE_DNS_TLS 2048 /* dns_forward takes DNS over TLS too, at port 853 */
-#define PLANE_TUNNELS 4096 /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */
-#define PLANE_MULTICAST 8192 /* the guest's UDP to multicast groups reaches the host's network */
+#define PLANE_LO_TO_LO 256    /* splicing goes to the guest's loopback, not to its own address */
+#define PLANE_SPLICE 512      /* clients on the host's loopback do not take the tap */
+#define PLANE_LOSSY 1024      /* frames come another way than from a tap of ours, and may get lost on it */
+#define PLANE_DNS_TLS 2048    /* dns_forward takes DNS over TLS too, at port 853 */
+#define PLANE_TUNNELS 4096    /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */
+#define PLANE_MULTICAST 8192  /* the guest's UDP to multicast groups reaches the host's network */
 #define PLANE_BROADCAST 16384 /* and its broadcasts */
 #define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
 
 #define SHARDS_MAX 16 /* threads of one plane */
 
 struct plane_config {
-	int32_t tap_fd;	    /* one frame per read and write; made non-blocking, not closed by plane_free() */
-	uint32_t flags;	    /* PLANE_VNET_HDR and following */
-	uint32_t mtu;	    /* of the guest's interface, bytes */
-	uint32_t link_mtu;  /* of the host's outbound interface, bytes */
-	uint32_t scope6;    /* host interface index for link-local destinations, and in the same way for multicast */
-	uint32_t link4;	    /* host interface index for multicast and broadcast; 0: none leaves, unless by outbound_if4 */
+	int32_t tap_fd;        /* one frame per read and write; made non-blocking, not closed by plane_free() */
+	uint32_t flags;        /* PLANE_VNET_HDR and following */
+	uint32_t mtu;          /* of the guest's interface, bytes */
+	uint32_t link_mtu;     /* of the host's outbound interface, bytes */
+	uint32_t scope6;       /* host interface index for link-local destinations, and in the same way for multicast */
+	uint32_t link4;        /* host interface index for multicast and broadcast; 0: none leaves, unless by outbound_if4 */
 	uint32_t guest_scope6; /* index of the tap in the guest's namespace; 0: not known */
-	uint32_t log_level; /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
+	uint32_t log_level;    /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
 	uint8_t guest_mac[6];
 	uint8_t our_mac[6];
 	uint8_t guest4[16];

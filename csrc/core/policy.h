@@ -14,18 +14,18 @@ struct addr_list {
 /* Indexed by family: 0 IPv4, 1 IPv6. "None" is all zero. */
 struct policy {
 	struct addr guest_seen[3]; /* what the guest uses, by policy_seen_index() */
-	uint32_t guest_scope6; /* the guest's interface in its namespace, for its link-local address; 0: not known */
-	struct addr gateway[2]; /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
+	uint32_t guest_scope6;     /* the guest's interface in its namespace, for its link-local address; 0: not known */
+	struct addr gateway[2];    /* the guest's gateways: whom ICMP errors of our own come from, and the host without a mapping */
 	struct addr map_host_loopback[2];
 	struct addr map_guest_addr[2];
 	struct addr host[2]; /* the host's own address, which map_guest_addr stands for */
 	struct addr dns_forward[2];
-	struct addr dns_host[2]; /* may be of the other family, or a loopback address */
-	bool dns_tls; /* port 853 of dns_forward goes there too (RFC 7858) */
-	struct addr_list guest_addrs; /* all that the guest is known to have, besides guest_seen */
-	struct addr_list virtual_addrs; /* ours on the guest's link, and no machine's on the host's network */
+	struct addr dns_host[2];         /* may be of the other family, or a loopback address */
+	bool dns_tls;                    /* port 853 of dns_forward goes there too (RFC 7858) */
+	struct addr_list guest_addrs;    /* all that the guest is known to have, besides guest_seen */
+	struct addr_list virtual_addrs;  /* ours on the guest's link, and no machine's on the host's network */
 	struct addr_list barred_sources; /* what else the guest cannot have: ours, and the broadcast addresses of its networks */
-	bool multicast, broadcast; /* whether the guest may send it to the host's network */
+	bool multicast, broadcast;       /* whether the guest may send it to the host's network */
 };
 
 static inline int addr_family_index(const struct addr *a)

@@ -53,8 +53,8 @@ static struct reassembly_slot *find_slot(struct reassembly *r, const struct ip_v
 	buffer = oldest->buffer ? oldest->buffer : malloc(DATA_AT + IP_MAX_BYTES);
 	if (!buffer)
 		return NULL;
-	*oldest = (struct reassembly_slot){.src = v->src, .dst = v->dst, .id = id, .proto = v->proto, .used = true,
-					   .started_ms = now_ms, .buffer = buffer};
+	*oldest = (struct reassembly_slot){
+		.src = v->src, .dst = v->dst, .id = id, .proto = v->proto, .used = true, .started_ms = now_ms, .buffer = buffer};
 	return oldest;
 }
 

@@ -4,9 +4,9 @@
 
 #include "wire/ip.h"
 
-#define REASSEMBLY_SLOTS 16		/* packets at once; with their buffers about 1 MiB, taken when first needed */
+#define REASSEMBLY_SLOTS 16 /* packets at once; with their buffers about 1 MiB, taken when first needed */
 #define REASSEMBLY_TIMEOUT_MS 30000
-#define REASSEMBLY_HEADROOM 16		/* bytes before a whole packet that are the caller's */
+#define REASSEMBLY_HEADROOM 16 /* bytes before a whole packet that are the caller's */
 #define REASSEMBLY_BLOCKS (IP_MAX_BYTES / 8 + 1)
 
 struct reassembly_slot {
@@ -14,9 +14,9 @@ struct reassembly_slot {
 	uint32_t id;
 	uint8_t proto; /* IPv4 tells packets apart by it too; the first fragment's in the end */
 	bool used;
-	bool refused;	  /* contradictory fragments: what else belongs to it is dropped (RFC 5722, 3) */
+	bool refused;     /* contradictory fragments: what else belongs to it is dropped (RFC 5722, 3) */
 	uint8_t ttl, tos; /* of the first fragment */
-	bool congested;	  /* any fragment was marked (RFC 3168, 5.3) */
+	bool congested;   /* any fragment was marked (RFC 3168, 5.3) */
 	int64_t started_ms;
 	uint32_t total; /* bytes after the IP header; 0: the last fragment has not come */
 	uint32_t highest;

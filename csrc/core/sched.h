@@ -75,25 +75,25 @@ static inline void sched_count(struct sched_batching *b, int count)
 #define SCHED_LATENCY_MODE_MS 20
 #define SCHED_SHORT_BYTES 8192 /* a message, not a part of a stream */
 
-#define SCHED_DROP_BYTES (8u << 20)		   /* acknowledged bytes that a flow in the run queue leaves in its socket */
+#define SCHED_DROP_BYTES (8u << 20)               /* acknowledged bytes that a flow in the run queue leaves in its socket */
 #define SCHED_DROP_LATENCY_MODE_BYTES (64u << 10) /* the same in latency mode: dropping many takes its time */
 
-#define SCHED_WINDOW_MAX_BYTES (4u << 20)  /* of one flow */
-#define SCHED_WINDOWS_BYTES (64u << 20)	   /* of all flows that send: half of what the queue of the tap holds in full frames */
-#define SCHED_WINDOW_STALE_BYTES 8192	   /* received since the window was computed: compute it again, */
-#define SCHED_WINDOW_LOW_BYTES 65536	   /* and always when this little is left of it */
-#define SCHED_SENDERS_MS 128		   /* who sends is counted anew so often */
+#define SCHED_WINDOW_MAX_BYTES (4u << 20) /* of one flow */
+#define SCHED_WINDOWS_BYTES (64u << 20)   /* of all flows that send: half of what the queue of the tap holds in full frames */
+#define SCHED_WINDOW_STALE_BYTES 8192     /* received since the window was computed: compute it again, */
+#define SCHED_WINDOW_LOW_BYTES 65536      /* and always when this little is left of it */
+#define SCHED_SENDERS_MS 128              /* who sends is counted anew so often */
 
-#define SCHED_DELAYED_ACK_MIN_BYTES 16384	 /* less is no part of a stream: its sender may wait for the acknowledgement */
+#define SCHED_DELAYED_ACK_MIN_BYTES 16384        /* less is no part of a stream: its sender may wait for the acknowledgement */
 #define SCHED_DELAYED_ACK_MAX_BYTES (512u << 10) /* from then on it is sent, */
-#define SCHED_DELAYED_ACK_TURNS 8		 /* or after so many turns, or when there is nothing else to do */
+#define SCHED_DELAYED_ACK_TURNS 8                /* or after so many turns, or when there is nothing else to do */
 
 struct sched {
-	int64_t short_message_ms; /* when the last short message passed; 0: never */
-	bool wakeup_pending;	  /* its reader may be queued on this CPU */
-	uint8_t period;		  /* SCHED_SENDERS_MS, modulo 256, in which senders are counted */
-	uint32_t senders;	  /* flows that have sent in this period, */
-	uint32_t senders_before;  /* and in the one before */
+	int64_t short_message_ms;  /* when the last short message passed; 0: never */
+	bool wakeup_pending;       /* its reader may be queued on this CPU */
+	uint8_t period;            /* SCHED_SENDERS_MS, modulo 256, in which senders are counted */
+	uint32_t senders;          /* flows that have sent in this period, */
+	uint32_t senders_before;   /* and in the one before */
 	uint8_t delayed_ack_turns; /* turns for which acknowledgements have waited */
 };
 

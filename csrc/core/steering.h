@@ -6,7 +6,7 @@
 
 struct flow_steering {
 	struct siphash_key key; /* the same in every shard; keyed, so that a guest cannot heap its flows on one */
-	uint32_t shards; /* 1 or more */
+	uint32_t shards;        /* 1 or more */
 	uint32_t self;
 };
 

@@ -15,7 +15,7 @@
 /* Embedded in a flow. All zero is a stopped timer. */
 struct timer {
 	int64_t deadline_ms; /* when it is due; meaningless while stopped */
-	uint32_t slot;	     /* 1 + place in the heap, 0: stopped */
+	uint32_t slot;       /* 1 + place in the heap, 0: stopped */
 };
 
 struct timer_slot {

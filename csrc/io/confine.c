@@ -103,7 +103,7 @@ int confine_dumpable(void)
 struct landlock_attr {
 	uint64_t handled_access_fs, handled_access_net, scoped;
 };
-#define LANDLOCK_VERSION 1 /* LANDLOCK_CREATE_RULESET_VERSION */
+#define LANDLOCK_VERSION 1      /* LANDLOCK_CREATE_RULESET_VERSION */
 #define LANDLOCK_SCOPED (1 | 2) /* abstract UNIX sockets, signals */
 
 int confine_landlock(void)

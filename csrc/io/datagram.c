@@ -75,8 +75,11 @@ int datagram_receive(struct datagram_batch *b, int fd, int most)
 	/* Only what the last call has used: most calls find one datagram. */
 	for (int i = 0; i < b->used; i++) {
 		b->iov[i] = (struct iovec){b->data[i], IP_MAX_BYTES};
-		b->message[i].msg_hdr = (struct msghdr){.msg_name = &b->from[i], .msg_namelen = sizeof(b->from[i]), .msg_iov = &b->iov[i],
-							.msg_iovlen = 1, .msg_control = b->control[i],
+		b->message[i].msg_hdr = (struct msghdr){.msg_name = &b->from[i],
+							.msg_namelen = sizeof(b->from[i]),
+							.msg_iov = &b->iov[i],
+							.msg_iovlen = 1,
+							.msg_control = b->control[i],
 							.msg_controllen = DATAGRAM_CONTROL_BYTES};
 	}
 	do

@@ -15,15 +15,16 @@
 
 /* What came along with a datagram. */
 struct datagram_info {
-	struct addr local;   /* which of our addresses it was sent to; none: not known, or one that cannot be a source */
-	uint32_t ifindex;    /* where it came in; 0: not known */
-	uint16_t gso_size;   /* several datagrams of that many bytes, UDP_GRO; 0: one */
+	struct addr local; /* which of our addresses it was sent to; none: not known, or one that cannot be a source */
+	uint32_t ifindex;  /* where it came in; 0: not known */
+	uint16_t gso_size; /* several datagrams of that many bytes, UDP_GRO; 0: one */
 	uint8_t ttl, tos;
 };
 
 /* What one system call reads from a socket. */
 #define DATAGRAM_BATCH 32
-#define DATAGRAM_SLOT_BYTES (IP_MAX_BYTES + 2113) /* no whole pages: the beginnings do not all share the same few lines of the cache */
+#define DATAGRAM_SLOT_BYTES \
+	(IP_MAX_BYTES + 2113) /* no whole pages: the beginnings do not all share the same few lines of the cache */
 
 struct datagram_batch {
 	int used; /* messages to be set up again */

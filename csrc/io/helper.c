@@ -31,9 +31,9 @@
 #define LOW_WATER (HELPER_POOL / 4)
 
 struct request {
-	int32_t type;	/* SOCK_STREAM or SOCK_DGRAM */
+	int32_t type;   /* SOCK_STREAM or SOCK_DGRAM */
 	int32_t family; /* AF_INET, AF_INET6; or AF_NETLINK, for sock_diag(7) */
-	int32_t bind;	/* whether to bind to the endpoint, and to listen */
+	int32_t bind;   /* whether to bind to the endpoint, and to listen */
 	struct endpoint at;
 };
 
@@ -346,5 +346,6 @@ int helper_diag_socket(struct helper *n)
 
 int helper_listen(struct helper *n, int type, const struct addr *addr, uint16_t port)
 {
-	return ask(n, &(struct request){.type = type, .family = addr_is_v4(addr) ? AF_INET : AF_INET6, .bind = 1, .at = {*addr, port}});
+	return ask(n, &(struct request){
+			      .type = type, .family = addr_is_v4(addr) ? AF_INET : AF_INET6, .bind = 1, .at = {*addr, port}});
 }

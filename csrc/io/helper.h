@@ -14,8 +14,8 @@ struct helper {
 	int fd;
 	uint32_t ready[2];   /* by family: connectable TCP sockets waiting */
 	uint32_t ordered[2]; /* asked for, not yet come */
-	bool late;	     /* an answer that nobody waits for any more is to come, before any other */
-	bool silent;	     /* the last answer did not come in time */
+	bool late;           /* an answer that nobody waits for any more is to come, before any other */
+	bool silent;         /* the last answer did not come in time */
 	int pool[2][HELPER_POOL];
 };
 

@@ -52,8 +52,7 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 }
 
 void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
-		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
-		     const struct icmp_error *error)
+		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total, const struct icmp_error *error)
 {
 	uint8_t quote[ICMP_QUOTE_MAX_V6 + IP6_HLEN], head[LINK_HEAD_MAX], message[ICMP_HLEN + ICMP_QUOTE_MAX_V6];
 	bool v4 = addr_is_v4(guest);
@@ -67,8 +66,8 @@ void icmp_error_send(struct io *io, const struct addr *from, const struct addr *
 
 	struct link_tx tx = {.head = head, .body = message, .body_len = message_len};
 
-	tx.head_len = link_begin(io->link, head, src, guest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, IP_TTL_DEFAULT, 0, false,
-				message_len);
+	tx.head_len =
+		link_begin(io->link, head, src, guest, v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, IP_TTL_DEFAULT, 0, false, message_len);
 	COUNT(io->counters, icmp_errors_sent);
 	link_send(io->link, &tx);
 }
@@ -78,6 +77,6 @@ void icmp_error_answer(struct io *io, const struct ip_view *ip, int error)
 	struct icmp_error icmp;
 
 	if (icmp_error_from_errno(ip->v4, error, &icmp))
-		icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload, ip->payload_len,
-				ip->payload_len, &icmp);
+		icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload,
+				ip->payload_len, ip->payload_len, &icmp);
 }

@@ -16,8 +16,7 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 /* Sends an error about a packet that the guest sent from guest to remote: transport is its header and as much data as is
  * known, transport_total the length that the packet had after its IP header. from: who reports it. */
 void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
-		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total,
-		     const struct icmp_error *error);
+		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total, const struct icmp_error *error);
 
 /* Answers a whole packet of the guest with the error of which a kernel makes this errno, if there is one, from the guest's gateway. */
 void icmp_error_answer(struct io *io, const struct ip_view *ip, int error);

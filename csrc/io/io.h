@@ -17,10 +17,10 @@ struct io {
 	struct counters *counters;
 	const struct policy *policy;
 	struct descriptors descriptors;
-	uint32_t mtu;	   /* of the guest's interface */
+	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */
 	uint32_t fragment_id;
-	uint8_t *scratch;  /* SCRATCH_BYTES, for the duration of one call */
+	uint8_t *scratch; /* SCRATCH_BYTES, for the duration of one call */
 	struct sched sched;
 };
 

@@ -17,7 +17,11 @@ int link_init(struct link *l, int fd, uint8_t header_bytes, bool uso, struct cou
 {
 	int flags = fcntl(fd, F_GETFL);
 
-	*l = (struct link){.kind = header_bytes ? &link_tap : &link_datagram, .fd = fd, .header_bytes = header_bytes, .uso = uso, .counters = counters};
+	*l = (struct link){.kind = header_bytes ? &link_tap : &link_datagram,
+			   .fd = fd,
+			   .header_bytes = header_bytes,
+			   .uso = uso,
+			   .counters = counters};
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 		return -errno;
 	l->rx = malloc(header_bytes + LINK_FRAME_MAX);
@@ -64,7 +68,9 @@ int link_received(struct link *l, struct link_frame *f)
 	}
 	COUNT_ADD(l->counters, tap_rx_bytes, f->len);
 	capture(l, &(struct iovec){f->data, f->len}, 1,
-		&(struct link_tx){.csum_start = f->csum_start, .csum_offset = f->csum_offset, .gso_size = f->gso_size,
+		&(struct link_tx){.csum_start = f->csum_start,
+				  .csum_offset = f->csum_offset,
+				  .gso_size = f->gso_size,
 				  .gso_type = f->gso_type},
 		CAPTURE_FROM_GUEST);
 	return 0;
@@ -117,7 +123,8 @@ void link_sent(struct link *l, const struct iovec *iov, int iovcnt, const struct
 
 bool link_send_segments(struct link *l, const struct link_tx *tx, bool (*send_one)(struct link *l, const struct link_tx *tx))
 {
-	struct link_tx one = {.head_len = tx->head_len, .body = tx->body, .csum_start = tx->csum_start, .csum_offset = tx->csum_offset};
+	struct link_tx one = {
+		.head_len = tx->head_len, .body = tx->body, .csum_start = tx->csum_start, .csum_offset = tx->csum_offset};
 	struct segmenter s;
 	int32_t part;
 

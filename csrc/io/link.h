@@ -60,13 +60,13 @@ extern const struct link_kind link_datagram;
 struct link {
 	const struct link_kind *kind;
 	int fd;
-	bool uso; /* the tap takes segments of UDP */
-	uint8_t header_bytes; /* of the virtio-net header before each frame; 0: there is none */
+	bool uso;                          /* the tap takes segments of UDP */
+	uint8_t header_bytes;              /* of the virtio-net header before each frame; 0: there is none */
 	struct neighbour_table neighbours; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
 	struct capture *capture; /* NULL: none */
-	uint8_t *rx;		 /* one frame with its header; the only receive buffer there is */
+	uint8_t *rx;             /* one frame with its header; the only receive buffer there is */
 };
 
 /* A received frame, valid until the next link_read(). */

@@ -23,10 +23,10 @@ enum loop_owner {
 
 struct loop {
 	int epoll_fd;
-	int64_t now_ms; /* CLOCK_MONOTONIC, when the last wait returned */
-	int64_t now_us; /* the same */
+	int64_t now_ms;   /* CLOCK_MONOTONIC, when the last wait returned */
+	int64_t now_us;   /* the same */
 	int64_t slept_us; /* how long that wait took */
-	bool precise;	/* waits may be shorter than a millisecond */
+	bool precise;     /* waits may be shorter than a millisecond */
 	int ready, taken;
 	struct epoll_event events[LOOP_EVENTS];
 };

@@ -9,7 +9,7 @@
 struct message {
 	struct message *next;
 	uint32_t max_count, max_bytes; /* a message queue does not take it if it would have more then */
-	uint32_t kind; /* these three are the users' business */
+	uint32_t kind;                 /* these three are the users' business */
 	uint32_t detail;
 	uint32_t len;
 	_Alignas(8) uint8_t data[];

@@ -34,9 +34,14 @@ static void send_whole(struct io *io, const struct packet *p)
 	bool open = p->proto == IPPROTO_UDP;
 	uint32_t len = p->header_len + p->body_len;
 	uint32_t l4 = link_begin(io->link, head, &p->src, &p->dst, p->proto, p->ttl, p->tos, true, len);
-	struct link_tx tx = {.head = head, .head_len = l4 + p->header_len, .body = p->body, .body_len = p->body_len,
-			    .csum_start = open ? (uint16_t)l4 : 0, .csum_offset = p->csum_offset, .gso_size = p->gso_size,
-			    .gso_type = VNET_GSO_UDP_L4};
+	struct link_tx tx = {.head = head,
+			     .head_len = l4 + p->header_len,
+			     .body = p->body,
+			     .body_len = p->body_len,
+			     .csum_start = open ? (uint16_t)l4 : 0,
+			     .csum_offset = p->csum_offset,
+			     .gso_size = p->gso_size,
+			     .gso_type = VNET_GSO_UDP_L4};
 	uint16_t sum = open ? csum_fold(pseudo_sum(p, len)) : checksum_of(p);
 
 	memcpy(head + l4, p->header, p->header_len);

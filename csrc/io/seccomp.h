@@ -14,8 +14,8 @@ struct seccomp_condition {
 
 /* One way to make one call; all conditions must be met. Rows of one call follow each other, and each is enough. */
 struct seccomp_row {
-	int32_t call;  /* SECCOMP_ABSENT where the architecture has no such call */
-	uint32_t who;  /* CONFINE_WORKER, CONFINE_HELPER, or both */
+	int32_t call; /* SECCOMP_ABSENT where the architecture has no such call */
+	uint32_t who; /* CONFINE_WORKER, CONFINE_HELPER, or both */
 	struct seccomp_condition when[SECCOMP_CONDITIONS];
 };
 

@@ -37,18 +37,35 @@
 #define HELPER CONFINE_HELPER
 #define BOTH (CONFINE_WORKER | CONFINE_HELPER)
 
-#define IS(arg, number) {arg, UINT32_MAX, (uint32_t)(number)}
-#define ONLY(arg, bits) {arg, ~(uint32_t)(bits), 0}
-#define WITH(arg, bits) {arg, (uint32_t)(bits), (uint32_t)(bits)}
-#define OF(arg, bits, set) {arg, (uint32_t)(bits), (uint32_t)(set)}
-#define TYPE(arg, type) {arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type}
+#define IS(arg, number) \
+	{ \
+		arg, UINT32_MAX, (uint32_t)(number) \
+	}
+#define ONLY(arg, bits) \
+	{ \
+		arg, ~(uint32_t)(bits), 0 \
+	}
+#define WITH(arg, bits) \
+	{ \
+		arg, (uint32_t)(bits), (uint32_t)(bits) \
+	}
+#define OF(arg, bits, set) \
+	{ \
+		arg, (uint32_t)(bits), (uint32_t)(set) \
+	}
+#define TYPE(arg, type) \
+	{ \
+		arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type \
+	}
 #define OPTION(level, name) IS(1, level), IS(2, name)
 
 /* What the run-time libraries of sanitizers ask for beside, in builds for tests. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZERS \
-	{__NR_sigaltstack, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
-#define ADVICE(advice) {0}
+#define SANITIZERS {__NR_sigaltstack, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
+#define ADVICE(advice) \
+	{ \
+		0 \
+	}
 #else
 #define SANITIZERS
 #define ADVICE(advice) IS(2, advice)

@@ -76,7 +76,8 @@ bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remo
 	if (fd < 0)
 		return false;
 	/* EACCES also comes from a "prohibit" route: then permission changes nothing. */
-	found = sock_connect(fd, remote, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) && !sock_connect(fd, remote, 0);
+	found = sock_connect(fd, remote, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) &&
+		!sock_connect(fd, remote, 0);
 	close(fd);
 	return found;
 }

@@ -8,7 +8,7 @@ struct sock_options {
 	struct addr outbound[2]; /* by family: 0 IPv4, 1 IPv6; none: the kernel chooses */
 	char outbound_if[2][16];
 	uint32_t scope6; /* interface for link-local destinations, and for multicast; 0: none */
-	uint32_t link4;	 /* for multicast and broadcast; 0: none */
+	uint32_t link4;  /* for multicast and broadcast; 0: none */
 };
 
 /* A socket for traffic to remote (its family and whether it is loopback decide). The descriptor or -errno. */

@@ -29,7 +29,8 @@ void sock_receive_errors(int fd, bool v6)
 static bool translate(const struct sock_extended_err *e, bool v4, struct icmp_error *out)
 {
 	if (e->ee_origin == (v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6)) {
-		*out = (struct icmp_error){e->ee_type, e->ee_code, e->ee_errno == EMSGSIZE || e->ee_errno == EPROTO ? e->ee_info : 0};
+		*out = (struct icmp_error){e->ee_type, e->ee_code,
+					   e->ee_errno == EMSGSIZE || e->ee_errno == EPROTO ? e->ee_info : 0};
 		return true;
 	}
 	if (e->ee_errno == EMSGSIZE) {
@@ -55,7 +56,11 @@ bool sock_next_error(int fd, struct sock_error *out)
 	_Alignas(struct cmsghdr) char control[512];
 	struct sockaddr_storage to = {0};
 	struct iovec iov = {out->data, sizeof(out->data)};
-	struct msghdr msg = {.msg_name = &to, .msg_namelen = sizeof(to), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+	struct msghdr msg = {.msg_name = &to,
+			     .msg_namelen = sizeof(to),
+			     .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
 			     .msg_controllen = sizeof(control)};
 	ssize_t n;
 

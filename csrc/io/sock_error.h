@@ -8,11 +8,11 @@
 #include "wire/icmp.h"
 
 struct sock_error {
-	struct endpoint to;   /* where the failed datagram went */
-	struct addr reporter; /* none: our own kernel */
+	struct endpoint to;             /* where the failed datagram went */
+	struct addr reporter;           /* none: our own kernel */
 	struct icmp_error icmp4, icmp6; /* as each family says it */
-	bool known4, known6;		/* whether it can be said at all */
-	uint32_t len;			/* of the datagram's beginning */
+	bool known4, known6;            /* whether it can be said at all */
+	uint32_t len;                   /* of the datagram's beginning */
 	uint8_t data[ICMP_QUOTE_MAX_V6];
 };
 

@@ -48,8 +48,12 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	s->link_state = &p->link_state;
 	rc = shard_init(s, config, config->tap_fd, 0);
 	link_state_init(&p->link_state, &s->policy, &s->link.neighbours);
-	p->listeners = (struct listeners){.flags = config->flags, .io = &s->io, .tcp = &s->tcp, .splice = &s->splice, .helper = &p->helper,
-				    .messages = &s->messages};
+	p->listeners = (struct listeners){.flags = config->flags,
+					  .io = &s->io,
+					  .tcp = &s->tcp,
+					  .splice = &s->splice,
+					  .helper = &p->helper,
+					  .messages = &s->messages};
 	if (!rc)
 		rc = loop_add(&s->loop, config->tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
 	if (rc) {

@@ -15,7 +15,7 @@
 #include "wire/tcp.h"
 #include "wire/udp.h"
 
-#define PORT_DHCP 67	/* RFC 2131, 4.1 */
+#define PORT_DHCP 67    /* RFC 2131, 4.1 */
 #define PORT_DHCPV6 547 /* RFC 8415, 7.2 */
 
 static enum demux_verdict slow_path(struct demux *d, const struct link_frame *f)

@@ -8,20 +8,20 @@
 #include "proto/udp.h"
 
 enum demux_verdict {
-	DEMUX_TAKEN,	   /* a protocol has it, or it waits for more fragments */
-	DEMUX_DROPPED,	   /* counted */
+	DEMUX_TAKEN,       /* a protocol has it, or it waits for more fragments */
+	DEMUX_DROPPED,     /* counted */
 	DEMUX_SLOW_PATH,   /* demux.frame is for Python, its checksum complete */
 	DEMUX_OTHER_SHARD, /* demux.frame is for demux.to_shard */
 };
 
 /* What there is to know beside the verdict; demux.learned has these bits since the last demux_forget(). */
-#define DEMUX_LEARNED_MAC 1	  /* the guest speaks from another MAC address */
+#define DEMUX_LEARNED_MAC 1       /* the guest speaks from another MAC address */
 #define DEMUX_LEARNED_NEIGHBOUR 2 /* that of demux.source */
-#define DEMUX_LEARNED_ADDRESS 4	  /* the guest uses demux.source: inbound connections go there */
+#define DEMUX_LEARNED_ADDRESS 4   /* the guest uses demux.source: inbound connections go there */
 
 struct demux {
 	uint32_t flags; /* PLANE_IPV4 and following */
-	uint32_t self;	/* number of the shard */
+	uint32_t self;  /* number of the shard */
 	struct addr gateway4;
 	struct io *io;
 	struct policy *policy;

@@ -259,7 +259,8 @@ static bool to_guest(struct listeners *ls, int client, const struct endpoint *pe
 		return false;
 	fd = helper_stream_socket(ls->helper, v4);
 	if (fd < 0 && ls->helper->fd < 0) {
-		log_add(ls->io->log, LOG_LEVEL_WARNING, "the helper in the guest's namespace is gone: local connections take the tap");
+		log_add(ls->io->log, LOG_LEVEL_WARNING,
+			"the helper in the guest's namespace is gone: local connections take the tap");
 		return false;
 	}
 	join(ls, client, fd, &dst);
@@ -308,7 +309,8 @@ void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32
 		}
 		if (fd < 0 && errno == EINVAL) {
 			/* Not listening any more: whoever shares an inherited socket has shut it down, and it would be ready for ever. */
-			log_add(ls->io->log, LOG_LEVEL_WARNING, "a forwarded port of TCP is closed: its socket was shut down by another process");
+			log_add(ls->io->log, LOG_LEVEL_WARNING,
+				"a forwarded port of TCP is closed: its socket was shut down by another process");
 			loop_remove(ls->io->loop, l.fd);
 			return;
 		}

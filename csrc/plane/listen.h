@@ -9,9 +9,9 @@
 
 /* Ports of consecutive numbers whose sockets are consecutive descriptors: thousands of them take no more memory than one. */
 struct listener {
-	int fd;			/* the first; -1: a free place */
+	int fd; /* the first; -1: a free place */
 	uint32_t count;
-	bool to_host;		/* it listens on the guest's loopback, for something on the host's */
+	bool to_host;           /* it listens on the guest's loopback, for something on the host's */
 	struct endpoint target; /* of the first; none: the guest's own address, or the loopback one that the client has asked for */
 };
 
@@ -19,12 +19,12 @@ struct listener {
 struct listeners {
 	struct listener *at;
 	uint32_t count, space;
-	uint32_t sockets; /* of all of them; never more than space */
-	uint32_t removed; /* free places among count */
+	uint32_t sockets;  /* of all of them; never more than space */
+	uint32_t removed;  /* free places among count */
 	int64_t resume_ms; /* 0: none rests */
 	bool hosts_only;   /* those of the guest's namespace do not rest */
 	int64_t logged_ms; /* when the share of clients was last written to the log */
-	uint32_t flags;	   /* PLANE_SPLICE, PLANE_LO_TO_LO */
+	uint32_t flags;    /* PLANE_SPLICE, PLANE_LO_TO_LO */
 	uint32_t next_splice_shard;
 	struct io *io;
 	struct tcp *tcp;

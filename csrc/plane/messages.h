@@ -34,9 +34,9 @@ struct messages {
 	struct message *inbox; /* taken from the queue, not yet handled */
 	struct outbox {
 		struct message *head, *last;
-	} outbox[SHARDS_MAX];	 /* frames, since messages_flush() */
+	} outbox[SHARDS_MAX]; /* frames, since messages_flush() */
 	uint32_t outbox_bits; /* which outboxes hold something */
-	uint64_t handled;	 /* messages, ever */
+	uint64_t handled;     /* messages, ever */
 	struct counters *counters;
 };
 

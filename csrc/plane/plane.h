@@ -11,7 +11,7 @@ struct shard_thread {
 	struct plane *plane;
 	struct shard *shard;
 	pthread_t thread;
-	bool started;		   /* this and the counters: under plane->lock */
+	bool started;              /* this and the counters: under plane->lock */
 	struct counters published; /* as of the last turn */
 	_Atomic bool stop;
 };

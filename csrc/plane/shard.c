@@ -21,7 +21,7 @@
 
 #include "plane_api.h"
 
-#define PUNT_RATE_PER_S 1000  /* a flood of ARP slows down its own ARP only */
+#define PUNT_RATE_PER_S 1000 /* a flood of ARP slows down its own ARP only */
 #define PUNT_BURST 100
 #define TCP_LIMIT 65536
 #define UDP_LIMIT 32768
@@ -101,10 +101,23 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 	s->loop.epoll_fd = -1;
 	s->messages.queue.fd = -1;
 	init_policy(&s->policy, c);
-	s->io = (struct io){.link = &s->link, .loop = &s->loop, .log = &s->log, .counters = &s->counters, .policy = &s->policy,
-			    .mtu = c->mtu, .link_mtu = c->link_mtu, .scratch = s->scratch, .descriptors = descriptors_now()};
-	s->demux = (struct demux){.flags = c->flags, .self = index, .gateway4 = s->policy.gateway[0], .io = &s->io, .policy = &s->policy,
-				  .tcp = &s->tcp, .udp = &s->udp, .icmp = &s->icmp};
+	s->io = (struct io){.link = &s->link,
+			    .loop = &s->loop,
+			    .log = &s->log,
+			    .counters = &s->counters,
+			    .policy = &s->policy,
+			    .mtu = c->mtu,
+			    .link_mtu = c->link_mtu,
+			    .scratch = s->scratch,
+			    .descriptors = descriptors_now()};
+	s->demux = (struct demux){.flags = c->flags,
+				  .self = index,
+				  .gateway4 = s->policy.gateway[0],
+				  .io = &s->io,
+				  .policy = &s->policy,
+				  .tcp = &s->tcp,
+				  .udp = &s->udp,
+				  .icmp = &s->icmp};
 	rc = loop_init(&s->loop);
 	if (!rc)
 		rc = link_init(&s->link, tap_fd, header_bytes(c->flags), c->flags & PLANE_USO, &s->counters);
@@ -154,7 +167,8 @@ static void share_learned(struct shard *s)
 	struct demux *d = &s->demux;
 
 	if (d->learned & (DEMUX_LEARNED_MAC | DEMUX_LEARNED_NEIGHBOUR))
-		link_state_learn_neighbour(s->link_state, &s->link.neighbours, d->learned & DEMUX_LEARNED_NEIGHBOUR ? &d->source : NULL);
+		link_state_learn_neighbour(s->link_state, &s->link.neighbours,
+					   d->learned & DEMUX_LEARNED_NEIGHBOUR ? &d->source : NULL);
 	if (d->learned & DEMUX_LEARNED_ADDRESS)
 		link_state_learn_address(s->link_state, &d->source);
 	d->learned = 0;

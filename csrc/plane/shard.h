@@ -9,7 +9,7 @@
 #include "plane/messages.h"
 #include "proto/splice.h"
 
-#define PUNT_MAX_BYTES 2048  /* larger slow-path frames have no use */
+#define PUNT_MAX_BYTES 2048 /* larger slow-path frames have no use */
 
 /* The one frame that waits for Python. */
 struct slow_path {
@@ -33,20 +33,20 @@ struct shard {
 	struct demux demux;
 	struct messages messages;
 	struct link_state *link_state; /* of all shards */
-	uint32_t link_known;	 /* link_state->changes as of the last look */
-	struct slow_path slow;	  /* shard 0 alone gets frames for it */
+	uint32_t link_known;           /* link_state->changes as of the last look */
+	struct slow_path slow;         /* shard 0 alone gets frames for it */
 	struct sched_batching tap_batching;
-	bool more;		  /* the last turn left something that can be done at once */
-	int end;		  /* errno that ended the tap */
+	bool more; /* the last turn left something that can be done at once */
+	int end;   /* errno that ended the tap */
 	bool end_sent;
 	uint8_t scratch[SCRATCH_BYTES];
 };
 
 enum shard_step {
-	SHARD_BUSY,	/* an event was dealt with */
-	SHARD_EVENT,	/* *event is Python's */
+	SHARD_BUSY,     /* an event was dealt with */
+	SHARD_EVENT,    /* *event is Python's */
 	SHARD_LISTENER, /* a socket is ready: event->id is its listener, event->len its place in that, event->kind epoll's events */
-	SHARD_IDLE,	/* no event is left: shard_wait() */
+	SHARD_IDLE,     /* no event is left: shard_wait() */
 };
 
 /* 0 or -errno; shard_free() is due either way. All that is pointed to outlives the shard. */

@@ -185,8 +185,15 @@ static void send_request(struct io *io, struct icmp_flow *f, const struct ip_vie
 static void answer(struct io *io, const struct ip_view *ip)
 {
 	uint8_t header[ICMP_HLEN];
-	struct packet p = {.src = ip->dst, .dst = ip->src, .proto = ip->proto, .ttl = IP_TTL_DEFAULT, .tos = ip->tos, .header = header,
-			   .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET, .body = ip->payload + ICMP_HLEN,
+	struct packet p = {.src = ip->dst,
+			   .dst = ip->src,
+			   .proto = ip->proto,
+			   .ttl = IP_TTL_DEFAULT,
+			   .tos = ip->tos,
+			   .header = header,
+			   .header_len = ICMP_HLEN,
+			   .csum_offset = ICMP_CSUM_OFFSET,
+			   .body = ip->payload + ICMP_HLEN,
 			   .body_len = ip->payload_len - ICMP_HLEN};
 
 	memcpy(header, ip->payload, ICMP_HLEN);
@@ -201,15 +208,16 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 	struct icmp_view echo;
 	struct icmp_flow *f;
 
-	if (!icmp_parse(ip->payload, ip->payload_len, &echo) ||
-	    echo.type != (ip->v4 ? ICMP4_ECHO_REQUEST : ICMP6_ECHO_REQUEST) || echo.code) {
+	if (!icmp_parse(ip->payload, ip->payload_len, &echo) || echo.type != (ip->v4 ? ICMP4_ECHO_REQUEST : ICMP6_ECHO_REQUEST) ||
+	    echo.code) {
 		COUNT(io->counters, drop_unsupported);
 		return;
 	}
 	if (!bucket_take(&m->requests, io->loop->now_ms, REQUESTS_PER_S, REQUESTS_BURST)) {
 		COUNT(io->counters, icmp_rate_limit);
 		if (log_due(&m->rate_logged_ms, io->loop->now_ms))
-			log_add(io->log, LOG_LEVEL_WARNING, "ping: the guest sends more than %u a second: some are lost", REQUESTS_PER_S);
+			log_add(io->log, LOG_LEVEL_WARNING, "ping: the guest sends more than %u a second: some are lost",
+				REQUESTS_PER_S);
 		return;
 	}
 	if (policy_is_virtual(io->policy, &ip->dst)) {
@@ -235,7 +243,11 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 	bool v4 = addr_is_v4(&key->guest);
 	struct iovec iov = {io->scratch, SCRATCH_BYTES};
 	struct sockaddr_storage from = {0};
-	struct msghdr msg = {.msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control,
+	struct msghdr msg = {.msg_name = &from,
+			     .msg_namelen = sizeof(from),
+			     .msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
 			     .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(f->fd, &msg, MSG_DONTWAIT);
 	struct datagram_info info;
@@ -250,9 +262,16 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 		return true;
 	}
 	info = datagram_read_info(&msg);
-	p = (struct packet){.src = key->dest, .dst = key->guest, .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6, .ttl = info.ttl,
-			    .tos = info.tos, .header = io->scratch, .header_len = ICMP_HLEN, .csum_offset = ICMP_CSUM_OFFSET,
-			    .body = io->scratch + ICMP_HLEN, .body_len = (uint32_t)n - ICMP_HLEN};
+	p = (struct packet){.src = key->dest,
+			    .dst = key->guest,
+			    .proto = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6,
+			    .ttl = info.ttl,
+			    .tos = info.tos,
+			    .header = io->scratch,
+			    .header_len = ICMP_HLEN,
+			    .csum_offset = ICMP_CSUM_OFFSET,
+			    .body = io->scratch + ICMP_HLEN,
+			    .body_len = (uint32_t)n - ICMP_HLEN};
 	io->scratch[0] = v4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY;
 	memset(io->scratch + ICMP_CSUM_OFFSET, 0, 2);
 	store_be16(io->scratch + 4, key->guest_port);

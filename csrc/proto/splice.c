@@ -27,13 +27,13 @@
 #include "io/sock.h"
 
 #define PIPE_BYTES (1 << 20) /* what an ordinary user may have; 256 KiB: three times the wake-ups, a third more processor time */
-#define URGENT_BYTES 4096 /* copied at once: the smallest pipe there is */
+#define URGENT_BYTES 4096    /* copied at once: the smallest pipe there is */
 
 enum {
 	SPLICE_READABLE = 1, /* may have bytes or an end */
 	SPLICE_WRITABLE = 2,
-	SPLICE_EOF = 4,	 /* everything has been read */
-	SPLICE_SHUT = 8, /* nothing more will be written */
+	SPLICE_EOF = 4,     /* everything has been read */
+	SPLICE_SHUT = 8,    /* nothing more will be written */
 	SPLICE_URGENT = 16, /* may have a mark of urgent data */
 };
 
@@ -201,7 +201,7 @@ static int move(struct splice *s, struct splice_flow *f, int d)
 		if (n == 0 || (n < 0 && errno == EAGAIN && f->side[d] & SPLICE_URGENT))
 			n = copy(f->fd[d], p->in);
 		if (n < 0 && errno == EAGAIN)
-			f->side[d] &= (uint8_t)~(SPLICE_READABLE | SPLICE_URGENT);
+			f->side[d] &= (uint8_t) ~(SPLICE_READABLE | SPLICE_URGENT);
 		else if (n < 0)
 			return errno == EINTR ? 1 : -errno;
 		else if (n == 0)

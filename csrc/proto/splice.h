@@ -9,7 +9,7 @@
 #define SPLICE_POOL 16
 
 struct splice_pipe {
-	int in, out;	/* -1: none */
+	int in, out;    /* -1: none */
 	uint32_t bytes; /* inside */
 };
 

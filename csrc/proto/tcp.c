@@ -48,7 +48,10 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 {
 	int rc;
 
-	*t = (struct tcp){.sock = *sock, .steering.shards = 1, .isn_key = {{key->k[1], key->k[0]}}, .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
+	*t = (struct tcp){.sock = *sock,
+			  .steering.shards = 1,
+			  .isn_key = {{key->k[1], key->k[0]}},
+			  .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
 			  .ooo_queues_max = TCP_OOO_QUEUES};
 	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
@@ -168,7 +171,8 @@ int tcp_displace(struct tcp *t, struct io *io)
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
 	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
-	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_STALE) || (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
+	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_STALE) ||
+	    (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
 		worklist_add(&t->work, &f->work);
 }
 

@@ -17,19 +17,19 @@ struct tcp {
 	struct flow_steering steering; /* of all there are, those are here */
 	struct siphash_key isn_key;
 	struct sock_options sock;
-	struct worklist work; /* flows that tcp_service() has to look at */
+	struct worklist work;       /* flows that tcp_service() has to look at */
 	struct worklist connecting; /* flows in CONNECTING, by the guest's last SYN, the oldest first */
-	struct run_queue run_queue;     /* of these, whose socket has more for the guest than one turn's share */
-	bool peek_offset;			/* SO_PEEK_OFF works on TCP sockets */
-	bool sack;				/* is offered; the head of tcp_out_of_order.c says when */
-	uint8_t *discard;			/* where bytes before the offset go without it */
-	uint64_t backlog_bytes;			/* allocated for the spills of all flows */
+	struct run_queue run_queue; /* of these, whose socket has more for the guest than one turn's share */
+	bool peek_offset;           /* SO_PEEK_OFF works on TCP sockets */
+	bool sack;                  /* is offered; the head of tcp_out_of_order.c says when */
+	uint8_t *discard;           /* where bytes before the offset go without it */
+	uint64_t backlog_bytes;     /* allocated for the spills of all flows */
 	uint64_t backlog_max_bytes;
 	int64_t challenge_second;
-	uint32_t challenges;	  /* sent within challenge_second */
-	int64_t limit_logged_ms;  /* when a limit was last written to the log */
-	int64_t backlog_logged_ms;  /* the same for that of the spills */
-	uint32_t ooo_queues;      /* flows that keep bytes behind a hole */
+	uint32_t challenges;       /* sent within challenge_second */
+	int64_t limit_logged_ms;   /* when a limit was last written to the log */
+	int64_t backlog_logged_ms; /* the same for that of the spills */
+	uint32_t ooo_queues;       /* flows that keep bytes behind a hole */
 	uint32_t ooo_queues_max;
 	struct bucket new_flows;
 	int64_t rate_logged_ms;

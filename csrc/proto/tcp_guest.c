@@ -58,7 +58,8 @@ static int open_socket(struct tcp *t, struct io *io, const struct addr *remote)
 	return rc < 0 ? rc : sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
 }
 
-static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg, const struct flow_key *key)
+static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg,
+		      const struct flow_key *key)
 {
 	struct endpoint dst;
 	struct tcp_flow *f;
@@ -316,7 +317,8 @@ static bool may_open(struct tcp *t, struct io *io)
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))
-		log_add(io->log, LOG_LEVEL_WARNING, "TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
+		log_add(io->log, LOG_LEVEL_WARNING,
+			"TCP: the guest sends more than %u segments a second that open nothing: some connections have to try again",
 			per_s * shards);
 	return false;
 }

@@ -21,7 +21,7 @@
 #define KEEP_IDLE_MIN_S 1
 #define KEEP_INTERVAL_MAX_S 32767
 #define KEEP_COUNT_MAX 127
-#define LIFE_MS 900 /* no need to ask a peer that was heard within this time: less than the shortest idle time */
+#define LIFE_MS 900  /* no need to ask a peer that was heard within this time: less than the shortest idle time */
 #define SLACK_MS 100 /* the kernel tells silence in ticks, of 10 ms at most */
 #define LOOK_MIN_MS 8
 
@@ -40,7 +40,8 @@ static bool is_alive(const struct io *io, const struct tcp_flow *f, const struct
 	uint32_t silent_ms = u32_min(info->tcpi_last_ack_recv, info->tcpi_last_data_recv);
 	uint32_t asked_ms = (uint32_t)io->loop->now_ms - f->waiting_ms; /* ago; a peer that was asked had been silent for LIFE_MS */
 
-	return info->tcpi_unacked || info->tcpi_notsent_bytes || silent_ms < (f->flags & TCPF_PROBED ? asked_ms + SLACK_MS : LIFE_MS);
+	return info->tcpi_unacked || info->tcpi_notsent_bytes ||
+	       silent_ms < (f->flags & TCPF_PROBED ? asked_ms + SLACK_MS : LIFE_MS);
 }
 
 /* Has the kernel send a probe. False: it cannot. */

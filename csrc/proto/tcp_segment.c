@@ -38,11 +38,16 @@ static uint16_t window_field(struct tcp_flow *f, bool syn)
 	return (uint16_t)field;
 }
 
-static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len, const uint8_t *payload,
-		     uint32_t len, uint16_t mss)
+static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len,
+		     const uint8_t *payload, uint32_t len, uint16_t mss)
 {
-	struct link_tx tx = {.head = head, .head_len = l4 + tcp_len, .body = payload, .body_len = len, .csum_start = (uint16_t)l4,
-			    .csum_offset = TCP_CSUM_OFFSET, .gso_size = mss};
+	struct link_tx tx = {.head = head,
+			     .head_len = l4 + tcp_len,
+			     .body = payload,
+			     .body_len = len,
+			     .csum_start = (uint16_t)l4,
+			     .csum_offset = TCP_CSUM_OFFSET,
+			     .gso_size = mss};
 	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, tcp_len + len));
 
 	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
@@ -56,10 +61,10 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 	uint8_t head[LINK_HEAD_MAX];
 	struct tcp_range ranges[TCP_SACK_RANGES_MAX];
 	uint32_t count = f->ooo && f->sack && !len ? tcp_ooo_ranges(f, ranges) : 0, option = count ? 4 + 8 * count : 0;
-	uint32_t l4 = link_begin(io->link, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true,
-				TCP_HLEN + option + len);
-	uint16_t tcp_len = tcp_emit(head + l4, key->dest_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false),
-				    0, 255);
+	uint32_t l4 =
+		link_begin(io->link, head, &key->dest, &key->guest, IPPROTO_TCP, IP_TTL_DEFAULT, 0, true, TCP_HLEN + option + len);
+	uint16_t tcp_len =
+		tcp_emit(head + l4, key->dest_port, key->guest_port, sequence, f->rcv_nxt, flags, window_field(f, false), 0, 255);
 
 	tcp_len = tcp_emit_sack(head + l4, tcp_len, ranges, count);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
@@ -176,8 +181,7 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	/* The kernel only tells when room comes back if it has been asked while there was none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {
 		f->flags |= TCPF_OUT_ARMED;
-		loop_modify(io->loop, f->fd, TCP_EVENTS,
-			    loop_tag(OWNER_TCP, f->flow.index, f->flow.generation));
+		loop_modify(io->loop, f->fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation));
 	}
 	if (!(f->flags & TCPF_WSCALE))
 		window = u32_min(window, 65535);

@@ -58,7 +58,8 @@ static void backlog_limit_reached(struct tcp *t, struct io *io)
 {
 	COUNT(io->counters, tcp_backlog_limit);
 	if (log_due(&t->backlog_logged_ms, io->loop->now_ms))
-		log_add(io->log, LOG_LEVEL_WARNING, "TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
+		log_add(io->log, LOG_LEVEL_WARNING,
+			"TCP: %u MiB wait for slow peers of the host, the limit: the guest has to send again",
 			(unsigned)(t->backlog_bytes >> 20));
 }
 
@@ -199,7 +200,8 @@ static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_
 	uint32_t small = u32_min(f->mss, f->snd_wnd / 2), frame = frame_room(f), rest;
 
 	if (!t->peek_offset)
-		room = u32_min(room, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES - u32_min(flight, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES));
+		room = u32_min(room,
+			       TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES - u32_min(flight, TCP_DISCARD_IOVECS * TCP_DISCARD_BYTES));
 	if (flight && room < small)
 		return 0;
 	room = u32_min(room, u32_min(frames * frame, SCRATCH_BYTES));
@@ -259,7 +261,7 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 			/* Without SO_PEEK_OFF what follows an urgent mark shows only when what precedes it is gone. */
 			if (f->flags & TCPF_URGENT && !t->peek_offset && tcp_in_flight(f))
 				return false;
-			f->flags &= (uint16_t)~(TCPF_READABLE | TCPF_URGENT);
+			f->flags &= (uint16_t) ~(TCPF_READABLE | TCPF_URGENT);
 		} else if (n < 0) {
 			f->error = f->error ? f->error : (int)-n;
 			f->flags &= (uint16_t)~TCPF_READABLE;
@@ -330,10 +332,13 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	tcp_emit(header, key->guest_port, key->dest_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
 	if (is_refusal(t, key, error))
 		tcp_send_rst_reply(io, &(struct ip_view){.src = key->guest, .dst = key->dest},
-				 &(struct tcp_view){.src_port = key->guest_port, .dst_port = key->dest_port, .flags = TCP_SYN,
-						    .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
+				   &(struct tcp_view){.src_port = key->guest_port,
+						      .dst_port = key->dest_port,
+						      .flags = TCP_SYN,
+						      .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
 	else if (error != ETIMEDOUT) /* silence was the answer, and stays so */
-		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN, TCP_HLEN, &icmp);
+		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
+				TCP_HLEN, &icmp);
 	tcp_close(t, io, f, false);
 }
 

@@ -30,7 +30,7 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define SOCKETS_MAX (UINT16_MAX + 1) /* udp_peer_key() has 16 bits for one */
+#define SOCKETS_MAX (UINT16_MAX + 1)  /* udp_peer_key() has 16 bits for one */
 #define SOCKET_BUFFER_BYTES (4 << 20) /* as much of it as net.core.rmem_max allows */
 
 int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)

@@ -19,9 +19,9 @@
 
 /* Datagrams of one flow that came one after the other, all but the last of one size: they travel in one system call. */
 struct udp_gso_batch {
-	uint32_t flow; /* index; meaningless while count is 0 */
+	uint32_t flow;  /* index; meaningless while count is 0 */
 	uint32_t bytes; /* of payload, together */
-	uint16_t size;	/* bytes of each but the last */
+	uint16_t size;  /* bytes of each but the last */
 	uint8_t count;
 	uint8_t ttl, tos;
 };
@@ -31,12 +31,12 @@ struct udp {
 	struct flow_table flows;   /* by guest and remote endpoint, as the guest sees them */
 	struct flow_table peers;   /* the same, by socket and host-side remote endpoint */
 	struct timer_heap timers;
-	struct flow_table splices;  /* the splice: by listening socket and peer */
+	struct flow_table splices; /* the splice: by listening socket and peer */
 	struct timer_heap splice_timers;
 	struct sock_options sock;
 	struct helper *helper; /* NULL: no sockets of the guest's namespace are to be had */
-	bool splice;	     /* for peers on the host's loopback */
-	bool lo_to_lo;	     /* splicing goes to the guest's loopback, not to its own address */
+	bool splice;           /* for peers on the host's loopback */
+	bool lo_to_lo;         /* splicing goes to the guest's loopback, not to its own address */
 	int64_t limit_logged_ms;
 	struct bucket new_flows;
 	int64_t rate_logged_ms;

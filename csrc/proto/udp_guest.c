@@ -97,15 +97,16 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 }
 
 /* What a router, or the guest's own kernel, would have said. */
-static void send_failed(const struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
-			int error)
+static void send_failed(const struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip,
+			const struct udp_view *d, int error)
 {
 	uint8_t quote[UDP_HLEN + ICMP_QUOTE_MAX_V6];
 	uint32_t len = u32_min(d->payload_len, ICMP_QUOTE_MAX_V6);
 	struct icmp_error icmp;
 
 	COUNT(io->counters, udp_tx_errors);
-	if (f->group || !icmp_error_from_errno(ip->v4, error, &icmp) || (error == EACCES && sock_is_broadcast(&u->sock, &f->host_peer)))
+	if (f->group || !icmp_error_from_errno(ip->v4, error, &icmp) ||
+	    (error == EACCES && sock_is_broadcast(&u->sock, &f->host_peer)))
 		return;
 	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
 	memcpy(quote + UDP_HLEN, d->payload, len);
@@ -154,8 +155,8 @@ static bool exceeds_link(const struct io *io, const struct udp_flow *f, uint32_t
 }
 
 /* gso_size: bytes of each datagram but the last; 0: there is one. */
-static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip,
-			 const struct udp_view *d, uint16_t gso_size)
+static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
+			 uint16_t gso_size)
 {
 	struct udp_socket *s = udp_socket_of(u, f);
 	bool v4 = addr_is_v4(&f->host_peer.addr);
@@ -182,7 +183,9 @@ void udp_flush(struct udp *u, struct io *io)
 	if (!r->count)
 		return;
 	f = (const struct udp_flow *)flow_at(&u->flows, r->flow);
-	d = (struct udp_view){.payload = u->to_host_data, .payload_len = r->bytes, .src_port = f->flow.key.guest_port,
+	d = (struct udp_view){.payload = u->to_host_data,
+			      .payload_len = r->bytes,
+			      .src_port = f->flow.key.guest_port,
 			      .dst_port = f->flow.key.dest_port};
 	send_to_host(u, io, f, &u->to_host_ip, &d, r->count > 1 ? r->size : 0);
 	r->count = 0;
@@ -224,8 +227,7 @@ static bool find_remote(const struct udp *u, const struct io *io, const struct e
 }
 
 /* to_link: it came in a frame for all on the link. */
-static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key,
-				  bool to_link)
+static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key, bool to_link)
 {
 	struct endpoint remote;
 	struct udp_socket *s;
@@ -241,7 +243,8 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	if (!bucket_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
-			log_add(io->log, LOG_LEVEL_WARNING, "UDP: the guest begins more than %u flows a second that nobody answers: some are lost",
+			log_add(io->log, LOG_LEVEL_WARNING,
+				"UDP: the guest begins more than %u flows a second that nobody answers: some are lost",
 				NEW_FLOWS_PER_S);
 		return NULL;
 	}
@@ -266,8 +269,8 @@ static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, 
 	struct udp_view one = *d;
 	struct tunnel_cut cut;
 
-	if (frame->inner < at || !tunnel_cut_begin(&cut, d->payload, d->payload_len, frame->inner - at, frame->csum_start - at, udp,
-						   frame->gso_size)) {
+	if (frame->inner < at ||
+	    !tunnel_cut_begin(&cut, d->payload, d->payload_len, frame->inner - at, frame->csum_start - at, udp, frame->gso_size)) {
 		COUNT(io->counters, drop_malformed);
 		return;
 	}

@@ -9,22 +9,22 @@
 /* A host socket. key.guest and guest_port: whose it is; key.dest_port: 4 or 6, the family on the host side. Listening
  * sockets have no guest; key.dest_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.dest. */
 #define LISTENER_BOUND 0 /* to an address or a device */
-#define LISTENER_V4 4	 /* any address */
+#define LISTENER_V4 4    /* any address */
 #define LISTENER_V6 6
 #define LISTENER_DUAL 10
 
 struct udp_socket {
 	struct flow flow;
 	int fd;
-	uint32_t users;		/* flows; a socket that is not listening goes with the last one */
-	uint32_t groups;	/* of these, to groups: as long as there is one, what anybody sends to the socket is taken */
+	uint32_t users;  /* flows; a socket that is not listening goes with the last one */
+	uint32_t groups; /* of these, to groups: as long as there is one, what anybody sends to the socket is taken */
 	struct sched_rate rate;
 	struct endpoint target; /* of a listening one */
-	uint8_t discover[2];	/* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
+	uint8_t discover[2];    /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
 	bool listening;
-	bool to_host;	/* it is in the guest's namespace */
-	bool v6;	/* AF_INET6: sends v4-mapped addresses to IPv4 peers */
-	bool polled;	/* in udp.polled, and not waited for */
+	bool to_host; /* it is in the guest's namespace */
+	bool v6;      /* AF_INET6: sends v4-mapped addresses to IPv4 peers */
+	bool polled;  /* in udp.polled, and not waited for */
 	struct sched_batching batching;
 };
 
@@ -36,13 +36,13 @@ struct udp_flow {
 	struct flow flow;
 	struct timer timer;
 	struct endpoint host_peer;
-	struct addr local;	/* which of our addresses the peer has written to; none: left to the kernel */
-	uint32_t scope;		/* interface that the peer is behind; 0: not known */
-	uint32_t socket;	/* index in udp.sockets */
-	uint32_t peer;		/* index in udp.peers */
+	struct addr local;      /* which of our addresses the peer has written to; none: left to the kernel */
+	uint32_t scope;         /* interface that the peer is behind; 0: not known */
+	uint32_t socket;        /* index in udp.sockets */
+	uint32_t peer;          /* index in udp.peers */
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
-	bool guest_last;	/* the last one came from the guest */
-	uint8_t group;		/* enum udp_group */
+	bool guest_last;        /* the last one came from the guest */
+	uint8_t group;          /* enum udp_group */
 };
 
 /* The entry of a flow in udp.peers: key.guest_port is the socket's index. */

@@ -22,7 +22,8 @@
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
 {
 	struct flow_key key = {.guest = s->listening ? s->target.addr : s->flow.key.guest,
-			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port, .dest_port = peer->port};
+			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port,
+			       .dest_port = peer->port};
 
 	/* A flood of senders must not keep the guest from opening flows of its own. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
@@ -48,8 +49,16 @@ static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *dat
 {
 	const struct flow_key *key = &f->flow.key;
 	uint8_t header[UDP_HLEN];
-	struct packet p = {.src = key->dest, .dst = key->guest, .proto = IPPROTO_UDP, .ttl = a->ttl, .tos = a->tos, .header = header,
-			   .header_len = UDP_HLEN, .csum_offset = UDP_CSUM_OFFSET, .body = data, .body_len = len,
+	struct packet p = {.src = key->dest,
+			   .dst = key->guest,
+			   .proto = IPPROTO_UDP,
+			   .ttl = a->ttl,
+			   .tos = a->tos,
+			   .header = header,
+			   .header_len = UDP_HLEN,
+			   .csum_offset = UDP_CSUM_OFFSET,
+			   .body = data,
+			   .body_len = len,
 			   .gso_size = a->gso_size};
 
 	udp_emit(header, key->dest_port, key->guest_port, len);
@@ -61,7 +70,8 @@ static void flush(struct udp *u, struct io *io)
 	struct udp_gso_batch *r = &u->to_guest;
 
 	if (r->count)
-		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow), r->count > 1 ? u->to_guest_data : u->to_guest_one, r->bytes,
+		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow),
+			 r->count > 1 ? u->to_guest_data : u->to_guest_one, r->bytes,
 			 &(struct datagram_info){.gso_size = r->count > 1 ? r->size : 0, .ttl = r->ttl, .tos = r->tos});
 	r->count = 0;
 }
@@ -136,8 +146,7 @@ static void error_to_guest(struct io *io, const struct udp_flow *f, const struct
 		icmp.info += (uint32_t)ip_header_bytes(v4) - ip_header_bytes(addr_is_v4(&f->host_peer.addr));
 	udp_emit(quote, key->guest_port, key->dest_port, total);
 	memcpy(quote + UDP_HLEN, sent ? sent->payload : e->data, len);
-	icmp_error_send(io, &from, &key->guest, &key->dest, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total,
-			&icmp);
+	icmp_error_send(io, &from, &key->guest, &key->dest, IPPROTO_UDP, quote, UDP_HLEN + len, UDP_HLEN + total, &icmp);
 }
 
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused)

@@ -78,7 +78,7 @@ static void limit_reached(struct udp *u, struct io *io, int error)
 }
 
 static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
-				    const struct flow_key *key)
+				      const struct flow_key *key)
 {
 	struct udp_splice *l = NULL;
 	int fd = open_other_side(u, io, s, &key->guest, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;

@@ -40,7 +40,8 @@ static inline bool eth_is_priority_tagged(const uint8_t *frame, uint32_t len)
 {
 	uint16_t type = eth_type(frame);
 
-	return (type == ETH_TYPE_VLAN || type == ETH_TYPE_SVLAN) && len >= ETH_HLEN + ETH_TAG_BYTES && !(load_be16(frame + ETH_HLEN) & 0xfff);
+	return (type == ETH_TYPE_VLAN || type == ETH_TYPE_SVLAN) && len >= ETH_HLEN + ETH_TAG_BYTES &&
+	       !(load_be16(frame + ETH_HLEN) & 0xfff);
 }
 
 static inline void eth_emit(uint8_t *frame, const uint8_t dst[ETH_ALEN], const uint8_t src[ETH_ALEN], uint16_t type)

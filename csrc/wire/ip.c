@@ -105,8 +105,8 @@ bool ip_parse(const uint8_t *packet, size_t len, bool v4, struct ip_view *view)
 	return v4 ? ip4_parse(packet, len, view) : ip6_parse(packet, len, view);
 }
 
-uint16_t ip_emit(uint8_t *p, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos,
-		 bool df, uint32_t payload_len)
+uint16_t ip_emit(uint8_t *p, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos, bool df,
+		 uint32_t payload_len)
 {
 	if (addr_is_v4(src)) {
 		p[0] = 0x45;

@@ -46,8 +46,8 @@ static inline uint8_t ip_ttl_onward(const struct ip_view *view)
 }
 
 /* Writes a header without options for payload_len bytes to come; returns its length. */
-uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos,
-		 bool df, uint32_t payload_len);
+uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst, uint8_t proto, uint8_t ttl, uint8_t tos, bool df,
+		 uint32_t payload_len);
 
 /* Sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1), to be continued over the transport header and data. */
 uint64_t ip_pseudo_sum(const struct addr *src, const struct addr *dst, uint8_t proto, uint32_t payload_len);

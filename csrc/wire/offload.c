@@ -29,8 +29,8 @@ void checksum_complete(uint8_t *head, uint32_t head_len, uint32_t start, uint32_
 
 static bool is_udp4(const uint8_t *ip, uint32_t ip_len)
 {
-	return ip_len >= IP4_HLEN && ip_len <= IP4_HLEN_MAX && ip[0] == (4 << 4 | ip_len / 4) && ip_len % 4 == 0 && ip[9] == IPPROTO_UDP &&
-	       !(load_be16(ip + 6) & IP4_FRAGMENT);
+	return ip_len >= IP4_HLEN && ip_len <= IP4_HLEN_MAX && ip[0] == (4 << 4 | ip_len / 4) && ip_len % 4 == 0 &&
+	       ip[9] == IPPROTO_UDP && !(load_be16(ip + 6) & IP4_FRAGMENT);
 }
 
 /* Behind extension headers UDP is taken on trust: only the length in the fixed header changes. */
@@ -112,7 +112,7 @@ static void segment_tcp_header(uint8_t *tcp, const struct segmenter *s)
 {
 	if (s->number)
 		store_be32(tcp + TCP_SEQ, load_be32(tcp + TCP_SEQ) + s->size);
-	tcp[TCP_FLAGS] = s->left ? s->tcp_flags & (uint8_t)~(TCP_FIN | TCP_PSH) : s->tcp_flags;
+	tcp[TCP_FLAGS] = s->left ? s->tcp_flags & (uint8_t) ~(TCP_FIN | TCP_PSH) : s->tcp_flags;
 }
 
 int32_t segment_next(struct segmenter *s)

@@ -14,10 +14,10 @@ void checksum_complete(uint8_t *head, uint32_t head_len, uint32_t start, uint32_
 struct segmenter {
 	uint8_t head[SEGMENT_HEAD_MAX]; /* of the present segment: Ethernet, IP, TCP or UDP; its checksum is to be completed */
 	uint32_t head_len;
-	uint32_t transport; /* where TCP's or UDP's header begins in it */
-	uint32_t size;	 /* bytes of each segment but the last */
-	uint32_t left;	 /* bytes that are in no segment yet */
-	uint16_t number; /* of the next segment */
+	uint32_t transport;     /* where TCP's or UDP's header begins in it */
+	uint32_t size;          /* bytes of each segment but the last */
+	uint32_t left;          /* bytes that are in no segment yet */
+	uint16_t number;        /* of the next segment */
 	uint16_t transport_len; /* as the checksum of the present head counts it */
 	uint8_t tcp_flags;
 	bool udp;

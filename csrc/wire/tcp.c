@@ -6,7 +6,7 @@
 #define OPT_MSS 2
 #define OPT_WSCALE 3
 #define OPT_SACK_PERMITTED 4 /* RFC 2018, 2 */
-#define OPT_SACK 5	     /* RFC 2018, 3 */
+#define OPT_SACK 5           /* RFC 2018, 3 */
 
 static void syn_options(const uint8_t *opt, uint32_t len, struct tcp_view *v)
 {
@@ -52,8 +52,8 @@ bool tcp_parse(const uint8_t *s, uint32_t len, struct tcp_view *v)
 	return v->src_port && v->dst_port;
 }
 
-uint16_t tcp_emit(uint8_t *s, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags,
-		  uint16_t window, uint16_t mss, uint8_t wscale)
+uint16_t tcp_emit(uint8_t *s, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags, uint16_t window,
+		  uint16_t mss, uint8_t wscale)
 {
 	uint16_t len = TCP_HLEN;
 

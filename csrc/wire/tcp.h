@@ -10,9 +10,9 @@
 #define TCP_HLEN 20
 #define TCP_CSUM_OFFSET 16
 #define TCP_MAX_OPTIONS_BYTES 40
-#define TCP_MSS_DEFAULT_V4 536	/* RFC 9293, 3.7.1 */
+#define TCP_MSS_DEFAULT_V4 536  /* RFC 9293, 3.7.1 */
 #define TCP_MSS_DEFAULT_V6 1220 /* RFC 9293, 3.7.1 */
-#define TCP_WSCALE_MAX 14	/* RFC 7323, 2.3 */
+#define TCP_WSCALE_MAX 14       /* RFC 7323, 2.3 */
 
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
@@ -26,8 +26,8 @@ struct tcp_view {
 	seq_t seq, ack;
 	uint16_t src_port, dst_port;
 	uint16_t window; /* as on the wire, not scaled */
-	uint16_t mss;	 /* 0: option absent; only looked for on a SYN */
-	uint8_t wscale;	 /* 255: option absent; only looked for on a SYN */
+	uint16_t mss;    /* 0: option absent; only looked for on a SYN */
+	uint8_t wscale;  /* 255: option absent; only looked for on a SYN */
 	uint8_t flags;
 	bool sack_permitted; /* only looked for on a SYN */
 };
@@ -48,8 +48,8 @@ static inline uint32_t tcp_seq_len(const struct tcp_view *t)
 bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
 
 /* Writes a header; mss and wscale become options unless 0 and 255. The checksum field is left 0. Returns its length. */
-uint16_t tcp_emit(uint8_t *segment, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags,
-		  uint16_t window, uint16_t mss, uint8_t wscale);
+uint16_t tcp_emit(uint8_t *segment, uint16_t src_port, uint16_t dst_port, seq_t sequence, seq_t ack, uint8_t flags, uint16_t window,
+		  uint16_t mss, uint8_t wscale);
 /* Append an option to a header of len bytes; its new length. count: at most TCP_SACK_RANGES_MAX; none: no option. */
 uint16_t tcp_emit_sack_permitted(uint8_t *segment, uint16_t len);
 uint16_t tcp_emit_sack(uint8_t *segment, uint16_t len, const struct tcp_range ranges[], uint32_t count);

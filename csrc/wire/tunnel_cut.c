@@ -20,8 +20,13 @@ bool tunnel_cut_begin(struct tunnel_cut *c, const uint8_t *data, uint32_t len, u
 		return false;
 	if (!udp)
 		l4_len = (uint32_t)(data[inner_l4 + 12] >> 4) * 4;
-	*c = (struct tunnel_cut){.head = data, .head_len = inner_l4 + l4_len, .inner = inner, .inner_l4 = inner_l4, .size = size,
-				 .v4 = data[inner] >> 4 == 4, .udp = udp};
+	*c = (struct tunnel_cut){.head = data,
+				 .head_len = inner_l4 + l4_len,
+				 .inner = inner,
+				 .inner_l4 = inner_l4,
+				 .size = size,
+				 .v4 = data[inner] >> 4 == 4,
+				 .udp = udp};
 	if (c->v4 ? (data[inner] & 15u) * 4 != inner_l4 - inner || inner_l4 - inner < IP4_HLEN
 		  : data[inner] >> 4 != 6 || inner_l4 - inner < IP6_HLEN)
 		return false;
@@ -58,7 +63,7 @@ static void set_transport(const struct tunnel_cut *c, uint8_t *l4, uint32_t whol
 	} else {
 		store_be32(l4 + 4, load_be32(l4 + 4) + c->done);
 		if (c->left > part)
-			l4[13] &= (uint8_t)~(TCP_FIN | TCP_PSH);
+			l4[13] &= (uint8_t) ~(TCP_FIN | TCP_PSH);
 		if (c->done)
 			l4[13] &= (uint8_t)~TCP_CWR;
 	}

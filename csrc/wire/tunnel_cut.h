@@ -13,7 +13,7 @@ struct tunnel_cut {
 	const uint8_t *head; /* what all begin with: the tunnel's header and those inside */
 	const uint8_t *body;
 	uint32_t head_len, left, done;
-	uint32_t size;		  /* bytes of body in each but the last */
+	uint32_t size;            /* bytes of body in each but the last */
 	uint32_t inner, inner_l4; /* offsets of the headers inside, in head */
 	bool v4, udp;
 };

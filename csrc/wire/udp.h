@@ -33,7 +33,9 @@ static inline uint32_t udp_bytes(const uint8_t *datagram, uint32_t len, bool v4)
 /* len: what udp_bytes() has said. */
 static inline struct udp_view udp_parse(const uint8_t *datagram, uint32_t len)
 {
-	return (struct udp_view){.payload = datagram + UDP_HLEN, .payload_len = len - UDP_HLEN, .src_port = load_be16(datagram),
+	return (struct udp_view){.payload = datagram + UDP_HLEN,
+				 .payload_len = len - UDP_HLEN,
+				 .src_port = load_be16(datagram),
 				 .dst_port = load_be16(datagram + 2)};
 }
 

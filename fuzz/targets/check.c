@@ -34,7 +34,7 @@ enum state {
 #define STATE_ENUM(name) STATE_##name,
 	STATES(STATE_ENUM)
 #undef STATE_ENUM
-	STATE_COUNT
+		STATE_COUNT
 };
 
 static const char *const state_names[] = {
@@ -185,7 +185,8 @@ static void check_tcp(const struct ip_view *ip, const uint8_t *tcp)
 		return;
 	}
 	s = kernel_fd(f->fd);
-	edge = load_be32(tcp + 8) + ((uint32_t)load_be16(tcp + 14) << (f->flags & TCPF_WSCALE && !(tcp[13] & TCP_SYN) ? TCP_WSCALE : 0));
+	edge = load_be32(tcp + 8) +
+	       ((uint32_t)load_be16(tcp + 14) << (f->flags & TCPF_WSCALE && !(tcp[13] & TCP_SYN) ? TCP_WSCALE : 0));
 	if (tcp[13] & TCP_SYN) {
 		REQUIRE(!s->has_isn || s->isn == sequence, "another initial sequence number for the same connection");
 		s->isn = sequence;

@@ -44,7 +44,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	check_flows();
 	kernel.finale = true;
 	guest_run();
-	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used && !guest.plane->shard[0]->icmp.flows.used, "nothing stays for ever");
+	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used &&
+			!guest.plane->shard[0]->icmp.flows.used,
+		"nothing stays for ever");
 	guest_stop();
 	return 0;
 }

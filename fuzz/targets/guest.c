@@ -12,7 +12,12 @@
 #include "wire/tcp.h"
 #include "wire/udp.h"
 
-#define V4(a, b, c, d) {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d}}
+#define V4(a, b, c, d) \
+	{ \
+		{ \
+			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d \
+		} \
+	}
 
 const uint8_t GUEST_MAC[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, OUR_MAC[6] = {0x9a, 0x55, 0x9a, 0x55, 0x9a, 0x55};
 const struct addr GUEST_ADDR[2] = {V4(10, 0, 2, 15), {{0xfd, [15] = 0x15}}};
@@ -31,8 +36,11 @@ void guest_start(uint32_t flags, uint32_t mtu)
 	if (guest.vnet_hdr)
 		guest.header_bytes = flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
 	for (int i = 0; i < SLOTS; i++)
-		guest.slot[i] = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = (uint16_t)(GUEST_PORT + i),
-					      .dest_port = REMOTE_PORT, .remote = REMOTE_ADDR[i % 2]};
+		guest.slot[i] = (struct slot){.snd_nxt = GUEST_ISS,
+					      .window = 0xffff,
+					      .local_port = (uint16_t)(GUEST_PORT + i),
+					      .dest_port = REMOTE_PORT,
+					      .remote = REMOTE_ADDR[i % 2]};
 	kernel.no_peek_offset = flags & PLANE_NO_PEEK_OFF;
 	config.tap_fd = kernel_open(FAKE_TAP, false);
 	memcpy(config.guest_mac, GUEST_MAC, 6);
@@ -131,8 +139,8 @@ static void send_fragments(const uint8_t *frame, uint32_t l4, uint32_t len, bool
 }
 
 /* Headers around what stands at frame + l4 already; the transport checksum is filled in. */
-static void send_packet(uint8_t *frame, int slot, uint8_t proto, const struct addr *to, uint32_t len, uint32_t csum_offset, uint8_t ttl,
-			uint8_t tos)
+static void send_packet(uint8_t *frame, int slot, uint8_t proto, const struct addr *to, uint32_t len, uint32_t csum_offset,
+			uint8_t ttl, uint8_t tos)
 {
 	bool v6 = slot % 2;
 	uint32_t l4 = ETH_HLEN + (v6 ? IP6_HLEN : IP4_HLEN);
@@ -141,7 +149,8 @@ static void send_packet(uint8_t *frame, int slot, uint8_t proto, const struct ad
 	eth_emit(frame, OUR_MAC, GUEST_MAC, v6 ? ETH_TYPE_IPV6 : ETH_TYPE_IPV4);
 	ip_emit(frame + ETH_HLEN, &GUEST_ADDR[v6], to, proto, ttl, tos, !guest.fragment_bytes, len);
 	memset(frame + l4 + csum_offset, 0, 2);
-	sum = (uint16_t)~csum_fold(csum_add(frame + l4, len, proto == IPPROTO_ICMP ? 0 : ip_pseudo_sum(&GUEST_ADDR[v6], to, proto, len)));
+	sum = (uint16_t)~csum_fold(
+		csum_add(frame + l4, len, proto == IPPROTO_ICMP ? 0 : ip_pseudo_sum(&GUEST_ADDR[v6], to, proto, len)));
 	sum = (uint16_t)(sum + guest.bad_checksum);
 	if (!sum)
 		sum = 0xffff;
@@ -168,8 +177,8 @@ void guest_segment(int slot, uint8_t flags, uint32_t sequence, uint32_t ack, uin
 {
 	const struct slot *s = &guest.slot[slot];
 	uint8_t *tcp, *frame = new_frame(slot, TCP_HLEN + TCP_MAX_OPTIONS_BYTES + payload, &tcp);
-	uint32_t header = tcp_emit(tcp, s->local_port, s->dest_port, seq(sequence), seq(ack), flags, s->window,
-				   syn_mss ? 1460 : 0, syn_wscale < 0 ? 255 : (uint8_t)syn_wscale);
+	uint32_t header = tcp_emit(tcp, s->local_port, s->dest_port, seq(sequence), seq(ack), flags, s->window, syn_mss ? 1460 : 0,
+				   syn_wscale < 0 ? 255 : (uint8_t)syn_wscale);
 
 	for (uint32_t i = 0; i < payload; i++)
 		tcp[header + i] = content_from_guest(sequence + !!(flags & TCP_SYN) + i);
@@ -213,7 +222,10 @@ void guest_heard(bool v6, uint16_t dest_port, uint16_t local_port, const struct 
 	/* A host's client: it takes the first slot of its family from the end that is not its own already. */
 	if (!s && tcp[13] & TCP_SYN) {
 		s = &guest.slot[v6 ? SLOTS - 1 : SLOTS - 2];
-		*s = (struct slot){.snd_nxt = GUEST_ISS, .window = 0xffff, .local_port = local_port, .dest_port = dest_port,
+		*s = (struct slot){.snd_nxt = GUEST_ISS,
+				   .window = 0xffff,
+				   .local_port = local_port,
+				   .dest_port = dest_port,
 				   .remote = *remote};
 	}
 	if (!s || tcp[13] & TCP_RST)

@@ -30,7 +30,7 @@ struct guest {
 	struct vnet_hdr vnet;
 	bool own_vnet, bad_checksum;
 	uint32_t fragment_bytes; /* 0: whole */
-	uint32_t fragment_skip;	 /* fragments left out, one bit each */
+	uint32_t fragment_skip;  /* fragments left out, one bit each */
 };
 
 extern struct guest guest;

@@ -30,7 +30,7 @@ enum fake_kind { FAKE_FREE, FAKE_TAP, FAKE_EPOLL, FAKE_SCRIPT, FAKE_STREAM, FAKE
 struct fake_datagram {
 	struct endpoint from;
 	uint32_t len;
-	uint16_t gro;	/* 0: one datagram */
+	uint16_t gro; /* 0: one datagram */
 	uint8_t ttl, tos;
 	bool pktinfo;
 	uint8_t origin, type, code; /* of an error: SO_EE_ORIGIN_ */
@@ -51,7 +51,7 @@ struct fake {
 	bool lossy; /* an error was reported: what the core gives it afterwards may be lost */
 	int error;
 	uint64_t rx_written, rx_dropped, tx_taken;
-	int64_t peek_offset;	/* -1: SO_PEEK_OFF is not on */
+	int64_t peek_offset; /* -1: SO_PEEK_OFF is not on */
 	uint32_t sndbuf, queued;
 	/* what the frames to the guest have shown of it: check.c */
 	bool has_isn, has_base, has_edge;
@@ -73,12 +73,12 @@ struct kernel {
 	bool running;
 	struct fake fd[FAKE_COUNT];
 	int64_t now_ms;
-	bool finale;		/* nobody says anything any more: waits end at their deadline */
-	bool waits_for_ever;	/* nothing is left to wait for */
-	uint32_t waits;		/* since the script said something */
-	int fail_errno;		/* the fail_after-th call that can fail from now on fails so; 0: none */
+	bool finale;         /* nobody says anything any more: waits end at their deadline */
+	bool waits_for_ever; /* nothing is left to wait for */
+	uint32_t waits;      /* since the script said something */
+	int fail_errno;      /* the fail_after-th call that can fail from now on fails so; 0: none */
 	uint32_t fail_after;
-	uint32_t tap_refuses;	/* that many writes to the tap */
+	uint32_t tap_refuses; /* that many writes to the tap */
 	bool no_peek_offset;
 	/* frames of the guest that the core has not read */
 	struct {

@@ -35,17 +35,32 @@
 
 static const uint32_t sizes[] = {0, 1, 2, 100, 536, 1000, 1460, 4096, 16384, 65000, 100000, 300000};
 static const uint16_t windows[] = {0xffff, 0, 1, 10, 100, 1000, 0x4000, 0x8000};
-static const int32_t offsets[] = {0, 1, -1, -2, 2, 10, -10, 100, -1000, 1460, 65535, -65536, 1 << 20, 1 << 30, -(1 << 30), INT32_MIN};
+static const int32_t offsets[] = {0,     1,    -1,    -2,     2,       10,      -10,        100,
+				  -1000, 1460, 65535, -65536, 1 << 20, 1 << 30, -(1 << 30), INT32_MIN};
 static const int32_t times_ms[] = {1, 100, 500, 1000, 2000, 10000, 31000, 61000, 121000, 301000, 7200000, 0};
-static const int errors[] = {ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, ECONNRESET, EPIPE, EACCES, EPERM, EMSGSIZE, EAGAIN,
-			     EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL, EINVAL, EPROTO, EADDRINUSE, EIO};
+static const int errors[] = {ECONNREFUSED, EHOSTUNREACH,  ENETUNREACH, ETIMEDOUT, ECONNRESET, EPIPE,  EACCES,
+			     EPERM,        EMSGSIZE,      EAGAIN,      EINTR,     EMFILE,     ENFILE, ENOBUFS,
+			     ENOMEM,       EADDRNOTAVAIL, EINVAL,      EPROTO,    EADDRINUSE, EIO};
 /* Destinations and sources: an ordinary one, the gateway, the guest itself, and what the rules must refuse. */
-#define V4(a, b, c, d) {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d}}
+#define V4(a, b, c, d) \
+	{ \
+		{ \
+			0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d \
+		} \
+	}
 static const struct addr remotes[2][10] = {
-	{V4(192, 0, 2, 10), V4(10, 0, 2, 2), V4(127, 0, 0, 1), V4(10, 0, 2, 15), V4(0, 0, 0, 0), V4(224, 0, 0, 1), V4(255, 255, 255, 255),
-	 V4(198, 51, 100, 7), V4(169, 254, 1, 1), V4(240, 0, 0, 1)},
-	{{{0x20, 1, 0xd, 0xb8, [15] = 0x10}}, {{0xfd, [15] = 2}}, {{[15] = 1}}, {{0xfd, [15] = 0x15}}, {{0}}, {{0xff, 2, [15] = 1}},
-	 {{0xfe, 0x80, [15] = 9}}, {{0x20, 1, 0xd, 0xb8, [15] = 0x77}}, {{0xfe, 0x80, [15] = 1}}, {{[12] = 192, 0, 2, 1}}},
+	{V4(192, 0, 2, 10), V4(10, 0, 2, 2), V4(127, 0, 0, 1), V4(10, 0, 2, 15), V4(0, 0, 0, 0), V4(224, 0, 0, 1),
+	 V4(255, 255, 255, 255), V4(198, 51, 100, 7), V4(169, 254, 1, 1), V4(240, 0, 0, 1)},
+	{{{0x20, 1, 0xd, 0xb8, [15] = 0x10}},
+	 {{0xfd, [15] = 2}},
+	 {{[15] = 1}},
+	 {{0xfd, [15] = 0x15}},
+	 {{0}},
+	 {{0xff, 2, [15] = 1}},
+	 {{0xfe, 0x80, [15] = 9}},
+	 {{0x20, 1, 0xd, 0xb8, [15] = 0x77}},
+	 {{0xfe, 0x80, [15] = 1}},
+	 {{[12] = 192, 0, 2, 1}}},
 };
 
 struct script {
@@ -69,8 +84,8 @@ static void segment(int x, uint8_t flags, int32_t offset, int32_t ack_offset, ui
 {
 	struct slot *c = &guest.slot[x];
 
-	guest_segment(x, flags, c->snd_nxt + (uint32_t)offset, flags & TCP_ACK ? c->rcv_nxt + (uint32_t)ack_offset : 0, payload, false,
-		      -1);
+	guest_segment(x, flags, c->snd_nxt + (uint32_t)offset, flags & TCP_ACK ? c->rcv_nxt + (uint32_t)ack_offset : 0, payload,
+		      false, -1);
 	if (!offset)
 		c->snd_nxt += payload + !!(flags & TCP_FIN);
 }
@@ -167,7 +182,9 @@ static bool guest_other(struct script *s, uint8_t letter)
 		return true;
 	case 'V':
 		n = argument(s);
-		guest.vnet = (struct vnet_hdr){.flags = (uint8_t)(n & 3), .gso_type = (uint8_t)(n >> 2 & 7), .gso_size = (uint16_t)PICK(sizes, argument(s)),
+		guest.vnet = (struct vnet_hdr){.flags = (uint8_t)(n & 3),
+					       .gso_type = (uint8_t)(n >> 2 & 7),
+					       .gso_size = (uint16_t)PICK(sizes, argument(s)),
 					       .csum_start = (uint16_t)(ETH_HLEN + (n & 64 ? IP6_HLEN : IP4_HLEN)),
 					       .csum_offset = n & 32 ? 6 : 16};
 		return true;
@@ -297,7 +314,8 @@ static void listen_all(void)
 		uint8_t target[16] = {0};
 
 		kernel_fd(fd)->lent = true;
-		REQUIRE(plane_add_listeners(guest.plane, tcp ? IPPROTO_TCP : IPPROTO_UDP, &fd, 1, to_host, target, (uint16_t)(8000 + i)) == 0);
+		REQUIRE(plane_add_listeners(guest.plane, tcp ? IPPROTO_TCP : IPPROTO_UDP, &fd, 1, to_host, target,
+					    (uint16_t)(8000 + i)) == 0);
 	}
 }
 
@@ -308,8 +326,8 @@ static void obey(struct script *s)
 		bool waits = s->batch;
 
 		if (letter && strchr("SYADdFfaRHW", letter) ? !guest_tcp(s, letter)
-		    : letter && strchr("kjperqb", letter)  ? !host_stream(s, letter)
-							   : !guest_other(s, letter) && !host_other(s, letter))
+		    : letter && strchr("kjperqb", letter)   ? !host_stream(s, letter)
+							    : !guest_other(s, letter) && !host_other(s, letter))
 			continue;
 		if (letter == 'B')
 			continue;
@@ -340,7 +358,8 @@ static void silence(void)
 	guest_run();
 	check_flows();
 	REQUIRE(kernel.waits_for_ever && kernel.now_ms <= end, "flows end in bounded time");
-	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used && !guest.plane->shard[0]->icmp.flows.used);
+	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used &&
+		!guest.plane->shard[0]->icmp.flows.used);
 	REQUIRE(!guest.plane->shard[0]->tcp.backlog_bytes && !guest.plane->shard[0]->splice.flows.used);
 }
 

@@ -325,8 +325,8 @@ static ssize_t read_error(struct fake *f, struct msghdr *msg)
 	if (!f->error_count)
 		return failed(EAGAIN);
 	memmove(f->errors, f->errors + 1, --f->error_count * sizeof(f->errors[0]));
-	e.error = (struct sock_extended_err){.ee_errno = (uint32_t)d.error, .ee_origin = d.origin, .ee_type = d.type, .ee_code = d.code,
-					     .ee_info = d.info};
+	e.error = (struct sock_extended_err){
+		.ee_errno = (uint32_t)d.error, .ee_origin = d.origin, .ee_type = d.type, .ee_code = d.code, .ee_info = d.info};
 	memcpy(&e.offender, &ss, addr_to_sockaddr(&d.from.addr, 0, 0, &ss));
 	put_name(msg, f, &d.from);
 	put_control(msg, &used, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_RECVERR : IPV6_RECVERR, &e, sizeof(e));

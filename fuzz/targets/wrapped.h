@@ -9,7 +9,7 @@
 #include <sys/uio.h>
 #include <time.h>
 
-#define WRAPPED(type, name, ...)         \
+#define WRAPPED(type, name, ...) \
 	type __real_##name(__VA_ARGS__); \
 	type __wrap_##name(__VA_ARGS__);
 

@@ -27,21 +27,36 @@ enum { ARGUMENTS = 6, BELOW = 16384, PAGE = 4096, DATA_MAX = 512 };
 
 #if defined(__x86_64__)
 typedef struct user_regs_struct registers;
-static uintptr_t stack_of(const registers *r) { return r->rsp; }
-static long result_of(const registers *r) { return (long)r->rax; }
+static uintptr_t stack_of(const registers *r)
+{
+	return r->rsp;
+}
+static long result_of(const registers *r)
+{
+	return (long)r->rax;
+}
 static void set_call(registers *r, long call, const long *args)
 {
-	r->rip -= 2; /* back on the syscall instruction */
+	r->rip -= 2;                     /* back on the syscall instruction */
 	r->orig_rax = (unsigned long)-1; /* the call it waited in is not resumed */
 	r->rax = (unsigned long)call;
 	r->rdi = (unsigned long)args[0], r->rsi = (unsigned long)args[1], r->rdx = (unsigned long)args[2];
 	r->r10 = (unsigned long)args[3], r->r8 = (unsigned long)args[4], r->r9 = (unsigned long)args[5];
 }
-static void set_interrupted(registers *r) { r->rax = (unsigned long)-EINTR; }
+static void set_interrupted(registers *r)
+{
+	r->rax = (unsigned long)-EINTR;
+}
 #elif defined(__aarch64__)
 typedef struct user_regs_struct registers;
-static uintptr_t stack_of(const registers *r) { return r->sp; }
-static long result_of(const registers *r) { return (long)r->regs[0]; }
+static uintptr_t stack_of(const registers *r)
+{
+	return r->sp;
+}
+static long result_of(const registers *r)
+{
+	return (long)r->regs[0];
+}
 static void set_call(registers *r, long call, const long *args)
 {
 	r->pc -= 4;
@@ -49,12 +64,18 @@ static void set_call(registers *r, long call, const long *args)
 	for (int i = 0; i < ARGUMENTS; i++)
 		r->regs[i] = (unsigned long)args[i];
 }
-static void set_interrupted(registers *r) { r->regs[0] = (unsigned long)-EINTR; }
+static void set_interrupted(registers *r)
+{
+	r->regs[0] = (unsigned long)-EINTR;
+}
 #else
 #error "the registers of this architecture"
 #endif
 
-#define NAMED(name) {#name, SYS_##name}
+#define NAMED(name) \
+	{ \
+#name, SYS_##name \
+	}
 static const struct {
 	const char *name;
 	long number;
@@ -204,7 +225,8 @@ int main(int argc, char **argv)
 	if (argc < 3 || argc > 3 + ARGUMENTS)
 		return 125;
 	pid = atoi(argv[1]);
-	if (ptrace(PTRACE_SEIZE, pid, NULL, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)) || ptrace(PTRACE_INTERRUPT, pid, NULL, NULL))
+	if (ptrace(PTRACE_SEIZE, pid, NULL, (void *)(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC)) ||
+	    ptrace(PTRACE_INTERRUPT, pid, NULL, NULL))
 		die("PTRACE_SEIZE");
 	wait_for_stop(pid);
 	move_registers(PTRACE_GETREGSET, pid, &saved);
