@@ -24,9 +24,9 @@ def addr(text: str) -> bytes:
 
 
 def sample_plan(**changes: object) -> WorkerPlan:
-    """Everything switched on; a field that is not named here is b""."""
+    """Everything switched on; a field that is not named here has its default, or is b""."""
     values: dict[str, object] = {
-        **dict.fromkeys(WorkerPlan._fields, b""),
+        **{name: getattr(WorkerPlan, name, b"") for name in WorkerPlan._fields},
         **dict.fromkeys(("ipv4", "ipv6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
         **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "splice", "lo_to_lo", "lossy", "local_only"), False),
         **dict.fromkeys(("outbound_if4", "outbound_if6", "netns_name"), ""),
