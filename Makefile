@@ -1,4 +1,4 @@
-# `make run` and `make test` do all set-up themselves, in .venv; see README.md.
+# `make run` and `make test` do all set-up themselves, in .venv; see README.md. `make help` prints each target's `##`.
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/build.py setup.py pyproject.toml
@@ -16,13 +16,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Workers that are left behind at the end fail the run; unset it where something else runs from this checkout.
 export PASTA_TESTS_ALONE ?= 1
 
-.PHONY: run build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
+.PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick bench-redraw bench-peer clean
 
-run: build
+run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	$(BIN)/python bench/demo.py
 
-build: $(VENV)/built
+help: ## this list
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: $(VENV)/built ## compile the C core and install the programs into .venv, from this checkout
 
 $(VENV)/python:
 	@python=$$(tests/prepare.sh build) && $$python -m venv $(VENV) && $(BIN)/pip install -q 'setuptools>=77' 'cffi>=1.16'
@@ -36,24 +39,24 @@ $(VENV)/dev: $(VENV)/built
 	$(BIN)/pip install -q --no-build-isolation -e '.[dev]'
 	@touch $@
 
-dev: $(VENV)/dev
+dev: $(VENV)/dev ## build, and what tests and linters need from PyPI
 
-# The tools first, so that their absence is the first thing said.
-test:
+# prepare.sh comes first: it names the tools that are missing before anything else takes time.
+test: ## lint, all tests, and short forms of fuzz, sanitize, valgrind, soak and test-podman
 	@tests/prepare.sh test >/dev/null
-	@# Fetching takes a minute in which the tests before those of the runtimes can run.
+	@# Only the tests of the runtimes need these downloads: they run in the background meanwhile.
 	@tests/sid.sh "$$PASTA_SID_ROOT" >/dev/null 2>&1 &
 	@[ "$$(id -u)" != 0 ] || sh tests/runtimes/root.sh "$${PASTA_DEBIAN_ROOT:-$(CURDIR)/build/debian/$${SUITE:-trixie}}" ahead >/dev/null 2>&1 &
 	$(MAKE) --no-print-directory lint
 	@mkdir -p build
-	@# Fuzzing takes what the tests of these minutes leave of the processors, and ends before those that measure begin.
+	@# Fuzzing takes the CPU time that these tests leave free. It ends before the tests that measure time begin.
 	@nice -n 19 $(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each >build/fuzz-quick.txt 2>&1 & fuzz=$$!; trap 'kill $$fuzz 2>/dev/null' EXIT INT TERM; \
 		$(MAKE) --no-print-directory test-units && $(MAKE) --no-print-directory sanitize-quick && $(MAKE) --no-print-directory valgrind-quick && \
 		{ wait $$fuzz; status=$$?; cat build/fuzz-quick.txt; exit $$status; }
 	$(MAKE) --no-print-directory test-as-built
 	$(MAKE) --no-print-directory coverage
 
-lint: dev
+lint: dev ## ruff, mypy, clang-format, C under gcc and clang without warnings, and analyze
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
@@ -61,59 +64,58 @@ lint: dev
 	@echo "C: clean under gcc and clang"
 	$(MAKE) --no-print-directory analyze
 
-# Mistakes that show without running. gcc 12 loses sight of pointers kept in arrays: leaks are for LeakSanitizer and valgrind.
-analyze:
+# gcc 12 loses track of pointers kept in arrays, so leaks are left to LeakSanitizer and valgrind.
+analyze: ## static analysis of the C core: gcc -fanalyzer and clang-tidy
 	@printf '%s\n' $(C_FILES) | xargs -P 2 -I {} gcc -std=c11 -D_GNU_SOURCE -Icsrc -O1 -fanalyzer -Wno-analyzer-malloc-leak \
 		-Werror -c {} -o /dev/null
 	@printf '%s\n' $(C_FILES) | xargs -P 2 -n 1 sh -c 'clang-tidy --quiet "$$@" -- -std=c11 -D_GNU_SOURCE -Icsrc 2>/dev/null' clang-tidy
 	@echo "C: nothing found by gcc -fanalyzer and clang-tidy"
 
-test-units: dev
+test-units: dev ## the tests that run in the instrumented copy (build/measured)
 	$(BIN)/python tests/measure/prepare.py $(MEASURED)
 	cd $(MEASURED) && PYTHONPATH=. PASTA_COVERAGE=$(CURDIR)/$(MEASURED)/data $(CURDIR)/$(BIN)/coverage run -m pytest --durations=10 \
 		-m 'not as_built'
 
-test-as-built: dev
+test-as-built: dev ## the tests of the program as users get it, end-to-end tests included
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(PYTEST) -m as_built
 
-coverage: dev
+coverage: dev ## what test-units executed, by file
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
 
-# Every target of fuzz/ and the models, for TIME seconds together; the short form is part of `make test`, which runs the models
-# itself: a minute for each target, two at a time.
+# fuzz: all fuzz targets and the models share TIME seconds. fuzz-quick: each fuzz target has FUZZ_QUICK_S seconds, two run at a
+# time; it is part of `make test`, which runs the models among its tests.
 TIME := 600
 FUZZ_QUICK_S := 60
-fuzz: dev
+fuzz: dev ## search for counterexamples for TIME seconds (600)
 	@tests/prepare.sh test >/dev/null
 	$(BIN)/python fuzz/run.py $(TIME) --rounds
 
-fuzz-quick: dev
+fuzz-quick: dev ## a minute of each fuzz target
 	$(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each
 
-# What `make fuzz` says when a model or a property has failed.
-fuzz-seed: dev
+# `make fuzz` prints this line when a model or a property fails.
+fuzz-seed: dev ## repeat the failure of a model with SEED
 	$(BIN)/python fuzz/run.py --seed $(SEED)
 
-fuzz-coverage: dev
+fuzz-coverage: dev ## which lines of csrc/ the corpora of the C targets execute
 	$(BIN)/python fuzz/run.py --coverage
 
-# The tests with AddressSanitizer and UndefinedBehaviorSanitizer in the core, workers in their sandbox and helpers included.
-# Which tests: the markers in pyproject.toml.
+# Sandboxed workers and helpers run with sanitizers too. The markers in pyproject.toml select the tests.
 SANITIZED := build/sanitized
 run_sanitized := $(BIN)/python tests/measure/sanitized.py $(SANITIZED) address,undefined -q --durations=5
 
-sanitize: dev
+sanitize: dev ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer in the core
 	$(run_sanitized) -m 'not unsanitized'
 
-sanitize-quick: dev
+sanitize-quick: dev ## its short form, part of test
 	$(run_sanitized) -m 'sanitize_quick and not unsanitized'
 
-# Bytes that are used before they have a value: the scripts and frames of the fuzz targets, without sanitizers, under valgrind;
-# the long form also with those that `make fuzz` has added, and the unit tests of the pure folders.
+# valgrind finds bytes that are used before they have a value. The short form runs the corpora of the fuzz targets `session` and
+# `frame`, built without sanitizers. The long form adds the inputs that `make fuzz` has found and the unit tests of the pure folders.
 VALGRIND := valgrind -q --error-exitcode=9
 PLAIN := build/fuzz-plain
-valgrind-quick: dev
+valgrind-quick: dev ## the fuzz corpora under valgrind, part of test
 	PASTA_FUZZ_FLAGS=-fsanitize=fuzzer $(BIN)/python fuzz/build.py $(PLAIN)
 	@for target in session frame; do \
 		$(VALGRIND) --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite \
@@ -121,50 +123,49 @@ valgrind-quick: dev
 			{ cat $(PLAIN)/$$target.txt; exit 1; }; done
 	@echo "C: nothing found by valgrind"
 
-valgrind: dev
+valgrind: dev ## the same with what fuzz has added, and unit tests
 	@mkdir -p build/fuzz/corpus/session build/fuzz/corpus/frame
 	$(MAKE) --no-print-directory valgrind-quick CORPUS=build/fuzz/corpus
 	PYTHONMALLOC=malloc $(VALGRIND) --suppressions=tests/measure/valgrind.supp $(BIN)/python -m pytest -q \
 		$(addprefix tests/csrc/test_,wire.py base.py core.py reassembly.py)
-# The long forms of tests that have a short one in `make test`: floods one by one, stops of 30 s, 500 kills, mixed traffic.
+
+# The short forms of these tests are part of `make test`.
 SOAK_S = $(if $(filter command environment,$(firstword $(origin TIME))),$(TIME),1200)
-soak: dev
+soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME seconds (1200) of mixed traffic
 	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
 
-# Real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; `make test` starts fewer containers. As root.
-test-podman: dev
+# `make test` has a short form, with fewer containers.
+test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root
 	@tests/prepare.sh test >/dev/null
 	PASTA_LONG=1 $(PYTEST) -s tests/runtimes
 
-man: build
+man: build ## write docs/pasta-py.1 from the option table
 	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1
 
-# Every option is forgotten once, and the tests that claim it have to notice; that each is claimed is part of `make test`.
-options-off: dev
+# `make test` checks that each option has such a test.
+options-off: dev ## ignore each option once: the tests that are marked with it must fail
 	@tests/prepare.sh test >/dev/null
 	$(BIN)/python tests/measure/options_off.py build/options-off
 
-# Beside what bench-peer has fetched, or the machine's own passt; all cells, about 15 minutes. BENCH has further options, for
-# example BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/performance.md, all values into build/bench.json.
+# The peer is the passt that bench-peer has fetched, else the machine's own. BENCH has further options, for example
+# BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/performance.md, all values into build/bench.json.
 BENCHED := build/bench.json
-bench: dev
+bench: dev ## compare with passt, slirp4netns and no translator, about 15 minutes
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench --json $(BENCHED) --doc docs/performance.md $(BENCH)
 
-bench-quick: build
+bench-quick: build ## fewer cells, less than two minutes, changes no file
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench --quick $(BENCH)
 
-# The same table and picture again from the values of a run.
-bench-redraw: dev
+bench-redraw: dev ## table and picture of docs/performance.md again, from build/bench.json
 	$(BIN)/python -m bench --from $(BENCHED) --doc docs/performance.md
 
-# passt as Debian's sid has it now, for `make bench` only; nothing is installed.
-bench-peer:
+bench-peer: ## fetch the passt of Debian sid into build/peer for the bench; installs nothing
 	rm -rf build/peer
 	tests/sid.sh build/peer passt
 	build/peer/usr/bin/pasta --version
 
-clean:
+clean: ## remove everything that was built
 	rm -rf build dist $(VENV) *.egg-info pasta_py/_plane.c pasta_py/_calls.c pasta_py/*.so .coverage*
