@@ -87,7 +87,7 @@ def test_a_link_local_nameserver_is_in_reach_on_an_interface_of_the_same_name() 
 
 
 def test_nameservers_and_domains_given_replace_the_hosts_and_the_trust_in_these() -> None:
-    view = resolv_conf.View(given=("9.9.9.9", "2620:fe::9"), search=("a.example", "b.example"))
+    view = resolv_conf.View(from_user=("9.9.9.9", "2620:fe::9"), search=("a.example", "b.example"))
     wanted = ["nameserver 9.9.9.9", "nameserver 2620:fe::9", "search a.example b.example", "options edns0 ndots:2"]
     assert _lines(view, HOSTS_OWN) == wanted
     none = _lines(resolv_conf.View(search=()), "domain lan.example\n" + HOSTS_OWN)
@@ -96,4 +96,4 @@ def test_nameservers_and_domains_given_replace_the_hosts_and_the_trust_in_these(
 
 @given(st.text(alphabet=st.characters(blacklist_categories=("Cs",))))
 def test_any_text_of_the_host_makes_a_text_with_the_nameserver_wanted(host: str) -> None:
-    assert resolv_conf.parse(resolv_conf.View(given=("9.9.9.9",)).text(host)).nameservers == (ip_address("9.9.9.9"),)
+    assert resolv_conf.parse(resolv_conf.View(from_user=("9.9.9.9",)).text(host)).nameservers == (ip_address("9.9.9.9"),)

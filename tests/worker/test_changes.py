@@ -9,7 +9,7 @@ from sample_plan import addr
 from test_main import _pair, _ready, _worker
 
 from pasta_py import model, worker_protocol
-from pasta_py.control.start.worker_process import Worker
+from pasta_py.control.start.worker_process import WorkerProcess
 from pasta_py.errors import WorkerError
 
 pytestmark = pytest.mark.sanitize_quick
@@ -19,7 +19,7 @@ KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 TARGET = "192.0.2.77"
 
 
-class Remote(Worker):
+class Remote(WorkerProcess):
     """Control's side of a worker that is there already."""
 
     def __init__(self, sock: socket.socket) -> None:

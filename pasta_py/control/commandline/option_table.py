@@ -43,8 +43,8 @@ def _table() -> tuple[Option, ...]:
 
     def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
         short, _, long = names.rpartition(" ")
-        given = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
-        rows.append(Option(section=section, long=long, short=short, help=text, **given))
+        fields = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
+        rows.append(Option(section=section, long=long, short=short, help=text, **fields))
 
     _running(add)
     _guest(add)

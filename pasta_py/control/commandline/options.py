@@ -317,13 +317,13 @@ def _finish_addresses(values: "dict[str, Any]") -> None:
         if dest in values:
             kept = values[dest]
             values[dest] = tuple(kept[version] for version in (4, 6) if version in kept)
-    given = values.pop("address", {})
-    if 4 in given:
-        address, said = given[4]
+    from_user = values.pop("address", {})
+    if 4 in from_user:
+        address, said = from_user[4]
         if said and "netmask" in values:
             raise UsageError(f"--netmask beside --address {str(address)!r}: give the length in one of the two")
         if said:
             values["netmask"] = address.network.prefixlen
         elif "netmask" in values:
-            given[4] = (type(address)(f"{address.ip}/{values['netmask']}"), True)
-    values["address"] = tuple(given[version][0] for version in (4, 6) if version in given)
+            from_user[4] = (type(address)(f"{address.ip}/{values['netmask']}"), True)
+    values["address"] = tuple(from_user[version][0] for version in (4, 6) if version in from_user)

@@ -3,10 +3,8 @@
 One socket per port (pasta_py.hostports). `auto` and the namespace's own ports (-T, -U) are bound by the worker.
 """
 
-# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
-
 import errno
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import hostports
 from pasta_py.control.commandline import port_spec

@@ -3,8 +3,6 @@
 The worker cannot remove it at its end, being locked in. So one that refuses connections is replaced.
 """
 
-# ruff: noqa: PTH108, PTH116, SIM105 - pathlib takes milliseconds to import, at every start
-
 import os
 import socket
 import stat

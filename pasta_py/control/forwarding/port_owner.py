@@ -1,7 +1,5 @@
 """Which process holds a port that is taken, as far as the caller may see it: for error lines only, so slow is good enough."""
 
-# ruff: noqa: PTH101, PTH115, PTH116, PTH123 - pathlib takes milliseconds to import
-
 import os
 import re
 from collections.abc import Iterator

@@ -14,8 +14,6 @@ An interface that does not come up is an error; an address or a route that canno
 of the network works.
 """
 
-# ruff: noqa: SIM105 - contextlib takes 2 ms to import, at every start
-
 import errno
 
 from pasta_py.control.ip import ip_interface

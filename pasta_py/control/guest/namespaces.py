@@ -5,12 +5,10 @@ namespaces of the calling process: `call_inside` does its work in a short-lived 
 back, since a joined user namespace cannot be left again), unless the process has nothing else to do any more (`stay_inside`).
 """
 
-# ruff: noqa: SIM105, PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
-
 import _socket
 import errno
 import fcntl
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py import worker_protocol

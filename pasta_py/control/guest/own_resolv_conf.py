@@ -13,8 +13,6 @@ Rejected: a mount over the directory, which would hide the host's other files; a
 which would need a place there.
 """
 
-# ruff: noqa: PTH107, PTH108, PTH115, PTH116, PTH123, SIM105 - pathlib takes milliseconds to import, at every start
-
 import _socket
 import errno
 import fcntl
@@ -67,7 +65,7 @@ class OwnResolv:
             self.refresh()
         except OSError as error:
             raise HostError(f"the command reads the host's {self._path}: {reason(error)}") from None
-        if self._file < 0 and (self._view.given or self._view.search is not None):
+        if self._file < 0 and (self._view.from_user or self._view.search is not None):
             raise HostError(f"--dns and --search do not reach the command: {self._path} is no file on the host: make it one")
         if refused:
             raise HostError(refused)

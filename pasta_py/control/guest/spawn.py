@@ -12,8 +12,6 @@ its own, what that is to say, then "run". Its end at any time, even by SIGKILL, 
 the command's, 128+n for death by signal n.
 """
 
-# ruff: noqa: PTH100, PTH110, PTH116, PTH119, PTH120, PTH123 - pathlib takes milliseconds to import, at every start
-
 import contextlib
 import errno
 import os
@@ -101,11 +99,11 @@ def environment() -> "Mapping[bytes, bytes]":
         return ours
     try:
         with open("/proc/self/environ", "rb") as file:
-            given = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
+            inherited = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
     except OSError:  # no /proc: then it keeps this one
         return ours
     del ours[b"LC_CTYPE"]
-    return {**ours, **dict(variable.split(b"=", 1) for variable in given)}
+    return {**ours, **dict(variable.split(b"=", 1) for variable in inherited)}
 
 
 def prepare(

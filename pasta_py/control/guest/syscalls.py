@@ -3,7 +3,7 @@
 Only control uses them. Every function raises OSError with the kernel's errno.
 """
 
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 import select
 
 from pasta_py._calls import ffi, lib

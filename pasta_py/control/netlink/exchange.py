@@ -3,11 +3,9 @@
 What the messages mean is in `rtnl`, what they look like in `messages`.
 """
 
-# ruff: noqa: SIM105 - contextlib takes milliseconds to import, at every start
-
 import _socket
 import errno
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 import struct
 import sys
 

@@ -156,20 +156,20 @@ def addresses(kernel: "Netlink") -> list[Address]:
 
 
 def routes(kernel: "Netlink", family: int) -> list[Route]:
-    """The unicast routes of the main table, in the kernel's order, without those whose every way is dead."""
+    """The unicast routes of the main table, in the kernel's order, without those whose next hops are all dead."""
     found = []
-    objects: dict[int, list[Message]] | None = None
+    nexthops: dict[int, list[Message]] | None = None
     for message in kernel.dump(messages.RTM_GETROUTE, family, table=RT_TABLE_MAIN):
         fields, attrs = message.fields, message.attrs
         if fields["family"] != family or attrs.get("RTA_TABLE", fields["table"]) != RT_TABLE_MAIN:
             continue
         if fields["type"] != RTN_UNICAST or fields["flags"] & _RTM_F_CLONED:
             continue
-        ways = attrs.get("RTA_MULTIPATH") or [message]
+        parts = attrs.get("RTA_MULTIPATH") or [message]
         if "RTA_NH_ID" in attrs and not attrs.keys() & {"RTA_OIF", "RTA_MULTIPATH"}:
-            objects = _nexthop_objects(kernel) if objects is None else objects
-            ways = objects.get(attrs["RTA_NH_ID"], ())
-        hops = tuple(_hop(way) for way in ways if not way.fields["flags"] & RTNH_F_DEAD)
+            nexthops = _nexthop_objects(kernel) if nexthops is None else nexthops
+            parts = nexthops.get(attrs["RTA_NH_ID"], ())
+        hops = tuple(_hop(part) for part in parts if not part.fields["flags"] & RTNH_F_DEAD)
         if hops:
             found.append(_route(message, hops))
     return found
@@ -195,7 +195,7 @@ def _route(message: "Message", hops: tuple[NextHop, ...]) -> Route:
 
 
 def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
-    """The ways of each nexthop object by its id, as a route with several ways has them.
+    """The next hops of each nexthop object, by its id, in the form of RTA_MULTIPATH.
 
     A route may name an object, and with net.ipv4.nexthop_compat_mode=0 the kernel says no more of it.
     """
@@ -209,15 +209,15 @@ def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
         fields = {"flags": message.fields["flags"], "oif": attrs.get("NHA_OIF", 0)}
         gateway = {"RTA_GATEWAY": attrs["NHA_GATEWAY"]} if "NHA_GATEWAY" in attrs else {}
         single[attrs["NHA_ID"]] = messages.Message(fields=fields, attrs=gateway)
-    ways = {each: [message] for each, message in single.items()}
+    found = {each: [message] for each, message in single.items()}
     for each, members in groups.items():
         largest = max([_WEIGHT_MAX, *(weight for _, weight in members)])
-        ways[each] = [
+        found[each] = [
             single[member].replace(fields={**single[member].fields, "hops": max(weight * _WEIGHT_MAX // largest, 1) - 1})
             for member, weight in members
             if member in single
         ]
-    return ways
+    return found
 
 
 def _ip(text: str | None) -> Ip | None:
@@ -314,20 +314,20 @@ def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tupl
     flags = 0
     if len(route.hops) == 1:
         hop = route.hops[0]
-        attrs += _way(route, hop)
+        attrs += _hop_attributes(route, hop)
         attrs.append(("RTA_OIF", index))
         flags = RTNH_F_ONLINK if hop.onlink else 0
     else:
-        ways = [
+        hops = [
             {
                 "oif": index,
                 "flags": RTNH_F_ONLINK if hop.onlink else 0,
                 "hops": hop.weight - 1,
-                "attrs": [list(attr) for attr in _way(route, hop)],
+                "attrs": [list(attr) for attr in _hop_attributes(route, hop)],
             }
             for hop in route.hops
         ]
-        attrs.append(("RTA_MULTIPATH", ways))
+        attrs.append(("RTA_MULTIPATH", hops))
     fields = {
         "family": AF_INET if route.destination.version == 4 else AF_INET6,
         "dst_len": route.destination.prefixlen,
@@ -342,7 +342,7 @@ def _route_message(index: int, route: Route) -> "tuple[dict[str, int], list[tupl
     return fields, attrs
 
 
-def _way(route: Route, hop: NextHop) -> "list[tuple[str, Any]]":
+def _hop_attributes(route: Route, hop: NextHop) -> "list[tuple[str, Any]]":
     attrs: list[tuple[str, Any]] = [("RTA_FLOW", hop.realm)] if hop.realm else []
     if hop.gateway is None:
         return attrs

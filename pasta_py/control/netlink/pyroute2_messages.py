@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = struct.Struct("=HH")
 _FAMILY = 16  # rtm_family's place in a message
-_WAY = ("RTA_GATEWAY", "RTA_VIA", "RTA_FLOW")  # what is read of one way
+_HOP_ATTRIBUTES = ("RTA_GATEWAY", "RTA_VIA", "RTA_FLOW")  # what is read of one next hop
 
 _classes: dict[int, Any] = {}
 
@@ -76,14 +76,14 @@ def decode(head: bytes, number: int, payload: bytes) -> "list[Message] | dict[st
     try:
         message.decode()
         value = message["attrs"][0][1]
-        return [_way(item) for item in value] if isinstance(value, list) else value
+        return [_next_hop(item) for item in value] if isinstance(value, list) else value
     except Exception:  # whatever a form that pyroute2 does not know raises
         return None
 
 
-def _way(item: Any) -> Message:
+def _next_hop(item: Any) -> Message:
     fields = {key: value for key, value in item.items() if isinstance(value, int)}
-    return Message(fields=fields, attrs={slot[0]: slot[1] for slot in item.get("attrs", ()) if slot[0] in _WAY})
+    return Message(fields=fields, attrs={slot[0]: slot[1] for slot in item.get("attrs", ()) if slot[0] in _HOP_ATTRIBUTES})
 
 
 def encode(head: bytes, name: str, value: Any) -> bytes:

@@ -43,10 +43,10 @@ class Guest(Record):
 class Names(Record):
     """The nameservers of a guest."""
 
-    told: tuple[Ip, ...]  # by DHCP, NDP and DHCPv6, where these tell any
-    view: View  # which of the host's are reached as they are
-    forwarders: tuple[Ip, ...] = ()  # those of `told` that lead to the host's, of which none is in reach; one per family at most
-    only_dns: bool = False  # they are no option's: nothing but port 53 is theirs
+    announced: tuple[Ip, ...]  # by DHCP, NDP and DHCPv6, unless an option switches that off
+    view: View  # which of the host's nameservers the guest reaches at their own addresses
+    forwarders: tuple[Ip, ...] = ()  # announced addresses that are forwarded to the host's nameserver; at most one per family
+    only_dns: bool = False  # the forwarders come from no option: only their port 53 is forwarded
     warnings: tuple[str, ...] = ()
 
 
@@ -54,14 +54,14 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
     """The nameservers; changes `maps` where an address is to stand in for one of the host's."""
     view = _view(resolv.nameservers, maps, guest)
     if options.dns is not None:
-        return Names(told=tuple(dict.fromkeys(options.dns)), view=view)
+        return Names(announced=tuple(dict.fromkeys(options.dns)), view=view)
     own = options.program == "pasta-py" and not options.splice_only
     if own and not any(map(view.reaches, resolv.nameservers)):
         forwarders = tuple(_forwarders(maps, guest))
         if forwarders:
-            return Names(told=forwarders, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
-    told, warnings = _reachable(resolv, maps, guest, bool(options.dns_host))
-    return Names(told=tuple(dict.fromkeys(told)), view=view, warnings=tuple(warnings))
+            return Names(announced=forwarders, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
+    announced, warnings = _reachable(resolv, maps, guest, bool(options.dns_host))
+    return Names(announced=tuple(dict.fromkeys(announced)), view=view, warnings=tuple(warnings))
 
 
 def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:
@@ -73,13 +73,13 @@ def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> Vi
 
 
 def _forwarders(maps: dict[int, Mapping], guest: Guest) -> "Iterable[Ip]":
-    given = [m.dns_forward for m in maps.values() if m.dns_forward is not None]
+    from_user = [m.dns_forward for m in maps.values() if m.dns_forward is not None]
     for version in guest.versions:
         mapping = maps[version]
         forward = mapping.dns_forward
-        if not given and version == 4 and FORWARDER4 not in guest.addresses:
+        if not from_user and version == 4 and FORWARDER4 not in guest.addresses:
             forward = FORWARDER4
-        elif not given and version == 6 and (guest.advertised or maps[4].dns_forward is None):
+        elif not from_user and version == 6 and (guest.advertised or maps[4].dns_forward is None):
             forward = guest.router6
         if forward is not None:
             host = mapping.dns_host
@@ -91,7 +91,7 @@ def _forwarders(maps: dict[int, Mapping], guest: Guest) -> "Iterable[Ip]":
 
 def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_given: bool) -> tuple[list[Ip], list[str]]:
     """The host's nameservers as the guest reaches them, and a line for each that it does not."""
-    told: list[Ip] = []
+    announced: list[Ip] = []
     warnings: list[str] = []
     for server in resolv.nameservers:
         # A scope names one of the host's interfaces, which means nothing to the guest.
@@ -101,14 +101,14 @@ def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_give
         if direct and server.version not in guest.versions:
             continue
         if direct and plain not in guest.addresses and plain not in (mapping.loopback, mapping.dns_forward):
-            told.append(plain)
+            announced.append(plain)
             continue
         via = _forwarder(server, maps, host_given)
         if via is not None:
-            told.append(via)
+            announced.append(via)
         else:
             warnings.append(f"nameserver {server} of the host is out of the guest's reach: give --dns-forward or --dns")
-    return told, warnings
+    return announced, warnings
 
 
 def _forwarder(server: Ip, maps: dict[int, Mapping], host_given: bool) -> Ip | None:

@@ -120,7 +120,7 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     notices = guest4.notices + guest6.notices
     worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), mtu)
     worker = _with_names(worker, options, resolv, names, shares_etc)
-    guest4 = _on_the_way(guest4, names)
+    guest4 = _with_forwarder_route(guest4, names)
     if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
         worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
         warnings = notices = ()
@@ -128,7 +128,7 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
         worker=worker,
         link=_link(options, guest4, guest6),
         templates=(guest4.link_name, guest6.link_name),
-        dns=names.told,
+        dns=names.announced,
         search=_search(options, resolv),
         warnings=warnings,
         notices=notices,
@@ -183,17 +183,17 @@ def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest
         if not other:
             raise UsageError(f"{why}: raise --mtu or leave out -6")
         return _Guest(on=False, warnings=(f"IPv6 is off: {why}",))
-    given = next((a for a in options.address if a.version == version), None)
-    gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
-    if gateway is not None and not _mappable(gateway):
-        raise UsageError(f"-g {gateway}: this cannot be a gateway: give a unicast address")
+    user_address = next((a for a in options.address if a.version == version), None)
+    user_gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
+    if user_gateway is not None and not _mappable(user_gateway):
+        raise UsageError(f"-g {user_gateway}: this cannot be a gateway: give a unicast address")
     addresses = tuple(a for a in family.addresses if _copied(a))
     anywhere = any(leads_out(route.destination) for route in family.routes)
-    if given is None and not addresses and (version == 4 or not anywhere):
-        return _local(version, family, gateway)
+    if user_address is None and not addresses and (version == 4 or not anywhere):
+        return _local(version, family, user_gateway)
     if not addresses and not anywhere:  # also where -i or --outbound-if4 names an interface
         family = Family(available=True)
-    return _from_host(version, options, family, addresses, given, gateway)
+    return _from_host(version, options, family, addresses, user_address, user_gateway)
 
 
 def _copied(address: Address) -> bool:
@@ -204,24 +204,24 @@ def _copied(address: Address) -> bool:
     return own.version == 4 or not own.is_link_local
 
 
-def _local(version: int, family: Family, gateway: Ip | None) -> _Guest:
+def _local(version: int, family: Family, user_gateway: Ip | None) -> _Guest:
     if family.link is not None:
         why = f"host interface {family.link.name} has no IPv{version} address"
     else:
         why = "no interface of the host leads anywhere"
     if version == 4:
         addresses: tuple[Address, ...] = (Address(interface=LOCAL_ADDRESS4),)
-        way: Ip = gateway or LOCAL_GATEWAY4
-        how = f"address {LOCAL_ADDRESS4.ip}, gateway {way}"
+        gateway = user_gateway or LOCAL_GATEWAY4
+        how = f"address {LOCAL_ADDRESS4.ip}, gateway {gateway}"
     else:
         addresses = ()
-        way = gateway or LOCAL_GATEWAY6
-        how = f"gateway {way}"
+        gateway = user_gateway or LOCAL_GATEWAY6
+        how = f"gateway {gateway}"
     return _Guest(
         on=True,
         addresses=addresses,
-        routes=(_default_route(way, addresses),),
-        gateway=way,
+        routes=(_default_route(gateway, addresses),),
+        gateway=gateway,
         notices=(f"IPv{version}: {why}, local mode ({how})",),
     )
 
@@ -231,31 +231,31 @@ def _from_host(
     options: "Options",
     family: Family,
     addresses: tuple[Address, ...],
-    given: Interface | None,
-    gateway: Ip | None,
+    user_address: Interface | None,
+    user_gateway: Ip | None,
 ) -> _Guest:
     length = options.netmask if version == 4 else None
-    mirrored = given is None and gateway is None and length is None and options.copy_addrs and options.copy_routes
-    if given is not None:
-        addresses = (_given_address(given),)
+    mirrored = user_address is None and user_gateway is None and length is None and options.copy_addrs and options.copy_routes
+    if user_address is not None:
+        addresses = (_user_address(user_address),)
     elif length is not None:
-        addresses = (_given_address(ip_interface(f"{addresses[0].interface.ip}/{length}")),)
+        addresses = (_user_address(ip_interface(f"{addresses[0].interface.ip}/{length}")),)
     elif not options.copy_addrs:
         addresses = addresses[:1]
     name = options.ns_ifname or _link_name(family)
     addresses = tuple(_fitted(address, _link_name(family), name) for address in addresses)
     host_gateway = _host_gateway(family.routes)
-    way: Ip = gateway or host_gateway or (LOCAL_GATEWAY4 if version == 4 else LOCAL_GATEWAY6)
+    gateway: Ip = user_gateway or host_gateway or (LOCAL_GATEWAY4 if version == 4 else LOCAL_GATEWAY6)
     routes, warnings = _routes(family.routes, addresses, mirrored)
-    if gateway is not None or (given is not None and family.link is None):
-        routes = (_default_route(way, addresses),)
+    if user_gateway is not None or (user_address is not None and family.link is None):
+        routes = (_default_route(gateway, addresses),)
     elif not options.copy_routes:
         routes = tuple(route for route in routes if not route.destination.prefixlen)[:1]
     return _Guest(
         on=True,
         addresses=addresses,
         routes=routes if mirrored else _reachable(routes, addresses),
-        gateway=way,
+        gateway=gateway,
         link_mtu=family.link.mtu if family.link is not None else 0,
         link_index=family.link.index if family.link is not None else 0,
         link_name=_link_name(family),
@@ -268,16 +268,16 @@ def _link_name(family: Family) -> str:
     return family.link.name if family.link is not None else ""
 
 
-def _given_address(given: Interface) -> Address:
-    own = given.ip
+def _user_address(interface: Interface) -> Address:
+    own = interface.ip
     if not _mappable(own):
-        raise UsageError(f"-a {given}: the guest cannot have this address: give a unicast address")
-    scope = objects.RT_SCOPE_LINK if given.version == 6 and own.is_link_local else objects.RT_SCOPE_UNIVERSE
+        raise UsageError(f"-a {interface}: the guest cannot have this address: give a unicast address")
+    scope = objects.RT_SCOPE_LINK if interface.version == 6 and own.is_link_local else objects.RT_SCOPE_UNIVERSE
     if isinstance(own, IPv4Address):
-        network = given.network
+        network = interface.network
         broadcast = IPv4Address(network.broadcast_address.packed) if network.prefixlen < 31 else None
-        return Address(interface=given, scope=scope, broadcast=broadcast)
-    return Address(interface=given, scope=scope)
+        return Address(interface=interface, scope=scope, broadcast=broadcast)
+    return Address(interface=interface, scope=scope)
 
 
 def _fitted(address: Address, host_name: str, name: str) -> Address:
@@ -336,15 +336,15 @@ def _routes(
 def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
     """The routes with their gateways taken as on the link, where nothing else says that they are."""
     near = our_addresses.on_link(addresses, routes)
-    told: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
+    on_link: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
 
     def fitted(hop: NextHop) -> NextHop:
         gateway = hop.gateway
         if gateway is None or (gateway.version == 6 and gateway.is_link_local):
             return hop
-        if gateway not in told:
-            told[gateway] = any(gateway.version == net.version and gateway in net for net in near)
-        return hop if told[gateway] else hop.replace(onlink=True)
+        if gateway not in on_link:
+            on_link[gateway] = any(gateway.version == net.version and gateway in net for net in near)
+        return hop if on_link[gateway] else hop.replace(onlink=True)
 
     return tuple(Route(**{**route.__dict__, "hops": tuple(map(fitted, route.hops))}) for route in routes)
 
@@ -397,14 +397,14 @@ def _with_names(
     tell_dns = needed if options.dhcp_dns is None else options.dhcp_dns
     tell_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
     changed: WorkerPlan = worker.replace(
-        dns=tuple(map(packed, names.told)) if tell_dns else (),
+        dns=tuple(map(packed, names.announced)) if tell_dns else (),
         search=_search(options, resolv) if tell_search else (),
         dns_tls=not names.only_dns,
     )
     return changed
 
 
-def _on_the_way(guest4: _Guest, names: Names) -> _Guest:
+def _with_forwarder_route(guest4: _Guest, names: Names) -> _Guest:
     """With a route to our nameserver, where no other route leads there."""
     ours = next((address for address in names.forwarders if address.version == 4), None)
     leading = [route.destination for route in guest4.routes] + [our_addresses.prefix_of(address) for address in guest4.addresses]
@@ -422,7 +422,7 @@ def _view(options: "Options", names: Names) -> View | None:
     forwarder = next(iter(names.forwarders), None)
     scope = f"%{names.view.ifname}" if forwarder and forwarder.version == 6 and forwarder.is_link_local else ""
     changed: View = names.view.replace(
-        given=tuple(map(str, options.dns or ())),
+        from_user=tuple(map(str, options.dns or ())),
         search=options.search,
         forwarder=f"{forwarder}{scope}" if forwarder else "",
     )
@@ -456,8 +456,8 @@ def _mappable(address: Ip) -> bool:
     return not special and address != _BROADCAST
 
 
-def _pick(given: "Iterable[Ip]", version: int, option: str, guest: _Guest) -> Ip | None:
-    address = next((a for a in given if a.version == version), None)
+def _pick(from_user: "Iterable[Ip]", version: int, option: str, guest: _Guest) -> Ip | None:
+    address = next((a for a in from_user if a.version == version), None)
     if address is None:
         return None
     if not _mappable(address):

@@ -26,7 +26,7 @@ class Resolv(Record):
 class View(Record):
     """How a namespace sees the host's nameservers, and what its own resolv.conf is to say. Addresses are text."""
 
-    given: tuple[str, ...] = ()  # the nameservers of --dns; (): the host's
+    from_user: tuple[str, ...] = ()  # the nameservers of --dns; (): the host's
     search: tuple[str, ...] | None = None  # the domains of --search; None: the host's
     forwarder: str = ""  # leads to the host's nameserver: to be named where none of the host's is in reach
     versions: tuple[int, ...] = (4, 6)  # of IP in the namespace
@@ -42,7 +42,7 @@ class View(Record):
 
     def text(self, host: str) -> str:
         """The resolv.conf of the namespace, out of the text of the host's."""
-        servers = self.given
+        servers = self.from_user
         if not servers and self.forwarder and not any(map(self.reaches, parse(host).nameservers)):
             servers = (self.forwarder,)
         lines = [_HEAD, *(f"nameserver {server}" for server in servers)]
@@ -55,7 +55,7 @@ class View(Record):
             words = line.split()
             if not words or words[0][0] in "#;" or words[0] in dropped:
                 continue
-            if self.given and words[0] == "options":  # trust is for the host's own nameserver, not for another
+            if self.from_user and words[0] == "options":  # trust is for the host's own nameserver, not for another
                 words = [word for word in words if word != "trust-ad"]
             lines.append(" ".join(words))
         return "\n".join(lines) + "\n"
@@ -94,7 +94,7 @@ def _domains(words: "Iterable[str]") -> tuple[str, ...]:
 def read(path: str = PATH) -> Resolv:
     """A resolv.conf on disk; one that is missing or unreadable says nothing."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - pathlib is slow to import
+        with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(MAX_BYTES))
     except OSError:
         return Resolv()

@@ -19,7 +19,7 @@ from pasta_py.control.forwarding import bind_ports
 from pasta_py.errors import PastaError, WorkerError
 
 if TYPE_CHECKING:
-    from pasta_py.control.start.worker_process import Worker
+    from pasta_py.control.start.worker_process import WorkerProcess
 
 MAX_REQUEST_BYTES = 4096  # this many are too many
 _MAX_CLIENTS = 64
@@ -37,7 +37,7 @@ class _BadRequest(Exception):
 class HostForwards:
     """The forwardings that were asked for; binds on the host, and hands over to the worker."""
 
-    def __init__(self, worker: "Worker", guest: IPv4Address) -> None:
+    def __init__(self, worker: "WorkerProcess", guest: IPv4Address) -> None:
         self._worker, self._guest = worker, guest
         self._entries: dict[int, dict[str, object]] = {}
         self._rules: dict[int, model.ForwardRule] = {}
@@ -143,7 +143,7 @@ def listen(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - no pathlib at the start
+            os.unlink(path)
         sock.bind(path)
         sock.listen(_BACKLOG)
         sock.setblocking(False)

@@ -4,12 +4,10 @@ The worker is started as soon as the command line is known to be good, and does 
 keeps the user's rights to bind ports, so it binds what the API asks for and hands the sockets over. Either ends with the other.
 """
 
-# ruff: noqa: SIM105 - contextlib takes milliseconds to import, at every start
-
 import os
 import sys
 
-from pasta_py.control.slirp4netns import options as slirp_options
+from pasta_py.control.slirp4netns import options
 from pasta_py.control.slirp4netns.options import PROGRAM, SlirpOptions
 from pasta_py.control.start.notices import complain, show
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.tap import Tap
     from pasta_py.control.planning.plan import Plan
-    from pasta_py.control.start.worker_process import Worker
+    from pasta_py.control.start.worker_process import WorkerProcess
 else:
     import _signal
 
@@ -38,15 +36,15 @@ def slirp4netns() -> None:
 def run(argv: "Sequence[str]") -> int:
     """Parse the arguments and do it; the exit status. Expected failures are one line on standard error."""
     try:
-        asked = slirp_options.parse(argv)
+        asked = options.parse(argv)
         if asked.action != "run":
-            show(slirp_options.version_text() if asked.action == "version" else slirp_options.help_text())
+            show(options.version_text() if asked.action == "version" else options.help_text())
             return 0
         return _start(asked)
     except PastaError as error:
         complain(f"{PROGRAM}: {' '.join(str(error).splitlines())}\n")
         if isinstance(error, UsageError):
-            complain(slirp_options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
+            complain(options.USAGE + f"Try '{PROGRAM} --help' for all options.\n")
         return error.status
     except (OSError, MemoryError) as error:
         from pasta_py.control.start.main import failed
@@ -57,15 +55,15 @@ def run(argv: "Sequence[str]") -> int:
 def _start(asked: SlirpOptions) -> int:
     from pasta_py.control.guest import syscalls
     from pasta_py.control.start import launch
-    from pasta_py.control.start.worker_process import Worker
+    from pasta_py.control.start.worker_process import WorkerProcess
 
     tap_fd = int(asked.target) if asked.target_type == "tapfd" else -1
-    given = (("exit-fd", asked.exit_fd), ("ready-fd", asked.ready_fd), ("FD", tap_fd))
-    for name, fd in given:
+    from_user = (("exit-fd", asked.exit_fd), ("ready-fd", asked.ready_fd), ("FD", tap_fd))
+    for name, fd in from_user:
         _keep_from_others(name, fd)
-    launch.clean_inheritance({fd for _name, fd in given if fd >= 0})
+    launch.clean_inheritance({fd for _name, fd in from_user if fd >= 0})
     syscalls.become_subreaper()
-    worker = Worker()
+    worker = WorkerProcess()
     try:
         return _serve(asked, worker)
     finally:
@@ -81,15 +79,15 @@ def _keep_from_others(name: str, fd: int) -> None:
             raise UsageError(f"{name} {fd}: {error.strerror}: open it for this process first") from None
 
 
-def _serve(asked: SlirpOptions, worker: "Worker") -> int:
+def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
     from contextlib import ExitStack
     from ipaddress import IPv4Address
 
-    from pasta_py.control.slirp4netns import plan as slirp_plan
+    from pasta_py.control.slirp4netns import plan
     from pasta_py.control.start.notices import WARNING, tell
 
     with ExitStack() as stack:
-        pasta = slirp_plan.as_pasta(asked, _mac(asked))
+        pasta = plan.as_pasta(asked, _mac(asked))
         for word in asked.surplus:
             tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
         _hand_over(asked, pasta, worker)
@@ -99,11 +97,11 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
         poll = select.poll()
         server = None
         if asked.api_socket:
-            from pasta_py.control.slirp4netns import api as slirp_api
+            from pasta_py.control.slirp4netns import api
 
-            own = slirp_plan.address(asked.network, slirp_plan.GUEST)
+            own = plan.address(asked.network, plan.GUEST)
             assert isinstance(own, IPv4Address)
-            server = slirp_api.Server(slirp_api.listen(asked.api_socket), slirp_api.HostForwards(worker, own), poll)
+            server = api.Server(api.listen(asked.api_socket), api.HostForwards(worker, own), poll)
             stack.callback(server.close)
         _describe(asked)
         _say_ready(asked.ready_fd)
@@ -113,7 +111,7 @@ def _serve(asked: SlirpOptions, worker: "Worker") -> int:
         return _wait(poll, server, worker, asked.exit_fd)
 
 
-def _reap_all_but(worker: "Worker") -> None:
+def _reap_all_but(worker: "WorkerProcess") -> None:
     """Processes of the start that the worker has no use for end when they like, as our children: we are the subreaper."""
 
     def reap(*_: object) -> None:
@@ -127,7 +125,7 @@ def _reap_all_but(worker: "Worker") -> None:
     reap()
 
 
-def _wait(poll: "select.poll", server: "slirp_api.Server | None", worker: "Worker", exit_fd: int) -> int:
+def _wait(poll: "select.poll", server: "api.Server | None", worker: "WorkerProcess", exit_fd: int) -> int:
     """Until the exit descriptor, or the worker's end; the exit status."""
     while True:
         for fd, _events in poll.poll(server.timeout_ms() if server else None):
@@ -142,7 +140,7 @@ def _wait(poll: "select.poll", server: "slirp_api.Server | None", worker: "Worke
             server.expire()
 
 
-def _ended(worker: "Worker") -> int:
+def _ended(worker: "WorkerProcess") -> int:
     """The worker's end is ours: 0 when the tap has gone with its namespace."""
     _pid, raw = os.waitpid(worker.pid, 0)
     worker.status = os.waitstatus_to_exitcode(raw)
@@ -159,7 +157,7 @@ def _mac(asked: SlirpOptions) -> bytes:
     return bytes((random[0] & 0xFC | 2, *random[1:]))
 
 
-def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "Worker") -> None:
+def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess") -> None:
     """Everything up to a worker that serves."""
     from contextlib import ExitStack
 
@@ -210,9 +208,9 @@ def _guest(asked: SlirpOptions) -> "Guest":
 
     if asked.target_type == "pid":
         return namespaces.by_pid(int(asked.target), userns=asked.userns, watch=False)
-    if "/" not in asked.target and not os.path.exists(asked.target):  # noqa: PTH110 - pathlib is slow to import
+    if "/" not in asked.target and not os.path.exists(asked.target):
         raise HostError(f"Couldn't open network namespace {asked.target}: No such file or directory: give an existing path")
-    return namespaces.by_path(os.path.abspath(asked.target), userns=asked.userns, watch=False)  # noqa: PTH100
+    return namespaces.by_path(os.path.abspath(asked.target), userns=asked.userns, watch=False)
 
 
 def _bess(path: str) -> int:
@@ -222,7 +220,7 @@ def _bess(path: str) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
             try:
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)
             except FileNotFoundError:
                 pass
             listener.bind(path)
@@ -236,12 +234,12 @@ def _bess(path: str) -> int:
 
 def _describe(asked: SlirpOptions) -> None:
     """What the guest may use, under the names that the original has for it."""
-    from pasta_py.control.slirp4netns import plan as slirp_plan
+    from pasta_py.control.slirp4netns import plan
 
     network = asked.network
     gateway, dns, first, last, guest = (
-        slirp_plan.address(network, n)
-        for n in (slirp_plan.GATEWAY, slirp_plan.DNS, slirp_plan.DHCP, slirp_plan.DHCP_LAST, slirp_plan.GUEST)
+        plan.address(network, n)
+        for n in (plan.GATEWAY, plan.DNS, plan.DHCP, plan.DHCP_LAST, plan.GUEST)
     )
     lines = [
         "Starting slirp",
@@ -257,7 +255,7 @@ def _describe(asked: SlirpOptions) -> None:
     if asked.api_socket:
         lines.append(f"* API Socket:      {asked.api_socket}")
     if asked.host_loopback:
-        six = f", [::1]:* as {slirp_plan.address6(slirp_plan.GATEWAY)}" if asked.ipv6 else ""
+        six = f", [::1]:* as {plan.address6(plan.GATEWAY)}" if asked.ipv6 else ""
         what = f"127.0.0.1:* of the host as {gateway}{six}"
         lines.append(f"WARNING: the guest reaches {what}: --disable-host-loopback prohibits that")
     try:
@@ -280,4 +278,4 @@ def _say_ready(fd: int) -> None:
 if TYPE_CHECKING:
     import select
 
-    from pasta_py.control.slirp4netns import api as slirp_api
+    from pasta_py.control.slirp4netns import api

@@ -100,32 +100,32 @@ def version_text() -> str:
 
 def parse(argv: "Sequence[str]") -> SlirpOptions:
     """The options, valid by themselves; UsageError."""
-    given: dict[str, str] = {}
+    from_user: dict[str, str] = {}
     arguments: list[str] = []
     for name, value in _words(argv, arguments):
         if name in ("help", "version"):
             return SlirpOptions(action=name, network=_network(DEFAULT_CIDR))
-        given[name] = value
+        from_user[name] = value
     values: dict[str, object] = {
-        "configure": "configure" in given,
-        "ipv6": "enable-ipv6" in given,
-        "host_loopback": "disable-host-loopback" not in given,
-        "dns": "disable-dns" not in given,
-        "network": _network(given.get("cidr", DEFAULT_CIDR)),
-        "api_socket": given.get("api-socket", ""),
-        "userns": given.get("userns-path", ""),
+        "configure": "configure" in from_user,
+        "ipv6": "enable-ipv6" in from_user,
+        "host_loopback": "disable-host-loopback" not in from_user,
+        "dns": "disable-dns" not in from_user,
+        "network": _network(from_user.get("cidr", DEFAULT_CIDR)),
+        "api_socket": from_user.get("api-socket", ""),
+        "userns": from_user.get("userns-path", ""),
     }
     for field, name in (("exit_fd", "exit-fd"), ("ready_fd", "ready-fd")):
-        if name in given:
-            values[field] = _fd(name, given[name])
-    if "mtu" in given:
-        values["mtu"] = _mtu(given["mtu"])
-    if "macaddress" in given:
-        values["mac"] = _mac(given["macaddress"], configure="configure" in given)
+        if name in from_user:
+            values[field] = _fd(name, from_user[name])
+    if "mtu" in from_user:
+        values["mtu"] = _mtu(from_user["mtu"])
+    if "macaddress" in from_user:
+        values["mac"] = _mac(from_user["macaddress"], configure="configure" in from_user)
     for version, name in ((4, "outbound-addr"), (6, "outbound-addr6")):
-        if name in given:
-            values.update(_outbound(version, given[name]))
-    values.update(_target(given, arguments))
+        if name in from_user:
+            values.update(_outbound(version, from_user[name]))
+    values.update(_target(from_user, arguments))
     return SlirpOptions(**values)  # type: ignore[arg-type]
 
 
@@ -255,20 +255,20 @@ def _outbound(version: int, text: str) -> dict[str, object]:
     return {f"outbound_if{version}": text}
 
 
-def _target(given: dict[str, str], arguments: list[str]) -> dict[str, object]:
+def _target(from_user: dict[str, str], arguments: list[str]) -> dict[str, object]:
     """What is to be connected."""
-    kind = given.get("target-type", "netns")
+    kind = from_user.get("target-type", "netns")
     if kind not in ("netns", "bess"):
         raise UsageError(f'--target-type must be either "netns" or "bess", not {kind!r}')
     if kind == "bess":
-        clash = next((name for name in ("configure", "netns-type", "userns-path") if name in given), "")
+        clash = next((name for name in ("configure", "netns-type", "userns-path") if name in from_user), "")
         if clash:
             raise UsageError(f"--target-type=bess and --{clash} are both given: there is no namespace with bess; give one")
     else:
-        kind = given.get("netns-type", "pid")
+        kind = from_user.get("netns-type", "pid")
         if kind not in ("pid", "path", "tapfd"):
             raise UsageError(f'--netns-type must be "pid", "path" or "tapfd", not {kind!r}')
-    if kind == "tapfd" and "configure" in given:
+    if kind == "tapfd" and "configure" in from_user:
         raise UsageError("--netns-type=tapfd and --configure are both given: its namespace is not known; leave out -c")
     wanted = 1 if kind in ("tapfd", "bess") else 2
     if len(arguments) < wanted:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.guest.spawn import Command
-    from pasta_py.control.start.worker_process import Worker
+    from pasta_py.control.start.worker_process import WorkerProcess
 
 _SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
 _ALWAYS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
@@ -30,7 +30,7 @@ def hold_signals() -> "Sequence[int]":
     return held
 
 
-def wait(options: "Options", worker: "Worker", command: "Command | None", held: "Sequence[int]") -> int:
+def wait(options: "Options", worker: "WorkerProcess", command: "Command | None", held: "Sequence[int]") -> int:
     """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). `held`: of `hold_signals`."""
     terminal = _terminal()
     if command:
@@ -53,7 +53,7 @@ def wait(options: "Options", worker: "Worker", command: "Command | None", held: 
             _take_back(terminal)
 
 
-def _reap(options: "Options", worker: "Worker", command: "Command | None") -> int | None:
+def _reap(options: "Options", worker: "WorkerProcess", command: "Command | None") -> int | None:
     """The exit status to end with, if it is time; None to go on."""
     while True:
         try:

@@ -3,10 +3,8 @@
 What is made on the way stands on an ExitStack: whatever fails, it goes. What succeeds is the worker's.
 """
 
-# ruff: noqa: PTH123, SIM105 - pathlib takes milliseconds to import, at every start
-
 import _socket
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import model
 from pasta_py.control.exit_stack import ExitStack
@@ -22,17 +20,17 @@ if TYPE_CHECKING:
     from pasta_py.control.guest.spawn import Command
     from pasta_py.control.guest.tap import Tap
     from pasta_py.control.planning.plan import Plan
-    from pasta_py.control.start.worker_process import Worker
+    from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
-def hand_over(options: "Options", worker: "Worker", command: "Command | None", inherited: dict[int, str]) -> None:
+def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str]) -> None:
     """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
     from pasta_py.control.forwarding import bind_ports
 
-    with ExitStack() as stack, ExitStack() as unserved:
+    with ExitStack() as stack, ExitStack() as rollback:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
         plan, options = _plan(options)
@@ -43,18 +41,18 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         if options.splice_only:
             options = _for_loopback(options, plan.worker)
         listeners: list[model.Listener] = []
-        parcel = [(model.FD_LOG, log_fd)]
+        descriptors = [(model.FD_LOG, log_fd)]
         sockets = _listeners(options, inherited, stack, listeners)
-        parcel += _capture(options, stack)
-        parcel += _conf(options, stack, unserved)
+        descriptors += _capture(options, stack)
+        descriptors += _conf(options, stack, rollback)
         if guest and guest.userns >= 0:
-            parcel.append((model.FD_GUEST_USERNS, guest.userns))
+            descriptors.append((model.FD_GUEST_USERNS, guest.userns))
         if guest:
-            parcel.append((model.FD_GUEST_NETNS, guest.netns))
+            descriptors.append((model.FD_GUEST_NETNS, guest.netns))
         if guest and guest.pidfd >= 0:
-            parcel.append((model.FD_NETNS_PIDFD, guest.pidfd))
+            descriptors.append((model.FD_NETNS_PIDFD, guest.pidfd))
         if guest and guest.inotify >= 0:
-            parcel.append((model.FD_NETNS_INOTIFY, guest.inotify))
+            descriptors.append((model.FD_NETNS_INOTIFY, guest.inotify))
         auto_rules = bind_ports.auto_rules(options) if guest else ()
         ready = plan.worker.replace(
             listeners=tuple(listeners),
@@ -70,21 +68,21 @@ def hand_over(options: "Options", worker: "Worker", command: "Command | None", i
         tap = _make_tap(options, guest, plan, stack)
         for line in tap.warnings:
             tell(options, WARNING, line)
-        parcel += [(model.FD_TAP, fd) for fd in tap.fds]
-        _empty_capture(options, parcel)
+        descriptors += [(model.FD_TAP, fd) for fd in tap.fds]
+        _empty_capture(options, descriptors)
         made = ready.replace(
             guest_mac=tap.mac or ready.guest_mac,
             guest_scope6=tap.index,
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
             tunnels=tap.tunnels,
-            descriptors=tuple(role for role, _fd in parcel),
+            descriptors=tuple(role for role, _fd in descriptors),
         )
         set_up = _summary(options, plan.replace(worker=made), with_ports=guest is not None)
         if log_syslog or log_size:
             made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
-        worker.hand_over(made, [fd for _role, fd in parcel] + sockets, options)
-        unserved.pop_all()
+        worker.hand_over(made, [fd for _role, fd in descriptors] + sockets, options)
+        rollback.pop_all()
         for line in set_up:
             tell(options, INFO, line)
 
@@ -186,21 +184,21 @@ def _capture_is_stdout(options: "Options") -> bool:
     return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def _empty_capture(options: "Options", parcel: "Sequence[tuple[str, int]]") -> None:
+def _empty_capture(options: "Options", descriptors: "Sequence[tuple[str, int]]") -> None:
     """Only once there is a tap: where another instance has it, the file is perhaps that one's."""
-    for role, fd in parcel:
+    for role, fd in descriptors:
         if role == model.FD_CAPTURE and options.pcap != "-" and os.fstat(fd).st_mode & _TYPE == _REGULAR:
             os.ftruncate(fd, 0)
 
 
-def _conf(options: "Options", stack: ExitStack, unserved: ExitStack) -> list[tuple[str, int]]:
+def _conf(options: "Options", stack: ExitStack, rollback: ExitStack) -> list[tuple[str, int]]:
     if not options.conf_path:
         return []
     from pasta_py.control.forwarding import pesto_socket
 
     fd = pesto_socket.listen(options.conf_path)
     stack.callback(os.close, fd)
-    unserved.callback(pesto_socket.remove, options.conf_path)
+    rollback.callback(pesto_socket.remove, options.conf_path)
     return [(model.FD_CONF, fd)]
 
 

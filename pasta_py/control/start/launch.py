@@ -13,10 +13,10 @@ imports at its head are light: the rest is imported while the worker starts. The
 sockets to control, also when control is killed.
 """
 
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py.control.start import worker_process
-from pasta_py.control.start.worker_process import Worker
+from pasta_py.control.start.worker_process import WorkerProcess
 from pasta_py.errors import UsageError
 
 TYPE_CHECKING = False
@@ -42,14 +42,14 @@ def run(options: "Options") -> int:
         from pasta_py.control.guest import syscalls
 
         syscalls.become_subreaper()  # the worker and the command's first process are children of children
-    worker = Worker(_runas(options), by_chroot=options.chroot_fallback)
+    worker = WorkerProcess(_runas(options), by_chroot=options.chroot_fallback)
     try:
         return _serve(options, worker, inherited)
     finally:
         worker.close()
 
 
-def _serve(options: "Options", worker: Worker, inherited: dict[int, str]) -> int:
+def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str]) -> int:
     from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.start import hand_over
 

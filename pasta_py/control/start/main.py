@@ -4,9 +4,7 @@ The light path of both programs. A runtime starts `pasta` for every container, s
 imported until the options are known to be good; --version and --help end there.
 """
 
-# ruff: noqa: SIM105 - contextlib takes milliseconds to import, at every start
-
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import option_table, options

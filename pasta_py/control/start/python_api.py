@@ -112,9 +112,9 @@ def connect(
         if userns is not None:
             where = ["--userns", os.fspath(userns), *where]
     words = ["--config-net", "--quiet", f"--network={network}"]
-    given = options.parse([*words, *where], "pasta")
+    parsed = options.parse([*words, *where], "pasta")
     published = [port_spec.published(port) for port in ports]
-    for flag, asked in (("-t", given.tcp_ports), ("-u", given.udp_ports), ("-T", given.tcp_ns), ("-U", given.udp_ns)):
+    for flag, asked in (("-t", parsed.tcp_ports), ("-u", parsed.udp_ports), ("-T", parsed.tcp_ns), ("-U", parsed.udp_ns)):
         specs = [spec for option, spec in published if option == flag]
         for spec in specs or ([] if asked else ["none"]):
             words += [flag, spec]

@@ -4,10 +4,8 @@ The worker ends with its socket to control, also when control is killed. Nothing
 the worker is started, everything waits.
 """
 
-# ruff: noqa: SIM105, PTH100, PTH116, PTH120 - pathlib takes milliseconds to import, at every start
-
 import _socket
-import posix as os  # os takes 0.8 ms to import
+import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py import worker_protocol
@@ -36,7 +34,7 @@ _BOOTSTRAP = (
 early: "list[tuple[int, _socket.socket]]" = []
 
 
-class Worker:
+class WorkerProcess:
     """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
 
     def __init__(self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False) -> None:
