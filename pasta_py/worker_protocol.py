@@ -1,20 +1,45 @@
-"""Records to bytes and back, and the one exchange between control and worker.
+"""Purpose: all that control and worker say to each other, and the encoding of the plan.
 
-The two processes share a SOCK_SEQPACKET socketpair:
+They share a SOCK_SEQPACKET socketpair. Each row is one message; what the worker says is a line, newline included. In order:
 
-    control -> worker   if it is a fork of control's: as whom it is to run (worker.__main__)
-    control -> worker   PLAN header with the length, then the encoded WorkerPlan in chunks, descriptors along (SCM_RIGHTS)
-    worker -> control   b"ready PID\\n", or b"error <one line>\\n"
-    control -> worker   any time later, where WorkerPlan.changing: an encoded ForwardRule, to be removed; with a socket, added
-    worker -> control   b"done\\n", or b"error <one line>\\n" and nothing is changed
-    either end closes   the other one ends
+    control -> worker   "UID GID 0" or "UID GID 1"   arguments of worker.__main__.main: the user to become, if any, and by_chroot.
+                        or "0" or "1"                Only for a fork of control: a worker that is started as a program has them
+    control -> worker   "PLAN", u32 size, u32 count  the bytes of the encoded WorkerPlan, and the descriptors, that follow
+    control -> worker   "d" and up to 64 KiB         until both are complete: the next bytes, and the next descriptors, up to 250
+                                                     (SCM_RIGHTS). Descriptors are in the order of plan.descriptors; then comes
+                                                     one bound socket for each port of plan.listeners
+    worker -> control   "warning LINE"               any number, for the user
+    worker -> control   "ready PID"                  the worker is locked in and serves; PID as control sees it
+                        or "error LINE"              it cannot; this may come at any time before "ready", and ends the worker
+
+then, where plan.changing is false:
+
+    control -> worker   "detach"                     the worker outlives control, and closes its end
+
+or where it is true, any number of times:
+
+    control -> worker   an encoded ForwardRule       of one port of the host: to be added, and a descriptor is its bound socket;
+                                                     to be removed, if there is no descriptor
+    worker -> control   "done" or "error LINE"       after an error nothing is changed
+
+What ends the worker, with its exit status:
+
+    0         control closes its end before "detach", or says anything that does not belong there; SIGTERM, SIGQUIT; the watched
+              process of the guest's namespace ends, or its watched name goes; the tap goes, but for the next case
+    1         an error; before "detach", the tap goes while control and a watched process or name are still there
+    128 + n   SIGINT and SIGHUP before "detach". They are ignored later, and always if control's caller ignores them
+
+Control reads the end of file when the worker has ended. It waits 60 s for "ready".
+
+A value is encoded as a tag byte and what the tag says: i 8 bytes signed big-endian; t, f, n nothing; b, s a 4-byte length and
+the bytes; ( a 4-byte count and the items; R a record: class name as s, then its fields as a tuple.
+
+Invariants: decode(encode(x)) == x; decode of any bytes either returns such a value or raises WireError.
 
 Rejected: pickle and marshal (unsafe on bytes that are not trusted), json (1.4 MB more in the worker).
-The encoding is a tag byte, then: i 8-byte signed big-endian; t, f, n nothing; b, s a 4-byte length and the bytes;
-( a 4-byte count and the items; R a record: class name as s, then its fields as a tuple.
-
-Invariant: decode(encode(x)) == x, and decode of any bytes either returns such a value or raises WireError.
 """
+
+# ruff: noqa: SIM105 - the worker does not import contextlib
 
 import _socket
 import struct
@@ -36,7 +61,8 @@ _RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in _CLASSES}
 _MAX_DEPTH = 8
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
-_CHANGE_BYTES = 1 << 10  # a rule, and no more: a worker without memory must still hear that control is gone
+_ARGUMENTS_BYTES = 64
+_CHANGE_BYTES = 1 << 10  # room for one rule: a worker that is short of memory must still notice that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
 #: Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
@@ -135,6 +161,28 @@ def decode(data: bytes) -> "Value":
     if reader.pos != len(data):
         raise WireError(f"plan has {len(data) - reader.pos} bytes too many")
     return value
+
+
+def send_arguments(sock: "_socket.socket", runas: "Sequence[int]", by_chroot: bool) -> None:
+    """Tell a fork what `worker.__main__.main` is called with. `runas`: UID and GID, or nothing."""
+    sock.send(" ".join(map(str, (*runas, int(by_chroot)))).encode())
+
+
+def recv_arguments(sock: "_socket.socket") -> "tuple[list[int], bool] | None":
+    """The same as the fork gets it; None if control closed instead."""
+    words = sock.recv(_ARGUMENTS_BYTES).split()
+    if not words:
+        return None
+    *runas, by_chroot = map(int, words)
+    return runas, bool(by_chroot)
+
+
+def send_line(sock: "_socket.socket", line: str) -> None:
+    """Say a line to control; dropped if control has gone."""
+    try:
+        sock.send(line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
+    except OSError:
+        pass
 
 
 def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int]") -> None:

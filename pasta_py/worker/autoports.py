@@ -11,6 +11,7 @@ Rejected: /proc/net/tcp, which lists every connection as well; binding through c
 
 import _socket
 import posix as os  # os takes 0.8 ms to import
+import time
 
 from pasta_py import hostports, model
 from pasta_py.hostports import ANY4, ANY6, is_ipv4
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Port = tuple[bytes, int]
 
 INTERVAL_S = 0.8  # a service is to be reachable within a second of its start
+_NEVER = float("inf")
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
 AF_NETLINK = 16
@@ -130,6 +132,12 @@ class AutoPorts:
         self._diag = {False: guest, True: diag_socket()}  # by to_host: where the targets are
         self._bound: dict[tuple[model.AutoRule, Port], int] = {}
         self._own: set[int] = set()  # inodes
+        self._scan_at = _NEVER
+
+    @property
+    def due(self) -> float:
+        """When scan() wants to be called (time.monotonic())."""
+        return self._scan_at if self.rules else _NEVER
 
     def exclude(self, fd: int) -> None:
         """A socket of ours that was bound by others: never a target."""
@@ -148,6 +156,7 @@ class AutoPorts:
 
     def scan(self) -> None:
         """Bind and unbind what has changed. OSError when the kernel does not tell what listens."""
+        self._scan_at = _NEVER  # also where this fails
         seen: dict[tuple[bool, int], list[Socket]] = {}
         for key in [key for key in self._bound if key[0] not in self.rules]:
             self._unbind(key)
@@ -160,6 +169,7 @@ class AutoPorts:
                 targets |= self._targets(rule, seen[rule.to_host, proto])
             # Any address is also each of 127.0.0.0/8.
             self._follow(rule, {(at, port) for at, port in targets if not _is_loopback4(at) or (ANY4, port) not in targets})
+        self._scan_at = time.monotonic() + INTERVAL_S
 
     def _targets(self, rule: model.AutoRule, found: "list[Socket]") -> "set[Port]":
         """The ports to bind for what was found, and where."""

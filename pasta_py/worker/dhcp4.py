@@ -45,8 +45,33 @@ _RESERVED_BYTES = 14  # lease time, rapid commit and mask must fit whatever the 
 _FALLBACK_SERVER = b"\xa9\xfe\x02\x02"
 
 
-def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
-    """The DHCP or BOOTP reply to a client's message, None for everything that gets none."""
+class Leases:
+    """Which neighbour has which of the plan's addresses: first come, first served, without end."""
+
+    def __init__(self, plan: "WorkerPlan") -> None:
+        self._plan = plan
+        self._places: dict[bytes, int] = {}
+
+    def plan_for(self, mac: bytes) -> "WorkerPlan | None":
+        """The plan with this neighbour's address as the guest's; None when no address is left."""
+        place = self._places.get(mac, len(self._places))
+        if place >= self._plan.leases:
+            return None
+        self._places[mac] = place
+        first = int.from_bytes(self._plan.guest4, "big")
+        return self._plan.replace(guest4=(first + place).to_bytes(16, "big")) if place else self._plan
+
+
+def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "bytes | None":
+    """The DHCP or BOOTP reply to a client's message, None for everything that gets none.
+
+    `leases`: of the plan's addresses, where the guest's link may have other neighbours; else the one address is every client's.
+    """
+    if leases:
+        own = leases.plan_for(frame[6:12])
+        if own is None:
+            return None
+        plan = own
     guest = frames.ipv4(plan.guest4)
     if not plan.ipv4 or not plan.dhcp or not guest:
         return None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sample_plan import sample_plan
 
 from pasta_py import model, worker_protocol
-from pasta_py.worker import __main__ as worker_main
+from pasta_py.worker import watch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
@@ -158,7 +158,7 @@ def _event(mask: int, name: bytes) -> bytes:
     ],
 )
 def test_only_the_end_of_the_name_or_its_directory_counts(events: bytes, gone: bool) -> None:
-    assert worker_main.namespace_gone(events, b"ns") is gone
+    assert watch.namespace_gone(events, b"ns") is gone
 
 
 _FORK = """

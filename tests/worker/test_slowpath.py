@@ -13,7 +13,7 @@ from messages import ANSWERED, arp, ether, ns
 from sample_plan import GATEWAY4, GATEWAY6, GUEST4, OUR_MAC, addr, sample_plan
 
 from pasta_py.model import WorkerPlan
-from pasta_py.worker import slowpath
+from pasta_py.worker import dhcp4, slowpath
 
 PLANS = [
     sample_plan(),
@@ -152,7 +152,7 @@ def test_the_slow_path_imports_nothing_but_its_own_modules() -> None:
 
 def test_stations_get_addresses_of_their_own_until_there_are_none() -> None:
     plan = sample_plan(leases=3)
-    leases = slowpath.Leases(plan)
+    leases = dhcp4.Leases(plan)
 
     def offered(neighbour: int) -> str:
         mac = bytes((2, 0, 0, 0, 7, neighbour))

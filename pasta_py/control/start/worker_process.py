@@ -43,7 +43,7 @@ class WorkerProcess:
         if early:
             self._starter, self._sock = early.pop()
             try:
-                self._sock.send(" ".join(map(str, (*(runas or ()), int(by_chroot)))).encode())
+                worker_protocol.send_arguments(self._sock, runas or (), by_chroot)
             except OSError:
                 pass  # it has ended: as below
             return

@@ -1,0 +1,147 @@
+"""A worker that serves: the loop over the core's events, and what is done at intervals.
+
+Invariants: an event for which memory runs out is dropped, as a link may drop a frame, and the loop goes on. The core reports a
+descriptor again while it is readable.
+"""
+
+import posix as os  # os takes 0.8 ms to import
+import time
+
+from pasta_py.worker import dhcp4, log, ndp, plane, slowpath, watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pasta_py.model import WorkerPlan
+    from pasta_py.worker import autoports, pesto_server
+
+_SHORTAGE_S = 10  # between two lines about lack of memory
+# RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
+_ADVERTISE_S = 600
+_NEVER = float("inf")
+
+
+class Worker:
+    """The core, its watched descriptors and its log."""
+
+    def __init__(
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, control: "watch.Control",
+        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks",
+    ) -> None:  # fmt: skip
+        self._core, self._plan, self._log, self._control = core, plan, journal, control
+        self._handlers, self._ticks = handlers, ticks
+        self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
+        self._short_of_memory, self._tell_shortage_at = False, 0.0
+
+    def serve(self) -> int:
+        """Run until the end; returns the exit status (worker_protocol)."""
+        try:
+            self._ticks.advertise()
+            self._ticks.arm()
+            while True:
+                try:
+                    status = self._turn()
+                except MemoryError:
+                    self._short_of_memory = True
+                    continue
+                if status is not None:
+                    return status
+        except Exception as error:  # standard error is /dev/null by now: only the log is left
+            self._log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
+            return 1
+        finally:
+            self._core.close()
+            self._log.close()
+
+    def _turn(self) -> "int | None":
+        """One event of the core; the exit status when it was the last."""
+        kind, ident, data = self._core.run()
+        if self._short_of_memory:
+            self._tell_shortage()
+        if kind == plane.PUNT:
+            answer = slowpath.reply(self._plan, data, self._leases)
+            if answer is not None:
+                self._core.send(answer)
+        elif kind == plane.WATCH:
+            return self._handlers[ident]()
+        elif kind == plane.LOG:
+            self._log.write(ident, data.decode("utf-8", "replace"))
+        elif kind == plane.TICK:
+            self._ticks.on_tick()
+        elif kind == plane.END:
+            return self._on_end(ident)
+        return None
+
+    def _on_end(self, number: int) -> int:
+        """The tap is gone, with this errno. Where the guest's namespace is watched too, the end of the tap alone is a failure."""
+        missed = self._control.is_open()
+        self._log.write(log.WARNING if missed else log.INFO, f"the tap is gone ({os.strerror(number)}): quitting")
+        watched = watch.PROCESS in self._handlers or watch.DIRECTORY in self._handlers
+        return 1 if missed and watched else 0
+
+    def _tell_shortage(self) -> None:
+        self._short_of_memory = False
+        now = time.monotonic()
+        if now >= self._tell_shortage_at:
+            self._tell_shortage_at = now + _SHORTAGE_S
+            self._log.write(log.WARNING, "out of memory: some frames or log lines were lost (is there a limit, ulimit -v?)")
+
+
+class Ticks:
+    """What is done at intervals. The core has one timer: arm() sets it to whatever is due first."""
+
+    def __init__(
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, auto: "autoports.AutoPorts | None",
+        pesto: "pesto_server.Server | None",
+    ) -> None:  # fmt: skip
+        self._core, self._plan, self._log, self._auto, self._pesto = core, plan, journal, auto, pesto
+        self._advertise_at = _NEVER
+        self._stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
+        self._shown: dict[str, int] = {}
+
+    def arm(self) -> None:
+        """Set the core's timer; needed after anything that may have become due earlier."""
+        due = min(
+            self._stats_at,
+            self._advertise_at,
+            self._auto.due if self._auto else _NEVER,
+            self._pesto.due if self._pesto else _NEVER,
+        )
+        self._core.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
+
+    def on_tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._advertise_at:
+            self.advertise()
+        if now >= self._stats_at:
+            self._show_counters()
+            self._stats_at = now + self._plan.stats_s
+        if self._auto and now >= self._auto.due:
+            self.scan()
+        if self._pesto:
+            self._pesto.on_tick()
+        self.arm()
+
+    def scan(self) -> None:
+        """Bind and unbind automatic ports, now."""
+        if self._auto:
+            try:
+                self._auto.scan()
+            except OSError as error:
+                self._log.write(log.WARNING, f"automatic forwarding of ports ends: sock_diag: {error.strerror}")
+                self._auto = None
+
+    def advertise(self) -> None:
+        """Send a router advertisement, where the plan has them on."""
+        frame = ndp.advertisement(self._plan)
+        if frame:
+            self._core.send(frame)
+        self._advertise_at = time.monotonic() + _ADVERTISE_S if frame else _NEVER
+
+    def _show_counters(self) -> None:
+        counters = self._core.counters()
+        if counters != self._shown:
+            self._shown = counters
+            # The user asked for them (--stats), so --quiet does not hide them.
+            self._log.write(log.INFO, "stats: " + " ".join(f"{k}={v}" for k, v in counters.items() if v), asked=True)

@@ -1,0 +1,182 @@
+"""From the socket to control to a worker that serves.
+
+The order is forced. The helper starts first, because it needs the rights that the worker gives up. The worker locks itself in
+before it receives the plan. The core's threads start when all else is built; the filter on system calls comes after them and
+covers them all. Then control hears "ready".
+"""
+
+# ruff: noqa: SIM105 - the worker does not import contextlib
+
+import _socket
+import gc
+import posix as os  # os takes 0.8 ms to import
+import time
+
+from pasta_py import model, worker_protocol
+from pasta_py.errors import PastaError, reason
+from pasta_py.worker import autoports, helper, log, pesto_server, plane, port_rules, sandbox, serve, watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
+    Roles = dict[str, list[int]]
+
+_LISTENERS_AT_ONCE = 256  # sockets in one call of the core
+
+
+def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bool) -> "serve.Worker | None":
+    """Lock the process in, receive the plan, build what it says, tell control; None if control closed without sending a plan.
+
+    Arguments as those of `__main__.main`. PastaError, OSError: the worker cannot start.
+    """
+    null, helper_fd = _start_helper(sock, by_chroot)
+    try:
+        pid, warnings = sandbox.enter(helper_fd, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
+    except OSError as error:
+        if not runas:
+            raise
+        raise PastaError(f"Couldn't become user {runas[0]}, group {runas[1]}: {error.strerror}: see --runas") from None
+    received = worker_protocol.recv_plan(sock)
+    if received is None:
+        return None
+    plan, fds = received
+    plane.call_process(plan.program)
+    roles = _by_role(plan, fds)
+    journal = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
+    unfiltered: list[str] = []
+    worker = _build(sock, plan, fds, roles, helper_fd, journal, warnings, unfiltered)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+    files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
+    # Where the worker has no filter either, its own warning says enough.
+    warnings += sandbox.close(files) or unfiltered
+    for level, line in plan.said:
+        journal.write(level, line, asked=True)
+    for line in warnings:
+        worker_protocol.send_line(sock, f"warning {line}")
+        if plan.log_syslog or plan.log_size:
+            journal.write(log.WARNING, line)
+    gc.enable()  # control disables it before it forks
+    worker_protocol.send_line(sock, f"ready {pid}")
+    return worker
+
+
+def _start_helper(sock: "_socket.socket", by_chroot: bool) -> "tuple[int, int]":
+    """Leave control's session and fork the helper; returns descriptors of /dev/null and of the socket to the helper.
+
+    They get the two numbers after the socket to control, so that the sandbox can close all descriptors above.
+    """
+    try:
+        os.setsid()  # Ctrl-C on control's terminal is for the command
+    except PermissionError:
+        pass  # already the head of a session
+    null = os.open("/dev/null", os.O_RDWR)
+    if null != sock.fileno() + 1:
+        os.dup2(null, sock.fileno() + 1, inheritable=False)
+        os.close(null)
+        null = sock.fileno() + 1
+    time.tzset()
+    helper.start(null, null + 1, by_chroot=by_chroot)
+    return null, null + 1
+
+
+def _by_role(plan: "model.WorkerPlan", fds: worker_protocol.Descriptors) -> "Roles":
+    """Take the descriptors that have a role off `fds`, which keeps the listeners' sockets."""
+    roles: Roles = {}
+    for role, fd in zip(plan.descriptors, fds.take(len(plan.descriptors)), strict=True):
+        roles.setdefault(role, []).append(fd)
+    if not 0 < len(roles.get(model.FD_TAP, ())) <= plane.SHARDS_MAX:
+        raise PastaError("the plan lacks the tap, or has more of its queues than there can be threads")
+    return roles
+
+
+def _build(
+    sock: "_socket.socket", plan: "model.WorkerPlan", fds: worker_protocol.Descriptors, roles: "Roles", helper_fd: int,
+    journal: log.Log, warnings: "list[str]", unfiltered: "list[str]",
+) -> "serve.Worker":  # fmt: skip
+    """The core with all that the plan wants of it, what Python watches, and the worker around them.
+
+    Adds to `warnings`; to `unfiltered`, if the helper has no filter on its system calls.
+    """
+    signals = watch.catch_signals()
+    taps, conf = roles[model.FD_TAP], model.FD_CONF in roles
+    core = plane.Plane(plan, taps[0])
+    changing = conf or plan.changing
+    host_fds = list(fds) if changing or plan.auto_rules else []  # 40 bytes each, for those who need them later
+    for listener in plan.listeners:
+        for offset in range(0, listener.count, _LISTENERS_AT_ONCE):
+            part = fds.take(min(_LISTENERS_AT_ONCE, listener.count - offset))
+            core.add_listeners(listener, part, offset=offset)
+    guest_fds: dict[tuple[int, int], list[int]] = {}  # by protocol and port
+    auto: autoports.AutoPorts | None = None
+    if _enter_guest(plan, helper_fd, roles, warnings, unfiltered):
+        core.set_helper(helper_fd)
+        for port, bound in helper.listen(core, plan, warnings):
+            guest_fds.setdefault(port, []).append(bound)
+        if plan.auto_rules or conf:
+            auto = _forward_automatically(core, plan, [fd for each in guest_fds.values() for fd in each] + host_fds, warnings)
+    rules = port_rules.Rules(core, plan, host_fds, guest_fds, auto) if changing else None
+    pesto: pesto_server.Server | None = None
+    if conf and rules:
+        pesto = pesto_server.Server(core, roles[model.FD_CONF][0], (watch.PESTO, watch.PESTO_CLIENT), rules, journal)
+    for fd in roles.get(model.FD_CAPTURE, ()):
+        try:
+            core.capture(fd, plan.pcapng)
+        except OSError as error:
+            raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
+    if len(taps) > 1:
+        try:
+            core.add_shards(taps[1:])
+        except OSError as error:
+            raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
+    ticks = serve.Ticks(core, plan, journal, auto, pesto)
+    control = watch.Control(core, sock, rules if plan.changing else None)
+    handlers = watch.handlers(core, plan, roles, journal, control, signals)
+    if pesto:
+        handlers |= watch.pesto_handlers(pesto, ticks)
+    return serve.Worker(core, plan, journal, control, handlers, ticks)
+
+
+def _enter_guest(
+    plan: "model.WorkerPlan", fd: int, roles: "Roles", warnings: "list[str]", unfiltered: "list[str]"
+) -> bool:
+    """Send the helper into the guest's namespaces if anything needs it there; whether it is there.
+
+    Without the helper local connections take the tap. The socket `fd` is closed then, which ends the helper.
+    """
+    netns, userns = roles.get(model.FD_GUEST_NETNS, []), roles.get(model.FD_GUEST_USERNS, [])
+    # The control socket may bring rules that need the helper.
+    needed = plan.splice or plan.guest_ports or plan.auto_rules or model.FD_CONF in roles
+    entered = False
+    if netns and needed:
+        try:
+            lost = helper.enter(fd, userns[0] if userns else None, netns[0])
+            if lost:
+                unfiltered.append(f"sandbox: no filter on the helper's system calls: {lost}")
+            entered = True
+        except OSError as error:
+            if plan.guest_ports or plan.local_only:
+                lost = "no sockets in the guest's namespace, so neither -T nor --splice-only"
+                raise PastaError(f"{lost}: {error.strerror}") from None
+            warnings.append(f"no splice and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
+    for namespace in netns + userns:
+        os.close(namespace)
+    if not entered:
+        os.close(fd)
+    return entered
+
+
+def _forward_automatically(
+    core: "plane.Plane", plan: "model.WorkerPlan", ours: "list[int]", warnings: "list[str]"
+) -> "autoports.AutoPorts | None":
+    """Bind the automatic ports for what listens now. `ours`: our sockets, which are never targets."""
+    auto: autoports.AutoPorts | None = None
+    try:
+        auto = autoports.AutoPorts(core, plan, autoports.diag_socket(core.diag_in_guest()))
+        for fd in ours:
+            auto.exclude(fd)
+        auto.scan()
+    except OSError as error:
+        warnings.append(f"no automatic forwarding of ports: sock_diag: {error.strerror}")
+    return auto
