@@ -92,7 +92,7 @@ bool link_untag(struct link_frame *f)
 		off += ETH_TAG_BYTES;
 	if (!off || (f->partial_checksum && f->csum_start < ETH_HLEN + off) || (f->inner && f->inner < ETH_HLEN + off))
 		return false;
-	memmove(f->data + off, f->data, 2 * ETH_ALEN);
+	memmove(f->data + off, f->data, (size_t)2 * ETH_ALEN);
 	f->data += off;
 	f->len -= off;
 	f->csum_start = f->partial_checksum ? (uint16_t)(f->csum_start - off) : 0;
