@@ -1,8 +1,10 @@
-/* The only ABI that Python sees: an opaque plane, a configuration, events.
+/* Purpose: the only ABI between Python and the core: an opaque plane, its configuration, its events.
  *
- * The plane never calls back. plane_run() blocks until Python has something to do and says what; Python does it and
- * calls plane_run() again. All functions return 0 or -errno unless they say otherwise, and must be called from one thread.
- * Addresses are 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); all zero means "none".
+ * How: the plane never calls back. plane_run() blocks until Python has something to do and returns what that is. Python does it and
+ * calls plane_run() again.
+ *
+ * Invariants: a function returns 0 or -errno unless its comment says otherwise. One thread makes all calls for a plane. An
+ * address is 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); all zero means none.
  */
 #ifndef PASTA_PLANE_API_H
 #define PASTA_PLANE_API_H
@@ -10,60 +12,62 @@
 #include <stdint.h>
 
 /* cdef begin */
+/* Kinds of events: plane_event.kind. */
 #define PLANE_PUNT 1  /* a frame for the slow path: data, len */
 #define PLANE_WATCH 2 /* a watched descriptor is readable or hung up: id */
-#define PLANE_TICK 3  /* the interval set with plane_tick() has passed: id is 0 if there is nothing else to do */
+#define PLANE_TICK 3  /* the interval of plane_tick() has passed; id is 0 if the plane is idle */
 #define PLANE_LOG 4   /* a line for the log: id is the level, data the text without newline */
-#define PLANE_END 5   /* the tap is gone: id is an errno */
+#define PLANE_END 5   /* the tap has ended: id is an errno */
 
-#define PLANE_VNET_HDR 1 /* frames on the tap carry struct virtio_net_hdr, 10 bytes, or with PLANE_TUNNELS 24 */
-#define PLANE_USO 2      /* the tap exchanges UDP segmentation offload frames */
+/* What the tap can do: plane_config.flags. */
+#define PLANE_VNET_HDR 1   /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
+#define PLANE_USO 2        /* frames with UDP segmentation offload, both ways */
+#define PLANE_TUNNELS 4096 /* also frames with segmentation offload inside a UDP tunnel; needs PLANE_VNET_HDR */
+#define PLANE_LOSSY 1024   /* frames may be lost between the guest and tap_fd: SACK helps */
+
+/* What the guest may use. */
 #define PLANE_IPV4 4
 #define PLANE_IPV6 8
 #define PLANE_TCP 16
 #define PLANE_UDP 32
 #define PLANE_ICMP 64
-#define PLANE_LO_TO_LO 256    /* splicing goes to the guest's loopback, not to its own address */
-#define PLANE_SPLICE 512      /* clients on the host's loopback do not take the tap */
-#define PLANE_LOSSY 1024      /* frames come another way than from a tap of ours, and may get lost on it */
-#define PLANE_DNS_TLS 2048    /* dns_forward takes DNS over TLS too, at port 853 */
-#define PLANE_TUNNELS 4096    /* the tap gives segmentation offload frames inside of UDP tunnels too: with PLANE_VNET_HDR */
-#define PLANE_MULTICAST 8192  /* the guest's UDP to multicast groups reaches the host's network */
-#define PLANE_BROADCAST 16384 /* and its broadcasts */
-#define PLANE_NO_PEEK_OFF 128 /* do without SO_PEEK_OFF even where the kernel has it; for tests */
+#define PLANE_DNS_TLS 2048    /* DNS over TLS at dns_forward, port 853 (RFC 7858) */
+#define PLANE_MULTICAST 8192  /* UDP to multicast groups of the host's network */
+#define PLANE_BROADCAST 16384 /* UDP to broadcast addresses of the host's network */
+
+/* Local connections. */
+#define PLANE_SPLICE 512   /* clients on the host's loopback are spliced */
+#define PLANE_LO_TO_LO 256 /* splices go to the guest's loopback, not to its own address */
+
+/* For tests. */
+#define PLANE_NO_PEEK_OFF 128 /* work without SO_PEEK_OFF, as on a kernel without it */
 
 #define SHARDS_MAX 16 /* threads of one plane */
+
+/* What the guest and the plane use of one IP version. */
+struct plane_family {
+	uint8_t guest[16];             /* the guest's first address */
+	uint8_t gateway[16];           /* the guest's default gateway */
+	uint8_t map_host_loopback[16]; /* stands for the host's loopback */
+	uint8_t map_guest_addr[16];    /* stands for `host` */
+	uint8_t host[16];              /* the host's own address */
+	uint8_t dns_forward[16];       /* DNS queries to it go to dns_host */
+	uint8_t dns_host[16];          /* of either IP version */
+	uint8_t outbound[16];          /* host sockets are bound to it */
+	char outbound_if[16];          /* and to this interface; "" for none */
+	uint32_t ifindex;              /* host interface for multicast, IPv4 broadcast, link-local IPv6; 0: none but outbound_if */
+};
 
 struct plane_config {
 	int32_t tap_fd;        /* one frame per read and write; made non-blocking, not closed by plane_free() */
 	uint32_t flags;        /* PLANE_VNET_HDR and following */
 	uint32_t mtu;          /* of the guest's interface, bytes */
 	uint32_t link_mtu;     /* of the host's outbound interface, bytes */
-	uint32_t scope6;       /* host interface index for link-local destinations, and in the same way for multicast */
-	uint32_t link4;        /* host interface index for multicast and broadcast; 0: none leaves, unless by outbound_if4 */
 	uint32_t guest_scope6; /* index of the tap in the guest's namespace; 0: not known */
 	uint32_t log_level;    /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
 	uint8_t guest_mac[6];
 	uint8_t our_mac[6];
-	uint8_t guest4[16];
-	uint8_t guest6[16];
-	uint8_t gateway4[16];
-	uint8_t gateway6[16];
-	uint8_t our_ll6[16];
-	uint8_t map_host_loopback4[16];
-	uint8_t map_host_loopback6[16];
-	uint8_t map_guest_addr4[16];
-	uint8_t map_guest_addr6[16];
-	uint8_t host4[16]; /* what map_guest_addr4 stands for */
-	uint8_t host6[16];
-	uint8_t dns_forward4[16];
-	uint8_t dns_forward6[16];
-	uint8_t dns_host4[16];
-	uint8_t dns_host6[16];
-	uint8_t outbound4[16];
-	uint8_t outbound6[16];
-	char outbound_if4[16];
-	char outbound_if6[16];
+	struct plane_family family[2]; /* 0 IPv4, 1 IPv6 */
 };
 
 struct plane_event {
@@ -78,50 +82,50 @@ struct plane;
 int plane_new(const struct plane_config *config, struct plane **out);
 void plane_free(struct plane *p);
 
-/* An address that the guest has: a client that has it too is shown to the guest under another. */
+/* An address of the guest. A host client with the same address appears to the guest under another one. */
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16]);
-/* An address that only we have: nothing leaves for it. */
+/* An address that only the plane has: nothing leaves for it. */
 int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16]);
-/* Any other address that the guest cannot have: what comes from there is dropped. */
+/* Another address that the guest cannot have: its packets from there are dropped. */
 int plane_add_barred_source(struct plane *p, const uint8_t addr[16]);
-/* Bound non-blocking sockets (TCP: listening) of consecutive ports to be forwarded; not closed. On the host: its traffic goes to target:target_port in the
- * guest, or the guest's own address. In the guest's namespace (to_host): to target_port at the
- * same loopback address of the host. */
+/* Forwards consecutive ports: `fds` are bound, non-blocking sockets (TCP: listening), not closed. Sockets of the host: traffic
+ * goes to target:target_port in the guest; without a target address to the guest's own. Sockets of the guest's namespace
+ * (to_host): traffic goes to target_port at the same loopback address of the host. */
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
 			uint16_t target_port);
-/* Takes nothing more from it; flows of UDP through it end. */
+/* Stops forwarding from this socket. UDP: its flows end. */
 int plane_remove_listener(struct plane *p, int fd);
-/* The core's end of a socketpair whose other end a helper serves with helper_serve(). */
+/* fd: the plane's end of a socketpair. A helper serves the other end with helper_serve(). */
 void plane_set_helper(struct plane *p, int fd);
-/* A bound socket (TCP: listening) in the guest's namespace, made by the helper; at any address: of the loopback interface. The
- * descriptor or -errno. */
+/* Asks the helper for a bound socket (TCP: listening) in the guest's namespace. An unspecified address means the loopback interface
+ * only. Returns the descriptor or -errno. */
 int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port);
-/* A sock_diag(7) socket of the guest's namespace, made by the helper: the descriptor or -errno. */
+/* Asks the helper for a sock_diag(7) socket in the guest's namespace. Returns the descriptor or -errno. */
 int plane_diag_in_guest(struct plane *p);
-/* The helper's life, in a process of its own: enters the namespaces it is sent, makes sockets there until the other end
- * closes. First answers with a 32-bit 0, -errno, or errno as it is for a helper that works, without a filter on its calls.
- * by_chroot: as for confine_root. */
+/* Runs the helper, in a process of its own: enters the namespaces that it receives, then makes sockets there until the other end
+ * closes. Its first answer is 32 bits: 0; -errno; or a positive errno if the helper works but has no system call filter.
+ * by_chroot: as for confine_root(). */
 int helper_serve(int sock, uint32_t by_chroot);
-/* Capture every frame to fd, not closed. */
+/* Captures every frame to fd, not closed. */
 int plane_capture(struct plane *p, int fd, int pcapng);
-/* One line for a log, newline included, without waiting for whoever reads it; -EAGAIN: there is no room. */
+/* Writes one line of a log, newline included. Never waits for the reader: -EAGAIN if there is no room. */
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
-/* A thread for each of these further queues of the tap, made non-blocking, not closed. The last thing before the sandbox is
- * closed: no capture and no address can be added any more. They read nothing before plane_run() is called. */
+/* Starts a thread for each of these queues of the tap, made non-blocking, not closed. The threads read nothing before the first
+ * plane_run(). Comes after plane_capture() and all plane_add_..._addr(), and before confine_limits(). */
 int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
 void plane_tick(struct plane *p, uint32_t interval_ms);
 /* Blocks until there is an event. */
 int plane_run(struct plane *p, struct plane_event *event);
-/* One Ethernet frame to the guest, all checksums complete. */
+/* Sends one Ethernet frame to the guest. All its checksums are complete. */
 int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
 
-/* Counters: names by index until NULL, values of the same index, of all threads together. */
+/* Counters: the name and the value at an index; no name (NULL) after the last. A value is the sum of all threads. */
 const char *plane_counter_name(uint32_t index);
 uint64_t plane_counter(const struct plane *p, uint32_t index);
 
-/* Sandbox: each function gives up one thing, so that the caller can say which the kernel refused. 0 or -errno. */
+/* The sandbox. Each function gives up one thing, so that the caller can say which one the kernel refused. */
 #define CONFINE_USER 1
 #define CONFINE_MOUNT 2
 #define CONFINE_PID 4 /* of the next child */
@@ -129,25 +133,27 @@ uint64_t plane_counter(const struct plane *p, uint32_t index);
 #define CONFINE_UTS 16
 /* unshare(2) of these namespaces. */
 int confine_unshare(uint32_t which);
-/* An empty, read-only root directory; the mount namespace must be ours alone. by_chroot: also where pivot_root is refused. */
+/* Makes the root an empty, read-only directory. The mount namespace must be the caller's alone. by_chroot: use chroot(2) where the
+ * kernel refuses pivot_root(2). */
 int confine_root(uint32_t by_chroot);
-/* No capability but those kept (bits below 32) in any set of this thread and those it starts, no way to gain one, not
+/* Drops all capabilities but `kept` (bits below 32) from every set of this thread and of those it starts. No way to gain one, not
  * dumpable, no core dumps. */
 int confine_privileges(uint32_t kept);
-/* As many descriptors as the administrator allows. */
+/* Raises the limit of open descriptors to the hard limit. */
 int confine_descriptors(void);
-/* /proc/self belongs to the present user again after a change of user, for uid_map. */
+/* Gives /proc/self back to the present user after a change of user: uid_map needs it. */
 int confine_dumpable(void);
-/* What a fork has of its parent's environment is zeroed, but for the variables whose names begin so; `kept` ends with NULL. */
+/* Zeroes the environment that a fork has from its parent. Variables whose names begin with one of `kept` stay; NULL ends the
+ * list. */
 void confine_environment(const char *const kept[]);
-/* The name that ps(1) and pgrep(1) know the process by; 15 bytes of it. */
+/* Sets the name that ps(1) and pgrep(1) show, 15 bytes of it. */
 int confine_name(const char *name);
-/* Landlock: no file can be opened, no abstract UNIX socket connected, no process outside signalled, as far as the kernel knows
- * these rules; for this thread and those it starts. -ENOSYS or -EOPNOTSUPP: it has no Landlock. */
+/* Landlock, for this thread and those it starts: no file can be opened, no abstract UNIX socket connected, no outside process
+ * signalled. An older kernel enforces the part that it knows. -ENOSYS or -EOPNOTSUPP: the kernel has no Landlock. */
 int confine_landlock(void);
-/* No process can be started; no regular file grows, unless `files` says that one has to. */
+/* No process can be started. No regular file can grow, unless `files` is set. */
 int confine_limits(int files);
-/* Only the system calls that csrc/io/seccomp_table.c allows to one of these, for all threads; any other kills the process. */
+/* Allows only the system calls that csrc/io/seccomp_table.c has for `who`, in all threads. Any other kills the process. */
 #define CONFINE_WORKER 1
 #define CONFINE_HELPER 2
 int confine_calls(uint32_t who);

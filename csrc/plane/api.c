@@ -1,7 +1,7 @@
-/* Purpose: plane_api.h, and nothing else.
+/* Purpose: the functions of plane_api.h that take a plane.
  *
- * How: what Python has to see comes before anything else: log lines, a frame for the slow path, the end, a tick. Otherwise shard
- * 0 has its turn. plane_run() may return between any two steps and goes on there when called again.
+ * How: plane_run() first returns what waits for Python: a log line, a frame for the slow path, the end, a tick. Otherwise shard 0
+ * has its turn. plane_run() can return between any two steps. The next call continues there.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 static void release(struct plane *p)
 {
-	struct policy shared = p->shard[0]->policy; /* its lists are those of all shards */
+	struct policy shared = p->shard[0]->policy; /* all shards share its lists */
 
 	if (p->capture)
 		capture_stop(p->capture);
@@ -177,7 +177,7 @@ void plane_tick(struct plane *p, uint32_t interval_ms)
 
 /* --- running --- */
 
-/* What Python has to see before anything else. */
+/* Whether something waits for Python, and what. */
 static bool pending(struct plane *p, struct plane_event *event)
 {
 	struct shard *s = p->shard[0];
@@ -222,7 +222,8 @@ static int wait_for_events(struct plane *p)
 		until = earlier(until, p->next_tick_ms);
 	if (p->listeners.resume_ms)
 		until = earlier(until, p->listeners.resume_ms);
-	/* With something for Python to see there is no wait, but what has come is asked for: other shards may always have something. */
+	/* Do not sleep while something waits for Python. Collect events all the same: other shards could send us frames for
+	 * Python without end. */
 	return shard_wait(s, s->slow.len || s->end ? s->loop.now_ms : until);
 }
 

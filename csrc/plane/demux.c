@@ -1,10 +1,10 @@
-/* Purpose: decides about each frame of the guest, after the checks that are the same for all protocols.
+/* Purpose: checks each frame of the guest and gives it to TCP, UDP or ICMP.
  *
- * How: TCP, UDP and ICMP get their packets from here. Everything else is a verdict for the caller: the slow path, another
- * shard, or dropped and counted. The only state is what was learnt about the guest's link, and fragments.
+ * How: a frame for none of these gets a verdict that the caller acts on: slow path, other shard, or dropped and counted. The only
+ * state is what was learnt about the guest's link, and fragments.
  *
- * Invariants: a protocol module gets a packet only if its lengths, checksums and addresses are sound, and of UDP what its own
- * length says. A frame for the slow path has a complete checksum. Nothing is called upwards.
+ * Invariants: a protocol module gets only packets with valid lengths, checksums and addresses; a UDP packet ends where its own
+ * length says. A frame for the slow path has a complete checksum. Nothing here calls shard.c.
  */
 #include "plane/demux.h"
 
@@ -34,7 +34,7 @@ static enum demux_verdict other_shard(struct demux *d, const struct link_frame *
 	return DEMUX_OTHER_SHARD;
 }
 
-/* Whether the slow path serves this: neighbour discovery, router solicitations, DHCP, DHCPv6. */
+/* Whether this is for the slow path: neighbour discovery, router solicitation, DHCP, DHCPv6. */
 static bool is_slow(const struct demux *d, const struct ip_view *ip)
 {
 	if (ip->proto == IPPROTO_ICMPV6 && !ip->v4 && ip->payload_len >= ICMP_HLEN)
@@ -46,13 +46,13 @@ static bool is_slow(const struct demux *d, const struct ip_view *ip)
 	return load_be16(ip->payload + 2) == PORT_DHCPV6 && (addr_is_multicast(&ip->dst) || addr_is_linklocal6(&ip->dst));
 }
 
-/* The checksum that was left to us may be that of a packet inside this one, in a tunnel of the guest. This packet's own is right only
- * once that one is complete. False: it would change what was read already. */
+/* The checksum that the guest left to us can be that of an inner packet, in a tunnel. The outer checksum covers the inner one, so
+ * the inner one is completed first. False: the field lies before the transport header, in bytes that were parsed already. */
 static bool complete_inner(struct link_frame *f, const struct ip_view *ip)
 {
 	uint32_t transport = (uint32_t)(ip->payload - f->data);
 
-	/* Segments are finished one by one when they are cut. */
+	/* Not for a batch of tunnelled segments: segmentation completes each. */
 	if (f->csum_start > transport && !(f->gso_type & VNET_GSO_TUNNEL && ip->proto == IPPROTO_UDP))
 		link_complete_checksum(f);
 	return f->csum_start >= transport;
@@ -67,8 +67,8 @@ static bool checksum_ok(const struct ip_view *ip, const struct link_frame *f)
 	return ip_transport_checksum_ok(ip);
 }
 
-/* A host-side client reaches the guest at the address that it was last seen to use: with SLAAC it chooses its own. False: no
- * guest can have this one. */
+/* Remembers the address that the guest uses: clients of forwarded ports go there, and with SLAAC the guest chooses it. False: the
+ * guest cannot have this address. */
 static bool learn_address(struct demux *d, const struct addr *src)
 {
 	struct addr *seen = &d->policy->guest_seen[policy_seen_index(src)];
@@ -83,7 +83,7 @@ static bool learn_address(struct demux *d, const struct addr *src)
 	return true;
 }
 
-/* The shard that a packet belongs to: TCP is spread by its endpoints, everything else has its place in shard 0. */
+/* The shard of a packet: for TCP it follows from the endpoints, everything else belongs to shard 0. */
 static uint32_t owner_of(const struct demux *d, const struct ip_view *ip, bool is_tcp)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
@@ -116,7 +116,7 @@ static enum demux_verdict demux_transport(struct demux *d, const struct ip_view 
 		COUNT(d->io->counters, drop_source);
 		return DEMUX_DROPPED;
 	}
-	/* A router does not pass on what is for all on the link. UDP has its own rules for that (proto/udp_guest.c). */
+	/* As a router, do not forward a group's packets. UDP has rules of its own (proto/udp_guest.c). */
 	if ((eth_is_group(eth_dst(f->data)) || addr_is_multicast(&ip->dst)) && ip->proto != IPPROTO_UDP) {
 		COUNT(d->io->counters, drop_unsupported);
 		return DEMUX_DROPPED;
@@ -132,7 +132,7 @@ static enum demux_verdict demux_transport(struct demux *d, const struct ip_view 
 
 static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v4, bool reassembled);
 
-/* Puts fragments together. The packet they make is treated as if it had come in one frame. */
+/* Puts fragments together. A whole packet is handled as if it had come in one frame. */
 static enum demux_verdict demux_fragment(struct demux *d, const struct link_frame *f, const struct ip_view *ip)
 {
 	struct link_frame whole = {0};
@@ -182,13 +182,13 @@ static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v
 		d->learned |= DEMUX_LEARNED_NEIGHBOUR;
 	}
 	if (ip.fragment && reassembled) {
-		COUNT(d->io->counters, drop_fragment); /* fragments of fragments serve no purpose */
+		COUNT(d->io->counters, drop_fragment); /* fragments inside fragments */
 		return DEMUX_DROPPED;
 	}
 	if (ip.fragment)
 		return demux_fragment(d, f, &ip);
 	if (reassembled)
-		ip.df = false; /* the guest has chosen fragments, IPv6 too: the host may do the same */
+		ip.df = false; /* the guest fragmented it: the host may too, also with IPv6 */
 	if (ip.proto != IPPROTO_TCP && ip.proto != IPPROTO_UDP && ip.proto != (v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6)) {
 		COUNT(d->io->counters, drop_unsupported);
 		return DEMUX_DROPPED;

@@ -1,4 +1,4 @@
-/* What a frame of the guest is, and who deals with it. */
+/* What happens to a frame of the guest: a protocol takes it, or the caller gets a verdict. */
 #ifndef PASTA_PLANE_DEMUX_H
 #define PASTA_PLANE_DEMUX_H
 
@@ -8,20 +8,20 @@
 #include "proto/udp.h"
 
 enum demux_verdict {
-	DEMUX_TAKEN,       /* a protocol has it, or it waits for more fragments */
-	DEMUX_DROPPED,     /* counted */
+	DEMUX_TAKEN,       /* a protocol has taken it, or it waits for more fragments */
+	DEMUX_DROPPED,     /* and counted */
 	DEMUX_SLOW_PATH,   /* demux.frame is for Python, its checksum complete */
 	DEMUX_OTHER_SHARD, /* demux.frame is for demux.to_shard */
 };
 
-/* What there is to know beside the verdict; demux.learned has these bits since the last demux_forget(). */
-#define DEMUX_LEARNED_MAC 1       /* the guest speaks from another MAC address */
-#define DEMUX_LEARNED_NEIGHBOUR 2 /* that of demux.source */
+/* Bits of demux.learned: what a frame has shown about the guest's link. The caller clears them. */
+#define DEMUX_LEARNED_MAC 1       /* the guest sends from another MAC address */
+#define DEMUX_LEARNED_NEIGHBOUR 2 /* demux.source has another MAC address */
 #define DEMUX_LEARNED_ADDRESS 4   /* the guest uses demux.source: inbound connections go there */
 
 struct demux {
 	uint32_t flags; /* PLANE_IPV4 and following */
-	uint32_t self;  /* number of the shard */
+	uint32_t self;  /* index of this shard */
 	struct addr gateway4;
 	struct io *io;
 	struct policy *policy;
@@ -32,14 +32,14 @@ struct demux {
 
 	uint32_t learned; /* DEMUX_LEARNED_ bits */
 	struct addr source;
-	/* Only with DEMUX_SLOW_PATH and DEMUX_OTHER_SHARD; valid until the next frame is read. */
+	/* Set with DEMUX_SLOW_PATH and DEMUX_OTHER_SHARD; valid until the next frame is read. */
 	struct link_frame frame;
-	bool reassembled; /* frame was put together from fragments */
+	bool reassembled; /* from fragments */
 	bool is_tcp;
 	uint32_t to_shard;
 };
 
-/* One frame as it was read. */
+/* One frame as read from the tap. */
 enum demux_verdict demux_frame(struct demux *d, struct link_frame *frame);
 /* A packet that another shard has put together from fragments. */
 enum demux_verdict demux_reassembled(struct demux *d, struct link_frame *frame);

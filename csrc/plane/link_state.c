@@ -1,8 +1,8 @@
-/* Purpose: keeps what one shard learns about the guest's link known to all others.
+/* Purpose: tells all shards what one shard has learnt about the guest's link.
  *
- * How: the number of changes is read without the lock. News is rare: a new MAC address, a new address of the guest.
+ * How: a shard compares the number of changes without the lock. Changes are rare: a new MAC address, a new address of the guest.
  *
- * Rejected: a message to each shard, which would have to be sent in order and could find no room.
+ * Rejected: a message to each shard: messages must arrive in order, and a queue can be full.
  */
 #include "plane/link_state.h"
 

@@ -1,13 +1,13 @@
-/* Owns the listening TCP sockets, and the choice of a connection's way:
+/* Purpose: accepts clients of forwarded TCP ports, and decides how each connection reaches its target:
  *
- *   a listener of the guest's namespace  splicing, to the loopback address of the host that the client has asked for;
- *   a client on the host's loopback      splicing, to the guest's own address (with --host-lo-to-ns-lo to the loopback address that
- *                                        it has asked for), where there is a helper to make a socket in the guest's namespace;
- *   any other client                     the tap, with its own address and port.
+ *   client of a listener in the guest's namespace   splice, to the loopback address of the host that the client connected to;
+ *   client on the host's loopback                   splice, to the guest's own address, or with --host-lo-to-ns-lo to the loopback
+ *                                                   address that the client connected to; without a helper the tap;
+ *   any other client                                the tap, with the client's address and port.
  *
- * When descriptors run out all listeners rest for a while: a level-triggered listener with a client waiting would otherwise
- * keep the loop busy, and the client is as well off in the backlog. Those of the host rest when three quarters of the descriptors
- * or of a table's places are taken: what others open must not keep the guest from opening connections of its own.
+ * How: when descriptors run out, all listeners rest for a while. Otherwise a level-triggered listener with a waiting client would
+ * keep the loop busy. The client loses nothing in the backlog. Listeners on the host rest already when three quarters of the
+ * descriptors or of a flow table are in use: inbound connections must leave room for those that the guest opens.
  */
 #include "plane/listen.h"
 
@@ -21,15 +21,15 @@
 #include "plane_api.h"
 
 #define PAUSE_MS 500
-#define SHARES 4 /* of which the guest's own connections have one */
+#define SHARES 4 /* one of them is for the guest's own connections */
 
 static uint64_t tag_of(uint32_t index, uint32_t offset)
 {
 	return loop_tag(OWNER_LISTENER, index, offset);
 }
 
-/* Room for one socket more. There is a place for each, so that one from the middle of a listener can go without memory: whoever
- * removes it closes it. What is not used of it is never touched. */
+/* Makes room for one more socket. There is a place per socket, so that taking one out of the middle of a listener needs no memory:
+ * removing cannot fail, because the caller closes the socket. Unused places are never touched, and take no memory. */
 static int reserve(struct listeners *ls)
 {
 	uint32_t space = ls->space ? ls->space * 2 : 16;
@@ -41,14 +41,14 @@ static int reserve(struct listeners *ls)
 	if (!grown)
 		return -ENOMEM;
 	if (ls->count)
-		memcpy(grown, ls->at, ls->count * sizeof(*grown)); /* realloc() would copy, and touch, what is not used too */
+		memcpy(grown, ls->at, ls->count * sizeof(*grown)); /* realloc() would copy, and so touch, unused places */
 	free(ls->at);
 	ls->at = grown;
 	ls->space = space;
 	return 0;
 }
 
-/* Index of a place for one more, which counts from then on. There must be room. */
+/* Takes a place and returns its index. Only after reserve(). */
 static uint32_t place(struct listeners *ls)
 {
 	uint32_t i = 0;
@@ -98,7 +98,7 @@ int listen_add(struct listeners *ls, const struct listener *l)
 	return rc < 0 ? rc : 0;
 }
 
-/* The sockets of a listener report themselves by what they are now. */
+/* Gives the sockets of a listener their present tags and events in the loop. */
 static void retag(struct listeners *ls, uint32_t index)
 {
 	const struct listener *l = &ls->at[index];
@@ -107,7 +107,7 @@ static void retag(struct listeners *ls, uint32_t index)
 		loop_modify(ls->io->loop, l->fd + (int)k, rests(ls, l) ? 0 : EPOLLIN, tag_of(index, k));
 }
 
-/* Takes one socket out of a listener; what comes after it becomes a listener of its own. */
+/* Takes one socket out of a listener. The sockets behind it become a listener of their own. */
 static void take_out(struct listeners *ls, uint32_t index, uint32_t offset)
 {
 	struct listener tail = ls->at[index];
@@ -166,7 +166,7 @@ static bool share_is_taken(const struct listeners *ls, int fd)
 	return descriptors_below(&ls->io->descriptors, fd, SHARES) || is_crowded(&ls->tcp->flows) || is_crowded(&ls->splice->flows);
 }
 
-/* Whether a client of the host would be one too many. */
+/* Whether clients of the host have to wait. */
 static bool still_crowded(const struct listeners *ls)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -197,13 +197,13 @@ static void rest_for_guest(struct listeners *ls)
 	set_resume(ls, later(ls), true);
 }
 
-/* The shard that has the next splice: each in turn. */
+/* The shard for the next splice: round robin. */
 static uint32_t next_splice_shard(struct listeners *ls)
 {
 	return ls->next_splice_shard++ % ls->tcp->steering.shards;
 }
 
-/* Joins the client with a socket on its way to dst; takes both over. */
+/* Connects fd to dst and splices it with the client. Takes over both; fd may be -errno. */
 static void join(struct listeners *ls, int client, int fd, const struct endpoint *dst)
 {
 	int rc = fd < 0 ? fd : sock_connect(fd, dst, ls->io->policy->guest_scope6);
@@ -222,7 +222,7 @@ static void join(struct listeners *ls, int client, int fd, const struct endpoint
 	sock_close(client, true);
 }
 
-/* Which of our addresses a client has connected to. */
+/* The address that a client has connected to. */
 static struct addr asked_address(int client)
 {
 	struct sockaddr_storage ss = {0};
@@ -235,14 +235,14 @@ static void to_host(struct listeners *ls, int client, uint16_t port)
 {
 	struct endpoint dst = {asked_address(client), port};
 
-	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
+	/* The guest's loopback interface can have other addresses too. The host's service is not offered there. */
 	if (addr_is_loopback(&dst.addr))
 		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
 	else
 		sock_close(client, true);
 }
 
-/* False: there is no way round the tap for this client. */
+/* False: this client cannot be spliced. */
 static bool to_guest(struct listeners *ls, int client, const struct endpoint *peer, const struct endpoint *target)
 {
 	bool v4 = addr_is_v4(&peer->addr);
@@ -267,7 +267,7 @@ static bool to_guest(struct listeners *ls, int client, const struct endpoint *pe
 	return true;
 }
 
-/* By way of the tap, in the shard that the endpoints name. */
+/* Through the tap, in the shard that the endpoints determine. */
 static void to_tap(struct listeners *ls, int client, const struct endpoint *peer, const struct endpoint *target)
 {
 	struct client_message c = {client, *peer, *target};
@@ -295,7 +295,7 @@ void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32
 
 		if (l.fd < 0 || offset >= l.count)
 			return;
-		if (rests(ls, &l) && !(events & EPOLLHUP)) /* it reports that it does not listen any more all the same */
+		if (rests(ls, &l) && !(events & EPOLLHUP)) /* a resting socket still reports that it was shut down */
 			return;
 		l.fd += (int)offset;
 		l.target.port = (uint16_t)(l.target.port + offset);
@@ -308,14 +308,14 @@ void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32
 			return;
 		}
 		if (fd < 0 && errno == EINVAL) {
-			/* Not listening any more: whoever shares an inherited socket has shut it down, and it would be ready for ever. */
+			/* Another process that shares this inherited socket has shut it down. It would always be ready. */
 			log_add(ls->io->log, LOG_LEVEL_WARNING,
 				"a forwarded port of TCP is closed: its socket was shut down by another process");
 			loop_remove(ls->io->loop, l.fd);
 			return;
 		}
 		if (fd < 0)
-			continue; /* that client has gone already (accept(2), "Error handling") */
+			continue; /* the client is gone (accept(2), "Error handling") */
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
 			to_host(ls, fd, l.target.port);

@@ -7,23 +7,24 @@
 #include "proto/splice.h"
 #include "proto/tcp.h"
 
-/* Ports of consecutive numbers whose sockets are consecutive descriptors: thousands of them take no more memory than one. */
+/* Consecutive ports whose sockets are consecutive descriptors: a range takes no more memory than one port. */
 struct listener {
-	int fd; /* the first; -1: a free place */
+	int fd; /* of the first port; -1: a free place */
 	uint32_t count;
-	bool to_host;           /* it listens on the guest's loopback, for something on the host's */
-	struct endpoint target; /* of the first; none: the guest's own address, or the loopback one that the client has asked for */
+	bool to_host; /* listens in the guest's namespace, for a target on the host's loopback */
+	/* Of the first port. No address: the guest's own, or the loopback address that the client connected to. */
+	struct endpoint target;
 };
 
-/* All listening sockets, and what a client needs: shard 0's. */
+/* All listening sockets, and the parts of shard 0 that serve their clients. */
 struct listeners {
 	struct listener *at;
 	uint32_t count, space;
-	uint32_t sockets;  /* of all of them; never more than space */
-	uint32_t removed;  /* free places among count */
-	int64_t resume_ms; /* 0: none rests */
-	bool hosts_only;   /* those of the guest's namespace do not rest */
-	int64_t logged_ms; /* when the share of clients was last written to the log */
+	uint32_t sockets;  /* of all listeners; at most `space` */
+	uint32_t removed;  /* free places among `count` */
+	int64_t resume_ms; /* until then listeners rest; 0: none rests */
+	bool hosts_only;   /* only the host's listeners rest */
+	int64_t logged_ms; /* when the log last said that clients have to wait */
 	uint32_t flags;    /* PLANE_SPLICE, PLANE_LO_TO_LO */
 	uint32_t next_splice_shard;
 	struct io *io;
@@ -33,13 +34,13 @@ struct listeners {
 	struct messages *messages;
 };
 
-/* A listener of one socket. 0 or -errno. */
+/* Adds a listener with one socket. 0 or -errno. */
 int listen_add(struct listeners *ls, const struct listener *l);
-/* Needs no memory. -ENOENT: it is not listened at. */
+/* Needs no memory. -ENOENT: fd is no listener's. */
 int listen_remove(struct listeners *ls, int fd);
-/* Takes the connections that wait at one socket of a listener. */
+/* Accepts the clients that wait at one socket of a listener. */
 void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32_t events);
-/* Ends a rest when there is room again. */
+/* Ends the rest when there is room again. */
 void listen_timers(struct listeners *ls);
 
 #endif

@@ -1,9 +1,9 @@
-/* Purpose: what one shard leaves in the queues of the others.
+/* Purpose: sends messages from one shard to another.
  *
- * How: every queue is bounded. A flood of other protocols must not push out TCP, so everything else has half of TCP's room.
- * Frames leave once a batch, so that the receiver is woken once. Handling a message is the receiver's business (shard.c).
+ * How: every queue is bounded. Other protocols have half of TCP's room, so that a flood of theirs cannot push out TCP. Frames leave
+ * once per batch: this wakes the receiver once. The receiver handles messages in shard.c.
  *
- * Invariants: a socket in a message belongs to the message, and is closed with it. Nothing waits for a receiver.
+ * Invariants: a message owns the sockets in it: they are closed with it. A sender never waits for a receiver.
  */
 #include "plane/messages.h"
 
@@ -56,7 +56,7 @@ void messages_free(struct messages *m)
 	message_queue_free(&m->queue);
 }
 
-/* Sends one message with `data`; false: there is no room or no memory. */
+/* Sends one message with `data`. False: there is no room or no memory. */
 static bool put(struct messages *m, uint32_t to, struct message *message, const void *data, uint32_t max_count)
 {
 	if (!message)
@@ -141,7 +141,7 @@ bool messages_send_line(struct messages *m, const struct log_line *line)
 
 void messages_send_end(struct messages *m, int error)
 {
-	/* Without memory it is lost, and does no harm: shard 0's own queue of the tap ends as well. */
+	/* Without memory the message is lost. That does no harm: shard 0's own queue of the tap ends too. */
 	(void)put(m, 0, message_new(MESSAGE_END, (uint32_t)error, 0), "", UINT32_MAX);
 }
 

@@ -14,7 +14,7 @@ enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE,
 
 struct frame_message {
 	struct link_frame frame;
-	bool reassembled; /* the packet was put together from fragments: the sender has looked at its Ethernet header */
+	bool reassembled; /* from fragments: the sender has checked the Ethernet header */
 };
 
 struct client_message {
@@ -26,39 +26,39 @@ struct splice_message {
 	int accepted, connecting;
 };
 
-/* One shard's end. All zero, with queue.fd -1: there is no other shard. */
+/* One shard's end. With a single shard it is all zero but queue.fd, which is -1. */
 struct messages {
 	uint32_t self;
-	struct messages *shard[SHARDS_MAX]; /* the ends of all shards */
+	struct messages *shard[SHARDS_MAX]; /* all ends, by index of the shard */
 	struct message_queue queue;
-	struct message *inbox; /* taken from the queue, not yet handled */
+	struct message *inbox; /* taken from the queue, not handled yet */
 	struct outbox {
 		struct message *head, *last;
-	} outbox[SHARDS_MAX]; /* frames, since messages_flush() */
-	uint32_t outbox_bits; /* which outboxes hold something */
-	uint64_t handled;     /* messages, ever */
+	} outbox[SHARDS_MAX]; /* frames since the last messages_flush() */
+	uint32_t outbox_bits; /* bit n: outbox[n] is not empty */
+	uint64_t handled;     /* number of messages that this shard has handled */
 	struct counters *counters;
 };
 
-/* Makes the queue and reports it to the loop. 0 or -errno. */
+/* Makes the queue and adds it to the loop. 0 or -errno. */
 int messages_init(struct messages *m, uint32_t self, struct loop *loop, struct counters *counters);
-/* Discards what waits, closes the sockets in it. */
+/* Discards the waiting messages and closes their sockets. */
 void messages_free(struct messages *m);
 
-/* A frame for another shard. It leaves with the next messages_flush(). tcp: TCP has twice the room of everything else. */
+/* Sends a frame to another shard, with the next messages_flush(). tcp: the frame has the larger room of TCP. */
 void messages_send_frame(struct messages *m, uint32_t to, const struct link_frame *f, bool reassembled, bool tcp);
-/* Sends the frames of a batch. A frame that finds no room is lost, as on any link, and counted. */
+/* Sends the frames of the batch. Frames without room are dropped, as on any link, and counted. */
 void messages_flush(struct messages *m);
 /* Takes over the socket of an accepted client. */
 void messages_send_client(struct messages *m, uint32_t to, const struct client_message *client);
-/* Takes over two sockets to splice. False: there was no room, the sockets stay the caller's. */
+/* Takes over two sockets to splice. False: no room or no memory; the sockets stay the caller's. */
 bool messages_send_splice(struct messages *m, uint32_t to, const struct splice_message *sockets);
-/* To shard 0, which Python asks for log lines. False: the line is lost. */
+/* Sends a log line to shard 0, from where Python gets it. False: no room or no memory. */
 bool messages_send_line(struct messages *m, const struct log_line *line);
-/* To shard 0: this shard's queue of the tap has ended. */
+/* Tells shard 0 that this shard's queue of the tap has ended. */
 void messages_send_end(struct messages *m, int error);
 
-/* The next message for this shard, to free(); NULL: there is none. */
+/* The next message for this shard, or NULL. The caller frees it. */
 struct message *messages_next(struct messages *m);
 
 #endif

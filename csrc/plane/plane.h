@@ -1,4 +1,4 @@
-/* What there is once, whatever the number of shards: the configuration, the capture, the listeners, the helper. */
+/* What exists once for all shards: the configuration, the capture, the listeners, the helper. */
 #ifndef PASTA_PLANE_PLANE_H
 #define PASTA_PLANE_PLANE_H
 
@@ -6,13 +6,13 @@
 #include "plane/listen.h"
 #include "plane/shard.h"
 
-/* What a shard needs to run in a thread of its own. Python runs shard 0. */
+/* The thread of a shard. Shard 0 has none: Python runs it. */
 struct shard_thread {
 	struct plane *plane;
 	struct shard *shard;
 	pthread_t thread;
-	bool started;              /* this and the counters: under plane->lock */
-	struct counters published; /* as of the last turn */
+	bool started;              /* plane->lock guards this and `published` */
+	struct counters published; /* after the last turn */
 	_Atomic bool stop;
 };
 
@@ -26,7 +26,7 @@ struct plane {
 
 	uint32_t shard_count; /* 1 or more */
 	struct shard *shard[SHARDS_MAX];
-	bool open; /* what the guest sends is read */
+	bool open; /* the shards read the tap */
 
 	pthread_mutex_t lock;
 	pthread_cond_t started;
@@ -34,13 +34,14 @@ struct plane {
 };
 
 /* threads.c: the shards beside shard 0. */
-/* Lets all shards have what the guest sends. */
+
+/* Lets all shards read the tap. */
 void threads_open(struct plane *p);
 /* Ends the threads. */
 void threads_stop(struct plane *p);
-/* The sum of all shards. */
+/* A counter's sum over all shards. */
 uint64_t threads_counter(const struct plane *p, uint32_t index);
-/* Passes on what the guest has sent by now, also on spliced connections: a command that ends may have had last words. */
+/* Passes on what the guest has sent by now, on spliced connections too: a command may write just before it ends. */
 void threads_drain(struct plane *p);
 
 #endif

@@ -1,17 +1,17 @@
-/* Purpose: the turn of one thread of the data plane, in its one order:
+/* Purpose: the turn of one thread of the data plane. Its order is always:
  *
- *   1. the events of the last wait, one after the other; the tap gives a bounded batch of frames per event;
+ *   1. the events of the last wait, one by one; the tap gives a bounded batch of frames per event;
  *   2. the messages of other shards;
- *   3. what these have made necessary: acknowledgements, windows, data;
- *   4. the timers, last: an answer that came while we were stopped counts before its timeout;
+ *   3. acknowledgements, windows and data that steps 1 and 2 made necessary;
+ *   4. the timers, after all input: if the process was stopped, an answer that came meanwhile counts before its timeout;
  *   5. the wait for the next events.
  *
- * How: shard_turn() does one event, or steps 2 to 4 where none is left, and says what the caller has to do. The caller may stop
- * between any two of these and go on later.
+ * How: shard_turn() handles one event, or does steps 2 to 4 if no event is left. It returns what the caller has to do. The caller
+ * can stop between any two of these and continue later.
  *
- * Invariants: nothing of a shard is touched by another thread but its message queue and what threads.c publishes.
+ * Invariants: other threads touch only a shard's message queue and the counters that threads.c publishes.
  *
- * Rejected: one loop with a thread for each system call, which costs a hand-over per frame; flow tables with locks.
+ * Rejected: one loop with a thread for each system call: a hand-over per frame. Flow tables with locks.
  */
 #include "plane/shard.h"
 
@@ -21,7 +21,7 @@
 
 #include "plane_api.h"
 
-#define PUNT_RATE_PER_S 1000 /* a flood of ARP slows down its own ARP only */
+#define PUNT_RATE_PER_S 1000 /* a flood of slow-path frames must not stall the shard */
 #define PUNT_BURST 100
 #define TCP_LIMIT 65536
 #define UDP_LIMIT 32768
@@ -32,23 +32,20 @@
 
 static void init_policy(struct policy *policy, const struct plane_config *c)
 {
-	memcpy(&policy->guest_seen[0], c->guest4, 16);
-	memcpy(&policy->guest_seen[1], c->guest6, 16);
+	for (int i = 0; i < 2; i++) {
+		const struct plane_family *f = &c->family[i];
+
+		policy->guest_seen[i] = addr_from_v6(f->guest);
+		policy->gateway[i] = addr_from_v6(f->gateway);
+		policy->map_host_loopback[i] = addr_from_v6(f->map_host_loopback);
+		policy->map_guest_addr[i] = addr_from_v6(f->map_guest_addr);
+		policy->host[i] = addr_from_v6(f->host);
+		policy->dns_forward[i] = addr_from_v6(f->dns_forward);
+		policy->dns_host[i] = addr_from_v6(f->dns_host);
+	}
 	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	policy->guest_scope6 = c->guest_scope6;
-	memcpy(&policy->gateway[0], c->gateway4, 16);
-	memcpy(&policy->gateway[1], c->gateway6, 16);
-	memcpy(&policy->map_host_loopback[0], c->map_host_loopback4, 16);
-	memcpy(&policy->map_host_loopback[1], c->map_host_loopback6, 16);
-	memcpy(&policy->map_guest_addr[0], c->map_guest_addr4, 16);
-	memcpy(&policy->map_guest_addr[1], c->map_guest_addr6, 16);
-	memcpy(&policy->host[0], c->host4, 16);
-	memcpy(&policy->host[1], c->host6, 16);
-	memcpy(&policy->dns_forward[0], c->dns_forward4, 16);
-	memcpy(&policy->dns_forward[1], c->dns_forward6, 16);
-	memcpy(&policy->dns_host[0], c->dns_host4, 16);
-	memcpy(&policy->dns_host[1], c->dns_host6, 16);
 	policy->dns_tls = c->flags & PLANE_DNS_TLS;
 	policy->multicast = c->flags & PLANE_MULTICAST;
 	policy->broadcast = c->flags & PLANE_BROADCAST;
@@ -56,12 +53,12 @@ static void init_policy(struct policy *policy, const struct plane_config *c)
 
 static struct sock_options sock_options(const struct plane_config *c)
 {
-	struct sock_options o = {.scope6 = c->scope6, .link4 = c->link4};
+	struct sock_options o = {.link4 = c->family[0].ifindex, .scope6 = c->family[1].ifindex};
 
-	memcpy(&o.outbound[0], c->outbound4, 16);
-	memcpy(&o.outbound[1], c->outbound6, 16);
-	memcpy(o.outbound_if[0], c->outbound_if4, 15);
-	memcpy(o.outbound_if[1], c->outbound_if6, 15);
+	for (int i = 0; i < 2; i++) {
+		o.outbound[i] = addr_from_v6(c->family[i].outbound);
+		memcpy(o.outbound_if[i], c->family[i].outbound_if, sizeof(o.outbound_if[i]) - 1);
+	}
 	return o;
 }
 
@@ -84,7 +81,7 @@ static int init_protocols(struct shard *s, const struct plane_config *c)
 	return rc;
 }
 
-/* Of the virtio header before each frame on the tap. */
+/* Size of the virtio header before each frame on the tap. */
 static uint8_t header_bytes(uint32_t flags)
 {
 	if (!(flags & PLANE_VNET_HDR))
@@ -186,7 +183,8 @@ static void act_on(struct shard *s, enum demux_verdict verdict)
 		messages_send_frame(&s->messages, d->to_shard, &d->frame, d->reassembled, d->is_tcp);
 }
 
-/* A guest that says one thing at a time is not asked for more: what it says is passed on a system call earlier. */
+/* Reads a batch of frames. From a guest that sends one frame at a time it reads one: that saves a system call before passing it
+ * on. */
 static void read_tap(struct shard *s)
 {
 	int most = sched_expects_one(&s->tap_batching, s->loop.slept_us) ? 1 : SCHED_TAP_FRAMES, count = 0;
@@ -247,7 +245,7 @@ static void handle(struct shard *s, struct message *message)
 	}
 }
 
-/* As long as Python need not see a frame first. */
+/* Stops at a frame for the slow path: there is room for one. */
 static void handle_messages(struct shard *s)
 {
 	uint64_t before = s->messages.handled;
@@ -260,7 +258,7 @@ static void handle_messages(struct shard *s)
 	if (s->messages.handled == before)
 		return;
 	udp_flush(&s->udp, &s->io);
-	messages_flush(&s->messages); /* fragments that have become a segment of another shard */
+	messages_flush(&s->messages); /* a reassembled TCP segment can belong to another shard */
 }
 
 void shard_report(struct shard *s)
@@ -271,7 +269,7 @@ void shard_report(struct shard *s)
 		s->log.lost += !messages_send_line(&s->messages, line);
 	if (!s->end || s->end_sent)
 		return;
-	loop_remove(&s->loop, s->link.fd); /* it would be ready for ever */
+	loop_remove(&s->loop, s->link.fd); /* a closed tap is always ready */
 	s->end_sent = true;
 	messages_send_end(&s->messages, s->end);
 }
@@ -292,7 +290,7 @@ static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, st
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
 		return SHARD_EVENT;
 	case OWNER_MESSAGES:
-		break; /* it has ended the wait: messages come after the events */
+		break; /* only ends the wait: shard_turn() reads the messages */
 	case OWNER_LISTENER:
 		*event = (struct plane_event){.kind = e->events, .id = index, .len = generation};
 		return SHARD_LISTENER;
@@ -325,7 +323,7 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 	if (e)
 		return dispatch(s, e, event);
 	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
-	handle_messages(s); /* not between events: a flood on the wrong queue would come before each of them */
+	handle_messages(s); /* after the events: between them, a flood of messages would delay each event */
 	s->more = tcp_service(&s->tcp, &s->io);
 	s->more |= splice_service(&s->splice, &s->io);
 	tcp_timers(&s->tcp, &s->io);

@@ -9,17 +9,17 @@
 #include "plane/messages.h"
 #include "proto/splice.h"
 
-#define PUNT_MAX_BYTES 2048 /* larger slow-path frames have no use */
+#define PUNT_MAX_BYTES 2048 /* no slow-path protocol needs larger frames */
 
 /* The one frame that waits for Python. */
 struct slow_path {
 	struct bucket rate;
-	uint32_t len; /* 0: none waits */
+	uint32_t len; /* 0: no frame waits */
 	uint8_t frame[PUNT_MAX_BYTES];
 };
 
 struct shard {
-	uint32_t index; /* 0: the one that Python runs */
+	uint32_t index; /* 0: the shard that Python runs */
 	struct loop loop;
 	struct link link;
 	struct io io;
@@ -32,38 +32,38 @@ struct shard {
 	struct splice splice;
 	struct demux demux;
 	struct messages messages;
-	struct link_state *link_state; /* of all shards */
-	uint32_t link_known;           /* link_state->changes as of the last look */
-	struct slow_path slow;         /* shard 0 alone gets frames for it */
+	struct link_state *link_state; /* one for all shards */
+	uint32_t link_known;           /* link_state->changes at the last refresh */
+	struct slow_path slow;         /* used by shard 0 only */
 	struct sched_batching tap_batching;
-	bool more; /* the last turn left something that can be done at once */
-	int end;   /* errno that ended the tap */
-	bool end_sent;
+	bool more;     /* the last turn left work: do not sleep */
+	int end;       /* errno that ended the tap, or 0 */
+	bool end_sent; /* shard 0 knows of it */
 	uint8_t scratch[SCRATCH_BYTES];
 };
 
 enum shard_step {
-	SHARD_BUSY,     /* an event was dealt with */
-	SHARD_EVENT,    /* *event is Python's */
-	SHARD_LISTENER, /* a socket is ready: event->id is its listener, event->len its place in that, event->kind epoll's events */
-	SHARD_IDLE,     /* no event is left: shard_wait() */
+	SHARD_BUSY,     /* an event was handled; call shard_turn() again */
+	SHARD_EVENT,    /* *event is for Python */
+	SHARD_LISTENER, /* a listening socket is ready: event->id its listener, ->len its index there, ->kind epoll's events */
+	SHARD_IDLE,     /* no event is left: call shard_wait() */
 };
 
-/* 0 or -errno; shard_free() is due either way. All that is pointed to outlives the shard. */
+/* 0 or -errno. The caller calls shard_free() in both cases. */
 int shard_init(struct shard *s, const struct plane_config *config, int tap_fd, uint32_t index);
 void shard_free(struct shard *s);
-/* One of `steering->shards` that have the flows among them. Before the first flow. 0 or -errno. */
+/* Makes the shard one of several that share the flows. Only before its first flow. 0 or -errno. */
 int shard_join(struct shard *s, const struct flow_steering *steering);
 
-/* The next event, or all that events have made necessary. */
+/* Handles the next event. If none is left: messages, service, timers. */
 enum shard_step shard_turn(struct shard *s, struct plane_event *event);
 /* Waits for events, until_ms at most. 0 or -errno. */
 int shard_wait(struct shard *s, int64_t until_ms);
-/* When the shard's own timers are due. */
+/* When the next timer of the shard is due. */
 int64_t shard_next_ms(const struct shard *s);
-/* Log lines and the end of the tap, to shard 0. */
+/* Sends log lines and the end of the tap to shard 0. */
 void shard_report(struct shard *s);
-/* At the end: passes on a batch of what the guest has sent; false if there was nothing. */
+/* At the end: passes on a batch of what the guest has sent. False: there was nothing. */
 bool shard_drain(struct shard *s);
 
 #endif

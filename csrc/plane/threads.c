@@ -1,19 +1,21 @@
 /* Purpose: the threads of the data plane (--threads). By default there is one shard, which Python runs.
  *
- * How: a shard has everything that its flows need, so no lock is held on the way of a frame. Shard 0 also has what has only one
- * place: the slow path, the listeners, the helper, UDP, ICMP, fragments. The others have flows of TCP and spliced connections.
- * Which shard a flow of TCP belongs to follows from its endpoints (core/steering.h): the shard that reads a frame knows it
- * without asking. The frame is rarely for another: the kernel's tap remembers the queue to which a flow was last written
- * (tun.c, tun_flow_update()) and uses it for what the guest sends, for 3 s after the last write. So the frames that change
- * shards are a guest's SYN and the first ones after silence. Later frames may overtake them; TCP puts that right.
+ * How: a shard has all that its flows need, so a frame meets no lock. Shard 0 alone has the slow path, the listeners, the helper,
+ * UDP, ICMP and fragments. All shards have TCP flows and spliced connections. The endpoints of a TCP flow determine its shard
+ * (core/steering.h), so the shard that reads a frame knows the right shard at once.
  *
- * Threads start before the last layers of the sandbox, and read nothing of the guest's until plane_run() is called for the first
- * time. At the end they stop first; the thread that is left passes on what the guest has sent by then.
+ * Most frames arrive at the right shard. The kernel's tap remembers to which queue a flow was last written (tun.c,
+ * tun_flow_update()) and delivers the guest's frames of that flow to the same queue, for 3 s after the last write. So a frame
+ * changes shards if it is a SYN of the guest, or among the first after a silence. Later frames can overtake it; TCP sorts that
+ * out.
  *
- * Limits are divided: each shard has its share of flows, backlogs, out-of-order queues and new flows (of these at least 1,000 a
+ * Threads start before the last layers of the sandbox. They read nothing from the guest before the first plane_run(). At the end
+ * they stop first. Then the remaining thread passes on what the guest has sent by then.
+ *
+ * Limits are divided: each shard has its share of flows, backlogs, out-of-order queues and new flows (at least 1,000 new flows a
  * second). Each shard counts challenge ACKs for itself.
  *
- * Rejected: a queue chosen by a program (TUNSETSTEERINGEBPF takes CAP_BPF in the initial namespace, or unprivileged BPF).
+ * Rejected: a BPF program that chooses the queue: TUNSETSTEERINGEBPF needs CAP_BPF in the initial namespace, or unprivileged BPF.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -25,7 +27,7 @@
 #include "io/thread.h"
 #include "plane/plane.h"
 
-#define STACK_BYTES (512u << 10) /* as much of it is memory as was ever used */
+#define STACK_BYTES (512u << 10) /* address space; memory only where it was used */
 #define DRAIN_BATCHES 64
 
 static void publish(struct shard_thread *t)
@@ -75,7 +77,7 @@ static int start(struct plane *p, struct shard_thread *t)
 	return 0;
 }
 
-/* One shard more, with a thread. What is made on the way goes with threads_stop(). */
+/* Adds a shard with a thread. After a failure, threads_stop() and plane_free() clean up. */
 static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 {
 	struct shard *s = calloc(1, sizeof(*s)), *first = p->shard[0];
@@ -113,7 +115,7 @@ int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count)
 	if (getrandom(&steering.key, sizeof(steering.key), 0) != sizeof(steering.key))
 		return -EIO;
 #ifdef M_ARENA_MAX
-	mallopt(M_ARENA_MAX, 1); /* another heap for each thread costs more than a lock that is hardly ever taken */
+	mallopt(M_ARENA_MAX, 1); /* a heap for each thread costs more than a lock that is rarely taken */
 #endif
 	if (p->capture)
 		capture_share(p->capture);

@@ -23,13 +23,12 @@ const uint8_t GUEST_MAC[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, OUR_MAC[6] = {0x
 const struct addr GUEST_ADDR[2] = {V4(10, 0, 2, 15), {{0xfd, [15] = 0x15}}};
 const struct addr GATEWAY_ADDR[2] = {V4(10, 0, 2, 2), {{0xfd, [15] = 2}}};
 const struct addr REMOTE_ADDR[2] = {V4(192, 0, 2, 10), {{0x20, 1, 0xd, 0xb8, [15] = 0x10}}};
-const struct addr OUR_LL6 = {{0xfe, 0x80, [15] = 1}};
 
 struct guest guest;
 
 void guest_start(uint32_t flags, uint32_t mtu)
 {
-	struct plane_config config = {.flags = flags, .mtu = mtu, .link_mtu = 1500, .scope6 = 2, .log_level = 4};
+	struct plane_config config = {.flags = flags, .mtu = mtu, .link_mtu = 1500, .log_level = 4};
 
 	kernel_start();
 	guest = (struct guest){.vnet_hdr = flags & PLANE_VNET_HDR, .mtu = mtu};
@@ -45,13 +44,12 @@ void guest_start(uint32_t flags, uint32_t mtu)
 	config.tap_fd = kernel_open(FAKE_TAP, false);
 	memcpy(config.guest_mac, GUEST_MAC, 6);
 	memcpy(config.our_mac, OUR_MAC, 6);
-	memcpy(config.guest4, &GUEST_ADDR[0], 16);
-	memcpy(config.guest6, &GUEST_ADDR[1], 16);
-	memcpy(config.gateway4, &GATEWAY_ADDR[0], 16);
-	memcpy(config.gateway6, &GATEWAY_ADDR[1], 16);
-	memcpy(config.our_ll6, &OUR_LL6, 16);
-	memcpy(config.map_host_loopback4, &GATEWAY_ADDR[0], 16);
-	memcpy(config.map_host_loopback6, &GATEWAY_ADDR[1], 16);
+	for (int i = 0; i < 2; i++) {
+		memcpy(config.family[i].guest, &GUEST_ADDR[i], 16);
+		memcpy(config.family[i].gateway, &GATEWAY_ADDR[i], 16);
+		memcpy(config.family[i].map_host_loopback, &GATEWAY_ADDR[i], 16);
+	}
+	config.family[1].ifindex = 2;
 	REQUIRE(plane_new(&config, &guest.plane) == 0);
 	REQUIRE(plane_watch(guest.plane, kernel_open(FAKE_SCRIPT, false), 1) == 0);
 	memcpy(guest.plane->shard[0]->link.neighbours.last, GUEST_MAC, 6);

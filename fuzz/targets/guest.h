@@ -36,7 +36,7 @@ struct guest {
 extern struct guest guest;
 
 extern const uint8_t GUEST_MAC[6], OUR_MAC[6];
-extern const struct addr GUEST_ADDR[2], GATEWAY_ADDR[2], REMOTE_ADDR[2], OUR_LL6;
+extern const struct addr GUEST_ADDR[2], GATEWAY_ADDR[2], REMOTE_ADDR[2];
 
 /* A core that runs in the made-up kernel. flags: PLANE_VNET_HDR and following. */
 void guest_start(uint32_t flags, uint32_t mtu);

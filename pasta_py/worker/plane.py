@@ -40,12 +40,7 @@ _FLAGS = (
     ("multicast", lib.PLANE_MULTICAST),
     ("broadcast", lib.PLANE_BROADCAST),
 )
-_ADDRESSES = (
-    "guest4", "guest6", "gateway4", "gateway6", "our_ll6", "map_host_loopback4", "map_host_loopback6",
-    "map_guest_addr4", "map_guest_addr6", "host4", "host6", "dns_forward4", "dns_forward6", "dns_host4", "dns_host6",
-    "outbound4", "outbound6",
-)  # fmt: skip
-_NAMES = ("outbound_if4", "outbound_if6")
+_ADDRESSES = ("guest", "gateway", "map_host_loopback", "map_guest_addr", "host", "dns_forward", "dns_host", "outbound")
 _NONE = bytes(16)
 _ARG_START = 45  # /proc/PID/stat after the name, proc(5): arg_start, arg_end
 
@@ -63,13 +58,14 @@ class Plane:
         config.tap_fd = tap_fd
         config.flags = extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
         config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
-        config.scope6, config.guest_scope6, config.link4 = plan.scope6, plan.guest_scope6, plan.link4
+        config.guest_scope6 = plan.guest_scope6
         config.log_level = plan.log_level
         config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
-        for name in _ADDRESSES:
-            setattr(config, name, getattr(plan, name) or _NONE)
-        for name in _NAMES:
-            setattr(config, name, getattr(plan, name).encode("utf-8", "surrogateescape"))
+        for version, family in zip("46", config.family):
+            for name in _ADDRESSES:
+                setattr(family, name, getattr(plan, name + version) or _NONE)
+            family.outbound_if = getattr(plan, "outbound_if" + version).encode("utf-8", "surrogateescape")
+        config.family[0].ifindex, config.family[1].ifindex = plan.link4, plan.scope6
         handle = ffi.new("struct plane **")
         _check(lib.plane_new(config, handle))
         self._plane = handle[0]
