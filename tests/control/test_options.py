@@ -148,7 +148,7 @@ def test_the_list_above_covers_the_whole_table() -> None:
 
 def test_names_are_unique_and_every_destination_is_a_field() -> None:
     assert len(option_table.BY_LONG) == len(option_table.TABLE)
-    assert len(option_table.BY_SHORT) == sum(bool(o.short) for o in option_table.TABLE)
+    assert len(option_table.LETTERS) == sum(bool(o.short) for o in option_table.TABLE)
     known = set(Options._fields) | {"", "help", "version", "only", "gateway", "outbound"}
     assert {o.dest for o in option_table.TABLE} <= known
     assert {o.section for o in option_table.TABLE} == set(option_table.SECTIONS)

@@ -28,8 +28,8 @@ _REMOVE = """
 TABLE = tuple(row for row in TABLE if row.long != {name!r})
 """
 _AGAIN = """
-BY_SHORT = {option.short: option for option in TABLE if option.short}
 BY_LONG = {option.long: option for option in TABLE}
+LETTERS = {option.short: option.long for option in TABLE if option.short}
 """
 # Appended to options.py: the values of one family alone are forgotten.
 _FORGET_FAMILY = """
@@ -57,7 +57,7 @@ def prepare(target: Path) -> None:
 
 def without(target: Path, option: Option, version: int) -> None:
     """Make the copy one that the option does nothing in, for one family if `version` is not 0."""
-    table, parser = ((ROOT / "pasta_py/control" / name).read_text() for name in ("option_table.py", "options.py"))
+    table, parser = ((ROOT / "pasta_py/control/commandline" / name).read_text() for name in ("option_table.py", "options.py"))
     if version:
         parser += _FORGET_FAMILY.format(dest=option.dest, version=version)
     else:

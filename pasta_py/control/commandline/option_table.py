@@ -194,5 +194,5 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
 
 
 TABLE: tuple[Option, ...] = _table()
-BY_SHORT = {option.short: option for option in TABLE if option.short}
 BY_LONG = {option.long: option for option in TABLE}
+LETTERS = {option.short: option.long for option in TABLE if option.short}

@@ -1,19 +1,18 @@
-"""What was asked for, and the parser that a runtime meets. The options themselves are in option_table.
+"""What the user asked for, and the parser that a runtime meets. The options themselves are in option_table.
 
-parse() behaves like getopt_long with "+": unambiguous prefixes, `--x=v`, `--x v`, `-xV`, `-x V`, clustered short
-options, an end at the first argument that is no option, or at `--`. Its errors have getopt's wording, which podman
-and rootlesskit look for. The last value wins, except where the table says "family" (once for IPv4, once for IPv6),
-"list" or "ports".
+The command line is read as getopt_long reads it with "+" (getopt_long.py): options end at the first argument that is none, which
+is the command or the PID. The last value wins, except where the table says "family" (once for IPv4, once for IPv6), "list" or
+"ports".
 
 Rejected: argparse and typer for parsing. They cost 15 and 150 ms of every container start, take options after the
-command, and word errors differently. So nothing slow is imported here: ipaddress only once an address is given.
+command, and word errors differently.
 
 Invariants: parse() either returns Options whose values are valid by themselves, or raises UsageError; it reads
 nothing but its arguments. What depends on the host is checked where the host is known.
 """
 
-from pasta_py.control.commandline import port_spec
-from pasta_py.control.commandline.option_table import BY_LONG, BY_SHORT, DEBUG, INFO, TABLE, WARNING, Option
+from pasta_py.control.commandline import getopt_long, port_spec
+from pasta_py.control.commandline.option_table import BY_LONG, DEBUG, INFO, LETTERS, TABLE, WARNING, Option
 from pasta_py.control.commandline.option_values import Refused
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
@@ -28,10 +27,11 @@ if TYPE_CHECKING:
 DEFAULT_MAC = bytes.fromhex("9a559a559a55")
 LOG_SIZE_BYTES = 1 << 20
 MAX_HOSTNAME_CHARS = 64  # __NEW_UTS_LEN, for a command's own UTS namespace
+_TAKES_VALUE = {option.long: bool(option.metavar) for option in TABLE}
 
 
 class Options(Record):
-    """What was asked for: a field for each option, named after its long form where that is not a negation."""
+    """A field for each option, named after its long form where that is not a negation."""
 
     program: str
     action: str = "run"  # or "help", "version": met before any error
@@ -109,20 +109,6 @@ class Options(Record):
     pcap: str = ""
 
 
-def _find_long(written: str) -> Option:
-    """`written`: what follows the dashes, with any =VALUE."""
-    name = written.partition("=")[0]
-    if name in BY_LONG:
-        return BY_LONG[name]
-    matches = [option for option in TABLE if option.long.startswith(name)]
-    if not matches:
-        raise UsageError(f"unrecognized option '--{written}'")
-    if len(matches) > 1:
-        listed = " ".join(f"'--{option.long}'" for option in matches)
-        raise UsageError(f"option '--{written}' is ambiguous; possibilities: {listed}")
-    return matches[0]
-
-
 class _Parser:
     """The state of one parse: what remains to be read, and the values so far."""
 
@@ -133,53 +119,12 @@ class _Parser:
 
     def run(self, args: "Sequence[str]") -> tuple[str, ...]:
         """Read options; the arguments after them."""
-        index = 0
-        while index < len(args) and self.action == "run":
-            arg = args[index]
-            if arg == "--":
-                return tuple(args[index + 1 :])
-            if not arg.startswith("-") or arg == "-":
-                return tuple(args[index:])
-            index += 1
-            following = args[index] if index < len(args) else None
-            index += self._long(arg[2:], following) if arg.startswith("--") else self._cluster(arg[1:], following)
-        return ()
-
-    def _long(self, written: str, following: "str | None") -> int:
-        """Take one long option; how many further arguments it used."""
-        option = _find_long(written)
-        _, equals, value = written.partition("=")
-        if not option.metavar:
-            if equals:
-                raise UsageError(f"option '--{option.long}' doesn't allow an argument")
-            self._store(option, "")
-            return 0
-        if equals:
-            self._store(option, value)
-            return 0
-        if following is None:
-            raise UsageError(f"option '--{option.long}' requires an argument")
-        self._store(option, following)
-        return 1
-
-    def _cluster(self, letters: str, following: "str | None") -> int:
-        for position, letter in enumerate(letters, 1):
-            option = BY_SHORT.get(letter)
-            if option is None:
-                raise UsageError(f"invalid option -- '{letter}'")
-            if not option.metavar:
-                self._store(option, "")
-                if self.action != "run":
-                    return 0
-                continue
-            if letters[position:]:
-                self._store(option, letters[position:])
-                return 0
-            if following is None:
-                raise UsageError(f"option requires an argument -- '{letter}'")
-            self._store(option, following)
-            return 1
-        return 0
+        rest: list[str] = []
+        for long, text in getopt_long.read(args, _TAKES_VALUE, LETTERS, rest):
+            self._store(BY_LONG[long], text)
+            if self.action != "run":
+                break
+        return tuple(rest)
 
     def _store(self, option: Option, text: str) -> None:
         values, dest = self.values, option.dest

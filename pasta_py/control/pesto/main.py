@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pasta_py import pesto_protocol
-from pasta_py.control.commandline import port_spec
+from pasta_py.control.commandline import getopt_long, port_spec
 from pasta_py.control.start import notices
 from pasta_py.control.start.main import failed, leave, version
 from pasta_py.errors import ConfError, HostError, PastaError, UsageError
@@ -38,14 +38,26 @@ Show the port forwarding of a running pasta, or change it. SOCKET is what it was
 
 Without -A, -D or -C before it, the first -t or -u empties HOST, and the first -T or -U empties SPLICE.
 """
-_LONG = ("tcp-ports=", "udp-ports=", "tcp-ns=", "udp-ns=", "add", "delete", "clear=", "show", "debug", "help", "version")
-_SHORT = {"-t": "--tcp-ports", "-u": "--udp-ports", "-T": "--tcp-ns", "-U": "--udp-ns", "-A": "--add", "-D": "--delete"}
-_SHORT |= {"-C": "--clear", "-s": "--show", "-d": "--debug", "-h": "--help"}
+_TAKES_VALUE = {
+    "tcp-ports": True,
+    "udp-ports": True,
+    "tcp-ns": True,
+    "udp-ns": True,
+    "add": False,
+    "delete": False,
+    "clear": True,
+    "show": False,
+    "debug": False,
+    "help": False,
+    "version": False,
+}
+_LETTERS = {"t": "tcp-ports", "u": "udp-ports", "T": "tcp-ns", "U": "udp-ns", "A": "add", "D": "delete"}
+_LETTERS |= {"C": "clear", "s": "show", "d": "debug", "h": "help"}
 _DIRECTIONS = {
-    "--tcp-ports": (IPPROTO_TCP, False),
-    "--udp-ports": (IPPROTO_UDP, False),
-    "--tcp-ns": (IPPROTO_TCP, True),
-    "--udp-ns": (IPPROTO_UDP, True),
+    "tcp-ports": (IPPROTO_TCP, False),
+    "udp-ports": (IPPROTO_UDP, False),
+    "tcp-ns": (IPPROTO_TCP, True),
+    "udp-ns": (IPPROTO_UDP, True),
 }
 _T = TypeVar("_T")
 _TIMEOUT_S = 30.0  # stalled clients before us have 5 s each
@@ -164,9 +176,9 @@ class Change:
         self._specs: dict[str, tuple[port_spec.PortSpec, ...]] = {}
 
     def take(self, name: str, value: str) -> None:
-        if name in ("--add", "--delete"):
+        if name in ("add", "delete"):
             self._mode = name
-        elif name == "--clear":
+        elif name == "clear":
             if value not in _TABLES:
                 raise UsageError(f"--clear {value!r}: no such table: {' or '.join(_TABLES)} is accepted")
             self._clear(_TABLES[value])
@@ -189,12 +201,12 @@ class Change:
                 self._clear(to_host)
             self._specs[name] = port_spec.add(self._specs.get(name, ()), spec)
             if self._mode and not spec.chunks:
-                raise UsageError(f"port specification 'none': nothing to {self._mode[2:]}: --clear empties a table")
+                raise UsageError(f"port specification 'none': nothing to {self._mode}: --clear empties a table")
             rules = self._resolved(proto, to_host, spec)
         except UsageError as error:
-            raise UsageError(f"{name}: {error}") from None
+            raise UsageError(f"--{name}: {error}") from None
         for rule in rules:
-            if self._mode == "--delete":
+            if self._mode == "delete":
                 self._delete(rule)
             else:
                 self.rules.append(rule)
@@ -233,14 +245,12 @@ class Change:
 
 def _options(argv: list[str]) -> tuple[list[tuple[str, str]], str]:
     """Options by their long names, and the socket's path."""
-    import getopt
-
+    rest: list[str] = []
     try:
-        given, rest = getopt.gnu_getopt(argv, "t:u:T:U:ADC:sdh", list(_LONG))
-    except getopt.GetoptError as error:
+        named = list(getopt_long.read(argv, _TAKES_VALUE, _LETTERS, rest, permute=True))
+    except UsageError as error:
         raise UsageError(f"{error}: see pesto --help") from None
-    named = [(_SHORT.get(name, name), value) for name, value in given]
-    if {"--help", "--version"} & {name for name, _ in named}:
+    if {"help", "version"} & {name for name, _ in named}:
         return named, ""
     if len(rest) != 1:
         raise UsageError(f"{len(rest)} paths of a control socket are given: give one, as in: pesto [OPTION]... SOCKET")
@@ -257,25 +267,25 @@ def _missing(wanted: Iterable[ForwardRule], there: Iterable[ForwardRule]) -> lis
 def _run(argv: list[str]) -> None:
     named, path = _options(argv)
     names = [name for name, _ in named]
-    if "--help" in names:
+    if "help" in names:
         notices.show(USAGE)
         return
-    if "--version" in names:
+    if "version" in names:
         notices.show(version("pesto"))
         return
-    debug = "--debug" in names
+    debug = "debug" in names
     with _Connection(path) as connection:
         before = connection.tables()
         if debug:
             print(f"pesto: {len(before.rules)} rules read, capabilities {before.capabilities:#x}", file=sys.stderr)
-        if not set(names) & {"--add", "--delete", "--clear", *_DIRECTIONS}:
+        if not set(names) & {"add", "delete", "clear", *_DIRECTIONS}:
             notices.show(show(before, f"passt/pasta configuration ({path})"))
             return
         change = Change(before)
         for name, value in named:
             change.take(name, value)
         message = change.message()
-        if "--show" in names:
+        if "show" in names:
             notices.show(show(before, f"Previous configuration ({path})"))
         if debug:
             print(f"pesto: {len(change.rules)} rules sent, {len(message)} bytes", file=sys.stderr)
@@ -287,7 +297,7 @@ def _run(argv: list[str]) -> None:
         raise HostError(f"nothing was changed: {reason}")
     if wrong:
         raise HostError(f"not all was changed: {'; '.join(wrong[:3])}: see the log of that pasta")
-    if "--show" in names:
+    if "show" in names:
         notices.show(show(after, f"Updated configuration ({path})"))
 
 

@@ -1,13 +1,10 @@
 """The command line of slirp4netns: its options, as its callers give them and look for them in --help.
 
-parse() behaves like getopt_long without "+": options may follow the arguments, long ones may be shortened while they are
-unambiguous, the last value wins. --help and --version count when they are met before an error. Reads nothing but its arguments;
-nothing slow is imported.
-
-Rejected: the parser of options.py, which stops at the first argument, and whose table is pasta's.
+Options may follow the arguments, and the last value wins. --help and --version count when they stand before an error. Reads
+nothing but its arguments.
 """
 
-from pasta_py.control.commandline import port_spec
+from pasta_py.control.commandline import getopt_long, port_spec
 from pasta_py.control.commandline.option_values import MIN_MTU
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 PROGRAM = "slirp4netns"
 #: The release whose options and API these are; callers that compare versions compare with this one.
 COMPATIBLE = "1.3.3"
-#: The interface of libslirp that this release was seen with (4.9.5): scripts take it for a measure of what there is.
+#: SLIRP_CONFIG_VERSION_MAX of libslirp 4.9.5: scripts read it as a measure of what is supported.
 _LIBSLIRP_INTERFACE = 6
 DEFAULT_MTU = 1500
 MAX_MTU = 65521
@@ -51,12 +48,12 @@ TABLE = (
     ("h", "help", "", "show this help and exit"),
     ("v", "version", "", "show version and exit"),
 )
-_LONG = {long: (long, value) for _short, long, value, _help in TABLE}
-_SHORT = {short: (long, value) for short, long, value, _help in TABLE if short}
+_TAKES_VALUE = {long: bool(value) for _short, long, value, _help in TABLE}
+_LETTERS = {short: long for short, long, _value, _help in TABLE if short}
 
 
 class SlirpOptions(Record):
-    """What was asked for."""
+    """What the user asked for."""
 
     action: str = "run"  # or "help", "version"
     configure: bool = False
@@ -77,7 +74,7 @@ class SlirpOptions(Record):
     outbound_if6: str = ""
     dns: bool = True
     mac: bytes = b""
-    surplus: tuple[str, ...] = ()  # arguments that nobody has asked for
+    surplus: tuple[str, ...] = ()  # arguments beyond those that are used
 
 
 def help_text() -> str:
@@ -102,7 +99,7 @@ def parse(argv: "Sequence[str]") -> SlirpOptions:
     """The options, valid by themselves; UsageError."""
     from_user: dict[str, str] = {}
     arguments: list[str] = []
-    for name, value in _words(argv, arguments):
+    for name, value in getopt_long.read(argv, _TAKES_VALUE, _LETTERS, arguments, permute=True):
         if name in ("help", "version"):
             return SlirpOptions(action=name, network=_network(DEFAULT_CIDR))
         from_user[name] = value
@@ -127,62 +124,6 @@ def parse(argv: "Sequence[str]") -> SlirpOptions:
             values.update(_outbound(version, from_user[name]))
     values.update(_target(from_user, arguments))
     return SlirpOptions(**values)  # type: ignore[arg-type]
-
-
-def _words(argv: "Sequence[str]", arguments: list[str]) -> "Sequence[tuple[str, str]]":
-    """(long name, value) of each option in order; what is no option goes to `arguments`."""
-    found: list[tuple[str, str]] = []
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        if word == "--":
-            arguments += rest
-            break
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            long, takes = _match(name)
-            if takes and not equals:
-                if not rest:
-                    raise UsageError(f"option '--{long}' requires an argument")
-                value = rest.pop(0)
-            elif equals and not takes:
-                raise UsageError(f"option '--{long}' doesn't allow an argument")
-            found.append((long, value))
-        elif len(word) > 1 and word.startswith("-"):
-            found += _cluster(word, rest)
-        else:
-            arguments.append(word)
-        if found and found[-1][0] in ("help", "version"):
-            break  # whatever is wrong after it
-    return found
-
-
-def _match(name: str) -> tuple[str, str]:
-    candidates = [name] if name in _LONG else [long for long in _LONG if long.startswith(name)]
-    if not candidates:
-        raise UsageError(f"unrecognized option '--{name}'")
-    if len(candidates) > 1:
-        possibilities = " ".join(f"'--{long}'" for long in candidates)
-        raise UsageError(f"option '--{name}' is ambiguous; possibilities: {possibilities}")
-    return _LONG[candidates[0]]
-
-
-def _cluster(word: str, rest: list[str]) -> list[tuple[str, str]]:
-    found = []
-    for position, letter in enumerate(word[1:], 2):
-        if letter not in _SHORT:
-            raise UsageError(f"invalid option -- '{letter}'")
-        long, takes = _SHORT[letter]
-        if not takes:
-            found.append((long, ""))
-            continue
-        value = word[position:]
-        if not value:
-            if not rest:
-                raise UsageError(f"option requires an argument -- '{letter}'")
-            value = rest.pop(0)
-        return [*found, (long, value)]
-    return found
 
 
 # ---- values ----
