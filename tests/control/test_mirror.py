@@ -3,7 +3,8 @@
 import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options
 
-from pasta_py.control.ip import IPv4Address
+from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
+from pasta_py.control.netlink.objects import NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.resolv_conf import Resolv
 
@@ -286,8 +287,8 @@ def test_a_family_without_interface_goes_local_while_the_other_mirrors() -> None
 def test_a_route_that_cannot_be_set_is_one_warning_and_the_rest_is_there() -> None:
     snapshot, expected = in_new_namespace(host_side, DUAL, "eth0")
     link = plan.build(options(), snapshot, Resolv()).link
-    lost = plan.Route(
-        destination=plan.ip_network("10.66.0.0/16"), hops=(plan.NextHop(gateway=plan.IPv4Address("10.77.0.1")),)
+    lost = Route(
+        destination=ip_network("10.66.0.0/16"), hops=(NextHop(gateway=IPv4Address("10.77.0.1")),)
     )
     result, shown, _ = in_new_namespace(guest_side, link.replace(routes=(lost, *link.routes), mirrored=()))
     assert len(result.warnings) == 1 and "10.66.0.0/16" in result.warnings[0] and "\n" not in result.warnings[0]
@@ -297,9 +298,9 @@ def test_a_route_that_cannot_be_set_is_one_warning_and_the_rest_is_there() -> No
 def test_address_and_gateway_of_the_user_replace_those_of_the_host() -> None:
     snapshot, _ = in_new_namespace(host_side, DUAL, "eth0")
     given = options(
-        address=(plan.ip_interface("10.0.2.100/24"), plan.ip_interface("fc00::3/64")),
-        gateway4=plan.IPv4Address("10.0.2.2"),
-        gateway6=plan.IPv6Address("fc00::1"),
+        address=(ip_interface("10.0.2.100/24"), ip_interface("fc00::3/64")),
+        gateway4=IPv4Address("10.0.2.2"),
+        gateway6=IPv6Address("fc00::1"),
     )
     result, shown, _ = in_new_namespace(guest_side, plan.build(given, snapshot, Resolv()).link)
     assert result.warnings == ()
@@ -310,7 +311,7 @@ def test_address_and_gateway_of_the_user_replace_those_of_the_host() -> None:
 
 def test_an_address_outside_the_network_of_the_gateway_still_gets_its_routes() -> None:
     snapshot, _ = in_new_namespace(host_side, DUAL, "eth0")
-    given = options(address=(plan.ip_interface("10.0.2.100/24"), plan.ip_interface("fc00::3/64")))
+    given = options(address=(ip_interface("10.0.2.100/24"), ip_interface("fc00::3/64")))
     result, shown, _ = in_new_namespace(guest_side, plan.build(given, snapshot, Resolv()).link)
     assert result.warnings == ()
     assert ("default", "192.0.2.1") in [(r["dst"], r.get("gateway")) for r in shown["-4"]]

@@ -8,6 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import hostports
 from pasta_py.control.commandline import port_spec
+from pasta_py.control.ip import packed
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, AutoRule, ForwardRule, Listener
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pasta_py.control.commandline.options import Options
-    from pasta_py.control.ip import IPv4Address, IPv6Address
 
 _PORT_RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _UNPRIVILEGED_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
@@ -71,11 +71,11 @@ def forward_rule(proto: int, to_host: bool, rule: port_spec.Rule) -> ForwardRule
     return ForwardRule(
         proto=proto,
         to_host=to_host,
-        address=_packed(rule.address),
+        address=packed(rule.address),
         ifname=rule.ifname,
         first=rule.first,
         last=rule.last,
-        target=_packed(rule.target),
+        target=packed(rule.target),
         target_first=rule.target_first,
         weak=rule.weak,
         scan=rule.scan,
@@ -133,7 +133,7 @@ def _bind_rule(
         last = rule.first + room - 1
         warn(f"{_NAMES[proto]} ports {last + 1}-{rule.last} are not forwarded: raise the limit of open files (ulimit -Hn)")
     run: list[int] = []
-    address, settings = _packed(rule.address), {"ipv4": options.ipv4, "ipv6": options.ipv6, "freebind": options.freebind}
+    address, settings = packed(rule.address), {"ipv4": options.ipv4, "ipv6": options.ipv6, "freebind": options.freebind}
     try:
         for port in range(rule.first, last + 1):
             try:
@@ -153,7 +153,7 @@ def _bind_rule(
 def _end_run(bound: Bound, proto: int, rule: port_spec.Rule, end: int, fds: list[int]) -> None:
     """Record the sockets of the ports up to, not including, `end`."""
     if fds:
-        target = _packed(rule.target)
+        target = packed(rule.target)
         port = end - len(fds)
         target_port = rule.target_first + port - rule.first
         listener = Listener(
@@ -162,7 +162,7 @@ def _end_run(bound: Bound, proto: int, rule: port_spec.Rule, end: int, fds: list
             target=target,
             target_port=target_port,
             count=len(fds),
-            address=_packed(rule.address),
+            address=packed(rule.address),
             ifname=rule.ifname,
         )
         bound.append((listener, fds))
@@ -200,13 +200,6 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
         hint = ": raise the limit of open files (ulimit -n), or forward fewer ports"
     reason = os.strerror(error.errno or 0)
     return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {reason}{hint}")
-
-
-def _packed(address: "IPv4Address | IPv6Address | None") -> bytes:
-    """16 bytes, IPv4 as v4-mapped; b"" for none."""
-    if address is None:
-        return b""
-    return bytes(10) + b"\xff\xff" + address.packed if address.version == 4 else address.packed
 
 
 def ephemeral_ports() -> tuple[int, int]:

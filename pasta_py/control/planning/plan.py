@@ -1,24 +1,18 @@
-"""From options, host and resolv.conf to everything that is then done: pure, no system calls.
+"""From options, host and resolv.conf to everything that control then does: pure, no system calls.
 
-Two results: what the worker is told (WorkerPlan), and how the guest's interface is to look (LinkPlan). Each family
-is planned by itself, and ends in one of four ways:
-
-    mirror   addresses and routes of the host's outbound interface, all of them
-    set      the user's -a or -g in place of the host's; routes of the host that still make sense are kept
-    local    no outbound interface: 169.254.2.1/16 by way of 169.254.2.2, or link-local IPv6 by way of fe80::1
-    off      -4 or -6, a host without the family, an MTU too small for IPv6
-
-A family that does not mirror although nobody asked for that says so in one notice, or in a warning if an option is why.
+Two results: what the worker gets (WorkerPlan), and how the guest's interface is to look (LinkPlan). `guest_family` plans each
+family, and `nameservers` chooses the nameservers.
 
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
 from pasta_py.control.commandline.option_values import MAX_MTU, MIN_MTU
-from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
+from pasta_py.control.ip import ip_network, packed
 from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import Address, Interface, Ip, NextHop, Route
+from pasta_py.control.netlink.objects import Address, Ip, NextHop, Route
 from pasta_py.control.planning import nameservers, our_addresses
-from pasta_py.control.planning.host import Family, HostSnapshot, leads_out
+from pasta_py.control.planning.guest_family import GuestFamily, is_copied, is_mappable, plan_family
+from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.nameservers import Mapping, Names
 from pasta_py.control.planning.resolv_conf import Resolv, View
 from pasta_py.errors import HostError, UsageError
@@ -33,17 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
 UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
-MIN_MTU6 = 1280  # RFC 8200, 5
 DEFAULT_IFNAME = "tap0"
-
-# Local mode. IPv4 link-local, RFC 3927.
-LOCAL_ADDRESS4 = ip_interface("169.254.2.1/16")
-LOCAL_GATEWAY4 = IPv4Address("169.254.2.2")
-LOCAL_GATEWAY6 = IPv6Address("fe80::1")
-_BROADCAST = IPv4Address("255.255.255.255")
-
-_IFA_F_TEMPORARY = 0x01
-_IFA_F_SECONDARY = 0x01
 
 
 class LinkPlan(Record):
@@ -62,40 +46,14 @@ class LinkPlan(Record):
 class Plan(Record):
     """Everything that `build` decides."""
 
-    worker: WorkerPlan  # guest_mac, vnet_hdr, uso, listeners, descriptors, netns_name, log_* are the launcher's to fill
+    worker: WorkerPlan  # start/hand_over.py fills in the tap, ports, log and descriptors
     link: LinkPlan
     templates: tuple[str, str]  # host interfaces that addresses and routes are from, IPv4's and IPv6's; "": none
-    dns: tuple[Ip, ...]  # nameservers as the guest reaches them, told to it or not
-    search: tuple[str, ...]  # domains, told to it or not
-    warnings: tuple[str, ...]  # one line each, for the user: what cannot be had as it was asked for
-    notices: tuple[str, ...]  # and how it is on this host, which nobody need mind
+    dns: tuple[Ip, ...]  # nameservers as the guest reaches them, announced or not
+    search: tuple[str, ...]  # domains, announced or not
+    warnings: tuple[str, ...]  # one line each, for the user: what differs from what the options say
+    notices: tuple[str, ...]  # one line each, for the user: what follows from this host, and is no reason to warn
     resolv: View | None = None  # what a command is to read in /etc/resolv.conf; None: the host's
-
-
-class _Guest(Record):
-    """One family of the guest."""
-
-    on: bool
-    addresses: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
-    gateway: Ip | None = None
-    link_mtu: int = 0  # of the host's interface; 0: none
-    link_index: int = 0
-    link_name: str = ""
-    mirrored: bool = False
-    warnings: tuple[str, ...] = ()  # as in Plan
-    notices: tuple[str, ...] = ()
-
-    def first(self) -> Address | None:
-        """The address others know the guest by: what the default route sends from, else the first lasting one."""
-        sources = [r.source for r in self.routes if r.source is not None and not r.destination.prefixlen]
-        usable = [a for a in self.addresses if not a.interface.ip.is_link_local or a.interface.version == 4]
-        lasting = [a for a in usable if not a.deprecated and not a.flags & _IFA_F_TEMPORARY]
-        preferred = [a for a in usable if a.interface.ip in sources]
-        return next(iter(preferred + lasting + usable), None)
-
-    def has(self, address: Ip) -> bool:
-        return any(a.interface.ip == address for a in self.addresses)
 
 
 def interfaces(options: "Options") -> tuple[str, str]:
@@ -104,14 +62,14 @@ def interfaces(options: "Options") -> tuple[str, str]:
 
 
 def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc: bool = False) -> Plan:
-    """The plan. `shares_etc`: what runs in the guest may perhaps write the host's own resolv.conf.
+    """The plan. `shares_etc`: the guest may be able to write the host's own resolv.conf.
 
     UsageError for options that contradict each other or the host, HostError for a host that has neither family.
     """
     mtu = _mtu(options)
     _check_names(options, host)
-    guest4 = _guest(4, options, host.ipv4, mtu)
-    guest6 = _guest(6, options, host.ipv6, mtu)
+    guest4 = plan_family(4, options, host.ipv4, mtu)
+    guest6 = plan_family(6, options, host.ipv6, mtu)
     if not guest4.on and not guest6.on:
         why = guest4.notices + guest6.notices + guest4.warnings + guest6.warnings
         raise HostError(f"nothing to offer the guest: {'; '.join(why)}")
@@ -121,7 +79,7 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), mtu)
     worker = _with_names(worker, options, resolv, names, shares_etc)
     guest4 = _with_forwarder_route(guest4, names)
-    if options.splice_only:  # nothing but loopback in the guest: what would take the tap is refused
+    if options.splice_only:  # the guest has only its loopback: what would need the tap is refused
         worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
         warnings = notices = ()
     return Plan(
@@ -165,195 +123,11 @@ def _outbound_warnings(options: "Options", host: HostSnapshot) -> tuple[str, ...
     )
 
 
-# ---- one family of the guest ----
-
-
-def _guest(version: int, options: "Options", family: Family, mtu: int) -> _Guest:
-    asked, other = (options.ipv4, options.ipv6) if version == 4 else (options.ipv6, options.ipv4)
-    if not asked:
-        return _Guest(on=False)
-    if not family.available:
-        if not other:
-            raise HostError(
-                f"-{version}: the host has no IPv{version}: leave the option out, or switch IPv{version} on there"
-            )
-        return _Guest(on=False, notices=(f"IPv{version} is off: the host has none",))
-    if version == 6 and mtu < MIN_MTU6:
-        why = f"IPv6 needs an MTU of {MIN_MTU6} or more, not {mtu}"
-        if not other:
-            raise UsageError(f"{why}: raise --mtu or leave out -6")
-        return _Guest(on=False, warnings=(f"IPv6 is off: {why}",))
-    user_address = next((a for a in options.address if a.version == version), None)
-    user_gateway: Ip | None = options.gateway4 if version == 4 else options.gateway6
-    if user_gateway is not None and not _mappable(user_gateway):
-        raise UsageError(f"-g {user_gateway}: this cannot be a gateway: give a unicast address")
-    addresses = tuple(a for a in family.addresses if _copied(a))
-    anywhere = any(leads_out(route.destination) for route in family.routes)
-    if user_address is None and not addresses and (version == 4 or not anywhere):
-        return _local(version, family, user_gateway)
-    if not addresses and not anywhere:  # also where -i or --outbound-if4 names an interface
-        family = Family(available=True)
-    return _from_host(version, options, family, addresses, user_address, user_gateway)
-
-
-def _copied(address: Address) -> bool:
-    """Not link-local IPv6, which is the guest's own affair, nor loopback, nor an address found to be another's."""
-    own = address.interface.ip
-    if not _mappable(own) or address.flags & objects.IFA_F_DADFAILED:
-        return False
-    return own.version == 4 or not own.is_link_local
-
-
-def _local(version: int, family: Family, user_gateway: Ip | None) -> _Guest:
-    if family.link is not None:
-        why = f"host interface {family.link.name} has no IPv{version} address"
-    else:
-        why = "no interface of the host leads anywhere"
-    if version == 4:
-        addresses: tuple[Address, ...] = (Address(interface=LOCAL_ADDRESS4),)
-        gateway = user_gateway or LOCAL_GATEWAY4
-        how = f"address {LOCAL_ADDRESS4.ip}, gateway {gateway}"
-    else:
-        addresses = ()
-        gateway = user_gateway or LOCAL_GATEWAY6
-        how = f"gateway {gateway}"
-    return _Guest(
-        on=True,
-        addresses=addresses,
-        routes=(_default_route(gateway, addresses),),
-        gateway=gateway,
-        notices=(f"IPv{version}: {why}, local mode ({how})",),
-    )
-
-
-def _from_host(
-    version: int,
-    options: "Options",
-    family: Family,
-    addresses: tuple[Address, ...],
-    user_address: Interface | None,
-    user_gateway: Ip | None,
-) -> _Guest:
-    length = options.netmask if version == 4 else None
-    mirrored = user_address is None and user_gateway is None and length is None and options.copy_addrs and options.copy_routes
-    if user_address is not None:
-        addresses = (_user_address(user_address),)
-    elif length is not None:
-        addresses = (_user_address(ip_interface(f"{addresses[0].interface.ip}/{length}")),)
-    elif not options.copy_addrs:
-        addresses = addresses[:1]
-    name = options.ns_ifname or _link_name(family)
-    addresses = tuple(_fitted(address, _link_name(family), name) for address in addresses)
-    host_gateway = _host_gateway(family.routes)
-    gateway: Ip = user_gateway or host_gateway or (LOCAL_GATEWAY4 if version == 4 else LOCAL_GATEWAY6)
-    routes, warnings = _routes(family.routes, addresses, mirrored)
-    if user_gateway is not None or (user_address is not None and family.link is None):
-        routes = (_default_route(gateway, addresses),)
-    elif not options.copy_routes:
-        routes = tuple(route for route in routes if not route.destination.prefixlen)[:1]
-    return _Guest(
-        on=True,
-        addresses=addresses,
-        routes=routes if mirrored else _reachable(routes, addresses),
-        gateway=gateway,
-        link_mtu=family.link.mtu if family.link is not None else 0,
-        link_index=family.link.index if family.link is not None else 0,
-        link_name=_link_name(family),
-        mirrored=mirrored,
-        warnings=warnings,
-    )
-
-
-def _link_name(family: Family) -> str:
-    return family.link.name if family.link is not None else ""
-
-
-def _user_address(interface: Interface) -> Address:
-    own = interface.ip
-    if not _mappable(own):
-        raise UsageError(f"-a {interface}: the guest cannot have this address: give a unicast address")
-    scope = objects.RT_SCOPE_LINK if interface.version == 6 and own.is_link_local else objects.RT_SCOPE_UNIVERSE
-    if isinstance(own, IPv4Address):
-        network = interface.network
-        broadcast = IPv4Address(network.broadcast_address.packed) if network.prefixlen < 31 else None
-        return Address(interface=interface, scope=scope, broadcast=broadcast)
-    return Address(interface=interface, scope=scope)
-
-
-def _fitted(address: Address, host_name: str, name: str) -> Address:
-    """As set on an interface of another name: without what only the kernel may say, and the label renamed."""
-    label = address.label
-    if name and label.startswith(host_name):
-        label = name + label[len(host_name) :]
-    keep = objects.IFA_F_HOMEADDRESS | objects.IFA_F_NOPREFIXROUTE | _IFA_F_TEMPORARY
-    flags = address.flags & keep | (objects.IFA_F_NODAD if address.interface.version == 6 else 0)
-    return Address(**{**address.__dict__, "flags": flags, "label": label[:15], "link": 0})
-
-
-def _host_gateway(routes: "Iterable[Route]") -> Ip | None:
-    """Of the default route with the lowest metric that has one, of the family itself."""
-    best: Route | None = None
-    for route in routes:
-        if not route.destination.prefixlen and _gateway_of(route) and (best is None or route.metric < best.metric):
-            best = route
-    return _gateway_of(best) if best is not None else None
-
-
-def _gateway_of(route: Route) -> Ip | None:
-    version = route.destination.version
-    return next((hop.gateway for hop in route.hops if hop.gateway and hop.gateway.version == version), None)
-
-
-def _default_route(gateway: Ip, addresses: tuple[Address, ...]) -> Route:
-    version = gateway.version
-    any_network = ip_network("0.0.0.0/0" if version == 4 else "::/0")
-    return _reachable((Route(destination=any_network, hops=(NextHop(gateway=gateway),)),), addresses)[0]
-
-
-def _routes(
-    routes: tuple[Route, ...], addresses: tuple[Address, ...], mirrored: bool
-) -> tuple[tuple[Route, ...], tuple[str, ...]]:
-    """Those of the host that fit the guest's addresses, and a line about what of them cannot be copied."""
-    kept, strange = [], []
-    own = {address.interface.ip for address in addresses}
-    for route in routes:
-        own_affair = route.destination.version == 6 and (route.destination.is_link_local or route.destination.is_multicast)
-        if own_affair and route.proto == objects.RTPROT_KERNEL:
-            continue  # every interface has its own
-        if not mirrored and route.proto == objects.RTPROT_KERNEL:
-            continue  # comes with its address, or not at all
-        hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
-        source = route.source if route.source in own else None
-        kept.append(Route(**{**route.__dict__, "hops": hops, "source": source, "whole": True}))
-        if not route.whole:
-            strange.append(str(route.destination))
-    if not strange:
-        return tuple(kept), ()
-    which = strange[0] if len(strange) == 1 else f"{strange[0]} and {len(strange) - 1} more"
-    return tuple(kept), (f"route to {which}: copied without attributes that this version does not know",)
-
-
-def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
-    """The routes with their gateways taken as on the link, where nothing else says that they are."""
-    near = our_addresses.on_link(addresses, routes)
-    on_link: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
-
-    def fitted(hop: NextHop) -> NextHop:
-        gateway = hop.gateway
-        if gateway is None or (gateway.version == 6 and gateway.is_link_local):
-            return hop
-        if gateway not in on_link:
-            on_link[gateway] = any(gateway.version == net.version and gateway in net for net in near)
-        return hop if on_link[gateway] else hop.replace(onlink=True)
-
-    return tuple(Route(**{**route.__dict__, "hops": tuple(map(fitted, route.hops))}) for route in routes)
-
-
 # ---- mapping and name service ----
 
 
 def _mappings(
-    options: "Options", host: HostSnapshot, resolv: Resolv, guest4: _Guest, guest6: _Guest
+    options: "Options", host: HostSnapshot, resolv: Resolv, guest4: GuestFamily, guest6: GuestFamily
 ) -> tuple[Mapping, Mapping, Names]:
     """What is mapped in each family, and the nameservers of the guest."""
     maps: dict[int, Mapping] = {}
@@ -368,7 +142,7 @@ def _search(options: "Options", resolv: Resolv) -> tuple[str, ...]:
     return resolv.search if options.search is None else options.search
 
 
-def _seen(options: "Options", host: HostSnapshot, guest4: _Guest, guest6: _Guest) -> nameservers.Guest:
+def _seen(options: "Options", host: HostSnapshot, guest4: GuestFamily, guest6: GuestFamily) -> nameservers.Guest:
     guests = {4: guest4, 6: guest6}
     return nameservers.Guest(
         addresses=tuple(a.interface.ip for guest in guests.values() for a in guest.addresses),
@@ -379,11 +153,11 @@ def _seen(options: "Options", host: HostSnapshot, guest4: _Guest, guest6: _Guest
     )
 
 
-def _our_link_local(options: "Options", host: HostSnapshot, guest6: _Guest) -> Ip:
+def _our_link_local(options: "Options", host: HostSnapshot, guest6: GuestFamily) -> Ip:
     return our_addresses.link_local(options, guest6.gateway, host.ipv6.addresses if guest6.link_index else ())
 
 
-def _advertised(options: "Options", guest6: _Guest) -> bool:
+def _advertised(options: "Options", guest6: GuestFamily) -> bool:
     # An interface that is configured needs no advertisement, and would get routes and addresses twice by one.
     return options.ra and options.ndp and guest6.on and not options.config_net
 
@@ -404,14 +178,14 @@ def _with_names(
     return changed
 
 
-def _with_forwarder_route(guest4: _Guest, names: Names) -> _Guest:
+def _with_forwarder_route(guest4: GuestFamily, names: Names) -> GuestFamily:
     """With a route to our nameserver, where no other route leads there."""
     ours = next((address for address in names.forwarders if address.version == 4), None)
     leading = [route.destination for route in guest4.routes] + [our_addresses.prefix_of(address) for address in guest4.addresses]
     if ours is None or not names.only_dns or any(ours in network for network in leading):
         return guest4
     route = Route(destination=ip_network(f"{ours}/32"), hops=(NextHop(),), scope=objects.RT_SCOPE_LINK)
-    changed: _Guest = guest4.replace(routes=(*guest4.routes, route))
+    changed: GuestFamily = guest4.replace(routes=(*guest4.routes, route))
     return changed
 
 
@@ -429,13 +203,13 @@ def _view(options: "Options", names: Names) -> View | None:
     return changed
 
 
-def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Guest) -> Mapping:
+def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: GuestFamily) -> Mapping:
     if not guest.on:
         return Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
     loopback = _pick(options.map_host_loopback or (), version, "--map-host-loopback", guest)
     if loopback is None and options.map_host_loopback != () and options.map_gw and guest.gateway is not None:
         # A gateway that is the guest's own address (an unnumbered link can be like that) never reaches us.
-        loopback = None if guest.has(guest.gateway) or not _mappable(guest.gateway) else guest.gateway
+        loopback = None if guest.has(guest.gateway) or not is_mappable(guest.gateway) else guest.gateway
     dns_host = next((a for a in options.dns_host if a.version == version), None) or next(iter(options.dns_host), None)
     if dns_host is None:
         servers = resolv.nameservers
@@ -448,19 +222,11 @@ def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: _Gu
     )
 
 
-def _mappable(address: Ip) -> bool:
-    """Whether it can stand in a frame as an address of one host; ::ffff:0:0/96 stands for IPv4 between us."""
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return False
-    special = address.is_unspecified or address.is_multicast or address.is_loopback
-    return not special and address != _BROADCAST
-
-
-def _pick(from_user: "Iterable[Ip]", version: int, option: str, guest: _Guest) -> Ip | None:
+def _pick(from_user: "Iterable[Ip]", version: int, option: str, guest: GuestFamily) -> Ip | None:
     address = next((a for a in from_user if a.version == version), None)
     if address is None:
         return None
-    if not _mappable(address):
+    if not is_mappable(address):
         raise UsageError(f"{option} {address}: this address cannot be mapped: give a unicast address")
     if guest.has(address):
         raise UsageError(
@@ -481,14 +247,7 @@ def _check_distinct(maps: "Iterable[Mapping]") -> None:
 # ---- results ----
 
 
-def packed(address: Ip | None) -> bytes:
-    """16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); b"" for none."""
-    if address is None:
-        return b""
-    return address.packed if isinstance(address, IPv6Address) else b"\0" * 10 + b"\xff\xff" + address.packed
-
-
-def _guest_addresses(options: "Options", guests: tuple[_Guest, _Guest]) -> tuple[bytes, ...]:
+def _guest_addresses(options: "Options", guests: tuple[GuestFamily, GuestFamily]) -> tuple[bytes, ...]:
     """What the guest has at the start, or will have: with DHCP, one address of each family. The worker learns others."""
     own: list[Ip] = []
     for guest in guests:
@@ -498,20 +257,20 @@ def _guest_addresses(options: "Options", guests: tuple[_Guest, _Guest]) -> tuple
     return tuple(packed(address) for address in dict.fromkeys(own))
 
 
-def _ifname(options: "Options", guest4: _Guest, guest6: _Guest) -> str:
+def _ifname(options: "Options", guest4: GuestFamily, guest6: GuestFamily) -> str:
     return options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME
 
 
-def _host_address(family: Family, guest: _Guest, host: HostSnapshot) -> Ip | None:
+def _host_address(family: Family, guest: GuestFamily, host: HostSnapshot) -> Ip | None:
     """The address of the host that --map-guest-addr stands for: the one that the guest shares, else the host's own first."""
     shared = guest.first()
     if shared is not None and shared.interface.ip in host.addresses:
         return shared.interface.ip
-    own = _Guest(on=True, addresses=tuple(filter(_copied, family.addresses)), routes=family.routes).first()
+    own = GuestFamily(on=True, addresses=tuple(filter(is_copied, family.addresses)), routes=family.routes).first()
     return own.interface.ip if own else None
 
 
-def _link(options: "Options", guest4: _Guest, guest6: _Guest) -> LinkPlan:
+def _link(options: "Options", guest4: GuestFamily, guest6: GuestFamily) -> LinkPlan:
     guests = (guest4, guest6) if options.config_net else ()
     return LinkPlan(
         ifname=_ifname(options, guest4, guest6),
@@ -529,7 +288,7 @@ def _worker(
     options: "Options",
     host: HostSnapshot,
     resolv: Resolv,
-    guests: tuple[_Guest, _Guest],
+    guests: tuple[GuestFamily, GuestFamily],
     maps: tuple[Mapping, Mapping],
     mtu: int,
 ) -> WorkerPlan:

@@ -10,6 +10,7 @@ advertisement, so that they are there when the program says that it is ready.
 from ipaddress import IPv4Network, IPv6Address, ip_interface
 
 from pasta_py.control.commandline import options
+from pasta_py.control.ip import packed
 from pasta_py.control.netlink.objects import Ip
 from pasta_py.control.planning import our_addresses, plan
 from pasta_py.control.planning.host import HostSnapshot
@@ -85,10 +86,10 @@ def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resol
     if made.worker.ipv6:
         virtual += [address6(GATEWAY), address6(DNS), GATEWAY6]
     worker = made.worker.replace(
-        guest4=plan.packed(address(asked.network, DHCP)),  # of whoever asks; what --configure sets is not asked for
+        guest4=packed(address(asked.network, DHCP)),  # of whoever asks; what --configure sets is not asked for
         prefix4=asked.network.prefixlen,
         leases=DHCP_LAST - DHCP + 1,
-        virtual_addrs=tuple(map(plan.packed, virtual)),
+        virtual_addrs=tuple(map(packed, virtual)),
     )
     changed: plan.Plan = made.replace(worker=worker)
     return changed
