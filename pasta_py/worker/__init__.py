@@ -1,1 +1,1 @@
-"""The worker: a bare interpreter and the extension, locked in, with nothing else imported."""
+"""The worker: a bare interpreter with the C extension, locked in. It imports only what tests/test_layering.py allows."""

@@ -1,10 +1,12 @@
-"""ARP for IPv4 over Ethernet (RFC 826): we are the next hop to every address, so we answer for every address.
+"""ARP for IPv4 over Ethernet (RFC 826). We are the guest's next hop to every address, so we answer for every address.
 
-Not for the guest's own, nor for what no neighbour can hold. Address conflict detection (RFC 5227) asks something
-else: a probe (sender 0.0.0.0) wants to know whether an address is free, and answering for the whole world would
-take each address away that a guest tries to set (link-local ones, RFC 3927, or a second one of the host's). So a
-probe gets an answer only for the addresses that we do hold; an announcement (sender = target) never gets one.
-Where the link may have other neighbours, these answer for themselves, and we for our own addresses alone.
+Exceptions: the guest's own address, and those that no neighbour can hold.
+
+A probe (RFC 5227; sender 0.0.0.0) asks whether an address is free. It gets an answer only for our own addresses: an answer for
+every address would keep the guest from setting any (a link-local one, RFC 3927, or a second one of the host). An announcement
+(sender = target) gets no answer.
+
+Where the link may have other neighbours (plan.leases > 1) they answer for themselves, and we answer for our own addresses only.
 """
 
 from pasta_py.worker import frames
@@ -20,7 +22,7 @@ _REPLY = b"\0\x02"
 
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
-    """The ARP reply to an ARP request, None for everything that gets none."""
+    """The ARP reply to an ARP request; None for a frame that gets no reply."""
     message = frame[frames.ETHER_BYTES : frames.ETHER_BYTES + _ARP_BYTES]
     if not plan.ipv4 or not frames.for_us(plan, frame) or frame[12:14] != frames.ETHERTYPE_ARP:
         return None
@@ -34,7 +36,7 @@ def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
 
 
 def _answers(plan: "WorkerPlan", sender: bytes, target: bytes) -> bool:
-    # 0/8 and 127/8 mean the sender itself (RFC 1122, 3.2.1.3); from 224 on there are groups and broadcast.
+    # 0/8 and 127/8 mean the sender itself (RFC 1122, 3.2.1.3).
     multicast = 224 <= target[0] < 240
     if target[0] in (0, 127) or multicast or target == frames.BROADCAST4:
         return False

@@ -1,11 +1,10 @@
-"""A DHCP server (RFC 2131, RFC 2132) with one address to give, and BOOTP (RFC 1534).
+"""A DHCP server (RFC 2131, RFC 2132) that gives out one address, or one per neighbour (Leases); and BOOTP (RFC 1534).
 
-Stateless: whoever asks gets the guest's address, for ever. A client that wants another one is told no (DHCPNAK), so
-that it starts over; one that has chosen another server is left alone. Relayed messages are ignored, as there is no
-relay on a link of two.
+Each client gets the guest's address, with an infinite lease. A client that asks for another address gets a DHCPNAK, so that it
+starts over. A client that has chosen another server gets no answer. Relayed messages get none either: the link has no relay.
 
-Replies are no longer than the client takes (RFC 2132, 9.10): options that do not fit are left out, those that the
-client did not ask for first; lists are cut at the end. Options over 255 bytes are split (RFC 3396).
+A reply is no longer than the client accepts (RFC 2132, 9.10). Options that do not fit are left out, first those that the client
+did not ask for; lists are cut at the end. Options over 255 bytes are split (RFC 3396).
 """
 
 from pasta_py.worker import frames
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 _SERVER_PORT, _CLIENT_PORT = 67, 68
 _COOKIE = b"\x63\x82\x53\x63"
 _FIXED_BYTES = 236  # op to file
-_BOOTP_BYTES = 300  # what old clients and relays expect at least (RFC 1542, 2.1)
+_BOOTP_BYTES = 300  # the least that old clients and relays accept (RFC 1542, 2.1)
 _REQUEST_HEAD = b"\x01\x01\x06"  # BOOTREQUEST, Ethernet, 6-byte addresses
 _REPLY_HEAD = b"\x02\x01\x06\0"
 _BROADCAST_FLAG = 0x80
@@ -25,7 +24,7 @@ _BROADCAST_FLAG = 0x80
 # Message types (RFC 2132, 9.6)
 _DISCOVER, _OFFER, _DHCPREQUEST, _ACK, _NAK, _INFORM = 1, 2, 3, 5, 6, 8
 
-# Options (RFC 2132, unless said)
+# Options (RFC 2132, unless another is named)
 _PAD, _END = 0, 255
 _MASK, _ROUTER, _DNS, _HOSTNAME, _MTU, _BROADCAST = 1, 3, 6, 12, 26, 28
 _WANTED, _LEASE, _OVERLOAD, _TYPE, _SERVER, _PARAMETERS, _TEXT, _MAX_BYTES = 50, 51, 52, 53, 54, 55, 56, 57
@@ -37,16 +36,16 @@ _ROUTES = 121  # RFC 3442
 
 _SIZES = {_WANTED: 4, _OVERLOAD: 1, _TYPE: 1, _SERVER: 4, _MAX_BYTES: 2}
 _FOREVER = b"\xff\xff\xff\xff"
-_DEFAULT_MAX_BYTES = 576  # of the IP packet; each client takes that much (RFC 2131, 2)
+_DEFAULT_MAX_BYTES = 576  # of the IP packet; each client accepts that much (RFC 2131, 2)
 _MOST_BYTES = 1500
-_RESERVED_BYTES = 14  # lease time, rapid commit and mask must fit whatever the client's identifier
+_RESERVED_BYTES = 14  # for lease time, rapid commit and mask; the client's identifier gets what is left
 
-#: Server identifier where the plan has no gateway: the gateway of local mode.
+#: Server identifier where the plan has no gateway: the gateway that local mode uses.
 _FALLBACK_SERVER = b"\xa9\xfe\x02\x02"
 
 
 class Leases:
-    """Which neighbour has which of the plan's addresses: first come, first served, without end."""
+    """Which neighbour (MAC address) has which of the plan's addresses. The first to ask gets the first; no lease ends."""
 
     def __init__(self, plan: "WorkerPlan") -> None:
         self._plan = plan
@@ -63,9 +62,9 @@ class Leases:
 
 
 def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "bytes | None":
-    """The DHCP or BOOTP reply to a client's message, None for everything that gets none.
+    """The DHCP or BOOTP reply to a client's message; None for a frame that gets no reply.
 
-    `leases`: of the plan's addresses, where the guest's link may have other neighbours; else the one address is every client's.
+    `leases`: where the guest's link may have several neighbours. Without it each client gets the guest's address.
     """
     if leases:
         own = leases.plan_for(frame[6:12])
@@ -91,7 +90,7 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
 
 
 def _server(plan: "WorkerPlan") -> bytes:
-    """Our server identifier: it only has to be an address that leads from the guest to us."""
+    """Our server identifier: any address that the guest can reach us at."""
     return frames.ipv4(plan.gateway4) or frames.ipv4(plan.dns_forward4) or _FALLBACK_SERVER
 
 
@@ -103,7 +102,7 @@ def _subnet(plan: "WorkerPlan") -> "tuple[bytes, bytes]":
 
 
 def _parse(message: bytes) -> "dict[int, bytes] | None":
-    """The options of a message, {} for BOOTP; None where they do not add up."""
+    """The options of a message, {} for BOOTP; None where they are malformed."""
     cookie = message[_FIXED_BYTES : _FIXED_BYTES + 4]
     if cookie == bytes(4) and len(message) >= _BOOTP_BYTES:
         return {}
@@ -120,7 +119,7 @@ def _parse(message: bytes) -> "dict[int, bytes] | None":
 
 
 def _collect(area: bytes, options: "dict[int, bytes]") -> bool:
-    """Add the options of one area; parts of the same option join (RFC 3396, 7). False where one is cut short."""
+    """Add the options of one area; parts of the same option are joined (RFC 3396, 7). False where one is cut short."""
     position = 0
     while position < len(area) and area[position] != _END:
         if area[position] == _PAD:
@@ -135,7 +134,7 @@ def _collect(area: bytes, options: "dict[int, bytes]") -> bool:
 
 
 def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]") -> "int | None":
-    """The type of the answer (RFC 2131, 4.3), 0 for BOOTP's, None for silence."""
+    """The message type of the answer (RFC 2131, 4.3); 0: a BOOTP reply; None: no answer."""
     guest, current = frames.ipv4(plan.guest4), message[12:16]
     kind = options.get(_TYPE, b"\0")[0]
     if kind == 0:
@@ -145,7 +144,7 @@ def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]"
     if kind == _INFORM:
         return None if current[0] >= 224 or current == _server(plan) else _ACK
     if kind != _DHCPREQUEST or options.get(_SERVER, _server(plan)) != _server(plan):
-        return None  # DECLINE and RELEASE want no answer
+        return None  # DECLINE and RELEASE get no answer
     wanted = options.get(_WANTED, current)
     if wanted == frames.NOWHERE4:
         return None
@@ -157,9 +156,9 @@ def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, by
     informed = options.get(_TYPE) == bytes((_INFORM,))
     current = b"" if kind == _NAK else message[12:16]
     if informed and current == frames.NOWHERE4 and datagram.source[0] < 224:
-        current = datagram.source  # RFC 2131 wants ciaddr, some clients leave it out
+        current = datagram.source  # RFC 2131 requires ciaddr in a DHCPINFORM, but some clients leave it out
     yours = frames.NOWHERE4 if informed or kind == _NAK else guest
-    # Where to (RFC 2131, 4.1)
+    # Where the reply goes (RFC 2131, 4.1)
     if current and current != frames.NOWHERE4:
         mac, destination = datagram.mac, current
     elif informed or kind == _NAK or message[10] & _BROADCAST_FLAG:
@@ -193,7 +192,7 @@ def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int
         out += bytes((_RAPID_COMMIT, 0))
     rank = {code: place for place, code in reversed(list(enumerate(asked.get(_PARAMETERS, b""))))}
     known = _known(plan, asked, rank)
-    # The mask goes before the router (RFC 2132, 3.3) whatever the client's order; the sort is stable.
+    # The mask precedes the router (RFC 2132, 3.3), also if the client lists it later. The sort is stable.
     for code in sorted(known, key=lambda code: -1 if code == _MASK else rank.get(code, 256)):
         left = room - len(out)
         out += _encode(code, _search(plan, left - 2) if code == _SEARCH else known[code], left)
@@ -201,15 +200,15 @@ def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int
 
 
 def _known(plan: "WorkerPlan", asked: "dict[int, bytes]", wanted: "dict[int, int]") -> "dict[int, bytes]":
-    """What there is to tell, in order of importance; the search list is filled in when its room is known."""
+    """The options that the plan has values for, in order of importance. The search list is empty yet: its room is not known."""
     mask, broadcast = _subnet(plan)
     guest, gateway = frames.ipv4(plan.guest4), frames.ipv4(plan.gateway4)
     known = {_MASK: mask}
     if gateway:
         bits = int.from_bytes(mask, "big")
         if (int.from_bytes(guest, "big") ^ int.from_bytes(gateway, "big")) & bits:
-            # Outside the prefix: reach the gateway on the link, then everything through it. Clients that take
-            # this option ignore the next one (RFC 3442).
+            # The gateway is outside the prefix: a route to it on the link, then the default route through it. A client that
+            # uses this option ignores the router option (RFC 3442).
             known[_ROUTES] = b"\x20" + gateway + bytes(4) + b"\0" + gateway
         known[_ROUTER] = gateway
     if plan.prefix4 <= 30:
@@ -230,7 +229,10 @@ def _known(plan: "WorkerPlan", asked: "dict[int, bytes]", wanted: "dict[int, int
 
 
 def _client_fqdn(plan: "WorkerPlan", wire: bytes, flags: bytes) -> bytes:
-    """RFC 4702, 2: nobody updates the DNS (N), which overrides (O) a client that asked us to (S); its encoding (E)."""
+    """The FQDN option of an answer (RFC 4702, 2): we do not update the DNS (N), which overrides (O) a client that asked us to (S).
+
+    `flags`: the client's, one byte; its encoding (E) is ours.
+    """
     asked = flags[0] if flags else 0
     encoded = asked & 4
     name = wire if encoded else plan.fqdn.removesuffix(".").encode()
@@ -238,7 +240,7 @@ def _client_fqdn(plan: "WorkerPlan", wire: bytes, flags: bytes) -> bytes:
 
 
 def _search(plan: "WorkerPlan", room: int) -> bytes:
-    """The search list, compressed within itself (RFC 3397, 2; RFC 1035, 4.1.4), as many domains as fit."""
+    """As many domains of the search list as fit in `room` bytes, compressed within the list (RFC 3397, 2; RFC 1035, 4.1.4)."""
     out = b""
     seen: dict[bytes, int] = {}
     for name in plan.search:
@@ -249,7 +251,7 @@ def _search(plan: "WorkerPlan", room: int) -> bytes:
             places[rest] = len(out) + len(piece)
             piece, rest = piece + rest[: 1 + rest[0]], rest[1 + rest[0] :]
         piece += (0xC000 | seen[rest]).to_bytes(2, "big") if rest in seen else rest
-        if len(out) + len(piece) > room - 2 * (room // 257):  # heads of further parts
+        if len(out) + len(piece) > room - 2 * (room // 257):  # less the heads of further parts
             break
         out += piece
         seen.update({rest: place for rest, place in places.items() if place < 0x4000})
@@ -257,7 +259,7 @@ def _search(plan: "WorkerPlan", room: int) -> bytes:
 
 
 def _encode(code: int, value: bytes, room: int) -> bytes:
-    """One option, split where it is longer than 255 bytes; b"" for an empty one or without the room."""
+    """One option, split where it is longer than 255 bytes; b"" if it is empty, or longer than `room` bytes."""
     if code == _DNS:
         fits = max(0, room - 2 - 2 * (room // 257))
         value = value[: fits - fits % 4]

@@ -1,9 +1,9 @@
-"""A DHCPv6 server (RFC 8415) with one address to give.
+"""A DHCPv6 server (RFC 8415) that gives out one address.
 
-Stateless: the guest's address goes to the first IA_NA, for ever; other associations are refused with the status
-that the RFC has for them. Messages that the RFC tells a server to discard (section 16) get no answer.
+It keeps no state. The first IA_NA of a message gets the guest's address, with infinite lifetimes. Other associations get the status
+code that the RFC has for them. Messages that a server must discard (section 16) get no answer.
 
-Replies fit in the 1280 bytes that each link takes: what does not fit is left out, from the end.
+A reply fits in the 1280 bytes that each IPv6 link carries. What does not fit is left out, from the end.
 """
 
 from pasta_py.worker import frames
@@ -21,7 +21,7 @@ _ALL_SERVERS = b"\xff\x02" + bytes(10) + b"\0\x01\0\x02"  # All_DHCP_Relay_Agent
 _SOLICIT, _ADVERTISE, _REQUEST, _CONFIRM, _RENEW, _REBIND, _REPLY, _RELEASE, _DECLINE = 1, 2, 3, 4, 5, 6, 7, 8, 9
 _INFORMATION = 11
 
-# Options (21; names of servers and domains RFC 3646; RFC 4704)
+# Options (21; nameservers and search list: RFC 3646; FQDN: RFC 4704)
 _CLIENT_ID, _SERVER_ID, _IA_NA, _IA_TA, _IA_ADDRESS, _WANTED, _PREFERENCE = 1, 2, 3, 4, 5, 6, 7
 _STATUS, _RAPID_COMMIT, _DNS, _SEARCH, _IA_PD, _FQDN = 13, 14, 23, 24, 25, 39
 
@@ -48,7 +48,7 @@ _MOST_BYTES = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - frames.UDP_BYTES
 
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
-    """The Advertise or Reply to a client's message, None for everything that gets none."""
+    """The Advertise or Reply to a client's message; None for a frame that gets no reply."""
     if not plan.ipv6 or not plan.dhcpv6 or not plan.our_ll6:
         return None
     datagram = frames.datagram(frames.packet6(plan, frame, frames.UDP), _SERVER_PORT)
@@ -125,7 +125,7 @@ def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") -> 
         right = all(address == plan.guest6 for address in claimed)
         return out + (_status(_SUCCESS, b"") if right else _status(_NOT_ON_LINK, b"not the address of this guest"))
     if kind == _SOLICIT:
-        # 255: nobody else is on this link to be waited for (18.2.1)
+        # Preference 255: the client need not wait for other servers (18.2.1).
         out += _option(_RAPID_COMMIT, b"") if rapid else _option(_PREFERENCE, b"\xff")
     for piece in _associations(plan, kind, options):
         out += piece if len(out) + len(piece) <= _MOST_BYTES else b""
@@ -141,7 +141,7 @@ def _status(status: int, text: bytes) -> bytes:
 
 
 def _addresses(code: int, value: bytes) -> "list[bytes]":
-    """The addresses that an IA_NA or IA_TA names; none for another option, or one that does not add up."""
+    """The addresses that an IA_NA or IA_TA names; none for another option, or a malformed one."""
     if code not in (_IA_NA, _IA_TA):
         return []
     inner = _parse(value[_IA_HEAD[code] :]) or []
@@ -152,7 +152,7 @@ def _associations(plan: "WorkerPlan", kind: int, options: "Options") -> "list[by
     """An answer for each association in the message."""
     whole = [(code, value) for code, value in options if code in _IA_HEAD and len(value) >= _IA_HEAD[code]]
     holders = [value for code, value in whole if code == _IA_NA]
-    # One that has the address already keeps it, whatever the order.
+    # An association that names the guest's address keeps it, also if it is not the first.
     holder = next((value for value in holders if plan.guest6 in _addresses(_IA_NA, value)), (holders or [b""])[0])
     answers = []
     for code, value in whole:
@@ -168,29 +168,32 @@ def _associations(plan: "WorkerPlan", kind: int, options: "Options") -> "list[by
 
 
 def _lease(plan: "WorkerPlan", kind: int, named: "list[bytes]") -> bytes:
-    """What follows the IAID in an IA_NA that gets the guest's address: T1, T2, options (21.4)."""
+    """What follows the IAID in the IA_NA that gets the guest's address: T1, T2, options (21.4). `named`: what the client named."""
     others = [address for address in dict.fromkeys(named) if address != plan.guest6]
     if kind == _REQUEST and others:  # 18.3.2
         return bytes(8) + _status(_NOT_ON_LINK, b"not the address of this guest")
     lease = _FOREVER * 2 + _option(_IA_ADDRESS, plan.guest6 + _FOREVER * 2)
-    if kind in (_RENEW, _REBIND):  # what it must give up has no lifetime left (18.3.4, 18.3.5)
+    if kind in (_RENEW, _REBIND):  # lifetimes of 0 for addresses that the client must give up (18.3.4, 18.3.5)
         lease += b"".join(_option(_IA_ADDRESS, address + bytes(8)) for address in others[:8])
     return lease
 
 
 def _settings(plan: "WorkerPlan", options: "Options", room: int) -> bytes:
-    """Nameservers, name and search list, as far as the client asked and as fits; all but the name if it did not say."""
+    """Nameservers, the guest's name and search list: those that the client asked for and that fit in `room` bytes.
+
+    A client without an Option Request gets all; the name only goes to a client that asks for it or sends its own.
+    """
     asked = _first(options, _WANTED)
     wanted = None if asked is None else {int.from_bytes(asked[i : i + 2], "big") for i in range(0, len(asked), 2)}
     client_fqdn = _first(options, _FQDN)
     out = b""
     servers = b"".join(server for server in map(frames.ipv6, plan.dns) if server)
-    servers = servers[: max(0, room // 2 - 4) // 16 * 16]  # half is left to the others
+    servers = servers[: max(0, room // 2 - 4) // 16 * 16]  # half of the room is for the other options
     if servers and (wanted is None or _DNS in wanted):
         out += _option(_DNS, servers)
     fqdn = frames.dns_name(plan.fqdn)
     if fqdn and (client_fqdn is not None or (wanted is not None and _FQDN in wanted)):
-        # Nobody updates the DNS (N), which overrides (O) a client that asked us to (S): RFC 4704, 4.1
+        # We do not update the DNS (N), which overrides (O) a client that asked us to (S): RFC 4704, 4.1.
         flags = 4 | (client_fqdn[0] & 1) << 1 if client_fqdn else 4
         name = _option(_FQDN, bytes((flags,)) + fqdn)
         out += name if len(out) + len(name) <= room else b""

@@ -1,13 +1,13 @@
-"""Frames of the slow path: bytes to checked views, and payloads to complete frames.
+"""Frames of the slow path: from bytes to checked records, and from payloads to complete frames.
 
-What a view holds has been checked: every length lies inside the frame, every checksum is right, the frame was
-meant for us (our MAC address or a group address) and comes from a unicast one. The handlers after it look at their
-own protocol only. Nothing here raises on any input: what cannot be taken is None.
+Invariants: in a Packet or Datagram every length lies inside the frame and every checksum is right; the frame went to our MAC
+address or to a group, and came from a unicast one. The protocol handlers check their own protocol only. Nothing here raises,
+whatever the bytes: a frame that fails a check is None.
 
-Fragments and IPv6 extension headers are refused: no message that we serve needs them (RFC 6980, 5, forbids them
-for neighbour discovery).
+Fragments and IPv6 extension headers are dropped: no message that we serve needs them (RFC 6980, 5, forbids fragments for neighbour
+discovery).
 
-Addresses are 4 or 16 bytes in network order, MAC addresses 6; "frame" is Ethernet without FCS and virtio header.
+Addresses are 4 or 16 bytes in network order, MAC addresses 6. A frame is Ethernet without FCS and virtio header.
 """
 
 from pasta_py.record import Record
@@ -35,7 +35,7 @@ NOWHERE4 = bytes(4)
 NOWHERE6 = bytes(16)
 ALL_NODES6 = b"\xff\x02" + bytes(13) + b"\x01"  # RFC 4291, 2.7.1
 
-#: Every IPv6 link takes packets of this many bytes (RFC 8200, 5), so no answer of ours over IPv6 is longer.
+#: Every IPv6 link carries packets of this size (RFC 8200, 5). No answer that we send over IPv6 is longer.
 IPV6_SAFE_BYTES = 1280
 
 _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
@@ -44,10 +44,10 @@ _MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 class Packet(Record):
     """One IP packet from the guest."""
 
-    mac: bytes  # the sender's
+    mac: bytes  # source MAC address
     source: bytes
     destination: bytes
-    hop_limit: int
+    hop_limit: int  # IPv4: time to live
     payload: bytes  # all that follows the IP header, without Ethernet padding
 
 
@@ -61,7 +61,7 @@ class Datagram(Record):
 
 
 def checksum(data: bytes) -> int:
-    """The Internet checksum of `data` (RFC 1071); 0 for data that carries its own right one.
+    """The Internet checksum of `data` (RFC 1071); 0 for data that contains its own correct checksum.
 
     2**16 is 1 modulo 0xffff, so the ones' complement sum of 16-bit words is the whole number modulo 0xffff.
     """
@@ -82,7 +82,7 @@ def ipv6(address: bytes) -> bytes:
 
 
 def for_us(plan: "WorkerPlan", frame: bytes) -> bool:
-    """Whether a frame is addressed to us or a group, and comes from a neighbour that can be answered."""
+    """Whether a frame is addressed to us or to a group, and comes from a unicast MAC address that is not ours."""
     if len(frame) < ETHER_BYTES or frame[6] & 1 or frame[6:12] == plan.our_mac:
         return False
     return bool(frame[0] & 1) or frame[:6] == plan.our_mac
@@ -127,7 +127,7 @@ def datagram(packet: "Packet | None", port: int) -> "Datagram | None":
     if int.from_bytes(packet.payload[2:4], "big") != port or not UDP_BYTES <= udp_bytes <= len(packet.payload):
         return None
     udp = packet.payload[:udp_bytes]
-    unsummed = len(packet.source) == 4 and udp[6:8] == b"\0\0"  # allowed for IPv4 only
+    unsummed = len(packet.source) == 4 and udp[6:8] == b"\0\0"  # no checksum: allowed for IPv4 only
     if not unsummed and checksum(_pseudo(packet.source, packet.destination, UDP, udp_bytes) + udp):
         return None
     return Datagram(mac=packet.mac, source=packet.source, destination=packet.destination, data=udp[UDP_BYTES:])
@@ -149,14 +149,14 @@ def multicast_mac(address: bytes) -> bytes:
 def udp_frame(
     macs: "tuple[bytes, bytes]", addresses: "tuple[bytes, bytes]", ports: "tuple[int, int]", data: bytes
 ) -> bytes:
-    """A frame with one UDP datagram; each pair is (source, destination), the addresses choose the family."""
+    """A frame with one UDP datagram. Each pair is (source, destination); the length of the addresses gives the family."""
     udp_bytes = UDP_BYTES + len(data)
     head = ports[0].to_bytes(2, "big") + ports[1].to_bytes(2, "big") + udp_bytes.to_bytes(2, "big")
     summed = checksum(_pseudo(addresses[0], addresses[1], UDP, udp_bytes) + head + b"\0\0" + data)
-    udp = head + (summed or 0xFFFF).to_bytes(2, "big") + data  # 0 would say "no checksum"
+    udp = head + (summed or 0xFFFF).to_bytes(2, "big") + data  # 0 means "no checksum"
     if len(addresses[0]) == 16:
         return _frame6(macs, addresses, UDP, 64, udp)
-    # No identification: with DF set no fragment will ever need it (RFC 6864, 4.1).
+    # The identification is 0: with DF set there are no fragments that need it (RFC 6864, 4.1).
     start = b"\x45\0" + (IPV4_BYTES + udp_bytes).to_bytes(2, "big") + b"\0\0\x40\0\x40\x11"
     end = addresses[0] + addresses[1]
     header = start + checksum(start + end).to_bytes(2, "big") + end
@@ -164,7 +164,7 @@ def udp_frame(
 
 
 def icmp6_frame(macs: "tuple[bytes, bytes]", addresses: "tuple[bytes, bytes]", kind: int, body: bytes) -> bytes:
-    """A frame with one neighbour discovery message: code 0, hop limit 255; pairs are (source, destination)."""
+    """A frame with one neighbour discovery message: code 0, hop limit 255. Each pair is (source, destination)."""
     head = bytes((kind, 0))
     summed = checksum(_pseudo(addresses[0], addresses[1], ICMPV6, 4 + len(body)) + head + b"\0\0" + body)
     return _frame6(macs, addresses, ICMPV6, 255, head + summed.to_bytes(2, "big") + body)
@@ -178,12 +178,12 @@ def _frame6(
 
 
 def _pseudo(source: bytes, destination: bytes, protocol: int, payload_bytes: int) -> bytes:
-    """The pseudo-header of either family (RFC 768; RFC 8200, 8.1): the sums agree, zeros count for nothing."""
+    """The pseudo-header of either family (RFC 768; RFC 8200, 8.1). IPv4's is shorter; zeros do not change the sum."""
     return source + destination + payload_bytes.to_bytes(4, "big") + protocol.to_bytes(4, "big")
 
 
 def dns_name(name: str) -> bytes:
-    """A domain name in wire form (RFC 1035, 3.1), uncompressed; b"" for one that has none, and for the root."""
+    """A domain name in wire form (RFC 1035, 3.1), uncompressed; b"" for the root and for what is no domain name."""
     labels = name.removesuffix(".").split(".")
     if not name.isascii() or not all(0 < len(label) < 64 for label in labels):
         return b""
@@ -192,7 +192,7 @@ def dns_name(name: str) -> bytes:
 
 
 def dns_names(names: "Iterable[str]", room: int) -> bytes:
-    """As many of the names, in wire form one after another, as fit in `room` bytes; the rest are left out."""
+    """The first names in wire form, one after another, as many as fit in `room` bytes."""
     wire = b""
     for name in names:
         piece = dns_name(name)
@@ -203,7 +203,7 @@ def dns_names(names: "Iterable[str]", room: int) -> bytes:
 
 
 def ours(plan: "WorkerPlan") -> "tuple[bytes, ...]":
-    """The addresses, 16 bytes each, that only we can hold on the guest's link: no guest may claim one of them."""
+    """Our own addresses on the guest's link, 16 bytes each: the guest must not claim one of them."""
     held = (
         plan.gateway4,
         plan.gateway6,

@@ -1,11 +1,11 @@
 """Neighbour discovery (RFC 4861): neighbour and router solicitations in, advertisements out.
 
-As with ARP we are the next hop to everywhere and answer for every address but the guest's own. Duplicate address
-detection (RFC 4862, 5.4: solicitations from the unspecified address) is answered only for the addresses that we
-hold; otherwise no guest could ever take an address. So is everything where the link may have other neighbours.
+We are the guest's next hop to every address, so we answer for every address but the guest's own, as with ARP. Duplicate address
+detection (RFC 4862, 5.4: solicitations from the unspecified address) gets an answer only for our own addresses; otherwise the guest
+could not take any. Where the link may have other neighbours (plan.leases > 1), every solicitation does.
 
-Router advertisements carry everything the plan knows and never exceed the 1280 bytes that each link takes; names
-and nameservers that do not fit are left out, from the end.
+A router advertisement carries all that the plan has for it, in the 1280 bytes that each IPv6 link carries. Nameservers and domains
+that do not fit are left out, from the end.
 """
 
 from pasta_py.worker import frames
@@ -27,17 +27,17 @@ _MTU = 5
 _RDNSS = 25
 _DNSSL = 31
 
-_FOREVER = b"\xff\xff\xff\xff"  # prefixes and servers last as long as we do
+_FOREVER = b"\xff\xff\xff\xff"  # the infinite lifetime of prefixes and nameservers
 _ROUTER_LIFETIME_S = 65535  # the longest there is (RFC 8319, 4)
-_HOP_LIMIT = 64  # what the guest is to use (RFC 4861, 4.2)
+_HOP_LIMIT = 64  # for what the guest sends (RFC 4861, 4.2)
 _MANAGED, _OTHER = 0x80, 0x40
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 _ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
-_AUTONOMOUS_PREFIX_BITS = 64  # with another length no interface identifier fits, and hosts ignore it (RFC 4862, 5.5.3 d)
+_AUTONOMOUS_PREFIX_BITS = 64  # hosts ignore a prefix of another length: no interface identifier fits (RFC 4862, 5.5.3 d)
 
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
-    """The advertisement that answers a neighbour or router solicitation, None for everything that gets none."""
+    """The advertisement that answers a neighbour or router solicitation; None for a frame that gets no answer."""
     if not plan.ipv6 or not plan.ndp or not plan.our_ll6:
         return None
     packet = frames.packet6(plan, frame, frames.ICMPV6)
@@ -52,14 +52,14 @@ def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
 
 
 def advertisement(plan: "WorkerPlan") -> bytes:
-    """A router advertisement to all nodes that nobody asked for (RFC 4861, 6.2.4); b"" where they are off."""
+    """An unsolicited router advertisement to all nodes (RFC 4861, 6.2.4); b"" where they are off."""
     if not plan.ipv6 or not plan.ndp or not plan.ra or not plan.our_ll6:
         return b""
     return _router_advertisement(plan, frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6)
 
 
 def _options(data: bytes) -> "dict[int, bytes] | None":
-    """The first option of each type without its 2-byte head; None where the options do not add up."""
+    """The first option of each type without its 2-byte head; None where the options are malformed."""
     found: dict[int, bytes] = {}
     position = 0
     while position < len(data):
@@ -85,7 +85,7 @@ def _neighbour(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "by
         solicited_node = b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]
         if packet.destination != solicited_node or _SOURCE_MAC in options or target not in frames.ours(plan):
             return None
-    # A router by what we do: R unset would make the guest drop us from its default routers (RFC 4861, 7.2.5).
+    # R is set: without it the guest would remove us from its default routers (RFC 4861, 7.2.5).
     flags = _ROUTER | _OVERRIDE | (0 if probe else _SOLICITED)
     body = bytes((flags, 0, 0, 0)) + target + bytes((_TARGET_MAC, 1)) + plan.our_mac
     destination = frames.ALL_NODES6 if probe else packet.source
@@ -105,11 +105,11 @@ def _router(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "bytes
 
 def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) -> bytes:
     options = bytes((_SOURCE_MAC, 1)) + plan.our_mac
-    if plan.assign_mtu and plan.mtu >= frames.IPV6_SAFE_BYTES:  # less is no IPv6 link and would be ignored
+    if plan.assign_mtu and plan.mtu >= frames.IPV6_SAFE_BYTES:  # hosts ignore less: no IPv6 link has it
         options += bytes((_MTU, 1, 0, 0)) + plan.mtu.to_bytes(4, "big")
     options += _prefix_information(plan)
     room = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - 16 - len(options)
-    # A length field counts up to 255 units of 8 bytes, more than there is room for.
+    # The room is less than the 255 units of 8 bytes that an option's length field can count.
     servers = [server for server in map(frames.ipv6, plan.dns) if server][: (room - 8) // 16]
     if servers:
         units = 1 + 2 * len(servers)
@@ -121,16 +121,16 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
         options += bytes((_DNSSL, 1 + len(names) // 8, 0, 0)) + _FOREVER + names
     managed = _MANAGED if plan.guest6 else 0
     flags = (managed | _OTHER) if plan.dhcpv6 else 0
-    # Reachable time and retransmission timer: unspecified
+    # Reachable time and retransmission timer are 0: unspecified.
     body = bytes((_HOP_LIMIT, flags)) + _ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
     return frames.icmp6_frame((plan.our_mac, mac), (plan.our_ll6, destination), _ROUTER_ADVERTISEMENT, body)
 
 
 def _prefix_information(plan: "WorkerPlan") -> bytes:
-    """RFC 4861, 4.6.2; b"" without an address.
+    """The prefix information option (RFC 4861, 4.6.2); b"" without an address.
 
-    One that the guest can make an address of, whatever the length of the host's: that address need not be unique outside, where the
-    guest is known by the host's, and on the link we answer for every other.
+    The prefix has 64 bits, also where the host's has more, so that the guest can make an address from it. That address need not be
+    unique outside: the outside sees the host's address, and on the link we answer for every other address.
     """
     if not plan.guest6:
         return b""

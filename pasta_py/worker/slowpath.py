@@ -1,7 +1,6 @@
-"""Hands a punted frame to the handler of its protocol.
+"""Hands a punted frame to the handler of its protocol, which checks the frame.
 
-What the core punts: ARP, ICMPv6 133 to 136, UDP to port 67 (DHCP) and UDP over IPv6 to port 547 (DHCPv6). The
-handlers check everything themselves; this only picks one.
+The core punts ARP, ICMPv6 types 133 to 136, UDP over IPv4 to port 67 (DHCP) and UDP over IPv6 to port 547 (DHCPv6).
 """
 
 from pasta_py.worker import arp, dhcp4, dhcp6, frames, ndp
@@ -12,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def reply(plan: "WorkerPlan", frame: bytes, leases: "dhcp4.Leases | None" = None) -> "bytes | None":
-    """The frame that answers a guest's frame, with complete checksums; None for what gets no answer."""
+    """The frame that answers a guest's frame, with complete checksums; None for a frame that gets no answer.
+
+    `leases`: see dhcp4.reply.
+    """
     ethertype = frame[12:14] if len(frame) > 20 else b""
     if ethertype == frames.ETHERTYPE_ARP:
         return arp.reply(plan, frame)
