@@ -8,7 +8,7 @@ import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import worker_protocol
 from pasta_py.errors import PastaError, last_resort
-from pasta_py.worker import plane, start
+from pasta_py.worker import confine, start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def main(socket_fd: int, *runas: int, by_chroot: bool = False, called: "Sequence
     """
     status = 1
     if called:
-        plane.set_command_line(called)
+        confine.set_command_line(called)
     sock = _socket.socket(fileno=socket_fd)
     try:
         worker = start.start_worker(sock, runas, by_chroot)
@@ -51,7 +51,7 @@ def forked(socket_fd: int, called: "Sequence[str]") -> None:
     for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    plane.forget_environment(worker_protocol.KEPT_ENVIRONMENT)
+    confine.forget_environment(worker_protocol.KEPT_ENVIRONMENT)
     sock = _socket.socket(fileno=_FORKED_FD)
     arguments = worker_protocol.recv_arguments(sock)
     sock.detach()

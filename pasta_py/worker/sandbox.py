@@ -17,7 +17,7 @@ threads. So `enter` comes before the core exists, at the very start, while contr
 import errno
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py.worker import plane
+from pasta_py.worker import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def enter(
     """
     os.closerange(keep_fd + 1, _MAX_FD)
     warnings: list[str] = []
-    _try(warnings, "the limit of open files stays low", plane.raise_descriptor_limit)
+    _try(warnings, "the limit of open files stays low", confine.raise_descriptor_limit)
     # In a user namespace root may be unable to give up its groups, and stays what it is unless it is to be another.
     root = os.geteuid() == 0 and (runas not in (None, (0, os.getegid())) or _in_initial_userns())
     uid, gid = (runas or (_NOBODY, _NOBODY)) if root else (os.geteuid(), os.getegid())
-    others = plane.MOUNT | plane.PID | plane.IPC | plane.UTS
+    others = confine.MOUNT | confine.PID | confine.IPC | confine.UTS
     if root:
         _become(uid, gid, saved=0)
-        plane.own_proc_self()
-    refusal = _unshare(plane.USER | others)
+        confine.own_proc_self()
+    refusal = _unshare(confine.USER | others)
     if refusal is None:
         _try(warnings, "the user namespace has no IDs", lambda: _map_ids(uid, gid))
         if root:
@@ -69,10 +69,10 @@ def enter(
     pid = os.getpid()
     if separate:
         pid = _fork()
-        _try(warnings, "no empty root: the worker can see the file system", lambda: plane.empty_root(by_chroot=by_chroot))
+        _try(warnings, "no empty root: the worker can see the file system", lambda: confine.empty_root(by_chroot=by_chroot))
     if refusal is not None and root:
         _become(uid, gid, saved=None)
-    _try(warnings, "privileges stay", plane.drop_privileges)
+    _try(warnings, "privileges stay", confine.drop_privileges)
     _landlock(warnings, needed=not separate)
     return pid, warnings
 
@@ -84,15 +84,15 @@ def close(files: "Iterable[int]") -> "list[str]":
     """
     warnings: list[str] = []
     grows = any(os.fstat(fd).st_mode & _TYPE == _REGULAR for fd in files)
-    _try(warnings, "no limits", lambda: plane.limit_resources(files=grows))
-    _try(warnings, "no filter on system calls", plane.filter_calls)
+    _try(warnings, "no limits", lambda: confine.limit_resources(files=grows))
+    _try(warnings, "no filter on system calls", confine.filter_calls)
     return warnings
 
 
 def _landlock(warnings: "list[str]", *, needed: bool) -> None:
     """Many kernels have none, so that it is missed aloud only where there is no empty root either."""
     try:
-        plane.landlock()
+        confine.landlock()
     except OSError as error:
         if needed or error.errno not in (errno.ENOSYS, errno.EOPNOTSUPP):
             warnings.append(f"sandbox: no Landlock: {error.strerror}")
@@ -107,7 +107,7 @@ def _try(warnings: "list[str]", lost: str, layer: "Callable[[], None]") -> None:
 
 def _unshare(which: int) -> "OSError | None":
     try:
-        plane.unshare(which)
+        confine.unshare(which)
     except OSError as error:
         return error
     return None

@@ -14,7 +14,7 @@ import time
 
 from pasta_py import model, worker_protocol
 from pasta_py.errors import PastaError, reason
-from pasta_py.worker import autoports, helper, log, pesto_server, plane, port_rules, sandbox, serve, watch
+from pasta_py.worker import autoports, confine, helper, log, pesto_server, plane, port_rules, sandbox, serve, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     if received is None:
         return None
     plan, fds = received
-    plane.call_process(plan.program)
+    confine.call_process(plan.program)
     roles = _by_role(plan, fds)
     journal = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
     unfiltered: list[str] = []

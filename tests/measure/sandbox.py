@@ -9,17 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 _TIMED = """
 import time
-from pasta_py.worker import plane, sandbox
+from pasta_py.worker import confine, sandbox
 spent = {}
 def timed(name):
-    work = getattr(plane, name)
+    work = getattr(confine, name)
     def run(*args, **kwargs):
         start = time.perf_counter()
         try:
             return work(*args, **kwargs)
         finally:
             spent[name] = time.perf_counter() - start
-    setattr(plane, name, run)
+    setattr(confine, name, run)
 for name in ("unshare", "empty_root", "drop_privileges", "landlock", "limit_resources", "filter_calls"):
     timed(name)
 start = time.perf_counter()

@@ -225,9 +225,9 @@ def test_a_fork_that_has_nothing_to_do_ends() -> None:
 
 _UNTOLD = """
 import sys; sys.path += sys.argv[1].split(":")
-from pasta_py.worker import plane
-path, plane.open = sys.argv[2], lambda _path, mode: open(path, mode)
-plane.set_command_line(["other"])
+from pasta_py.worker import confine
+path, confine.open = sys.argv[2], lambda _path, mode: open(path, mode)
+confine.set_command_line(["other"])
 """
 
 

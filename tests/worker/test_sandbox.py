@@ -52,8 +52,8 @@ print("open", attempt(lambda: os.open("/etc/passwd", os.O_RDONLY)))
 print("up", attempt(lambda: os.chdir("..")), listing("."))
 print("kill", attempt(lambda: os.kill(neighbour, 0)))
 print("abstract", attempt(connect))
-from pasta_py.worker import plane
-print("unshare", attempt(lambda: plane.unshare(plane.MOUNT)))
+from pasta_py.worker import confine
+print("unshare", attempt(lambda: confine.unshare(confine.MOUNT)))
 print("closed", sandbox.close([]))
 sys.stdout.flush()
 os.read(0, 1)
