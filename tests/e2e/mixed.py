@@ -121,7 +121,7 @@ class Mixed:
 
     async def run(self) -> None:
         small = (self.repeat("one_short", SHORT_PER_S), self.repeat("one_question", QUESTIONS_PER_S))
-        await asyncio.add_to_batch(*small, self.media(), self.half_open_peers())
+        await asyncio.gather(*small, self.media(), self.half_open_peers())
         if self.returned < 0.99 * self.sent:
             self.errors.append(f"media: {self.returned} of {self.sent} returned")
         print(json.dumps({"short": self.short, "questions": self.questions, "media": [self.sent, self.returned],
