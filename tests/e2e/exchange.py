@@ -84,7 +84,7 @@ async def exchange(c: Connection, me: str, order: str, mine: bytes, theirs: byte
         await asyncio.sleep(1)
         await c.send(mine)
     else:
-        await asyncio.add_to_batch(c.send(mine), c.expect(theirs))
+        await asyncio.gather(c.send(mine), c.expect(theirs))
         if way == "first" and starter == me:
             c.sock.shutdown(socket.SHUT_WR)
             await c.expect_eof()
@@ -166,8 +166,8 @@ async def connect(address: str, port: int, count: int, size: int) -> None:
         await c.send(f"{order} {index} {size}\n".encode())
         await tally.one(c, "client", order, index, size)
 
-    connections = await asyncio.add_to_batch(*(dial() for _ in range(count)))
-    await asyncio.add_to_batch(*(one(c, index) for index, c in enumerate(connections)))
+    connections = await asyncio.gather(*(dial() for _ in range(count)))
+    await asyncio.gather(*(one(c, index) for index, c in enumerate(connections)))
     tally.show()
 
 
