@@ -1,12 +1,13 @@
-"""Automatic forwarding: a port is listened at on one side for as long as something listens at its target on the other.
+"""Purpose: automatic forwarding. While a program listens on one side, we listen at its port on the other side.
 
-Each second the listening sockets of both namespaces are read with sock_diag(7), which gives nothing but those; what has
-come and gone is bound and unbound. Our own sockets are known by their inodes and never forwarded back. A target counts
-for the families and addresses it can be reached at: an IPv4-only service is not offered over IPv6, one on the guest's
-loopback only where connections go there, and one at 127.0.0.53 of the host at that address of the guest alone. Ports that
-cannot be bound (taken, privileged) are tried again.
+How: at each scan sock_diag(7) lists the listening sockets of both namespaces, and ports are bound and unbound to match. We know our
+own sockets by their inodes and never forward them back. A service is offered only at the families and addresses that reach it:
+- a service of IPv4 only is not offered over IPv6;
+- a service on the guest's loopback is offered where connections go to that loopback;
+- a service at 127.0.0.53 of the host is offered at 127.0.0.53 of the guest.
+A port that cannot be bound (taken, privileged) is tried again at the next scan.
 
-Rejected: /proc/net/tcp, which lists every connection as well; binding through control, which has long gone.
+Rejected: /proc/net/tcp, which lists every connection as well; binding through control, which may have ended.
 """
 
 import _socket
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     #: address to listen at, port
     Port = tuple[bytes, int]
 
-INTERVAL_S = 0.8  # a service is to be reachable within a second of its start
+INTERVAL_S = 0.8  # between scans: a service can be reached within a second of its start
 _NEVER = float("inf")
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -43,18 +44,21 @@ _RECEIVE_BYTES = 64 << 10
 _TIMEOUT_S = 1.0
 _ORDER = plane.BYTE_ORDER
 
-_LOOPBACK_INDEX = 1  # of lo, in every network namespace (the kernel's LOOPBACK_IFINDEX)
+_LOOPBACK_INDEX = 1  # of lo in every network namespace (the kernel's LOOPBACK_IFINDEX)
 
 
 def diag_socket(fileno: "int | None" = None) -> "_socket.socket":
-    """A socket to ask, of this namespace or the given one."""
+    """A sock_diag socket: a new one, of this network namespace, or the descriptor given."""
     sock = _socket.socket(AF_NETLINK, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG, fileno=fileno)
     sock.settimeout(_TIMEOUT_S)
     return sock
 
 
 def listening(sock: "_socket.socket", proto: int) -> "list[Socket]":
-    """Each listening or unconnected socket; OSError."""
+    """Each listening socket of TCP, or unconnected one of UDP; OSError.
+
+    A dual-stack socket at `::` is in the list twice, once for each family.
+    """
     found: list[Socket] = []
     for family in (_socket.AF_INET, _socket.AF_INET6):
         request = _REQUEST_BYTES.to_bytes(4, _ORDER) + _SOCK_DIAG_BY_FAMILY.to_bytes(2, _ORDER)
@@ -100,7 +104,7 @@ def _is_loopback4(address: bytes) -> bool:
 
 
 def _has_loopback(address: bytes, device: int) -> bool:
-    """Whether a socket can be reached at a loopback address."""
+    """Whether a socket at `address`, bound to interface `device` (0: none), can be reached at a loopback address."""
     if address in (ANY4, ANY6):
         return device in (0, _LOOPBACK_INDEX)
     return address == helper.LOOPBACK6 or _is_loopback4(address)
@@ -117,21 +121,24 @@ def _v6only(attributes: bytes) -> bool:
 
 
 def _place_in_guest(address: bytes, device: int) -> "bytes | None":
-    """Where to listen for a service of the host, ANY4 meaning all of 127.0.0.0/8; None: its loopback does not lead there."""
+    """Where to listen in the guest for a service of the host; None: the host's loopback does not reach it.
+
+    ANY4 means all of 127.0.0.0/8.
+    """
     if not _has_loopback(address, device):
         return None
     return helper.LOOPBACK6 if address == ANY6 else address
 
 
 class AutoPorts:
-    """The automatic rules of a plan, at work. Owns every socket it has bound."""
+    """Carries out the automatic rules of a plan. Owns each socket that it binds."""
 
     def __init__(self, core: "plane.Plane", plan: model.WorkerPlan, guest: "_socket.socket") -> None:
         self._core, self._plan = core, plan
         self.rules = plan.auto_rules
-        self._diag = {False: guest, True: diag_socket()}  # by to_host: where the targets are
+        self._diag = {False: guest, True: diag_socket()}  # by to_host: of the namespace that has the targets
         self._bound: dict[tuple[model.AutoRule, Port], int] = {}
-        self._own: set[int] = set()  # inodes
+        self._own: set[int] = set()  # inodes of our sockets
         self._scan_at = _NEVER
 
     @property
@@ -140,39 +147,39 @@ class AutoPorts:
         return self._scan_at if self.rules else _NEVER
 
     def exclude(self, fd: int) -> None:
-        """A socket of ours that was bound by others: never a target."""
+        """Never forward to this socket: the worker has it, but AutoPorts did not bind it."""
         self._own.add(os.fstat(fd).st_ino)
 
     def forget(self, fd: int) -> None:
-        """It is about to be closed."""
+        """Undo exclude(), before the socket is closed."""
         self._own.discard(os.fstat(fd).st_ino)
 
     def release(self, proto: int, to_host: bool, port: int) -> bool:
-        """Let go of a port until the next scan; whether it was held."""
+        """Close the sockets of a port, until the next scan; whether there were any."""
         held = [key for key in self._bound if key[1][1] == port and (key[0].proto, key[0].to_host) == (proto, to_host)]
         for key in held:
             self._unbind(key)
         return bool(held)
 
     def scan(self) -> None:
-        """Bind and unbind what has changed. OSError when the kernel does not tell what listens."""
-        self._scan_at = _NEVER  # also where this fails
+        """Bind and unbind what has changed. OSError if the kernel cannot list the sockets; no scan is due then."""
+        self._scan_at = _NEVER
         seen: dict[tuple[bool, int], list[Socket]] = {}
         for key in [key for key in self._bound if key[0] not in self.rules]:
             self._unbind(key)
         for rule in self.rules:
             targets: set[Port] = set()
-            # The rule of -u and -U: a port of TCP often speaks UDP too (HTTP/3, DNS), on sockets that come and go.
+            # As with -u and -U: a service of TCP often has the same port of UDP (HTTP/3, DNS), on sockets that come and go.
             for proto in {model.IPPROTO_TCP, rule.proto}:
                 if (rule.to_host, proto) not in seen:
                     seen[rule.to_host, proto] = listening(self._diag[rule.to_host], proto)
                 targets |= self._targets(rule, seen[rule.to_host, proto])
-            # Any address is also each of 127.0.0.0/8.
+            # ANY4 includes every address of 127.0.0.0/8.
             self._follow(rule, {(at, port) for at, port in targets if not _is_loopback4(at) or (ANY4, port) not in targets})
         self._scan_at = time.monotonic() + INTERVAL_S
 
     def _targets(self, rule: model.AutoRule, found: "list[Socket]") -> "set[Port]":
-        """The ports to bind for what was found, and where."""
+        """The ports to bind for the sockets found, and at which address."""
         shift = rule.target_first - rule.first
         return {
             (at, port - shift)
@@ -184,9 +191,9 @@ class AutoPorts:
         }
 
     def _place_on_host(self, rule: model.AutoRule, family: int, address: bytes, device: int) -> "bytes | None":
-        """Where to listen for a service of the guest; None: it cannot be reached.
+        """Where to listen on the host for a service of the guest; None: no connection would reach it.
 
-        Connections arrive at the guest's own address, and with lo_to_lo those of local clients at its loopback.
+        Connections go to the guest's own address; with lo_to_lo, those of local clients go to its loopback.
         """
         at_loopback = _has_loopback(address, device)
         at_own = device != _LOOPBACK_INDEX if address in (ANY4, ANY6) else not at_loopback
@@ -219,7 +226,7 @@ class AutoPorts:
             else:
                 fd = self._core.listen_in_guest(rule.proto, address, number)
         except OSError:
-            return  # taken, or privileged: perhaps it is free at the next scan
+            return  # taken, or privileged: the next scan tries again
         target_port = rule.target_first + number - rule.first
         listener = model.Listener(proto=rule.proto, port=number, target=rule.target, target_port=target_port)
         self._own.add(os.fstat(fd).st_ino)

@@ -1,8 +1,8 @@
-"""The helper: a child of the worker that lives in the guest's network namespace and makes sockets there (csrc/io/helper.c).
+"""The helper: a child of the worker that makes sockets in the guest's network namespace (csrc/io/helper.c).
 
-It is started before the sandbox closes, because it needs the caller's rights over the guest's namespaces, and gives
-all of them up as soon as it is inside. Where nothing needs it, it ends when its socket does. `start` is called once,
-before the core exists: a fork takes no threads along.
+It starts before the worker locks itself in, because it needs the caller's rights over the guest's namespaces. Once it is in these
+namespaces it keeps the right to bind low ports only. It ends when its socket to the worker is closed. `start` comes before the core
+exists, because a fork takes no threads along.
 """
 
 import _socket
@@ -27,15 +27,15 @@ _HINTS = {
     13: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
     _EADDRINUSE: "a program there listens already: stop it, or choose another port",
 }
-# errno.h: the guest has no such family, or has it switched off.
+# errno.h: the guest's namespace lacks the family, or has it switched off.
 _NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
 
 
 def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
-    """Fork the helper, and leave the core's end of the conversation with it at descriptor `ours`.
+    """Fork the helper, and leave the worker's end of the socket to it at descriptor `ours`.
 
-    The helper keeps no stream of our caller's: who waits for their end would wait for it. `null` takes their place.
-    `by_chroot`: as for the sandbox.
+    `null`: a descriptor of /dev/null, which becomes the helper's standard streams. With the caller's streams, a reader that waits
+    for their end would wait for the helper. `by_chroot`: see sandbox.enter.
     """
     here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     if os.fork() == 0:
@@ -57,9 +57,9 @@ def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
 
 
 def enter(fd: int, userns: "int | None", netns: int) -> str:
-    """Send the helper into the guest's namespaces; OSError if it cannot go there.
+    """Send the helper into the guest's namespaces; OSError if it cannot enter them.
 
-    Returns why it has no filter on its system calls, or nothing.
+    Returns why it has no filter on its system calls; "" if it has one.
     """
     sock = _socket.socket(fileno=os.dup(fd))
     try:
@@ -76,10 +76,10 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
 
 
 def listen(core: "plane.Plane", plan: model.WorkerPlan, warnings: "list[str]") -> "Iterator[tuple[tuple[int, int], int]]":
-    """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be had.
+    """Bind plan.guest_ports on the loopback of the guest's namespace and forward them; HostError for one that cannot be bound.
 
-    Yields protocol and port, and a socket; most ports have one for each family. Best-effort ports end with a warning where the
-    limit of descriptors would leave none for connections.
+    Yields (protocol, port) and a socket; most ports have a socket for each family. Best-effort ports (Listener.weak) stop with a
+    warning before they use the descriptors that connections need.
     """
     room = hostports.room()
     for listener in plan.guest_ports:
@@ -95,9 +95,10 @@ def listen(core: "plane.Plane", plan: model.WorkerPlan, warnings: "list[str]") -
 
 
 def bind_loopback(core: "plane.Plane", proto: int, loopback: bytes, port: int) -> int:
-    """A socket (TCP: listening) of the guest's namespace at every address of 127.0.0.0/8, for LOOPBACK4, or at ::1; OSError.
+    """A socket (TCP: listening) of the guest's namespace; OSError.
 
-    Where a program of the guest has the port at another address already: at 127.0.0.1 alone.
+    LOOPBACK6: at ::1. LOOPBACK4: at every address of 127.0.0.0/8, or only at 127.0.0.1 if a program of the guest has the port at
+    another address.
     """
     if loopback == LOOPBACK6:
         return core.listen_in_guest(proto, loopback, port)

@@ -1,8 +1,9 @@
-"""Where log lines go: standard error, a log file kept under a size, or syslog. A log never stops the worker.
+"""Where log lines go: to standard error, to a log file of limited size, or to syslog.
 
-Lines that a descriptor does not take (a full disk, a pipe that nobody reads) are dropped and counted; the count is
-written before the next line that fits. The file keeps its newest half when it is full: it is shortened in place,
-because the sandboxed worker cannot rename or open anything.
+Invariant: a log never stops the worker. A line that cannot be written (full disk, full pipe) is dropped and counted; the count is
+written before the next line that can be.
+
+A full file keeps its newest half. It is shortened in place, because the sandboxed worker can neither rename nor open a file.
 """
 
 import _socket
@@ -30,10 +31,9 @@ class Log:
         self._program, self._pid = plan.program, pid
         self._lost = 0
         self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
-        time.tzset()  # reads the zone's file while there is one to read
 
     def write(self, level: int, text: str, *, asked: bool = False) -> None:
-        """One line, without its newline; below the level in force it is not written, unless somebody asked for it."""
+        """Write one line, given without newline, if the log level includes it. `asked`: at any log level."""
         if (level > self._level and not asked) or self._fd < 0:
             return
         if self._lost:
@@ -46,7 +46,7 @@ class Log:
             self._lost += 1
 
     def close(self) -> None:
-        """Let go of the descriptor; lines written later are dropped."""
+        """Close the descriptor; later lines are dropped."""
         if self._socket:
             self._socket.close()
         elif self._fd >= 0:
@@ -78,11 +78,11 @@ class Log:
             size = self._shorten(size, min(self._limit // 2, self._limit - len(line)))
         written = os.pwrite(self._fd, line, size)
         if written < len(line):
-            os.ftruncate(self._fd, size)  # the disk is full: no half lines
+            os.ftruncate(self._fd, size)  # the disk is full: leave no part of a line
         return written == len(line)
 
     def _shorten(self, size: int, keep: int) -> int:
-        """Move the newest `keep` bytes, from the start of a line on, to the front; returns the new size."""
+        """Move the whole lines among the newest `keep` bytes to the front; returns the new size."""
         source, target = max(size - keep, 0), 0
         piece = os.pread(self._fd, _COPY_BYTES, source)
         cut = piece.find(b"\n") + 1 if source else 0

@@ -2,7 +2,7 @@
 
 We are the guest's next hop to every address, so we answer for every address but the guest's own, as with ARP. Duplicate address
 detection (RFC 4862, 5.4: solicitations from the unspecified address) gets an answer only for our own addresses; otherwise the guest
-could not take any. Where the link may have other neighbours (plan.leases > 1), every solicitation does.
+could not take any. Where the link may have other neighbours (plan.leases > 1), we answer for our own addresses only.
 
 A router advertisement carries all that the plan has for it, in the 1280 bytes that each IPv6 link carries. Nameservers and domains
 that do not fit are left out, from the end.

@@ -1,13 +1,15 @@
-"""The server of the control socket (--conf-path): one client at a time, each with a few seconds for its one exchange.
+"""The server of the control socket (--conf-path): one exchange (pesto_protocol) with one client at a time.
 
-The others wait in the backlog. Nothing here waits: what the socket does not take at once is sent at a tick, and a client
-that says nothing is dropped by its deadline, so that neither the data plane nor the next client depends on it. What it may
-send is bounded by confwire. Every change and every refusal is logged; a refusal is told to the client as well.
+Other clients wait in the backlog.
 
-The sandbox decides how sockets are used: no fcntl(2), no ioctl(2), so no setblocking or timeouts, MSG_DONTWAIT instead.
+Invariants: nothing here blocks. What the socket does not accept at once is sent at a later tick. A client is dropped at its
+deadline, so it cannot hold up the next one. pesto_protocol bounds what a client can send. Each change and each refusal is logged,
+and the client is told why it is refused.
+
+The sandbox allows neither fcntl(2) nor ioctl(2), so MSG_DONTWAIT stands in for setblocking() and timeouts.
 """
 
-# ruff: noqa: SIM105 - contextlib is not imported here
+# ruff: noqa: SIM105 - the worker does not import contextlib
 
 import _socket
 import time
@@ -20,21 +22,21 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.worker import plane, port_rules
 
-LIMIT_S = 5.0  # for a whole exchange
-RETRY_S = 0.02  # where the client has not read yet
+LIMIT_S = 5.0  # for the whole exchange with a client
+RETRY_S = 0.02  # between attempts to send to a client that has not read yet
 _RECEIVE_BYTES = 64 << 10
 _NEVER = float("inf")
 
 
 class Server:
-    """The listening socket and its present client. `due` is when tick() wants to be called."""
+    """The listening socket and the client that is served."""
 
     def __init__(
         self, core: "plane.Plane", fd: int, idents: "tuple[int, int]", rules: "port_rules.Rules", journal: "log.Log"
     ) -> None:
         self._core, self._rules, self._log = core, rules, journal
         self._listener = _socket.socket(fileno=fd)
-        self._idents = idents  # of the listening socket and of the client, for the core
+        self._idents = idents  # under which the core watches the listening socket and the client
         self._client: _socket.socket | None = None
         self._reader = pesto_protocol.UpdateReader()
         self._unsent = b""
@@ -43,18 +45,19 @@ class Server:
 
     @property
     def due(self) -> float:
+        """When on_tick() wants to be called (time.monotonic())."""
         if not self._client:
             return _NEVER
         return min(self._deadline, time.monotonic() + RETRY_S) if self._unsent else self._deadline
 
     def on_listener(self) -> None:
-        """A client wants to be served."""
+        """A client waits to be served."""
         if self._client:
             return
         try:
-            fd, _address = self._listener._accept()  # type: ignore[attr-defined]  # what socket.accept() is made of
+            fd, _address = self._listener._accept()  # type: ignore[attr-defined]  # socket.accept() is built on it
         except OSError:
-            return  # it has gone already, or there is no descriptor: it is asked again
+            return  # the client has gone, or no descriptor is left: the core reports the socket again if one waits
         self._client = _socket.socket(fileno=fd)
         self._core.unwatch(self._listener.fileno())
         self._core.watch(fd, self._idents[1])
@@ -64,7 +67,7 @@ class Server:
         self._send()
 
     def on_client(self) -> bool:
-        """The client has sent something, or closed; whether the rules are others now."""
+        """The client has sent something, or closed; True if the rules have changed."""
         if not self._client:
             return False
         try:
@@ -114,7 +117,7 @@ class Server:
             try:
                 self._client.send(why.replace("\n", " ").encode("utf-8", "replace") + b"\n", _socket.MSG_DONTWAIT)
             except OSError:
-                pass  # it does not wait for it: passt's pesto
+                pass  # passt's pesto does not wait for the answer
         self._drop()
 
     def _drop(self) -> None:

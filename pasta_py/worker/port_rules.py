@@ -1,15 +1,14 @@
-"""The rules that change while the worker serves, by the control socket or by control: the sockets they have, and how one set
-of them becomes another.
+"""Purpose: port forwarding rules that change while the worker serves, through the control socket (--conf-path) or by control.
 
-A swap is all or nothing, as far as the kernel allows. What both sets have stays open, what is new is bound before anything
-is closed. Only a port that a rule on its way out holds in another form (127.0.0.1:80 becoming *:80) has to be closed first;
-it is bound again if the swap fails. Connections live on their own: no swap touches them. UDP flows end with their port.
+How: swap() replaces all rules or none. Sockets that both sets of rules need stay open, and new ones are bound before old ones are
+closed. One case needs the other order: a port that a leaving rule holds in another form (127.0.0.1:80 becomes *:80) is closed
+first, and bound again if the swap fails. TCP connections outlive their rule. UDP flows end with their port.
 
-Invariants: every port of a rule that is neither weak nor scanned has its sockets; whatever swap() raises, the rules are
-those from before.
+Invariants: each port of a rule that is neither weak nor scanned has its sockets; when swap() raises, the rules are the old ones.
+One exception: a port that was closed first is lost if another program binds it before we do.
 """
 
-# ruff: noqa: SIM105 - contextlib is not imported here
+# ruff: noqa: SIM105 - the worker does not import contextlib
 
 import errno
 import posix as os  # os takes 0.8 ms to import
@@ -27,27 +26,28 @@ if TYPE_CHECKING:
 
     #: to_host, protocol, address, interface, port
     Key = tuple[bool, int, bytes, str, int]
-    #: the target address, its port
+    #: target address, target port
     Target = tuple[bytes, int]
     Sockets = tuple[list[int], Target]
 
 _NO_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
-_NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)  # the last three: the helper is stuck, or gone
+#: No further port can be bound: no descriptors are left, or (the last three) the helper hangs or has ended.
+_NO_MORE = (*_NO_DESCRIPTORS, errno.ETIMEDOUT, errno.ECONNRESET, errno.ENOTCONN)
 _MAX_PORTS = 4 * 65535  # every port of both protocols in both directions
 
 
 class Rules:
-    """The tables HOST and SPLICE. Owns the sockets of their rules, but for those that AutoPorts has."""
+    """The rules of the tables HOST and SPLICE (pesto_protocol). Owns their sockets; AutoPorts owns those of scanned rules."""
 
     def __init__(
         self, core: "plane.Plane", plan: WorkerPlan, host_fds: "list[int]", guest_fds: "dict[tuple[int, int], list[int]]",
         auto: "autoports.AutoPorts | None",
     ) -> None:  # fmt: skip
         self._core, self._plan, self._auto = core, plan, auto
-        self._room = hostports.room()  # the sandbox is open yet, and lets us ask
-        self._given: dict[Key, int] = {}  # bound by control, while a change of its is made
+        self._room = hostports.room()  # read now: the system call filter will forbid it
+        self._given: dict[Key, int] = {}  # the socket that control has bound, while change() runs
         self._held: dict[Key, Sockets] = {}
-        self.guest = auto is not None  # sockets can be made in the guest's namespace
+        self.guest = auto is not None  # whether sockets can be made in the guest's namespace
         self.rules = tuple(rule.replace(address=self._canonical(rule.address)) for rule in plan.rules)
         self.capabilities = pesto_protocol.IPV4 * plan.ipv4 | pesto_protocol.IPV6 * plan.ipv6 | pesto_protocol.IFNAME
         self.capabilities |= pesto_protocol.TCP * plan.tcp | pesto_protocol.UDP * plan.udp | pesto_protocol.SCAN * self.guest
@@ -68,11 +68,11 @@ class Rules:
         self._held[key] = (fds, (listener.target, listener.target_port + offset))
 
     def _canonical(self, address: bytes) -> bytes:
-        """Any IPv4 address is any address where there is no IPv6: on the wire they are the same."""
+        """0.0.0.0 becomes b"" (any address) where IPv6 is off: pesto_protocol writes both in the same way."""
         return b"" if address == hostports.ANY4 and not self._plan.ipv6 else address
 
     def swap(self, rules: "tuple[ForwardRule, ...]") -> None:
-        """Make these the rules; ConfError, with the old ones in force, for what cannot be had."""
+        """Make these the rules. ConfError if they cannot be; the old ones stay in force."""
         if rules == self.rules:
             return
         pesto_protocol.check(rules)
@@ -94,9 +94,9 @@ class Rules:
             self._auto.rules = _auto_rules(rules)
 
     def change(self, message: bytes, fds: "Sequence[int]") -> None:
-        """Add the rule of one port that a message of control is, with its socket, or without one remove it; as swap().
+        """Carry out a change by control (worker_protocol): add a rule of one port with its socket, or remove it. Errors as swap().
 
-        Control has privileges, and sees addresses, that a locked-in process has not: so it binds.
+        Control binds the socket, because the locked-in worker lacks the privilege for low ports.
         """
         unused = list(fds)
         try:
@@ -131,7 +131,10 @@ class Rules:
         self, rules: "tuple[ForwardRule, ...]", stay: "dict[Key, Target]", made: "dict[Key, Sockets]",
         released: "dict[Key, Sockets]",
     ) -> None:  # fmt: skip
-        """Bind what is new, and take its traffic. Best-effort ports fail together: only if a direction gets none of them."""
+        """Bind the new ports, and have the core take their traffic.
+
+        A weak rule goes without a port that it cannot get. ConfError for any other port, and if a direction and protocol gets none.
+        """
         failed: dict[tuple[bool, int], ConfError] = {}
         got: set[tuple[bool, int]] = set()
         known = {rule for rule in self.rules if rule.weak}
@@ -142,7 +145,7 @@ class Rules:
                 got.add(direction)
                 continue
             if rule in known or (full and rule.weak):
-                continue  # it did without this one before; or there is no more to be had
+                continue  # a weak rule that stays lacked this port before, or no port can be bound any more
             try:
                 self._bind(key, target, stay, made, released)
                 got.add(direction)
@@ -161,7 +164,7 @@ class Rules:
         released: "dict[Key, Sockets]",
     ) -> None:  # fmt: skip
         to_host, proto, _address, _ifname, port = key
-        if to_host and self._auto:  # else it would get what an automatic port leaves of the loopback addresses
+        if to_host and self._auto:  # an automatic port may hold some of the loopback addresses
             self._auto.release(proto, to_host, port)
         try:
             fds = self._open(key)
@@ -173,7 +176,7 @@ class Rules:
         self._listen(key, fds, target)
 
     def _make_way(self, key: "Key", stay: "dict[Key, Target]", released: "dict[Key, Sockets]") -> bool:
-        """Close what holds this port and is on its way out anyway; whether there was any."""
+        """Close what holds this port and is not in the new rules; whether there was any."""
         to_host, proto, _address, _ifname, port = key
         way = self._auto is not None and self._auto.release(proto, to_host, port)
         for held in [k for k in self._held if k[4] == port and k[:2] == key[:2] and k not in stay]:
@@ -207,7 +210,7 @@ class Rules:
         return fds
 
     def _in_room(self, fd: int) -> int:
-        """The descriptor, unless it is one of those that are left for connections."""
+        """The descriptor, if its number leaves enough for connections; else it is closed, and EMFILE."""
         if fd < self._room:
             return fd
         os.close(fd)
@@ -218,7 +221,7 @@ class Rules:
             try:
                 self._core.remove_listener(fd)
             except OSError:
-                pass  # the core has not taken it yet
+                pass  # the core does not have it yet
             if self._auto:
                 self._auto.forget(fd)
             os.close(fd)
@@ -241,7 +244,7 @@ class Rules:
                 self._held[key] = (fds, target)
                 self._listen(key, fds, target)
             except OSError:
-                pass  # taken by another program this very moment: the port is lost, and the reason of the refusal is logged
+                pass  # another program has just bound it: the port is lost; the caller logs why the swap failed
 
     def _commit(self, stay: "dict[Key, Target]", made: "dict[Key, Sockets]") -> None:
         for key in [key for key in self._held if key not in stay]:
@@ -256,7 +259,7 @@ class Rules:
 
 
 def _ports(rules: "tuple[ForwardRule, ...]") -> "Iterator[tuple[ForwardRule, Key, Target]]":
-    """Each port that is bound all the time, one by one: a rule of all ports is not spelled out in memory."""
+    """Each port of the rules that are not scanned, one at a time: a list of all ports would take much memory."""
     for rule in rules:
         for offset in () if rule.scan else range(rule.last - rule.first + 1):
             key = (rule.to_host, rule.proto, rule.address, rule.ifname, rule.first + offset)

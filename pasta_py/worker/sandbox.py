@@ -1,17 +1,17 @@
-"""Locks the worker in, layer by layer; a layer that the kernel refuses costs one warning, never the start.
+"""Locks the worker in, layer by layer. A layer that the kernel refuses costs one warning, never the start.
 
-    descriptors   none but standard streams and the socket to control
-    user          a user namespace of its own, no ambition beyond it; as real root, user nobody
+    descriptors   all closed but the standard streams, /dev/null, and the sockets to control and the helper
+    user          a user namespace of its own; if started by real root, user nobody first (or --runas)
     namespaces    mount, PID, IPC, UTS. The network namespace stays: it is the host's side of every flow
     root          an empty read-only directory
     privileges    no capability, no_new_privs, not dumpable, no core dumps
-    Landlock      no file can be opened, no abstract UNIX socket connected, nobody signalled; where the kernel has it
-    limits        no process can be started; no file grows, unless a log or a capture is one
-    system calls  those of csrc/io/seccomp_table.c, or death
+    Landlock      no file can be opened, no abstract UNIX socket connected, no process signalled; where the kernel has it
+    limits        no process can be started; no file grows, unless the log or the capture is a file
+    system calls  those of csrc/io/seccomp_table.c; any other ends the worker
 
-The order is forced: a PID namespace takes a fork, which no thread survives, and capabilities and Landlock belong to
-threads. So `enter` comes before the core exists, at the very start, while control is still reading the host's routes;
-`close` comes when everything has been made, before the first byte from the guest is read.
+The order is forced. A PID namespace needs a fork, which takes no threads along; capabilities and Landlock belong to threads. So
+`enter` comes at the very start, before the core exists and while control still reads the host's routes. `close` comes when
+everything is built, before the first byte from the guest is read.
 """
 
 import errno
@@ -33,18 +33,18 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 def enter(
     keep_fd: int, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False
 ) -> "tuple[int, list[str]]":
-    """Lock the process in, keeping descriptors up to keep_fd; root becomes `runas`, UID and GID, by default nobody.
-    With `by_chroot`, chroot gives the empty root where pivot_root is refused (as on the root of an initramfs).
+    """Lock the process in, but for what close() does. Descriptors up to keep_fd stay open.
 
-    OSError when it cannot become that user.
+    `runas`: UID and GID that root becomes, by default nobody; OSError if it cannot. `by_chroot`: use chroot for the empty root
+    where the kernel refuses pivot_root (as on the root of an initramfs).
 
-    Returns in the process that goes on, a child if need be, with its PID as seen from outside and one line for each
-    layer that is missing. The process left behind ends with status 0.
+    Returns the worker's PID as seen from outside, and one line for each layer that is missing. With a PID namespace it returns in a
+    child; the parent ends with status 0.
     """
     os.closerange(keep_fd + 1, _MAX_FD)
     warnings: list[str] = []
     _try(warnings, "the limit of open files stays low", confine.raise_descriptor_limit)
-    # In a user namespace root may be unable to give up its groups, and stays what it is unless it is to be another.
+    # In a user namespace root may be unable to change its groups, so there it only changes to a user that was asked for.
     root = os.geteuid() == 0 and (runas not in (None, (0, os.getegid())) or _in_initial_userns())
     uid, gid = (runas or (_NOBODY, _NOBODY)) if root else (os.geteuid(), os.getegid())
     others = confine.MOUNT | confine.PID | confine.IPC | confine.UTS
@@ -62,7 +62,7 @@ def enter(
         if root:
             os.setresuid(0, 0, 0)
             os.setresgid(0, 0, 0)
-        # Root, real or in a user namespace of its own, needs no new user namespace for the rest.
+        # Root, real or of a user namespace, needs no new user namespace to unshare the others.
         separate = _unshare(others) is None
         lost = "no user namespace" if separate else "no namespaces: the worker sees the file system and other processes"
         warnings.append(f"sandbox: {lost}: {refusal.strerror} (is user.max_user_namespaces used up, or a filter on?)")
@@ -78,7 +78,7 @@ def enter(
 
 
 def close(files: "Iterable[int]") -> "list[str]":
-    """Lock the door, from the inside: nothing can be made any more but sockets. `files` will be written to.
+    """The last layers: limits and the filter on system calls. `files`: descriptors of the log and the capture.
 
     Returns one line for each layer that is missing.
     """
@@ -90,7 +90,7 @@ def close(files: "Iterable[int]") -> "list[str]":
 
 
 def _landlock(warnings: "list[str]", *, needed: bool) -> None:
-    """Many kernels have none, so that it is missed aloud only where there is no empty root either."""
+    """Many kernels lack Landlock, so only warn of that where there is no empty root (`needed`)."""
     try:
         confine.landlock()
     except OSError as error:
@@ -122,14 +122,14 @@ def _in_initial_userns() -> bool:
 
 
 def _become(uid: int, gid: int, saved: "int | None") -> None:
-    """Change user and groups; with a saved ID of 0 the change can be undone."""
+    """Change user and groups; with saved=0 the change can be undone, None: it cannot."""
     os.setgroups([])
     os.setresgid(gid, gid, gid if saved is None else saved)
     os.setresuid(uid, uid, uid if saved is None else saved)
 
 
 def _map_ids(uid: int, gid: int) -> None:
-    # user_namespaces(7): an ordinary user may map its own IDs only, the group only after giving up setgroups.
+    # user_namespaces(7): an ordinary user may map its own IDs only, and its group only after setgroups is denied.
     for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         fd = os.open(f"/proc/self/{name}", os.O_WRONLY)
         try:
@@ -139,7 +139,7 @@ def _map_ids(uid: int, gid: int) -> None:
 
 
 def _fork() -> int:
-    """Go on as the first process of the new PID namespace; the child gets its own PID as the parent sees it."""
+    """Continue in a child, the first process of the new PID namespace; the parent tells it its PID outside."""
     reader, writer = os.pipe()
     child = os.fork()
     if child:

@@ -76,7 +76,7 @@ def _start_helper(sock: "_socket.socket", by_chroot: bool) -> "tuple[int, int]":
         os.dup2(null, sock.fileno() + 1, inheritable=False)
         os.close(null)
         null = sock.fileno() + 1
-    time.tzset()
+    time.tzset()  # reads the time zone's file, which the sandbox puts out of reach: syslog lines have local time
     helper.start(null, null + 1, by_chroot=by_chroot)
     return null, null + 1
 
