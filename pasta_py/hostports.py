@@ -1,9 +1,10 @@
-"""Host sockets of forwarded ports: those of the command line, which control binds, and those that the worker binds later.
+"""Binds the host sockets of forwarded ports: for control at the start, for the worker later.
 
-A given address is that address of that family alone, also where it is `::`. Only "any address", b"", stands for both families.
+Only b"", any address, stands for both families. An address that is given is of its own family alone; `::` too.
 """
 
 import _socket
+import errno
 import posix as os  # os takes 0.8 ms to import
 
 from pasta_py.model import IPPROTO_TCP
@@ -14,23 +15,23 @@ if TYPE_CHECKING:
 
 ANY4 = bytes(10) + b"\xff\xff" + bytes(4)
 ANY6 = bytes(16)
-#: A family that this kernel or this namespace has no address of: EAFNOSUPPORT, EADDRNOTAVAIL.
-NO_FAMILY = (97, 99)
+#: The kernel or the namespace lacks the family, or any address of it.
+NO_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 _BACKLOG = 4096
-_SPARE_FDS = 1024  # for connections
-# linux/in.h and linux/in6.h; the socket module has not all of them.
+_SPARE_FDS = 1024  # kept for connections
+# linux/in.h and linux/in6.h; the socket module lacks some.
 _IP_PKTINFO = 8
 _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 
 
 def is_ipv4(address: bytes) -> bool:
-    """Whether 16 bytes are an IPv4 address (RFC 4291, 2.5.5.2)."""
+    """Whether 16 bytes are a v4-mapped address (RFC 4291, 2.5.5.2)."""
     return address[:12] == ANY4[:12]
 
 
 def room() -> int:
-    """The number from which on descriptors are left for connections, by the soft limit."""
+    """The first descriptor number that is kept for connections, by the soft limit: listening sockets stay below it."""
     limit = os.sysconf("SC_OPEN_MAX")
     return max(limit - _SPARE_FDS, limit // 2)
 
@@ -40,8 +41,9 @@ def bind(
 ) -> int:
     """A bound socket, non-blocking and close-on-exec, listening if it is TCP; OSError.
 
-    `address`: 16 bytes, or b"" for any address of the families that are on (`ipv4`, `ipv6`): one dual-stack socket for both, so
-    that a port is either ours for both or refused; where the kernel has no IPv6, one of IPv4.
+    `address`: 16 bytes, or b"" for any address of the families that are on (`ipv4`, `ipv6`). Both families get one dual-stack
+    socket, so that we have a port in both or it is refused; where the kernel lacks IPv6, one of IPv4. `ifname`: interface to bind
+    to, "" for none. `freebind`: also an address that the host does not have.
     """
     error = OSError(NO_FAMILY[0], "no family is on")
     for each, both in _choices(address, ipv4, ipv6):
@@ -55,7 +57,7 @@ def bind(
 
 
 def _choices(address: bytes, ipv4: bool, ipv6: bool) -> "Iterator[tuple[bytes, bool]]":
-    """Addresses to try in turn, and whether `::` is to take IPv4 as well."""
+    """The addresses to try in turn, and whether `::` takes IPv4 as well."""
     if address:
         yield address, False
         return
@@ -72,7 +74,7 @@ def _bind(proto: int, address: bytes, ifname: str, port: int, both: bool, freebi
     try:
         if not v4:
             sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, int(not both))
-        if ifname:  # a link-local address has its scope by this
+        if ifname:  # this also gives a link-local address its scope
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_BINDTODEVICE, ifname.encode("utf-8", "surrogateescape") + b"\0")
         if freebind:
             sock.setsockopt(_socket.IPPROTO_IP, _IP_FREEBIND, 1)
@@ -81,7 +83,7 @@ def _bind(proto: int, address: bytes, ifname: str, port: int, both: bool, freebi
         if tcp:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         else:
-            # Before the first datagram can come. A v6 socket reports the addresses of IPv4 in messages of their own.
+            # Set before bind(): each datagram comes with its address. A v6 socket reports those of IPv4 in IPv4's message.
             sock.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
             if not v4:
                 sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)

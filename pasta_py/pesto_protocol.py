@@ -1,21 +1,20 @@
-"""What is spoken on the control socket (--conf-path): version 2 of the protocol between passt and its pesto.
+"""The protocol of the control socket (--conf-path): version 2 of the protocol between passt and its pesto.
 
-Everything is big-endian. One exchange for each connection:
+Numbers are big-endian. Each connection has one exchange:
 
     server -> client   hello: "basil:s\\0", u32 version, u32 bytes of a table's name, u32 bytes of an interface's name
                        per table: u8 id, name, u32 capabilities, u32 count, rules; then u8 0
-    client -> server   nothing, and it closes: it wanted to look
-                       or per table: u8 id, u32 count, rules; then u8 0. What is not sent is emptied
-    server             swaps all tables or none, and closes
+    client -> server   nothing, and closes: it only wanted to read
+                       or per table: u8 id, u32 count, rules; then u8 0. A table that is not sent becomes empty
+    server             replaces all tables or none, and closes
 
     rule, 56 bytes     16 address to listen at, 16 target address, 16 interface, u16 first, last, first at the target,
                        u8 protocol, u8 flags
 
-Of our own: where nothing was swapped, the reason stands as one line before the server closes. passt's pesto does not read
-that far.
+Our extension: if nothing is replaced, the server sends the reason as one line before it closes. passt's pesto does not read it.
 
-Invariants: no bytes raise anything but ConfError; read_rule(write_rule(r)) == r; a rule that was read can be bound as it is,
-as far as numbers go.
+Invariants: whatever the bytes, only ConfError is raised; read_rule(write_rule(r)) == r; the ports and addresses of a rule that was
+read are in range, and fit each other.
 """
 
 import _socket
@@ -34,8 +33,8 @@ NAME_BYTES = 128
 IFNAME_BYTES = 16
 HELLO_BYTES = 20
 RULE_BYTES = 56
-TABLE_BYTES = 1 + NAME_BYTES + 8  # the head of a table as the server sends it
-MAX_RULES = 4096  # in a table: passt has 255
+TABLE_BYTES = 1 + NAME_BYTES + 8  # the head of a table that the server sends
+MAX_RULES = 4096  # in a table; passt's limit is 255
 HOST, SPLICE = 1, 3
 NAMES = {HOST: "HOST", SPLICE: "SPLICE"}
 
@@ -50,7 +49,7 @@ _PROTOCOLS = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 
 def write_rule(rule: ForwardRule, *, ipv6: bool = True) -> bytes:
-    """The bytes of a rule; where there is no IPv6, any address is that of IPv4, as passt has it."""
+    """The bytes of a rule. Without IPv6, any address is written as 0.0.0.0, as passt does."""
     address, flags = rule.address or (ANY6 if ipv6 else ANY4), WEAK * rule.weak | SCANNED * rule.scan
     if not rule.address and ipv6:
         flags |= DUAL_STACK
@@ -61,7 +60,7 @@ def write_rule(rule: ForwardRule, *, ipv6: bool = True) -> bytes:
 
 
 def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
-    """The rule that 56 bytes are; ConfError for what cannot be one."""
+    """The rule that 56 bytes encode; ConfError if they encode none. `to_host`: the rule is in table SPLICE."""
     if len(data) != RULE_BYTES:
         raise ConfError(f"a rule of {len(data)} bytes; {RULE_BYTES} are accepted")
     first, last, to = (int.from_bytes(data[at : at + 2], "big") for at in (48, 50, 52))
@@ -95,7 +94,7 @@ def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
 
 def _ifname(data: bytes) -> str:
     name, _, rest = data.partition(b"\0")
-    # The kernel's own rule, dev_valid_name(): at most 15 bytes.
+    # As the kernel's dev_valid_name(), and at most 15 bytes.
     if rest.strip(b"\0") or len(name) == len(data) or name in (b".", b"..") or any(c in b"/: \t\n\v\f\r" for c in name):
         raise ConfError(f"a rule with the interface name {data!r}; 1 to 15 bytes without '/', ':' or space are accepted")
     return name.decode("utf-8", "surrogateescape")
@@ -113,8 +112,8 @@ def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:
 
 
 def check(rules: "Sequence[ForwardRule]") -> None:
-    """ConfError if two of these would take each other's ports; the interface makes no difference there."""
-    live: dict[bytes, ForwardRule] = {}  # by address; some end before the port that has been reached
+    """ConfError if two rules have a port of an address in common, whatever their interfaces."""
+    live: dict[bytes, ForwardRule] = {}  # the last rule of each address; it may end before the current rule's first port
     table = (False, 0)
     for rule in sorted(rules, key=lambda r: (r.to_host, r.proto, r.first)):
         if table != (rule.to_host, rule.proto):
@@ -126,14 +125,14 @@ def check(rules: "Sequence[ForwardRule]") -> None:
 
 
 def _meeting(address: bytes, live: "dict[bytes, ForwardRule]") -> "list[ForwardRule]":
-    """Those at the same address: any address is all of them, and any of one family all of this family."""
+    """The rules at addresses that `address` overlaps: b"" overlaps all, ANY4 and ANY6 all of their family."""
     if address in (b"", ANY4, ANY6):
         return [rule for other, rule in live.items() if not address or not other or is_ipv4(other) == is_ipv4(address)]
     return [live[other] for other in (address, b"", ANY4 if is_ipv4(address) else ANY6) if other in live]
 
 
 def describe(rule: ForwardRule) -> str:
-    """A rule as passt's programs show it: one printable line, whatever the interface is called."""
+    """A rule as passt's programs show it: one printable line, also if the interface's name is not printable."""
 
     def shown(address: bytes) -> str:
         if is_ipv4(address):
@@ -167,7 +166,7 @@ def check_hello(data: bytes) -> None:
 
 
 def write_tables(rules: "Sequence[ForwardRule]", capabilities: int) -> bytes:
-    """All tables, as the server shows them."""
+    """All tables, as the server sends them after its hello."""
     parts = []
     for table, name in NAMES.items():
         own = [write_rule(r, ipv6=bool(capabilities & IPV6)) for r in rules if r.to_host == (table == SPLICE)]
@@ -180,30 +179,30 @@ def write_tables(rules: "Sequence[ForwardRule]", capabilities: int) -> bytes:
 
 
 def write_update(tables: "dict[int, list[bytes]]") -> bytes:
-    """The whole answer of a client."""
+    """All that a client sends; `tables`: the encoded rules of each table."""
     parts = [bytes([table]) + len(rules).to_bytes(4, "big") + b"".join(rules) for table, rules in tables.items()]
     return b"".join(parts) + b"\0"
 
 
 class UpdateReader:
-    """Takes a client's bytes as they come. Never holds more than two full tables."""
+    """Decodes a client's bytes as they arrive, into `rules`. It never holds more than two full tables."""
 
     def __init__(self, *, ipv6: bool = True) -> None:
         self._data = bytearray()
         self._ipv6 = ipv6
-        self._table = 0  # whose rules are read
-        self._left = 0
+        self._table = 0  # the table whose rules come now
+        self._left = 0  # how many of its rules are still to come
         self._seen: set[int] = set()
         self.rules: list[ForwardRule] = []
         self.complete = False
 
     @property
     def started(self) -> bool:
-        """Whether anything was sent at all."""
+        """Whether the client has sent anything."""
         return bool(self._data or self._seen or self.complete)
 
     def feed(self, data: bytes) -> None:
-        """ConfError as soon as it cannot become an update."""
+        """Take the next bytes; ConfError as soon as they cannot be part of an update."""
         self._data += data
         at = 0
         while at < len(self._data):

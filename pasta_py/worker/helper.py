@@ -6,6 +6,7 @@ exists, because a fork takes no threads along.
 """
 
 import _socket
+import errno
 import posix as os  # os takes 0.8 ms to import
 
 from pasta_py import hostports, model, worker_protocol
@@ -20,15 +21,11 @@ _RESULT_BYTES = 4
 LOOPBACK4 = bytes(10) + b"\xff\xff\x7f\x00\x00\x01"
 LOOPBACK6 = bytes(15) + b"\x01"
 _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
-# errno.h; 13 is EACCES
-_EMFILE, _EADDRINUSE = 24, 98
 _HINTS = {
-    _EMFILE: "raise the limit of open files (ulimit -Hn), or forward fewer ports",
-    13: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
-    _EADDRINUSE: "a program there listens already: stop it, or choose another port",
+    errno.EMFILE: "raise the limit of open files (ulimit -Hn), or forward fewer ports",
+    errno.EACCES: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
+    errno.EADDRINUSE: "a program there listens already: stop it, or choose another port",
 }
-# errno.h: the guest's namespace lacks the family, or has it switched off.
-_NO_FAMILY = (97, 99)  # EAFNOSUPPORT, EADDRNOTAVAIL
 
 
 def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
@@ -69,7 +66,7 @@ def enter(fd: int, userns: "int | None", netns: int) -> str:
         answer = sock.recv(_RESULT_BYTES)
     finally:
         sock.close()
-    number = int.from_bytes(answer, plane.BYTE_ORDER, signed=True) if len(answer) == _RESULT_BYTES else -104  # ECONNRESET
+    number = int.from_bytes(answer, plane.BYTE_ORDER, signed=True) if len(answer) == _RESULT_BYTES else -errno.ECONNRESET
     if number < 0:
         raise OSError(-number, os.strerror(-number))
     return os.strerror(number) if number else ""
@@ -105,7 +102,7 @@ def bind_loopback(core: "plane.Plane", proto: int, loopback: bytes, port: int) -
     try:
         return core.listen_in_guest(proto, hostports.ANY4, port)
     except OSError as error:
-        if error.errno != _EADDRINUSE:
+        if error.errno != errno.EADDRINUSE:
             raise
     return core.listen_in_guest(proto, loopback, port)
 
@@ -124,13 +121,13 @@ def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listene
             fd = bind_loopback(core, listener.proto, address, listener.port + offset)
             made.append(fd)
             if listener.weak and fd >= room:
-                raise OSError(_EMFILE, os.strerror(_EMFILE))
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError as error:
-            if error.errno == _EMFILE and listener.weak:
+            if error.errno == errno.EMFILE and listener.weak:
                 for fd in made:
                     os.close(fd)
                 raise _Full from None
-            if error.errno in _NO_FAMILY or listener.weak:
+            if error.errno in hostports.NO_FAMILY or listener.weak:
                 continue
             host = "127.0.0.1" if address == LOOPBACK4 else "::1"
             why = reason(error, _HINTS.get(error.errno or 0, ""))
