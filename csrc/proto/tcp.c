@@ -1,16 +1,18 @@
-/* Owns the flows of TCP: how they begin and end, the work list, the timers.
+/* Purpose: how flows of TCP begin and end, the work list, the timers.
  *
- * Theory of operation. A packet or an event only changes a flow's state and puts it on the work list; tcp_service(), called
- * once per batch, does everything that follows, in one order: drain the spill, drop acknowledged bytes, recompute the window,
- * send what the socket has, pass on ends, acknowledge. Flows whose sockets have more for the guest than a turn's share stand in
- * line (core/worklist.h). So a batch of segments costs one ACK, and there is one place where a
- * flow moves. Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
+ * How: a packet or an event only changes a flow's state and puts the flow on the work list. tcp_service(), called once per
+ * batch, does the rest in one order: it drains the send backlog, drops acknowledged bytes, computes the window, sends what the
+ * socket has, passes on ends, acknowledges. So a batch of segments costs one ACK, and a flow moves in one place. A flow whose
+ * socket has more for the guest than a turn's share waits in the run queue (core/sched.h).
  *
- * What the guest sends behind a hole is kept and told (tcp_out_of_order.c). Repair towards the guest is NewReno without SACK (RFC 6582):
- * the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes back: after a timeout, too, holes are filled
- * one frame per (partial) acknowledgement.
+ * What the guest sends behind a hole waits in the out-of-order queue (tcp_out_of_order.c). Towards the guest, losses are
+ * repaired by NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes
+ * back. After a timeout, too, each (partial) acknowledgement repairs one frame.
  *
- * Limits: flows (tcp_limit counts what was refused; a connect() without an answer gives way, tcp_displaced counts these), the window of each, the memory of all spills together (tcp_backlog_limit).
+ * Limits: flows (tcp_limit counts refused ones), where a connect() without an answer gives way (tcp_displaced); each flow's
+ * window; the memory of all send backlogs (tcp_backlog_limit).
+ *
+ * Rejected: acting at each segment, which costs an ACK and a getsockopt() each.
  */
 #include "proto/tcp.h"
 
@@ -33,7 +35,7 @@ static const char *const state_names[] = {
 #undef TCP_STATE_NAME
 };
 
-/* Linux 6.9 has it for IPv4 only. A family that the kernel lacks does not need it. */
+/* Linux 6.9 has it for IPv4 only. A family that the kernel lacks counts as having it. */
 static bool kernel_has_peek_offset(int family)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -62,12 +64,12 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 	return rc;
 }
 
-void tcp_share(struct tcp *t, const struct flow_steering *o)
+void tcp_share(struct tcp *t, const struct flow_steering *steering)
 {
-	t->steering = *o;
-	t->flows.limit /= o->shards;
-	t->backlog_max_bytes /= o->shards;
-	t->ooo_queues_max /= o->shards;
+	t->steering = *steering;
+	t->flows.limit /= steering->shards;
+	t->backlog_max_bytes /= steering->shards;
+	t->ooo_queues_max /= steering->shards;
 }
 
 void tcp_free(struct tcp *t)
@@ -76,7 +78,7 @@ void tcp_free(struct tcp *t)
 		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
 
 		if (f) {
-			sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that is cut must not look complete */
+			sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that ends early must not look complete */
 			free(f->backlog.bytes);
 			free(f->ooo);
 		}
@@ -88,10 +90,10 @@ void tcp_free(struct tcp *t)
 
 const char *tcp_flow_str(const struct tcp_flow *f, char out[128])
 {
-	char guest[ADDR_STR_LEN], remote[ADDR_STR_LEN];
+	char guest[ADDR_STR_LEN], dest[ADDR_STR_LEN];
 
 	snprintf(out, 128, "%s:%u > %s:%u %s", addr_str(&f->flow.key.guest, guest), f->flow.key.guest_port,
-		 addr_str(&f->flow.key.dest, remote), f->flow.key.dest_port, state_names[f->state]);
+		 addr_str(&f->flow.key.dest, dest), f->flow.key.dest_port, state_names[f->state]);
 	return out;
 }
 
@@ -131,14 +133,14 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 		flow_remove(&t->flows, &f->flow);
 		return NULL;
 	}
-	sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* the guest's own Nagle has decided already */
-	sock_set(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* an urgent byte left out would shift all offsets (RFC 6093, 4) */
+	sock_set(fd, IPPROTO_TCP, TCP_NODELAY, 1); /* the guest's kernel has applied Nagle's algorithm already */
+	sock_set(fd, SOL_SOCKET, SO_OOBINLINE, 1); /* without the urgent byte all offsets would shift (RFC 6093, 4) */
 	COUNT(io->counters, tcp_opened);
 	COUNT(io->counters, tcp_flows);
 	return f;
 }
 
-void tcp_wanted(struct tcp *t, struct io *io, struct tcp_flow *f)
+void tcp_refresh_connect(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	uint32_t now_ms = (uint32_t)io->loop->now_ms;
 	uint32_t gap_ms = timer_running(&f->timer) ? u32_max(now_ms - f->waiting_ms, TCP_SYN_RTO_MS) : TCP_SYN_RTO_MS;
@@ -170,7 +172,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 
 void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 {
-	/* What is acknowledged can wait until its turn comes; what the guest sends cannot. */
+	/* A flow in the run queue takes acknowledgements into account at its turn. What the guest sends cannot wait that long. */
 	if (!f->run_entry.queued || f->flags & (TCPF_ACK_NOW | TCPF_WINDOW_STALE) ||
 	    (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN)
 		worklist_add(&t->work, &f->work);
@@ -202,8 +204,8 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 /* --- from the host --- */
 
-/* Two host-side clients may look alike to the guest once their addresses are mapped: the later one gets another port. */
-static bool free_key(const struct tcp *t, struct flow_key *key)
+/* Two host peers may have the same address and port after mapping: the later one gets another port. */
+static bool find_free_port(const struct tcp *t, struct flow_key *key)
 {
 	for (uint32_t i = 0; i < PORT_TRIES * t->steering.shards; i++) {
 		if (steering_is_own(&t->steering, key) && !flow_find(&t->flows, key))
@@ -213,23 +215,23 @@ static bool free_key(const struct tcp *t, struct flow_key *key)
 	return false;
 }
 
-bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key)
+bool tcp_client_key(const struct io *io, const struct endpoint *host_peer, const struct endpoint *target, struct flow_key *key)
 {
-	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .dest_port = peer->port};
-	if (!policy_inbound_source(io->policy, &peer->addr, &key->dest))
+	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .dest_port = host_peer->port};
+	if (!policy_inbound_source(io->policy, &host_peer->addr, &key->dest))
 		return false;
 	if (addr_is_none(&key->guest))
 		key->guest = *policy_guest_addr(io->policy, &key->dest);
-	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&peer->addr);
+	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&host_peer->addr);
 }
 
-void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target)
+void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *host_peer, const struct endpoint *target)
 {
-	bool v4 = addr_is_v4(&peer->addr);
+	bool v4 = addr_is_v4(&host_peer->addr);
 	struct tcp_flow *f = NULL;
 	struct flow_key key;
 
-	if (tcp_client_key(io, peer, target, &key) && free_key(t, &key)) {
+	if (tcp_client_key(io, host_peer, target, &key) && find_free_port(t, &key)) {
 		f = tcp_new_flow(t, io, &key, fd, TCPS_SYN_SENT);
 		if (!f)
 			tcp_limit_reached(t, io, ENOMEM);
@@ -243,13 +245,12 @@ void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *p
 	tcp_arm_timer(t, io, f);
 }
 
-/* What became of connect(), once epoll says that something has. */
 static void connect_event(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t events)
 {
 	int error = 0;
 	socklen_t len = sizeof(error);
 
-	/* A connection that has failed is also reported as an error or as hung up: success need not be asked for. */
+	/* epoll reports every failed connect() as EPOLLERR or EPOLLHUP, so success costs no getsockopt(). */
 	if (events & (EPOLLERR | EPOLLHUP) && getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
 	if (error)
@@ -274,7 +275,7 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		connect_event(t, io, f, events);
 		return;
 	}
-	/* It comes along with every other event, too. */
+	/* EPOLLOUT comes along with every other event, too. */
 	if (events & EPOLLOUT && f->flags & TCPF_OUT_ARMED) {
 		f->flags &= (uint16_t)~TCPF_OUT_ARMED;
 		f->flags |= TCPF_WINDOW_STALE;
@@ -286,12 +287,12 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 			f->error = errno;
 	}
 	if (f->error && f->state == TCPS_SYN_SENT)
-		tcp_reset(t, io, f); /* a client that left before the guest answered; a server may have said something */
+		tcp_reset(t, io, f); /* the host client left before the guest answered: there is no data */
 	else
 		tcp_add_work(t, f);
 }
 
-static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
+static void serve_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
 	uint32_t index = f->flow.index, generation = f->flow.generation;
 	bool more = tcp_service_flow(t, io, f, frames);
@@ -304,7 +305,7 @@ static void serve(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fra
 		run_queue_remove(&t->run_queue, &f->run_entry);
 }
 
-/* All that the flow needs is an acknowledgement that may wait, and the guest can go on sending without it. */
+/* The flow needs nothing but an ACK, the ACK may wait, and the guest can go on sending without it. */
 static bool may_delay_ack(const struct io *io, const struct tcp_flow *f)
 {
 	return sched_may_delay_ack(&io->sched, seq_diff(f->rcv_nxt, f->rcv_computed)) && f->state == TCPS_ESTABLISHED &&
@@ -319,9 +320,9 @@ bool tcp_service(struct tcp *t, struct io *io)
 	struct work *w, *next;
 	uint32_t first, frames;
 
-	if (!io->loop->ready) /* the look that acknowledgements waited for has found nothing */
+	if (!io->loop->ready) /* no event has come: delayed ACKs wait no longer */
 		sched->delayed_ack_turns = SCHED_DELAYED_ACK_TURNS;
-	/* Serving a flow adds none to this list, and removes no other. */
+	/* Serving a flow adds no flow to this list and removes no other one. */
 	for (w = t->work.head; w; w = next) {
 		struct tcp_flow *f = CONTAINER_OF(w, struct tcp_flow, work);
 
@@ -332,7 +333,7 @@ bool tcp_service(struct tcp *t, struct io *io)
 		}
 		worklist_remove(&t->work, w);
 		first = sched_first_frames(sched, &t->run_queue, io->loop->now_ms);
-		serve(t, io, f, f->run_entry.queued ? 0 : first);
+		serve_flow(t, io, f, f->run_entry.queued ? 0 : first);
 	}
 	sched->delayed_ack_turns = waiting ? sched->delayed_ack_turns + 1 : 0;
 	if (t->run_queue.list.count && sched->wakeup_pending)
@@ -340,7 +341,7 @@ bool tcp_service(struct tcp *t, struct io *io)
 	sched->wakeup_pending = false;
 	w = run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
 	if (w)
-		serve(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
+		serve_flow(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
 	return waiting || t->run_queue.list.count;
 }
 
@@ -353,7 +354,7 @@ static int64_t backoff_ms(int64_t first_ms, uint8_t tries)
 	return ms < TCP_RTO_MAX_MS ? ms : TCP_RTO_MAX_MS;
 }
 
-/* The guest's window keeps bytes back that the socket has. */
+/* The socket has bytes that the guest's window does not allow. */
 static bool window_blocked(const struct tcp_flow *f)
 {
 	return f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF);
@@ -366,14 +367,14 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (f->state != TCPS_ESTABLISHED)
 		ms = backoff_ms(TCP_SYN_RTO_MS, f->tries);
 	else if (f->flags & TCPF_PROBED)
-		ms = tcp_look_ms(io, f);
+		ms = tcp_check_interval_ms(io, f);
 	else if (tcp_in_flight(f) || window_blocked(f))
 		ms = backoff_ms(TCP_RTO_MS, f->tries);
 	else if (f->tries)
 		ms = TCP_PROBE_MS;
 	else
 		ms = f->flags & TCPF_SOCK_SHUT ? TCP_HALF_CLOSED_MS : TCP_IDLE_MS;
-	/* RFC 6298, 5: sending more does not give what is in flight more time. */
+	/* Sending more does not give what is in flight more time (RFC 6298, 5). */
 	if (tcp_in_flight(f) && !(f->flags & TCPF_PROGRESS) && timer_running(&f->timer) &&
 	    f->timer.deadline_ms < io->loop->now_ms + ms)
 		return;
@@ -381,11 +382,11 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 	timer_set(&t->timers, &f->timer, io->loop->now_ms + ms);
 }
 
-/* RFC 9293, 3.8.3. A closed window that the guest keeps confirming is no reason to end (3.8.6.1); nor is time that passed while
- * we were stopped, so repetitions count as well. */
-static bool waited_enough(const struct io *io, const struct tcp_flow *f)
+/* RFC 9293, 3.8.3. Not for a closed window that the guest keeps confirming (3.8.6.1). Timeouts count as well, since time also
+ * passes while this process is stopped. */
+static bool user_timeout_expired(const struct io *io, const struct tcp_flow *f)
 {
-	return f->state == TCPS_ESTABLISHED && tcp_in_flight(f) && f->snd_wnd && f->repeats >= TCP_TRIES_MAX &&
+	return f->state == TCPS_ESTABLISHED && tcp_in_flight(f) && f->snd_wnd && f->timeouts >= TCP_TRIES_MAX &&
 	       (uint32_t)io->loop->now_ms - f->waiting_ms >= TCP_USER_TIMEOUT_MS;
 }
 
@@ -395,21 +396,22 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	char text[128];
 
 	if (f->flags & TCPF_PROBED) {
-		tcp_look_for_life(io, f);
+		tcp_check_host_peer(io, f);
 		tcp_arm_timer(t, io, f);
 		return;
 	}
-	if (f->flags & TCPF_PROGRESS) { /* in line, where its turn would have done this */
+	if (f->flags & TCPF_PROGRESS) { /* in the run queue: its turn would have done this */
 		tcp_arm_timer(t, io, f);
 		return;
 	}
-	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) || waited_enough(io, f)) {
+	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) ||
+	    user_timeout_expired(io, f)) {
 		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
 		tcp_reset(t, io, f);
 		return;
 	}
 	f->tries++;
-	f->repeats += f->repeats < TCP_TRIES_MAX;
+	f->timeouts += f->timeouts < TCP_TRIES_MAX;
 	if (opening) {
 		tcp_send_syn(io, f);
 	} else if (tcp_in_flight(f)) {
@@ -418,7 +420,7 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 		f->dup_acks = 0;
 		tcp_retransmit_one(t, io, f);
 	} else {
-		/* A sequence number before the window: the guest must answer (RFC 9293, 3.8.6.1 and 3.8.4). */
+		/* The guest must answer a sequence number before its window (RFC 9293, 3.8.6.1 and 3.8.4). */
 		tcp_send(io, f, TCP_ACK, seq_add(f->snd_nxt, (uint32_t)-1), NULL, 0);
 	}
 	tcp_arm_timer(t, io, f);

@@ -1,4 +1,4 @@
-/* TCP: the guest's connections, reflected into host sockets without a stack of our own. */
+/* TCP: the guest's connections, reflected into host sockets without a TCP stack. */
 #ifndef PASTA_PROTO_TCP_H
 #define PASTA_PROTO_TCP_H
 
@@ -12,47 +12,57 @@
 struct tcp_flow;
 
 struct tcp {
-	struct flow_table flows;
+	struct flow_table flows; /* of this shard */
 	struct timer_heap timers;
-	struct flow_steering steering; /* of all there are, those are here */
+	struct flow_steering steering; /* which flows are this shard's */
 	struct siphash_key isn_key;
 	struct sock_options sock;
-	struct worklist work;       /* flows that tcp_service() has to look at */
-	struct worklist connecting; /* flows in CONNECTING, by the guest's last SYN, the oldest first */
-	struct run_queue run_queue; /* of these, whose socket has more for the guest than one turn's share */
-	bool peek_offset;           /* SO_PEEK_OFF works on TCP sockets */
-	bool sack;                  /* is offered; the head of tcp_out_of_order.c says when */
-	uint8_t *discard;           /* where bytes before the offset go without it */
-	uint64_t backlog_bytes;     /* allocated for the spills of all flows */
+
+	/* A flow is in at most one of connecting and run_queue: its run_entry is for both. */
+	struct worklist work;       /* tcp_service() must look at them */
+	struct worklist connecting; /* in CONNECTING; the one whose SYN is the oldest is first */
+	struct run_queue run_queue; /* their sockets have more for the guest than one turn's share */
+
+	bool peek_offset; /* SO_PEEK_OFF works on TCP sockets */
+	uint8_t *discard; /* if it does not: where the bytes before the offset go */
+	bool sack;        /* offer it: see the head of tcp_out_of_order.c */
+
+	/* Send backlogs and out-of-order queues of all flows. */
+	uint64_t backlog_bytes; /* allocated */
 	uint64_t backlog_max_bytes;
-	int64_t challenge_second;
-	uint32_t challenges;       /* sent within challenge_second */
-	int64_t limit_logged_ms;   /* when a limit was last written to the log */
-	int64_t backlog_logged_ms; /* the same for that of the spills */
-	uint32_t ooo_queues;       /* flows that keep bytes behind a hole */
+	uint32_t ooo_queues;
 	uint32_t ooo_queues_max;
+
+	/* Rate limits. */
 	struct bucket new_flows;
+	int64_t challenge_second;
+	uint32_t challenges; /* sent within challenge_second */
+
+	/* When each limit was last logged. */
+	int64_t limit_logged_ms;
+	int64_t backlog_logged_ms;
 	int64_t rate_logged_ms;
 };
 
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */
 int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset);
 void tcp_free(struct tcp *t);
-/* One of o->shards that have the flows among them: takes only its own, and has its share of every limit. Before the first flow. */
-void tcp_share(struct tcp *t, const struct flow_steering *o);
+/* Makes t the TCP of one shard: it takes only the flows of that shard, and its part of every limit. Call it before the first
+ * flow. */
+void tcp_share(struct tcp *t, const struct flow_steering *steering);
 
-/* One packet from the guest, addresses checked by the caller, checksum right. */
+/* One packet from the guest. The caller has checked the addresses and the checksum. */
 void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip);
 /* An event of a flow's socket. */
 void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
-/* The endpoints of a connection with a client that was accepted on the host, unless others have them already; false: the guest
- * cannot be shown it. */
-bool tcp_client_key(const struct io *io, const struct endpoint *peer, const struct endpoint *target, struct flow_key *key);
-/* Takes over the socket of a client that was accepted on the host, for the guest's endpoint target. */
-void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *peer, const struct endpoint *target);
-/* Counts and logs that a connection was not taken: no flow, or the errno of a system call. */
+/* The endpoints of a connection from host_peer, a client accepted on the host, to the guest end target; its port as the guest
+ * sees it may still change. False: the guest cannot be shown that client. */
+bool tcp_client_key(const struct io *io, const struct endpoint *host_peer, const struct endpoint *target, struct flow_key *key);
+/* Takes over the socket of host_peer, a client accepted on the host, for the guest end target. */
+void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *host_peer, const struct endpoint *target);
+/* Counts and logs a connection that was refused. error: the errno of a system call, ENOMEM if no flow was made. */
 void tcp_limit_reached(struct tcp *t, struct io *io, int error);
-/* Everything that events and packets since the last call made necessary. True: call again without waiting. */
+/* Does all that events and packets since the last call made necessary. True: call again without waiting. */
 bool tcp_service(struct tcp *t, struct io *io);
 void tcp_timers(struct tcp *t, struct io *io);
 static inline int64_t tcp_next_ms(const struct tcp *t)

@@ -1,7 +1,9 @@
-/* Owns what a segment of the guest means: RFC 9293, 3.10.7, with RFC 5961's challenge ACKs.
+/* Purpose: what a segment of the guest means (RFC 9293, 3.10.7, with the challenge ACKs of RFC 5961).
  *
- * The guest is hostile: sequence numbers, acknowledgements, windows and flags are whatever it likes. A segment outside the
- * window changes nothing. What comes after a hole is kept (tcp_out_of_order.c), and acknowledged when the hole is filled.
+ * How: the guest is hostile, so any sequence number, acknowledgement, window and flag may come. Bytes behind a hole wait in the
+ * out-of-order queue (tcp_out_of_order.c) and are acknowledged when the hole is filled.
+ *
+ * Invariant: a segment outside the window changes nothing.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -9,7 +11,7 @@
 #include "io/icmp_error.h"
 #include "proto/tcp_private.h"
 
-#define MSS_MIN 48 /* as Linux's TCP_MIN_SND_MSS: smaller ones only serve to make us work */
+#define MSS_MIN 48 /* Linux's TCP_MIN_SND_MSS: a smaller one only costs time */
 #define DUP_ACKS 3 /* RFC 5681, 3.2 */
 
 /* --- a new connection --- */
@@ -18,7 +20,7 @@ static void set_tos(struct tcp_flow *f, uint8_t tos)
 {
 	bool v4 = addr_is_v4(&f->flow.key.guest);
 
-	tos &= 0xfc; /* ECN is the sockets' own business */
+	tos &= 0xfc; /* the host's kernel has its own ECN */
 	if (tos == f->tos)
 		return;
 	f->tos = tos;
@@ -42,11 +44,11 @@ static void syn_options(struct io *io, struct tcp_flow *f, const struct tcp_view
 	f->wl1 = seg->seq;
 }
 
-/* A descriptor or -errno. When none is left, or few for others and many connect()s have no answer, an older one gives its own.
- * -EAGAIN: the next moment shows which of them have an answer, and the guest will repeat its SYN. */
-static int open_socket(struct tcp *t, struct io *io, const struct addr *remote)
+/* A descriptor or -errno. The oldest connect() gives its descriptor away if none is left, or if few are left and many
+ * connect()s are under way. -EAGAIN: all of them are too young for that. The guest will repeat its SYN. */
+static int open_socket(struct tcp *t, struct io *io, const struct addr *host_peer)
 {
-	int fd = sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
+	int fd = sock_open(&t->sock, host_peer, SOCK_STREAM, 0, 0);
 	bool many = t->connecting.count > descriptors_part(&io->descriptors, TCP_FREE_FOR_OTHERS);
 	bool few = fd < 0 ? fd == -EMFILE || fd == -ENFILE : many && descriptors_below(&io->descriptors, fd, TCP_FREE_FOR_OTHERS);
 	int rc = few ? tcp_displace(t, io) : -ENOENT;
@@ -55,17 +57,17 @@ static int open_socket(struct tcp *t, struct io *io, const struct addr *remote)
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	return rc < 0 ? rc : sock_open(&t->sock, remote, SOCK_STREAM, 0, 0);
+	return rc < 0 ? rc : sock_open(&t->sock, host_peer, SOCK_STREAM, 0, 0);
 }
 
 static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg,
 		      const struct flow_key *key)
 {
-	struct endpoint dst;
+	struct endpoint host_peer;
 	struct tcp_flow *f;
 	int fd, rc;
 
-	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &dst)) {
+	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		if (policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
@@ -73,7 +75,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 			tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
-	fd = open_socket(t, io, &dst.addr);
+	fd = open_socket(t, io, &host_peer.addr);
 	if (fd == -EAGAIN) {
 		COUNT(io->counters, tcp_rate_limit);
 		return;
@@ -88,8 +90,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	}
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);
-	tcp_wanted(t, io, f);
-	rc = sock_connect(fd, &dst, t->sock.scope6);
+	tcp_refresh_connect(t, io, f);
+	rc = sock_connect(fd, &host_peer, t->sock.scope6);
 	if (!rc)
 		tcp_connected(t, io, f);
 	else if (rc != -EINPROGRESS)
@@ -108,11 +110,11 @@ static void established(struct tcp_flow *f, const struct tcp_view *seg)
 	f->wl2 = seg->ack;
 }
 
-/* The guest's answer to the SYN that announced a host-side client (RFC 9293, 3.10.7.3). */
+/* The guest's answer to the SYN that we sent for a host client (RFC 9293, 3.10.7.3). */
 static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const struct ip_view *ip, const struct tcp_view *seg)
 {
 	if (!(seg->flags & TCP_ACK))
-		return; /* a simultaneous open with a port that we chose is no accident: let it time out */
+		return; /* an honest guest does not open the same connection at the same moment: let it time out */
 	if (!seq_eq(seg->ack, f->snd_una)) {
 		tcp_send_rst_reply(io, ip, seg);
 		return;
@@ -126,24 +128,24 @@ static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const str
 	syn_options(io, f, seg);
 	established(f, seg);
 	f->snd_wnd = seg->window;
-	tcp_update_window(t, io, f); /* our SYN has promised one: no answer may take it back, though it is only a challenge */
+	tcp_update_window(t, io, f); /* our SYN advertised one, and not even a challenge ACK may take it back */
 	f->flags |= TCPF_ACK_NOW | TCPF_READABLE;
 	tcp_add_work(t, f);
 }
 
 /* --- an established connection --- */
 
-/* RFC 9293, 3.10.7.4, first: whether any of the segment is inside the window. */
+/* Whether a part of the segment is inside the window (RFC 9293, 3.10.7.4, first). */
 static bool acceptable(const struct tcp_flow *f, const struct tcp_view *seg)
 {
 	uint32_t len = tcp_seq_len(seg);
 
-	if (!len) /* one byte of tolerance at a closed window, as the kernel has it */
+	if (!len) /* like Linux, one byte of tolerance at a closed window */
 		return seq_le(f->rcv_nxt, seg->seq) && seq_le(seg->seq, f->rcv_edge);
 	return seq_lt(f->rcv_nxt, seq_add(seg->seq, len)) && seq_le(seg->seq, f->rcv_edge);
 }
 
-/* A probe for a byte that we have long had: the guest asks whether the peer lives, or whether the window is open again. */
+/* A probe repeats the last byte: the guest asks whether the host peer lives (keepalive), or whether the window is open again. */
 static bool is_probe(const struct tcp_flow *f, const struct tcp_view *seg)
 {
 	return seg->payload_len <= 1 && !(seg->flags & TCP_SYN) && seq_eq(seq_add(seg->seq, 1), f->rcv_nxt);
@@ -153,8 +155,8 @@ static void unacceptable(struct tcp *t, struct io *io, struct tcp_flow *f, const
 {
 	if (seg->flags & TCP_RST)
 		return;
-	/* Data again: our ACK was lost, or it is ahead of the window. No challenge, so not under that limit; nor are probes:
-	 * many connections may be probed in the same second, and those that get no answer end. */
+	/* Only challenge ACKs have a rate limit. Many connections may be probed in the same second, and a connection whose
+	 * probe gets no answer ends. Data that comes again, or exceeds the window, is acknowledged: our ACK may have been lost. */
 	if (is_probe(f, seg)) {
 		tcp_probed(t, io, f);
 	} else if (seg->payload_len > 1) {
@@ -182,7 +184,7 @@ static void acknowledged(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t
 	if (!(f->flags & TCPF_RECOVERY))
 		return;
 	if (seq_lt(ack, f->recover))
-		tcp_retransmit_one(t, io, f); /* a partial acknowledgement: the next hole (RFC 6582, 3.2) */
+		tcp_retransmit_one(t, io, f); /* a partial acknowledgement: fill the next hole (RFC 6582, 3.2) */
 	else
 		f->flags &= (uint16_t)~TCPF_RECOVERY;
 }
@@ -196,7 +198,7 @@ static void duplicate_ack(struct tcp *t, struct io *io, struct tcp_flow *f)
 	tcp_retransmit_one(t, io, f);
 }
 
-/* RFC 9293, 3.10.7.4, fifth, and RFC 5961, 5. False: the segment is to be dropped. */
+/* RFC 9293, 3.10.7.4, fifth, and RFC 5961, 5. False: drop the segment. */
 static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
 {
 	uint32_t window = (uint32_t)seg->window << f->snd_wscale;
@@ -211,7 +213,8 @@ static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const 
 		acknowledged(t, io, f, seg->ack);
 	else if (seq_eq(seg->ack, f->snd_una) && tcp_in_flight(f) && !tcp_seq_len(seg) && window == f->snd_wnd)
 		duplicate_ack(t, io, f);
-	/* RFC 9293, 3.10.7.4, but a new acknowledgement always brings its window: the old one would reach too far from it. */
+	/* RFC 9293, 3.10.7.4, except that a new acknowledgement always sets the window: the old window, counted from the new
+	 * snd_una, would reach too far. */
 	if (newer || (!older && (seq_lt(f->wl1, seg->seq) || (seq_eq(f->wl1, seg->seq) && seq_le(f->wl2, seg->ack))))) {
 		f->snd_wnd = window;
 		f->wl1 = seg->seq;
@@ -222,15 +225,15 @@ static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const 
 	return true;
 }
 
-/* Payload and FIN, cut to the window. */
+/* Takes payload and FIN, as much as is inside the window. */
 static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const struct tcp_view *seg)
 {
 	uint32_t skip = seq_lt(seg->seq, f->rcv_nxt) ? seq_diff(f->rcv_nxt, seg->seq) : 0, len, kept = 0;
 	bool fin = seg->flags & TCP_FIN;
 
 	if (seq_lt(f->rcv_nxt, seg->seq)) {
-		/* An acknowledgement that has overtaken lost data is nothing to acknowledge: to the guest it would look like one
-		 * more sign of reordering. Data is, each time: three such ACKs make the guest repair (RFC 5681, 4.2). */
+		/* Acknowledge data behind a hole each time: three such ACKs make the guest repair the hole (RFC 5681, 4.2). Do not
+		 * acknowledge a pure ACK that has overtaken data: to the guest our ACK would be one more sign of reordering. */
 		if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)
 			return;
 		COUNT(io->counters, tcp_out_of_order);
@@ -252,7 +255,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 			sched_note_short(&io->sched, io->loop->now_ms);
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
-		/* Asking the socket costs as much as handing it a short message. */
+		/* Computing the window asks the socket, which costs as much as sending a short message. */
 		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_computed) >= SCHED_WINDOW_STALE_BYTES ||
 		    seq_diff(f->rcv_edge, f->rcv_nxt) < SCHED_WINDOW_LOW_BYTES)
 			f->flags |= TCPF_WINDOW_STALE;
@@ -263,7 +266,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		f->rcv_nxt = seq_add(f->rcv_nxt, 1);
 		f->rcv_edge = seq_max(f->rcv_edge, f->rcv_nxt);
 		f->flags |= TCPF_GUEST_FIN;
-		tcp_ooo_free(t, f); /* it came again with the end */
+		tcp_ooo_free(t, f); /* everything before the FIN is delivered */
 	}
 }
 
@@ -279,7 +282,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		return;
 	}
 	if (seg->flags & TCP_RST) {
-		if (seq_eq(seg->seq, f->rcv_nxt)) /* what came before a FIN is still the kernel's to deliver */
+		if (seq_eq(seg->seq, f->rcv_nxt)) /* after a FIN the kernel still delivers what came before it */
 			tcp_close(t, io, f, !(f->flags & TCPF_SOCK_SHUT));
 		else
 			tcp_challenge(t, io, f); /* RFC 5961, 3.2 */
@@ -307,11 +310,13 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	tcp_add_work(t, f);
 }
 
-/* A segment without a connection costs system calls or an answer: the guest has so many of them a second, and as many as it likes
- * of those that become connections. What is over is lost, as on any busy link, and an honest SYN comes again. */
-static bool may_open(struct tcp *t, struct io *io)
+/* The new-flow rate limit. A segment of no connection costs system calls or a reply, so only TCP_NEW_FLOWS_PER_S are dealt
+ * with. Those that become established connections do not count. The rest is dropped, as on a busy link, and an honest SYN comes
+ * again. */
+static bool new_flow_allowed(struct tcp *t, struct io *io)
 {
-	uint32_t shards = t->steering.shards, per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* buckets have whole ms */
+	uint32_t shards = t->steering.shards;
+	uint32_t per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* bucket_take() wants whole thousands */
 
 	if (bucket_take(&t->new_flows, io->loop->now_ms, per_s, TCP_NEW_FLOWS_BURST / shards))
 		return true;
@@ -337,16 +342,16 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 	key.dest_port = seg.dst_port;
 	f = (struct tcp_flow *)flow_find(&t->flows, &key);
 	if ((!f || f->state == TCPS_CONNECTING) && (seg.flags & (TCP_SYN | TCP_FIN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_FIN)) {
-		COUNT(io->counters, drop_malformed); /* Linux: no connection begins with its end */
+		COUNT(io->counters, drop_malformed); /* like Linux: a SYN with a FIN opens nothing */
 		return;
 	}
 	if (f && f->state == TCPS_CONNECTING) {
 		if (seg.flags & TCP_SYN && seq_eq(seq_add(seg.seq, 1), f->rcv_nxt)) {
-			tcp_wanted(t, io, f);
+			tcp_refresh_connect(t, io, f);
 			return;
 		}
 		if (!(seg.flags & (TCP_SYN | TCP_RST)))
-			return; /* the guest does not know yet that we are still connecting */
+			return; /* the guest has no SYN-ACK yet, so this is of an earlier connection */
 		if (seg.flags & TCP_RST && !seq_eq(seg.seq, f->rcv_nxt))
 			return;
 		tcp_close(t, io, f, true);
@@ -356,7 +361,7 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 		syn_sent(t, io, f, ip, &seg);
 	else if (f)
 		synchronized(t, io, f, ip, &seg);
-	else if (!may_open(t, io))
+	else if (!new_flow_allowed(t, io))
 		return;
 	else if ((seg.flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN)
 		open_flow(t, io, ip, &seg, &key);

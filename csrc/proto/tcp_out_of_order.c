@@ -1,15 +1,18 @@
-/* Owns what the guest has sent behind a hole: bytes that are inside the window, kept until the guest repeats what was lost.
+/* Purpose: the out-of-order queue, which keeps bytes behind a hole until the guest repeats what was lost.
  *
- * The tap neither loses nor reorders unless its queue overflows, or the frames came another way (--fd). Then a loss costs one
- * segment and one round trip; without this it would cost all that was in flight behind it. There is one ring for each flow
- * that has a hole, where a byte's place is its sequence number; it goes with the last hole. An end (FIN) is not kept.
+ * How: our own tap loses and reorders frames only if its queue overflows. Frames that come by a descriptor that we were given
+ * (--fd; tapfd and bess of slirp4netns) may be lost anywhere on their way. With this queue a loss costs one segment and one
+ * round trip. Without it, a loss costs all that was in flight behind it. A flow has a ring as long as it has a hole. A byte's
+ * place in the ring is its sequence number modulo the size. A FIN is not kept.
  *
- * The guest is told what is kept (SACK, RFC 2018) where frames may well be lost: where they come another way than from a tap of
- * ours. Elsewhere it is not, since with SACK Linux also probes for lost tails (RFC 8985, 7), milliseconds after a pause of ours:
- * on a busy machine every upload repeated segments that had not been lost.
+ * SACK (RFC 2018) is offered only with such a descriptor, where losses are likely. With SACK, Linux also probes for lost tails
+ * (RFC 8985, 7) some milliseconds after we paused: on a busy machine every upload through our tap repeated segments that were
+ * not lost.
  *
- * Invariants: ranges are in order, do not touch, and lie within OOO_BYTES from rcv_nxt on. Limits: bytes and ranges of a flow,
- * and rings (TCP_OOO_QUEUES): what exceeds them is lost as before, and counted.
+ * Invariants: ranges are in order, do not touch, and lie within OOO_BYTES from rcv_nxt on.
+ *
+ * Limits: bytes and ranges of a flow, and the number of queues (TCP_OOO_QUEUES). Bytes that exceed them are dropped and
+ * counted.
  */
 #include <stdlib.h>
 
@@ -20,44 +23,43 @@
 
 struct ooo_queue {
 	uint32_t count;
-	seq_t newest; /* in the range that the last segment went to */
+	seq_t newest; /* first byte of the segment that came last */
 	struct tcp_range range[OOO_RANGES];
 	uint8_t bytes[OOO_BYTES];
 };
 
-static void copy_in(struct ooo_queue *h, seq_t at, const uint8_t *bytes, uint32_t len)
+static void copy_in(struct ooo_queue *q, seq_t at, const uint8_t *bytes, uint32_t len)
 {
 	uint32_t place = at.v % OOO_BYTES, first = u32_min(len, OOO_BYTES - place);
 
-	memcpy(h->bytes + place, bytes, first);
-	memcpy(h->bytes, bytes + first, len - first);
+	memcpy(q->bytes + place, bytes, first);
+	memcpy(q->bytes, bytes + first, len - first);
 }
 
-/* Takes range i out of the list. */
-static void remove_range(struct ooo_queue *h, uint32_t i)
+static void remove_range(struct ooo_queue *q, uint32_t i)
 {
-	h->count--;
-	memmove(&h->range[i], &h->range[i + 1], (h->count - i) * sizeof(h->range[0]));
+	q->count--;
+	memmove(&q->range[i], &q->range[i + 1], (q->count - i) * sizeof(q->range[0]));
 }
 
-/* False: there are too many holes. */
-static bool add_range(struct ooo_queue *h, struct tcp_range new)
+/* Merges the new range with those that it touches. False: there are too many ranges. */
+static bool add_range(struct ooo_queue *q, struct tcp_range new)
 {
 	uint32_t i = 0;
 
-	while (i < h->count && seq_lt(h->range[i].to, new.from))
+	while (i < q->count && seq_lt(q->range[i].to, new.from))
 		i++;
-	while (i < h->count && seq_le(h->range[i].from, new.to)) {
-		if (seq_lt(h->range[i].from, new.from))
-			new.from = h->range[i].from;
-		new.to = seq_max(h->range[i].to, new.to);
-		remove_range(h, i);
+	while (i < q->count && seq_le(q->range[i].from, new.to)) {
+		if (seq_lt(q->range[i].from, new.from))
+			new.from = q->range[i].from;
+		new.to = seq_max(q->range[i].to, new.to);
+		remove_range(q, i);
 	}
-	if (h->count == OOO_RANGES)
+	if (q->count == OOO_RANGES)
 		return false;
-	memmove(&h->range[i + 1], &h->range[i], (h->count - i) * sizeof(h->range[0]));
-	h->range[i] = new;
-	h->count++;
+	memmove(&q->range[i + 1], &q->range[i], (q->count - i) * sizeof(q->range[0]));
+	q->range[i] = new;
+	q->count++;
 	return true;
 }
 
@@ -81,38 +83,38 @@ void tcp_ooo_add(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t at, con
 
 void tcp_ooo_deliver(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	struct ooo_queue *h = f->ooo;
+	struct ooo_queue *q = f->ooo;
 
-	while (h->count && seq_le(h->range[0].from, f->rcv_nxt)) {
+	while (q->count && seq_le(q->range[0].from, f->rcv_nxt)) {
 		uint32_t place = f->rcv_nxt.v % OOO_BYTES, len, kept;
 
-		if (seq_le(h->range[0].to, f->rcv_nxt)) {
-			remove_range(h, 0);
+		if (seq_le(q->range[0].to, f->rcv_nxt)) {
+			remove_range(q, 0);
 			continue;
 		}
-		len = u32_min(seq_diff(h->range[0].to, f->rcv_nxt), OOO_BYTES - place);
-		kept = tcp_deliver(t, io, f, h->bytes + place, len);
+		len = u32_min(seq_diff(q->range[0].to, f->rcv_nxt), OOO_BYTES - place);
+		kept = tcp_deliver(t, io, f, q->bytes + place, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		f->flags |= TCPF_WINDOW_STALE;
 		if (kept < len)
 			return;
 	}
-	if (!h->count)
+	if (!q->count)
 		tcp_ooo_free(t, f);
 }
 
 uint32_t tcp_ooo_ranges(const struct tcp_flow *f, struct tcp_range out[TCP_SACK_RANGES_MAX])
 {
-	const struct ooo_queue *h = f->ooo;
+	const struct ooo_queue *q = f->ooo;
 	uint32_t count = 0;
 
-	/* The one with the newest bytes first (RFC 2018, 4). */
-	for (uint32_t i = 0; i < h->count; i++)
-		if (seq_le(h->range[i].from, h->newest) && seq_lt(h->newest, h->range[i].to))
-			out[count++] = h->range[i];
-	for (uint32_t i = h->count; i-- && count < TCP_SACK_RANGES_MAX;)
-		if (!count || !seq_eq(h->range[i].from, out[0].from))
-			out[count++] = h->range[i];
+	/* The range with the newest bytes goes first (RFC 2018, 4). */
+	for (uint32_t i = 0; i < q->count; i++)
+		if (seq_le(q->range[i].from, q->newest) && seq_lt(q->newest, q->range[i].to))
+			out[count++] = q->range[i];
+	for (uint32_t i = q->count; i-- && count < TCP_SACK_RANGES_MAX;)
+		if (!count || !seq_eq(q->range[i].from, out[0].from))
+			out[count++] = q->range[i];
 	return count;
 }
 

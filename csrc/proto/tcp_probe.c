@@ -1,15 +1,16 @@
-/* Owns the answers to the guest's keepalive probes (RFC 9293, 3.8.4).
+/* Purpose: answers to the guest's keepalive probes (RFC 9293, 3.8.4).
  *
- * The guest's own idle time, interval and count decide how long it waits for a silent peer. So a probe is an order to ask the
- * host's peer once, and it is answered when the peer has shown life. The kernel tells when it last heard the peer (TCP_INFO).
- * An unprivileged process can make it send one probe at once: setting TCP_KEEPIDLE starts the keepalive timer anew, less the
- * time the peer has been silent. The longest interval and the largest count keep the kernel from any probe or verdict of its
- * own. There is no event for the answer: the flow's timer looks for it, at first often, then less and less.
- *
- * Rejected: keepalive times of our own on the host socket, which end connections that the guest wants to keep; answers without
- * asking the peer, which keep connections that the guest wants to end.
+ * How: the guest's idle time, interval and count decide how long it waits for a silent host peer. For each of its probes we
+ * probe the host peer once, and answer the guest when the host peer has shown life. TCP_INFO says when the kernel last heard
+ * the host peer. An unprivileged process can make the kernel send one probe at once: setting TCP_KEEPIDLE starts the keepalive
+ * timer anew, less the time for which the host peer was silent. The longest interval and the largest count keep the kernel from
+ * probing, or ending the connection, by itself. No event reports the answer: the flow's timer checks for it, often at first,
+ * then less often.
  *
  * Invariant: while PROBED is set nothing is in flight to the guest.
+ *
+ * Rejected: keepalive times on the host socket, which end connections that the guest wants to keep; an answer without a probe
+ * of the host peer, which keeps connections that the guest wants to end.
  */
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -17,13 +18,13 @@
 
 #include "proto/tcp_private.h"
 
-/* What tcp(7) takes. */
+/* The limits of tcp(7). */
 #define KEEP_IDLE_MIN_S 1
 #define KEEP_INTERVAL_MAX_S 32767
 #define KEEP_COUNT_MAX 127
-#define LIFE_MS 900  /* no need to ask a peer that was heard within this time: less than the shortest idle time */
-#define SLACK_MS 100 /* the kernel tells silence in ticks, of 10 ms at most */
-#define LOOK_MIN_MS 8
+#define LIFE_MS 900  /* a host peer heard within this time is not probed: less than the shortest idle time, 1 s */
+#define SLACK_MS 100 /* the kernel counts silence in ticks, of 10 ms at most */
+#define CHECK_MIN_MS 8
 
 static bool socket_info(const struct tcp_flow *f, struct tcp_info *info)
 {
@@ -33,46 +34,46 @@ static bool socket_info(const struct tcp_flow *f, struct tcp_info *info)
 	return getsockopt(f->fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0;
 }
 
-/* The peer was heard lately, or since it was asked. While the peer owes an acknowledgement the kernel's retransmissions decide,
- * and the guest's own kernel would not probe either. */
+/* The host peer was heard lately, or since it was probed. While data for it is unacknowledged, the kernel's retransmissions
+ * decide whether it lives; a kernel does not send keepalive probes then either. */
 static bool is_alive(const struct io *io, const struct tcp_flow *f, const struct tcp_info *info)
 {
 	uint32_t silent_ms = u32_min(info->tcpi_last_ack_recv, info->tcpi_last_data_recv);
-	uint32_t asked_ms = (uint32_t)io->loop->now_ms - f->waiting_ms; /* ago; a peer that was asked had been silent for LIFE_MS */
+	uint32_t probed_ms = (uint32_t)io->loop->now_ms - f->waiting_ms; /* ago; it had been silent for LIFE_MS then */
 
 	return info->tcpi_unacked || info->tcpi_notsent_bytes ||
-	       silent_ms < (f->flags & TCPF_PROBED ? asked_ms + SLACK_MS : LIFE_MS);
+	       silent_ms < (f->flags & TCPF_PROBED ? probed_ms + SLACK_MS : LIFE_MS);
 }
 
-/* Has the kernel send a probe. False: it cannot. */
-static bool ask_peer(struct tcp_flow *f, const struct tcp_info *info)
+/* Makes the kernel send a probe. False: it cannot. */
+static bool probe_host_peer(struct tcp_flow *f, const struct tcp_info *info)
 {
 	if (!(f->flags & TCPF_KEEPALIVE) &&
 	    (sock_set(f->fd, IPPROTO_TCP, TCP_KEEPINTVL, KEEP_INTERVAL_MAX_S) < 0 ||
 	     sock_set(f->fd, IPPROTO_TCP, TCP_KEEPCNT, KEEP_COUNT_MAX) < 0 || sock_set(f->fd, SOL_SOCKET, SO_KEEPALIVE, 1) < 0))
 		return false;
 	f->flags |= TCPF_KEEPALIVE;
-	/* With one more than the count the kernel would end the connection. No guest of Linux counts further. */
+	/* One probe more than KEEP_COUNT_MAX, and the kernel ends the connection. A guest with Linux counts no further. */
 	return info->tcpi_probes >= KEEP_COUNT_MAX || sock_set(f->fd, IPPROTO_TCP, TCP_KEEPIDLE, KEEP_IDLE_MIN_S) == 0;
 }
 
 void tcp_probed(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	/* A probe of a closed window looks the same, and what is in flight is life enough. */
+	/* A probe of a closed window looks the same. Data in flight to the guest is a sign of life by itself. */
 	bool known = f->state != TCPS_ESTABLISHED || seq_eq(f->rcv_advertised, f->rcv_nxt) || f->backlog.len || tcp_in_flight(f);
 	struct tcp_info info;
 
-	if (known || !socket_info(f, &info) || is_alive(io, f, &info) || !ask_peer(f, &info)) {
+	if (known || !socket_info(f, &info) || is_alive(io, f, &info) || !probe_host_peer(f, &info)) {
 		f->flags &= (uint16_t)~TCPF_PROBED;
 		f->flags |= TCPF_ACK_NOW;
 	} else {
 		f->flags |= TCPF_PROBED;
 		f->waiting_ms = (uint32_t)io->loop->now_ms;
 	}
-	tcp_add_work(t, f); /* which arms the timer, too */
+	tcp_add_work(t, f); /* also arms the timer */
 }
 
-void tcp_look_for_life(struct io *io, struct tcp_flow *f)
+void tcp_check_host_peer(struct io *io, struct tcp_flow *f)
 {
 	struct tcp_info info;
 
@@ -82,7 +83,7 @@ void tcp_look_for_life(struct io *io, struct tcp_flow *f)
 	tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 }
 
-int64_t tcp_look_ms(const struct io *io, const struct tcp_flow *f)
+int64_t tcp_check_interval_ms(const struct io *io, const struct tcp_flow *f)
 {
-	return LOOK_MIN_MS + ((uint32_t)io->loop->now_ms - f->waiting_ms) / 4;
+	return CHECK_MIN_MS + ((uint32_t)io->loop->now_ms - f->waiting_ms) / 4;
 }

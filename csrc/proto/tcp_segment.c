@@ -1,16 +1,18 @@
-/* Owns the segments to the guest, and the window they promise.
+/* Purpose: segments to the guest, and the window that they advertise.
  *
- * The promise: what the socket will surely take, by the kernel's own accounting (SO_MEMINFO: send buffer less what is
- * queued, which counts the kernel's overhead too), plus TCP_BACKLOG_BYTES less what is spilled. An eighth is kept back for
- * the overhead of buffers still to be made. So a byte inside the window is not dropped, unless all spills together reach
- * their limit: then it is not acknowledged, and the guest sends it again. Rejected: passing on the far peer's window, which
- * promises megabytes that the socket does not have room for and repairs the damage with retransmission timeouts.
+ * How: the window is what the socket will surely take, plus TCP_BACKLOG_BYTES less the send backlog. The kernel's accounting
+ * says what the socket will take (SO_MEMINFO: send buffer less what is queued, overhead included). An eighth of that is left
+ * for the overhead of buffers that the kernel has not made yet. So a byte inside the window is not dropped, except when all
+ * send backlogs together reach their limit: then it is not acknowledged, and the guest sends it again.
  *
- * Data in the spill is acknowledged: it is held as safely as what lies in the kernel's send buffer, and an ACK that waited
- * for a slow peer would make the guest retransmit.
+ * Bytes in the send backlog are acknowledged: they are as safe as bytes in the kernel's send buffer, and if their ACK waited
+ * for a slow host peer the guest would retransmit.
  *
- * Invariants: rcv_edge, the right edge up to which bytes are taken, never moves left (RFC 9293, 3.8.6); rcv_advertised, what the
- * guest last heard of it, is not beyond it.
+ * Invariants: rcv_edge, the right edge of the window, never moves left (RFC 9293, 3.8.6); bytes before it are taken.
+ * rcv_advertised, the edge that the guest heard last, is not beyond it.
+ *
+ * Rejected: passing on the host peer's window, which is megabytes more than the socket has room for, so that retransmission
+ * timeouts would have to repair the loss.
  */
 #include <errno.h>
 #include <linux/sock_diag.h>
@@ -23,9 +25,9 @@
 
 #define CHALLENGES_PER_SECOND 100 /* RFC 5961, 7 asks for a limit */
 
-/* The window field, as near to rcv_edge as its unit allows. Rounded up, so that the edge stays where it was, as long as the
- * socket takes what comes; rounded down once bytes are spilled, or a guest that always stays just inside the edge would push
- * it on for ever (the edge then seems to move left by less than a unit, RFC 7323, 2.4, but bytes up to rcv_edge are taken).
+/* The window field, as near to rcv_edge as its unit allows. It is rounded up, so that the edge stays, as long as there is no
+ * send backlog. With a backlog it is rounded down: otherwise a guest that always stays just inside the edge would push it on
+ * without end. Then the edge seems to move left by less than a unit (RFC 7323, 2.4), but bytes up to rcv_edge are taken.
  */
 static uint16_t window_field(struct tcp_flow *f, bool syn)
 {
@@ -71,9 +73,9 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 	transmit(io, key, head, l4, tcp_len, payload, len, f->mss);
 }
 
-/* The payload of the host connection's segments, 0 if it is not known. The kernel sends half of the widest window so far at most,
- * here 32 KiB, since a SYN cannot promise more than 64. The peer will open it; until then what we told the peer is the best guess,
- * both ends being on the same path. */
+/* The payload of the host connection's segments, 0: not known. The kernel's segments are at most half of the widest window so
+ * far, and a SYN can advertise only 64 KiB. Until the host peer opens its window, the MSS that the kernel announced to it is
+ * the best guess, because both ends are on the same path. */
 static uint32_t host_mss(const struct tcp_flow *f)
 {
 	struct tcp_info info = {0};
@@ -84,9 +86,9 @@ static uint32_t host_mss(const struct tcp_flow *f)
 	return info.tcpi_snd_mss == info.tcpi_snd_wnd / 2 ? info.tcpi_advmss : info.tcpi_snd_mss;
 }
 
-/* The MSS that the guest is told: what its link carries, rounded down to whole segments of the host's connection where that
- * is known. Otherwise each frame would leave the host as full segments and a runt (measured at 65520 bytes: a quarter of the
- * throughput). */
+/* The MSS announced to the guest: what its link carries, rounded down to whole segments of the host's connection if their size
+ * is known. Otherwise each frame would leave the host as full segments and a small one (measured at 65520 bytes: a quarter of
+ * the throughput). */
 static uint16_t announced_mss(const struct io *io, const struct tcp_flow *f)
 {
 	uint32_t mss = io->mtu - ip_header_bytes(addr_is_v4(&f->flow.key.guest)) - TCP_HLEN, host = host_mss(f);
@@ -143,14 +145,14 @@ void tcp_challenge(struct tcp *t, struct io *io, struct tcp_flow *f)
 	tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 }
 
-/* Room in the socket's send buffer, bytes; *full: less than the third at which the kernel calls it writable. */
+/* Room in the socket's send buffer, bytes. *full: less than a third is free, so the kernel does not call the socket writable. */
 static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 {
 	uint32_t mem[SK_MEMINFO_VARS] = {0};
 	socklen_t len = sizeof(mem);
 
 	*full = false;
-	/* Sockets that are not TCP (in tests) or kernels before 4.12: promise the spill only. */
+	/* Sockets that are not TCP (in tests) and kernels before 4.12 have no SO_MEMINFO: advertise the backlog alone. */
 	if (getsockopt(f->fd, SOL_SOCKET, SO_MEMINFO, mem, &len) < 0)
 		return 0;
 	if (mem[SK_MEMINFO_WMEM_QUEUED] >= mem[SK_MEMINFO_SNDBUF]) {
@@ -163,7 +165,8 @@ static uint32_t socket_room(const struct tcp_flow *f, bool *full)
 
 bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	uint32_t before = seq_diff(f->rcv_edge, f->rcv_nxt), told = seq_diff(seq_max(f->rcv_advertised, f->rcv_nxt), f->rcv_nxt);
+	uint32_t before = seq_diff(f->rcv_edge, f->rcv_nxt);
+	uint32_t advertised = seq_diff(seq_max(f->rcv_advertised, f->rcv_nxt), f->rcv_nxt);
 	uint32_t room = 0, backlog = TCP_BACKLOG_BYTES, window;
 	bool full = false;
 
@@ -171,14 +174,14 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	f->rcv_computed = f->rcv_nxt;
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
-	/* While anything is spilled the socket does not take what SO_MEMINFO says (tcp_notsent_lowat, short memory). */
+	/* While there is a backlog the socket takes less than SO_MEMINFO says (tcp_notsent_lowat, short memory). */
 	if (!f->backlog.len)
 		room = socket_room(f, &full);
 	if (t->backlog_bytes > t->backlog_max_bytes / 2)
-		backlog /= 8; /* many peers are slow: promise little that the limit of all spills could break */
+		backlog /= 8; /* many host peers are slow: stay away from the limit of all backlogs */
 	window = room - room / 8 + (f->backlog.len < backlog ? backlog - f->backlog.len : 0);
 	window = u32_min(window, sched_window_share(&io->sched, io->loop->now_ms, &f->sent_in, TCP_BACKLOG_BYTES));
-	/* The kernel only tells when room comes back if it has been asked while there was none. */
+	/* The kernel reports new room only if EPOLLOUT is asked for while there is none. */
 	if (full && !(f->flags & TCPF_OUT_ARMED)) {
 		f->flags |= TCPF_OUT_ARMED;
 		loop_modify(io->loop, f->fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation));
@@ -188,6 +191,6 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (window <= before)
 		return false;
 	f->rcv_edge = seq_add(f->rcv_nxt, window);
-	/* RFC 9293, 3.8.6.2.2: not for a few bytes more than were told; sooner if the guest cannot send a full frame. */
-	return window - told >= (told < 65535 ? 16384 : SCHED_WINDOW_MAX_BYTES / 4);
+	/* Not for a few bytes more than advertised (RFC 9293, 3.8.6.2.2); sooner if the guest cannot send a full frame. */
+	return window - advertised >= (advertised < 65535 ? 16384 : SCHED_WINDOW_MAX_BYTES / 4);
 }

@@ -1,14 +1,16 @@
-/* Owns the host socket of a flow: bytes from the guest into it, bytes from it to the guest.
+/* Purpose: a flow's host socket: bytes from the guest into it, bytes from it to the guest.
  *
- * Towards the guest there is no buffer: bytes stay in the socket's receive queue until the guest acknowledges them. They are
- * read with MSG_PEEK at the offset of snd_nxt (SO_PEEK_OFF), dropped with MSG_TRUNC when acknowledged, and a retransmission
- * is setting the offset back. Where the kernel lacks SO_PEEK_OFF for TCP, a vector of discarded bytes stands before the
- * wanted ones, and less is kept in flight. Rejected: a user-space send buffer (memory per flow, one copy more).
+ * How: towards the guest there is no buffer. Bytes stay in the socket's receive queue until the guest acknowledges them. They are
+ * read with MSG_PEEK at the offset of snd_nxt (SO_PEEK_OFF) and dropped with MSG_TRUNC when acknowledged. A retransmission
+ * sets the offset back. If the kernel lacks SO_PEEK_OFF for TCP, a vector of discarded bytes precedes the wanted ones, and less is
+ * in flight.
  *
- * Towards the host: sendmsg() straight from the frame; the spill takes what the socket does not, in order, and drains first.
+ * Towards the host, send() takes bytes from the frame. What the socket does not take goes to the send backlog, which is sent first.
  *
- * Invariants: while the spill holds anything nothing else is sent; peek_offset is what the kernel has; acked_bytes +
- * peeked bytes never exceed what the socket has shown us.
+ * Invariants: while there is a send backlog nothing else is sent; peek_offset is what the kernel has; acked_bytes plus the bytes in
+ * flight never exceed what the socket has shown.
+ *
+ * Rejected: a send buffer in user space (memory for each flow, one more copy).
  */
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -23,27 +25,27 @@
 
 /* --- guest to host --- */
 
-static bool backlog_add(struct tcp *t, struct send_backlog *s, const uint8_t *bytes, uint32_t len)
+static bool backlog_add(struct tcp *t, struct send_backlog *b, const uint8_t *bytes, uint32_t len)
 {
-	if (s->from + s->len + len > s->space) {
-		uint32_t space = u32_max(s->space, BACKLOG_MIN_BYTES);
+	if (b->from + b->len + len > b->space) {
+		uint32_t space = u32_max(b->space, BACKLOG_MIN_BYTES);
 		uint8_t *grown;
 
-		while (space < s->len + len)
+		while (space < b->len + len)
 			space *= 2;
-		if (t->backlog_bytes - s->space + space > t->backlog_max_bytes)
+		if (t->backlog_bytes - b->space + space > t->backlog_max_bytes)
 			return false;
 		grown = malloc(space);
 		if (!grown)
 			return false;
-		t->backlog_bytes += space - s->space;
-		if (s->len)
-			memcpy(grown, s->bytes + s->from, s->len);
-		free(s->bytes);
-		*s = (struct send_backlog){grown, 0, s->len, space};
+		t->backlog_bytes += space - b->space;
+		if (b->len)
+			memcpy(grown, b->bytes + b->from, b->len);
+		free(b->bytes);
+		*b = (struct send_backlog){grown, 0, b->len, space};
 	}
-	memcpy(s->bytes + s->from + s->len, bytes, len);
-	s->len += len;
+	memcpy(b->bytes + b->from + b->len, bytes, len);
+	b->len += len;
 	return true;
 }
 
@@ -63,7 +65,7 @@ static void backlog_limit_reached(struct tcp *t, struct io *io)
 			(unsigned)(t->backlog_bytes >> 20));
 }
 
-/* Sends what the socket takes; errors are kept for tcp_service_flow(). */
+/* Sends what the socket takes; returns how much. An error goes to f->error, for tcp_service_flow(). */
 static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
 {
 	ssize_t n;
@@ -75,7 +77,7 @@ static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
 		f->error = errno;
-		f->flags |= TCPF_READABLE; /* what the peer sent before goes to the guest first */
+		f->flags |= TCPF_READABLE; /* the guest first gets what the host peer sent before */
 	}
 	return n < 0 ? 0 : (uint32_t)n;
 }
@@ -87,7 +89,7 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 	if (!f->backlog.len)
 		taken = send_some(f, bytes, len);
 	if (taken == len || f->error)
-		return len; /* after an error nobody will read it: a reset follows */
+		return len; /* after an error a reset follows, so the bytes do not matter */
 	if (!backlog_add(t, &f->backlog, bytes + taken, len - taken)) {
 		backlog_limit_reached(t, io);
 		return taken;
@@ -98,23 +100,23 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 
 static void drain_backlog(struct tcp *t, struct tcp_flow *f)
 {
-	struct send_backlog *s = &f->backlog;
+	struct send_backlog *b = &f->backlog;
 	uint32_t n;
 
-	if (!s->len)
+	if (!b->len)
 		return;
-	n = send_some(f, s->bytes + s->from, s->len);
-	s->from += n;
-	s->len -= n;
+	n = send_some(f, b->bytes + b->from, b->len);
+	b->from += n;
+	b->len -= n;
 	if (n)
 		f->flags |= TCPF_WINDOW_STALE;
-	if (!s->len || f->error)
+	if (!b->len || f->error)
 		tcp_free_backlog(t, f);
 }
 
 /* --- host to guest --- */
 
-/* Peeks up to len bytes at offset from snd_una. Bytes, 0 at the end, or -errno. */
+/* Peeks at most len bytes, from_una bytes after snd_una. Returns their number, 0 at the end of the stream, or -errno. */
 static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_t *into, uint32_t len)
 {
 	uint32_t offset = f->acked_bytes + from_una; /* in the socket's queue */
@@ -124,7 +126,7 @@ static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_
 	uint32_t skipped = 0;
 	ssize_t n;
 
-	/* A flow of requests and responses never has to be read from elsewhere. */
+	/* A flow of requests and responses always peeks at the first byte: it never needs the system call for the offset. */
 	if (t->peek_offset && !from_start) {
 		if (f->peek_offset != offset && sock_set(f->fd, SOL_SOCKET, SO_PEEK_OFF, (int)offset) < 0)
 			return -errno;
@@ -154,7 +156,7 @@ static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_
 	return n - (ssize_t)skipped;
 }
 
-/* Drops what the guest has acknowledged from the socket's queue. */
+/* Drops from the socket's queue what the guest has acknowledged. */
 static void drop_acked(struct tcp_flow *f)
 {
 	while (f->acked_bytes) {
@@ -163,7 +165,7 @@ static void drop_acked(struct tcp_flow *f)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0) {
-			/* The bytes were there when they were peeked: only an error can have taken them. */
+			/* The bytes were there when they were peeked. Only an error can have removed them. */
 			f->error = n < 0 && errno != EAGAIN ? errno : EIO;
 			f->flags &= (uint16_t)~TCPF_READABLE;
 			f->acked_bytes = 0;
@@ -175,11 +177,12 @@ static void drop_acked(struct tcp_flow *f)
 	}
 }
 
+/* len sequence numbers more are in flight. */
 static void count_sent(struct io *io, struct tcp_flow *f, uint32_t len)
 {
 	if (!tcp_in_flight(f)) {
 		tcp_restart_wait(io, f);
-		/* This answers the guest's probe, and the timer that looked for an answer starts anew. */
+		/* The data answers the guest's probe. The timer, which checked for an answer, starts anew. */
 		if (f->flags & TCPF_PROBED)
 			f->flags = (uint16_t)((f->flags | TCPF_PROGRESS) & ~TCPF_PROBED);
 	}
@@ -192,8 +195,8 @@ static uint32_t frame_room(const struct tcp_flow *f)
 	return IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
 }
 
-/* Bytes that may be sent now, in so many frames at most; small pieces, less than a segment and than half of the window, only when
- * nothing is in flight (RFC 9293, 3.8.6.2.1). */
+/* Bytes that may be sent now, in `frames` frames at most. A piece smaller than a segment and than half of the window waits
+ * until nothing is in flight (RFC 9293, 3.8.6.2.1). */
 static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_t frames)
 {
 	uint32_t flight = tcp_in_flight(f), room = f->snd_wnd > flight ? f->snd_wnd - flight : 0;
@@ -209,7 +212,7 @@ static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_
 	return room > frame && rest < small ? room - rest : room;
 }
 
-/* Whether the stream ends at offset, up to which it has been read: then the FIN travels with the data before it. */
+/* Whether the stream, read up to offset, ends there. Then the FIN travels with the last data. */
 static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 {
 	uint8_t byte;
@@ -219,11 +222,11 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 		return false;
 	n = peek(t, f, offset, &byte, 1);
 	if (n < 0 && n != -EAGAIN)
-		f->error = (int)-n; /* the kernel tells it once */
+		f->error = (int)-n; /* the kernel reports an error once */
 	return n == 0;
 }
 
-/* Sends what was read; fin: the end is behind it. Returns the number of frames. */
+/* Sends the len bytes in io->scratch; fin: the stream ends after them. Returns the number of frames. */
 static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool fin)
 {
 	uint32_t frames = 0, part;
@@ -238,16 +241,16 @@ static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool 
 	return frames;
 }
 
-/* Sends what the socket has and the window allows, in so many frames. True: stopped by their number only. They are read together
- * and leave one right after the other, so that the guest's reader finds the next when it has taken one, and does not sleep. */
-static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
+/* Sends what the socket has and the window allows, in `frames` frames at most. True: only that limit stopped it. One read fills
+ * all frames and they leave together, so that the guest's reader finds the next one and does not sleep. */
+static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
 	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
 		uint32_t room = send_room(t, f, u32_max(frames, 1));
 		ssize_t n;
 
 		if (!room) {
-			/* After an error it matters whether anything is left to wait for. */
+			/* An error is passed on when there is nothing left to read. */
 			if (f->error && peek(t, f, tcp_in_flight(f), io->scratch, 1) <= 0)
 				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
@@ -258,7 +261,8 @@ static bool fill(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t fram
 		if (n == 0) {
 			f->flags |= TCPF_SOCK_EOF;
 		} else if (n == -EAGAIN) {
-			/* Without SO_PEEK_OFF what follows an urgent mark shows only when what precedes it is gone. */
+			/* Without SO_PEEK_OFF, bytes after an urgent mark cannot be peeked before those in front of it are
+			 * dropped. */
 			if (f->flags & TCPF_URGENT && !t->peek_offset && tcp_in_flight(f))
 				return false;
 			f->flags &= (uint16_t) ~(TCPF_READABLE | TCPF_URGENT);
@@ -286,7 +290,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 	ssize_t n = 0;
 
 	drop_acked(f);
-	/* What was lost is one frame as the tap takes them: as much as that, and no more, is sent again. */
+	/* The lost frame carried this much at most: send no more again. */
 	data = u32_min(data, io->link->kind->offloads ? frame_room(f) : f->mss);
 	if (data)
 		n = peek(t, f, 0, io->scratch, data);
@@ -297,7 +301,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 		tcp_send(io, f, TCP_ACK | TCP_FIN, f->snd_una, NULL, 0);
 }
 
-/* --- both --- */
+/* --- both directions --- */
 
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
@@ -309,7 +313,8 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 	tcp_arm_timer(t, io, f);
 }
 
-/* Whether a reset says it. Broadcast is ENETUNREACH, and no ICMP error answers that (RFC 1122, 3.2.2). */
+/* Whether the guest gets a reset. connect() to a broadcast address fails with ENETUNREACH, and no ICMP error answers a broadcast
+ * (RFC 1122, 3.2.2). */
 static bool is_refusal(const struct tcp *t, const struct flow_key *key, int error)
 {
 	return error == ECONNREFUSED || error == ECONNRESET || error == EADDRNOTAVAIL ||
@@ -326,7 +331,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 
 	COUNT(io->counters, tcp_refused);
 	log_debug(io->log, "TCP %s: connect: %s", tcp_flow_str(f, text), strerror(error));
-	/* What no router reports (EINVAL: a blackhole route) is told as well: the guest would wait for minutes. */
+	/* An error that no router reports (EINVAL: a blackhole route) is passed on as well, or the guest would wait for minutes. */
 	if (!icmp_error_from_errno(v4, error, &icmp))
 		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
 	tcp_emit(header, key->guest_port, key->dest_port, seq_add(f->rcv_nxt, (uint32_t)-1), seq(0), TCP_SYN, 0, 0, 255);
@@ -336,17 +341,17 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 						      .dst_port = key->dest_port,
 						      .flags = TCP_SYN,
 						      .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
-	else if (error != ETIMEDOUT) /* silence was the answer, and stays so */
+	else if (error != ETIMEDOUT) /* the host peer was silent, so the guest gets no answer either */
 		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
 				TCP_HLEN, &icmp);
 	tcp_close(t, io, f, false);
 }
 
-/* Passes on ends of either direction that are due. */
+/* Passes on the end of each direction once everything before it has gone. */
 static void half_close(struct io *io, struct tcp_flow *f)
 {
 	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->backlog.len) {
-		/* With the other direction at its end, too, tcp_close() says it. */
+		/* If the other direction has ended, too, tcp_close() sends the FIN. */
 		if (!(f->flags & TCPF_FIN_ACKED) && shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
 			f->error = errno;
 		f->flags |= TCPF_SOCK_SHUT;
@@ -360,24 +365,24 @@ static void half_close(struct io *io, struct tcp_flow *f)
 
 bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
-	bool more = false, tell = false;
+	bool more = false, announce = false;
 
 	if (f->state != TCPS_ESTABLISHED)
-		return false; /* its timer runs since the state began */
+		return false; /* the timer of this state runs */
 	drain_backlog(t, f);
-	/* Each time the host's end opens its window and wakes its sender: seldom while there is enough to read. The window may close
-	 * meanwhile: when all has been read, it opens again. */
+	/* A drop opens the socket's window and wakes the host peer's sender. So drop seldom while there is enough to read. The
+	 * window may close meanwhile; the drop after the last read opens it again. */
 	if (!f->run_entry.queued || f->acked_bytes >= sched_drop_bytes(&io->sched, io->loop->now_ms) || !t->peek_offset)
 		drop_acked(f);
 	if (f->flags & TCPF_WINDOW_STALE)
-		tell = tcp_update_window(t, io, f);
-	if (tell)
+		announce = tcp_update_window(t, io, f);
+	if (announce)
 		f->flags |= TCPF_ACK_NOW;
-	more = fill(t, io, f, frames);
+	more = send_available(t, io, f, frames);
 	if (!more)
 		drop_acked(f);
 	half_close(io, f);
-	/* As from a socket of its own, the guest first gets what came before the error. */
+	/* As on a direct connection, the guest first gets what came before the error. */
 	if (f->error && (!(f->flags & TCPF_READABLE) || f->flags & TCPF_SOCK_EOF)) {
 		char text[128];
 
