@@ -1,13 +1,15 @@
-/* Owns the guest's echo requests. One ping socket per guest address, identifier and destination; bound to the guest's
- * identifier where that is free, so that it is kept on the wire, and restored in the reply where it is not. It is connected,
- * which finds out at once where there is no route; but the kernel hands a ping socket whatever bears its identifier, so the
- * sender of a reply is compared here.
+/* Purpose: the guest's echo requests, through ping sockets (icmp(7)).
  *
- * Requests to addresses that only we have are answered here: the host would look for them on its network.
+ * How: a flow is a guest address, an identifier and a destination, and has a ping socket. The socket is bound to the guest's
+ * identifier if that is free, so that the host peer sees the same; if not, replies get the guest's identifier back. The socket is
+ * connected, so that a missing route shows at once. But the kernel gives a ping socket every reply with its identifier, so the
+ * sender is compared here.
  *
- * The kernel checks that a ping socket carries nothing but echo requests, and computes checksums. Errors that come back reach
- * the guest with its own request inside. Where net.ipv4.ping_group_range does not let us have such sockets, that is said
- * once, and requests are dropped and counted.
+ * Requests to virtual addresses are answered here: the host would look for those addresses on its network.
+ *
+ * The kernel lets a ping socket send only echo requests, and computes checksums. An ICMP error reaches the guest with the guest's
+ * own request inside. If net.ipv4.ping_group_range does not allow ping sockets, that is logged once, and requests are dropped and
+ * counted.
  */
 #include "proto/icmp.h"
 
@@ -23,11 +25,11 @@
 #include "wire/icmp.h"
 
 #define TIMEOUT_MS 30000
-#define REQUESTS_PER_S 5000 /* each costs four system calls: a fifth of a processor */
+#define REQUESTS_PER_S 5000 /* each costs four system calls: together a fifth of a CPU */
 #define REQUESTS_BURST 1000
 #define SEND_TRIES 3
 
-/* key.guest_port is the identifier. */
+/* key.guest_port is the identifier of the guest's requests; key.dest_port is 0. */
 struct icmp_flow {
 	struct flow flow;
 	struct timer timer;
@@ -68,38 +70,39 @@ static void refused(struct icmp *m, struct io *io, int error)
 	if (error == EACCES || error == EPERM) {
 		if (!m->refused_logged)
 			log_add(io->log, LOG_LEVEL_WARNING,
-				"ping does not work: the host allows no ping sockets; set net.ipv4.ping_group_range to include this group");
+				"ping does not work: the host allows no ping sockets; "
+				"set net.ipv4.ping_group_range to include this group");
 		m->refused_logged = true;
 		return;
 	}
 	log_refused(io->log, &m->limit_logged_ms, io->loop->now_ms, "ping", m->flows.used, error);
 }
 
-/* A ping socket, with the guest's identifier if it is to be had. */
-static int open_socket(const struct icmp *m, const struct addr *remote, uint16_t id)
+/* A ping socket, with the guest's identifier if that is free; or -errno. */
+static int open_socket(const struct icmp *m, const struct addr *host_peer, uint16_t id)
 {
-	int protocol = addr_is_v4(remote) ? IPPROTO_ICMP : IPPROTO_ICMPV6;
-	int fd = sock_open(&m->sock, remote, SOCK_DGRAM, protocol, id);
+	int protocol = addr_is_v4(host_peer) ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	int fd = sock_open(&m->sock, host_peer, SOCK_DGRAM, protocol, id);
 
-	return fd == -EADDRINUSE ? sock_open(&m->sock, remote, SOCK_DGRAM, protocol, 0) : fd;
+	return fd == -EADDRINUSE ? sock_open(&m->sock, host_peer, SOCK_DGRAM, protocol, 0) : fd;
 }
 
 static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct ip_view *ip, const struct flow_key *key)
 {
-	struct endpoint remote;
+	struct endpoint host_peer;
 	struct icmp_flow *f = NULL;
 	int fd, rc;
 
-	if (!policy_outbound(io->policy, ip->proto, &(struct endpoint){ip->dst, 0}, &remote)) {
+	if (!policy_outbound(io->policy, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		return NULL;
 	}
-	fd = open_socket(m, &remote.addr, key->guest_port);
+	fd = open_socket(m, &host_peer.addr, key->guest_port);
 	if (fd < 0) {
 		refused(m, io, -fd);
 		return NULL;
 	}
-	rc = sock_connect(fd, &remote, m->sock.scope6);
+	rc = sock_connect(fd, &host_peer, m->sock.scope6);
 	if (!rc && !timer_heap_reserve(&m->timers, m->flows.used + 1))
 		f = (struct icmp_flow *)flow_add(&m->flows, key);
 	if (f && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_ICMP, f->flow.index, f->flow.generation)) < 0) {
@@ -109,7 +112,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	if (!f) {
 		close(fd);
 		/* No ICMP error answers a broadcast (RFC 1122, 3.2.2). */
-		if (rc == -EACCES && sock_is_broadcast(&m->sock, &remote))
+		if (rc == -EACCES && sock_is_broadcast(&m->sock, &host_peer))
 			COUNT(io->counters, drop_policy);
 		else if (rc)
 			icmp_error_answer(io, ip, -rc);
@@ -118,10 +121,10 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		return NULL;
 	}
 	f->fd = fd;
-	f->host_peer = remote.addr;
+	f->host_peer = host_peer.addr;
 	f->ttl = IP_TTL_DEFAULT;
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
-	sock_receive_errors(fd, !addr_is_v4(&remote.addr));
+	sock_receive_errors(fd, !addr_is_v4(&host_peer.addr));
 	COUNT(io->counters, icmp_flows);
 	return f;
 }
@@ -140,8 +143,8 @@ static void pass_header(const struct io *io, struct icmp_flow *f, const struct i
 	datagram_set_discover(f->fd, v4, ip->df, ip_header_bytes(v4) + ip->payload_len > io->link_mtu, &f->discover);
 }
 
-/* Errors that have come back, as ICMP with the guest's request inside. sent: the request that was refused just now, which the
- * kernel does not repeat in its own errors; or NULL. */
+/* Sends the errors of the socket's error queue to the guest, as ICMP errors with its request inside. sent: the request that the
+ * kernel has just refused, because the kernel's own errors do not repeat it; or NULL. */
 static void read_errors(struct io *io, const struct icmp_flow *f, const struct ip_view *sent)
 {
 	const struct flow_key *key = &f->flow.key;
@@ -167,7 +170,7 @@ static void send_request(struct io *io, struct icmp_flow *f, const struct ip_vie
 {
 	int error = 0;
 
-	/* An error may be an earlier request's: that is told first, then this one gets its chance. */
+	/* The error may be an earlier request's: report that one, then try again. */
 	for (int i = 0; i < SEND_TRIES; i++) {
 		if (send(f->fd, ip->payload, ip->payload_len, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
 			return;
@@ -181,7 +184,7 @@ static void send_request(struct io *io, struct icmp_flow *f, const struct ip_vie
 	icmp_error_answer(io, ip, error);
 }
 
-/* No machine has the address, and we are there. */
+/* The reply of a virtual address. */
 static void answer(struct io *io, const struct ip_view *ip)
 {
 	uint8_t header[ICMP_HLEN];
@@ -235,7 +238,7 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 	send_request(io, f, ip);
 }
 
-/* False: nothing more is there. */
+/* False: there is no more to read. */
 static bool receive_one(struct io *io, struct icmp_flow *f)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES];

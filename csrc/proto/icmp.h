@@ -12,7 +12,7 @@ struct icmp {
 	struct flow_table flows;
 	struct timer_heap timers;
 	struct sock_options sock;
-	bool refused_logged; /* the host allows us no ping sockets: said once */
+	bool refused_logged; /* that the host allows no ping sockets */
 	int64_t limit_logged_ms;
 	struct bucket requests;
 	int64_t rate_logged_ms;
@@ -21,7 +21,7 @@ struct icmp {
 /* 0 or -errno. limit: flows at most. */
 int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key);
 void icmp_free(struct icmp *m);
-/* One packet from the guest, addresses checked by the caller, checksum right. */
+/* One packet from the guest. The caller has checked the addresses and the checksum. */
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip);
 void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
 void icmp_timers(struct icmp *m, struct io *io);

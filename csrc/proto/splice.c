@@ -1,18 +1,19 @@
-/* Owns pairs of TCP sockets and the pipes between them.
+/* Purpose: pairs of TCP sockets, and the pipes between them.
  *
- * Bytes go socket -> pipe -> socket with splice(2) and never reach user space. A pipe belongs to a flow only while it holds
- * bytes or is about to: idle pairs own none. Ends travel like bytes: when a socket's end has been read and its pipe is empty,
- * the other is shut down for writing; the pair goes when both directions have ended. An error on either side resets both: what
- * was in the pipe is lost, as it would be in a socket's buffer.
+ * How: bytes go socket -> pipe -> socket with splice(2) and do not enter user space. A flow has a pipe only while the pipe
+ * holds bytes or is about to, so an idle flow has none. An end travels like bytes: when a socket's end is read and its pipe is
+ * empty, the other socket is shut down for writing. The flow ends when both directions have ended. An error on one side resets
+ * both, and the bytes in the pipe are lost, as bytes in a socket's buffer would be.
  *
- * A mark of urgent data is where splice(2) stops for good, and it calls that no data, or the end. Nothing is urgent here, so
- * what is there is copied into the pipe (RFC 6093, 4: it belongs to the stream).
+ * splice(2) does not move past a mark of urgent data, where it reports no data or the end. No data is urgent here, so the bytes
+ * at the mark are copied into the pipe (RFC 6093, 4: they belong to the stream).
  *
- * No timers: both peers are on this machine, and the kernel tells when they go.
- * Rejected: copying through a buffer (measured: no faster at 1 MiB, and memory per flow); MSG_PEEK as on the tap (nothing
- * here is ever sent again).
+ * There are no timers: both ends are on this machine, and the kernel reports when one goes.
  *
  * Invariants: pipe[d] carries from side d to the other; nothing is read from a side while its pipe holds bytes.
+ *
+ * Rejected: copying through a buffer (measured: no faster at 1 MiB, and memory for each flow); MSG_PEEK as on the tap (nothing
+ * here is sent again).
  */
 #include "proto/splice.h"
 
@@ -26,14 +27,15 @@
 
 #include "io/sock.h"
 
-#define PIPE_BYTES (1 << 20) /* what an ordinary user may have; 256 KiB: three times the wake-ups, a third more processor time */
-#define URGENT_BYTES 4096    /* copied at once: the smallest pipe there is */
+/* The most that an unprivileged user may have. With 256 KiB: three times the wakeups, a third more CPU time. */
+#define PIPE_BYTES (1 << 20)
+#define URGENT_BYTES 4096 /* copied at once: the size of the smallest pipe */
 
 enum {
-	SPLICE_READABLE = 1, /* may have bytes or an end */
+	SPLICE_READABLE = 1, /* may have bytes or an end to read */
 	SPLICE_WRITABLE = 2,
-	SPLICE_EOF = 4,     /* everything has been read */
-	SPLICE_SHUT = 8,    /* nothing more will be written */
+	SPLICE_EOF = 4,     /* its end has been read */
+	SPLICE_SHUT = 8,    /* it is shut down for writing */
 	SPLICE_URGENT = 16, /* may have a mark of urgent data */
 };
 
@@ -54,9 +56,9 @@ int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key)
 	return flow_table_init(&s->flows, sizeof(struct splice_flow), limit, key);
 }
 
-void splice_share(struct splice *s, uint32_t among)
+void splice_share(struct splice *s, uint32_t shards)
 {
-	s->flows.limit /= among;
+	s->flows.limit /= shards;
 }
 
 static void close_pipe(struct splice_pipe *p)
@@ -76,7 +78,7 @@ void splice_free(struct splice *s)
 		if (!f)
 			continue;
 		for (int d = 0; d < 2; d++) {
-			sock_close(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that is cut must not look complete */
+			sock_close(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that ends early must not look complete */
 			close_pipe(&f->pipe[d]);
 		}
 	}
@@ -97,13 +99,13 @@ static int take_pipe(struct splice *s, struct splice_pipe *p)
 	}
 	if (pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0)
 		return -errno;
-	/* A user over pipe(7)'s soft limit gets smaller ones: slower, and as sound. */
+	/* Above the soft limit of pipe(7) a user gets smaller pipes, which only cost speed. */
 	(void)fcntl(fds[1], F_SETPIPE_SZ, PIPE_BYTES);
 	*p = (struct splice_pipe){fds[1], fds[0], 0};
 	return 0;
 }
 
-static void give_pipe(struct splice *s, struct splice_pipe *p)
+static void return_pipe(struct splice *s, struct splice_pipe *p)
 {
 	if (p->in < 0 || p->bytes)
 		return;
@@ -124,7 +126,7 @@ static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, b
 		sock_close(f->fd[d], abort);
 		if (f->pipe[d].bytes)
 			close_pipe(&f->pipe[d]);
-		give_pipe(s, &f->pipe[d]);
+		return_pipe(s, &f->pipe[d]);
 	}
 	COUNT_SUB(io->counters, splice_flows, 1);
 	flow_remove(&s->flows, &f->flow);
@@ -142,18 +144,24 @@ static int watch(struct io *io, const struct splice_flow *f, int side)
 			loop_tag(side ? OWNER_SPLICE_CONNECTED : OWNER_SPLICE_ACCEPTED, f->flow.index, f->flow.generation));
 }
 
-void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
+/* A key that no other flow has. It names no endpoints: it is a serial number, in the place of the two ports. */
+static struct flow_key unused_key(struct splice *s)
 {
-	struct flow_key key = {.guest_port = (uint16_t)s->serial, .dest_port = (uint16_t)(s->serial >> 16)};
-	struct splice_flow *f;
+	struct flow_key key = {0};
 
-	while (flow_find(&s->flows, &key)) {
-		s->serial++;
+	do {
 		key.guest_port = (uint16_t)s->serial;
 		key.dest_port = (uint16_t)(s->serial >> 16);
-	}
-	s->serial++;
-	f = (struct splice_flow *)flow_add(&s->flows, &key);
+		s->serial++;
+	} while (flow_find(&s->flows, &key));
+	return key;
+}
+
+void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
+{
+	struct flow_key key = unused_key(s);
+	struct splice_flow *f = (struct splice_flow *)flow_add(&s->flows, &key);
+
 	if (!f) {
 		limit_reached(s, io, flow_no_room(&s->flows));
 		sock_close(accepted, true);
@@ -167,7 +175,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	COUNT(io->counters, splice_flows);
 	COUNT(io->counters, splice_opened);
 	for (int side = 0; side < 2; side++) {
-		sock_set(f->fd[side], IPPROTO_TCP, TCP_NODELAY, 1); /* the peers' own Nagle has decided already */
+		sock_set(f->fd[side], IPPROTO_TCP, TCP_NODELAY, 1); /* the sender's kernel has applied Nagle's algorithm already */
 		sock_set(f->fd[side], SOL_SOCKET, SO_OOBINLINE, 1);
 	}
 	if (watch(io, f, 0) < 0 || watch(io, f, 1) < 0) {
@@ -178,8 +186,8 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 
 /* --- moving --- */
 
-/* What splice(2) does not see. Like splice(). */
-static ssize_t copy(int from, int pipe)
+/* Moves bytes at a mark of urgent data. Returns what splice() would. */
+static ssize_t copy_urgent(int from, int pipe)
 {
 	uint8_t bytes[URGENT_BYTES];
 	ssize_t n = recv(from, bytes, sizeof(bytes), MSG_DONTWAIT);
@@ -187,7 +195,8 @@ static ssize_t copy(int from, int pipe)
 	return n > 0 ? write(pipe, bytes, (size_t)n) : n;
 }
 
-/* One step from side d to the other. 1: something moved; 0: nothing to do for now; -errno. */
+/* Reads from side d into its pipe if that is empty, and writes the pipe to the other side. 1: bytes were written; 0: nothing
+ * can be done now; -errno. */
 static int move(struct splice *s, struct splice_flow *f, int d)
 {
 	struct splice_pipe *p = &f->pipe[d];
@@ -199,7 +208,7 @@ static int move(struct splice *s, struct splice_flow *f, int d)
 			return rc;
 		n = splice(f->fd[d], NULL, p->in, NULL, PIPE_BYTES, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
 		if (n == 0 || (n < 0 && errno == EAGAIN && f->side[d] & SPLICE_URGENT))
-			n = copy(f->fd[d], p->in);
+			n = copy_urgent(f->fd[d], p->in);
 		if (n < 0 && errno == EAGAIN)
 			f->side[d] &= (uint8_t) ~(SPLICE_READABLE | SPLICE_URGENT);
 		else if (n < 0)
@@ -222,7 +231,7 @@ static int move(struct splice *s, struct splice_flow *f, int d)
 	return 1;
 }
 
-/* Passes the end of side d on once everything before it has gone. */
+/* Passes the end of side d on if everything before it has been written. */
 static void pass_end(struct splice_flow *f, int d)
 {
 	if (!(f->side[d] & SPLICE_EOF) || f->pipe[d].bytes || f->side[!d] & SPLICE_SHUT)
@@ -231,8 +240,9 @@ static void pass_end(struct splice_flow *f, int d)
 	f->side[!d] |= SPLICE_SHUT;
 }
 
-/* Moves what can be moved now, within a turn's share. The flow may be gone afterwards; true: there is more. */
-static bool turn(struct splice *s, struct io *io, struct splice_flow *f)
+/* One turn of a flow, SCHED_SPLICE_MOVES at most in each direction. True: there is more to move. The flow may be gone
+ * afterwards. */
+static bool run_turn(struct splice *s, struct io *io, struct splice_flow *f)
 {
 	bool more = false;
 
@@ -249,7 +259,7 @@ static bool turn(struct splice *s, struct io *io, struct splice_flow *f)
 		}
 		more |= rc > 0;
 		pass_end(f, d);
-		give_pipe(s, &f->pipe[d]);
+		return_pipe(s, &f->pipe[d]);
 	}
 	if (f->side[0] & SPLICE_SHUT && f->side[1] & SPLICE_SHUT) {
 		close_flow(s, io, f, false);
@@ -285,12 +295,12 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 
 bool splice_service(struct splice *s, struct io *io)
 {
-	/* Those that put themselves back stand behind the ones that are there now. */
+	/* Flows with more to move join the end of the list; they get no second turn now. */
 	for (uint32_t left = s->work.count; left && s->work.head; left--) {
 		struct splice_flow *f = CONTAINER_OF(s->work.head, struct splice_flow, work);
 
 		worklist_remove(&s->work, &f->work);
-		if (turn(s, io, f))
+		if (run_turn(s, io, f))
 			worklist_add(&s->work, &f->work);
 	}
 	return s->work.count;
@@ -307,7 +317,7 @@ bool splice_drain(struct splice *s, struct io *io)
 			continue;
 		for (int d = 0; d < 2; d++)
 			f->side[d] |= SPLICE_READABLE | SPLICE_URGENT | SPLICE_WRITABLE;
-		more |= turn(s, io, f);
+		more |= run_turn(s, io, f);
 	}
 	return more;
 }

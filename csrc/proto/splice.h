@@ -1,4 +1,4 @@
-/* The local splice: two sockets joined in the kernel, one in the host's namespace and one in the guest's. */
+/* Spliced connections: two TCP sockets joined in the kernel, one in the host's namespace and one in the guest's. */
 #ifndef PASTA_PROTO_SPLICE_H
 #define PASTA_PROTO_SPLICE_H
 
@@ -16,26 +16,26 @@ struct splice_pipe {
 struct splice_flow;
 
 struct splice {
-	struct flow_table flows;
-	uint32_t serial; /* of the next flow: they are found by index only */
+	struct flow_table flows; /* found by index only */
+	uint32_t serial;         /* of the next flow */
 	uint32_t pooled;
-	struct splice_pipe pool[SPLICE_POOL]; /* empty pipes, kept for the next flow with something to say */
+	struct splice_pipe pool[SPLICE_POOL]; /* empty pipes for the next flows that have bytes to move */
 	struct worklist work;
 	int64_t limit_logged_ms;
 };
 
-/* 0 or -errno. limit: pairs at most. */
+/* 0 or -errno. limit: flows at most. */
 int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key);
 void splice_free(struct splice *s);
-/* One of so many that have the pairs among them. Before the first. */
-void splice_share(struct splice *s, uint32_t among);
-/* Joins an accepted socket with one whose connect() is under way or done; takes both over, also when it fails (counted). */
+/* Makes s the splice of one of `shards` shards, with its part of the limit. Call it before the first flow. */
+void splice_share(struct splice *s, uint32_t shards);
+/* Joins an accepted socket with one whose connect() is under way or done. Takes both over, also when it fails (counted). */
 void splice_join(struct splice *s, struct io *io, int accepted, int connecting);
 /* side: 0 the accepted socket, 1 the other. */
 void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t generation, int side, uint32_t events);
-/* Goes on with flows that had more to move than one turn's share. True: call again without waiting. */
+/* Gives each flow on the work list a turn. True: call again without waiting. */
 bool splice_service(struct splice *s, struct io *io);
-/* Before the end: moves what can be moved without waiting, whether an event has told of it or not. True: there may be more. */
+/* Before the end: moves what can be moved without waiting, also where no event was reported. True: there may be more. */
 bool splice_drain(struct splice *s, struct io *io);
 
 #endif
