@@ -1,20 +1,21 @@
-/* Owns UDP's flows and sockets.
+/* Purpose: flows and sockets of UDP.
  *
- * A guest endpoint has one host socket per family for as long as any flow uses it, whatever it sends to: endpoint-independent
- * mapping (RFC 4787, 4.1). What comes back is taken from those the guest has written to, address and port: the stricter
- * filtering of RFC 4787, 5, because a sandbox should hear from nobody it did not ask. A flow also remembers under which
- * address the guest knows its peer, so that answers come from there after address mapping.
+ * How: a guest end has one host socket per family, to all destinations, as long as a flow uses it: endpoint-independent mapping
+ * (RFC 4787, 4.1). It receives only from host peers, address and port, that the guest has written to: address and
+ * port-dependent filtering (RFC 4787, 5), because a sandbox should hear only from peers that it asked. A flow knows both the
+ * host peer and the destination, so that answers come from the destination.
  *
- * Who writes to a group, multicast or broadcast, asks all its members: their answers have their own addresses, and often another
- * port. As long as a flow to a group lives, whoever writes to its socket becomes a flow. Nothing joins a group: multicast and
- * broadcast do not come in.
+ * A datagram to a group, multicast or broadcast, goes to all its members. They answer from their own addresses, and often from
+ * another port. So as long as a socket has a flow to a group, each new sender to the socket becomes a flow. No socket joins a
+ * group: multicast and broadcast do not come in.
  *
- * A forwarded port is a listening socket; each peer that writes to it is a flow, whose answers leave through the same socket,
- * from the address that the peer had written to. What the guest itself begins from such a port leaves through that socket too,
- * if it is bound to any address, so that the port is the same for everybody (RFC 4787, 4.1).
+ * A forwarded port is a listening socket. Each host peer that writes to it is a flow. Its answers leave through the same
+ * socket, from the address that the host peer wrote to. If the socket is bound to any address, flows that the guest begins from
+ * that port leave through it too, so that all peers see one port (RFC 4787, 4.1).
  *
- * Invariants: every flow has an entry in `peers`; a socket's users counts its flows; a listening socket is never closed here.
- * Limits: flows, and descriptors (udp_limit counts what was refused).
+ * Invariants: every flow has an entry in `peers`; a socket's users counts its flows; a listening socket is not closed here.
+ *
+ * Limits: flows and descriptors (udp_limit counts what was refused).
  */
 #include "proto/udp.h"
 
@@ -30,14 +31,56 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define SOCKETS_MAX (UINT16_MAX + 1)  /* udp_peer_key() has 16 bits for one */
-#define SOCKET_BUFFER_BYTES (4 << 20) /* as much of it as net.core.rmem_max allows */
+#define SOCKETS_MAX (UINT16_MAX + 1)  /* a key has 16 bits for a socket's index: peer_key(), udp_splice.c */
+#define SOCKET_BUFFER_BYTES (4 << 20) /* net.core.rmem_max and wmem_max may allow less */
+
+/* --- keys ---
+ *
+ * A flow_table is searched by a flow_key, but sockets and host peers are no flows. The functions below say what their keys hold.
+ */
+
+/* The host peers that a socket can send to. */
+enum reach {
+	REACH_BOUND = 0, /* bound to an address or a device: flows of the guest cannot share it */
+	REACH_V4 = 4,
+	REACH_V6 = 6,
+	REACH_DUAL = 10,
+};
+
+/* The socket of a guest end for one family of host peers: dest_port holds the family. */
+static struct flow_key guest_socket_key(const struct endpoint *guest, enum reach family)
+{
+	return (struct flow_key){.guest = guest->addr, .guest_port = guest->port, .dest_port = (uint16_t)family};
+}
+
+/* A listening socket that flows from the guest's port can share: dest_port holds its reach. */
+static struct flow_key shared_listener_key(uint16_t guest_port, enum reach reach)
+{
+	return (struct flow_key){.guest_port = guest_port, .dest_port = (uint16_t)reach};
+}
+
+/* Any other listening socket: dest holds a serial number, which makes the key unique. */
+static struct flow_key listener_key(uint32_t serial)
+{
+	struct flow_key key = {.dest_port = REACH_BOUND};
+
+	memcpy(key.dest.b, &serial, sizeof(serial));
+	return key;
+}
+
+/* A host peer of a socket, in udp.peers: guest_port holds the socket's index. */
+static struct flow_key peer_key(const struct udp_socket *s, const struct endpoint *host_peer)
+{
+	return (struct flow_key){.dest = host_peer->addr, .guest_port = (uint16_t)s->flow.index, .dest_port = host_peer->port};
+}
+
+/* --- sockets --- */
 
 int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
 {
 	int rc;
 
-	memset(u, 0, offsetof(struct udp, to_host_data)); /* the buffers take memory when they are used */
+	memset(u, 0, offsetof(struct udp, to_host_data)); /* not the buffers: they take memory when they are used */
 	u->batch.used = DATAGRAM_BATCH;
 	u->sock = *sock;
 	if (limit > SOCKETS_MAX / 2)
@@ -73,7 +116,7 @@ void udp_limit_reached(struct udp *u, struct io *io, int error)
 	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "UDP flow", u->flows.used, error);
 }
 
-/* Options that let datagrams keep their TTL and class, and bring errors back. Kernels without one of them do without. */
+/* Sets the options that report a datagram's TTL, class and errors, and size the buffers. A kernel may lack some of them. */
 static void prepare(int fd, bool v6)
 {
 	sock_receive_errors(fd, v6);
@@ -99,35 +142,34 @@ static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct 
 	return s;
 }
 
-/* The listening socket through which a guest endpoint reaches everybody; NULL: it has none. */
-static struct udp_socket *find_listener(const struct udp *u, const struct endpoint *guest, const struct addr *remote)
+/* The listening socket that this flow of the guest can share, or NULL. */
+static struct udp_socket *find_listener(const struct udp *u, const struct endpoint *guest, const struct addr *host_peer)
 {
-	int family = addr_family_index(remote);
-	struct flow_key key = {.guest_port = guest->port, .dest_port = family ? LISTENER_V6 : LISTENER_V4};
+	int family = addr_family_index(host_peer);
+	struct flow_key key = shared_listener_key(guest->port, family ? REACH_V6 : REACH_V4);
+	struct flow_key dual = shared_listener_key(guest->port, REACH_DUAL);
 	struct udp_socket *s;
 
 	if (!addr_is_none(&u->sock.outbound[family]) || u->sock.outbound_if[family][0])
 		return NULL;
 	s = (struct udp_socket *)flow_find(&u->sockets, &key);
-	if (!s) {
-		key.dest_port = LISTENER_DUAL;
-		s = (struct udp_socket *)flow_find(&u->sockets, &key);
-	}
+	if (!s)
+		s = (struct udp_socket *)flow_find(&u->sockets, &dual);
 	return s && (addr_is_none(&s->target.addr) || addr_eq(&s->target.addr, &guest->addr)) ? s : NULL;
 }
 
-struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote)
+struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *host_peer)
 {
-	struct flow_key key = {guest->addr, ADDR_NONE, guest->port, addr_is_v4(remote) ? 4 : 6};
+	struct flow_key key = guest_socket_key(guest, addr_is_v4(host_peer) ? REACH_V4 : REACH_V6);
 	struct udp_socket *s = (struct udp_socket *)flow_find(&u->sockets, &key);
 	int fd;
 
 	if (!s)
-		s = find_listener(u, guest, remote);
+		s = find_listener(u, guest, host_peer);
 	if (s)
 		return s;
-	fd = sock_open(&u->sock, remote, SOCK_DGRAM, 0, 0);
-	s = fd < 0 ? NULL : add_socket(u, io, &key, fd, !addr_is_v4(remote));
+	fd = sock_open(&u->sock, host_peer, SOCK_DGRAM, 0, 0);
+	s = fd < 0 ? NULL : add_socket(u, io, &key, fd, !addr_is_v4(host_peer));
 	if (!s) {
 		udp_limit_reached(u, io, fd < 0 ? -fd : flow_no_room(&u->sockets));
 		if (fd >= 0)
@@ -144,8 +186,7 @@ static int get_int(int fd, int level, int name)
 	return getsockopt(fd, level, name, &value, &len) < 0 ? -errno : value;
 }
 
-/* LISTENER_V4 and following: whom a bound socket can write to. */
-static uint16_t listener_reach(int fd, bool v6)
+static enum reach listener_reach(int fd, bool v6)
 {
 	struct sockaddr_storage ss = {0};
 	struct addr any;
@@ -154,30 +195,29 @@ static uint16_t listener_reach(int fd, bool v6)
 
 	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, device, &device_len) < 0 || device[0])
-		return LISTENER_BOUND;
+		return REACH_BOUND;
 	any = addr_from_sockaddr(&ss).addr;
 	if (!addr_is_unspecified(&any))
-		return LISTENER_BOUND;
+		return REACH_BOUND;
 	if (!v6)
-		return LISTENER_V4;
-	return get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) ? LISTENER_V6 : LISTENER_DUAL;
+		return REACH_V4;
+	return get_int(fd, IPPROTO_IPV6, IPV6_V6ONLY) ? REACH_V6 : REACH_DUAL;
 }
 
 int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct endpoint *target)
 {
-	struct flow_key key = {.guest_port = target->port};
 	int domain = get_int(fd, SOL_SOCKET, SO_DOMAIN);
 	struct udp_socket *s;
+	struct flow_key key;
+	enum reach reach;
 
 	if (domain < 0)
 		return domain;
-	key.dest_port = listener_reach(fd, domain == AF_INET6);
-	/* Several ports of the host may lead to one of the guest's: the first is the one it writes from. */
-	if (to_host || key.dest_port == LISTENER_BOUND || flow_find(&u->sockets, &key)) {
-		key.dest_port = LISTENER_BOUND;
-		u->listener_serial++;
-		memcpy(key.dest.b, &u->listener_serial, sizeof(u->listener_serial));
-	}
+	reach = listener_reach(fd, domain == AF_INET6);
+	key = shared_listener_key(target->port, reach);
+	/* Several ports of the host may lead to one of the guest's: flows of the guest share the first. */
+	if (to_host || reach == REACH_BOUND || flow_find(&u->sockets, &key))
+		key = listener_key(++u->listener_serial);
 	s = add_socket(u, io, &key, fd, domain == AF_INET6);
 	if (!s)
 		return -ENOMEM;
@@ -190,27 +230,24 @@ int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct 
 	return 0;
 }
 
-struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote, const struct addr *asked)
-{
-	return (struct flow_key){*asked, remote->addr, (uint16_t)s->flow.index, remote->port};
-}
+/* --- flows --- */
 
-struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote)
+struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *host_peer)
 {
-	struct flow_key key = udp_peer_key(s, remote, &ADDR_NONE);
+	struct flow_key key = peer_key(s, host_peer);
 	struct udp_peer *p = (struct udp_peer *)flow_find(&u->peers, &key);
 
 	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
 }
 
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *remote)
+			      const struct endpoint *host_peer)
 {
-	struct flow_key pk = udp_peer_key(s, remote, &ADDR_NONE);
+	struct flow_key pk = peer_key(s, host_peer);
 	struct udp_flow *f = NULL;
 	struct udp_peer *p;
 
-	/* Two addresses that the guest tells apart may be one on the host. */
+	/* Two destinations may be one host peer. */
 	p = (struct udp_peer *)flow_find(&u->peers, &pk);
 	if (!timer_heap_reserve(&u->timers, u->flows.used + 1))
 		f = (struct udp_flow *)flow_add(&u->flows, key);
@@ -223,7 +260,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 		udp_release_socket(u, io, s);
 		return NULL;
 	}
-	f->host_peer = *remote;
+	f->host_peer = *host_peer;
 	f->socket = s->flow.index;
 	f->peer = p->flow.index;
 	p->index = f->flow.index;
@@ -234,17 +271,17 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	return f;
 }
 
-bool udp_batch_takes(const struct udp_gso_batch *r, const struct udp_gso_batch *next)
+bool udp_batch_takes(const struct udp_gso_batch *b, const struct udp_gso_batch *next)
 {
-	return r->count && r->flow == next->flow && next->bytes && next->bytes <= r->size && r->ttl == next->ttl &&
-	       r->tos == next->tos && r->bytes + next->bytes <= UDP_BATCH_BYTES;
+	return b->count && b->flow == next->flow && next->bytes && next->bytes <= b->size && b->ttl == next->ttl &&
+	       b->tos == next->tos && b->bytes + next->bytes <= UDP_BATCH_BYTES;
 }
 
-bool udp_batch_add(struct udp_gso_batch *r, const struct udp_gso_batch *next)
+bool udp_batch_add(struct udp_gso_batch *b, const struct udp_gso_batch *next)
 {
-	r->bytes += next->bytes;
-	r->count++;
-	return r->count == UDP_BATCH_SEGMENTS || next->bytes < r->size;
+	b->bytes += next->bytes;
+	b->count++;
+	return b->count == UDP_BATCH_SEGMENTS || next->bytes < b->size;
 }
 
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f)
@@ -264,7 +301,6 @@ void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s)
 	flow_remove(&u->sockets, &s->flow);
 }
 
-/* When a flow ends if nothing more is said. */
 void udp_touch(struct udp *u, struct io *io, struct udp_flow *f)
 {
 	int64_t ms = UDP_TIMEOUT_MS;

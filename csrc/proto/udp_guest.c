@@ -1,11 +1,12 @@
-/* Owns the way of the guest's datagrams into host sockets.
+/* Purpose: datagrams of the guest into host sockets.
  *
- * A guest's kernel gives most datagrams one by one, and the way through the host's costs far more than a copy: those that
- * follow each other in one batch of frames are gathered and sent with UDP_SEGMENT. Nothing waits for a datagram to come.
+ * How: the guest's kernel sends most datagrams one by one, and a system call costs far more than a copy. So datagrams of one
+ * flow that follow each other in a batch of frames become a GSO batch and are sent with UDP_SEGMENT. No datagram waits for one
+ * that has not come yet.
  *
- * Path MTU: the guest's kernel sets "don't fragment" on everything and has a link of up to 64 KiB, so the flag alone says
- * little. A datagram that the host's own link could carry is sent with the flag, and what the path cannot carry comes back as
- * ICMP "fragmentation needed"; a larger one is what a program on the host would have had fragmented by its kernel, and is.
+ * Path MTU: the guest's kernel sets "don't fragment" on every packet and has a link of up to 64 KiB, so the flag alone says
+ * little. A datagram that the host's own link could carry is sent with the flag, and if the path cannot carry it, ICMP
+ * "fragmentation needed" comes back. A larger datagram is fragmented, as the host's kernel would do for a program on the host.
  */
 #include <errno.h>
 #include <netinet/udp.h>
@@ -17,7 +18,7 @@
 #include "wire/tunnel_cut.h"
 
 #define RETRIES 2
-#define NEW_FLOWS_PER_S 4000 /* new flows; what gets an answer does not count */
+#define NEW_FLOWS_PER_S 4000 /* new flows; a flow that gets an answer does not count */
 #define NEW_FLOWS_BURST 8192
 
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
@@ -32,22 +33,23 @@ socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, cons
 	return sizeof(*in6);
 }
 
-void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local, uint32_t ifindex)
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *source, uint32_t ifindex)
 {
 	if (s->v6) {
 		struct in6_pktinfo info = {.ipi6_ifindex = ifindex};
 
-		memcpy(&info.ipi6_addr, local->b, 16);
+		memcpy(&info.ipi6_addr, source->b, 16);
 		datagram_add_control(msg, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof(info));
 	} else {
 		struct in_pktinfo info = {.ipi_ifindex = (int)ifindex};
 
-		memcpy(&info.ipi_spec_dst, local->b + 12, 4);
+		memcpy(&info.ipi_spec_dst, source->b + 12, 4);
 		datagram_add_control(msg, IPPROTO_IP, IP_PKTINFO, &info, sizeof(info));
 	}
 }
 
-/* Multicast and 255.255.255.255 leave where the guest's addresses come from, whatever the routing table would choose. */
+/* Has multicast and 255.255.255.255 leave by the interface that the guest's addresses come from, not by the routing table's
+ * choice. */
 static void add_link(struct msghdr *msg, const struct udp *u, const struct udp_socket *s, const struct addr *group)
 {
 	bool v4 = addr_is_v4(group);
@@ -96,7 +98,7 @@ static int send_datagram(const struct udp *u, struct udp_socket *s, const struct
 	return 0;
 }
 
-/* What a router, or the guest's own kernel, would have said. */
+/* Sends the ICMP error that a router, or the guest's own kernel, would have sent. */
 static void send_failed(const struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip,
 			const struct udp_view *d, int error)
 {
@@ -114,14 +116,14 @@ static void send_failed(const struct udp *u, struct io *io, const struct udp_flo
 			UDP_HLEN + d->payload_len, &icmp);
 }
 
-/* One datagram: errors become ICMP. */
+/* Sends one datagram. Errors become ICMP. */
 static void send_one(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_flow *f, const struct ip_view *ip,
 		     const struct udp_view *d)
 {
 	int rc = send_datagram(u, s, f, ip, d, 0);
 
-	/* An unconnected socket is never refused: that is an earlier datagram's error, which the queue holds. Any other may be
-	 * earlier too, or this one's: then it comes again. */
+	/* The error may be an earlier datagram's, which is in the error queue (ECONNREFUSED always is, as the socket is not
+	 * connected). If it is this one's, it comes again. */
 	for (int i = 0; i < RETRIES && rc && rc != -EAGAIN && rc != -EMSGSIZE; i++) {
 		udp_read_errors(u, io, s, NULL);
 		rc = send_datagram(u, s, f, ip, d, 0);
@@ -129,12 +131,12 @@ static void send_one(struct udp *u, struct io *io, struct udp_socket *s, const s
 	if (rc == -EMSGSIZE)
 		udp_read_errors(u, io, s, &(struct udp_refused){f, d});
 	if (rc == -EAGAIN || rc == -ENOBUFS || rc == -ENOMEM || rc == -ECONNREFUSED || rc == -EMSGSIZE)
-		COUNT(io->counters, udp_tx_errors); /* as lost as on any congested link, or told already */
+		COUNT(io->counters, udp_tx_errors); /* lost as on a congested link, or already passed on */
 	else if (rc)
 		send_failed(u, io, f, ip, d, -rc);
 }
 
-/* Several datagrams, if possible with one call; a path that is too narrow for a segment refuses all of it. */
+/* Sends several datagrams with one call. If a segment exceeds the path MTU, that call refuses all: then one by one. */
 static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_flow *f, const struct ip_view *ip,
 			  const struct udp_view *d, uint16_t gso_size)
 {
@@ -163,7 +165,7 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 
 	datagram_set_discover(s->fd, v4, ip->df, exceeds_link(io, f, gso_size ? gso_size : d->payload_len),
 			      &s->discover[v4 ? 0 : 1]);
-	/* Only for as long: what the guest sends to a broadcast address as if it were a machine's is not to get there. */
+	/* Only for this call: a datagram that the guest sends to a broadcast address in a unicast frame must not get there. */
 	if (f->group == UDP_BROADCAST)
 		sock_set(s->fd, SOL_SOCKET, SO_BROADCAST, 1);
 	if (gso_size)
@@ -176,65 +178,65 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 
 void udp_flush(struct udp *u, struct io *io)
 {
-	struct udp_gso_batch *r = &u->to_host;
+	struct udp_gso_batch *b = &u->to_host;
 	const struct udp_flow *f;
 	struct udp_view d;
 
-	if (!r->count)
+	if (!b->count)
 		return;
-	f = (const struct udp_flow *)flow_at(&u->flows, r->flow);
+	f = (const struct udp_flow *)flow_at(&u->flows, b->flow);
 	d = (struct udp_view){.payload = u->to_host_data,
-			      .payload_len = r->bytes,
+			      .payload_len = b->bytes,
 			      .src_port = f->flow.key.guest_port,
 			      .dst_port = f->flow.key.dest_port};
-	send_to_host(u, io, f, &u->to_host_ip, &d, r->count > 1 ? r->size : 0);
-	r->count = 0;
+	send_to_host(u, io, f, &u->to_host_ip, &d, b->count > 1 ? b->size : 0);
+	b->count = 0;
 }
 
-/* Holds a datagram back, or sends it if nothing could go with it. */
+/* Adds a datagram to the GSO batch, or sends it if no other can join it. */
 static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d)
 {
-	struct udp_gso_batch *r = &u->to_host;
+	struct udp_gso_batch *b = &u->to_host;
 	struct udp_gso_batch next = {f->flow.index, d->payload_len, (uint16_t)d->payload_len, 1, ip->ttl, ip->tos};
 
-	if (!udp_batch_takes(r, &next) || u->to_host_ip.df != ip->df) {
+	if (!udp_batch_takes(b, &next) || u->to_host_ip.df != ip->df) {
 		udp_flush(u, io);
 		if (!d->payload_len || d->payload_len > UDP_BATCH_BYTES || exceeds_link(io, f, d->payload_len)) {
 			send_to_host(u, io, f, ip, d, 0);
 			return;
 		}
 		u->to_host_ip = *ip;
-		*r = next;
+		*b = next;
 		memcpy(u->to_host_data, d->payload, d->payload_len);
 		return;
 	}
-	memcpy(u->to_host_data + r->bytes, d->payload, d->payload_len);
-	if (udp_batch_add(r, &next))
+	memcpy(u->to_host_data + b->bytes, d->payload, d->payload_len);
+	if (udp_batch_add(b, &next))
 		udp_flush(u, io);
 }
 
-/* Whom the guest means, on the host's side; false: it may not. */
-static bool find_remote(const struct udp *u, const struct io *io, const struct endpoint *to, bool to_link, struct endpoint *remote,
-			uint8_t *group)
+/* The host peer of a destination. False: the guest may not reach it. to_link: see open_flow(). */
+static bool find_host_peer(const struct udp *u, const struct io *io, const struct endpoint *to, bool to_link,
+			   struct endpoint *host_peer, uint8_t *group)
 {
-	*remote = *to;
+	*host_peer = *to;
 	*group = addr_is_multicast(&to->addr) ? UDP_MULTICAST : to_link ? UDP_BROADCAST : UDP_UNICAST;
 	if (*group && !has_link(u, addr_is_v4(&to->addr)))
 		return false;
 	if (*group != UDP_BROADCAST)
-		return policy_outbound(io->policy, IPPROTO_UDP, to, remote);
+		return policy_outbound(io->policy, IPPROTO_UDP, to, host_peer);
 	return addr_is_v4(&to->addr) && policy_broadcast(io->policy, to->port);
 }
 
-/* to_link: it came in a frame for all on the link. */
+/* to_link: the datagram came in a frame to a group address. */
 static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_view *ip, const struct flow_key *key, bool to_link)
 {
-	struct endpoint remote;
+	struct endpoint host_peer;
 	struct udp_socket *s;
 	struct udp_flow *f;
 	uint8_t group;
 
-	if (!find_remote(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &remote, &group)) {
+	if (!find_host_peer(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &host_peer, &group)) {
 		COUNT(io->counters, drop_policy);
 		if (!group && policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
@@ -244,15 +246,15 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 		COUNT(io->counters, udp_rate_limit);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
 			log_add(io->log, LOG_LEVEL_WARNING,
-				"UDP: the guest begins more than %u flows a second that nobody answers: some are lost",
+				"UDP: the guest begins more than %u flows a second that get no answer: some are lost",
 				NEW_FLOWS_PER_S);
 		return NULL;
 	}
-	/* That of a subnet which only the guest is in becomes that of the host's link. */
-	if (group == UDP_BROADCAST && !sock_is_broadcast(&u->sock, &remote))
-		remote.addr = addr_from_v4("\xff\xff\xff\xff");
-	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &remote.addr);
-	f = s ? udp_add_flow(u, io, s, key, &remote) : NULL;
+	/* The broadcast address of a subnet that the host is not in becomes that of the host's link. */
+	if (group == UDP_BROADCAST && !sock_is_broadcast(&u->sock, &host_peer))
+		host_peer.addr = addr_from_v4("\xff\xff\xff\xff");
+	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &host_peer.addr);
+	f = s ? udp_add_flow(u, io, s, key, &host_peer) : NULL;
 	if (f && group) {
 		f->group = group;
 		s->groups++;
@@ -260,7 +262,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	return f;
 }
 
-/* Segments inside a tunnel: each becomes a datagram. */
+/* A tunnel's datagram whose inner packet is a large segment: each part of that becomes a datagram. */
 static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
 			const struct link_frame *frame)
 {
@@ -286,7 +288,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	struct udp_view d = udp_parse(ip->payload, ip->payload_len);
 	struct udp_flow *f;
 
-	/* More segments than a kernel makes would only keep us busy. */
+	/* No kernel makes more segments: a flood of tiny ones would only cost time. */
 	if (!d.src_port || !d.dst_port || (gso_size && d.payload_len > (uint32_t)gso_size * UDP_SEGMENTS_MAX)) {
 		COUNT(io->counters, drop_malformed);
 		return;
@@ -299,7 +301,7 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	if (!f)
 		return;
 	f->sent += f->sent < 2;
-	udp_turn(io, f, true);
+	udp_note_direction(io, f, true);
 	udp_touch(u, io, f);
 	udp_claim_peer(u, f);
 	if (frame->gso_type & VNET_GSO_TUNNEL) {

@@ -1,123 +1,128 @@
-/* What the four files of UDP share: udp.c (flows), udp_guest.c (from the guest), udp_sock.c (from host sockets), udp_splice.c
- * (splicing). */
+/* What the files of UDP share: udp.c (flows and sockets), udp_guest.c (datagrams of the guest), udp_sock.c (datagrams and
+ * errors from host sockets), udp_splice.c (spliced flows). */
 #ifndef PASTA_PROTO_UDP_PRIVATE_H
 #define PASTA_PROTO_UDP_PRIVATE_H
 
 #include "io/datagram.h"
 #include "proto/udp.h"
 
-/* A host socket. key.guest and guest_port: whose it is; key.dest_port: 4 or 6, the family on the host side. Listening
- * sockets have no guest; key.dest_port is LISTENER_V4 and following, or LISTENER_BOUND with a serial number in key.dest. */
-#define LISTENER_BOUND 0 /* to an address or a device */
-#define LISTENER_V4 4    /* any address */
-#define LISTENER_V6 6
-#define LISTENER_DUAL 10
-
+/* A host socket. key.guest and key.guest_port: the guest end that has the socket, unless it is a listening one. udp.c makes the
+ * keys. */
 struct udp_socket {
 	struct flow flow;
 	int fd;
-	uint32_t users;  /* flows; a socket that is not listening goes with the last one */
-	uint32_t groups; /* of these, to groups: as long as there is one, what anybody sends to the socket is taken */
-	struct sched_rate rate;
-	struct endpoint target; /* of a listening one */
-	uint8_t discover[2];    /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set; 255: not set yet */
+	uint32_t users;         /* flows; a socket that is not listening closes with the last one */
+	uint32_t groups;        /* flows of these to groups; while there are some, the socket takes datagrams from any sender */
+	struct sched_rate rate; /* of datagrams */
+	struct endpoint target; /* of a listening socket */
+	uint8_t discover[2];    /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set, or DATAGRAM_DISCOVER_UNKNOWN */
 	bool listening;
 	bool to_host; /* it is in the guest's namespace */
-	bool v6;      /* AF_INET6: sends v4-mapped addresses to IPv4 peers */
-	bool polled;  /* in udp.polled, and not waited for */
+	bool v6;      /* AF_INET6: sends to v4-mapped addresses for IPv4 peers */
+	bool polled;  /* in udp.polled; epoll does not watch it */
 	struct sched_batching batching;
 };
 
-/* Whom a flow is to. A group answers with its members' own addresses, and no ICMP error answers it (RFC 1122, 3.2.2). */
+/* The kind of a flow's destination. A group answers from its members' own addresses, and no ICMP error answers it (RFC 1122,
+ * 3.2.2). */
 enum udp_group { UDP_UNICAST, UDP_MULTICAST, UDP_BROADCAST };
 
-/* A conversation. key: as the guest sees it. */
+/* key: guest end and destination. */
 struct udp_flow {
 	struct flow flow;
 	struct timer timer;
 	struct endpoint host_peer;
-	struct addr local;      /* which of our addresses the peer has written to; none: left to the kernel */
-	uint32_t scope;         /* interface that the peer is behind; 0: not known */
+	struct addr local;      /* the host's address that the host peer wrote to; none: the kernel chooses */
+	uint32_t scope;         /* interface that the host peer is behind; 0: not known */
 	uint32_t socket;        /* index in udp.sockets */
 	uint32_t peer;          /* index in udp.peers */
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
-	bool guest_last;        /* the last one came from the guest */
+	bool guest_last;        /* the last datagram came from the guest */
 	uint8_t group;          /* enum udp_group */
 };
 
-/* The entry of a flow in udp.peers: key.guest_port is the socket's index. */
+/* A host peer of a socket, in udp.peers. */
 struct udp_peer {
 	struct flow flow;
-	uint32_t index; /* of the udp_flow that takes what the peer sends; FLOW_NONE until one writes again */
-	uint32_t users; /* flows; more than one where the guest has two names for the peer */
+	uint32_t index; /* of the udp_flow that takes what the peer sends; FLOW_NONE until the guest writes again */
+	uint32_t users; /* flows; more than one if the guest knows two addresses of the peer */
 };
 
-/* RFC 4787, 4.3 asks for two minutes at least, RFC 5452 lets a DNS client have a port per query. */
+/* RFC 4787, 4.3 asks for two minutes at least. A DNS client has a port for each query (RFC 5452). */
 #define UDP_TIMEOUT_MS 120000
 #define UDP_STREAM_TIMEOUT_MS 300000
 #define UDP_DNS_TIMEOUT_MS 10000
 
-/* udp.c */
-/* Counts, and logs at times, what was refused; error: errno, or 0 for the limit of flows. */
+/* --- udp.c --- */
+
+/* Counts what was refused, and logs it now and then. error: errno, or 0 for the limit of flows. */
 void udp_limit_reached(struct udp *u, struct io *io, int error);
-struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *remote);
-/* Both fail with NULL at a limit, which is counted and logged. A socket without flows is closed. */
+/* The socket from which the guest end reaches host_peer. NULL: a limit was reached; it is counted and logged. */
+struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *host_peer);
+/* NULL as above. Then a socket without flows is closed. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *remote);
-/* How a peer of a socket is found: in udp.peers by its address (asked: none), in udp.splices also by ours. */
-struct flow_key udp_peer_key(const struct udp_socket *s, const struct endpoint *remote, const struct addr *asked);
-struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *remote);
-/* What the peer sends is for this flow now, where two flows have one peer. */
+			      const struct endpoint *host_peer);
+/* The flow that takes what this host peer sends to this socket, or NULL. */
+struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *host_peer);
+/* From now on f takes what its host peer sends: two flows may have one host peer. */
 void udp_claim_peer(const struct udp *u, const struct udp_flow *f);
+/* Closes the socket if it has no flows and is not listening. */
 void udp_release_socket(struct udp *u, struct io *io, struct udp_socket *s);
+/* A datagram has passed: the timeout starts anew. */
 void udp_touch(struct udp *u, struct io *io, struct udp_flow *f);
 static inline struct udp_socket *udp_socket_of(const struct udp *u, const struct udp_flow *f)
 {
 	return (struct udp_socket *)flow_at(&u->sockets, f->socket);
 }
 
-/* Whether a run of one datagram may be added to another, whose data it follows. */
-bool udp_batch_takes(const struct udp_gso_batch *r, const struct udp_gso_batch *next);
-/* Adds it; true: nothing can follow. */
-bool udp_batch_add(struct udp_gso_batch *r, const struct udp_gso_batch *next);
+/* Whether the GSO batch b can take the datagram `next`, which came right after it. */
+bool udp_batch_takes(const struct udp_gso_batch *b, const struct udp_gso_batch *next);
+/* Adds it. True: the batch is complete. */
+bool udp_batch_add(struct udp_gso_batch *b, const struct udp_gso_batch *next);
 
-/* A datagram comes from the guest, or goes to it. Where the two take turns, somebody waits for the next: a flood is no conversation. */
-static inline void udp_turn(struct io *io, struct udp_flow *f, bool from_guest)
+/* A datagram comes from the guest, or goes to it. If the two take turns, one of them waits for the next datagram. A flood has no
+ * turns. */
+static inline void udp_note_direction(struct io *io, struct udp_flow *f, bool from_guest)
 {
 	if (f->received && f->guest_last != from_guest)
 		sched_note_short(&io->sched, io->loop->now_ms);
 	f->guest_last = from_guest;
 }
 
-/* udp_sock.c */
-/* A datagram that the kernel itself has just refused: its errors name neither the port nor the data. */
+/* --- udp_sock.c --- */
+
+/* A datagram that the kernel has just refused. The kernel's own error names neither its port nor its data. */
 struct udp_refused {
 	const struct udp_flow *flow;
 	const struct udp_view *datagram;
 };
-/* Reads errors that have come back and passes them on as ICMP. refused: NULL if there is none. */
+/* Reads the socket's error queue and passes the errors on as ICMP. refused: or NULL. */
 void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const struct udp_refused *refused);
 
-/* What comes to the socket is an event from now on. 0 or -errno. */
+/* Has epoll watch the socket. 0 or -errno. */
 int udp_watch(struct io *io, const struct udp_socket *s);
-/* No longer to be looked at from time to time: the socket goes. */
+/* Takes the socket off the polled ones, if it is one of them. */
 void udp_stop_polling(struct udp *u, struct udp_socket *s);
+/* Reads the polled sockets if it is time. */
 void udp_poll(struct udp *u, struct io *io);
 
-/* udp_guest.c */
-/* The socket address of a peer in the family of the socket; scope: of a link-local one, 0 if not known. */
+/* --- udp_guest.c --- */
+
+/* The address `to` in the family of the socket. scope: interface of a link-local address, 0: not known. Returns the length. */
 socklen_t udp_peer_address(const struct udp *u, const struct udp_socket *s, const struct endpoint *to, uint32_t scope,
 			   struct sockaddr_storage *ss);
-/* Where a datagram has to come from: an address, unspecified if that is the kernel's choice, and an interface, or 0. */
-void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *local, uint32_t ifindex);
+/* Says where a datagram is sent from: source, unspecified if the kernel chooses, and an interface or 0. */
+void udp_add_source(struct msghdr *msg, const struct udp_socket *s, const struct addr *source, uint32_t ifindex);
 
-/* udp_splice.c */
+/* --- udp_splice.c --- */
+
 int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key);
 void udp_splice_free(struct udp *u);
-/* Whether what this peer writes to a listening socket takes splicing. */
-bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer);
-/* A datagram from a local peer, to the other side. */
+/* Whether what this client writes to a listening socket is spliced. */
+bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *client);
+/* Forwards a datagram of a spliced client to the other namespace. */
 void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d);
+/* Ends all spliced flows of a listening socket, given by its index. */
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket);
 void udp_splice_timers(struct udp *u, struct io *io);
 

@@ -1,9 +1,10 @@
-/* Owns what host sockets bring: datagrams, and errors from the error queue.
+/* Purpose: datagrams and errors from host sockets to the guest.
  *
- * One system call reads what waits; datagrams of one flow that follow each other are given to the tap as one segmentation
- * offload frame: a frame costs more than everything else here, the copy that puts them together included.
+ * How: one system call reads all that waits, up to a batch. Datagrams of one flow that follow each other become a GSO batch,
+ * which is one frame on the tap: a frame costs more than everything else here, including the copy that makes the batch.
  *
- * A socket under a flood is polled (core/sched.h): its datagrams come later by the interval, those of other sockets do not.
+ * A socket under a flood is polled (adaptive polling, core/sched.h). Its datagrams come later, by the interval at most. Those
+ * of other sockets do not.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -18,31 +19,31 @@
 
 #define PORT_TRIES 64
 
-/* The first datagram of a peer to a forwarded port, or of a member of a group that the guest has written to. */
-static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *peer)
+/* Opens a flow for the first datagram of host_peer to a forwarded port, or to a socket whose flow to a group it may answer. */
+static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *host_peer)
 {
 	struct flow_key key = {.guest = s->listening ? s->target.addr : s->flow.key.guest,
 			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port,
-			       .dest_port = peer->port};
+			       .dest_port = host_peer->port};
 
-	/* A flood of senders must not keep the guest from opening flows of its own. */
+	/* A flood of senders must leave flows for the guest to open. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
 		udp_limit_reached(u, io, 0);
 		return NULL;
 	}
-	if (!policy_inbound_source(io->policy, &peer->addr, &key.dest))
+	if (!policy_inbound_source(io->policy, &host_peer->addr, &key.dest))
 		return NULL;
 	if (addr_is_none(&key.guest))
 		key.guest = *policy_guest_addr(io->policy, &key.dest);
-	if (addr_is_none(&key.guest) || addr_is_v4(&key.guest) != addr_is_v4(&peer->addr))
+	if (addr_is_none(&key.guest) || addr_is_v4(&key.guest) != addr_is_v4(&host_peer->addr))
 		return NULL;
-	/* Two peers may look alike once their addresses are mapped: the later one gets another port. */
+	/* Two host peers may have the same address and port after mapping: the later one gets another port. */
 	for (int i = 0; flow_find(&u->flows, &key); i++) {
 		if (i == PORT_TRIES)
 			return NULL;
 		key.dest_port = key.dest_port == 65535 ? 1024 : (uint16_t)(key.dest_port + 1);
 	}
-	return udp_add_flow(u, io, s, &key, peer);
+	return udp_add_flow(u, io, s, &key, host_peer);
 }
 
 static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *data, uint32_t len, const struct datagram_info *a)
@@ -67,26 +68,26 @@ static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *dat
 
 static void flush(struct udp *u, struct io *io)
 {
-	struct udp_gso_batch *r = &u->to_guest;
+	struct udp_gso_batch *b = &u->to_guest;
 
-	if (r->count)
-		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, r->flow),
-			 r->count > 1 ? u->to_guest_data : u->to_guest_one, r->bytes,
-			 &(struct datagram_info){.gso_size = r->count > 1 ? r->size : 0, .ttl = r->ttl, .tos = r->tos});
-	r->count = 0;
+	if (b->count)
+		to_guest(io, (const struct udp_flow *)flow_at(&u->flows, b->flow),
+			 b->count > 1 ? u->to_guest_data : u->to_guest_one, b->bytes,
+			 &(struct datagram_info){.gso_size = b->count > 1 ? b->size : 0, .ttl = b->ttl, .tos = b->tos});
+	b->count = 0;
 }
 
-/* Sends a datagram of the batch, or holds it back until it is known what follows. */
+/* Adds a datagram to the GSO batch, or sends it if no other can join it. */
 static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f, const struct datagram *d)
 {
-	struct udp_gso_batch *r = &u->to_guest;
+	struct udp_gso_batch *b = &u->to_guest;
 	struct udp_gso_batch next = {f->flow.index, d->len, (uint16_t)d->len, 1, d->info.ttl, d->info.tos};
 
-	if (!d->info.gso_size && udp_batch_takes(r, &next)) {
-		if (r->count == 1)
-			memcpy(u->to_guest_data, u->to_guest_one, r->bytes);
-		memcpy(u->to_guest_data + r->bytes, d->data, d->len);
-		if (udp_batch_add(r, &next))
+	if (!d->info.gso_size && udp_batch_takes(b, &next)) {
+		if (b->count == 1)
+			memcpy(u->to_guest_data, u->to_guest_one, b->bytes);
+		memcpy(u->to_guest_data + b->bytes, d->data, d->len);
+		if (udp_batch_add(b, &next))
 			flush(u, io);
 		return;
 	}
@@ -97,10 +98,10 @@ static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f,
 		return;
 	}
 	u->to_guest_one = d->data;
-	*r = next;
+	*b = next;
 }
 
-static void take(struct udp *u, struct io *io, struct udp_socket *s, const struct datagram *d)
+static void forward(struct udp *u, struct io *io, struct udp_socket *s, const struct datagram *d)
 {
 	struct udp_flow *f;
 
@@ -122,14 +123,14 @@ static void take(struct udp *u, struct io *io, struct udp_socket *s, const struc
 	if (f->sent && !f->received)
 		bucket_return(&u->new_flows);
 	f->received += f->received < 2;
-	udp_turn(io, f, false);
+	udp_note_direction(io, f, false);
 	udp_touch(u, io, f);
 	add_to_batch(u, io, f, d);
 }
 
 /* --- errors --- */
 
-/* sent: what the error is about, where the error does not say it; or NULL. */
+/* sent: the datagram that the error is about, if the error does not hold it; or NULL. */
 static void error_to_guest(struct io *io, const struct udp_flow *f, const struct sock_error *e, const struct udp_view *sent)
 {
 	const struct flow_key *key = &f->flow.key;
@@ -141,7 +142,7 @@ static void error_to_guest(struct io *io, const struct udp_flow *f, const struct
 
 	if (!(v4 ? e->known4 : e->known6))
 		return;
-	/* The same datagram has another length in the other family (a nameserver behind --dns-forward). */
+	/* The datagram has another length in the other family (a nameserver behind --dns-forward). */
 	if (icmp.info > IP6_HLEN)
 		icmp.info += (uint32_t)ip_header_bytes(v4) - ip_header_bytes(addr_is_v4(&f->host_peer.addr));
 	udp_emit(quote, key->guest_port, key->dest_port, total);
@@ -162,17 +163,17 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 	}
 }
 
-/* One system call's datagrams; how many there were. */
+/* Forwards what one system call reads, `most` datagrams at most. Returns their number. */
 static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 {
 	int n = datagram_receive(&u->batch, s->fd, most);
 
 	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->polled)
-		udp_read_errors(u, io, s, NULL); /* nobody else reports them */
+		udp_read_errors(u, io, s, NULL); /* epoll does not report them */
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 
-		take(u, io, s, &d);
+		forward(u, io, s, &d);
 	}
 	flush(u, io);
 	return n > 0 ? n : 0;
@@ -183,8 +184,8 @@ int udp_watch(struct io *io, const struct udp_socket *s)
 	return loop_add(io->loop, s->fd, EPOLLIN, loop_tag(OWNER_UDP, s->flow.index, s->flow.generation));
 }
 
-/* Polls the socket from now on if it has many datagrams; n more have come. */
-static void count(struct udp *u, struct io *io, struct udp_socket *s, int n)
+/* Counts n datagrams more, and polls the socket from now on if there are too many to wait for. */
+static void count_received(struct udp *u, struct io *io, struct udp_socket *s, int n)
 {
 	if (!sched_rate_is_high(&s->rate, io->loop->now_ms, n) || !io->loop->precise || u->polled_count == SCHED_POLLED_MAX ||
 	    loop_remove(io->loop, s->fd) < 0)
@@ -213,16 +214,16 @@ void udp_poll(struct udp *u, struct io *io)
 		return;
 	for (uint32_t i = u->polled_count; i-- > 0;) {
 		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, u->polled[i]);
-		int n = 0, all = 0;
+		int n = 0, total = 0;
 
 		for (int batches = 0; batches < SCHED_POLL_BATCHES; batches++) {
 			n = receive(u, io, s, DATAGRAM_BATCH);
-			all += n;
+			total += n;
 			if (n < DATAGRAM_BATCH)
 				break;
 		}
 		more |= n == DATAGRAM_BATCH;
-		if (all < SCHED_POLL_UNTIL_BELOW && udp_watch(io, s) == 0)
+		if (total < SCHED_POLL_UNTIL_BELOW && udp_watch(io, s) == 0)
 			udp_stop_polling(u, s);
 	}
 	u->next_poll_us = io->loop->now_us + (more ? 0 : SCHED_POLL_INTERVAL_US);
@@ -239,8 +240,8 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 		udp_read_errors(u, io, s, NULL);
 	if (s->polled)
 		return;
-	/* What is left makes the loop report the socket again: others have their turn before. */
+	/* If datagrams are left, the loop reports the socket again after the others had their turn. */
 	n = receive(u, io, s, sched_expects_one(&s->batching, io->loop->slept_us) ? 1 : DATAGRAM_BATCH);
 	sched_count(&s->batching, n);
-	count(u, io, s, n);
+	count_received(u, io, s, n);
 }

@@ -1,11 +1,14 @@
-/* Owns splicing for local datagrams: a forwarded port in one namespace, and for each peer that writes to it a connected socket
- * in the other. The guest's side of a -u port is for peers on the host's loopback; the host's side of a -U port for everyone in
- * the guest's namespace. Neither sees a tap, or each other's addresses: what arrives comes from the socket that we connected.
+/* Purpose: splicing of UDP. Datagrams between a client in one namespace and a server in the other cross no tap.
  *
- * From loopback to loopback the address stays the same: a resolver listens at 127.0.0.53 and nowhere else. So a peer that
- * writes to two of our addresses has two flows, and each answers from its own.
+ * How: a forwarded port is a listening socket in the client's namespace. Each client that writes to it is a flow, with a
+ * connected socket in the server's namespace. A -u port is spliced for clients on the host's loopback, a -U port for all
+ * clients in the guest's namespace. Client and server do not see each other's addresses: the server gets datagrams from the
+ * connected socket.
  *
- * Invariants: a local flow's socket index names a listening socket as long as the flow lives.
+ * From loopback to loopback the address stays the same, because a resolver may listen at 127.0.0.53 alone. So a client that
+ * writes to two addresses of the listening socket has two flows, and each answers from its own address.
+ *
+ * Invariant: a flow's `socket` is the index of a listening socket as long as the flow lives.
  */
 #include <errno.h>
 #include <netinet/udp.h>
@@ -16,13 +19,21 @@
 #include "proto/udp_private.h"
 
 struct udp_splice {
-	struct flow flow; /* key: udp_peer_key(), key.guest: the address of the listening socket that the peer wrote to */
+	struct flow flow; /* key: splice_key() */
 	struct timer timer;
-	struct endpoint peer;
+	struct endpoint client;
+	struct addr asked; /* the address of the listening socket that the client wrote to; none: not known */
 	uint32_t scope;
 	uint32_t socket; /* index in udp.sockets */
 	int fd;
 };
+
+/* A flow_table is searched by a flow_key. Here its dest is the client, guest the address that the client wrote to, and
+ * guest_port the index of the listening socket. */
+static struct flow_key splice_key(const struct udp_socket *s, const struct endpoint *client, const struct addr *asked)
+{
+	return (struct flow_key){*asked, client->addr, (uint16_t)s->flow.index, client->port};
+}
 
 int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key)
 {
@@ -32,30 +43,30 @@ int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key
 void udp_splice_free(struct udp *u)
 {
 	for (uint32_t i = 0; i < u->splices.made; i++) {
-		struct udp_splice *l = (struct udp_splice *)flow_at(&u->splices, i);
+		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
 
-		if (l)
-			close(l->fd);
+		if (f)
+			close(f->fd);
 	}
 	flow_table_free(&u->splices);
 	timer_heap_free(&u->splice_timers);
 }
 
-bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *peer)
+bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *client)
 {
-	return s->to_host || (u->splice && u->helper && u->helper->fd >= 0 && addr_is_loopback(&peer->addr));
+	return s->to_host || (u->splice && u->helper && u->helper->fd >= 0 && addr_is_loopback(&client->addr));
 }
 
-static void close_splice(struct udp *u, struct io *io, struct udp_splice *l)
+static void close_splice(struct udp *u, struct io *io, struct udp_splice *f)
 {
-	close(l->fd);
-	timer_stop(&u->splice_timers, &l->timer);
+	close(f->fd);
+	timer_stop(&u->splice_timers, &f->timer);
 	COUNT_SUB(io->counters, udp_splice_flows, 1);
-	flow_remove(&u->splices, &l->flow);
+	flow_remove(&u->splices, &f->flow);
 }
 
-/* A socket on the other side, connected to where the port leads. */
-static int open_other_side(struct udp *u, struct io *io, const struct udp_socket *s, const struct addr *asked, bool v4)
+/* A socket in the server's namespace, connected to the server; or -errno. */
+static int connect_to_server(struct udp *u, struct io *io, const struct udp_socket *s, const struct addr *asked, bool v4)
 {
 	struct endpoint to = s->target;
 	int fd, rc;
@@ -77,41 +88,43 @@ static void limit_reached(struct udp *u, struct io *io, int error)
 	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "local UDP flow", u->splices.used, error);
 }
 
-static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *peer,
-				      const struct flow_key *key)
+static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct udp_socket *s, const struct endpoint *client,
+				      const struct addr *asked)
 {
-	struct udp_splice *l = NULL;
-	int fd = open_other_side(u, io, s, &key->guest, addr_is_v4(&peer->addr)), error = fd < 0 ? -fd : 0;
+	struct flow_key key = splice_key(s, client, asked);
+	struct udp_splice *f = NULL;
+	int fd = connect_to_server(u, io, s, asked, addr_is_v4(&client->addr)), error = fd < 0 ? -fd : 0;
 
 	if (!error && !timer_heap_reserve(&u->splice_timers, u->splices.used + 1))
-		l = (struct udp_splice *)flow_add(&u->splices, key);
-	if (!error && !l)
+		f = (struct udp_splice *)flow_add(&u->splices, &key);
+	if (!error && !f)
 		error = flow_no_room(&u->splices);
-	if (l && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_SPLICE, l->flow.index, l->flow.generation)) < 0) {
+	if (f && loop_add(io->loop, fd, EPOLLIN, loop_tag(OWNER_UDP_SPLICE, f->flow.index, f->flow.generation)) < 0) {
 		error = errno;
-		flow_remove(&u->splices, &l->flow);
-		l = NULL;
+		flow_remove(&u->splices, &f->flow);
+		f = NULL;
 	}
-	if (!l) {
+	if (!f) {
 		limit_reached(u, io, error);
 		if (fd >= 0)
 			close(fd);
 		return NULL;
 	}
-	l->fd = fd;
-	l->peer = *peer;
-	l->socket = s->flow.index;
+	f->fd = fd;
+	f->client = *client;
+	f->asked = *asked;
+	f->socket = s->flow.index;
 	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
 	COUNT(io->counters, udp_splice_flows);
-	return l;
+	return f;
 }
 
-static void touch(struct udp *u, struct io *io, struct udp_splice *l)
+static void touch(struct udp *u, struct io *io, struct udp_splice *f)
 {
-	timer_set(&u->splice_timers, &l->timer, io->loop->now_ms + UDP_TIMEOUT_MS);
+	timer_set(&u->splice_timers, &f->timer, io->loop->now_ms + UDP_TIMEOUT_MS);
 }
 
-/* What the receiver has no room for is lost, as with any datagram. */
+/* A datagram for which the receiver has no room is lost. */
 static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint32_t len, uint16_t gso_size)
 {
 	struct iovec iov = {(void *)(uintptr_t)data, len};
@@ -122,60 +135,60 @@ static void send_datagram(int fd, struct msghdr *msg, const uint8_t *data, uint3
 		datagram_add_control(msg, IPPROTO_UDP, UDP_SEGMENT, &gso_size, sizeof(gso_size));
 	if (!msg->msg_controllen)
 		msg->msg_control = NULL;
-	/* A connected socket tells of an earlier refusal first. */
+	/* A connected socket first reports that an earlier datagram was refused. */
 	if (sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == ECONNREFUSED)
 		sendmsg(fd, msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	msg->msg_iov = NULL; /* it ends here, msg does not */
+	msg->msg_iov = NULL; /* msg outlives iov */
 }
 
 void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
 	struct msghdr msg = {.msg_control = control};
-	struct flow_key key = udp_peer_key(s, &d->from, &d->info.local);
-	struct udp_splice *l;
+	struct flow_key key = splice_key(s, &d->from, &d->info.local);
+	struct udp_splice *f;
 
-	/* The loopback interface may have other addresses, too: the host's service is not offered there. */
+	/* The loopback interface may have other addresses, too. The host's service is not offered there. */
 	if (s->to_host && !addr_is_loopback(&d->info.local)) {
 		COUNT(io->counters, udp_unsolicited);
 		return;
 	}
-	l = (struct udp_splice *)flow_find(&u->splices, &key);
-	if (!l)
-		l = open_splice(u, io, s, &d->from, &key);
-	if (!l)
+	f = (struct udp_splice *)flow_find(&u->splices, &key);
+	if (!f)
+		f = open_splice(u, io, s, &d->from, &d->info.local);
+	if (!f)
 		return;
-	l->scope = d->info.ifindex;
-	touch(u, io, l);
-	send_datagram(l->fd, &msg, d->data, d->len, d->info.gso_size);
+	f->scope = d->info.ifindex;
+	touch(u, io, f);
+	send_datagram(f->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
-/* An answer, back through the listening socket. */
-static void answer(struct udp *u, struct io *io, struct udp_splice *l, const struct datagram *d)
+/* Sends an answer of the server back through the listening socket. */
+static void answer(struct udp *u, struct io *io, struct udp_splice *f, const struct datagram *d)
 {
 	_Alignas(struct cmsghdr) char control[DATAGRAM_CONTROL_BYTES] = {0};
-	struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, l->socket);
+	struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, f->socket);
 	struct sockaddr_storage to;
 	struct msghdr msg = {.msg_name = &to, .msg_control = control};
 
-	msg.msg_namelen = udp_peer_address(u, s, &l->peer, l->scope, &to);
-	if (!addr_is_none(&l->flow.key.guest))
-		udp_add_source(&msg, s, &l->flow.key.guest, 0);
-	touch(u, io, l);
+	msg.msg_namelen = udp_peer_address(u, s, &f->client, f->scope, &to);
+	if (!addr_is_none(&f->asked))
+		udp_add_source(&msg, s, &f->asked, 0);
+	touch(u, io, f);
 	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
 void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
 {
-	struct udp_splice *l = (struct udp_splice *)flow_at_generation(&u->splices, index, generation);
-	int n = l ? datagram_receive(&u->batch, l->fd, DATAGRAM_BATCH) : 0;
+	struct udp_splice *f = (struct udp_splice *)flow_at_generation(&u->splices, index, generation);
+	int n = f ? datagram_receive(&u->batch, f->fd, DATAGRAM_BATCH) : 0;
 
 	if (n == 1)
 		sched_note_short(&io->sched, io->loop->now_ms);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 
-		answer(u, io, l, &d);
+		answer(u, io, f, &d);
 	}
 }
 
@@ -190,9 +203,9 @@ void udp_splice_timers(struct udp *u, struct io *io)
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket)
 {
 	for (uint32_t i = 0; i < u->splices.made; i++) {
-		struct udp_splice *l = (struct udp_splice *)flow_at(&u->splices, i);
+		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
 
-		if (l && l->socket == socket)
-			close_splice(u, io, l);
+		if (f && f->socket == socket)
+			close_splice(u, io, f);
 	}
 }

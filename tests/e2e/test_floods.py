@@ -110,7 +110,7 @@ PUNT = ("punt_frames", "punt_dropped")
 TCP_SEEN = ("tcp_opened", "tcp_limit", "tcp_rate_limit")
 UDP_SEEN = ("udp_opened", "udp_limit", "udp_rate_limit")
 PINGS = "ping: the guest sends more than 5000 a second"
-FLOWS = "UDP: the guest begins more than 4000 flows a second that nobody answers"
+FLOWS = "UDP: the guest begins more than 4000 flows a second that get no answer"
 SYNS = "TCP: the guest sends more than 2000 segments a second that open nothing"
 FLOODS = {
     "arp": Flood(50_000, 1, of("arp"), PUNT),
