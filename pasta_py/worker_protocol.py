@@ -65,7 +65,7 @@ _ARGUMENTS_BYTES = 64
 _CHANGE_BYTES = 1 << 10  # room for one rule: a worker that is short of memory must still notice that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
-#: Variables the worker keeps: where the dynamic linker looks, and how instrumented builds report.
+#: Environment variables that the worker keeps begin so: of the dynamic linker, and of sanitizers and gcov.
 KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 
 
@@ -80,13 +80,13 @@ def rights(fds: "Sequence[int]") -> "tuple[int, int, bytes]":
 
 
 def descriptors(payload: bytes) -> "tuple[int, ...]":
-    """Those that came in such ancillary data, which may have been cut."""
+    """The descriptors in ancillary data of that kind; it may end in the middle of one."""
     count = len(payload) // _FD_BYTES
     return struct.unpack(f"{count}i", payload[: count * _FD_BYTES])
 
 
 def encode(value: "Value") -> bytes:
-    """Bytes of a value; TypeError for one that cannot be carried."""
+    """The bytes of a value; TypeError for a type that has no encoding."""
     if value is None:
         return b"n"
     if value is True:
@@ -186,7 +186,7 @@ def send_line(sock: "_socket.socket", line: str) -> None:
 
 
 def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int]") -> None:
-    """Send the plan, the descriptors that plan.descriptors names, in that order, and one for each port of plan.listeners."""
+    """Send the plan and its descriptors, in the order that the head of this file gives."""
     data = encode(plan)
     sock.send(b"PLAN" + len(data).to_bytes(4, "big") + len(fds).to_bytes(4, "big"))
     chunks = [data[i : i + _CHUNK_BYTES] for i in range(0, len(data), _CHUNK_BYTES)]
@@ -196,7 +196,7 @@ def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int
 
 
 class Descriptors:
-    """Descriptors in order, as they came; those with consecutive numbers, as thousands of ports have, take no memory each."""
+    """A queue of descriptors. Runs of consecutive numbers are one entry: thousands of ports take little memory."""
 
     def __init__(self) -> None:
         self._runs: list[list[int]] = []  # first, count
@@ -214,7 +214,7 @@ class Descriptors:
         return (fd for first, count in self._runs for fd in range(first, first + count))
 
     def take(self, count: int) -> "list[int]":
-        """The first `count` of them, which go."""
+        """Remove and return the first `count`, or fewer if there are fewer."""
         taken: list[int] = []
         while len(taken) < count and self._runs:
             run = self._runs[0]
@@ -261,14 +261,14 @@ def recv_plan(sock: "_socket.socket") -> "tuple[model.WorkerPlan, Descriptors] |
 
 
 def send_change(sock: "_socket.socket", rule: model.ForwardRule, fd: int = -1) -> None:
-    """Ask a worker that serves to add a rule of one port, with the socket bound for it, or without one to remove the rule."""
+    """Ask a worker that serves to add a rule of one port, `fd` being its bound socket, or to remove it, without `fd`."""
     sock.sendmsg([encode(rule)], [] if fd < 0 else [rights([fd])])
 
 
 def recv_message(sock: "_socket.socket") -> "tuple[bytes, list[int]]":
-    """What control says to a worker that serves, with descriptors (close-on-exec); b"" when it has closed."""
+    """What control says to a worker that serves, and descriptors (close-on-exec); b"" when control has closed."""
     message, ancillary, flags, _ = sock.recvmsg(_CHANGE_BYTES, _socket.CMSG_SPACE(_FD_BYTES), _socket.MSG_CMSG_CLOEXEC)
     fds = [fd for _level, _kind, payload in ancillary for fd in descriptors(payload)]
-    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):  # no room for the descriptor: what is left of it means something else
+    if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):  # without its descriptor a change would mean "remove"
         message = b"cut"
     return message, fds

@@ -1,7 +1,7 @@
 """Locks the worker in, layer by layer. A layer that the kernel refuses costs one warning, never the start.
 
     descriptors   all closed but the standard streams, /dev/null, and the sockets to control and the helper
-    user          a user namespace of its own; if started by real root, user nobody first (or --runas)
+    user          a user namespace of its own; if started by real root, first another user: UID 65534, or --runas
     namespaces    mount, PID, IPC, UTS. The network namespace stays: it is the host's side of every flow
     root          an empty read-only directory
     privileges    no capability, no_new_privs, not dumpable, no core dumps
@@ -35,7 +35,7 @@ def enter(
 ) -> "tuple[int, list[str]]":
     """Lock the process in, but for what close() does. Descriptors up to keep_fd stay open.
 
-    `runas`: UID and GID that root becomes, by default nobody; OSError if it cannot. `by_chroot`: use chroot for the empty root
+    `runas`: UID and GID that root becomes, by default 65534; OSError if it cannot. `by_chroot`: use chroot for the empty root
     where the kernel refuses pivot_root (as on the root of an initramfs).
 
     Returns the worker's PID as seen from outside, and one line for each layer that is missing. With a PID namespace it returns in a
@@ -115,7 +115,7 @@ def _unshare(which: int) -> "OSError | None":
 
 def _in_initial_userns() -> bool:
     try:
-        with open("/proc/self/uid_map") as file:  # noqa: PTH123 - no pathlib here
+        with open("/proc/self/uid_map") as file:
             return file.read().split() == _INITIAL_UID_MAP
     except OSError:
         return False
