@@ -1,5 +1,5 @@
-"""The one table of options. Four readers share it: the parser (options.py), plain help (entry.py), the typer command of
-`pasta-py --help` (cli.py), and the manual page (man.py).
+"""The one table of options. Four readers share it: the parser (options.py), plain help, the typer command of `pasta-py --help`
+(typer_command.py), and the manual page (man.py).
 
 An option is a row: what it is called, what it takes, where that goes and by which rule, and one sentence for the user.
 """
@@ -60,32 +60,32 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
         ("netns-only", "", "netns_only", "set", True,
          "Join no user namespace, and make none for a command. Implied by --netns without --userns."),
         ("no-netns-quit", "", "netns_quit", "set", False,
-         "Stay when the namespace's path, or the process it is that of, goes away. Default: quit within a second."),
+         "Stay when the path or the process that names the namespace goes away. Default: quit within a second."),
         ("no-pidns", "", "pidns", "set", False,
-         "Run the command in the present PID namespace, with the present /proc."),
+         "Run the command in the caller's PID namespace, with the caller's /proc."),
         ("f foreground", "", "foreground", "set", True, "Do not go to the background. Implied for a command."),
         ("P pid", "FILE", "pid_file", "last", takes.text,
          "Write the process ID, as seen from here, to FILE when everything is ready."),
-        ("d debug", "", "log_level", "debug", DEBUG, "Also tell of connections that fail, and why."),
-        ("trace", "", "log_level", "set", TRACE, "The same, and every packet of the guest."),
+        ("d debug", "", "log_level", "debug", DEBUG, "Also log connections that fail, and why."),
+        ("trace", "", "log_level", "set", TRACE, "The same as --debug, and log every packet of the guest."),
         ("q quiet", "", "log_level", "set", WARNING, "Print warnings and errors only. Default for a command."),
         ("e stderr", "", "", "ignore", None, "Accepted for compatibility, without effect."),
         ("l log-file", "PATH", "log_file", "last", takes.text,
-         "Log to a file, kept under the size of --log-size. Default: standard error, and in the background syslog."),
+         "Log to a file that stays below --log-size. Default: standard error, and in the background syslog."),
         ("log-size", "BYTES", "log_size", "last", takes.number(4096, 1 << 31),
-         "Size that the log file never exceeds, 4096 or more; its oldest lines go first. Default: 1048576."),
+         "Largest size of the log file, 4096 or more; its oldest lines are deleted first. Default: 1048576."),
         ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),
          "Log counters of frames, flows and drops at most that often, when they have changed."),
         ("runas", "UID|UID:GID|LOGIN|LOGIN:GROUP", "runas", "last", takes.runas,
          "Started as root, serve the guest as this user. Default: nobody."),
         ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20),
-         "Instead of making a tap, use this open descriptor: a tap, or a socket that carries one frame a message."),
+         "Instead of making a tap, use this open descriptor: a tap, or a socket with one frame in each message."),
         ("chroot-fallback", "", "chroot_fallback", "set", True,
-         "Where pivot_root is refused, as on an initramfs, lock the worker into an empty directory by chroot."),
+         "Where pivot_root is refused, as on an initramfs, confine the worker to an empty directory by chroot."),
         ("c conf-path", "PATH", "conf_path", "last", takes.text,
          "Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports."),
         ("threads", "N", "threads", "last", takes.number(1, MAX_THREADS),
-         "Serve TCP and local connections with so many threads, 1 to 16, where there are cores to spare. Default: 1."),
+         "Serve TCP and local connections with N threads, 1 to 16, where there are cores to spare. Default: 1."),
         ("h help", "", "help", "stop", None, "Show this help and exit."),
         ("version", "", "version", "stop", None, "Show the version and exit."),
     ):  # fmt: skip
@@ -103,43 +103,43 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("ns-mac-addr", "MAC", "ns_mac_addr", "last", takes.mac,
          "MAC address of the interface in the namespace. Default: what the kernel gives it."),
         ("M mac-addr", "MAC", "mac_addr", "last", takes.mac,
-         "MAC address that the guest sees us under. Default: 9a:55:9a:55:9a:55."),
+         "MAC address of the translator on the guest's link. Default: 9a:55:9a:55:9a:55."),
         ("m mtu", "N", "mtu", "last", takes.mtu,
-         "MTU in bytes; 0: do not assign one; below 1280 there is no IPv6. Default: 65520."),
+         "MTU in bytes. 0: do not set one. Below 1280 there is no IPv6. Default: 65520."),
         ("a address", "ADDR[/LEN]", "address", "family", takes.guest_address,
          "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
         ("n netmask", "MASK", "netmask", "last", takes.netmask,
-         "IPv4 netmask, dotted or in bits. Default: that of the address, by class for -a without LEN."),
+         "IPv4 netmask, dotted or in bits. Default: that of the address; for -a without LEN by address class."),
         ("g gateway", "ADDR", "gateway", "family", takes.ip("of the default gateway"),
          "Default gateway of the guest, once per family. Default: the host's."),
         ("i interface", "NAME", "interface", "last", takes.host_ifname,
          "Host interface (any of its names) to take addresses and routes from. Default, per family: the first default route's."),
         ("o outbound", "ADDR", "outbound", "family", takes.ip("of the host", loopback=True),
-         "Source address of sockets towards the world, once per family. Default: the routing table's choice."),
+         "Source address of sockets that leave the host, once per family. Default: the routing table's choice."),
         ("outbound-if4", "NAME", "outbound_if4", "last", takes.host_ifname,
-         "Bind IPv4 sockets towards the world to this interface. Without -i, addresses and routes are its, too."),
+         "Bind IPv4 sockets that leave the host to this interface. Without -i, addresses and routes are copied from it too."),
         ("outbound-if6", "NAME", "outbound_if6", "last", takes.host_ifname, "The same for IPv6."),
         ("no-copy-routes", "", "copy_routes", "set", False, "Deprecated: copy only the default route."),
         ("no-copy-addrs", "", "copy_addrs", "set", False, "Deprecated: copy only one address."),
         ("4 ipv4-only", "", "only", "set", 4, "IPv4 only; the last one of -4 and -6 counts."),
         ("6 ipv6-only", "", "only", "set", 6, "IPv6 only."),
         ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
-         "Nameserver told to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
-         "`none`: tell none, and open none. Default: those of /etc/resolv.conf."),
+         "Nameserver announced to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
+         "`none`: announce none, and open none. Default: those of /etc/resolv.conf."),
         ("S search", "LIST", "search", "last", takes.search,
-         "Search domains, separated by spaces, told to the guest, and under pasta-py named in a command's resolv.conf. "
+         "Search domains, separated by spaces, announced to the guest, and under pasta-py named in a command's resolv.conf. "
          "`none`: none. Default: those of /etc/resolv.conf."),
         ("H hostname", "NAME", "hostname", "last", takes.domain,
          "Host name: DHCP option 12, and that of a command's own UTS namespace. Default for a command: pasta-HOST."),
         ("fqdn", "NAME", "fqdn", "last", takes.domain,
          "Full name of the guest: DHCP option 81, DHCPv6 option 39, for clients that ask."),
         ("dhcp-dns", "", "dhcp_dns", "set", True,
-         "Tell nameservers by DHCP, NDP and DHCPv6. Default: only those of --dns, and under pasta-py, unless root starts it, "
-         "169.254.1.1 where the guest reaches none of the host's."),
-        ("no-dhcp-dns", "", "dhcp_dns", "set", False, "Tell no nameservers."),
+         "Announce nameservers by DHCP, NDP and DHCPv6. Default: only those of --dns; pasta-py, unless root starts it, also "
+         "announces 169.254.1.1 where the guest reaches none of the host's."),
+        ("no-dhcp-dns", "", "dhcp_dns", "set", False, "Announce no nameservers."),
         ("dhcp-search", "", "dhcp_search", "set", True,
-         "Tell search domains by DHCP, NDP and DHCPv6. Default: only those of --search."),
-        ("no-dhcp-search", "", "dhcp_search", "set", False, "Tell no search domains."),
+         "Announce search domains by DHCP, NDP and DHCPv6. Default: only those of --search."),
+        ("no-dhcp-search", "", "dhcp_search", "set", False, "Announce no search domains."),
         ("no-dhcp", "", "dhcp", "set", False, "Switch the DHCP service off."),
         ("no-dhcpv6", "", "dhcpv6", "set", False, "Switch the DHCPv6 service off."),
         ("no-ndp", "", "ndp", "set", False, "Switch answers to neighbour discovery off."),
@@ -148,9 +148,9 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("no-udp", "", "udp", "set", False, "Switch UDP off in the same way; DHCP stays."),
         ("no-icmp", "", "icmp", "set", False, "Switch ICMP and ICMPv6 echo off; neighbour discovery stays."),
         ("no-multicast", "", "multicast", "set", False,
-         "Keep the guest's UDP to multicast groups (SSDP, mDNS) in. Default: the host's network gets it, and may answer."),
+         "Drop the guest's UDP to multicast groups (SSDP, mDNS). Default: the host's network gets it, and may answer."),
         ("broadcast", "", "broadcast", "set", True,
-         "Pass the guest's UDP broadcasts on to the host's network, but for those of DHCP. Default: they go nowhere."),
+         "Pass the guest's UDP broadcasts on to the host's network, except those of DHCP. Default: drop them."),
     ):  # fmt: skip
         add(GUEST, *row)
 
@@ -159,18 +159,18 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
     default = "Default: auto."
     for row in (
         ("map-host-loopback", "ADDR", "map_host_loopback", "family", takes.or_none(takes.ip("that the guest is to use")),
-         "Address that means the host's loopback to the guest, once per family, or `none`. Default: the gateway."),
+         "Address by which the guest reaches the host's loopback, once per family, or `none`. Default: the gateway."),
         ("no-map-gw", "", "map_gw", "set", False,
-         "Leave the gateway's address alone: it does not mean the host's loopback."),
+         "Do not map the gateway's address to the host's loopback."),
         ("map-gw", "", "map_gw", "set", True,
-         "Let the gateway's address mean the host's loopback, which is the default: undoes --no-map-gw."),
+         "Map the gateway's address to the host's loopback, which is the default: undoes --no-map-gw."),
         ("map-guest-addr", "ADDR", "map_guest_addr", "family", takes.or_none(takes.ip("that the guest is to use")),
-         "Address that means the host's own global address to the guest, once per family."),
+         "Address by which the guest reaches the host's own global address, once per family."),
         ("dns-forward", "ADDR", "dns_forward", "family", takes.ip("that the guest is to use"),
-         "Address whose ports 53 and 853 mean the host's nameserver, once per family. Default of pasta-py, where the guest "
-         "reaches none of the host's: 169.254.1.1, port 53 alone."),
+         "Address whose ports 53 and 853 lead to the host's nameserver, once per family. Default of pasta-py, where the guest "
+         "reaches none of the host's: 169.254.1.1, port 53 only."),
         ("dns-host", "ADDR", "dns_host", "family", takes.ip("of a nameserver", loopback=True),
-         "That nameserver, once per family. Default: the first of /etc/resolv.conf."),
+         "Nameserver that --dns-forward leads to, once per family. Default: the first of /etc/resolv.conf."),
         ("host-lo-to-ns-lo", "", "host_lo_to_ns_lo", "set", True,
          "Connections to the host's loopback arrive at the namespace's loopback, not at its public address."),
         ("no-splice", "", "splice", "set", False,
@@ -180,17 +180,17 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          f"TCP ports forwarded to the namespace. {default}"),
         ("u udp-ports", "SPEC", "udp_ports", "ports", takes.listening,
          f"UDP ports forwarded to the namespace. {default}"),
-        ("T tcp-ns", "SPEC", "tcp_ns", "ports", takes.outgoing, f"TCP ports forwarded from it to the host. {default}"),
-        ("U udp-ns", "SPEC", "udp_ns", "ports", takes.outgoing, f"UDP ports forwarded from it to the host. {default}"),
+        ("T tcp-ns", "SPEC", "tcp_ns", "ports", takes.outgoing, f"TCP ports forwarded from the namespace to the host. {default}"),
+        ("U udp-ns", "SPEC", "udp_ns", "ports", takes.outgoing, f"UDP ports forwarded from the namespace to the host. {default}"),
         ("freebind", "", "freebind", "set", True,
          "Let -t and -u listen at addresses that the host does not have (yet)."),
     ):  # fmt: skip
         add(TRANSLATION, *row)
     add(OURS, "network", "STRING", "network", "network", takes.text,
-        "Options in the form of podman's --network, pasta:OPT,OPT; those that podman adds by itself are not added.")  # fmt: skip
+        "Options in the form of podman's --network, pasta:OPT,OPT. The options that podman itself adds are not added.")  # fmt: skip
     add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
-        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; what a command "
-        "prints then goes to standard error.")  # fmt: skip
+        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; the command's own "
+        "output then goes to standard error.")  # fmt: skip
 
 
 TABLE: tuple[Option, ...] = _table()
