@@ -129,7 +129,7 @@ bool link_send_segments(struct link *l, const struct link_tx *tx, bool (*send_on
 	int32_t part;
 
 	if (tx->gso_type != VNET_GSO_UDP_L4)
-		segment_tcp(&s, tx->head, tx->head_len, tx->csum_start, tx->body_len, tx->gso_size);
+		segment_begin(&s, tx->head, tx->head_len, ETH_HLEN, tx->csum_start, false, tx->body_len, tx->gso_size);
 	else if (!segment_udp(&s, tx->head, tx->head_len, tx->head_len + tx->body_len, tx->csum_start, tx->gso_size))
 		return false;
 	one.head = s.head;

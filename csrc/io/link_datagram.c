@@ -16,7 +16,7 @@ static int datagram_read(struct link *l, struct link_frame *f)
 /* One frame; its checksum is completed in a copy of the head. */
 static bool send_one(struct link *l, const struct link_tx *tx)
 {
-	uint8_t head[SEGMENT_HEAD_MAX];
+	uint8_t head[LINK_HEAD_MAX];
 	struct iovec iov[2] = {{head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
 
 	memcpy(head, tx->head, tx->head_len);

@@ -15,7 +15,7 @@
 #include "io/datagram.h"
 #include "io/icmp_error.h"
 #include "proto/udp_private.h"
-#include "wire/tunnel_cut.h"
+#include "wire/tunnel_segment.h"
 
 #define RETRIES 2
 #define NEW_FLOWS_PER_S 4000 /* new flows; a flow that gets an answer does not count */
@@ -269,15 +269,15 @@ static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, 
 	uint32_t at = (uint32_t)(d->payload - frame->data);
 	bool udp = (frame->gso_type & ~VNET_GSO_TUNNEL) == VNET_GSO_UDP_L4;
 	struct udp_view one = *d;
-	struct tunnel_cut cut;
+	struct tunnel_segmenter segmenter;
 
-	if (frame->inner < at ||
-	    !tunnel_cut_begin(&cut, d->payload, d->payload_len, frame->inner - at, frame->csum_start - at, udp, frame->gso_size)) {
+	if (frame->inner < at || !tunnel_segment_begin(&segmenter, d->payload, d->payload_len, frame->inner - at,
+						       frame->csum_start - at, udp, frame->gso_size)) {
 		COUNT(io->counters, drop_malformed);
 		return;
 	}
 	one.payload = io->scratch;
-	while ((one.payload_len = tunnel_cut_next(&cut, io->scratch)))
+	while ((one.payload_len = tunnel_segment_next(&segmenter, io->scratch)))
 		add_to_batch(u, io, f, ip, &one);
 }
 

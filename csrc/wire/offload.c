@@ -15,6 +15,7 @@
 #define IP4_CSUM 10
 #define TCP_SEQ 4
 #define TCP_FLAGS 13
+#define TCP_CWR 0x80 /* RFC 3168, 6.1.2 */
 
 void checksum_complete(uint8_t *head, uint32_t head_len, uint32_t start, uint32_t offset, const uint8_t *body, uint32_t body_len)
 {
@@ -39,15 +40,21 @@ static bool is_udp6(const uint8_t *ip, uint32_t ip_len)
 	return ip_len >= IP6_HLEN && ip[0] >> 4 == 6 && (ip_len > IP6_HLEN || ip[6] == IPPROTO_UDP);
 }
 
-static void begin(struct segmenter *s, const uint8_t *head, uint32_t head_len, uint32_t transport, uint32_t body_len, uint32_t size)
+void segment_begin(struct segmenter *s, const uint8_t *head, uint32_t head_len, uint32_t network, uint32_t transport, bool udp,
+		   uint32_t body_len, uint32_t size)
 {
 	memcpy(s->head, head, head_len);
 	s->head_len = head_len;
+	s->network = network;
 	s->transport = transport;
-	s->transport_len = (uint16_t)(head_len - transport + body_len);
-	s->left = body_len;
+	s->v4 = head[network] >> 4 == 4;
+	s->udp = udp;
 	s->size = size;
+	s->left = body_len;
 	s->number = 0;
+	s->transport_len = (uint16_t)(head_len - transport + body_len);
+	if (!udp)
+		s->tcp_flags = head[transport + TCP_FLAGS];
 }
 
 bool segment_udp(struct segmenter *s, const uint8_t *frame, uint32_t linear, uint32_t len, uint32_t udp, uint32_t size)
@@ -61,18 +68,10 @@ bool segment_udp(struct segmenter *s, const uint8_t *frame, uint32_t linear, uin
 		return false;
 	if (!size || len - head_len <= size || len - head_len > size * UDP_SEGMENTS_MAX)
 		return false;
-	begin(s, frame, head_len, udp, len - head_len, size);
-	s->udp = true;
-	/* The sum of the pseudo-header has UDP's length as the header says it, whatever the frame has. */
+	segment_begin(s, frame, head_len, ETH_HLEN, udp, true, len - head_len, size);
+	/* The sum of the pseudo-header counts the length that the UDP header has, which may not be the frame's. */
 	s->transport_len = load_be16(frame + udp + 4);
 	return true;
-}
-
-void segment_tcp(struct segmenter *s, const uint8_t *head, uint32_t head_len, uint32_t tcp, uint32_t body_len, uint32_t size)
-{
-	begin(s, head, head_len, tcp, body_len, size);
-	s->udp = false;
-	s->tcp_flags = head[tcp + TCP_FLAGS];
 }
 
 /* A sum, not complemented, in which one 16-bit number takes the place of another (RFC 1624, 3). */
@@ -107,18 +106,24 @@ static void segment_ip4(uint8_t *ip, uint32_t total, uint16_t number)
 	memcpy(ip + IP4_CSUM, &csum, sizeof(csum));
 }
 
-/* Only the first segment begins where the frame did, only the last ends it. */
+/* CWR belongs to the first segment, FIN and PSH to the last. */
 static void segment_tcp_header(uint8_t *tcp, const struct segmenter *s)
 {
-	if (s->number)
+	uint8_t flags = s->tcp_flags;
+
+	if (s->number) {
 		store_be32(tcp + TCP_SEQ, load_be32(tcp + TCP_SEQ) + s->size);
-	tcp[TCP_FLAGS] = s->left ? s->tcp_flags & (uint8_t) ~(TCP_FIN | TCP_PSH) : s->tcp_flags;
+		flags &= (uint8_t)~TCP_CWR;
+	}
+	if (s->left)
+		flags &= (uint8_t) ~(TCP_FIN | TCP_PSH);
+	tcp[TCP_FLAGS] = flags;
 }
 
 int32_t segment_next(struct segmenter *s)
 {
-	uint32_t part = u32_min(s->size, s->left), ip_len = s->transport - ETH_HLEN, len = s->head_len - s->transport + part;
-	uint8_t *ip = s->head + ETH_HLEN, *transport = s->head + s->transport;
+	uint32_t part = u32_min(s->size, s->left), ip_len = s->transport - s->network, len = s->head_len - s->transport + part;
+	uint8_t *ip = s->head + s->network, *transport = s->head + s->transport;
 	uint8_t *csum = transport + (s->udp ? UDP_CSUM_OFFSET : TCP_CSUM_OFFSET);
 	uint16_t pseudo;
 
@@ -133,7 +138,7 @@ int32_t segment_next(struct segmenter *s)
 		store_be16(transport + 4, (uint16_t)len);
 	else
 		segment_tcp_header(transport, s);
-	if (eth_type(s->head) == ETH_TYPE_IPV4)
+	if (s->v4)
 		segment_ip4(ip, ip_len + len, s->number);
 	else
 		store_be16(ip + 4, (uint16_t)(ip_len - IP6_HLEN + len));
