@@ -1,4 +1,3 @@
-/* Owns the classification of addresses and their way to and from sockaddr. Pure. */
 #include "base/addr.h"
 
 #include <arpa/inet.h>

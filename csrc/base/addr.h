@@ -1,4 +1,5 @@
-/* One address type for both families: 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2). No code exists twice. */
+/* Purpose: one address type for both families, so that no code exists twice: 16 bytes, IPv4 in v4-mapped form (RFC 4291,
+ * 2.5.5.2). */
 #ifndef PASTA_BASE_ADDR_H
 #define PASTA_BASE_ADDR_H
 
@@ -16,7 +17,7 @@ struct endpoint {
 	uint16_t port; /* host byte order */
 };
 
-#define ADDR_STR_LEN 46
+#define ADDR_STR_LEN 46 /* INET6_ADDRSTRLEN */
 
 static const struct addr ADDR_NONE = {{0}};
 
@@ -59,19 +60,19 @@ bool addr_is_loopback(const struct addr *a);
 bool addr_is_unspecified(const struct addr *a);
 /* 224.0.0.0/4 or ff00::/8. */
 bool addr_is_multicast(const struct addr *a);
-/* 255.255.255.255 (RFC 1122, 3.2.1.3); the broadcast address of a subnet does not show. */
+/* 255.255.255.255 (RFC 1122, 3.2.1.3) only: a subnet's broadcast address cannot be told without its prefix length. */
 bool addr_is_broadcast(const struct addr *a);
 /* fe80::/10 only: IPv4 link-local addresses need no scope. */
 bool addr_is_linklocal6(const struct addr *a);
-/* The link-local address that a kernel makes of a MAC address (RFC 4291, appendix A). */
+/* The link-local address that a kernel derives from a MAC address (RFC 4291, appendix A). */
 struct addr addr_linklocal6_of(const uint8_t mac[6]);
-/* May stand as the remote end of a unicast flow: no loopback, unspecified, multicast, 240.0.0.0/4, or an IPv4 address
- * in an IPv6 disguise (::/96, 64:ff9b:1::/48 is left to the network). */
+/* Whether the address can be the other end of a unicast flow. Not loopback, unspecified, multicast, 240.0.0.0/4 or ::/80, where
+ * IPv4-compatible addresses are (RFC 4291, 2.5.5.1). NAT64 addresses (RFC 6052, RFC 8215) can: the network translates them. */
 bool addr_is_unicast_remote(const struct addr *a);
 
-/* A socket address for a; scope_id only used for link-local IPv6. Returns its length. */
+/* Writes a socket address and returns its length. scope_id is for link-local IPv6 addresses only. */
 socklen_t addr_to_sockaddr(const struct addr *a, uint16_t port, uint32_t scope_id, struct sockaddr_storage *ss);
-/* The reverse; v4-mapped IPv6 becomes IPv4. Unknown families give none:0. */
+/* The reverse. A v4-mapped address of AF_INET6 counts as IPv4; an unknown family gives ADDR_NONE, port 0. */
 struct endpoint addr_from_sockaddr(const struct sockaddr_storage *ss);
 
 const char *addr_str(const struct addr *a, char out[ADDR_STR_LEN]);

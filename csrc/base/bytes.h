@@ -1,4 +1,4 @@
-/* Unaligned big-endian loads and stores, and the few macros that every module uses. */
+/* Purpose: unaligned big-endian loads and stores, and the few macros that all folders use. */
 #ifndef PASTA_BASE_BYTES_H
 #define PASTA_BASE_BYTES_H
 

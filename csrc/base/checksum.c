@@ -1,7 +1,8 @@
-/* Owns the summing loop. Words are added 32 bits at a time into 64-bit shards, which cannot overflow for any frame
- * (2^32 words) and which compilers turn into vector code; ones' complement addition is associative and independent of
- * byte order (RFC 1071, 2), so one fold at the end is enough. Rejected: add-with-carry in assembly, as fast for the
- * sizes that matter and not portable.
+/* How: 32-bit words are added to four 64-bit lanes, which compilers turn into vector code. A lane overflows after 2^32 words, far
+ * beyond any frame. Ones' complement addition is associative and independent of byte order (RFC 1071, 2), so one fold at the end
+ * is enough.
+ *
+ * Rejected: add-with-carry in assembly, which is not portable, and no faster for the sizes that matter.
  */
 #include "base/checksum.h"
 
@@ -10,7 +11,7 @@
 uint64_t csum_add(const void *p, size_t len, uint64_t sum)
 {
 	const uint8_t *b = p;
-	uint64_t shard[4] = {0, 0, 0, 0};
+	uint64_t lane[4] = {0, 0, 0, 0};
 	uint32_t word;
 	uint16_t half;
 
@@ -19,7 +20,7 @@ uint64_t csum_add(const void *p, size_t len, uint64_t sum)
 
 		memcpy(w, b, sizeof(w));
 		for (int i = 0; i < 16; i++)
-			shard[i % 4] += w[i];
+			lane[i % 4] += w[i];
 	}
 	for (; len >= 4; b += 4, len -= 4) {
 		memcpy(&word, b, 4);
@@ -37,6 +38,6 @@ uint64_t csum_add(const void *p, size_t len, uint64_t sum)
 		sum += half;
 	}
 	for (int i = 0; i < 4; i++)
-		sum += (shard[i] & 0xffffffff) + (shard[i] >> 32);
+		sum += (lane[i] & 0xffffffff) + (lane[i] >> 32);
 	return sum;
 }

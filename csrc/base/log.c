@@ -1,5 +1,7 @@
-/* Owns the ring. Invariant: head < LOG_LINES, count <= LOG_LINES. A full ring loses the newest line and says so later:
- * a guest that provokes lines slows neither the loop nor grows memory.
+/* How: a full ring drops new lines, and the next line that fits is preceded by their number. A guest that provokes lines can
+ * neither slow the loop down nor grow memory.
+ *
+ * Invariants: head < LOG_LINES; count <= LOG_LINES.
  */
 #include "base/log.h"
 

@@ -1,4 +1,4 @@
-/* Log lines wait in a small ring until Python fetches them: C never writes to a descriptor of the log. */
+/* Purpose: log lines wait in a small ring until Python fetches them. C never writes to a descriptor of the log. */
 #ifndef PASTA_BASE_LOG_H
 #define PASTA_BASE_LOG_H
 
@@ -19,7 +19,7 @@ struct log_line {
 struct log {
 	uint32_t level; /* the least important that is kept */
 	uint32_t head, count;
-	uint64_t lost; /* lines that found the ring full; reported by the next one that fits */
+	uint64_t lost; /* lines dropped since the last one that fitted */
 	struct log_line lines[LOG_LINES];
 };
 
@@ -28,7 +28,7 @@ void log_add(struct log *log, enum log_level level, const char *format, ...) __a
 bool log_take(struct log *log, const struct log_line **line);
 
 #define LOG_AGAIN_MS 10000
-/* Whether a line that could come over and over is due: at most one in ten seconds. *last_ms: when it last was, 0 never. */
+/* Limits a line that could come over and over to one in LOG_AGAIN_MS: true if it is due. *last_ms: when it last was; 0: never. */
 static inline bool log_due(int64_t *last_ms, int64_t now_ms)
 {
 	if (*last_ms && now_ms - *last_ms < LOG_AGAIN_MS)
@@ -37,7 +37,7 @@ static inline bool log_due(int64_t *last_ms, int64_t now_ms)
 	return true;
 }
 
-/* Says, when it is due, that something new found no room: how many of them are open, and the errno or 0 for a limit of our own. */
+/* Warns, when that is due, that one more flow was refused. open: how many there are; error: the errno, or 0 for our own limit. */
 void log_refused(struct log *log, int64_t *last_ms, int64_t now_ms, const char *what, uint32_t open, int error);
 
 #define log_enabled(log, lvl) __builtin_expect((log)->level >= (uint32_t)(lvl), 0)

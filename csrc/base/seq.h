@@ -1,4 +1,4 @@
-/* TCP sequence numbers (RFC 9293, 3.4): a type of its own, so that a raw comparison cannot be written. */
+/* Purpose: TCP sequence numbers (RFC 9293, 3.4), as a type of their own: a raw comparison does not compile. */
 #ifndef PASTA_BASE_SEQ_H
 #define PASTA_BASE_SEQ_H
 

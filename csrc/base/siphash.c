@@ -1,4 +1,4 @@
-/* Owns nothing. The state is four words in registers; input words are little-endian as the specification says. */
+/* How: as in the paper's section 2, with c = 2 and d = 4. Input words are little-endian. */
 #include "base/siphash.h"
 
 #include <endian.h>

@@ -1,4 +1,4 @@
-/* SipHash-2-4 (Aumasson, Bernstein 2012): a keyed hash, so that a guest cannot choose colliding flows. */
+/* Purpose: SipHash-2-4 (Aumasson and Bernstein, 2012). The hash has a key, so that a guest cannot choose flows that collide. */
 #ifndef PASTA_BASE_SIPHASH_H
 #define PASTA_BASE_SIPHASH_H
 

@@ -1,4 +1,4 @@
-/* Ethernet II frames (IEEE 802.3, 3.2.6; RFC 894). No accessor fails: io/tap.c gives out no frame without a header. */
+/* Purpose: Ethernet II frames (IEEE 802.3, 3.2.6; RFC 894). No accessor fails: io/link.c gives out no frame without a header. */
 #ifndef PASTA_WIRE_ETH_H
 #define PASTA_WIRE_ETH_H
 
@@ -11,8 +11,8 @@
 #define ETH_TYPE_IPV4 0x0800
 #define ETH_TYPE_ARP 0x0806
 #define ETH_TYPE_IPV6 0x86dd
-#define ETH_TYPE_VLAN 0x8100  /* IEEE 802.1Q, 9.6: customer tag */
-#define ETH_TYPE_SVLAN 0x88a8 /* and service tag */
+#define ETH_TYPE_VLAN 0x8100  /* customer tag, IEEE 802.1Q, 9.5 */
+#define ETH_TYPE_SVLAN 0x88a8 /* service tag, IEEE 802.1Q, 9.5 */
 #define ETH_TAG_BYTES 4
 
 static inline const uint8_t *eth_dst(const uint8_t *frame)
@@ -35,7 +35,7 @@ static inline bool eth_is_group(const uint8_t mac[ETH_ALEN])
 	return mac[0] & 1;
 }
 
-/* Whether the frame begins with a tag that says its priority and no VLAN (IEEE 802.1Q, 9.6: VID 0). */
+/* Whether the frame has a tag that gives a priority and no VLAN: VID 0 (IEEE 802.1Q, 9.6). */
 static inline bool eth_is_priority_tagged(const uint8_t *frame, uint32_t len)
 {
 	uint16_t type = eth_type(frame);

@@ -1,4 +1,3 @@
-/* Owns the ICMP error format of both families. */
 #include "wire/icmp.h"
 
 #include <netinet/in.h>
@@ -17,8 +16,8 @@ uint16_t icmp_emit_error(uint8_t *m, const struct addr *src, const struct addr *
 	m[0] = error->type;
 	m[1] = error->code;
 	memset(m + 2, 0, 2);
-	/* IPv6 has the MTU or the pointer in all 32 bits (RFC 4443, 3.2 and 3.4), IPv4 the pointer in the first 8 (RFC 792) and
-	 * the MTU in the last 16 (RFC 1191, 4). */
+	/* In IPv6 the MTU or the pointer has all 32 bits (RFC 4443, 3.2 and 3.4). In IPv4 the pointer has the first 8 (RFC 792),
+	 * the MTU the last 16 (RFC 1191, 4). */
 	if (!v4)
 		store_be32(m + 4, error->info);
 	else

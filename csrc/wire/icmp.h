@@ -1,4 +1,4 @@
-/* ICMP (RFC 792) and ICMPv6 (RFC 4443): echo, and errors with the offending packet inside. */
+/* Purpose: ICMP (RFC 792) and ICMPv6 (RFC 4443): echo messages, and errors that quote a packet. */
 #ifndef PASTA_WIRE_ICMP_H
 #define PASTA_WIRE_ICMP_H
 
@@ -10,10 +10,15 @@
 #define ICMP_HLEN 8
 #define ICMP_CSUM_OFFSET 2
 
-/* Types and codes; Linux's headers for the two families clash, so they stand here. */
+/* Linux's headers for the two families cannot be included together, so the numbers stand here. */
+
+/* Types of ICMP: RFC 792. */
 #define ICMP4_ECHO_REPLY 0
 #define ICMP4_UNREACHABLE 3
 #define ICMP4_ECHO_REQUEST 8
+#define ICMP4_PARAMETER 12
+
+/* Codes of ICMP4_UNREACHABLE: RFC 792, unless another is named. */
 #define ICMP4_NET_UNREACHABLE 0
 #define ICMP4_HOST_UNREACHABLE 1
 #define ICMP4_PROTOCOL_UNREACHABLE 2
@@ -23,18 +28,21 @@
 #define ICMP4_HOST_UNKNOWN 7      /* RFC 1122, 3.2.2.1 */
 #define ICMP4_HOST_ISOLATED 8     /* RFC 1122, 3.2.2.1 */
 #define ICMP4_ADMIN_PROHIBITED 13 /* RFC 1812, 5.2.7.1 */
-#define ICMP4_PARAMETER 12        /* a type, RFC 792 */
+
+/* Types of ICMPv6: RFC 4443, 2.1, unless another is named. */
 #define ICMP6_UNREACHABLE 1
 #define ICMP6_TOO_BIG 2
 #define ICMP6_PARAMETER 4
 #define ICMP6_ECHO_REQUEST 128
 #define ICMP6_ECHO_REPLY 129
+#define ICMP6_ROUTER_SOLICITATION 133 /* RFC 4861, 4.1 */
+#define ICMP6_REDIRECT 137            /* RFC 4861, 4.5 */
+
+/* Codes of ICMP6_UNREACHABLE: RFC 4443, 3.1. */
 #define ICMP6_NO_ROUTE 0
 #define ICMP6_ADMIN_PROHIBITED 1
 #define ICMP6_ADDR_UNREACHABLE 3
 #define ICMP6_PORT_UNREACHABLE 4
-#define ICMP6_ROUTER_SOLICITATION 133 /* RFC 4861, 4 */
-#define ICMP6_REDIRECT 137
 
 struct icmp_view {
 	const uint8_t *payload;
@@ -56,18 +64,18 @@ static inline bool icmp_parse(const uint8_t *message, uint32_t len, struct icmp_
 	return true;
 }
 
-/* An error for the guest: type and code of its family. info: the MTU of a "too big", the pointer of a parameter problem. */
+/* An error, in the numbers of one family. */
 struct icmp_error {
 	uint8_t type, code;
-	uint32_t info;
+	uint32_t info; /* the MTU of a "too big", the pointer of a parameter problem */
 };
 
-/* At most this much of the offending packet is quoted: minimum MTU rules of RFC 1812, 4.3.2.3 and RFC 4443, 2.4. */
+/* Bytes of a quoted packet: so many that the error fits into 576 bytes (RFC 1812, 4.3.2.3) or 1280 (RFC 4443, 2.4). */
 #define ICMP_QUOTE_MAX_V4 548
 #define ICMP_QUOTE_MAX_V6 1232
 
-/* Writes an ICMP error with a complete checksum after an IP header that comes from src to dst; quote is the offending
- * packet from its IP header on. Returns the ICMP length. */
+/* Writes an ICMP error with a complete checksum, for an IP header from src to dst. quote: the packet that it is about, from its IP
+ * header on. Returns the length of the ICMP message. */
 uint16_t icmp_emit_error(uint8_t *message, const struct addr *src, const struct addr *dst, const struct icmp_error *error,
 			 const uint8_t *quote, uint32_t quote_len);
 

@@ -1,5 +1,5 @@
-/* Owns the IP header formats. The length chain is frame >= header >= minimum, frame >= total >= header: whoever holds an
- * ip_view holds payload_len readable bytes. Frames may be longer than the packet: Ethernet pads short ones.
+/* Invariants: payload_len bytes of a parsed view are readable at payload, because frame >= total >= header >= minimum. A frame may
+ * be longer than its packet: Ethernet pads short ones.
  */
 #include "wire/ip.h"
 
@@ -31,8 +31,8 @@ static bool ip4_parse(const uint8_t *p, size_t len, struct ip_view *v)
 	return true;
 }
 
-/* Walks extension headers (RFC 8200, 4) until a transport header, as many as there are: each takes 8 bytes at least. False for a
- * chain that is cut, or that Linux refuses too. */
+/* Skips extension headers (RFC 8200, 4) up to the transport header. It needs no limit: each has at least 8 bytes. False: the chain
+ * is truncated, or one that Linux refuses too. */
 static bool ip6_extensions(struct ip_view *v)
 {
 	for (bool first = true;; first = false) {
@@ -48,7 +48,7 @@ static bool ip6_extensions(struct ip_view *v)
 			if (v->payload_len < 8)
 				return false;
 			size = (uint32_t)(v->payload[1] + 1) * 8;
-			if (v->proto == IPPROTO_ROUTING && v->payload[3] != 0) /* segments left: not the final destination */
+			if (v->proto == IPPROTO_ROUTING && v->payload[3] != 0) /* segments left: not there yet */
 				return false;
 			break;
 		case IPPROTO_FRAGMENT:
@@ -84,7 +84,7 @@ static bool ip6_parse(const uint8_t *p, size_t len, struct ip_view *v)
 		return false;
 	v->src = addr_from_v6(p + 8);
 	v->dst = addr_from_v6(p + 24);
-	/* A v4-mapped address on the wire would pass for IPv4 everywhere else: it has no business there (RFC 4291, 2.5.5.2). */
+	/* All other code would take a v4-mapped address for IPv4. It does not belong on the wire (RFC 4291, 2.5.5.2). */
 	if (addr_is_v4(&v->src) || addr_is_v4(&v->dst))
 		return false;
 	v->header_len = IP6_HLEN;
@@ -112,7 +112,7 @@ uint16_t ip_emit(uint8_t *p, const struct addr *src, const struct addr *dst, uin
 		p[0] = 0x45;
 		p[1] = tos;
 		store_be16(p + 2, (uint16_t)(IP4_HLEN + payload_len));
-		store_be16(p + 4, 0); /* identification means nothing on an atomic packet (RFC 6864, 4.1) */
+		store_be16(p + 4, 0); /* the identification of a whole packet has no meaning (RFC 6864, 4.1) */
 		store_be16(p + 6, df ? IP4_DF : 0);
 		p[8] = ttl;
 		p[9] = proto;

@@ -1,5 +1,6 @@
-/* Owns no state but the caller's. Checksums are carried on, not computed anew (RFC 1624): what was wrong in the whole frame is
- * as wrong in each segment. Segments are what Linux makes in __udp_gso_segment() and tcp_gso_segment().
+/* How: segments are those that Linux makes in __udp_gso_segment() and tcp_gso_segment(). The checksum of the IPv4 header and the
+ * sum of the pseudo-header are updated (RFC 1624), not computed anew: one that was wrong in the whole frame stays wrong in each
+ * segment.
  */
 #include "wire/offload.h"
 
@@ -19,12 +20,12 @@
 
 void checksum_complete(uint8_t *head, uint32_t head_len, uint32_t start, uint32_t offset, const uint8_t *body, uint32_t body_len)
 {
-	/* Heads have an even length, so that the sum of the body continues on a 16-bit boundary. */
+	/* head_len - start is even, so the body begins on a 16-bit boundary of the sum. */
 	uint64_t sum = csum_add(body, body_len, csum_add(head + start, head_len - start, 0));
 	uint16_t folded = (uint16_t)~csum_fold(sum);
 
 	if (offset == UDP_CSUM_OFFSET && !folded)
-		folded = 0xffff; /* RFC 768: 0 would mean that there is none */
+		folded = 0xffff; /* 0 would mean that there is none (RFC 768) */
 	memcpy(head + start + offset, &folded, sizeof(folded));
 }
 
@@ -34,7 +35,7 @@ static bool is_udp4(const uint8_t *ip, uint32_t ip_len)
 	       ip[9] == IPPROTO_UDP && !(load_be16(ip + 6) & IP4_FRAGMENT);
 }
 
-/* Behind extension headers UDP is taken on trust: only the length in the fixed header changes. */
+/* Extension headers are not walked: they stay as they are, and only the length in the fixed header changes. */
 static bool is_udp6(const uint8_t *ip, uint32_t ip_len)
 {
 	return ip_len >= IP6_HLEN && ip[0] >> 4 == 6 && (ip_len > IP6_HLEN || ip[6] == IPPROTO_UDP);
@@ -74,7 +75,7 @@ bool segment_udp(struct segmenter *s, const uint8_t *frame, uint32_t linear, uin
 	return true;
 }
 
-/* A sum, not complemented, in which one 16-bit number takes the place of another (RFC 1624, 3). */
+/* A sum, not complemented, after a 16-bit number in it has changed (RFC 1624, 3). */
 static uint64_t replace(uint64_t sum, uint16_t was, uint16_t is)
 {
 	uint8_t a[2], b[2];

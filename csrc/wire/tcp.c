@@ -1,10 +1,10 @@
-/* Owns the TCP header format. After tcp_parse() payload_len bytes are readable at payload. */
+/* Invariant: after tcp_parse(), payload_len bytes are readable at payload. */
 #include "wire/tcp.h"
 
-#define OPT_END 0
-#define OPT_NOP 1
-#define OPT_MSS 2
-#define OPT_WSCALE 3
+#define OPT_END 0            /* RFC 9293, 3.2 */
+#define OPT_NOP 1            /* RFC 9293, 3.2 */
+#define OPT_MSS 2            /* RFC 9293, 3.2 */
+#define OPT_WSCALE 3         /* RFC 7323, 2.2 */
 #define OPT_SACK_PERMITTED 4 /* RFC 2018, 2 */
 #define OPT_SACK 5           /* RFC 2018, 3 */
 

@@ -1,5 +1,5 @@
-/* Segments of a UDP tunnel (VXLAN, Geneve): one large frame inside a datagram becomes the datagrams that it stands for, as in Linux'
- * skb_udp_tunnel_segment(). Each has the tunnel's header, and behind it one TCP segment or UDP datagram. */
+/* Purpose: segment a large frame inside a UDP tunnel (VXLAN, Geneve) into the datagrams that it stands for, as Linux does in
+ * skb_udp_tunnel_segment(). Each datagram has the tunnel's header, and behind it one TCP segment or UDP datagram. */
 #ifndef PASTA_WIRE_TUNNEL_SEGMENT_H
 #define PASTA_WIRE_TUNNEL_SEGMENT_H
 
@@ -12,8 +12,8 @@ struct tunnel_segmenter {
 	const uint8_t *body; /* payload of the next segment */
 };
 
-/* data: the payload of the outer datagram; inner_ip, inner_transport: where the headers inside begin, the second with the folded sum of
- * the pseudo-header as its checksum. False: the headers are malformed or too long, or there are too many segments. */
+/* data: the payload of the outer datagram; inner_ip, inner_transport: where the headers inside begin, the second with the folded
+ * sum of the pseudo-header as its checksum. False: the headers are malformed or too long, or there are too many segments. */
 bool tunnel_segment_begin(struct tunnel_segmenter *t, const uint8_t *data, uint32_t len, uint32_t inner_ip,
 			  uint32_t inner_transport, bool udp, uint32_t size);
 /* Writes the payload of the next outer datagram, at most SEGMENT_HEAD_MAX + size bytes. Returns its length; 0: there is none. */

@@ -1,4 +1,4 @@
-/* UDP datagrams (RFC 768). */
+/* Purpose: UDP datagrams (RFC 768). */
 #ifndef PASTA_WIRE_UDP_H
 #define PASTA_WIRE_UDP_H
 
@@ -8,7 +8,7 @@
 
 #define UDP_HLEN 8
 #define UDP_CSUM_OFFSET 6
-#define UDP_SEGMENTS_MAX 128 /* datagrams: what Linux makes of one send */
+#define UDP_SEGMENTS_MAX 128 /* datagrams in one send, as in Linux (UDP_MAX_SEGMENTS) */
 
 struct udp_view {
 	const uint8_t *payload;
@@ -16,8 +16,8 @@ struct udp_view {
 	uint16_t src_port, dst_port;
 };
 
-/* How many of len bytes are the datagram, as Linux has it: what is behind its own length does not count (RFC 9868, 7), and with
- * IPv6 a length of 0 means all of them (RFC 2675, 4). 0: it is malformed. */
+/* How many of len bytes are the datagram. As in Linux, bytes behind its own length do not count (RFC 9868, 7), and in IPv6 a length
+ * of 0 means all bytes (RFC 2675, 4). 0: it is malformed. */
 static inline uint32_t udp_bytes(const uint8_t *datagram, uint32_t len, bool v4)
 {
 	if (len < UDP_HLEN)
@@ -30,7 +30,7 @@ static inline uint32_t udp_bytes(const uint8_t *datagram, uint32_t len, bool v4)
 	return own < UDP_HLEN || own > len ? 0 : own;
 }
 
-/* len: what udp_bytes() has said. */
+/* len: from udp_bytes(). */
 static inline struct udp_view udp_parse(const uint8_t *datagram, uint32_t len)
 {
 	return (struct udp_view){.payload = datagram + UDP_HLEN,
@@ -39,7 +39,7 @@ static inline struct udp_view udp_parse(const uint8_t *datagram, uint32_t len)
 				 .dst_port = load_be16(datagram + 2)};
 }
 
-/* Writes a header for payload_len bytes to come; the checksum field is left 0. Returns its length. */
+/* Writes a header with checksum 0, for payload_len bytes after it. Returns its length. */
 static inline uint16_t udp_emit(uint8_t *datagram, uint16_t src_port, uint16_t dst_port, uint32_t payload_len)
 {
 	store_be16(datagram, src_port);

@@ -60,8 +60,8 @@ uint16_t ip_emit(uint8_t *packet, const struct addr *src, const struct addr *dst
                  uint32_t payload_len);
 uint64_t ip_pseudo_sum(const struct addr *src, const struct addr *dst, uint8_t proto, uint32_t payload_len);
 bool ip_transport_checksum_ok(const struct ip_view *view);
-struct tcp_view { const uint8_t *payload; uint32_t payload_len; seq_t seq, ack; uint16_t src_port, dst_port, window, mss;
-                  uint8_t wscale, flags; bool sack_permitted; };
+struct tcp_view { const uint8_t *payload; uint32_t payload_len; seq_t seq, ack; uint16_t src_port, dst_port, window;
+                  uint8_t flags; uint16_t mss; uint8_t wscale; bool sack_permitted; };
 bool tcp_parse(const uint8_t *segment, uint32_t len, struct tcp_view *view);
 uint16_t x_tcp_emit(uint8_t *segment, uint16_t sport, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint16_t window,
                     uint16_t mss, uint8_t wscale);
