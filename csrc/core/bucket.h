@@ -1,17 +1,17 @@
-/* A token bucket: something may happen so often a second and no more, so that a flood of it leaves time for all else. */
+/* Purpose: a token bucket. It limits how often something may happen, so that a flood of it leaves time for everything else. */
 #ifndef PASTA_CORE_BUCKET_H
 #define PASTA_CORE_BUCKET_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* All zero is a full bucket. */
+/* All zero: a full bucket. */
 struct bucket {
 	int64_t drained_ms;
-	uint32_t taken; /* tokens that have not come back yet */
+	uint32_t taken; /* tokens not refilled yet */
 };
 
-/* False: none left. per_s: a multiple of 1000, so that no fraction of a token is lost. */
+/* Takes a token. False: the bucket is empty. per_s: a multiple of 1000, so that no fraction of a token is lost. */
 static inline bool bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst)
 {
 	int64_t back = (now_ms - b->drained_ms) * (int64_t)(per_s / 1000);
@@ -26,7 +26,7 @@ static inline bool bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s,
 	return true;
 }
 
-/* What a token was for has turned out to be honest. */
+/* Gives a token back: what it was taken for was no flood. */
 static inline void bucket_return(struct bucket *b)
 {
 	b->taken -= b->taken > 0;

@@ -1,9 +1,8 @@
-/* Owns the pool and the hash table of one protocol's flows.
+/* How: objects live in chunks that never move and are freed only with the table. So pointers stay valid, the limit bounds the
+ * memory, and a burst of connections allocates once. Buckets are chained by index; their number doubles when there are as many
+ * objects. The hash has a key, so that a guest cannot choose endpoints that collide.
  *
- * Objects live in chunks that are never moved or given back: pointers stay valid, memory is bounded by the limit, and a
- * burst of connections is paid for once. Buckets are chained by index and doubled when there are as many objects.
- * The hash is keyed: a guest cannot choose endpoints that collide.
- * Rejected: open addressing (removal leaves tombstones, and the table has to be rebuilt at a moment the guest chooses).
+ * Rejected: open addressing, where removal leaves tombstones and the guest chooses when the table must be rebuilt.
  */
 #include "core/flow.h"
 
@@ -80,7 +79,7 @@ static void link_object(struct flow_table *t, struct flow *f)
 	*head = f->index;
 }
 
-/* Doubles the buckets; without memory the chains just get longer. */
+/* Doubles the number of buckets. Without memory the chains get longer instead. */
 static void grow_buckets(struct flow_table *t)
 {
 	uint32_t count = (t->bucket_mask + 1) * 2;

@@ -1,4 +1,4 @@
-/* Flows of one protocol: objects in a pool, found by their endpoints as the guest sees them, or by index. */
+/* Purpose: the flows of one protocol, in a pool. They are found by their endpoints as the guest sees them, or by index. */
 #ifndef PASTA_CORE_FLOW_H
 #define PASTA_CORE_FLOW_H
 
@@ -11,45 +11,46 @@
 #define FLOW_NONE UINT32_MAX
 
 struct flow_key {
-	struct addr guest, dest; /* remote: the address that the guest knows the other side by */
+	struct addr guest, dest; /* dest: the other end as the guest sees it */
 	uint16_t guest_port, dest_port;
 };
 
-/* The head of every flow object; the modules' own structs begin with it. */
+/* What each protocol's own flow struct begins with. */
 struct flow {
 	struct flow_key key;
 	uint32_t next; /* in its bucket, or in the free list */
 	uint32_t hash;
 	uint32_t index;
-	uint32_t generation; /* odd while in use: a stale reference does not find a successor */
+	uint32_t generation; /* odd while in use; differs for each use, so that a stale reference finds nothing */
 };
 
 struct flow_table {
 	struct siphash_key hash_key;
-	uint8_t **chunk; /* objects never move */
+	uint8_t **chunk;
 	uint32_t *bucket;
 	uint32_t bucket_mask;
 	uint32_t object_bytes;
-	uint32_t limit, used, made;
+	uint32_t limit, used;
+	uint32_t made; /* objects that have been in use at some time */
 	uint32_t free_head;
 };
 
-/* Objects of object_bytes (beginning with a struct flow), at most limit of them. 0 or -ENOMEM. */
+/* For at most limit objects of object_bytes, each beginning with a struct flow. 0 or -ENOMEM. */
 int flow_table_init(struct flow_table *t, uint32_t object_bytes, uint32_t limit, const struct siphash_key *key);
 void flow_table_free(struct flow_table *t);
 
 struct flow *flow_find(const struct flow_table *t, const struct flow_key *key);
-/* A new object, zeroed after its head; NULL at the limit or without memory. The key must not be in the table. */
+/* A new object, zero behind its struct flow; NULL at the limit or without memory. The key must not be in the table. */
 struct flow *flow_add(struct flow_table *t, const struct flow_key *key);
-/* Why it has just failed: ENOMEM, or 0 for the limit. */
+/* Why flow_add() has just failed: ENOMEM, or 0 for the limit. */
 static inline int flow_no_room(const struct flow_table *t)
 {
 	return t->used == t->limit ? 0 : ENOMEM;
 }
 void flow_remove(struct flow_table *t, struct flow *f);
-/* The object by index if it is in use. */
+/* The object of this index; NULL if it is not in use. */
 struct flow *flow_at(const struct flow_table *t, uint32_t index);
-/* The same, only if it is still the one of that generation (low 24 bits compared). */
+/* The same; NULL also if it has another generation. The low 24 bits are compared. */
 struct flow *flow_at_generation(const struct flow_table *t, uint32_t index, uint32_t generation);
 
 #endif

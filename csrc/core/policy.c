@@ -1,18 +1,17 @@
-/* Owns the address mapping rules, in the order in which they apply:
+/* How: the first rule that fits decides.
  *
- * outbound  1. DNS (UDP or TCP, port 53, and 853 with dns_tls) to dns_forward goes to dns_host;
- *           2. DNS to an address that is itself the nameserver is left alone, though that be the mapped gateway;
- *           3. --map-host-loopback is the host's loopback;
- *           4. --map-guest-addr is the host's own address;
- *           5. virtual addresses lead nowhere: the host would look for them on its network;
- *           6. UDP to a multicast group goes there, if it may, but for DHCP and for groups of one machine;
- *           7. loopback, unspecified, reserved addresses, other multicast are refused: through a host socket they would reach
- *              the host itself, whatever the other rules say;
- *           8. anything else is itself.
- *           Broadcast is no matter of the address alone: policy_broadcast() is asked where it is known to be one.
- * inbound   a source that the guest can answer is itself, also one of the host;
- *           an address that the guest has too appears as --map-guest-addr; loopback, and that without --map-guest-addr, appears as
- *           --map-host-loopback, without that as the gateway, at which the guest then reaches nothing but its answers.
+ * outbound  1. DNS (UDP or TCP, port 53; 853 with dns_tls) to dns_forward goes to dns_host.
+ *           2. DNS to dns_host itself stays as it is, even where that address is also the mapped gateway.
+ *           3. --map-host-loopback becomes the host's loopback address.
+ *           4. --map-guest-addr becomes the host's own address.
+ *           5. UDP to a multicast group stays as it is, if the guest may send it. Not DHCP, and not groups of one machine.
+ *           6. Loopback, unspecified and reserved addresses and other multicast are refused: most would reach the host itself.
+ *           7. Virtual addresses are refused: the host would look for them on its network.
+ *           8. Any other address stays as it is.
+ *           A broadcast cannot be told by its address alone. The caller asks policy_broadcast() about one.
+ * inbound   1. An address that the guest has too becomes --map-guest-addr, or without that is treated like loopback.
+ *           2. Loopback becomes --map-host-loopback, or without that the gateway. The guest can answer there, and no more.
+ *           3. Any other address, the host's own too, stays as it is.
  */
 #include "core/policy.h"
 
@@ -55,7 +54,7 @@ static bool addr_list_has(const struct addr_list *l, const struct addr *a)
 	return false;
 }
 
-/* DHCP (RFC 2131, 4.1) and DHCPv6 (RFC 8415, 7.2) have no business on the host's network: the guest has its own server. */
+/* DHCP (RFC 2131, 4.1) and DHCPv6 (RFC 8415, 7.2) stay off the host's network: the guest has a server of its own. */
 static bool is_dhcp(uint16_t port)
 {
 	return port == 67 || port == 68 || port == 546 || port == 547;
@@ -68,7 +67,7 @@ bool policy_broadcast(const struct policy *p, uint16_t port)
 
 static bool may_multicast(const struct policy *p, uint8_t proto, const struct endpoint *dst)
 {
-	/* Scopes 0 and 1 never leave a machine, so that is the host (RFC 4291, 2.7). */
+	/* Scopes 0 and 1 never leave a machine: those groups would be the host's own (RFC 4291, 2.7). */
 	bool machine = !addr_is_v4(&dst->addr) && (dst->addr.b[1] & 0x0f) < 2;
 
 	return proto == IPPROTO_UDP && p->multicast && !machine && !is_dhcp(dst->port);
@@ -130,7 +129,7 @@ bool policy_is_source(const struct policy *p, const struct addr *a)
 {
 	if (addr_is_multicast(a) || addr_is_unspecified(a) || addr_is_loopback(a))
 		return false;
-	/* 240.0.0.0/4 is reserved (RFC 1112, 4), and yet some networks use it; the end of it is broadcast. */
+	/* Some networks use 240.0.0.0/4 although it is reserved (RFC 1112, 4). Its last address is broadcast. */
 	if (addr_is_v4(a) && a->b[12] >= 240 && !addr_list_has(&p->guest_addrs, a))
 		return false;
 	return !addr_list_has(&p->barred_sources, a) && !policy_is_virtual(p, a);
@@ -138,7 +137,7 @@ bool policy_is_source(const struct policy *p, const struct addr *a)
 
 const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src)
 {
-	/* Between link-local addresses: a guest's kernel answers a link-local client from its own one (RFC 6724, 5, rule 2). */
+	/* A link-local client goes to the link-local address: from there the guest's kernel answers it (RFC 6724, 5, rule 2). */
 	int index = policy_seen_index(guest_src), other = index ? 3 - index : 0;
 
 	return &p->guest_seen[addr_is_none(&p->guest_seen[index]) ? other : index];

@@ -1,18 +1,17 @@
-/* Owns the guest's unfinished packets. They are few and short-lived: a kernel sends the fragments of a packet one after the
- * other. So there is a fixed number of places, the oldest gives way, and time is looked at only when a fragment comes.
+/* How: a kernel sends the fragments of a packet one after the other, so unfinished packets are few and short-lived. There is a
+ * fixed number of slots; a new packet replaces the oldest; timeouts are checked when a fragment comes. A fragment that overlaps
+ * another ends its packet (RFC 5722, 3), in IPv4 too: no honest sender makes one, and overlaps are used to deceive filters. A
+ * fragment that was there already is ignored: a network may duplicate one.
  *
- * A fragment that overlaps what is there ends its packet (RFC 5722, 3), for IPv4 too: no honest sender makes one, and which
- * of two contents counts is how filters are fooled. Only an exact repetition is passed over, which a network may make.
- * Invariants: a slot's blocks count the bits in `there`; offset + length never exceeds what an IP packet can hold.
+ * Invariants: blocks of a slot is the number of bits set in `there`; offset + length never exceeds what an IP packet can hold.
  */
 #include "core/reassembly.h"
 
 #include <stdlib.h>
 
-#define IP4_MORE 0x2000
 #define IP4_OFFSET 0x1fff
 #define FRAGMENT6_HLEN 8 /* RFC 8200, 4.5 */
-#define ECN_CE 3
+#define ECN_CE 3         /* RFC 3168, 5 */
 #define DATA_AT (REASSEMBLY_HEADROOM + IP6_HLEN)
 
 struct piece {
@@ -25,7 +24,7 @@ static struct piece read_piece(const struct ip_view *v)
 	uint16_t field = load_be16(v->v4 ? v->header + 6 : v->payload - FRAGMENT6_HLEN + 2);
 
 	if (v->v4)
-		return (struct piece){load_be16(v->header + 4), (field & IP4_OFFSET) * 8u, v->payload_len, field & IP4_MORE};
+		return (struct piece){load_be16(v->header + 4), (field & IP4_OFFSET) * 8u, v->payload_len, field & IP4_MF};
 	return (struct piece){load_be32(v->payload - FRAGMENT6_HLEN + 4), field & 0xfff8u, v->payload_len, field & 1};
 }
 
@@ -34,7 +33,7 @@ static bool matches(const struct reassembly_slot *s, const struct ip_view *v, ui
 	return s->used && s->id == id && addr_eq(&s->src, &v->src) && addr_eq(&s->dst, &v->dst) && (!v->v4 || s->proto == v->proto);
 }
 
-/* The slot that this fragment belongs to, or a new one in the place of the oldest; NULL: no memory. */
+/* The slot of this fragment's packet, or a new one that replaces the oldest. NULL: no memory. */
 static struct reassembly_slot *find_slot(struct reassembly *r, const struct ip_view *v, uint32_t id, int64_t now_ms)
 {
 	struct reassembly_slot *oldest = &r->slot[0];
@@ -58,7 +57,7 @@ static struct reassembly_slot *find_slot(struct reassembly *r, const struct ip_v
 	return oldest;
 }
 
-/* Whether the piece agrees with what is known of the packet's length. */
+/* Whether the piece agrees with the packet's length, if that is known. */
 static bool length_fits(struct reassembly_slot *s, const struct piece *p)
 {
 	uint32_t end = p->offset + p->len;
@@ -71,7 +70,7 @@ static bool length_fits(struct reassembly_slot *s, const struct piece *p)
 	return true;
 }
 
-/* Marks the piece's blocks; false if some but not all of them were there, *repeated if all were. */
+/* Marks the piece's blocks. False: some of them, not all, were there. *repeated: all of them were. */
 static bool mark(struct reassembly_slot *s, const struct piece *p, bool *repeated)
 {
 	uint32_t first = p->offset / 8, count = (p->len + 7) / 8, before = 0;
@@ -112,7 +111,7 @@ enum reassembly_result reassembly_add(struct reassembly *r, const struct ip_view
 	struct reassembly_slot *s;
 	bool repeated;
 
-	/* All but the last carry whole blocks, and none is empty. */
+	/* No fragment is empty, and each but the last has whole blocks. */
 	if (!p.len || (p.more && p.len % 8) || p.offset + p.len > max)
 		return REASSEMBLY_REFUSED;
 	s = find_slot(r, v, p.id, now_ms);

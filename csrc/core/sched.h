@@ -1,39 +1,47 @@
-/* Purpose: how one thread divides its time and the guest's memory among many flows. All state and all constants of that are here.
+/* Purpose: how one thread divides its time and the guest's memory among many flows. All state and constants for that are here.
  *
- * A turn of the loop deals with the events of one wait, then with the flows that these have given something to do. Nothing here
- * changes what is delivered, only when. Each heuristic names the cells of `make bench` that show it to pay.
+ * How: a turn of the loop handles the events of one wait, then the flows to which these gave work. Nothing here changes what is
+ * delivered, only when. Each heuristic names the cells of `make bench` that show its gain.
  *
- * Batches. An event of the tap takes a bounded number of frames, so that timers and other sockets have their turn. More frames
- *     per acknowledgement cost less, until the guest's window runs dry.                          cells: tcp-*, tcp8-*
- * Adaptive batching. A source that gave exactly one thing in each of the last turns, while the loop slept before each, is asked for
- *     one only: asking for more costs a system call before the one is passed on. Now and then it is asked for more all the
- *     same, because a wait can take long although there is work.                                  cells: tcp-rr-*, udp-rr-*
- * Run queue. Flows whose sockets hold more for the guest than one turn's share wait in a queue and have a quantum each (deficit
- *     round robin, RFC 8290, 4.1). A flow keeps the head for a whole quantum, because the guest's reader is awake then; between two
- *     turns the loop looks for other work. The quantum shrinks as the queue grows, so that a round takes no longer.
- *                                                                                                  cells: tcp8-*, tcp64, tcp512
+ * Batches. One event of the tap takes a bounded number of frames, so that timers and other sockets have their turn. One
+ *     acknowledgement for many frames costs less than many; too many frames use up the guest's window.
+ *     Cells: tcp-*, tcp8-*.
+ * Adaptive batching. A source that had exactly one item in each of the last turns, with a sleep before each, is asked for one
+ *     item only: asking for more costs a system call before that item is passed on. Now and then the source is asked for all,
+ *     because a long wait does not prove that there is no work.
+ *     Cells: tcp-rr-*, udp-rr-*.
+ * Run queue. A flow whose socket holds more for the guest than one turn's share waits in a queue for its quantum (deficit round
+ *     robin, RFC 8290, 4.1). It stays at the head for a whole quantum, because the guest's reader is awake then; between two
+ *     turns the loop looks for other work. The quantum shrinks as the queue grows, so that a round does not get longer.
+ *     Cells: tcp8-*, tcp64, tcp512.
  * Latency mode. For a while after a short message another is expected, and turns are short: one frame of a stream at a time,
- *     and acknowledged bytes are dropped in small pieces.                                          cells: *-rr-greedy
+ *     and acknowledged bytes are dropped in small pieces.
+ *     Cells: *-rr-greedy.
  * Pending wakeup. The reader that a short message woke may be queued on this CPU. We yield once before a stream goes on, or the
- *     reader waits up to a scheduler tick.                                                         cells: *-rr-greedy
- * Late drops. Dropping acknowledged bytes from a socket opens the host peer's window and wakes its sender. A flow in the run queue
- *     does it seldom, and when everything was read.                                                cells: tcp8-in-*, tcp-in-*
+ *     reader waits up to a scheduler tick.
+ *     Cells: *-rr-greedy.
+ * Late drops. Dropping acknowledged bytes from a socket opens the host peer's window and wakes its sender. A flow in the run
+ *     queue drops seldom, and when it has read everything.
+ *     Cells: tcp8-in-*, tcp-in-*.
  * Delayed ACKs. Where several flows send, the acknowledgement of a part of a stream waits for the next look at the tap, which
- *     finds more of all of them. The guest must be able to go on sending without it.                cells: tcp8-out-*
- * Window sharing. All windows together stay within half of the tap's queue, where a frame that does not fit is lost. So the
- *     largest window is a share, by the number of flows that sent lately.                           cells: tcp64, tcp512
- * Adaptive polling. A socket with many datagrams a millisecond is not waited for but read at intervals, as a network card
- *     does with its interrupts: waking us slows its sender down.                                    cells: udp*-in
+ *     finds more of all of them. It waits only while the guest can go on sending without it.
+ *     Cells: tcp8-out-*.
+ * Window sharing. All windows together stay within half of the tap's queue, which loses a frame that does not fit. So the
+ *     largest window is a share, by the number of flows that sent lately.
+ *     Cells: tcp64, tcp512.
+ * Adaptive polling. A socket with many datagrams a millisecond is read at intervals and not waited for, as a driver does with a
+ *     network card under load: each wakeup of ours slows the sender down.
+ *     Cells: udp*-in.
  *
- * Rejected: a queue with priorities (a short message cannot be told from the end of a stream before it is read); a thread for
- * each direction (a hand-over per frame).
+ * Rejected: a queue with priorities (before it is read, a short message looks like the end of a stream); a thread for each
+ * direction (a hand-over per frame).
  */
 #ifndef PASTA_CORE_SCHED_H
 #define PASTA_CORE_SCHED_H
 
 #include "core/worklist.h"
 
-/* --- batches: what one event takes at most --- */
+/* --- batches: how much one event takes --- */
 
 #define SCHED_TAP_FRAMES 32
 #define SCHED_TAP_BYTES (1u << 20)
@@ -44,22 +52,22 @@
 
 /* --- adaptive batching --- */
 
-#define SCHED_SINGLE_TURNS 4 /* turns with one thing, until one is expected */
-#define SCHED_PROBE_TURNS 12 /* turns that ask for one, then a turn that asks for all */
-#define SCHED_SLEPT_US 3     /* a shorter wait was none */
+#define SCHED_SINGLE_TURNS 4 /* turns with one item, after which one is expected */
+#define SCHED_PROBE_TURNS 12 /* turns that ask for one item; then one turn asks for all */
+#define SCHED_SLEPT_US 3     /* a shorter wait does not count as a sleep */
 
-/* Of one source. All zero expects many. */
+/* The state of one source. All zero: many items are expected. */
 struct sched_batching {
 	uint8_t single_turns;
 };
 
-/* slept_us: how long the wait before this turn took. */
+/* slept_us: length of the wait before this turn. */
 static inline bool sched_expects_one(const struct sched_batching *b, int64_t slept_us)
 {
 	return b->single_turns >= SCHED_SINGLE_TURNS && slept_us >= SCHED_SLEPT_US;
 }
 
-/* This turn has found `count` things. */
+/* This turn has found `count` items. */
 static inline void sched_count(struct sched_batching *b, int count)
 {
 	if (count != 1)
@@ -73,27 +81,27 @@ static inline void sched_count(struct sched_batching *b, int count)
 /* --- latency mode, pending wakeup, window sharing, delayed ACKs: the state of one shard --- */
 
 #define SCHED_LATENCY_MODE_MS 20
-#define SCHED_SHORT_BYTES 8192 /* a message, not a part of a stream */
+#define SCHED_SHORT_BYTES 8192 /* the longest short message; more is a part of a stream */
 
 #define SCHED_DROP_BYTES (8u << 20)               /* acknowledged bytes that a flow in the run queue leaves in its socket */
-#define SCHED_DROP_LATENCY_MODE_BYTES (64u << 10) /* the same in latency mode: dropping many takes its time */
+#define SCHED_DROP_LATENCY_MODE_BYTES (64u << 10) /* the same in latency mode: dropping many at once takes long */
 
 #define SCHED_WINDOW_MAX_BYTES (4u << 20) /* of one flow */
-#define SCHED_WINDOWS_BYTES (64u << 20)   /* of all flows that send: half of what the queue of the tap holds in full frames */
-#define SCHED_WINDOW_STALE_BYTES 8192     /* received since the window was computed: compute it again, */
-#define SCHED_WINDOW_LOW_BYTES 65536      /* and always when this little is left of it */
-#define SCHED_SENDERS_MS 128              /* who sends is counted anew so often */
+#define SCHED_WINDOWS_BYTES (64u << 20)   /* of all flows that send: half of the tap's queue, in full frames */
+#define SCHED_WINDOW_STALE_BYTES 8192     /* a window is computed again when the flow has received this much, */
+#define SCHED_WINDOW_LOW_BYTES 65536      /* or has no more than this left of it */
+#define SCHED_SENDERS_MS 128              /* the period in which senders are counted */
 
-#define SCHED_DELAYED_ACK_MIN_BYTES 16384        /* less is no part of a stream: its sender may wait for the acknowledgement */
-#define SCHED_DELAYED_ACK_MAX_BYTES (512u << 10) /* from then on it is sent, */
-#define SCHED_DELAYED_ACK_TURNS 8                /* or after so many turns, or when there is nothing else to do */
+#define SCHED_DELAYED_ACK_MIN_BYTES 16384        /* fewer bytes may be a message, whose sender waits for the acknowledgement */
+#define SCHED_DELAYED_ACK_MAX_BYTES (512u << 10) /* at this many bytes the acknowledgement is sent, */
+#define SCHED_DELAYED_ACK_TURNS 8                /* or after this many turns, or when there is nothing else to do */
 
 struct sched {
 	int64_t short_message_ms;  /* when the last short message passed; 0: never */
 	bool wakeup_pending;       /* its reader may be queued on this CPU */
-	uint8_t period;            /* SCHED_SENDERS_MS, modulo 256, in which senders are counted */
-	uint32_t senders;          /* flows that have sent in this period, */
-	uint32_t senders_before;   /* and in the one before */
+	uint8_t period;            /* number of the current period of SCHED_SENDERS_MS, modulo 256 */
+	uint32_t senders;          /* flows that have sent in this period */
+	uint32_t senders_before;   /* flows that sent in the one before */
 	uint8_t delayed_ack_turns; /* turns for which acknowledgements have waited */
 };
 
@@ -109,14 +117,14 @@ static inline bool sched_latency_mode(const struct sched *s, int64_t now_ms)
 	return now_ms - s->short_message_ms < SCHED_LATENCY_MODE_MS;
 }
 
-/* Acknowledged bytes from which on they are dropped although the flow is in the run queue. */
+/* At this many acknowledged bytes a flow drops them although it is in the run queue. */
 static inline uint32_t sched_drop_bytes(const struct sched *s, int64_t now_ms)
 {
 	return sched_latency_mode(s, now_ms) ? SCHED_DROP_LATENCY_MODE_BYTES : SCHED_DROP_BYTES;
 }
 
-/* A flow sends; *sent_in is the period in which it last did. Returns the largest window that it may be given.
- * A flow that was silent for exactly 256 periods is not counted anew, which makes the share too large by one flow's. */
+/* Counts a flow that sends; *sent_in: the period in which it last did. Returns its largest window, not below `least`.
+ * A flow that was silent for exactly 256 periods is not counted: the shares of the others are then slightly too large. */
 static inline uint32_t sched_window_share(struct sched *s, int64_t now_ms, uint8_t *sent_in, uint32_t least)
 {
 	uint8_t period = (uint8_t)(now_ms / SCHED_SENDERS_MS);
@@ -133,7 +141,7 @@ static inline uint32_t sched_window_share(struct sched *s, int64_t now_ms, uint8
 	return bytes > SCHED_WINDOW_MAX_BYTES ? SCHED_WINDOW_MAX_BYTES : bytes < least ? least : bytes;
 }
 
-/* Whether acknowledgements of `bytes` may wait at all: others send too, and it is a part of a stream. */
+/* Whether the acknowledgement of `bytes` may wait: other flows send too, and the bytes are a part of a stream. */
 static inline bool sched_may_delay_ack(const struct sched *s, uint32_t bytes)
 {
 	return s->delayed_ack_turns < SCHED_DELAYED_ACK_TURNS && s->senders_before > 1 && bytes >= SCHED_DELAYED_ACK_MIN_BYTES &&
@@ -142,17 +150,18 @@ static inline bool sched_may_delay_ack(const struct sched *s, uint32_t bytes)
 
 /* --- run queue --- */
 
-#define SCHED_FIRST_FRAMES 8 /* of a flow that begins to have some, before it waits in the queue */
+/* In frames. */
+#define SCHED_FIRST_FRAMES 8 /* of a flow that has just become ready, before it waits in the queue */
 #define SCHED_TURN_FRAMES 8
 #define SCHED_TURN_LATENCY_MODE_FRAMES 1
 #define SCHED_QUANTUM_MAX 32
 #define SCHED_QUANTUM_MIN 4
-#define SCHED_ROUND 2048 /* frames of a round, as long as the quantum is not the least */
+#define SCHED_ROUND 2048 /* all quanta together, if none is below SCHED_QUANTUM_MIN */
 
 struct run_queue {
 	struct worklist list;
-	struct work *served; /* which has used up `used` frames of its quantum; only compared */
-	uint32_t used;
+	struct work *served; /* the flow that had the last turn; may be gone, so it is only compared */
+	uint32_t used;       /* frames of its quantum that it has used */
 };
 
 static inline uint32_t run_queue_quantum(const struct run_queue *q)
@@ -162,8 +171,8 @@ static inline uint32_t run_queue_quantum(const struct run_queue *q)
 	return share > SCHED_QUANTUM_MAX ? SCHED_QUANTUM_MAX : share < SCHED_QUANTUM_MIN ? SCHED_QUANTUM_MIN : share;
 }
 
-/* The flow whose turn it is, which stays in the queue; NULL: the queue is empty. *frames: how many it may send, which count as
- * used; most at most. */
+/* The flow whose turn it is; it stays in the queue. NULL: the queue is empty. *frames: how many it may send, not above `most`; they
+ * count as used. */
 static inline struct work *run_queue_next(struct run_queue *q, uint32_t most, uint32_t *frames)
 {
 	uint32_t quantum = run_queue_quantum(q), left;
@@ -210,19 +219,19 @@ static inline uint32_t sched_turn_frames(const struct sched *s, int64_t now_ms)
 
 /* --- adaptive polling of datagram sockets --- */
 
-#define SCHED_POLL_ABOVE_PER_MS 32 /* datagrams from which on a socket is polled */
-#define SCHED_POLL_UNTIL_BELOW 4   /* datagrams of one poll below which it is waited for again */
-#define SCHED_POLL_INTERVAL_US 50  /* from the beginning of one poll to the next; the kernel's timer slack adds as much */
-#define SCHED_POLL_BATCHES 4
-#define SCHED_POLLED_MAX 16 /* sockets */
+#define SCHED_POLL_ABOVE_PER_MS 32 /* with this many datagrams in a millisecond a socket is polled, */
+#define SCHED_POLL_UNTIL_BELOW 4   /* until one poll finds fewer than these */
+#define SCHED_POLL_INTERVAL_US 50  /* from the begin of one poll to the next; the kernel's timer slack adds as much */
+#define SCHED_POLL_BATCHES 4       /* of DATAGRAM_BATCH that one poll reads */
+#define SCHED_POLLED_MAX 16        /* sockets that are polled at a time */
 
-/* How many datagrams a socket had in the present millisecond. */
+/* How many datagrams a socket had in the current millisecond. */
 struct sched_rate {
 	uint32_t ms; /* low bits of the clock */
 	uint16_t count;
 };
 
-/* Counts n more. True: it has too many to be waited for. */
+/* Counts n more. True: the socket has enough to be polled. */
 static inline bool sched_rate_is_high(struct sched_rate *r, int64_t now_ms, int n)
 {
 	if (r->ms != (uint32_t)now_ms) {

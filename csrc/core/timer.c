@@ -1,4 +1,4 @@
-/* Owns the heap. Invariants: slots[i].at_ms <= its children's; slots[i].timer->slot == i + 1; at_ms <= deadline_ms. */
+/* Invariants: slots[i].at_ms <= its children's; slots[i].timer->slot == i + 1; at_ms <= deadline_ms. */
 #include "core/timer.h"
 
 #include <errno.h>

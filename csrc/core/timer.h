@@ -1,8 +1,9 @@
-/* Timers of one protocol's flows: a heap of deadlines in milliseconds of the loop's clock.
+/* Purpose: the timers of one protocol's flows: a heap of deadlines, in milliseconds of the loop's clock.
  *
- * Pushing a deadline back, which every acknowledgement does, only writes the timer; the heap finds out when the old
- * deadline comes up. So a busy flow costs the heap one step per timeout, not one per segment. Rejected: a timerfd per
- * flow (a descriptor and two system calls each), a wheel (ticks while idle).
+ * How: each acknowledgement moves a deadline back. That only writes the timer; the heap learns of it when the old deadline is due.
+ * So a busy flow costs the heap one step per timeout, not one per segment.
+ *
+ * Rejected: a timerfd per flow (a descriptor and two system calls each); a timer wheel (it ticks while idle).
  */
 #ifndef PASTA_CORE_TIMER_H
 #define PASTA_CORE_TIMER_H
@@ -12,10 +13,10 @@
 
 #define TIMER_NEVER INT64_MAX
 
-/* Embedded in a flow. All zero is a stopped timer. */
+/* Embedded in a flow. All zero: stopped. */
 struct timer {
 	int64_t deadline_ms; /* when it is due; meaningless while stopped */
-	uint32_t slot;       /* 1 + place in the heap, 0: stopped */
+	uint32_t slot;       /* 1 + index in the heap; 0: stopped */
 };
 
 struct timer_slot {
@@ -29,7 +30,7 @@ struct timer_heap {
 };
 
 void timer_heap_free(struct timer_heap *h);
-/* Room for count timers, so that timer_set() cannot fail. 0 or -ENOMEM. */
+/* Makes room for count timers, so that timer_set() cannot fail. 0 or -ENOMEM. */
 int timer_heap_reserve(struct timer_heap *h, uint32_t count);
 /* Starts the timer or changes its deadline. There must be room. */
 void timer_set(struct timer_heap *h, struct timer *t, int64_t deadline_ms);
@@ -38,9 +39,9 @@ static inline bool timer_running(const struct timer *t)
 {
 	return t->slot != 0;
 }
-/* Takes a timer that is due, stopped, or NULL. */
+/* Stops a timer that is due and returns it; NULL: there is none. */
 struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
-/* The earliest moment at which timer_due() may have one; TIMER_NEVER for none. */
+/* Before this moment timer_due() finds none; TIMER_NEVER: there is no timer. */
 static inline int64_t timer_next_ms(const struct timer_heap *h)
 {
 	return h->count ? h->slots[0].at_ms : TIMER_NEVER;

@@ -1,4 +1,4 @@
-/* A queue of flows that have something to do, each in it at most once. */
+/* Purpose: a queue of flows that have something to do. A flow is in it at most once. */
 #ifndef PASTA_CORE_WORKLIST_H
 #define PASTA_CORE_WORKLIST_H
 
@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Embedded in a flow. All zero is in no list. */
+/* Embedded in a flow. All zero: in no list. */
 struct work {
 	struct work *prev, *next;
 	bool queued;
