@@ -1,22 +1,21 @@
-/* Owns a ring of bytes between the loop, which puts frames in, and one writer thread, which turns them into records and
- * writes them.
+/* How: the loop puts frames into a ring of bytes; a writer thread makes records of them and writes these.
  *
- * The ring holds records already laid out as in the file: the loop copies the frame to its place, and what the writer
- * must know (struct slot) stands where the record's header will be. The writer completes checksum and header in place
- * and hands runs of whole records to one write(), without another copy. A record never wraps: what is left at the end of
- * the ring is skipped.
+ * The ring has the layout of the file. The loop copies a frame to its place; struct slot, which tells the writer about it, stands
+ * where the record's header will be. The writer completes checksum and header in place and passes many records to one write(),
+ * without another copy. A record never wraps: the bytes left at the end of the ring are skipped.
  *
- * Invariants: head and tail only grow, and tail <= head <= tail + RING_BYTES; only the loop stores head, only the writer
- * stores tail; bytes in [tail, head) belong to the writer, all others to the loop. The file ends with a whole record
- * whenever no write() is under way, also after an error. (During one, most file systems show what is there so far.)
+ * The writer sleeps while the ring is empty (IDLE), and the first frame wakes it. It then lets frames gather for a moment (LINGER);
+ * only WAKE_BYTES of them wake it earlier. So the loop makes at most two system calls a batch.
  *
- * The writer sleeps when the ring is empty (IDLE); then the first frame wakes it. It lets frames gather for a moment
- * (LINGER) and is woken earlier only by WAKE_BYTES of them, so that the loop makes two system calls a batch at most.
+ * Several loops (capture_share()) take turns with a lock, held for a copy, or for as long as there is no room. The time of a frame
+ * is taken under the lock, so times never go back. Frames of two loops may be recorded in the opposite order to that in which they
+ * left.
  *
- * Where there are several loops (capture_share()) one lock makes them one: it is held for a copy, or as long as there is no room.
- * A frame's time is taken with it held, so that times never go back; two loops may put frames in that left the other way round.
+ * Invariants: head and tail only grow; tail <= head <= tail + RING_BYTES. Only the loop stores head, only the writer stores tail.
+ * Bytes in [tail, head) belong to the writer, all others to the loop. Between two calls of write(), also after an error, the file
+ * ends with a whole record. (During a call most file systems show the bytes written so far.)
  *
- * Rejected: writing from the loop (a write to a busy disk takes as long as it likes).
+ * Rejected: writing from the loop, which a busy disk would stop for any time.
  */
 #include "io/capture.h"
 
@@ -38,14 +37,16 @@
 #include "wire/udp.h"
 #include "wire/offload.h"
 
+/* Sizes. */
 #define RING_BYTES (8u << 20)
-#define WAKE_BYTES (256u << 10)  /* the writer does not wait for more */
-#define WRITE_BYTES (512u << 10) /* about the size of one write(): room is given back after each */
+#define WAKE_BYTES (256u << 10)  /* the writer does not linger for more */
+#define WRITE_BYTES (512u << 10) /* about the size of one write(); each makes room for the loop */
 #define STACK_BYTES (64u << 10)
 
+/* Times. */
 #define LINGER_NS (10 * NS_PER_MS)
-#define FILE_STALL_NS (2000 * NS_PER_MS)
-#define STREAM_STALL_NS (100 * NS_PER_MS)
+#define FILE_STALL_NS (2000 * NS_PER_MS)  /* how long the loop waits for a file that takes nothing, */
+#define STREAM_STALL_NS (100 * NS_PER_MS) /* and for a stream, until its reader has caught up */
 
 enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
 
@@ -57,42 +58,42 @@ struct slot {
 	uint16_t csum_start, csum_offset;
 };
 
-_Static_assert(sizeof(struct slot) <= PCAP_FRAME_OFFSET_MIN, "a slot fits where the header will be");
+_Static_assert(sizeof(struct slot) <= PCAP_FRAME_OFFSET_MIN, "a slot fits into the place of the header");
 _Static_assert(PCAP_SNAPLEN_BYTES * 4 < RING_BYTES, "every frame fits, also after a skip");
 
 struct capture {
-	/* Set once */
+	/* Set once. */
 	uint8_t *ring;
 	bool pcapng;
 	size_t frame_offset;
 	pthread_t thread;
 	bool shared;
-	pthread_mutex_t lock; /* if it is: of what is the loop's */
+	pthread_mutex_t lock; /* for several loops: of the members below that are the loop's */
 
-	/* The loop's */
+	/* The loop's. */
 	alignas(64) _Atomic uint64_t head;
 	uint64_t tail_seen;
 	uint64_t accepted, accepted_bytes, dropped;
-	int64_t patience_ns; /* of a stream: what is left of it until the reader has caught up */
-	bool stalled;        /* of anything else: no progress since tail was stalled_at */
+	int64_t patience_ns; /* for a stream: left of STREAM_STALL_NS */
+	bool stalled;        /* for anything else: no progress since tail was stalled_at */
 	uint64_t stalled_at;
 	_Atomic int notice;
 	bool notice_given, failure_given;
 
-	/* The writer's */
+	/* The writer's. */
 	alignas(64) _Atomic uint64_t tail;
-	_Atomic uint64_t written, written_bytes; /* frames */
+	_Atomic uint64_t written, written_bytes; /* frames in the file, and their bytes */
 	_Atomic int failed;
 	struct sink sink;
 
-	/* Both */
+	/* Of both. */
 	alignas(64) _Atomic uint32_t state; /* enum writer_state; a futex */
 	_Atomic uint32_t loop_waits;        /* a futex */
 	_Atomic uint32_t starting;          /* a futex */
 	_Atomic bool stop;
 };
 
-/* Returns when *word is not value, on a wake-up, after timeout_ns (negative: never), or for no reason. */
+/* Returns at once if *word is not value; else on a wake-up, after timeout_ns (negative: no timeout), or spuriously. */
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_ns)
 {
 	struct timespec t = {timeout_ns / (1000 * NS_PER_MS), timeout_ns % (1000 * NS_PER_MS)};
@@ -100,7 +101,7 @@ static void futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_n
 	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns < 0 ? NULL : &t, NULL, 0);
 }
 
-/* Takes word from any other value to zero and wakes who waits on it. */
+/* Sets *word to zero. If it was not, wakes the thread that waits on it. */
 static void futex_clear(_Atomic uint32_t *word)
 {
 	if (atomic_exchange(word, 0))
@@ -109,7 +110,7 @@ static void futex_clear(_Atomic uint32_t *word)
 
 /* ---- the writer ---- */
 
-/* Ends the wait of a loop that found the ring full. */
+/* Gives room to the loop, and wakes it if it waits for some. */
 static void give_back(struct capture *c, uint64_t tail)
 {
 	atomic_store(&c->tail, tail);
@@ -117,7 +118,7 @@ static void give_back(struct capture *c, uint64_t tail)
 		futex_clear(&c->loop_waits);
 }
 
-/* Adds the records that lie whole in the first len bytes to the counters. Returns their length. */
+/* Counts the whole records in the first len bytes. Returns their length. */
 static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 {
 	uint64_t frames = 0, bytes = 0;
@@ -140,12 +141,12 @@ static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 
 static void complete_checksum(uint8_t *frame, uint32_t len, const struct slot *slot)
 {
-	/* A guest's nonsense is kept as it came. */
+	/* Offsets beyond the frame come from the guest: the frame stays as it is. */
 	if ((uint32_t)slot->csum_start + slot->csum_offset + 2 <= len)
 		checksum_complete(frame, len, slot->csum_start, slot->csum_offset, NULL, 0);
 }
 
-/* Turns the slot at record into bytes of the file. Returns their number, or 0 for a skip. */
+/* Turns the slot at record into bytes of the file. Returns their number; 0: the rest of the ring is skipped. */
 static size_t finish_slot(struct capture *c, uint8_t *record)
 {
 	struct pcap_frame frame;
@@ -196,7 +197,7 @@ static bool drain(struct capture *c, uint64_t tail, uint64_t head)
 	return true;
 }
 
-/* Waits in a state until the loop ends it, timeout_ns have passed, or there are enough bytes or a stop to see to. */
+/* Waits in a state until the loop ends it or timeout_ns have passed. Does not wait if there are enough bytes, or a stop. */
 static void writer_wait(struct capture *c, uint64_t tail, enum writer_state state, uint64_t enough, int64_t timeout_ns)
 {
 	atomic_store(&c->state, state);
@@ -211,7 +212,7 @@ static void *writer(void *arg)
 	uint64_t tail, head;
 	bool stop;
 
-	pthread_setname_np(pthread_self(), "pasta-capture"); /* of another thread it goes through /proc, which a sandbox hides */
+	pthread_setname_np(pthread_self(), "pasta-capture"); /* naming another thread takes /proc, which the sandbox hides */
 	futex_clear(&c->starting);
 	do {
 		tail = atomic_load_explicit(&c->tail, memory_order_relaxed);
@@ -234,7 +235,7 @@ static bool has_room(struct capture *c, uint64_t head, size_t need)
 	return head + need - c->tail_seen <= RING_BYTES;
 }
 
-/* Waits until there is room or patience ends. Returns what was left of it, or a negative number. */
+/* Waits for room until patience ends. Returns the patience left, or a negative number. */
 static int64_t wait_for_room(struct capture *c, uint64_t head, size_t need, int64_t patience_ns)
 {
 	int64_t end_ns = clock_ns(CLOCK_MONOTONIC) + patience_ns, left_ns;
@@ -258,7 +259,7 @@ static int64_t wait_for_room(struct capture *c, uint64_t head, size_t need, int6
 	return room ? (left_ns > 0 ? left_ns : 0) : -1;
 }
 
-/* Makes room for need bytes at head, or says that there is none in time. */
+/* Makes sure of need bytes of room at head. False: there is none in time. */
 static bool make_room(struct capture *c, uint64_t head, size_t need)
 {
 	int64_t left_ns;
@@ -284,7 +285,7 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 	return false;
 }
 
-/* Marks the end of the ring as skipped; what is too short for a mark needs none. */
+/* Marks the end of the ring as skipped. One that is too short for a mark needs none. */
 static void skip_end(struct capture *c, size_t offset)
 {
 	const struct slot slot = {.len_flags = SLOT_SKIP};
@@ -304,7 +305,7 @@ static void publish(struct capture *c, uint64_t head)
 		futex_clear(&c->state);
 }
 
-/* Adds one record: the frame in iov, for which slot has everything but the length. */
+/* Adds one record: the frame in iov. slot has everything but the length. */
 static void put(struct capture *c, struct slot slot, const struct iovec *iov, int iovcnt)
 {
 	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
@@ -340,7 +341,7 @@ static void put(struct capture *c, struct slot slot, const struct iovec *iov, in
 	publish(c, head + skip + record_len);
 }
 
-/* One record for each datagram of a segmentation offload frame; false: it is none, or its payload is not in one piece. */
+/* Adds one record for each datagram of a segmentation offload frame. False: it is none, or its payload is not in one piece. */
 static bool put_datagrams(struct capture *c, const struct slot *slot, const struct iovec *iov, int iovcnt, uint32_t size)
 {
 	uint32_t head_len = (uint32_t)slot->csum_start + UDP_HLEN, linear = (uint32_t)iov[0].iov_len;

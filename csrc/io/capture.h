@@ -1,9 +1,9 @@
-/* The capture: every frame exchanged with the guest, in a pcap or pcapng file or stream, written by a thread of its own.
- * All functions belong to one thread, the loop's, but for what capture_share() allows.
+/* Purpose: capture every frame exchanged with the guest, in a pcap or pcapng file or stream. A thread of its own writes it.
  *
- * System calls of the writer once capture_open() has returned, for the sandbox: write, pwritev2, poll, lseek, ftruncate,
- * futex, clock_gettime, and those with which the C library ends a thread (madvise, munmap, rt_sigprocmask, exit).
- * The loop's: futex, clock_gettime.
+ * Only the loop's thread may call these functions; capture_share() allows others to call capture_frame().
+ *
+ * System calls after capture_open(), for the sandbox. The writer: write, pwritev2, poll, lseek, ftruncate, futex, clock_gettime,
+ * and those with which the C library ends a thread (madvise, munmap, rt_sigprocmask, exit). The loop: futex, clock_gettime.
  */
 #ifndef PASTA_IO_CAPTURE_H
 #define PASTA_IO_CAPTURE_H
@@ -17,27 +17,27 @@
 struct capture;
 
 struct capture_counters {
-	uint64_t frames;  /* in the file, or on their way to it */
+	uint64_t frames;  /* in the file, or on the way to it */
 	uint64_t bytes;   /* of these frames */
-	uint64_t dropped; /* not in the file: no room in time, or after an error */
+	uint64_t dropped; /* frames that found no room in time, or came after an error */
 };
 
-/* Writes the header of the file and starts the writer. fd may be of any kind; it stays the caller's, who must keep it
- * open until capture_stop(). Returns 0 or -errno (-EAGAIN: the reader of a stream does not even take the header). */
+/* Writes the header of the file and starts the writer. fd may be of any kind. The caller keeps it open until capture_stop(), and
+ * closes it. Returns 0 or -errno (-EAGAIN: the reader of a stream does not take the header). */
 int capture_open(struct capture **out, int fd, bool pcapng);
 
-/* What is still to be done to a frame, as in virtio_net (VIRTIO 1.2, 5.1.6.2). */
+/* What a frame leaves to be done, as in VIRTIO 1.2, 5.1.6.2. */
 struct capture_offload {
-	bool needs_csum; /* the 16-bit field at csum_start + csum_offset holds the folded pseudo-header sum only */
+	bool needs_csum; /* the field at csum_start + csum_offset holds the folded sum of the pseudo-header only */
 	uint16_t csum_start, csum_offset;
-	uint16_t udp_size; /* these are several datagrams of so many bytes, behind one header; 0: this is one packet */
+	uint16_t udp_size; /* payload bytes of each datagram where there are several behind one header; 0: one packet */
 };
 
-/* Takes a copy of one Ethernet frame, with the time of the call; the file gets whole checksums, and each of several datagrams
- * as a frame of its own. TCP segments stay together, as captures have them everywhere.
+/* Records one Ethernet frame with the time of the call. The file gets complete checksums, and several datagrams in one frame each
+ * as a frame of its own. Large TCP segments stay as they are, as in other captures.
  *
- * Without room it waits for the writer: on a regular file as long as that moves within 2 s, on a stream 100 ms in all
- * until the reader has caught up. What finds no room after that is dropped and counted. */
+ * Without room it waits for the writer: for a stream 100 ms in total, until the reader has caught up; for anything else while the
+ * writer makes progress within 2 s. A frame that then finds no room is dropped and counted. */
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
 		   const struct capture_offload *offload);
 
@@ -46,14 +46,14 @@ void capture_share(struct capture *c);
 
 struct capture_counters capture_counters(struct capture *c);
 
-/* An errno value that was not reported yet, or 0: each cause is reported once. EAGAIN and ETIMEDOUT mean that frames
- * are being dropped, all others that the capture has ended. Cheap enough to ask in every turn of the loop. */
+/* An errno value that was not returned before, or 0. EAGAIN and ETIMEDOUT: frames are being dropped; any other: the capture has
+ * ended. Cheap enough for every turn of the loop. */
 int capture_error(struct capture *c);
-/* The same as a line for the log. */
+/* A line for the log about such an errno value. */
 const char *capture_error_text(int error);
 
-/* Writes what is queued (to a stream for at most 5 s, and 1 s without progress), ends the writer, frees everything.
- * Returns an error that was not reported yet, or 0; ECANCELED: the reader of a stream did not take the last frames. */
+/* Writes the frames in the queue (to a stream for at most 5 s, and 1 s without progress), ends the writer, frees everything.
+ * Returns like capture_error(); ECANCELED: the reader of a stream did not take the last frames. */
 int capture_stop(struct capture *c);
 
 #endif

@@ -1,7 +1,8 @@
-/* Giving up what the worker does not need: namespaces, the root, privileges, files, limits. System calls: seccomp.c.
+/* Purpose: give up what the worker and the helper do not need: namespaces, the root, privileges, files, limits. For system calls
+ * see seccomp.c. Python's os module has none of these functions, and the worker imports no ctypes.
  *
- * Owns nothing. Python's os module has none of these calls, and the worker imports no ctypes. Declared in plane_api.h
- * alone: nothing in C calls them. Rejected: one call that does all, which could not say which layer the kernel refused. */
+ * Rejected: one function for all, which could not say what the kernel refused.
+ */
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -34,7 +35,7 @@ int confine_unshare(uint32_t which)
 
 int confine_root(uint32_t by_chroot)
 {
-	/* Any directory serves as the mount point: nothing but the new file system is seen through it in the end. */
+	/* Any directory can be the mount point: in the end it shows the new file system only. */
 	static const char *const points[] = {"/tmp", "/proc", "/dev", "/usr"};
 	static const char limits[] = "nr_inodes=2,nr_blocks=1,mode=0555";
 	size_t at = 0;
@@ -46,8 +47,8 @@ int confine_root(uint32_t by_chroot)
 			return -errno;
 	if (chdir(points[at]))
 		return -errno;
-	/* Old and new root on the same directory: the old one ends up mounted over the new one, and goes with the
-	 * unmount (pivot_root(2), NOTES). */
+	/* Old and new root on the same directory: the old one is then mounted over the new one, and the unmount removes it
+	 * (pivot_root(2), NOTES). */
 	if (syscall(SYS_pivot_root, ".", "."))
 		return by_chroot && !chroot(".") ? 0 : -errno;
 	if (umount2(".", MNT_DETACH) || chdir("/"))
@@ -61,15 +62,15 @@ int confine_privileges(uint32_t kept)
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
 	struct rlimit no_core = {0, 0};
 
-	/* A process that has changed from root to another user may keep capabilities, but none of them is in effect. */
+	/* A process that has changed from root to another user may keep permitted capabilities, but has none in effect. */
 	if (syscall(SYS_capget, &header, sets))
 		return -errno;
 	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
 		sets[i].effective = sets[i].permitted;
 	if (syscall(SYS_capset, &header, sets))
 		return -errno;
-	/* The bounding set needs CAP_SETPCAP to shrink: without it there is nothing that could be regained anyway,
-	 * since no_new_privs keeps exec from granting any. */
+	/* Shrinking the bounding set takes CAP_SETPCAP. Without it the set stays, which does no harm: no_new_privs keeps exec from
+	 * granting a capability. */
 	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
 		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EPERM)
 			return -errno;
@@ -99,7 +100,7 @@ int confine_dumpable(void)
 	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? -errno : 0;
 }
 
-/* linux/landlock.h, struct landlock_ruleset_attr of ABI 6; older kernels take the beginning of it. */
+/* struct landlock_ruleset_attr of ABI 6 (linux/landlock.h). Older kernels take the beginning of it. */
 struct landlock_attr {
 	uint64_t handled_access_fs, handled_access_net, scoped;
 };
@@ -108,7 +109,7 @@ struct landlock_attr {
 
 int confine_landlock(void)
 {
-	/* Number of access rights to files since ABI 1 to 5: every one of them is handled, and no rule grants any. */
+	/* How many access rights to files ABI 1 to 5 have. All are handled, and no rule grants any. */
 	static const uint8_t rights[] = {13, 14, 15, 15, 16};
 	struct landlock_attr attr = {0};
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION), fd, rc;
@@ -118,7 +119,7 @@ int confine_landlock(void)
 	attr.handled_access_fs = (1u << rights[abi > (long)ARRAY_LEN(rights) ? ARRAY_LEN(rights) - 1 : (size_t)abi - 1]) - 1;
 	if (abi >= 6)
 		attr.scoped = LANDLOCK_SCOPED;
-	/* Its rules for TCP name ports only, and a guest may use any port. */
+	/* No rules for TCP: they name ports only, and a guest may use any port. */
 	fd = syscall(SYS_landlock_create_ruleset, &attr, abi >= 6 ? sizeof(attr) : sizeof(attr.handled_access_fs), 0);
 	if (fd < 0)
 		return -errno;

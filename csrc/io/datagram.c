@@ -1,5 +1,5 @@
-/* Owns the control messages of datagram sockets (ip(7), ipv6(7), udp(7)). IPv4 datagrams on an IPv6 socket speak of their
- * TTL and class in IPv4's messages, and of their addresses in both.
+/* How: control messages are those of ip(7), ipv6(7) and udp(7). An IPv4 datagram on an IPv6 socket has TTL and class in IPv4's
+ * messages, its addresses in those of both.
  */
 #include "io/datagram.h"
 
@@ -47,7 +47,7 @@ static void read_v6(const struct cmsghdr *c, struct datagram_info *out)
 		memcpy(&info, CMSG_DATA(c), sizeof(info));
 		local = addr_from_v6(&info.ipi6_addr);
 		out->ifindex = info.ipi6_ifindex;
-		/* IPv4's own message also knows the source for an answer to a broadcast. */
+		/* For IPv4, IP_PKTINFO is better: after a broadcast it has the address to answer from. */
 		if (!addr_is_multicast(&local) && !addr_is_v4(&local))
 			out->local = local;
 	}
@@ -72,7 +72,7 @@ int datagram_receive(struct datagram_batch *b, int fd, int most)
 {
 	int n;
 
-	/* Only what the last call has used: most calls find one datagram. */
+	/* Set up only the messages that the last call has used: most calls find one datagram. */
 	for (int i = 0; i < b->used; i++) {
 		b->iov[i] = (struct iovec){b->data[i], IP_MAX_BYTES};
 		b->message[i].msg_hdr = (struct msghdr){.msg_name = &b->from[i],
@@ -85,7 +85,7 @@ int datagram_receive(struct datagram_batch *b, int fd, int most)
 	do
 		n = recvmmsg(fd, b->message, (unsigned)most, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
-	/* A call that fails may have begun with the next message. */
+	/* The kernel may have begun with one message more. */
 	b->used = n < 0 ? 1 : n < most ? n + 1 : n;
 	return n < 0 ? -errno : n;
 }
@@ -113,8 +113,8 @@ void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *cur
 
 	_Static_assert(IP_PMTUDISC_DO == IPV6_PMTUDISC_DO && IP_PMTUDISC_WANT == IPV6_PMTUDISC_WANT &&
 			       IP_PMTUDISC_DONT == IPV6_PMTUDISC_DONT,
-		       "one table for both");
-	/* Nobody else fragments IPv6: the path MTU has to be known either way. */
+		       "the same values for both families");
+	/* Only the sender fragments IPv6, so the kernel has to know the path MTU in any case. */
 	if (!v4 && want == IP_PMTUDISC_DONT)
 		want = IP_PMTUDISC_WANT;
 	if (*current == want)

@@ -1,4 +1,4 @@
-/* What datagram sockets tell and take beside the bytes: TTL, traffic class, addresses, whether the path may fragment. */
+/* Purpose: what comes and goes with a datagram beside its bytes: TTL, traffic class, addresses, "don't fragment". */
 #ifndef PASTA_IO_DATAGRAM_H
 #define PASTA_IO_DATAGRAM_H
 
@@ -9,33 +9,32 @@
 #include "base/addr.h"
 #include "wire/ip.h"
 
-/* Room for every control message that may come with a datagram. */
-#define DATAGRAM_CONTROL_BYTES 256
-#define DATAGRAM_DISCOVER_UNKNOWN 255
+#define DATAGRAM_CONTROL_BYTES 256    /* for all control messages of a datagram */
+#define DATAGRAM_DISCOVER_UNKNOWN 255 /* for datagram_set_discover(): nothing is set yet */
 
-/* What came along with a datagram. */
+/* What comes with a datagram. */
 struct datagram_info {
-	struct addr local; /* which of our addresses it was sent to; none: not known, or one that cannot be a source */
-	uint32_t ifindex;  /* where it came in; 0: not known */
-	uint16_t gso_size; /* several datagrams of that many bytes, UDP_GRO; 0: one */
+	struct addr local; /* the address of ours that it was sent to; none: not known, or one that cannot be a source */
+	uint32_t ifindex;  /* the interface that received it; 0: not known */
+	uint16_t gso_size; /* bytes of each datagram where UDP_GRO gives several; 0: one datagram */
 	uint8_t ttl, tos;
 };
 
-/* What one system call reads from a socket. */
 #define DATAGRAM_BATCH 32
-#define DATAGRAM_SLOT_BYTES \
-	(IP_MAX_BYTES + 2113) /* no whole pages: the beginnings do not all share the same few lines of the cache */
+/* Not a multiple of the page size: else the first bytes of all slots would share a few cache sets. */
+#define DATAGRAM_SLOT_BYTES (IP_MAX_BYTES + 2113)
 
+/* What one system call reads from a socket. */
 struct datagram_batch {
-	int used; /* messages to be set up again */
+	int used; /* messages to set up again */
 	struct mmsghdr message[DATAGRAM_BATCH];
 	struct iovec iov[DATAGRAM_BATCH];
 	struct sockaddr_storage from[DATAGRAM_BATCH];
 	_Alignas(struct cmsghdr) uint8_t control[DATAGRAM_BATCH][DATAGRAM_CONTROL_BYTES];
-	uint8_t data[DATAGRAM_BATCH][DATAGRAM_SLOT_BYTES]; /* takes memory where it is used */
+	uint8_t data[DATAGRAM_BATCH][DATAGRAM_SLOT_BYTES]; /* memory is allocated where it is used */
 };
 
-/* One of them, valid until the next call. */
+/* One datagram of a batch, valid until the next call. */
 struct datagram {
 	const uint8_t *data;
 	uint32_t len;
@@ -45,15 +44,16 @@ struct datagram {
 
 struct datagram_info datagram_read_info(struct msghdr *msg);
 
-/* Reads what waits, most datagrams of it (at most DATAGRAM_BATCH), without blocking: how many, or -errno. */
+/* Reads up to `most` datagrams (at most DATAGRAM_BATCH) without blocking. Returns their number, or -errno. */
 int datagram_receive(struct datagram_batch *b, int fd, int most);
 struct datagram datagram_at(struct datagram_batch *b, int index);
 
-/* Appends a control message; msg->msg_control has room and is zeroed, msg_controllen counts what is there. */
+/* Appends a control message. msg->msg_control has room and is zeroed; msg_controllen is the length so far. */
 void datagram_add_control(struct msghdr *msg, int level, int type, const void *data, size_t len);
 
-/* Says how the next packet may travel (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER): df: not fragmented; oversize: larger than the
- * host's own link, so fragmented by the host as far as the path MTU is known. *current is what the socket is set to. */
+/* Sets whether the next datagram may be fragmented (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER). df: the guest forbids it. oversize: the
+ * datagram exceeds the host's own link, so the host fragments it all the same, to the path MTU that it knows. *current: the
+ * socket's setting. */
 void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *current);
 
 #endif

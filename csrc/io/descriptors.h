@@ -1,5 +1,5 @@
-/* How many descriptors are left, told by the number of the newest: the kernel gives the lowest that is free (open(2)), so that
- * all below it are in use. Nothing is counted, whoever uses them. */
+/* Purpose: know how many descriptors are left from the number of the newest. The kernel gives the lowest free number (open(2)), so
+ * all below it are in use, by any part of the program. Nothing is counted. */
 #ifndef PASTA_IO_DESCRIPTORS_H
 #define PASTA_IO_DESCRIPTORS_H
 
@@ -9,7 +9,7 @@
 
 struct descriptors {
 	uint32_t limit; /* RLIMIT_NOFILE */
-	uint32_t ports; /* of these, those of forwarded ports */
+	uint32_t ports; /* of these, those for forwarded ports */
 };
 
 static inline struct descriptors descriptors_now(void)
@@ -21,13 +21,13 @@ static inline struct descriptors descriptors_now(void)
 	return (struct descriptors){(uint32_t)limit.rlim_cur, 0};
 }
 
-/* One in `parts` of those that are not for ports. */
+/* One part in `parts` of the descriptors that are not for ports. */
 static inline uint32_t descriptors_part(const struct descriptors *d, uint32_t parts)
 {
 	return d->limit > d->ports ? (d->limit - d->ports) / parts : 0;
 }
 
-/* Beyond fd, the newest, less than that is left. */
+/* Whether less than that part is left. fd: the newest descriptor. */
 static inline bool descriptors_below(const struct descriptors *d, int fd, uint32_t parts)
 {
 	return (uint32_t)fd >= d->limit - descriptors_part(d, parts);

@@ -1,11 +1,11 @@
-/* Owns the conversation with the helper, both ends of it.
+/* Purpose: both ends of the conversation with the helper. A socket always stays in the network namespace of the process that made
+ * it. The helper is a child of the worker that entered the guest's namespaces before it gave up its privileges. It can only make
+ * sockets there and hand them over.
  *
- * A socket belongs for ever to the network namespace of the process that made it. The helper is a child of the worker that
- * entered the guest's namespaces before it gave up every privilege; it can do nothing but make sockets there and hand them
- * over. Rejected: a thread, which cannot have a user namespace of its own and so would have kept the worker out of one.
+ * How: requests and answers are one message each. Answers come in the order of the requests. TCP sockets to connect are ordered in
+ * advance, so that a connection does not wait for a process switch.
  *
- * Requests and answers are single messages. Answers come in the order of the requests; connectable TCP sockets are asked for
- * ahead, so that a connection does not wait for a process switch.
+ * Rejected: a thread. It cannot have a user namespace of its own, and would keep the worker out of one.
  */
 #include "io/helper.h"
 
@@ -24,16 +24,16 @@
 #include "io/sock.h"
 #include "plane_api.h"
 
-#define BACKLOG 4096
+#define LISTEN_BACKLOG 4096
 #define LOOPBACK "lo"
-#define NOBODY 65534
+#define OVERFLOW_ID 65534 /* overflowuid and overflowgid of Linux: they own nothing */
 #define ANSWER_TIMEOUT_MS 2000
 #define LOW_WATER (HELPER_POOL / 4)
 
 struct request {
 	int32_t type;   /* SOCK_STREAM or SOCK_DGRAM */
 	int32_t family; /* AF_INET, AF_INET6; or AF_NETLINK, for sock_diag(7) */
-	int32_t bind;   /* whether to bind to the endpoint, and to listen */
+	int32_t bind;   /* 1: bind it to `at`, and listen if it is TCP */
 	struct endpoint at;
 };
 
@@ -62,7 +62,7 @@ static int send_fd(int sock, const void *data, size_t len, int fd)
 	return 0;
 }
 
-/* Bytes received, 0 at the end, or -errno; *fd is -1 if none came. */
+/* Returns the bytes received, 0 at the end, or -errno. *fd: -1 if none came. */
 static ssize_t recv_fd(int sock, void *data, size_t len, int flags, int *fd)
 {
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))];
@@ -85,7 +85,8 @@ static ssize_t recv_fd(int sock, void *data, size_t len, int flags, int *fd)
 
 /* --- the helper --- */
 
-/* Before the first datagram can come: which address each was sent to. None of groups that others have joined. */
+/* Asks for the address that each datagram was sent to, before the first can come. No datagrams of groups that others have
+ * joined. */
 static void prepare_datagrams(int fd, bool v4)
 {
 	if (v4) {
@@ -96,7 +97,7 @@ static void prepare_datagrams(int fd, bool v4)
 	}
 }
 
-/* At any address means: of the loopback interface. What comes to the guest's other addresses is not ours. */
+/* The unspecified address means the loopback interface only: the guest's other addresses are its own. */
 static int bind_and_listen(int fd, const struct request *r)
 {
 	struct sockaddr_storage ss;
@@ -111,11 +112,11 @@ static int bind_and_listen(int fd, const struct request *r)
 		prepare_datagrams(fd, r->family == AF_INET);
 	if (bind(fd, (struct sockaddr *)&ss, len) < 0)
 		return -errno;
-	/* UDP: a program of the guest that allows it may have the port later, and then has it first. One that is there keeps it:
-	 * bound with this option, we would have it first. */
+	/* UDP: a program of the guest that sets this option too can still bind to the port later, and then gets the datagrams. Set
+	 * before bind(), the option would let us take the port from a program that has it. */
 	if (!stream)
 		return sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-	return listen(fd, BACKLOG) < 0 ? -errno : 0;
+	return listen(fd, LISTEN_BACKLOG) < 0 ? -errno : 0;
 }
 
 static int make_socket(const struct request *r)
@@ -135,7 +136,7 @@ static int make_socket(const struct request *r)
 	return fd;
 }
 
-/* The first messages name the namespaces: 'u' with a user namespace (optional), then 'n' with the network namespace. */
+/* The first messages bring the namespaces: 'u' with a user namespace (optional), then 'n' with the network namespace. */
 static int enter_namespaces(int sock)
 {
 	for (;;) {
@@ -154,22 +155,22 @@ static int enter_namespaces(int sock)
 	}
 }
 
-/* All but the right to bind to the guest's own low ports, which -T 80 needs and the guest's root has as well. */
+/* Keeps only the right to bind to the guest's low ports, which -T 80 needs. The guest's root has it as well. */
 static int give_up_privileges(void)
 {
 	int rc;
 
-	/* Real root has a user to change to; root of a namespace with one ID has not, and needs none. */
-	if (!geteuid() && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) && !setresgid(NOBODY, NOBODY, NOBODY)) {
-		if (setgroups(0, NULL) < 0 || setresuid(NOBODY, NOBODY, NOBODY) < 0)
+	/* The host's root changes to another user. Root of a namespace with one ID cannot, and need not. */
+	if (!geteuid() && !prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) && !setresgid(OVERFLOW_ID, OVERFLOW_ID, OVERFLOW_ID)) {
+		if (setgroups(0, NULL) < 0 || setresuid(OVERFLOW_ID, OVERFLOW_ID, OVERFLOW_ID) < 0)
 			return -errno;
 	}
 	rc = confine_privileges(1u << CAP_NET_BIND_SERVICE);
-	return rc == -EPERM ? confine_privileges(0) : rc; /* it was not ours to keep */
+	return rc == -EPERM ? confine_privileges(0) : rc; /* we did not have it */
 }
 
-/* An empty root, as far as its rights in the guest's user namespace allow; Landlock and the filter hide as much where not.
- * Returns 0, a positive errno value if there is no filter, or -errno. */
+/* Locks the helper in. The empty root takes rights in the guest's user namespace; without them Landlock and the filter on system
+ * calls hide as much. Returns 0, a positive errno value if there is no filter, or -errno. */
 static int lock_in(uint32_t by_chroot)
 {
 	int rc;
@@ -192,10 +193,10 @@ int helper_serve(int sock, uint32_t by_chroot)
 	int fd;
 
 	prctl(PR_SET_NAME, "pasta-helper", 0, 0, 0);
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* or the guest's root could trace it from the moment it joins */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* else the guest's root could trace it as soon as it joins */
 	result = enter_namespaces(sock);
 	if (result == -ECANCELED)
-		return 0; /* not needed */
+		return 0; /* the worker needs no helper */
 	if (!result)
 		result = lock_in(by_chroot);
 	if (send_fd(sock, &result, sizeof(result), -1) < 0 || result < 0)
@@ -220,16 +221,16 @@ int helper_serve(int sock, uint32_t by_chroot)
 
 /* --- the core's side --- */
 
-void helper_init(struct helper *n, int fd)
+void helper_init(struct helper *h, int fd)
 {
-	*n = (struct helper){.fd = fd};
+	*h = (struct helper){.fd = fd};
 }
 
-void helper_free(struct helper *n)
+void helper_free(struct helper *h)
 {
 	for (int f = 0; f < 2; f++)
-		while (n->ready[f])
-			close(n->pool[f][--n->ready[f]]);
+		while (h->ready[f])
+			close(h->pool[f][--h->ready[f]]);
 }
 
 static int family_of(int f)
@@ -237,115 +238,115 @@ static int family_of(int f)
 	return f == 0 ? AF_INET : AF_INET6;
 }
 
-/* Waits for one answer: a descriptor or -errno. Nobody waits again for a helper that has not answered: it may have been stopped. */
-static int answer(struct helper *n)
+/* Waits for one answer: a descriptor or -errno. After one timeout it only looks, until the helper answers: it may be stopped. */
+static int answer(struct helper *h)
 {
-	struct pollfd p = {.fd = n->fd, .events = POLLIN};
+	struct pollfd p = {.fd = h->fd, .events = POLLIN};
 	int32_t result;
 	ssize_t got;
 	int fd;
 
-	n->silent = poll(&p, 1, n->silent ? 0 : ANSWER_TIMEOUT_MS) <= 0;
-	if (n->silent)
+	h->silent = poll(&p, 1, h->silent ? 0 : ANSWER_TIMEOUT_MS) <= 0;
+	if (h->silent)
 		return -ETIMEDOUT;
-	got = recv_fd(n->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
+	got = recv_fd(h->fd, &result, sizeof(result), MSG_DONTWAIT, &fd);
 	if (got != sizeof(result)) {
-		n->fd = -1; /* the helper has gone, or lost step: never ask again */
+		h->fd = -1; /* the helper is gone, or the answer malformed: never ask again */
 		return got < 0 ? (int)got : -ECONNRESET;
 	}
 	if (result < 0)
 		return result;
-	return fd < 0 ? -EMFILE : fd; /* it was sent, and there was no room for it here */
+	return fd < 0 ? -EMFILE : fd; /* it was sent, but we had no room for a descriptor */
 }
 
-static int order(struct helper *n, const struct request *r)
+static int order(struct helper *h, const struct request *r)
 {
-	if (n->fd < 0)
+	if (h->fd < 0)
 		return -ENOTCONN;
-	return send_fd(n->fd, r, sizeof(*r), -1);
+	return send_fd(h->fd, r, sizeof(*r), -1);
 }
 
-/* Takes answers that are missing: one that nobody waits for any more, then to what was ordered ahead, family by family, 0 first. */
-static int collect(struct helper *n)
+/* Takes outstanding answers: first a late one, which is dropped; then those to orders, family 0 before family 1. */
+static int collect(struct helper *h)
 {
 	int fd;
 
-	if (n->late) {
-		fd = answer(n);
+	if (h->late) {
+		fd = answer(h);
 		if (fd >= 0)
 			close(fd);
-		else if (n->fd < 0 || fd == -ETIMEDOUT)
+		else if (h->fd < 0 || fd == -ETIMEDOUT)
 			return fd;
-		n->late = false;
+		h->late = false;
 	}
 	for (int f = 0; f < 2; f++) {
-		for (; n->ordered[f]; n->ordered[f]--) {
-			fd = answer(n);
+		for (; h->ordered[f]; h->ordered[f]--) {
+			fd = answer(h);
 			if (fd >= 0)
-				n->pool[f][n->ready[f]++] = fd;
-			else if (n->fd < 0 || fd == -ETIMEDOUT)
+				h->pool[f][h->ready[f]++] = fd;
+			else if (h->fd < 0 || fd == -ETIMEDOUT)
 				return fd;
 		}
 	}
 	return 0;
 }
 
-/* Asks for more, so that they are there when the pool runs dry. */
-static void refill(struct helper *n, int f)
+/* Orders sockets before the pool is empty. */
+static void refill(struct helper *h, int f)
 {
 	struct request r = {.type = SOCK_STREAM, .family = family_of(f)};
 
-	if (n->ordered[0] || n->ordered[1] || n->ready[f] > LOW_WATER)
+	if (h->ordered[0] || h->ordered[1] || h->ready[f] > LOW_WATER)
 		return;
-	while (n->ready[f] + n->ordered[f] < HELPER_POOL && order(n, &r) == 0)
-		n->ordered[f]++;
+	while (h->ready[f] + h->ordered[f] < HELPER_POOL && order(h, &r) == 0)
+		h->ordered[f]++;
 }
 
-int helper_stream_socket(struct helper *n, bool v4)
+int helper_stream_socket(struct helper *h, bool v4)
 {
 	int f = v4 ? 0 : 1, rc;
 
-	if (!n->ready[f]) {
-		rc = collect(n);
+	if (!h->ready[f]) {
+		rc = collect(h);
 		if (rc < 0)
 			return rc;
 	}
-	if (!n->ready[f]) {
-		refill(n, f);
-		rc = collect(n);
-		if (rc < 0 || !n->ready[f])
+	if (!h->ready[f]) {
+		refill(h, f);
+		rc = collect(h);
+		if (rc < 0 || !h->ready[f])
 			return rc < 0 ? rc : -ENOBUFS;
 	}
-	rc = n->pool[f][--n->ready[f]];
-	refill(n, f);
+	rc = h->pool[f][--h->ready[f]];
+	refill(h, f);
 	return rc;
 }
 
-static int ask(struct helper *n, const struct request *r)
+static int ask(struct helper *h, const struct request *r)
 {
-	int rc = collect(n);
+	int rc = collect(h);
 
 	if (!rc)
-		rc = order(n, r);
+		rc = order(h, r);
 	if (rc < 0)
 		return rc;
-	rc = answer(n);
-	n->late = rc == -ETIMEDOUT; /* it comes when nobody waits for it */
+	rc = answer(h);
+	h->late = rc == -ETIMEDOUT; /* the answer still comes, and must be dropped then */
 	return rc;
 }
 
-int helper_datagram_socket(struct helper *n, bool v4)
+int helper_datagram_socket(struct helper *h, bool v4)
 {
-	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = v4 ? AF_INET : AF_INET6});
+	return ask(h, &(struct request){.type = SOCK_DGRAM, .family = v4 ? AF_INET : AF_INET6});
 }
 
-int helper_diag_socket(struct helper *n)
+int helper_diag_socket(struct helper *h)
 {
-	return ask(n, &(struct request){.type = SOCK_DGRAM, .family = AF_NETLINK});
+	return ask(h, &(struct request){.type = SOCK_DGRAM, .family = AF_NETLINK});
 }
 
-int helper_listen(struct helper *n, int type, const struct addr *addr, uint16_t port)
+int helper_listen(struct helper *h, int type, const struct addr *addr, uint16_t port)
 {
-	return ask(n, &(struct request){
+	return ask(h, &(struct request){
 			      .type = type, .family = addr_is_v4(addr) ? AF_INET : AF_INET6, .bind = 1, .at = {*addr, port}});
 }

@@ -1,4 +1,4 @@
-/* Sockets of the guest's namespace, from the helper process that lives there. */
+/* Purpose: sockets of the guest's namespace, from the helper process in it. */
 #ifndef PASTA_IO_HELPER_H
 #define PASTA_IO_HELPER_H
 
@@ -9,26 +9,27 @@
 
 #define HELPER_POOL 32
 
-/* The core's side. fd -1: there is no helper. */
+/* The core's side. Arrays are by family: 0 IPv4, 1 IPv6. */
 struct helper {
-	int fd;
-	uint32_t ready[2];   /* by family: connectable TCP sockets waiting */
-	uint32_t ordered[2]; /* asked for, not yet come */
-	bool late;           /* an answer that nobody waits for any more is to come, before any other */
+	int fd;              /* -1: there is no helper */
+	bool late;           /* the next answer comes too late, and is dropped */
 	bool silent;         /* the last answer did not come in time */
+	uint32_t ready[2];   /* TCP sockets in the pool */
+	uint32_t ordered[2]; /* TCP sockets on the way */
 	int pool[2][HELPER_POOL];
 };
 
-void helper_init(struct helper *n, int fd);
-void helper_free(struct helper *n);
-/* A non-blocking TCP socket of the guest's namespace, or -errno. Waits for the helper only when the pool is empty. */
-int helper_stream_socket(struct helper *n, bool v4);
-/* A non-blocking UDP socket of the guest's namespace, or -errno. */
-int helper_datagram_socket(struct helper *n, bool v4);
-/* A sock_diag(7) socket of the guest's namespace, or -errno. */
-int helper_diag_socket(struct helper *n);
-/* A bound socket of the guest's namespace, listening if it is TCP: SOCK_STREAM or SOCK_DGRAM at addr and port; at any address: of
- * the loopback interface. -errno. */
-int helper_listen(struct helper *n, int type, const struct addr *addr, uint16_t port);
+void helper_init(struct helper *h, int fd);
+void helper_free(struct helper *h);
+/* All sockets are non-blocking and in the guest's namespace. The functions return a descriptor or -errno. */
+
+/* A TCP socket to connect. Waits for the helper only when the pool is empty. */
+int helper_stream_socket(struct helper *h, bool v4);
+/* A UDP socket. */
+int helper_datagram_socket(struct helper *h, bool v4);
+/* A sock_diag(7) socket. */
+int helper_diag_socket(struct helper *h);
+/* A socket bound to addr and port; SOCK_STREAM: it listens. With the unspecified address it is bound to the loopback interface. */
+int helper_listen(struct helper *h, int type, const struct addr *addr, uint16_t port);
 
 #endif

@@ -1,5 +1,5 @@
-/* Owns the way from an errno to an ICMP error in the guest. The quoted IP header is made anew: the guest's kernel only looks
- * at addresses, protocol, ports and sequence number in it.
+/* How: the IP header in the quote is written anew. The guest's kernel looks only at addresses, protocol, ports and sequence number
+ * of the quoted packet.
  */
 #include "io/icmp_error.h"
 
@@ -7,8 +7,9 @@
 
 bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out)
 {
-	/* The tables of Linux (icmp_err_convert[] in net/ipv4/icmp.c, icmpv6_err_convert() in net/ipv6/icmp.c) in reverse. The guest's
-	 * kernel makes the same errno of the answer; where IPv6 has none for it, the nearest. The last three are a host's own. */
+	/* The reverse of Linux' icmp_err_convert[] (net/ipv4/icmp.c) and icmpv6_err_convert() (net/ipv6/icmp.c): the guest's kernel
+	 * turns the error back into the same errno, or where IPv6 has no such error into the nearest. The last three errno values
+	 * come from the host's own kernel. */
 	static const struct {
 		int error;
 		uint8_t v4_type, v4_code, v6_type, v6_code;
@@ -44,7 +45,8 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 
 	if (addr_eq(reporter, remote))
 		return *shown;
-	/* Addresses that the guest shares with the host would look like its own, and its kernel would drop the error. */
+	/* policy_inbound_source() hides addresses that the guest shares with the host: its kernel would drop an error from its
+	 * own. */
 	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
 	    !policy_inbound_source(io->policy, reporter, &mapped))
 		return io->policy->gateway[family];

@@ -1,24 +1,24 @@
-/* ICMP errors to the guest: what a host socket reported, put back into a packet. */
+/* Purpose: tell the guest with an ICMP error what a host socket reported. */
 #ifndef PASTA_IO_ICMP_ERROR_H
 #define PASTA_IO_ICMP_ERROR_H
 
 #include "io/io.h"
 #include "wire/icmp.h"
 
-/* The error of which a kernel makes this errno, or the nearest; false: no router or peer reports that. */
+/* The ICMP error that a kernel turns into this errno, or the nearest. False: no router or peer reports such an error. */
 bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out);
 
-/* Under which address the guest knows who reported an error: reporter as the host's kernel names it, none if that was the
- * kernel itself; remote and shown are the two names of the flow's other end. */
+/* The address from which the guest sees an error come. reporter: from the host's kernel, none if it reported the error itself.
+ * remote and shown: the flow's host peer, and the destination as the guest sees it. */
 struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter, const struct addr *remote,
 				const struct addr *shown);
 
-/* Sends an error about a packet that the guest sent from guest to remote: transport is its header and as much data as is
- * known, transport_total the length that the packet had after its IP header. from: who reports it. */
+/* Sends an error about a packet from guest to remote. transport: its transport header and the data that is known; transport_total:
+ * its whole length after the IP header. from: the source of the error; one that is none or of the other family becomes remote. */
 void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
 		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total, const struct icmp_error *error);
 
-/* Answers a whole packet of the guest with the error of which a kernel makes this errno, if there is one, from the guest's gateway. */
+/* Answers a packet of the guest with the error for this errno, if there is one. Its source is the guest's gateway. */
 void icmp_error_answer(struct io *io, const struct ip_view *ip, int error);
 
 #endif

@@ -1,4 +1,4 @@
-/* What a protocol needs from the outside: narrow, and the same for all of them. */
+/* Purpose: what protocols need from outside, the same for all. */
 #ifndef PASTA_IO_IO_H
 #define PASTA_IO_IO_H
 
@@ -20,10 +20,10 @@ struct io {
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */
 	uint32_t fragment_id;
-	uint8_t *scratch; /* SCRATCH_BYTES, for the duration of one call */
+	uint8_t *scratch; /* SCRATCH_BYTES, valid during one call */
 	struct sched sched;
 };
 
-#define SCRATCH_BYTES 524288 /* eight frames */
+#define SCRATCH_BYTES (512u << 10) /* about eight frames */
 
 #endif

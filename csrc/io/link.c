@@ -1,7 +1,8 @@
-/* Purpose: what all kinds of links share: the receive buffer, the capture of both ways, segmentation where the link has none.
+/* Purpose: what all kinds of links share: the receive buffer, the capture in both directions, segmentation for a link that has
+ * none.
  *
- * Invariant: a frame given out has at least an Ethernet header, and if partial_checksum is set ETH_HLEN <= csum_start and
- * csum_start + csum_offset + 2 <= len; a tunnel's has inner < csum_start. They come from the guest and are checked here, once.
+ * Invariants: a received frame has at least an Ethernet header. With partial_checksum, ETH_HLEN <= csum_start and csum_start +
+ * csum_offset + 2 <= len. In a tunnel, inner < csum_start. These values come from the guest and are checked here, once.
  */
 #include "io/link.h"
 

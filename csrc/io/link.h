@@ -1,4 +1,4 @@
-/* The guest's link: where its frames come from and go to. */
+/* Purpose: the guest's link: where its frames come from and go to. */
 #ifndef PASTA_IO_LINK_H
 #define PASTA_IO_LINK_H
 
@@ -14,9 +14,9 @@
 struct capture;
 
 #define LINK_FRAME_MAX (ETH_HLEN + IP_MAX_BYTES)
-#define LINK_HEAD_MAX 128 /* Ethernet, IP and transport header of a frame that we build */
+#define LINK_HEAD_MAX 128 /* Ethernet, IP and transport headers of a frame that we send */
 
-/* struct virtio_net_hdr (virtio 1.2, 5.1.6), native byte order as the kernel's tap uses it by default. */
+/* struct virtio_net_hdr (VIRTIO 1.2, 5.1.6), in native byte order, which a tap uses by default. */
 struct vnet_hdr {
 	uint8_t flags;
 	uint8_t gso_type;
@@ -26,33 +26,38 @@ struct vnet_hdr {
 	uint16_t csum_offset;
 };
 
-/* The same with what segments in a tunnel need: struct virtio_net_hdr_v1_hash_tunnel (linux/virtio_net.h). */
+/* The same with offsets for segments in a tunnel: struct virtio_net_hdr_v1_hash_tunnel (linux/virtio_net.h). */
 struct vnet_hdr_tunnel {
 	struct vnet_hdr common;
 	uint8_t unused[10];
-	uint8_t outer_transport[2], inner_network[2]; /* offsets, the lower byte first */
+	uint8_t outer_transport[2], inner_network[2]; /* offsets, little-endian */
 };
 
+/* Flags. */
 #define VNET_NEEDS_CSUM 1
+
+/* Values of gso_type. */
 #define VNET_GSO_NONE 0
 #define VNET_GSO_TCPV4 1
 #define VNET_GSO_TCPV6 4
 #define VNET_GSO_UDP_L4 5
-#define VNET_GSO_TUNNEL 0x60 /* the segments are inside a UDP tunnel, over IPv4 (0x20) or IPv6 */
+
+/* Bits of gso_type beside one of these. */
+#define VNET_GSO_TUNNEL 0x60 /* the segments are inside a UDP tunnel over IPv4 (0x20) or IPv6 (0x40) */
 #define VNET_GSO_ECN 0x80
 
 struct link;
 struct link_frame;
 struct link_tx;
 
-/* What a link is: chosen once, when it is made. */
+/* What a link can do; chosen once, when the link is made. */
 struct link_kind {
-	bool offloads; /* takes segments of up to 64 KiB, with checksums to be completed, at any MTU */
+	bool offloads; /* takes segments of up to 64 KiB with partial checksums, at any MTU */
 	int (*read)(struct link *l, struct link_frame *f);
 	bool (*send)(struct link *l, const struct link_tx *tx);
 };
 
-/* A tap of ours, with a virtio-net header before each frame. */
+/* Our own tap, with a virtio-net header before each frame. */
 extern const struct link_kind link_tap;
 /* Any other descriptor with one frame per read and write. */
 extern const struct link_kind link_datagram;
@@ -60,13 +65,13 @@ extern const struct link_kind link_datagram;
 struct link {
 	const struct link_kind *kind;
 	int fd;
-	bool uso;                          /* the tap takes segments of UDP */
-	uint8_t header_bytes;              /* of the virtio-net header before each frame; 0: there is none */
+	bool uso;                          /* the tap takes UDP segmentation offload frames */
+	uint8_t header_bytes;              /* of the virtio-net header; 0: there is none */
 	struct neighbour_table neighbours; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
 	struct capture *capture; /* NULL: none */
-	uint8_t *rx;             /* one frame with its header; the only receive buffer there is */
+	uint8_t *rx;             /* the receive buffer: one frame with its header */
 };
 
 /* A received frame, valid until the next link_read(). */
@@ -75,12 +80,12 @@ struct link_frame {
 	uint32_t len;
 	uint16_t gso_size; /* 0: not a segmentation offload frame */
 	uint8_t gso_type;
-	bool partial_checksum; /* the checksum in csum_start + csum_offset, of all that follows csum_start, was left to us */
+	bool partial_checksum; /* the field at csum_start + csum_offset holds the folded sum of the pseudo-header only */
 	uint16_t csum_start, csum_offset;
-	uint16_t inner; /* with VNET_GSO_TUNNEL: offset of the IP header inside the tunnel, before csum_start */
+	uint16_t inner; /* with VNET_GSO_TUNNEL: offset of the IP header inside the tunnel */
 };
 
-/* A frame to send. The transport checksum field holds the folded pseudo-header sum if csum_start is set. */
+/* A frame to send. If csum_start is set, the transport checksum field holds the folded sum of the pseudo-header only. */
 struct link_tx {
 	uint8_t *head;
 	uint32_t head_len;
@@ -92,42 +97,42 @@ struct link_tx {
 	uint8_t gso_type;
 };
 
-/* header_bytes: 0 for a datagram descriptor, the size of one of the structures above for a tap. */
+/* header_bytes: the size of struct vnet_hdr or struct vnet_hdr_tunnel for a tap, else 0. 0 or -errno. */
 int link_init(struct link *l, int fd, uint8_t header_bytes, bool uso, struct counters *counters);
 void link_free(struct link *l);
 
-/* 0; -EBADMSG for one that is no frame (counted); -EAGAIN when there is none; or another -errno when the link is gone. */
+/* 0; -EBADMSG: the frame is malformed (counted); -EAGAIN: there is none; any other -errno: the link is gone. */
 static inline int link_read(struct link *l, struct link_frame *frame)
 {
 	return l->kind->read(l, frame);
 }
 
-/* False if the link did not take the frame (counted). */
+/* False: the link did not take the frame (counted). */
 static inline bool link_send(struct link *l, const struct link_tx *tx)
 {
 	return l->kind->send(l, tx);
 }
 
-/* Computes a partial checksum, for a reader that needs the bytes complete. */
+/* Completes a partial checksum. */
 void link_complete_checksum(struct link_frame *frame);
-/* Takes off the tags that say a priority and no VLAN, as many as there are. False: there is none, or the checksum was in it. */
+/* Removes all priority tags (eth_is_priority_tagged()). False: there is none, or the offsets point into one. */
 bool link_untag(struct link_frame *frame);
 
-/* Starts a frame in head: Ethernet to the guest, then IP. Returns the offset of the transport header. */
+/* Writes the Ethernet and IP headers of a frame to the guest. Returns the offset of the transport header. */
 uint32_t link_begin(const struct link *l, uint8_t head[LINK_HEAD_MAX], const struct addr *src, const struct addr *dst,
 		    uint8_t proto, uint8_t ttl, uint8_t tos, bool df, uint32_t payload_len);
 
 /* --- for the kinds --- */
 
-/* Reads a header and a frame into l->rx: bytes, or a -errno as link_read() has it. */
+/* Reads a header and a frame into l->rx. Returns the bytes, or -errno as link_read(). */
 int link_read_bytes(struct link *l);
-/* What all received frames are held to; the offloads come from the header, or are zero. 0 or -EBADMSG. */
+/* Checks, counts and captures a received frame, whose members are set from the header, or zero without one. 0 or -EBADMSG. */
 int link_received(struct link *l, struct link_frame *f);
-/* Writes a frame, with whatever the kind puts before it in iov[0]. */
+/* Writes a frame of len bytes, in iov behind the header of the kind, if it has one. False: it was not taken (counted). */
 bool link_write(struct link *l, const struct iovec *iov, int iovcnt, uint32_t len);
-/* For the capture: the frame as it was sent. */
+/* Captures the frame as it was sent. */
 void link_sent(struct link *l, const struct iovec *iov, int iovcnt, const struct link_tx *tx);
-/* Cuts tx into segments, each sent by send_one. */
+/* Sends tx as segments, each with send_one. False: one was not taken; those after it are not sent. */
 bool link_send_segments(struct link *l, const struct link_tx *tx, bool (*send_one)(struct link *l, const struct link_tx *tx));
 
 #endif

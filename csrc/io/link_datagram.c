@@ -1,9 +1,8 @@
-/* Purpose: a descriptor that takes frames as they are (--fd, a socketpair): segments are cut and checksums completed here.
- */
+/* Purpose: a descriptor with one plain frame per read and write (--fd, a socketpair). Segmentation and checksums are done here. */
 #include "io/link.h"
 #include "wire/offload.h"
 
-static int datagram_read(struct link *l, struct link_frame *f)
+static int read_frame(struct link *l, struct link_frame *f)
 {
 	int n = link_read_bytes(l);
 
@@ -13,7 +12,7 @@ static int datagram_read(struct link *l, struct link_frame *f)
 	return link_received(l, f);
 }
 
-/* One frame; its checksum is completed in a copy of the head. */
+/* Sends one frame. Its checksum is completed in a copy of the headers. */
 static bool send_one(struct link *l, const struct link_tx *tx)
 {
 	uint8_t head[LINK_HEAD_MAX];
@@ -28,11 +27,11 @@ static bool send_one(struct link *l, const struct link_tx *tx)
 	return true;
 }
 
-static bool datagram_send(struct link *l, const struct link_tx *tx)
+static bool send_frame(struct link *l, const struct link_tx *tx)
 {
 	if (tx->gso_size && tx->body_len > tx->gso_size)
 		return link_send_segments(l, tx, send_one);
 	return send_one(l, tx);
 }
 
-const struct link_kind link_datagram = {.offloads = false, .read = datagram_read, .send = datagram_send};
+const struct link_kind link_datagram = {.offloads = false, .read = read_frame, .send = send_frame};

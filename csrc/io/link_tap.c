@@ -1,9 +1,7 @@
-/* Purpose: a tap of ours. The guest's kernel takes and gives segments of up to 64 KiB without checksums at any MTU, which is where
- * the speed comes from.
- */
+/* Purpose: our own tap. At any MTU the guest's kernel exchanges segments of up to 64 KiB without checksums, which makes it fast. */
 #include "io/link.h"
 
-static int tap_read(struct link *l, struct link_frame *f)
+static int read_frame(struct link *l, struct link_frame *f)
 {
 	struct vnet_hdr_tunnel header = {0};
 	const struct vnet_hdr *vh = &header.common;
@@ -27,7 +25,7 @@ static int tap_read(struct link *l, struct link_frame *f)
 	return link_received(l, f);
 }
 
-static bool tap_send(struct link *l, const struct link_tx *tx)
+static bool send_frame(struct link *l, const struct link_tx *tx)
 {
 	struct vnet_hdr_tunnel header = {0};
 	struct vnet_hdr *vh = &header.common;
@@ -35,7 +33,7 @@ static bool tap_send(struct link *l, const struct link_tx *tx)
 	bool large = tx->gso_size && tx->body_len > tx->gso_size;
 
 	if (large && tx->gso_type == VNET_GSO_UDP_L4 && !l->uso)
-		return link_send_segments(l, tx, tap_send);
+		return link_send_segments(l, tx, send_frame);
 	if (tx->csum_start) {
 		vh->flags = VNET_NEEDS_CSUM;
 		vh->csum_start = tx->csum_start;
@@ -52,4 +50,4 @@ static bool tap_send(struct link *l, const struct link_tx *tx)
 	return true;
 }
 
-const struct link_kind link_tap = {.offloads = true, .read = tap_read, .send = tap_send};
+const struct link_kind link_tap = {.offloads = true, .read = read_frame, .send = send_frame};

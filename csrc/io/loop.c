@@ -1,5 +1,5 @@
-/* Owns the epoll descriptor and the batch of events being handled. Handlers run after loop_next() returned their event, one
- * at a time: nothing is dispatched from here, so there is no callback to re-enter.
+/* How: loop_wait() fills a batch of events, and loop_next() returns one at a time for the caller to handle. The loop calls nothing,
+ * so there is no callback to re-enter.
  */
 #include "io/loop.h"
 
@@ -11,9 +11,9 @@
 
 #include "core/timer.h"
 
-#define US_MAX 1000000 /* what is further away is left to milliseconds */
+#define US_MAX 1000000 /* longer waits are in milliseconds */
 
-/* Linux 5.11; musl has no name for it. */
+/* Weak: musl does not have it. Linux 5.11 and later. */
 int epoll_pwait2(int epoll, struct epoll_event *events, int max, const struct timespec *timeout, const sigset_t *mask)
 	__attribute__((weak));
 
@@ -65,7 +65,7 @@ int loop_remove(struct loop *l, int fd)
 	return control(l, EPOLL_CTL_DEL, fd, 0, 0);
 }
 
-/* What is left until a moment, 0 if it has passed. */
+/* The time until a moment; 0 if it has passed. */
 static int64_t left(int64_t until, int64_t now)
 {
 	return until > now ? until - now : 0;
@@ -94,7 +94,7 @@ int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 	}
 	if (l->ready < 0) {
 		l->ready = 0;
-		/* After a stop (signal(7)): what has come meanwhile is found at the next wait, and time passes no sooner. */
+		/* SIGSTOP and SIGCONT interrupt the wait (signal(7)). The next one returns its events, and reads the clock. */
 		return errno == EINTR ? 0 : -errno;
 	}
 	read_clock(l);

@@ -1,8 +1,8 @@
-/* Owns the messages between two threads. Any number of threads put, one takes: all at once, so that the lock is held for a few
- * instructions, and what a batch of frames leaves costs one. Who finds the queue empty wakes the other end; as that takes
- * everything, one wake-up is enough for all that come before it has looked.
+/* How: any number of threads put messages in, one thread takes all of them at once. So the lock is held for a few instructions, and
+ * the messages of a batch of frames take it once. A put into an empty queue wakes the taker; messages put in before it takes need
+ * no wakeup of their own.
  *
- * Invariants: last is meaningless while head is NULL; count and bytes are those of the list. No message is ever waited for.
+ * Invariants: last has no meaning while head is NULL; count and bytes are those of the list. No thread waits for a message.
  */
 #include "io/message_queue.h"
 
@@ -12,28 +12,28 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-int message_queue_init(struct message_queue *m)
+int message_queue_init(struct message_queue *q)
 {
-	*m = (struct message_queue){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-	if (m->fd < 0)
+	*q = (struct message_queue){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	if (q->fd < 0)
 		return -errno;
-	pthread_mutex_init(&m->lock, NULL);
+	pthread_mutex_init(&q->lock, NULL);
 	return 0;
 }
 
-void message_queue_free(struct message_queue *m)
+void message_queue_free(struct message_queue *q)
 {
-	while (m->head) {
-		struct message *message = m->head;
+	while (q->head) {
+		struct message *message = q->head;
 
-		m->head = message->next;
+		q->head = message->next;
 		free(message);
 	}
-	if (m->fd >= 0) {
-		close(m->fd);
-		pthread_mutex_destroy(&m->lock);
+	if (q->fd >= 0) {
+		close(q->fd);
+		pthread_mutex_destroy(&q->lock);
 	}
-	m->fd = -1;
+	q->fd = -1;
 }
 
 struct message *message_new(uint32_t kind, uint32_t detail, uint32_t len)
@@ -50,67 +50,67 @@ struct message *message_new(uint32_t kind, uint32_t detail, uint32_t len)
 	return message;
 }
 
-void message_queue_wake(struct message_queue *m)
+void message_queue_wake(struct message_queue *q)
 {
-	ssize_t n = write(m->fd, &(uint64_t){1}, sizeof(uint64_t));
+	ssize_t n = write(q->fd, &(uint64_t){1}, sizeof(uint64_t));
 
-	(void)n; /* EAGAIN: it is readable, 2^64 times over */
+	(void)n; /* EAGAIN: the counter is at its limit, so it is readable */
 }
 
-static bool has_room(const struct message_queue *m, const struct message *message)
+static bool has_room(const struct message_queue *q, const struct message *message)
 {
-	return m->count < message->max_count && message->len <= message->max_bytes && m->bytes <= message->max_bytes - message->len;
+	return q->count < message->max_count && message->len <= message->max_bytes && q->bytes <= message->max_bytes - message->len;
 }
 
-static void append(struct message_queue *m, struct message *message)
+static void append(struct message_queue *q, struct message *message)
 {
-	if (m->head)
-		m->last->next = message;
+	if (q->head)
+		q->last->next = message;
 	else
-		m->head = message;
-	m->last = message;
+		q->head = message;
+	q->last = message;
 	message->next = NULL;
-	m->count++;
-	m->bytes += message->len;
+	q->count++;
+	q->bytes += message->len;
 }
 
-struct message *message_queue_put(struct message_queue *m, struct message *messages)
+struct message *message_queue_put(struct message_queue *q, struct message *messages)
 {
 	struct message *refused = NULL, **end = &refused, *next;
 	bool was_empty, wake;
 
-	pthread_mutex_lock(&m->lock);
-	was_empty = !m->head;
+	pthread_mutex_lock(&q->lock);
+	was_empty = !q->head;
 	for (struct message *message = messages; message; message = next) {
 		next = message->next;
-		if (has_room(m, message)) {
-			append(m, message);
+		if (has_room(q, message)) {
+			append(q, message);
 			continue;
 		}
 		message->next = NULL;
 		*end = message;
 		end = &message->next;
 	}
-	wake = was_empty && m->head;
+	wake = was_empty && q->head;
 	if (wake)
-		atomic_store_explicit(&m->waiting, true, memory_order_relaxed);
-	pthread_mutex_unlock(&m->lock);
+		atomic_store_explicit(&q->waiting, true, memory_order_relaxed);
+	pthread_mutex_unlock(&q->lock);
 	if (wake)
-		message_queue_wake(m);
+		message_queue_wake(q);
 	return refused;
 }
 
-struct message *message_queue_take(struct message_queue *m)
+struct message *message_queue_take(struct message_queue *q)
 {
 	struct message *all;
 
-	if (!atomic_load_explicit(&m->waiting, memory_order_relaxed))
+	if (!atomic_load_explicit(&q->waiting, memory_order_relaxed))
 		return NULL;
-	pthread_mutex_lock(&m->lock);
-	all = m->head;
-	m->head = NULL;
-	m->count = m->bytes = 0;
-	atomic_store_explicit(&m->waiting, false, memory_order_relaxed);
-	pthread_mutex_unlock(&m->lock);
+	pthread_mutex_lock(&q->lock);
+	all = q->head;
+	q->head = NULL;
+	q->count = q->bytes = 0;
+	atomic_store_explicit(&q->waiting, false, memory_order_relaxed);
+	pthread_mutex_unlock(&q->lock);
 	return all;
 }

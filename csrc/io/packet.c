@@ -1,8 +1,8 @@
-/* Owns the decision how a packet travels to the guest: as it is, as one segmentation offload frame, or in fragments. Fragment
- * identifications count up from a start that differs from worker to worker.
+/* How: a packet goes to the guest as it is, as one segmentation offload frame, or in fragments. Fragment identifications count up;
+ * each worker begins at another number.
  *
- * Only UDP's checksum may be left to the tap. No kernel leaves ICMP's open, so none completes it for a raw socket, and ping
- * checks what it reads from one.
+ * Only UDP's checksum may be left to the tap. No kernel leaves ICMP's, so none completes one for a raw socket, and ping checks what
+ * it reads from its raw socket.
  */
 #include "io/packet.h"
 
@@ -19,7 +19,7 @@ static uint64_t pseudo_sum(const struct packet *p, uint32_t len)
 	return p->proto == IPPROTO_ICMP ? 0 : ip_pseudo_sum(&p->src, &p->dst, p->proto, len);
 }
 
-/* The checksum as it is stored, over header and body. */
+/* The checksum over header and body, as stored. */
 static uint16_t checksum_of(const struct packet *p)
 {
 	uint64_t sum = csum_add(p->header, p->header_len, pseudo_sum(p, p->header_len + p->body_len));
@@ -49,7 +49,7 @@ static void send_whole(struct io *io, const struct packet *p)
 	link_send(io->link, &tx);
 }
 
-/* One fragment: bytes at offset of the transport header and body together. */
+/* Sends len bytes from offset on. Offsets count from the transport header. */
 static void send_fragment(struct io *io, const struct packet *p, const uint8_t *header, uint32_t offset, uint32_t len, bool more,
 			  uint32_t id)
 {
@@ -91,7 +91,7 @@ static void send_fragments(struct io *io, const struct packet *p)
 	uint8_t header[TRANSPORT_MAX];
 	uint16_t sum;
 
-	/* Every fragment but the last carries a multiple of 8 bytes. */
+	/* Each fragment but the last has a multiple of 8 bytes. */
 	room = (io->mtu - ip_header_bytes(v4) - (v4 ? 0 : FRAGMENT6_HLEN)) & ~7u;
 	memcpy(header, p->header, p->header_len);
 	sum = checksum_of(p);
@@ -122,7 +122,7 @@ void packet_send(struct io *io, const struct packet *p)
 		send_whole(io, p);
 		return;
 	}
-	/* Each datagram by itself exceeds the guest's MTU. */
+	/* Each datagram alone exceeds the guest's MTU. */
 	memcpy(header, p->header, UDP_HLEN);
 	part.header = header;
 	for (uint32_t done = 0; done < p->body_len; done += part.body_len) {

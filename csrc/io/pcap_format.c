@@ -1,6 +1,7 @@
-/* Owns the layout of both formats: pcap as in draft-ietf-opsawg-pcap, with the magic number of nanosecond times, and
- * pcapng as in draft-ietf-opsawg-pcapng: one section, one interface, one enhanced packet block a frame. Invariant: the
- * size of a record depends on the length of its frame alone. Holds no state and makes no system call.
+/* How: pcap is that of draft-ietf-opsawg-pcap, with the magic number for nanoseconds. pcapng is that of draft-ietf-opsawg-pcapng,
+ * with one section, one interface, and one enhanced packet block a frame.
+ *
+ * Invariant: the size of a record depends only on the length of its frame.
  */
 #include "io/pcap_format.h"
 
@@ -42,7 +43,7 @@ struct ng_head {
 	uint32_t shb_type, shb_len;
 	uint32_t byte_order;
 	uint16_t major, minor;
-	uint32_t section_len[2]; /* all ones: not known */
+	uint32_t section_len[2]; /* all ones: unknown */
 	struct ng_option userappl;
 	char userappl_text[8];
 	struct ng_option shb_end;

@@ -1,7 +1,7 @@
-/* The bytes of a capture file, pcap or pcapng, in native byte order (readers tell it by the magic number). Pure.
+/* Purpose: the bytes of a capture file, pcap or pcapng, in native byte order: readers know it from the magic number. Pure.
  *
- * A record is laid out in place: the caller puts the frame at pcap_frame_offset() of a buffer of pcap_record_size()
- * bytes, and pcap_record_finish() writes what stands before and after it.
+ * How: a record is built in place. The caller puts the frame at pcap_frame_offset() in a buffer of pcap_record_size() bytes, and
+ * pcap_record_finish() writes the bytes before and after it.
  */
 #ifndef PASTA_IO_PCAP_FORMAT_H
 #define PASTA_IO_PCAP_FORMAT_H
@@ -12,17 +12,17 @@
 
 #define PCAP_SNAPLEN_BYTES 262144u
 #define PCAP_HEADER_MAX_BYTES 128
-#define PCAP_FRAME_OFFSET_MIN 16 /* every record has at least so many bytes before its frame */
+#define PCAP_FRAME_OFFSET_MIN 16 /* bytes before the frame in a record of either format, at least */
 
 enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
 
 struct pcap_frame {
 	uint64_t time_ns; /* since 1970 */
 	uint32_t len;
-	enum capture_direction direction; /* only pcapng keeps it: from the guest is outbound, as seen on its interface */
+	enum capture_direction direction; /* in pcapng only, as the guest's interface sees it: from the guest is outbound */
 };
 
-/* The header of the file. Returns its length. */
+/* Writes the header of the file. Returns its length. */
 size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES]);
 
 size_t pcap_frame_offset(bool pcapng);

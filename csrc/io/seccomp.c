@@ -1,15 +1,17 @@
-/* Owns the way from the table to a filter in the kernel.
+/* Purpose: make the filter in the kernel from the table.
  *
- * The program of one process, classic BPF as seccomp(2) takes it:
+ * How: the filter is a program of classic BPF (seccomp(2)):
  *
- *   another architecture, or x32                     kill
- *   the number of a call without conditions          allow
- *   the number of a call with conditions             its rows, one after the other: all met: allow; none left: kill
- *   anything else                                    kill
+ *   another architecture, or x32           kill
+ *   a call without conditions              allow
+ *   a call with conditions                 allow if all conditions of one of its rows are met, else kill
+ *   any other call                         kill
  *
- * Calls without conditions never look at an argument, so that kernels since 5.11 answer for them from a bitmap without
- * running the program: the calls of the data path have none. Rejected: libseccomp, a dependency for what is a page of code;
- * a binary search, which only the calls with conditions would notice, and no flow makes more than a dozen of those.
+ * For a call without conditions the program reads no argument. Kernels since 5.11 then know the answer from a bitmap, and do not
+ * run the program. Calls of the data path have no conditions.
+ *
+ * Rejected: libseccomp, a dependency for a page of code; a binary search, which would help only calls with conditions, of which a
+ * flow makes at most a dozen.
  */
 #include "io/seccomp.h"
 
@@ -31,7 +33,7 @@
 #elif defined(__aarch64__)
 #define OUR_ARCH AUDIT_ARCH_AARCH64
 #else
-#define OUR_ARCH 0 /* no filter: seccomp_install() says so */
+#define OUR_ARCH 0 /* no filter: confine_calls() says so */
 #endif
 
 #define PROGRAM_MAX 1024 /* of the kernel's 4096 (BPF_MAXINSNS) */
@@ -68,7 +70,7 @@ static size_t low_half(uint32_t arg)
 	return __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? offset + sizeof(uint32_t) : offset;
 }
 
-/* Allows if all conditions are met, goes on behind itself if not. */
+/* Allows the call if all conditions are met; else the program goes on behind the row. */
 static void put_row(struct program *p, const struct seccomp_row *row)
 {
 	uint16_t failed[SECCOMP_CONDITIONS];
@@ -88,7 +90,8 @@ static void put_row(struct program *p, const struct seccomp_row *row)
 		p->code[failed[i]].jf = (uint8_t)(p->len - failed[i] - 1);
 }
 
-/* All rows of one call that are for us, from row on. Returns the number of rows of the call. */
+/* Adds one call, with its rows for `who`. row: its first row; left: rows up to the end of the table. Returns how many rows it
+ * has. */
 static size_t put_call(struct program *p, const struct seccomp_row *row, size_t left, uint32_t who)
 {
 	size_t rows = 1, ours = 0;
@@ -130,8 +133,8 @@ static int build(struct program *p, uint32_t who)
 
 int confine_calls(uint32_t who)
 {
-	/* SPEC_ALLOW: kernels before 5.16 slow a filtered process down otherwise, against attacks of code that it runs for
-	 * others; it runs none. Kernels before 4.17 do not know the flag. */
+	/* SPEC_ALLOW: without it, kernels before 5.16 slow a filtered process down, to protect it from code of others that it
+	 * runs. It runs none. Kernels before 4.17 do not know the flag. */
 	unsigned long flags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_SPEC_ALLOW;
 	struct program p = {0};
 	struct sock_fprog prog = {.filter = p.code};
@@ -147,6 +150,6 @@ int confine_calls(uint32_t who)
 	if (rc < 0 && errno == EINVAL)
 		rc = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags & ~SECCOMP_FILTER_FLAG_SPEC_ALLOW, &prog);
 	if (rc > 0)
-		return -ESRCH; /* a thread that cannot be brought under the filter */
+		return -ESRCH; /* a thread that cannot take the filter */
 	return rc < 0 ? -errno : 0;
 }

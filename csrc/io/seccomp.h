@@ -1,4 +1,4 @@
-/* The filter on system calls: which are allowed, to whom, with what arguments. The table is in seccomp_table.c. */
+/* Purpose: the filter on system calls: which calls are allowed, for which process, with what arguments. */
 #ifndef PASTA_IO_SECCOMP_H
 #define PASTA_IO_SECCOMP_H
 
@@ -7,12 +7,12 @@
 
 #define SECCOMP_CONDITIONS 3
 
-/* Met if the low 32 bits of argument number arg, under mask, are value. A mask of zero means: no condition. */
+/* Met if the low 32 bits of argument number arg, masked with mask, are value. Mask zero: no condition. */
 struct seccomp_condition {
 	uint32_t arg, mask, value;
 };
 
-/* One way to make one call; all conditions must be met. Rows of one call follow each other, and each is enough. */
+/* Allows one call if all conditions are met. Rows of the same call stand together; one of them is enough. */
 struct seccomp_row {
 	int32_t call; /* SECCOMP_ABSENT where the architecture has no such call */
 	uint32_t who; /* CONFINE_WORKER, CONFINE_HELPER, or both */
@@ -21,6 +21,7 @@ struct seccomp_row {
 
 #define SECCOMP_ABSENT (-1)
 
+/* seccomp_table.c */
 extern const struct seccomp_row seccomp_table[];
 extern const size_t seccomp_rows;
 

@@ -1,11 +1,11 @@
-/* Owns the list of what the worker and its helper may ask of the kernel, once they are ready. Anything else kills them.
+/* Purpose: the system calls that the worker and its helper may make once they are ready. Any other kills them.
  *
- * One row, one line: the call; whose it is; conditions on its arguments; why. "Not here" marks what this architecture,
- * C library or machine does otherwise, or what only an accident makes necessary; every other row is used by
- * tests/e2e/test_calls.py, which fails for a row that is not, and docs/security.md shows the same table.
+ * How: a row is one line: the call, its processes, conditions on its arguments, the reason. "Not here" marks a call of other
+ * architectures, C libraries or machines, or of rare accidents. tests/e2e/test_calls.py uses all other rows, and fails for one that
+ * it does not use. docs/security.md shows the same table.
  *
- * What the conditions are for: no memory that can be executed, no sockets but those of flows, no file but open ones.
- * Conditions cost a few instructions per call, so that calls of the data path have none. Pointers cannot be followed.
+ * Conditions make sure of this: no memory is executable, all sockets are those of flows, no file is opened. A condition costs a few
+ * instructions a call, so calls of the data path have none. A condition cannot follow a pointer.
  */
 #include "io/seccomp.h"
 
@@ -21,11 +21,11 @@
 #include "base/bytes.h"
 #include "plane_api.h"
 
-/* Newer than some headers. */
+/* Some headers are older than this call. */
 #ifndef __NR_epoll_pwait2
 #define __NR_epoll_pwait2 441
 #endif
-/* Calls that only older architectures have. */
+/* Only older architectures have these calls. */
 #ifndef __NR_epoll_wait
 #define __NR_epoll_wait SECCOMP_ABSENT
 #endif
@@ -37,6 +37,8 @@
 #define HELPER CONFINE_HELPER
 #define BOTH (CONFINE_WORKER | CONFINE_HELPER)
 
+/* Conditions: the argument is a number; has no bits but these; has these bits set; has these of some bits set; is a type of
+ * socket. */
 #define IS(arg, number) \
 	{ \
 		arg, UINT32_MAX, (uint32_t)(number) \
@@ -59,7 +61,7 @@
 	}
 #define OPTION(level, name) IS(1, level), IS(2, name)
 
-/* What the run-time libraries of sanitizers ask for beside, in builds for tests. */
+/* Further calls of the sanitizers' run-time libraries, in builds for tests. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZERS {__NR_sigaltstack, BOTH, {{0}}}, {__NR_gettid, BOTH, {{0}}}, {__NR_getpid, BOTH, {{0}}},
 #define ADVICE(advice) \
@@ -76,7 +78,7 @@ const struct seccomp_row seccomp_table[] = {
 	/* the loop */
 	{__NR_epoll_wait, WORKER, {{0}}}, /* waits for events */
 	{__NR_epoll_pwait, WORKER, {{0}}}, /* not here: epoll_wait of aarch64, and of musl */
-	{__NR_epoll_pwait2, WORKER, {{0}}}, /* waits for less than a millisecond: dense UDP */
+	{__NR_epoll_pwait2, WORKER, {{0}}}, /* waits for less than a millisecond: adaptive polling of UDP */
 	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
 	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
 	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */
@@ -85,9 +87,9 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
 	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */
 	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams; asks the helper, and answers */
-	{__NR_recvfrom, WORKER, {{0}}}, /* drops what the guest has acknowledged; the ends of local connections; control's messages */
+	{__NR_recvfrom, WORKER, {{0}}}, /* drops acknowledged bytes; the ends of spliced connections; control's messages */
 	{__NR_sendto, WORKER, {{0}}}, /* writes to TCP sockets; messages to control and to syslog */
-	{__NR_splice, WORKER, {{0}}}, /* local connections, between sockets and pipes */
+	{__NR_splice, WORKER, {{0}}}, /* spliced connections, between sockets and pipes */
 	{__NR_getsockopt, WORKER, {{0}}}, /* free buffer, maximum segment, errors */
 	{__NR_close, BOTH, {{0}}}, /* the end of a flow */
 	{__NR_connect, WORKER, {{0}}}, /* a flow the guest has begun */
@@ -119,7 +121,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_RCVBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_UDP, UDP_GRO)}}, /* many datagrams at once */
-	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BROADCAST)}}, /* --broadcast; whether a refused address is one of broadcast */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BROADCAST)}}, /* --broadcast; whether an address is a broadcast address */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_RECVPKTINFO)}}, /* which address a datagram was sent to */
 	{__NR_setsockopt, HELPER, {OPTION(IPPROTO_IP, IP_MULTICAST_ALL)}}, /* no multicast */
@@ -136,7 +138,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IP, IP_RECVTOS)}}, /* ECN passes through */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_IPV6, IPV6_RECVTCLASS)}}, /* ECN passes through */
 	/* the capture, and the log */
-	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals on their way to the loop; wakes another loop; urgent data of local connections */
+	{__NR_write, WORKER, {{0}}}, /* log lines, captured frames, signals for the loop, wakeups, spliced urgent data */
 	{__NR_pwritev2, WORKER, {{0}}}, /* captured frames, to a stream without blocking */
 	{__NR_pwrite64, WORKER, {{0}}}, /* a log file under a size */
 	{__NR_pread64, WORKER, {{0}}}, /* its newest half, to be kept */
@@ -146,7 +148,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_fstat, WORKER, {{0}}}, /* not here: the same with an older C library */
 	/* memory, time, signals, the end */
 	{__NR_brk, WORKER, {{0}}}, /* memory */
-	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* memory that cannot be executed */
+	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* data memory */
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
 	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends a thread */

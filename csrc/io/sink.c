@@ -1,8 +1,7 @@
-/* Owns how bytes get out. Files and devices are written as they are; a stream is written without blocking, so that a
- * reader who has stopped does not hold the writer for ever.
+/* How: write() serves files and devices. A stream is written without blocking: its reader may stop, and the writer must still end.
  *
- * Rejected: setting O_NONBLOCK on a stream, which would change it for every process that shares it; cancelling a blocked
- * thread, which loads a library in a process that has no file system any more.
+ * Rejected: O_NONBLOCK, which would change the stream for all processes that share it; cancelling a blocked thread, for which the C
+ * library loads another library, in a process without a file system.
  */
 #include "io/sink.h"
 
@@ -16,10 +15,13 @@
 
 #include "base/bytes.h"
 
-#define PIPE_ATOMIC_BYTES 4096 /* a pipe that polls writable takes so many without blocking */
+#define PIPE_ATOMIC_BYTES 4096 /* a pipe that polls writable takes these without blocking */
 #define PIPE_WANTED_BYTES (1 << 20)
+
+/* How long a stream may still take after a stop: without progress, and in total. */
 #define STOP_STALL_NS (1000 * NS_PER_MS)
 #define STOP_TOTAL_NS (5000 * NS_PER_MS)
+
 #define POLL_MS 100
 
 int sink_open(struct sink *s, int fd)
@@ -35,7 +37,7 @@ int sink_open(struct sink *s, int fd)
 		.nowait = true,
 	};
 	if (S_ISFIFO(st.st_mode))
-		(void)fcntl(fd, F_SETPIPE_SZ, PIPE_WANTED_BYTES); /* fewer turns between us and the reader */
+		(void)fcntl(fd, F_SETPIPE_SZ, PIPE_WANTED_BYTES); /* fewer switches between us and the reader */
 	return 0;
 }
 
@@ -98,7 +100,7 @@ int sink_write_line(int fd, const void *data, size_t len)
 	return n < 0 ? -errno : n < (ssize_t)len ? -ENOSPC : 0;
 }
 
-/* Whether the stop has waited long enough for a stream. */
+/* Whether there is a stop that has waited long enough for the stream. */
 static bool stop_is_due(struct sink *s, const _Atomic bool *stop)
 {
 	int64_t now_ns;
@@ -111,7 +113,7 @@ static bool stop_is_due(struct sink *s, const _Atomic bool *stop)
 	return now_ns - s->progress_ns > STOP_STALL_NS || now_ns - s->stop_ns > STOP_TOTAL_NS;
 }
 
-/* Waits until a stream takes bytes. Returns 0, or the error with which to give up. */
+/* Waits until a stream takes bytes. Returns 0, or ECANCELED after a stop. */
 static int wait_writable(struct sink *s, const _Atomic bool *stop)
 {
 	struct pollfd p = {.fd = s->fd, .events = POLLOUT};
@@ -122,7 +124,7 @@ static int wait_writable(struct sink *s, const _Atomic bool *stop)
 	return ECANCELED;
 }
 
-/* One attempt at a stream. Returns like write(); EAGAIN and EINTR ask for another. */
+/* Tries once to write to a stream. Returns like write(); after EAGAIN or EINTR the caller tries again. */
 static ssize_t write_stream(struct sink *s, const uint8_t *data, size_t len, const _Atomic bool *stop)
 {
 	const struct iovec iov = {(void *)data, len};

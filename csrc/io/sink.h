@@ -1,4 +1,4 @@
-/* Where a capture goes: a descriptor of any kind, written to by a thread that must end when told to. */
+/* Purpose: write a capture to a descriptor of any kind, from a thread that can be stopped. */
 #ifndef PASTA_IO_SINK_H
 #define PASTA_IO_SINK_H
 
@@ -12,10 +12,11 @@
 
 struct sink {
 	int fd;
-	bool regular; /* a file: can be cut back */
-	bool stream;  /* has a reader, who may be slow: pipe, socket, terminal */
-	bool nowait;  /* the kernel knows RWF_NOWAIT for this descriptor */
-	int64_t progress_ns, stop_ns;
+	bool regular; /* a file, which can be truncated */
+	bool stream;  /* a pipe, socket or terminal, whose reader may be slow */
+	bool nowait;  /* the descriptor may support RWF_NOWAIT */
+	/* When the writer first saw the stop (0: not yet), and when it last wrote something after it. */
+	int64_t stop_ns, progress_ns;
 };
 
 static inline int64_t clock_ns(clockid_t clock)
@@ -26,22 +27,21 @@ static inline int64_t clock_ns(clockid_t clock)
 	return t.tv_sec * (1000 * NS_PER_MS) + t.tv_nsec;
 }
 
-/* Looks at what fd is. Returns 0 or -errno. */
+/* Finds out what fd is. Returns 0 or -errno. */
 int sink_open(struct sink *s, int fd);
 
-/* One line for a log, whole or not at all, and without waiting for a reader. Returns 0 or -errno (-EAGAIN: there is no room). */
+/* Writes a log line whole or not at all, without waiting for a reader. Returns 0 or -errno (-EAGAIN: there is no room). */
 int sink_write_line(int fd, const void *data, size_t len);
 
-/* Writes a few bytes at once from any thread, without the signals of a failing write. Returns 0 or -errno (-EAGAIN: a
- * stream that takes nothing for 100 ms), and leaves no part of them in a file. */
+/* Writes a few bytes now, from any thread, without the signals of a failing write. Returns 0 or -errno (-EAGAIN: a stream takes
+ * nothing for 100 ms). After an error a file has none of the bytes. */
 int sink_write_here(struct sink *s, const void *data, size_t len);
 
-/* Writes all, as long as it takes; once *stop is set a stream may take 5 s more, and 1 s without progress. The thread
- * blocks SIGPIPE and SIGXFSZ. Returns 0 or an errno value (ECANCELED: given up after the stop); *done says how far
- * it came. */
+/* Writes all bytes, for as long as it takes. Once *stop is set, a stream may take 5 s more, and 1 s without progress. The thread
+ * must have SIGPIPE and SIGXFSZ blocked. Returns 0 or an errno value (ECANCELED: gave up after the stop). *done: bytes written. */
 int sink_write(struct sink *s, const uint8_t *data, size_t len, size_t *done, const _Atomic bool *stop);
 
-/* Takes the last len bytes off a file; of a stream nothing can be taken back. */
+/* Removes the last len bytes from a file. Does nothing for anything else. */
 void sink_cut(struct sink *s, size_t len);
 
 #endif

@@ -1,5 +1,4 @@
-/* Owns how a host socket is made. A binding asked for with --outbound or --outbound-if does not apply to loopback
- * destinations: nothing on the host's loopback could be reached from such a socket.
+/* How: --outbound and --outbound-if do not apply to loopback destinations, which a socket bound so cannot reach.
  */
 #include "io/sock.h"
 
@@ -48,7 +47,7 @@ int sock_open(const struct sock_options *o, const struct addr *remote, int type,
 		return -errno;
 	if (!addr_is_v4(remote))
 		rc = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
-	/* Ping sockets share identifiers unless told not to, and then only one of them gets the replies. */
+	/* Ping sockets share an identifier by default, and then only one of them gets the replies. */
 	if (!rc && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
 		rc = sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 0);
 	if (!rc)
@@ -75,7 +74,7 @@ bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remo
 
 	if (fd < 0)
 		return false;
-	/* EACCES also comes from a "prohibit" route: then permission changes nothing. */
+	/* A "prohibit" route gives EACCES too, and still does with SO_BROADCAST. */
 	found = sock_connect(fd, remote, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) &&
 		!sock_connect(fd, remote, 0);
 	close(fd);

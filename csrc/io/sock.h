@@ -1,25 +1,27 @@
-/* Host sockets: made non-blocking and close-on-exec, bound as --outbound and --outbound-if4/6 say. */
+/* Purpose: host sockets: non-blocking, close-on-exec, bound as --outbound and --outbound-if4/6 say. */
 #ifndef PASTA_IO_SOCK_H
 #define PASTA_IO_SOCK_H
 
 #include "base/addr.h"
 
 struct sock_options {
-	struct addr outbound[2]; /* by family: 0 IPv4, 1 IPv6; none: the kernel chooses */
+	/* By family: 0 IPv4, 1 IPv6. None or empty: the kernel chooses. */
+	struct addr outbound[2];
 	char outbound_if[2][16];
-	uint32_t scope6; /* interface for link-local destinations, and for multicast; 0: none */
-	uint32_t link4;  /* for multicast and broadcast; 0: none */
+	/* Indices of host interfaces; 0: none. */
+	uint32_t scope6; /* for link-local destinations and IPv6 multicast */
+	uint32_t link4;  /* for IPv4 multicast and broadcast */
 };
 
-/* A socket for traffic to remote (its family and whether it is loopback decide). The descriptor or -errno. */
+/* A socket for traffic to remote, of which family and loopback matter. The descriptor or -errno. */
 int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port);
-/* scope6: interface of a link-local remote. 0 or -errno. */
+/* scope6: the interface for a link-local remote. 0 or -errno. */
 int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6);
-/* Whether this is a broadcast address to the host's routes: not so for one of a network that the host is not in. */
+/* Whether the host's routes say that this is a broadcast address. One of a network that the host is not in is none. */
 bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remote);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
-/* abort: the peer of a TCP connection gets a reset. */
+/* abort: the host peer of a TCP connection gets a reset. */
 void sock_close(int fd, bool abort);
 
 #endif

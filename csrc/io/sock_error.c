@@ -1,5 +1,5 @@
-/* Owns the reading of error queues. Kernel errors of the other family than the guest's (a mapped nameserver) are told through
- * their errno, those of the same family as they came.
+/* How: an ICMP error of the guest's family is passed on as it came. One of the other family (of a mapped nameserver) is translated
+ * by way of its errno.
  */
 #include "io/sock_error.h"
 
@@ -7,7 +7,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <time.h>
-/* needs struct timespec */
+/* errqueue.h needs struct timespec. */
 #include <linux/errqueue.h>
 
 #include "io/icmp_error.h"
@@ -25,7 +25,7 @@ void sock_receive_errors(int fd, bool v6)
 	sock_set(fd, IPPROTO_IP, IP_RECVTOS, 1);
 }
 
-/* The error in the words of one family; false for those that mean nothing there. */
+/* The error in the numbers of one family. False: it has none for it. */
 static bool translate(const struct sock_extended_err *e, bool v4, struct icmp_error *out)
 {
 	if (e->ee_origin == (v4 ? SO_EE_ORIGIN_ICMP : SO_EE_ORIGIN_ICMP6)) {

@@ -1,4 +1,4 @@
-/* The error queue of datagram sockets (IP_RECVERR, ip(7)): what came back, and from whom. */
+/* Purpose: read the error queue of datagram sockets (IP_RECVERR, ip(7)). */
 #ifndef PASTA_IO_SOCK_ERROR_H
 #define PASTA_IO_SOCK_ERROR_H
 
@@ -8,17 +8,17 @@
 #include "wire/icmp.h"
 
 struct sock_error {
-	struct endpoint to;             /* where the failed datagram went */
-	struct addr reporter;           /* none: our own kernel */
-	struct icmp_error icmp4, icmp6; /* as each family says it */
-	bool known4, known6;            /* whether it can be said at all */
-	uint32_t len;                   /* of the datagram's beginning */
-	uint8_t data[ICMP_QUOTE_MAX_V6];
+	struct endpoint to;              /* destination of the failed datagram */
+	struct addr reporter;            /* none: the host's own kernel */
+	struct icmp_error icmp4, icmp6;  /* the error in each family's numbers */
+	bool known4, known6;             /* whether the family has numbers for it */
+	uint32_t len;                    /* of data */
+	uint8_t data[ICMP_QUOTE_MAX_V6]; /* the beginning of the datagram */
 };
 
-/* Switches the queue on, and the reception of TTL and class; v6 sockets may carry IPv4 too. */
+/* Enables the queue, and the reception of TTL and class. v6: an IPv6 socket, which may carry IPv4 too. */
 void sock_receive_errors(int fd, bool v6);
-/* Takes the next error; false: there is none. */
+/* Takes the next error. False: there is none. */
 bool sock_next_error(int fd, struct sock_error *out);
 
 #endif

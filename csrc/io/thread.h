@@ -1,4 +1,4 @@
-/* Threads of the worker beside Python's. */
+/* Purpose: threads of the worker beside Python's. */
 #ifndef PASTA_IO_THREAD_H
 #define PASTA_IO_THREAD_H
 
@@ -6,8 +6,9 @@
 #include <signal.h>
 #include <stddef.h>
 
-/* Starts one that no signal reaches: they are Python's. 0 or -errno. What the C library asks of the kernel for it (rseq,
- * set_robust_list) has to come before a sandbox: the caller waits for a word from it. */
+/* Starts a thread with all signals blocked: they are for Python's thread. 0 or -errno. The C library makes system calls in the new
+ * thread (rseq, set_robust_list) that the sandbox forbids, so the caller waits until the thread has run before it closes the
+ * sandbox. */
 static inline int thread_start(pthread_t *thread, size_t stack_bytes, void *(*run)(void *), void *argument)
 {
 	pthread_attr_t attr;

@@ -70,7 +70,7 @@ struct icmp_error {
 	uint32_t info; /* the MTU of a "too big", the pointer of a parameter problem */
 };
 
-/* Bytes of a quoted packet: so many that the error fits into 576 bytes (RFC 1812, 4.3.2.3) or 1280 (RFC 4443, 2.4). */
+/* Bytes that are quoted of a packet. With them the error fits into 576 bytes (RFC 1812, 4.3.2.3) or 1280 (RFC 4443, 2.4). */
 #define ICMP_QUOTE_MAX_V4 548
 #define ICMP_QUOTE_MAX_V6 1232
 

@@ -1,8 +1,8 @@
-/* Drives csrc/io/capture.c without Python: for ThreadSanitizer and for measuring the producer.
+/* Purpose: run csrc/io/capture.c without Python, under ThreadSanitizer or to measure the loop's side.
  *
  * usage: capture_stress FILE pcap|pcapng FRAME_BYTES COUNT [PAUSE_EVERY]
- * FRAME_BYTES 0: sizes from 60 to 65550, different ones in turn. PAUSE_EVERY n: 15 ms of silence after n frames each.
- * Stops at the first error, and says so on standard error before it waits for the writer.
+ * FRAME_BYTES 0: sizes vary between 60 and 65550 bytes. PAUSE_EVERY n: a pause of 15 ms after every n frames.
+ * At the first error it feeds no more frames, and prints "stops" on standard error before it waits for the writer.
  * Prints: frames dropped seconds-in-capture_frame seconds-with-stop error
  */
 #include <fcntl.h>
