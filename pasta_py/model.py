@@ -63,6 +63,22 @@ class ForwardRule(Record):
     scan: bool  # an AutoRule
 
 
+class FamilyPlan(Record):
+    """What the guest and the core use of one IP version: struct plane_family of csrc/plane_api.h. The defaults are "none"."""
+
+    guest: bytes = b""  # the guest's first address; IPv6: not link-local
+    prefix: int = 0  # its prefix length
+    gateway: bytes = b""  # the guest's default gateway
+    map_host_loopback: bytes = b""  # stands for the host's loopback
+    map_guest_addr: bytes = b""  # stands for `host`
+    host: bytes = b""  # the host's own address
+    dns_forward: bytes = b""  # DNS queries to it go to dns_host
+    dns_host: bytes = b""  # of either IP version
+    outbound: bytes = b""  # host sockets are bound to it
+    outbound_if: str = ""  # and to this interface
+    ifindex: int = 0  # host interface for multicast, IPv4 broadcast, link-local IPv6
+
+
 class WorkerPlan(Record):
     """Everything the worker needs besides descriptors."""
 
@@ -89,34 +105,12 @@ class WorkerPlan(Record):
     ndp: bool
     ra: bool
 
-    # The guest
-    guest4: bytes  # first IPv4 address, b"" if none
-    prefix4: int
-    leases: int = 1  # addresses for DHCP, from guest4 on; more than one: the guest's link may have other neighbours
-    guest6: bytes  # first global IPv6 address, b"" if none
-    prefix6: int
-    gateway4: bytes
-    gateway6: bytes
+    # Addresses
+    family4: FamilyPlan
+    family6: FamilyPlan
     our_ll6: bytes  # our own link-local address: source of RAs and DHCPv6
-
-    # Address mapping
-    map_host_loopback4: bytes
-    map_host_loopback6: bytes
-    map_guest_addr4: bytes
-    map_guest_addr6: bytes
-    host4: bytes  # the host's own address, which map_guest_addr4 stands for
-    host6: bytes
-    dns_forward4: bytes
-    dns_forward6: bytes
-    dns_host4: bytes  # where queries to dns_forward4 go; any family
-    dns_host6: bytes
-    dns_tls: bool = True  # port 853 of dns_forward4 and dns_forward6 goes there too
-    outbound4: bytes
-    outbound6: bytes
-    outbound_if4: str
-    outbound_if6: str
-    scope6: int  # interface index for link-local destinations on the host, and for multicast, 0 if none
-    link4: int = 0  # interface index for IPv4 multicast and broadcast on the host, 0 if none
+    leases: int = 1  # addresses for DHCP, from family4.guest on; more than one: the guest's link may have other neighbours
+    dns_tls: bool = True  # DNS over TLS (port 853) at dns_forward goes to dns_host too
     guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
     virtual_addrs: tuple[bytes, ...]  # ours on the guest's link, and no machine's on the host's network: nothing leaves for them
     barred_sources: tuple[bytes, ...]  # what else the guest cannot have: ours, and the broadcast addresses of its networks

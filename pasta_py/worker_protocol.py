@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     Value: TypeAlias = "int | bool | None | bytes | str | tuple[Value, ...] | Record"
 
-_CLASSES = (model.AutoRule, model.ForwardRule, model.Listener, model.WorkerPlan)
+_CLASSES = (model.AutoRule, model.FamilyPlan, model.ForwardRule, model.Listener, model.WorkerPlan)
 _RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in _CLASSES}
 _MAX_DEPTH = 8
 MAX_PLAN_BYTES = 16 << 20

@@ -40,7 +40,7 @@ def _answers(plan: "WorkerPlan", sender: bytes, target: bytes) -> bool:
     multicast = 224 <= target[0] < 240
     if target[0] in (0, 127) or multicast or target == frames.BROADCAST4:
         return False
-    if target == sender or target == frames.ipv4(plan.guest4):
+    if target == sender or target == frames.ipv4(plan.family4.guest):
         return False
     if sender == frames.NOWHERE4 or plan.leases > 1:
         return target in (frames.ipv4(address) for address in frames.ours(plan))

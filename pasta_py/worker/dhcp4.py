@@ -57,8 +57,9 @@ class Leases:
         if place >= self._plan.leases:
             return None
         self._places[mac] = place
-        first = int.from_bytes(self._plan.guest4, "big")
-        return self._plan.replace(guest4=(first + place).to_bytes(16, "big")) if place else self._plan
+        first = int.from_bytes(self._plan.family4.guest, "big")
+        address = (first + place).to_bytes(16, "big")
+        return self._plan.replace(family4=self._plan.family4.replace(guest=address)) if place else self._plan
 
 
 def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "bytes | None":
@@ -71,7 +72,7 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
         if own is None:
             return None
         plan = own
-    guest = frames.ipv4(plan.guest4)
+    guest = frames.ipv4(plan.family4.guest)
     if not plan.ipv4 or not plan.dhcp or not guest:
         return None
     datagram = frames.datagram(frames.packet4(plan, frame, frames.UDP), _SERVER_PORT)
@@ -91,13 +92,13 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
 
 def _server(plan: "WorkerPlan") -> bytes:
     """Our server identifier: any address that the guest can reach us at."""
-    return frames.ipv4(plan.gateway4) or frames.ipv4(plan.dns_forward4) or _FALLBACK_SERVER
+    return frames.ipv4(plan.family4.gateway) or frames.ipv4(plan.family4.dns_forward) or _FALLBACK_SERVER
 
 
 def _subnet(plan: "WorkerPlan") -> "tuple[bytes, bytes]":
     """(mask, broadcast address) of the guest's prefix."""
-    hosts = (1 << (32 - plan.prefix4)) - 1
-    guest = int.from_bytes(frames.ipv4(plan.guest4), "big")
+    hosts = (1 << (32 - plan.family4.prefix)) - 1
+    guest = int.from_bytes(frames.ipv4(plan.family4.guest), "big")
     return (0xFFFFFFFF ^ hosts).to_bytes(4, "big"), (guest | hosts).to_bytes(4, "big")
 
 
@@ -135,7 +136,7 @@ def _collect(area: bytes, options: "dict[int, bytes]") -> bool:
 
 def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]") -> "int | None":
     """The message type of the answer (RFC 2131, 4.3); 0: a BOOTP reply; None: no answer."""
-    guest, current = frames.ipv4(plan.guest4), message[12:16]
+    guest, current = frames.ipv4(plan.family4.guest), message[12:16]
     kind = options.get(_TYPE, b"\0")[0]
     if kind == 0:
         return 0 if current in (frames.NOWHERE4, guest) else None
@@ -152,7 +153,7 @@ def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]"
 
 
 def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, bytes]", kind: int) -> bytes:
-    message, guest = datagram.data, frames.ipv4(plan.guest4)
+    message, guest = datagram.data, frames.ipv4(plan.family4.guest)
     informed = options.get(_TYPE) == bytes((_INFORM,))
     current = b"" if kind == _NAK else message[12:16]
     if informed and current == frames.NOWHERE4 and datagram.source[0] < 224:
@@ -202,7 +203,7 @@ def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int
 def _known(plan: "WorkerPlan", asked: "dict[int, bytes]", wanted: "dict[int, int]") -> "dict[int, bytes]":
     """The options that the plan has values for, in order of importance. The search list is empty yet: its room is not known."""
     mask, broadcast = _subnet(plan)
-    guest, gateway = frames.ipv4(plan.guest4), frames.ipv4(plan.gateway4)
+    guest, gateway = frames.ipv4(plan.family4.guest), frames.ipv4(plan.family4.gateway)
     known = {_MASK: mask}
     if gateway:
         bits = int.from_bytes(mask, "big")
@@ -211,7 +212,7 @@ def _known(plan: "WorkerPlan", asked: "dict[int, bytes]", wanted: "dict[int, int
             # uses this option ignores the router option (RFC 3442).
             known[_ROUTES] = b"\x20" + gateway + bytes(4) + b"\0" + gateway
         known[_ROUTER] = gateway
-    if plan.prefix4 <= 30:
+    if plan.family4.prefix <= 30:
         known[_BROADCAST] = broadcast
     servers = [server for server in map(frames.ipv4, plan.dns) if server]
     if servers:

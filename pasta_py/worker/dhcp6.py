@@ -122,7 +122,7 @@ def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") -> 
         claimed = [address for code, value in options for address in _addresses(code, value)]
         if not claimed:
             return None  # 18.3.3
-        right = all(address == plan.guest6 for address in claimed)
+        right = all(address == plan.family6.guest for address in claimed)
         return out + (_status(_SUCCESS, b"") if right else _status(_NOT_ON_LINK, b"not the address of this guest"))
     if kind == _SOLICIT:
         # Preference 255: the client need not wait for other servers (18.2.1).
@@ -153,11 +153,11 @@ def _associations(plan: "WorkerPlan", kind: int, options: "Options") -> "list[by
     whole = [(code, value) for code, value in options if code in _IA_HEAD and len(value) >= _IA_HEAD[code]]
     holders = [value for code, value in whole if code == _IA_NA]
     # An association that names the guest's address keeps it, also if it is not the first.
-    holder = next((value for value in holders if plan.guest6 in _addresses(_IA_NA, value)), (holders or [b""])[0])
+    holder = next((value for value in holders if plan.family6.guest in _addresses(_IA_NA, value)), (holders or [b""])[0])
     answers = []
     for code, value in whole:
         ident = value[:4]
-        if code == _IA_NA and value is holder and plan.guest6:
+        if code == _IA_NA and value is holder and plan.family6.guest:
             answers.append(_option(code, ident + _lease(plan, kind, _addresses(code, value))))
         elif code == _IA_PD:
             answers.append(_option(code, ident + bytes(8) + _status(_NO_PREFIX, b"no prefixes here")))
@@ -169,10 +169,10 @@ def _associations(plan: "WorkerPlan", kind: int, options: "Options") -> "list[by
 
 def _lease(plan: "WorkerPlan", kind: int, named: "list[bytes]") -> bytes:
     """What follows the IAID in the IA_NA that gets the guest's address: T1, T2, options (21.4). `named`: what the client named."""
-    others = [address for address in dict.fromkeys(named) if address != plan.guest6]
+    others = [address for address in dict.fromkeys(named) if address != plan.family6.guest]
     if kind == _REQUEST and others:  # 18.3.2
         return bytes(8) + _status(_NOT_ON_LINK, b"not the address of this guest")
-    lease = _FOREVER * 2 + _option(_IA_ADDRESS, plan.guest6 + _FOREVER * 2)
+    lease = _FOREVER * 2 + _option(_IA_ADDRESS, plan.family6.guest + _FOREVER * 2)
     if kind in (_RENEW, _REBIND):  # lifetimes of 0 for addresses that the client must give up (18.3.4, 18.3.5)
         lease += b"".join(_option(_IA_ADDRESS, address + bytes(8)) for address in others[:8])
     return lease

@@ -204,16 +204,7 @@ def dns_names(names: "Iterable[str]", room: int) -> bytes:
 
 def ours(plan: "WorkerPlan") -> "tuple[bytes, ...]":
     """Our own addresses on the guest's link, 16 bytes each: the guest must not claim one of them."""
-    held = (
-        plan.gateway4,
-        plan.gateway6,
-        plan.our_ll6,
-        plan.map_host_loopback4,
-        plan.map_host_loopback6,
-        plan.map_guest_addr4,
-        plan.map_guest_addr6,
-        plan.dns_forward4,
-        plan.dns_forward6,
-        *plan.virtual_addrs,
-    )
-    return tuple(address for address in held if address and address not in (plan.guest4, plan.guest6))
+    held = [plan.our_ll6, *plan.virtual_addrs]
+    for family in (plan.family4, plan.family6):
+        held += (family.gateway, family.map_host_loopback, family.map_guest_addr, family.dns_forward)
+    return tuple(address for address in held if address and address not in (plan.family4.guest, plan.family6.guest))

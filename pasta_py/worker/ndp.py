@@ -76,7 +76,7 @@ def _neighbour(plan: "WorkerPlan", packet: frames.Packet, message: bytes) -> "by
     # RFC 4861, 7.1.1
     if len(message) < 24 or target[0] == 0xFF or options is None:
         return None
-    if target in (frames.NOWHERE6, frames.NOWHERE6[1:] + b"\x01", plan.guest6, packet.source):
+    if target in (frames.NOWHERE6, frames.NOWHERE6[1:] + b"\x01", plan.family6.guest, packet.source):
         return None
     probe = packet.source == frames.NOWHERE6
     if plan.leases > 1 and target not in frames.ours(plan):
@@ -119,7 +119,7 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
     if names:
         names += bytes(-len(names) % 8)
         options += bytes((_DNSSL, 1 + len(names) // 8, 0, 0)) + _FOREVER + names
-    managed = _MANAGED if plan.guest6 else 0
+    managed = _MANAGED if plan.family6.guest else 0
     flags = (managed | _OTHER) if plan.dhcpv6 else 0
     # Reachable time and retransmission timer are 0: unspecified.
     body = bytes((_HOP_LIMIT, flags)) + _ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
@@ -132,8 +132,8 @@ def _prefix_information(plan: "WorkerPlan") -> bytes:
     The prefix has 64 bits, also where the host's has more, so that the guest can make an address from it. That address need not be
     unique outside: the outside sees the host's address, and on the link we answer for every other address.
     """
-    if not plan.guest6:
+    if not plan.family6.guest:
         return b""
-    prefix = plan.guest6[: _AUTONOMOUS_PREFIX_BITS // 8] + bytes(8)
+    prefix = plan.family6.guest[: _AUTONOMOUS_PREFIX_BITS // 8] + bytes(8)
     head = bytes((_PREFIX, 4, _AUTONOMOUS_PREFIX_BITS, _ON_LINK | _AUTONOMOUS))
     return head + _FOREVER + _FOREVER + bytes(4) + prefix

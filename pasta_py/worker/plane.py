@@ -53,11 +53,11 @@ class Plane:
         config.guest_scope6 = plan.guest_scope6
         config.log_level = plan.log_level
         config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
-        for version, family in zip("46", config.family):
+        for family, planned in zip(config.family, (plan.family4, plan.family6)):
             for name in _ADDRESSES:
-                setattr(family, name, getattr(plan, name + version) or _NONE)
-            family.outbound_if = getattr(plan, "outbound_if" + version).encode("utf-8", "surrogateescape")
-        config.family[0].ifindex, config.family[1].ifindex = plan.link4, plan.scope6
+                setattr(family, name, getattr(planned, name) or _NONE)
+            family.outbound_if = planned.outbound_if.encode("utf-8", "surrogateescape")
+            family.ifindex = planned.ifindex
         handle = ffi.new("struct plane **")
         raise_errno(lib.plane_new(config, handle))
         self._plane = handle[0]

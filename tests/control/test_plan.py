@@ -69,10 +69,10 @@ def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
     made = build(options(), HOST, Resolv())
     assert made.notices == made.warnings == () and made.link.mirrored == (4, 6)
     assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/24", "2001:db8::10/64"]
-    assert (made.worker.guest4, made.worker.prefix4) == (_v("192.0.2.10"), 24)
-    assert (made.worker.guest6, made.worker.prefix6) == (_v("2001:db8::10"), 64)
-    assert (made.worker.gateway4, made.worker.gateway6) == (_v("192.0.2.1"), _v("fe80::1"))
-    assert made.worker.our_ll6 == _v("fe80::1") and made.worker.scope6 == 2
+    assert (made.worker.family4.guest, made.worker.family4.prefix) == (_v("192.0.2.10"), 24)
+    assert (made.worker.family6.guest, made.worker.family6.prefix) == (_v("2001:db8::10"), 64)
+    assert (made.worker.family4.gateway, made.worker.family6.gateway) == (_v("192.0.2.1"), _v("fe80::1"))
+    assert made.worker.our_ll6 == _v("fe80::1") and made.worker.family6.ifindex == 2
     assert made.worker.guest_addrs == (_v("192.0.2.10"), _v("2001:db8::10"))
 
 
@@ -144,11 +144,11 @@ def test_where_the_gateway_is_global_the_host_itself_advertises(gateway: str | N
 def test_map_guest_addr_stands_for_an_address_that_the_host_has() -> None:
     chosen = {"map_guest_addr": (ip_address("169.254.1.2"), ip_address("fc00::2"))}
     made = build(options(**chosen), HOST, Resolv()).worker
-    assert (made.host4, made.host6) == (_v("192.0.2.10"), _v("2001:db8::10"))
+    assert (made.family4.host, made.family6.host) == (_v("192.0.2.10"), _v("2001:db8::10"))
     made = build(options(**chosen, address=(ip_interface("10.0.2.100/24"),)), HOST, Resolv()).worker
-    assert (made.guest4, made.host4) == (_v("10.0.2.100"), _v("192.0.2.10"))
+    assert (made.family4.guest, made.family4.host) == (_v("10.0.2.100"), _v("192.0.2.10"))
     made = build(options(**chosen), HOST.replace(ipv4=NONE4), Resolv()).worker
-    assert (made.guest4, made.host4) == (_v("169.254.2.1"), b"") and _v("169.254.1.2") in made.virtual_addrs
+    assert (made.family4.guest, made.family4.host) == (_v("169.254.2.1"), b"") and _v("169.254.1.2") in made.virtual_addrs
 
 
 def _calls_to_plan(count: int) -> int:
@@ -186,7 +186,7 @@ def test_the_guest_is_known_by_the_address_its_default_route_sends_from() -> Non
         addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))),
         routes=(HOST4.routes[0].replace(source=ip_address("192.0.2.11")),),
     )
-    assert build(options(), HOST.replace(ipv4=family), Resolv()).worker.guest4 == _v("192.0.2.11")
+    assert build(options(), HOST.replace(ipv4=family), Resolv()).worker.family4.guest == _v("192.0.2.11")
 
 
 def test_deprecated_and_temporary_addresses_are_mirrored_but_not_what_the_guest_is_known_by() -> None:
@@ -194,13 +194,13 @@ def test_deprecated_and_temporary_addresses_are_mirrored_but_not_what_the_guest_
     temporary = Address(interface=ip_interface("2001:db8::7e/64"), flags=0x01)
     family = HOST6.replace(addresses=(old, temporary, *HOST6.addresses))
     made = build(options(), HOST.replace(ipv6=family), Resolv())
-    assert made.worker.guest6 == _v("2001:db8::10") and len(made.link.addresses) == 4
+    assert made.worker.family6.guest == _v("2001:db8::10") and len(made.link.addresses) == 4
 
 
 def test_a_host_without_a_gateway_gives_the_guest_the_local_one_to_reach_the_host_by() -> None:
     routes = (Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(link=2),)),)
     made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), Resolv())
-    assert made.worker.gateway4 == made.worker.map_host_loopback4 == _v("169.254.2.2")
+    assert made.worker.family4.gateway == made.worker.family4.map_host_loopback == _v("169.254.2.2")
     assert [r.hops[0].gateway for r in made.link.routes if r.destination.version == 4] == [None]
 
 
@@ -212,14 +212,14 @@ def test_of_several_default_routes_the_gateway_of_the_best_is_taken() -> None:
         for metric in (200, 100, 150)
     )
     made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), Resolv())
-    assert made.worker.gateway4 == _v("192.0.2.100")
+    assert made.worker.family4.gateway == _v("192.0.2.100")
 
 
 def test_a_netmask_alone_is_that_of_the_first_address_of_the_host() -> None:
     family = HOST4.replace(addresses=(*HOST4.addresses, Address(interface=ip_interface("192.0.2.11/24"))))
     made = build(options(netmask=20, ipv6=False), HOST.replace(ipv4=family), Resolv())
     assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/20"]
-    assert made.worker.prefix4 == 20 and made.link.mirrored == ()
+    assert made.worker.family4.prefix == 20 and made.link.mirrored == ()
 
 
 def test_arguments_of_rootlesskit_give_its_addresses() -> None:
@@ -230,8 +230,8 @@ def test_arguments_of_rootlesskit_give_its_addresses() -> None:
     made = build(given_options, HOST, _resolv("127.0.0.53"))
     assert [str(a.interface) for a in made.link.addresses] == ["10.0.2.100/24"]
     assert [(str(r.destination), str(r.hops[0].gateway)) for r in made.link.routes] == [("0.0.0.0/0", "10.0.2.2")]
-    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("10.0.2.3"), _v("127.0.0.53"))
-    assert made.worker.map_host_loopback4 == b"" and not made.worker.ipv6 and made.link.ifname == "tap0"
+    assert (made.worker.family4.dns_forward, made.worker.family4.dns_host) == (_v("10.0.2.3"), _v("127.0.0.53"))
+    assert made.worker.family4.map_host_loopback == b"" and not made.worker.ipv6 and made.link.ifname == "tap0"
 
 
 def test_arguments_of_podman_give_its_mappings() -> None:
@@ -240,8 +240,8 @@ def test_arguments_of_podman_give_its_mappings() -> None:
     )
     given_options = parse([*arguments.split(), "--map-guest-addr", "169.254.1.2"], "pasta")
     made = build(given_options, HOST, _resolv("198.51.100.53"))
-    assert made.link.mirrored == (4, 6) and made.worker.map_guest_addr4 == _v("169.254.1.2")
-    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("169.254.1.1"), _v("198.51.100.53"))
+    assert made.link.mirrored == (4, 6) and made.worker.family4.map_guest_addr == _v("169.254.1.2")
+    assert (made.worker.family4.dns_forward, made.worker.family4.dns_host) == (_v("169.254.1.1"), _v("198.51.100.53"))
     assert made.warnings == made.notices == ()
 
 
@@ -269,8 +269,8 @@ def test_a_gateway_given_outside_the_network_of_the_guest_is_taken_as_on_the_lin
 
 def test_no_interface_gives_local_mode_in_both_families() -> None:
     made = build(options(), HostSnapshot(ipv4=NONE4, ipv6=NONE6), Resolv())
-    assert made.worker.guest4 == _v("169.254.2.1") and made.worker.gateway4 == _v("169.254.2.2")
-    assert made.worker.guest6 == b"" and made.worker.gateway6 == made.worker.our_ll6 == _v("fe80::1")
+    assert made.worker.family4.guest == _v("169.254.2.1") and made.worker.family4.gateway == _v("169.254.2.2")
+    assert made.worker.family6.guest == b"" and made.worker.family6.gateway == made.worker.our_ll6 == _v("fe80::1")
     assert made.link.ifname == "tap0" and len(made.notices) == 2
 
 
@@ -308,7 +308,7 @@ def test_a_gateway_that_is_no_unicast_address_is_refused(gateway: str) -> None:
 def test_a_host_without_ipv6_is_one_notice() -> None:
     made = build(options(), HOST.replace(ipv6=Family(available=False)), Resolv())
     assert made.notices == ("IPv6 is off: the host has none",)
-    assert not made.worker.ipv6 and not made.worker.ndp and made.worker.gateway6 == b"" and not made.link.ipv6
+    assert not made.worker.ipv6 and not made.worker.ndp and made.worker.family6.gateway == b"" and not made.link.ipv6
 
 
 def test_ipv6_alone_on_a_host_without_it_is_refused() -> None:
@@ -360,15 +360,15 @@ def test_routers_are_advertised_only_to_a_guest_that_configures_itself(changes: 
 
 def test_the_gateway_is_the_loopback_of_the_host_unless_switched_off() -> None:
     made = build(options(), HOST, Resolv()).worker
-    assert (made.map_host_loopback4, made.map_host_loopback6) == (_v("192.0.2.1"), _v("fe80::1"))
+    assert (made.family4.map_host_loopback, made.family6.map_host_loopback) == (_v("192.0.2.1"), _v("fe80::1"))
     for off in (options(map_gw=False), options(map_host_loopback=())):
         made = build(off, HOST, Resolv()).worker
-        assert (made.map_host_loopback4, made.map_host_loopback6) == (b"", b"")
+        assert (made.family4.map_host_loopback, made.family6.map_host_loopback) == (b"", b"")
 
 
 def test_an_address_given_for_one_family_leaves_the_gateway_to_the_other() -> None:
     made = build(options(map_host_loopback=(ip_address("10.9.9.9"),)), HOST, Resolv()).worker
-    assert (made.map_host_loopback4, made.map_host_loopback6) == (_v("10.9.9.9"), _v("fe80::1"))
+    assert (made.family4.map_host_loopback, made.family6.map_host_loopback) == (_v("10.9.9.9"), _v("fe80::1"))
 
 
 @pytest.mark.parametrize("field", ["map_host_loopback", "map_guest_addr", "dns_forward"])
@@ -382,12 +382,12 @@ def test_one_address_cannot_mean_both_the_loopback_and_the_address_of_the_host()
     with pytest.raises(UsageError, match="--no-map-gw"):
         build(options(map_guest_addr=(ip_address("192.0.2.1"),)), HOST, Resolv())
     made = build(options(map_guest_addr=(ip_address("192.0.2.1"),), map_gw=False), HOST, Resolv())
-    assert made.worker.map_guest_addr4 == _v("192.0.2.1")
+    assert made.worker.family4.map_guest_addr == _v("192.0.2.1")
 
 
 def test_a_gateway_that_is_the_address_of_the_guest_is_not_mapped() -> None:
     made = build(options(address=(ip_interface("192.0.2.1/24"),)), HOST, Resolv()).worker
-    assert made.map_host_loopback4 == b""
+    assert made.family4.map_host_loopback == b""
 
 
 # ---- nameservers ----
@@ -400,32 +400,32 @@ def _dns(found: Any) -> tuple[bytes, ...]:
 def test_nameservers_within_reach_are_told_as_they_are() -> None:
     made = build(options(dhcp_dns=True), HOST, _resolv("198.51.100.53", "2001:db8::53"))
     assert _dns(made) == (_v("198.51.100.53"), _v("2001:db8::53"))
-    assert made.worker.dns_forward4 == b"" and made.worker.dns_host4 == _v("198.51.100.53")
+    assert made.worker.family4.dns_forward == b"" and made.worker.family4.dns_host == _v("198.51.100.53")
 
 
 def test_a_link_local_nameserver_that_is_the_gateway_is_the_resolver_and_not_the_loopback_of_the_host() -> None:
     made = build(options(dhcp_dns=True), HOST, _resolv("fe80::1%eth0", "fe80::53%eth0"))
     assert _dns(made) == (_v("fe80::1"), _v("fe80::53"))
-    assert (made.worker.dns_forward6, made.worker.dns_host6) == (_v("fe80::1"), _v("fe80::1"))
+    assert (made.worker.family6.dns_forward, made.worker.family6.dns_host) == (_v("fe80::1"), _v("fe80::1"))
 
 
 @pytest.mark.parametrize("server", ["127.0.0.53", "192.0.2.1", "192.0.2.10"])
 def test_a_nameserver_out_of_reach_is_told_as_the_mapped_gateway(server: str) -> None:
     made = build(options(program="pasta", dhcp_dns=True), HOST, _resolv(server))
     assert _dns(made) == (_v("192.0.2.1"),) and made.worker.dns_tls and made.resolv is None
-    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("192.0.2.1"), _v(server))
+    assert (made.worker.family4.dns_forward, made.worker.family4.dns_host) == (_v("192.0.2.1"), _v(server))
 
 
 def test_a_nameserver_out_of_reach_is_told_as_the_forwarding_address_if_there_is_one() -> None:
     given_options = options(dhcp_dns=True, dns_forward=(ip_address("169.254.1.1"),))
     made = build(given_options, HOST, _resolv("127.0.0.53"))
     assert _dns(made) == (_v("169.254.1.1"),)
-    assert (made.worker.dns_forward4, made.worker.dns_host4) == (_v("169.254.1.1"), _v("127.0.0.53"))
+    assert (made.worker.family4.dns_forward, made.worker.family4.dns_host) == (_v("169.254.1.1"), _v("127.0.0.53"))
 
 
 def test_a_loopback_nameserver_of_a_family_that_is_off_is_reached_by_way_of_the_other() -> None:
     made = build(options(dhcp_dns=True, ipv4=False), HOST, _resolv("127.0.0.53"))
-    assert _dns(made) == (_v("fe80::1"),) and made.worker.dns_host6 == _v("127.0.0.53")
+    assert _dns(made) == (_v("fe80::1"),) and made.worker.family6.dns_host == _v("127.0.0.53")
 
 
 def test_a_nameserver_that_nothing_reaches_is_a_warning() -> None:
@@ -452,7 +452,7 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
 ) -> None:
     made = build(options(**changes), HOST, _resolv(*servers))
     worker = made.worker
-    assert (worker.dns_forward4, worker.dns_host4, worker.dns_forward6) == (_v(OURS4), _v(asks), b"")
+    assert (worker.family4.dns_forward, worker.family4.dns_host, worker.family6.dns_forward) == (_v(OURS4), _v(asks), b"")
     assert not worker.dns_tls and worker.virtual_addrs == (_v(OURS4),) and made.warnings == ()
     assert made.resolv is not None and made.resolv.forwarder == OURS4
     assert _dns(made) == (() if changes.get("dhcp_dns") is False else (_v(OURS4),))
@@ -466,19 +466,19 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
 def test_where_one_is_in_reach_pasta_py_has_none_and_leaves_resolv_conf_alone(servers: tuple[str, ...]) -> None:
     made = build(options(), HOST, _resolv(*servers))
     assert made.resolv is None and made.worker.virtual_addrs == () and made.worker.dns_tls
-    assert _v(OURS4) != made.worker.dns_forward4
+    assert _v(OURS4) != made.worker.family4.dns_forward
 
 
 def test_its_own_nameserver_has_an_address_of_each_family_that_asks() -> None:
     made = build(options(config_net=False), HOST, _resolv("127.0.0.53"))
-    assert _dns(made) == (_v(OURS4), _v(OURS6)) and made.worker.dns_host6 == _v("127.0.0.53")
+    assert _dns(made) == (_v(OURS4), _v(OURS6)) and made.worker.family6.dns_host == _v("127.0.0.53")
     made = build(options(ipv4=False), HOST, _resolv("127.0.0.53"))
     assert _dns(made) == (_v(OURS6),) and made.resolv is not None and made.resolv.forwarder == f"{OURS6}%eth0"
 
 
 def test_an_address_given_for_it_is_the_only_one_and_keeps_dns_over_tls() -> None:
     made = build(options(dns_forward=(ip_address("10.0.2.3"),), config_net=False), HOST, _resolv("127.0.0.53"))
-    assert _dns(made) == (_v("10.0.2.3"),) and made.worker.dns_forward6 == b""
+    assert _dns(made) == (_v("10.0.2.3"),) and made.worker.family6.dns_forward == b""
     assert made.worker.dns_tls and made.worker.virtual_addrs == (_v("10.0.2.3"),) and made.resolv is not None
     assert made.resolv.forwarder == "10.0.2.3"
 
@@ -486,17 +486,17 @@ def test_an_address_given_for_it_is_the_only_one_and_keeps_dns_over_tls() -> Non
 def test_dns_none_and_splice_only_open_nothing() -> None:
     for changes in ({"dns": ()}, {"splice_only": True}, {"dns": (ip_address("9.9.9.9"),)}):
         made = build(options(**changes), HOST, _resolv("127.0.0.53"))
-        assert _v(OURS4) != made.worker.dns_forward4 and made.worker.virtual_addrs == ()
+        assert _v(OURS4) != made.worker.family4.dns_forward and made.worker.virtual_addrs == ()
         assert (made.resolv is not None) is bool(changes.get("dns"))
 
 
 def test_an_address_that_the_guest_or_its_router_has_is_not_refused() -> None:
     taken = HOST4.replace(addresses=(Address(interface=ip_interface("169.254.1.1/16"), link=2),))
     made = build(options(), HOST.replace(ipv4=taken), _resolv("127.0.0.53"))
-    assert (made.worker.dns_forward4, made.worker.dns_forward6, made.worker.virtual_addrs) == (b"", _v(OURS6), ())
+    assert (made.worker.family4.dns_forward, made.worker.family6.dns_forward, made.worker.virtual_addrs) == (b"", _v(OURS6), ())
     routes = (Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(gateway=ip_address(OURS4), link=2),)),)
     made = build(options(), HOST.replace(ipv4=HOST4.replace(routes=routes)), _resolv("127.0.0.53"))
-    assert made.worker.dns_forward4 == made.worker.map_host_loopback4 == _v(OURS4) and made.worker.virtual_addrs == ()
+    assert made.worker.family4.dns_forward == made.worker.family4.map_host_loopback == _v(OURS4) and made.worker.virtual_addrs == ()
 
 
 def test_a_route_leads_to_it_where_none_of_the_hosts_does() -> None:
@@ -513,7 +513,7 @@ def test_the_nameserver_given_answers_for_the_forwarding_address() -> None:
         HOST,
         _resolv("127.0.0.53"),
     )
-    assert made.worker.dns_host4 == _v("203.0.113.53")
+    assert made.worker.family4.dns_host == _v("203.0.113.53")
 
 
 def test_nameservers_are_told_by_dhcp_only_when_asked() -> None:
@@ -645,15 +645,18 @@ def test_any_plan_is_sound_or_refused_in_one_line(given_options: Any, host: Host
     assert {a.interface.version for a in link.addresses} | {r.destination.version for r in link.routes} <= on
     assert set(link.mirrored) <= on
     assert link.configure or not (link.addresses or link.routes)
-    own = {packed(a.interface.ip) for a in link.addresses} | {worker.guest4, worker.guest6} - {b""}
-    mapped = [worker.map_host_loopback4, worker.map_host_loopback6, worker.map_guest_addr4, worker.map_guest_addr6]
-    mapped += [worker.dns_forward4, worker.dns_forward6]
+    own = {packed(a.interface.ip) for a in link.addresses} | {worker.family4.guest, worker.family6.guest} - {b""}
+    families = (worker.family4, worker.family6)
+    mapped = [a for f in families for a in (f.map_host_loopback, f.map_guest_addr, f.dns_forward)]
     assert not own & set(mapped)
-    if worker.map_host_loopback4:
-        assert worker.map_host_loopback4 != worker.map_guest_addr4
-    for version, names in ((4, ("guest4", "gateway4", "map_host_loopback4")), (6, ("guest6", "gateway6"))):
+    if worker.family4.map_host_loopback:
+        assert worker.family4.map_host_loopback != worker.family4.map_guest_addr
+    for version, family, names in (
+        (4, worker.family4, ("guest", "gateway", "map_host_loopback")),
+        (6, worker.family6, ("guest", "gateway")),
+    ):
         for name in names:
-            value = getattr(worker, name)
+            value = getattr(family, name)
             assert len(value) in (0, 16) and (version in on or value == b"")
             assert not value or value.startswith(b"\0" * 10 + b"\xff\xff") == (version == 4)
     assert all(line and "\n" not in line for line in made.warnings + made.notices)

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+from sample_plan import with_families
+
 from pasta_py.model import Listener, WorkerPlan
 from pasta_py.worker import plane
 
@@ -40,15 +42,13 @@ def plan(**changes: object) -> WorkerPlan:
         guest4=mapped(GUEST4), prefix4=24, guest6=mapped(GUEST6), prefix6=64,
         gateway4=mapped(GATEWAY4), gateway6=mapped(GATEWAY6), our_ll6=mapped("fe80::1"),
         map_host_loopback4=mapped(GATEWAY4), map_host_loopback6=mapped(GATEWAY6),
-        map_guest_addr4=b"", map_guest_addr6=b"", dns_forward4=b"", dns_forward6=b"", dns_host4=b"", dns_host6=b"",
-        outbound4=b"", outbound6=b"", outbound_if4="", outbound_if6="", scope6=0,
-        guest_addrs=(), virtual_addrs=(), barred_sources=(), host4=b"", host6=b"",
+        guest_addrs=(), virtual_addrs=(), barred_sources=(),
         dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), guest_ports=(), auto_rules=(),
         splice=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
         log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),
     )  # fmt: skip
     values.update(changes)
-    return WorkerPlan(**values)  # type: ignore[arg-type]
+    return WorkerPlan(**with_families(values))  # type: ignore[arg-type]
 
 
 def checksum(data: bytes) -> int:

@@ -30,7 +30,7 @@ def on_the_wire(**options: object) -> Iterator[tuple[Guest, socket.socket]]:
     if "narrow" not in (name for _, name in socket.if_nameindex()):
         narrow_link()
     link = socket.if_nametoindex("narrow")
-    with Guest(link4=link, scope6=link, **options) as guest, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    with Guest(ifindex4=link, ifindex6=link, **options) as guest, socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind(("far", 3))  # ETH_P_ALL
         wire.settimeout(PATIENCE_S)
         yield guest, wire
@@ -183,7 +183,7 @@ def test_a_broadcast_address_as_if_it_were_a_machine_s_gets_nothing_and_no_icmp_
 @isolated
 def test_no_icmp_error_answers_multicast() -> None:
     """Neither where the host's interface is gone, nor where a datagram is too large for it."""
-    with Guest(multicast=True, link4=99, scope6=99) as guest:
+    with Guest(multicast=True, ifindex4=99, ifindex6=99) as guest:
         for own, group in ((GUEST4, SSDP), (GUEST6, SITE6)):
             send(guest, own, 5000, group, 1900)
         assert guest.frames() == [] and guest.counter("udp_tx_errors") == 2

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address
 
-from pasta_py.model import WorkerPlan
+from pasta_py.model import FamilyPlan, WorkerPlan
 
 GUEST_MAC = "02:00:00:00:00:02"
 OUR_MAC = "9a:55:9a:55:9a:55"
@@ -23,15 +23,27 @@ def addr(text: str) -> bytes:
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
 
 
+def with_families(values: dict[str, object]) -> dict[str, object]:
+    """The fields of a WorkerPlan: `guest4` and the like become fields of family4 and family6."""
+    families: dict[str, dict[str, object]] = {"4": {}, "6": {}}
+    rest = {}
+    for name, value in values.items():
+        if name[:-1] in FamilyPlan._fields:
+            families[name[-1]][name[:-1]] = value
+        else:
+            rest[name] = value
+    return {**rest, **{f"family{version}": FamilyPlan(**fields) for version, fields in families.items()}}  # type: ignore[arg-type]
+
+
 def sample_plan(**changes: object) -> WorkerPlan:
     """Everything switched on; a field that is not named here has its default, or is b""."""
     values: dict[str, object] = {
         **{name: getattr(WorkerPlan, name, b"") for name in WorkerPlan._fields},
         **dict.fromkeys(("ipv4", "ipv6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
         **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "splice", "lo_to_lo", "lossy", "local_only"), False),
-        **dict.fromkeys(("outbound_if4", "outbound_if6", "netns_name"), ""),
+        "netns_name": "",
         **dict.fromkeys(("listeners", "guest_ports", "auto_rules", "said", "descriptors"), ()),
-        **dict.fromkeys(("scope6", "guest_scope6", "link4", "log_size", "stats_s"), 0),
+        **dict.fromkeys(("guest_scope6", "log_size", "stats_s"), 0),
         "guest_mac": mac(GUEST_MAC),
         "our_mac": mac(OUR_MAC),
         "leases": 1,
@@ -54,4 +66,4 @@ def sample_plan(**changes: object) -> WorkerPlan:
         "program": "test",
         "log_level": 1,
     }
-    return WorkerPlan(**(values | changes))  # type: ignore[arg-type]
+    return WorkerPlan(**with_families(values | changes))  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def answer(plan: WorkerPlan, frame: bytes) -> bytes | None:
         assert found.ethernet.src == OUR_MAC
         assert found.ethernet.type == int.from_bytes(frame[12:14], "big"), "an answer of another protocol"
         assert len(reply) <= 14 + 1500
-        assert found.arp is None or found.arp.sender.packed != plan.guest4[12:]
+        assert found.arp is None or found.arp.sender.packed != plan.family4.guest[12:]
     return reply
 
 

@@ -16,7 +16,7 @@ from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.nameservers import Mapping, Names
 from pasta_py.control.planning.resolv_conf import Resolv, View
 from pasta_py.errors import HostError, UsageError
-from pasta_py.model import WorkerPlan
+from pasta_py.model import FamilyPlan, WorkerPlan
 from pasta_py.record import Record
 
 TYPE_CHECKING = False
@@ -80,7 +80,13 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     worker = _with_names(worker, options, resolv, names, shares_etc)
     guest4 = _with_forwarder_route(guest4, names)
     if options.splice_only:  # the guest has only its loopback: what would need the tap is refused
-        worker = worker.replace(local_only=True, guest4=b"", guest6=b"", ra=False, lo_to_lo=True)
+        worker = worker.replace(
+            local_only=True,
+            family4=worker.family4.replace(guest=b""),
+            family6=worker.family6.replace(guest=b""),
+            ra=False,
+            lo_to_lo=True,
+        )
         warnings = notices = ()
     return Plan(
         worker=worker,
@@ -284,6 +290,28 @@ def _link(options: "Options", guest4: GuestFamily, guest6: GuestFamily) -> LinkP
     )
 
 
+def _family_plan(version: int, options: "Options", host: HostSnapshot, guest: GuestFamily, mapping: Mapping) -> FamilyPlan:
+    family, outbound, outbound_if = (
+        (host.ipv4, options.outbound4, options.outbound_if4)
+        if version == 4
+        else (host.ipv6, options.outbound6, options.outbound_if6)
+    )
+    first = guest.first()
+    return FamilyPlan(
+        guest=packed(first.interface.ip if first else None),
+        prefix=first.interface.network.prefixlen if first else 0,
+        gateway=packed(guest.gateway),
+        map_host_loopback=packed(mapping.loopback),
+        map_guest_addr=packed(mapping.guest),
+        host=packed(_host_address(family, guest, host)),
+        dns_forward=packed(mapping.dns_forward),
+        dns_host=packed(mapping.dns_host),
+        outbound=packed(outbound),
+        outbound_if=_real(outbound_if, host),
+        ifindex=guest.link_index,
+    )
+
+
 def _worker(
     options: "Options",
     host: HostSnapshot,
@@ -293,13 +321,11 @@ def _worker(
     mtu: int,
 ) -> WorkerPlan:
     (guest4, guest6), (map4, map6) = guests, maps
-    first4, first6 = guest4.first(), guest6.first()
-    gateway6 = guest6.gateway if guest6.on else None
     addresses = guest4.addresses + guest6.addresses
     own = [address.interface.ip for address in addresses]
     our_ll6 = _our_link_local(options, host, guest6)
     mapped = (address for m in maps for address in (m.loopback, m.guest, m.dns_forward))
-    held = [a for a in dict.fromkeys((guest4.gateway, gateway6, our_ll6, *mapped)) if a is not None and a not in own]
+    held = [a for a in dict.fromkeys((guest4.gateway, guest6.gateway, our_ll6, *mapped)) if a is not None and a not in own]
     virtual = our_addresses.virtual(held, host, resolv)
     barred = [a for a in held + our_addresses.broadcasts(addresses) if a not in virtual and a not in own]
     return WorkerPlan(
@@ -320,29 +346,9 @@ def _worker(
         dhcpv6=options.dhcpv6 and guest6.on,
         ndp=options.ndp and guest6.on,
         ra=_advertised(options, guest6),
-        guest4=packed(first4.interface.ip if first4 else None),
-        prefix4=first4.interface.network.prefixlen if first4 else 0,
-        guest6=packed(first6.interface.ip if first6 else None),
-        prefix6=first6.interface.network.prefixlen if first6 else 0,
-        gateway4=packed(guest4.gateway),
-        gateway6=packed(gateway6),
+        family4=_family_plan(4, options, host, guest4, map4),
+        family6=_family_plan(6, options, host, guest6, map6),
         our_ll6=packed(our_ll6),
-        map_host_loopback4=packed(map4.loopback),
-        map_host_loopback6=packed(map6.loopback),
-        map_guest_addr4=packed(map4.guest),
-        map_guest_addr6=packed(map6.guest),
-        host4=packed(_host_address(host.ipv4, guest4, host)),
-        host6=packed(_host_address(host.ipv6, guest6, host)),
-        dns_forward4=packed(map4.dns_forward),
-        dns_forward6=packed(map6.dns_forward),
-        dns_host4=packed(map4.dns_host),
-        dns_host6=packed(map6.dns_host),
-        outbound4=packed(options.outbound4),
-        outbound6=packed(options.outbound6),
-        outbound_if4=_real(options.outbound_if4, host),
-        outbound_if6=_real(options.outbound_if6, host),
-        scope6=guest6.link_index,
-        link4=guest4.link_index,
         guest_addrs=_guest_addresses(options, guests),
         virtual_addrs=tuple(map(packed, virtual)),
         barred_sources=tuple(map(packed, dict.fromkeys(barred))),

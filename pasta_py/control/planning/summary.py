@@ -38,20 +38,18 @@ def _interface(plan: "Plan") -> str:
 
 def _families(plan: "Plan") -> list[str]:
     worker = plan.worker
+    families = worker.family4, worker.family6
     found = []
-    for version, on, own, length, gateway in (
-        (4, worker.ipv4, worker.guest4, worker.prefix4, worker.gateway4),
-        (6, worker.ipv6, worker.guest6, worker.prefix6, worker.gateway6),
-    ):
+    for version, on, family in zip((4, 6), (worker.ipv4, worker.ipv6), families):
         if not on:
             found.append(f"IPv{version}: off")
             continue
         set_up = [str(each.interface) for each in plan.link.addresses if each.interface.version == version]
-        shown = set_up or ([f"{_text(own)}/{length}"] if own else ["a link-local address"])
-        found.append(f"IPv{version}: {', '.join(shown)}, gateway {_text(gateway) or 'none'}")
+        shown = set_up or ([f"{_text(family.guest)}/{family.prefix}"] if family.guest else ["a link-local address"])
+        found.append(f"IPv{version}: {', '.join(shown)}, gateway {_text(family.gateway) or 'none'}")
     for meaning, addresses in (
-        ("the host's loopback", (worker.map_host_loopback4, worker.map_host_loopback6)),
-        ("the host's own address", (worker.map_guest_addr4, worker.map_guest_addr6)),
+        ("the host's loopback", [family.map_host_loopback for family in families]),
+        ("the host's own address", [family.map_guest_addr for family in families]),
     ):
         mapped = " and ".join(_text(address) for address in addresses if address)
         if mapped:
@@ -64,9 +62,9 @@ def _names(plan: "Plan") -> list[str]:
     found = []
     if plan.dns:
         found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_TOLD}")
-    for address, server in ((worker.dns_forward4, worker.dns_host4), (worker.dns_forward6, worker.dns_host6)):
-        if address and server:
-            found.append(f"DNS queries to {_text(address)}: answered by {_text(server)}")
+    for family in (worker.family4, worker.family6):
+        if family.dns_forward and family.dns_host:
+            found.append(f"DNS queries to {_text(family.dns_forward)}: answered by {_text(family.dns_host)}")
     if plan.search:
         found.append(f"search domains: {', '.join(plan.search)}{'' if worker.search else _NOT_TOLD}")
     return found

@@ -85,9 +85,10 @@ def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resol
     virtual = [address(asked.network, GATEWAY), address(asked.network, DNS)]
     if made.worker.ipv6:
         virtual += [address6(GATEWAY), address6(DNS), GATEWAY6]
+    # DHCP's first address. With --configure the guest has another one and needs no DHCP.
+    family4 = made.worker.family4.replace(guest=packed(address(asked.network, DHCP)), prefix=asked.network.prefixlen)
     worker = made.worker.replace(
-        guest4=packed(address(asked.network, DHCP)),  # of whoever asks; what --configure sets is not asked for
-        prefix4=asked.network.prefixlen,
+        family4=family4,
         leases=DHCP_LAST - DHCP + 1,
         virtual_addrs=tuple(map(packed, virtual)),
     )
