@@ -1,4 +1,4 @@
-"""README.md and docs/ name files and `make` targets of the source tree: each one exists."""
+"""README.md and docs/ name files and `make` targets of the source tree: each one exists. Their lines fit the screen."""
 
 import re
 from pathlib import Path
@@ -6,17 +6,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 FOLDERS = ("bench", "csrc", "docs", "fuzz", "pasta_py", "tests")
-PATH = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{'|'.join(FOLDERS)})/[\w./*-]*)")
+#: Words that begin with a folder of the project, and all words with a slash that end like a source file.
+PATH = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{'|'.join(FOLDERS)})/[\w./*-]*|\w[\w/]*/\w+\.(?:py|[ch]|sh)\b)")
+COLUMNS = 132
 
 
 def paths_of(text: str) -> set[str]:
-    """Words that begin with a folder of the project, without the full stop of a sentence."""
+    """The paths in a page, without the full stop of a sentence."""
     return {found.rstrip(".") for found in PATH.findall(text)}
 
 
 def test_paths_are_found_in_running_text_code_and_links() -> None:
-    text = "See csrc/core/sched.h, (`tests/csrc/test_tcp*.py`) and [bench](../bench/quic.c). Not build/tests/x or /usr/docs/x."
-    assert paths_of(text) == {"csrc/core/sched.h", "tests/csrc/test_tcp*.py", "bench/quic.c"}
+    text = "See csrc/core/sched.h, (`tests/csrc/test_tcp*.py`) core/flow.c, [bench](../bench/quic.c). Not /usr/docs/x."
+    assert paths_of(text) == {"csrc/core/sched.h", "tests/csrc/test_tcp*.py", "core/flow.c", "bench/quic.c"}
 
 
 def test_every_path_that_a_page_names_exists() -> None:
@@ -30,3 +32,11 @@ def test_every_make_target_that_a_page_names_is_in_make_help() -> None:
     named = {target for page in PAGES for target in re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert len(named) > 10
     assert named - explained == set()
+
+
+def test_lines_fit_into_the_columns_unless_they_are_rows_or_written_by_the_bench() -> None:
+    wide = []
+    for page in PAGES:
+        text = re.sub(r"<!-- table.*<!-- end of the table", "", page.read_text(), flags=re.DOTALL)
+        wide += [f"{page.name}: {line}" for line in text.splitlines() if len(line) > COLUMNS and not line.startswith("|")]
+    assert wide == []
