@@ -60,7 +60,7 @@ bool addr_is_loopback(const struct addr *a);
 bool addr_is_unspecified(const struct addr *a);
 /* 224.0.0.0/4 or ff00::/8. */
 bool addr_is_multicast(const struct addr *a);
-/* 255.255.255.255 (RFC 1122, 3.2.1.3) only: a subnet's broadcast address cannot be told without its prefix length. */
+/* 255.255.255.255 (RFC 1122, 3.2.1.3) only: a subnet's broadcast address cannot be recognised without its prefix length. */
 bool addr_is_broadcast(const struct addr *a);
 /* fe80::/10 only: IPv4 link-local addresses need no scope. */
 bool addr_is_linklocal6(const struct addr *a);

@@ -8,7 +8,7 @@
  *           6. Loopback, unspecified and reserved addresses and other multicast are refused: most would reach the host itself.
  *           7. Virtual addresses are refused: the host would look for them on its network.
  *           8. Any other address stays as it is.
- *           A broadcast cannot be told by its address alone. The caller asks policy_broadcast() about one.
+ *           A broadcast cannot be recognised by its address alone. The caller asks policy_broadcast() about one.
  * inbound   1. An address that the guest has too becomes --map-guest-addr, or without that is treated like loopback.
  *           2. Loopback becomes --map-host-loopback, or without that the gateway. The guest can answer there, and no more.
  *           3. Any other address, the host's own too, stays as it is.

@@ -37,14 +37,14 @@ bool icmp_error_from_errno(bool v4, int error, struct icmp_error *out)
 	return false;
 }
 
-struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter, const struct addr *remote,
-				const struct addr *shown)
+struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter, const struct addr *host_peer,
+				const struct addr *dest)
 {
-	int family = addr_family_index(shown);
+	int family = addr_family_index(dest);
 	struct addr mapped;
 
-	if (addr_eq(reporter, remote))
-		return *shown;
+	if (addr_eq(reporter, host_peer))
+		return *dest;
 	/* policy_inbound_source() hides addresses that the guest shares with the host: its kernel would drop an error from its
 	 * own. */
 	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
@@ -53,15 +53,15 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 	return mapped;
 }
 
-void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *remote, uint8_t proto,
+void icmp_error_send(struct io *io, const struct addr *from, const struct addr *guest, const struct addr *dest, uint8_t proto,
 		     const uint8_t *transport, uint32_t transport_len, uint32_t transport_total, const struct icmp_error *error)
 {
 	uint8_t quote[ICMP_QUOTE_MAX_V6 + IP6_HLEN], head[LINK_HEAD_MAX], message[ICMP_HLEN + ICMP_QUOTE_MAX_V6];
 	bool v4 = addr_is_v4(guest);
 	uint32_t quote_len, room = (v4 ? ICMP_QUOTE_MAX_V4 : ICMP_QUOTE_MAX_V6) - ip_header_bytes(v4), message_len;
-	const struct addr *src = addr_is_v4(from) == v4 && !addr_is_none(from) ? from : remote;
+	const struct addr *src = addr_is_v4(from) == v4 && !addr_is_none(from) ? from : dest;
 
-	quote_len = ip_emit(quote, guest, remote, proto, IP_TTL_DEFAULT, 0, true, transport_total);
+	quote_len = ip_emit(quote, guest, dest, proto, IP_TTL_DEFAULT, 0, true, transport_total);
 	transport_len = u32_min(transport_len, room);
 	memcpy(quote + quote_len, transport, transport_len);
 	message_len = icmp_emit_error(message, src, guest, error, quote, quote_len + transport_len);

@@ -18,10 +18,10 @@ void sock_close(int fd, bool abort)
 	close(fd);
 }
 
-static int bind_outbound(const struct sock_options *o, int fd, const struct addr *remote, uint16_t local_port)
+static int bind_outbound(const struct sock_options *o, int fd, const struct addr *host_peer, uint16_t local_port)
 {
-	int f = addr_is_v4(remote) ? 0 : 1;
-	bool local = addr_is_loopback(remote);
+	int f = addr_is_v4(host_peer) ? 0 : 1;
+	bool local = addr_is_loopback(host_peer);
 	struct addr any = ADDR_NONE;
 	struct sockaddr_storage ss;
 	socklen_t len;
@@ -39,19 +39,19 @@ static int bind_outbound(const struct sock_options *o, int fd, const struct addr
 	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
 
-int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port)
+int sock_open(const struct sock_options *o, const struct addr *host_peer, int type, int protocol, uint16_t local_port)
 {
-	int fd = socket(addr_is_v4(remote) ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), rc = 0;
+	int fd = socket(addr_is_v4(host_peer) ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), rc = 0;
 
 	if (fd < 0)
 		return -errno;
-	if (!addr_is_v4(remote))
+	if (!addr_is_v4(host_peer))
 		rc = sock_set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
 	/* Ping sockets share an identifier by default, and then only one of them gets the replies. */
 	if (!rc && (protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6))
 		rc = sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 0);
 	if (!rc)
-		rc = bind_outbound(o, fd, remote, local_port);
+		rc = bind_outbound(o, fd, host_peer, local_port);
 	if (rc) {
 		close(fd);
 		return rc;
@@ -59,24 +59,24 @@ int sock_open(const struct sock_options *o, const struct addr *remote, int type,
 	return fd;
 }
 
-int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6)
+int sock_connect(int fd, const struct endpoint *to, uint32_t scope6)
 {
 	struct sockaddr_storage ss;
-	socklen_t len = addr_to_sockaddr(&remote->addr, remote->port, scope6, &ss);
+	socklen_t len = addr_to_sockaddr(&to->addr, to->port, scope6, &ss);
 
 	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
 
-bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remote)
+bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *host_peer)
 {
-	int fd = addr_is_v4(&remote->addr) ? sock_open(o, &remote->addr, SOCK_DGRAM, 0, 0) : -1;
+	int fd = addr_is_v4(&host_peer->addr) ? sock_open(o, &host_peer->addr, SOCK_DGRAM, 0, 0) : -1;
 	bool found;
 
 	if (fd < 0)
 		return false;
 	/* A "prohibit" route gives EACCES too, and still does with SO_BROADCAST. */
-	found = sock_connect(fd, remote, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) &&
-		!sock_connect(fd, remote, 0);
+	found = sock_connect(fd, host_peer, 0) == -EACCES && !sock_set(fd, SOL_SOCKET, SO_BROADCAST, 1) &&
+		!sock_connect(fd, host_peer, 0);
 	close(fd);
 	return found;
 }

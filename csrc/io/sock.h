@@ -13,12 +13,12 @@ struct sock_options {
 	uint32_t link4;  /* for IPv4 multicast and broadcast */
 };
 
-/* A socket for traffic to remote, of which family and loopback matter. The descriptor or -errno. */
-int sock_open(const struct sock_options *o, const struct addr *remote, int type, int protocol, uint16_t local_port);
-/* scope6: the interface for a link-local remote. 0 or -errno. */
-int sock_connect(int fd, const struct endpoint *remote, uint32_t scope6);
+/* A socket for traffic to host_peer, of which family and loopback matter. The descriptor or -errno. */
+int sock_open(const struct sock_options *o, const struct addr *host_peer, int type, int protocol, uint16_t local_port);
+/* scope6: the interface for a link-local address. 0 or -errno. */
+int sock_connect(int fd, const struct endpoint *to, uint32_t scope6);
 /* Whether the host's routes say that this is a broadcast address. One of a network that the host is not in is none. */
-bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *remote);
+bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *host_peer);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
 /* abort: the host peer of a TCP connection gets a reset. */
