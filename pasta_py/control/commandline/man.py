@@ -55,8 +55,8 @@ R     := N[\-M]
 .PP
 The options for ports may be repeated. Ports are listed, or excluded with
 .BR ~ ;
-an exclusion always wins. Without a listed port, all but the excluded and the ephemeral ones are meant, as far as they
-can be bound.
+an exclusion always wins. Without a listed port, all ports but the excluded and the ephemeral ones are meant; those that
+cannot be bound are left out.
 .B auto
 binds a port only while something listens on the other side. A range may become another one of the same length, on a
 target address of the listening address's own family. Brackets round an address are optional, except where
@@ -67,10 +67,10 @@ The guest has the addresses and routes of the host's outbound interface, and app
 gateway's address means the host's loopback, unless
 .BR \-\-map\-host\-loopback " or " \-\-no\-map\-gw
 says otherwise.
-A service in the guest sees a client's own address and port, and the host as the gateway where it comes from an address that
-the guest has too; a client on the host's loopback is shown as the guest's own address.
+A service in the guest sees a client's own address and port. A client at an address that the guest has too appears as the gateway,
+one on the host's loopback as the guest's own address.
 .PP
-Where none of the host's nameservers is in the guest's reach, because they are at a loopback address or at the one that host and
+Where the guest reaches none of the host's nameservers, because they are at a loopback address or at the one that host and
 guest share, pasta\-py forwards port 53 of 169.254.1.1 to the first of them, and of its link\-local address
 where the guest has IPv6 alone or asks for advertisements. A command then reads in
 .I /etc/resolv.conf
@@ -78,7 +78,7 @@ what the host's says, with that address as the nameserver. The file is the comma
 what the host does with its own; a file that is missing is not made. pasta leaves it alone.
 .PP
 A namespace that was joined is watched: when its path is unlinked, or the process it was found by has ended, the program
-quits. So it does on SIGTERM and SIGQUIT; in the background it ignores SIGINT and SIGHUP.
+quits. It also quits on SIGTERM and SIGQUIT; in the background it ignores SIGINT and SIGHUP.
 .SH ENVIRONMENT
 .TP
 .B SHELL
@@ -99,7 +99,7 @@ looks for a name.
 Nameservers and search domains for the guest, read at the start, and for a command's own file whenever it changes.
 .TP
 .I /dev/net/tun
-Must be open to the user.
+The user must be able to open it.
 .SH EXIT STATUS
 .TP
 .B 0

@@ -1,7 +1,7 @@
 """The one table of options. Four readers share it: the parser (options.py), plain help, the typer command of `pasta-py --help`
 (typer_command.py), and the manual page (man.py).
 
-An option is a row: what it is called, what it takes, where that goes and by which rule, and one sentence for the user.
+A row holds the names of an option, what value it takes, where that goes and by which rule, and a sentence or two for the user.
 """
 
 from pasta_py.control.commandline import option_values as takes

@@ -1,8 +1,7 @@
 """What an option takes: each function here turns the text of a value into what Options holds.
 
 Invariants: a converter reads nothing but its argument, and either returns a value that is valid by itself or raises
-Refused, whose text completes "... is accepted". ipaddress is imported only once an address is given: it takes
-milliseconds of every start.
+Refused, whose text completes "... is accepted".
 """
 
 from pasta_py.control.commandline import port_spec
@@ -20,7 +19,7 @@ MAX_DOMAIN_CHARS = 253  # RFC 1035, 2.3.4, as text without the final dot
 
 
 class Refused(Exception):
-    """A value is not taken; the text says what would be."""
+    """A value is not valid; the text says what is."""
 
 
 def text(text: str) -> str:
@@ -144,7 +143,7 @@ def guest_address(text: str) -> "tuple[IPv4Interface | IPv6Interface, bool]":
 
 
 def _class_length(address: int) -> int:
-    """RFC 791, 3.2."""
+    """The prefix length by class (RFC 791, 3.2)."""
     return 8 if address < 0x80000000 else 16 if address < 0xC0000000 else 24
 
 

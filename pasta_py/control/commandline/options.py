@@ -110,7 +110,7 @@ class Options(Record):
 
 
 class _Parser:
-    """The state of one parse: what remains to be read, and the values so far."""
+    """The state of one parse: the values so far."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
@@ -164,7 +164,7 @@ class _Parser:
             values[dest] = value
 
     def _store_family(self, dest: str, value: "Any") -> None:
-        """{version: value}; {None: None} after `none`, which also takes the gateway's mapping away."""
+        """Store {version: value}, or {None: None} for `none`, which also removes the gateway's mapping."""
         kept = self.values.setdefault(dest, {})
         if value is None:
             kept.clear()

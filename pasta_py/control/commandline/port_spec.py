@@ -41,7 +41,7 @@ class Chunk(Record):
     kind: str
     first: int = 0
     last: int = 0
-    target: "Address | None" = None  # where to, None: the same place as without forwarding
+    target: "Address | None" = None  # target address; None: none is named
     target_first: int = 0  # port that `first` becomes; the others follow
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ def _range(spec: str, text: str) -> tuple[int, int]:
 def valid_ifname(name: str, room: int = IFNAME_BYTES) -> bool:
     """Whether the kernel would take this as an interface name (dev_valid_name), and as no pattern for one (%d).
 
-    `room` in bytes, with the terminating zero: ALTIFNAME_BYTES where an alternative name will do.
+    `room` in bytes, with the terminating zero: ALTIFNAME_BYTES where an alternative name is accepted too.
     """
     size = len(name.encode("utf-8", "surrogateescape"))
     if not 0 < size < room or name in (".", ".."):
@@ -253,7 +253,7 @@ def parse(text: str, *, listen: bool = True) -> PortSpec:
 
 
 def _without_blanks(text: str) -> str:
-    """Without those that stand before a chunk or a number, as in `8080, 8081`: passt's pasta reads over them."""
+    """The text without blanks before a chunk or a number, as in `8080, 8081`: passt's pasta skips them."""
     kept, before = [], ""
     for char in text:
         if not char.isspace() or before not in _BEFORE_BLANKS:
@@ -273,9 +273,9 @@ def _check_target(spec: str, piece: str, chunk: Chunk, address: "Address | None"
 
 
 def real_names(specs: tuple[PortSpec, ...], alternatives: "Iterable[tuple[str, str]]") -> tuple[PortSpec, ...]:
-    """The specifications with alternative names of interfaces replaced by their own, which alone sockets are bound to.
+    """The specifications with alternative names of interfaces replaced by their own: sockets can be bound to these only.
 
-    UsageError for a name that no interface has, if it is longer than an interface's own can be: the kernel would cut it.
+    UsageError for an unknown name that is longer than an interface's own name can be: the kernel would cut it.
     """
     own = dict(alternatives)
     found = []
@@ -386,8 +386,8 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
     """The rules of one option, in the order given.
 
     No specification means `auto`. `ephemeral` is the host's net.ipv4.ip_local_port_range (both ends included),
-    left out where no port is named; a specification may exclude all that it names. UsageError for a conflict: overlapping
-    ports on the same address, or on any address (of both families, or of one) and another. The interface makes no difference.
+    left out where no port is named. A specification may exclude all that it names. UsageError for a conflict: the same ports
+    on addresses that overlap, whatever the interface.
     """
     checked: tuple[PortSpec, ...] = ()
     for spec in specs or (DEFAULT,):
@@ -398,7 +398,7 @@ def resolve(specs: "Sequence[PortSpec]", ephemeral: tuple[int, int] = (32768, 60
 
 
 def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
-    # Sweep by first port: without a conflict, those open at one port all have different addresses.
+    # Sweep by first port. Without a conflict, the rules that are open at one port have different addresses.
     live: list[tuple[Rule, PortSpec]] = []
     for rule, spec in sorted(pairs, key=lambda pair: pair[0].first):
         live = [pair for pair in live if pair[0].last >= rule.first]
@@ -415,7 +415,7 @@ def _check_conflicts(pairs: "Sequence[tuple[Rule, PortSpec]]") -> None:
 
 
 def _meet(one: "Address | None", other: "Address | None") -> bool:
-    """Any address meets all, that of one family all of this family."""
+    """Whether two listening addresses overlap: None with all, an unspecified address with all of its family."""
     if one is None or other is None or one == other:
         return True
     return one.version == other.version and (one.is_unspecified or other.is_unspecified)

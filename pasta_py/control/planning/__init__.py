@@ -1,1 +1,1 @@
-"""From the host and the options to everything that is then done. Pure, but for reading."""
+"""From the host and the options to the plan. Pure, but `host` and `resolv_conf` also read what they describe."""

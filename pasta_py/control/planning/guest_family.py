@@ -51,7 +51,7 @@ class GuestFamily(Record):
     notices: tuple[str, ...] = ()
 
     def first(self) -> Address | None:
-        """The address others know the guest by: what the default route sends from, else the first lasting one."""
+        """The guest's main address: the source of the default route, else the first that is neither deprecated nor temporary."""
         sources = [r.source for r in self.routes if r.source is not None and not r.destination.prefixlen]
         usable = [a for a in self.addresses if not a.interface.ip.is_link_local or a.interface.version == 4]
         lasting = [a for a in usable if not a.deprecated and not a.flags & _IFA_F_TEMPORARY]
@@ -85,13 +85,13 @@ def plan_family(version: int, options: "Options", family: Family, mtu: int) -> G
     anywhere = any(leads_out(route.destination) for route in family.routes)
     if user_address is None and not addresses and (version == 4 or not anywhere):
         return _local(version, family, user_gateway)
-    if not addresses and not anywhere:  # also where -i or --outbound-if4 names an interface
+    if not addresses and not anywhere:  # even if -i or --outbound-if4 names the interface
         family = Family(available=True)
     return _from_host(version, options, family, addresses, user_address, user_gateway)
 
 
 def is_copied(address: Address) -> bool:
-    """Not link-local IPv6, which is the guest's own affair, nor loopback, nor an address found to be another's."""
+    """Whether the guest gets it: no link-local IPv6, which it makes itself, no loopback, no duplicate (RFC 4862, 5.4)."""
     own = address.interface.ip
     if not is_mappable(own) or address.flags & objects.IFA_F_DADFAILED:
         return False
@@ -175,7 +175,7 @@ def _user_address(interface: Interface) -> Address:
 
 
 def _fitted(address: Address, host_name: str, name: str) -> Address:
-    """As set on an interface of another name: without what only the kernel may say, and the label renamed."""
+    """The address for the interface `name`: without flags that only the kernel may set, and with the label renamed."""
     label = address.label
     if name and label.startswith(host_name):
         label = name + label[len(host_name) :]
@@ -185,7 +185,7 @@ def _fitted(address: Address, host_name: str, name: str) -> Address:
 
 
 def _host_gateway(routes: "Iterable[Route]") -> Ip | None:
-    """Of the default route with the lowest metric that has one, of the family itself."""
+    """The gateway of the default route with the lowest metric, of those with a gateway of their own family."""
     best: Route | None = None
     for route in routes:
         if not route.destination.prefixlen and _gateway_of(route) and (best is None or route.metric < best.metric):
@@ -207,28 +207,28 @@ def _default_route(gateway: Ip, addresses: tuple[Address, ...]) -> Route:
 def _routes(
     routes: tuple[Route, ...], addresses: tuple[Address, ...], mirrored: bool
 ) -> tuple[tuple[Route, ...], tuple[str, ...]]:
-    """Those of the host that fit the guest's addresses, and a line about what of them cannot be copied."""
-    kept, strange = [], []
+    """The host's routes that fit the guest's addresses, and a warning about attributes that cannot be copied."""
+    kept, incomplete = [], []
     own = {address.interface.ip for address in addresses}
     for route in routes:
-        own_affair = route.destination.version == 6 and (route.destination.is_link_local or route.destination.is_multicast)
-        if own_affair and route.proto == objects.RTPROT_KERNEL:
-            continue  # every interface has its own
+        automatic = route.destination.version == 6 and (route.destination.is_link_local or route.destination.is_multicast)
+        if automatic and route.proto == objects.RTPROT_KERNEL:
+            continue  # the kernel makes it for every interface
         if not mirrored and route.proto == objects.RTPROT_KERNEL:
-            continue  # comes with its address, or not at all
+            continue  # the kernel makes it with its address
         hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
         source = route.source if route.source in own else None
         kept.append(Route(**{**route.__dict__, "hops": hops, "source": source, "whole": True}))
         if not route.whole:
-            strange.append(str(route.destination))
-    if not strange:
+            incomplete.append(str(route.destination))
+    if not incomplete:
         return tuple(kept), ()
-    which = strange[0] if len(strange) == 1 else f"{strange[0]} and {len(strange) - 1} more"
+    which = incomplete[0] if len(incomplete) == 1 else f"{incomplete[0]} and {len(incomplete) - 1} more"
     return tuple(kept), (f"route to {which}: copied without attributes that this version does not know",)
 
 
 def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tuple[Route, ...]:
-    """The routes with their gateways taken as on the link, where nothing else says that they are."""
+    """The routes, with `onlink` set for gateways that no address or route puts on the link."""
     near = our_addresses.on_link(addresses, routes)
     on_link: dict[Ip, bool] = {}  # thousands of routes have the same few gateways
 
@@ -244,7 +244,7 @@ def _reachable(routes: tuple[Route, ...], addresses: tuple[Address, ...]) -> tup
 
 
 def is_mappable(address: Ip) -> bool:
-    """Whether it can stand in a frame as an address of one host; ::ffff:0:0/96 stands for IPv4 between us."""
+    """Whether it can be the address of one host in a frame. ::ffff:0:0/96 cannot: it means IPv4 between control and worker."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return False
     special = address.is_unspecified or address.is_multicast or address.is_loopback

@@ -6,7 +6,7 @@ The outbound interface of a family is, unless the user names one:
 2. without a default route, that of the broadest other route: shortest prefix, then lowest metric, then lowest
    interface index. Loopback, link-local and multicast destinations do not count, and an interface
    without carrier comes after all others;
-3. none: the family goes to local mode, which `plan` decides.
+3. none: `guest_family` plans local mode.
 
 Only the main table is looked at; policy routing stays the host's own.
 """
@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # which say nothing about a family
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # errors that say nothing about a family
 
 
 class Family(Record):
@@ -34,7 +34,7 @@ class Family(Record):
     available: bool  # the host has the protocol at all
     link: Link | None = None  # outbound interface; None: there is none
     addresses: tuple[Address, ...] = ()  # of that interface, link-local ones included, in the kernel's order
-    routes: tuple[Route, ...] = ()  # through that interface; only its ways of a multipath route
+    routes: tuple[Route, ...] = ()  # through that interface; of a multipath route only its next hops
 
 
 class HostSnapshot(Record):
@@ -121,7 +121,7 @@ def _named(name: str, links: dict[int, Link]) -> int:
 
 
 def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tuple[Address, ...]:
-    """For an unnumbered interface, the one address of another that the kernel sends from: as a host address."""
+    """For an interface without addresses: the address of another one that the kernel sends from, as a host address."""
     used = through(routes, index)
     if not used:
         return ()
@@ -156,12 +156,12 @@ def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
 
 
 def leads_out(destination: Network) -> bool:
-    """Whether a route to it says more about an interface than that it is there."""
+    """Whether a route to this destination shows that its interface leads to a network."""
     return not (destination.is_loopback or destination.is_link_local or destination.is_multicast)
 
 
 def through(routes: "Iterable[Route]", index: int) -> list[Route]:
-    """The routes that go through one interface, with only its ways."""
+    """The routes that go through one interface, with only its next hops."""
     found = []
     for route in routes:
         hops = tuple(hop for hop in route.hops if hop.link == index)

@@ -1,9 +1,10 @@
-"""How a guest gets at the host's nameservers: which it reaches as they are, and which through an address that is forwarded.
+"""How a guest reaches the host's nameservers: at their own addresses, or through an address that we forward. Pure.
 
-A nameserver that is a loopback address of the host (systemd-resolved's 127.0.0.53), or an address the guest has itself,
-or one that is mapped to the host's loopback, is reached by way of a forwarding address of either family: the one given
-with --dns-forward, else the address mapped to the host's loopback. Under pasta-py, where no nameserver is reached as it is,
-there is an address of its own for that, whose port 53 leads to the host's nameserver, and no other port anywhere. Pure.
+The guest cannot reach a nameserver at a loopback address of the host (systemd-resolved's 127.0.0.53), at an address that the
+guest has itself, or at one that is mapped to the host's loopback. Such a nameserver gets a forwarding address of either family:
+that of --dns-forward, else the address that is mapped to the host's loopback. Under pasta-py, where the guest reaches no
+nameserver at its own address, there is an address for this alone: its port 53 leads to the host's nameserver, its other ports
+lead nowhere.
 """
 
 from pasta_py.control.ip import IPv4Address, IPv6Address
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
 
 FORWARDER4 = IPv4Address("169.254.1.1")  # link-local (RFC 3927), and what podman gives to --dns-forward
-LOCAL = IPv4Address("127.0.0.1")  # whom libc asks where resolv.conf names no nameserver (resolv.conf(5))
+LOCAL = IPv4Address("127.0.0.1")  # libc's nameserver where resolv.conf names none (resolv.conf(5))
 
 
 class Mapping(Record):
-    """Addresses of one family that mean something else than themselves to the guest."""
+    """Addresses of one family that mean something else to the guest than to the host."""
 
     loopback: Ip | None = None
     guest: Ip | None = None
@@ -31,7 +32,7 @@ class Mapping(Record):
 
 
 class Guest(Record):
-    """What counts of the guest here."""
+    """What the choice depends on."""
 
     addresses: tuple[Ip, ...]
     versions: tuple[int, ...]  # of IP that are on
@@ -51,7 +52,7 @@ class Names(Record):
 
 
 def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: Guest) -> Names:
-    """The nameservers; changes `maps` where an address is to stand in for one of the host's."""
+    """The guest's nameservers. Where one needs a forwarding address, `maps` is changed."""
     view = _view(resolv.nameservers, maps, guest)
     if options.dns is not None:
         return Names(announced=tuple(dict.fromkeys(options.dns)), view=view)
@@ -65,7 +66,8 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
 
 
 def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:
-    # The gateway is the nameserver of many networks, and as that it is itself also where it means the host's loopback.
+    # In many networks the gateway is the nameserver too. Where its address means the host's loopback, its port 53 still leads to
+    # the nameserver (see _forwarder).
     mapped = [m.loopback for m in maps.values() if m.loopback and (m.dns_forward or m.loopback not in servers)]
     forwarded = [m.dns_forward for m in maps.values() if m.dns_forward]
     taken = tuple(map(str, (*guest.addresses, *mapped, *forwarded)))
@@ -90,11 +92,11 @@ def _forwarders(maps: dict[int, Mapping], guest: Guest) -> "Iterable[Ip]":
 
 
 def _reachable(resolv: Resolv, maps: dict[int, Mapping], guest: Guest, host_given: bool) -> tuple[list[Ip], list[str]]:
-    """The host's nameservers as the guest reaches them, and a line for each that it does not."""
+    """The host's nameservers as the guest reaches them, and a warning for each that it does not."""
     announced: list[Ip] = []
     warnings: list[str] = []
     for server in resolv.nameservers:
-        # A scope names one of the host's interfaces, which means nothing to the guest.
+        # The scope is an interface of the host, which the guest does not know.
         plain = IPv6Address(int(server)) if isinstance(server, IPv6Address) else server
         mapping = maps[server.version]
         direct = not plain.is_loopback and not plain.is_unspecified

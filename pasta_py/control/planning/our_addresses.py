@@ -1,8 +1,8 @@
-"""The addresses that we have on the guest's link, and which of them nothing but that link knows. Pure.
+"""The addresses that we have on the guest's link, and which of them are virtual. Pure.
 
-A gateway, a mapped address or our own link-local one may be a machine's of the host's network too, as the gateway is that is
-copied from the host. Where it is not, a host socket that asked for it would have the host look for it there, and find what
-happens to have it: it is virtual, and nothing leaves for it.
+A gateway, a mapped address or our link-local address may also be that of a machine of the host's network, as a gateway is that
+was copied from the host. Where it is not, it is virtual: a host socket that connected to it would reach whichever machine
+happens to have the address. So nothing leaves for it.
 """
 
 from pasta_py.control.ip import IPv6Address, ip_network
@@ -25,9 +25,10 @@ def link_local_of(mac: bytes) -> IPv6Address:
 
 
 def link_local(options: "Options", gateway: Ip | None, addresses: "Iterable[Address]") -> Ip:
-    """As whom we advertise: the guest's gateway where that is link-local, else the host, which is then reached there.
+    """Our link-local address, from which we advertise.
 
-    `addresses` are those of the host's outbound interface. Where none is link-local, it is one that our MAC address makes.
+    It is the guest's gateway where that is link-local, else that of the host's outbound interface, at which the guest then reaches
+    the host, else one made from our MAC address. `addresses`: those of the host's outbound interface.
     """
     if gateway is not None and gateway.is_link_local:
         return gateway
@@ -39,19 +40,19 @@ def link_local(options: "Options", gateway: Ip | None, addresses: "Iterable[Addr
 def virtual(held: "Iterable[Ip]", host: "HostSnapshot", resolv: "Resolv") -> list[Ip]:
     """Of the addresses that we hold, those at which the host knows no machine.
 
-    It knows its own, its gateways and nameservers, and those on its link but for link-local ones, which are chosen without
-    asking anybody. Public addresses belong to somebody.
+    The host knows its own addresses, its gateways, its nameservers, and all of the networks on its links. For a link-local address
+    these networks do not count: machines choose such addresses by themselves. A public address always has an owner.
     """
     routes = host.ipv4.routes + host.ipv6.routes
     near = [net for net in on_link(host.ipv4.addresses + host.ipv6.addresses, routes) if net.prefixlen]
     known = {*host.addresses, *resolv.nameservers, *(hop.gateway for route in routes for hop in route.hops)}
 
-    def nobody(address: Ip) -> bool:
+    def is_virtual(address: Ip) -> bool:
         if address in known or address.is_global:
             return False
         return address.is_link_local or not any(address.version == net.version and address in net for net in near)
 
-    return [address for address in held if nobody(address)]
+    return [address for address in held if is_virtual(address)]
 
 
 def broadcasts(addresses: "Iterable[Address]") -> list[Ip]:

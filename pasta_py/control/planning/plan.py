@@ -164,28 +164,28 @@ def _our_link_local(options: "Options", host: HostSnapshot, guest6: GuestFamily)
 
 
 def _advertised(options: "Options", guest6: GuestFamily) -> bool:
-    # An interface that is configured needs no advertisement, and would get routes and addresses twice by one.
+    # An interface that we configure needs no advertisement: it would get its routes and addresses twice.
     return options.ra and options.ndp and guest6.on and not options.config_net
 
 
 def _with_names(
     worker: WorkerPlan, options: "Options", resolv: Resolv, names: Names, shares_etc: bool
 ) -> WorkerPlan:
-    """With what DHCP, NDP and DHCPv6 tell, and with nothing but port 53 at an address that is for names alone."""
+    """The plan with what DHCP, NDP and DHCPv6 announce. Forwarders that come from no option get port 53 only."""
     # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
     needed = bool(options.dns) or (bool(names.forwarders) and options.program == "pasta-py" and not shares_etc)
-    tell_dns = needed if options.dhcp_dns is None else options.dhcp_dns
-    tell_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
+    announce_dns = needed if options.dhcp_dns is None else options.dhcp_dns
+    announce_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
     changed: WorkerPlan = worker.replace(
-        dns=tuple(map(packed, names.announced)) if tell_dns else (),
-        search=_search(options, resolv) if tell_search else (),
+        dns=tuple(map(packed, names.announced)) if announce_dns else (),
+        search=_search(options, resolv) if announce_search else (),
         dns_tls=not names.only_dns,
     )
     return changed
 
 
 def _with_forwarder_route(guest4: GuestFamily, names: Names) -> GuestFamily:
-    """With a route to our nameserver, where no other route leads there."""
+    """The guest with a route to our forwarder, where no other route leads there."""
     ours = next((address for address in names.forwarders if address.version == 4), None)
     leading = [route.destination for route in guest4.routes] + [our_addresses.prefix_of(address) for address in guest4.addresses]
     if ours is None or not names.only_dns or any(ours in network for network in leading):
@@ -196,7 +196,7 @@ def _with_forwarder_route(guest4: GuestFamily, names: Names) -> GuestFamily:
 
 
 def _view(options: "Options", names: Names) -> View | None:
-    """What a command reads in resolv.conf, None where the host's says all that is wanted. pasta leaves the host's alone."""
+    """What a command reads in /etc/resolv.conf; None: the host's file, as always under pasta."""
     if options.program != "pasta-py" or not (options.dns or options.search is not None or names.forwarders):
         return None
     forwarder = next(iter(names.forwarders), None)
@@ -214,7 +214,7 @@ def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: Gue
         return Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
     loopback = _pick(options.map_host_loopback or (), version, "--map-host-loopback", guest)
     if loopback is None and options.map_host_loopback != () and options.map_gw and guest.gateway is not None:
-        # A gateway that is the guest's own address (an unnumbered link can be like that) never reaches us.
+        # To a gateway that is its own address (as on an unnumbered link) the guest never sends.
         loopback = None if guest.has(guest.gateway) or not is_mappable(guest.gateway) else guest.gateway
     dns_host = next((a for a in options.dns_host if a.version == version), None) or next(iter(options.dns_host), None)
     if dns_host is None:
@@ -254,7 +254,7 @@ def _check_distinct(maps: "Iterable[Mapping]") -> None:
 
 
 def _guest_addresses(options: "Options", guests: tuple[GuestFamily, GuestFamily]) -> tuple[bytes, ...]:
-    """What the guest has at the start, or will have: with DHCP, one address of each family. The worker learns others."""
+    """The addresses that the guest has at the start, or gets by DHCP: one of each family. The worker learns others."""
     own: list[Ip] = []
     for guest in guests:
         first = guest.first()

@@ -1,7 +1,7 @@
-"""What /etc/resolv.conf says: nameservers and search domains; and what a command is to read there instead.
+"""Reads /etc/resolv.conf, and writes the text of the one that a command reads instead.
 
 The grammar is resolv.conf(5)'s: a keyword at the start of the line, `domain` and `search` override each other,
-the last one wins. A line that cannot be read is left out, as every resolver does.
+the last one wins. A line that is not valid is left out, as every resolver does.
 """
 
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_address
@@ -24,14 +24,14 @@ class Resolv(Record):
 
 
 class View(Record):
-    """How a namespace sees the host's nameservers, and what its own resolv.conf is to say. Addresses are text."""
+    """How a namespace sees the host's nameservers, and what its own resolv.conf says. Addresses are text."""
 
     from_user: tuple[str, ...] = ()  # the nameservers of --dns; (): the host's
     search: tuple[str, ...] | None = None  # the domains of --search; None: the host's
-    forwarder: str = ""  # leads to the host's nameserver: to be named where none of the host's is in reach
-    versions: tuple[int, ...] = (4, 6)  # of IP in the namespace
-    taken: tuple[str, ...] = ()  # addresses that mean something else in the namespace than on the host
-    ifname: str = ""  # of the interface there, for link-local addresses
+    forwarder: str = ""  # leads to the host's nameserver; named where the namespace reaches none of the host's
+    versions: tuple[int, ...] = (4, 6)  # of IP that are on in the namespace
+    taken: tuple[str, ...] = ()  # addresses that mean something else in the namespace
+    ifname: str = ""  # of the interface in the namespace, for link-local addresses
 
     def reaches(self, server: IPv4Address | IPv6Address) -> bool:
         """Whether a nameserver of the host is found at the same address in the namespace."""
@@ -41,7 +41,7 @@ class View(Record):
         return getattr(server, "scope_id", None) in (None, self.ifname)
 
     def text(self, host: str) -> str:
-        """The resolv.conf of the namespace, out of the text of the host's."""
+        """The text of the namespace's resolv.conf, made from that of the host's."""
         servers = self.from_user
         if not servers and self.forwarder and not any(map(self.reaches, parse(host).nameservers)):
             servers = (self.forwarder,)
@@ -55,7 +55,7 @@ class View(Record):
             words = line.split()
             if not words or words[0][0] in "#;" or words[0] in dropped:
                 continue
-            if self.from_user and words[0] == "options":  # trust is for the host's own nameserver, not for another
+            if self.from_user and words[0] == "options":  # trust-ad is about the host's own nameservers
                 words = [word for word in words if word != "trust-ad"]
             lines.append(" ".join(words))
         return "\n".join(lines) + "\n"
@@ -92,7 +92,7 @@ def _domains(words: "Iterable[str]") -> tuple[str, ...]:
 
 
 def read(path: str = PATH) -> Resolv:
-    """A resolv.conf on disk; one that is missing or unreadable says nothing."""
+    """A resolv.conf on disk; one that is missing or unreadable counts as empty."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return parse(file.read(MAX_BYTES))

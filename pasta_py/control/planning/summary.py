@@ -1,4 +1,4 @@
-"""What was set up, for people: pure, from the plan to lines."""
+"""Lines for the user about what was set up. Pure."""
 
 from pasta_py.control.ip import IPv6Address
 from pasta_py.pesto_protocol import describe
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.plan import Plan
     from pasta_py.model import ForwardRule
 
-_NOT_TOLD = " (not told by DHCP, DHCPv6 or NDP)"
+_NOT_ANNOUNCED = " (not told by DHCP, DHCPv6 or NDP)"
 
 
 def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
@@ -66,7 +66,7 @@ def _names(plan: "Plan") -> list[str]:
         if family.dns_forward and family.dns_host:
             found.append(f"DNS queries to {_text(family.dns_forward)}: answered by {_text(family.dns_host)}")
     if plan.search:
-        found.append(f"search domains: {', '.join(plan.search)}{'' if worker.search else _NOT_TOLD}")
+        found.append(f"search domains: {', '.join(plan.search)}{'' if worker.search else _NOT_ANNOUNCED}")
     return found
 
 
