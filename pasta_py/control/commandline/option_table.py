@@ -77,7 +77,7 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
         ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),
          "Log counters of frames, flows and drops at most that often, when they have changed."),
         ("runas", "UID|UID:GID|LOGIN|LOGIN:GROUP", "runas", "last", takes.runas,
-         "Started as root, serve the guest as this user. Default: nobody."),
+         "Started as root, serve the guest as this user. Default: UID and GID 65534."),
         ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20),
          "Instead of making a tap, use this open descriptor: a tap, or a socket with one frame in each message."),
         ("chroot-fallback", "", "chroot_fallback", "set", True,

@@ -1,1 +1,1 @@
-"""The guest's namespaces: found or made, and the interface in them."""
+"""The guest's namespaces, found or made, and the interface in them."""

@@ -1,16 +1,15 @@
-"""Makes the interface in the guest's namespace look as planned. Runs in that namespace, after the tap is there.
+"""Makes the interface in the guest's namespace look as planned. Runs in that namespace, once the tap is there.
 
-The order matters, and each step is the reason for the next:
+The order matters:
 
 1. MAC address and MTU, while the interface is down.
-2. No link-local IPv6 address from the kernel: it would be tentative for a second (RFC 4862, 5.4), and whoever looks
-   when we return must find every address usable. One is set instead, without duplicate address detection: there is
-   no neighbour to collide with.
+2. No link-local IPv6 address from the kernel: it would be tentative for a second (RFC 4862, 5.4), and every address must be usable
+   when we return. We set one instead, without duplicate address detection: the link has no neighbour to collide with.
 3. Up, then addresses, then routes: the kernel refuses routes of an interface that is down.
 4. Routes in passes, until none is left or a pass sets none: a gateway needs the route to itself first, and the host's
    table is sorted otherwise.
 
-An interface that does not come up is an error; an address or a route that cannot be set is a warning, since the rest
+An interface that does not come up is an error. An address or a route that cannot be set is a warning, since the rest
 of the network works.
 """
 
@@ -26,12 +25,12 @@ from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
 _LOOPBACK = "lo"
-# Of the tap. Of the first windows of hundreds of streams the kernel's 500 frames drop most; more would be memory, 64 KiB each.
+# Of the tap. The kernel's default of 500 drops most of the first windows of hundreds of streams. A frame can take 64 KiB.
 _QUEUE_FRAMES = 2048
 
 
 class ConfigResult(Record):
-    """What came of it."""
+    """What `configure` has done."""
 
     mac: bytes  # of the interface, 6 bytes
     index: int  # of the interface
@@ -68,7 +67,7 @@ def configure(link: LinkPlan) -> ConfigResult:
 
 
 def bring_loopback_up() -> None:
-    """All that a namespace without a tap needs. HostError when the kernel refuses."""
+    """Bring up lo: all that a namespace without a tap needs. HostError when the kernel refuses."""
     with Netlink() as kernel:
         _loopback_up(kernel, _links(kernel))
 
@@ -98,7 +97,7 @@ def _bring_up(kernel: Netlink, tap: Link, mac: bytes, link: LinkPlan) -> list[st
     ours = True
     try:
         objects.set_link_local_mode(kernel, tap.index, objects.IN6_ADDR_GEN_MODE_NONE)
-    except OSError:  # no IPv6 here, or one that makes its addresses as it likes
+    except OSError:  # no IPv6 in this namespace, or a kernel without the setting
         ours = False
     _do(f"bring {tap.name} up", objects.set_link, kernel, tap.index, up=True)
     if not (ours and link.ipv6):
@@ -137,7 +136,7 @@ def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
         try:
             present += [(version, route) for route in objects.routes(kernel, family) if _through(route, tap.index)]
         except OSError:
-            continue  # what cannot be read cannot be compared: setting will say what is wrong
+            continue  # without a comparison: setting the routes will say what is wrong
     wanted = {_key(route) for route in link.routes}
     existing = {_key(route) for _, route in present}
     pending = [route for route in link.routes if _key(route) not in existing]
@@ -149,7 +148,7 @@ def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
             and not link_local
             and _key(route) not in wanted
         ):
-            # The host took this one away from its address, or gave it another form. It may go by itself.
+            # The host has removed or changed this route of an address. It may be gone already.
             try:
                 objects.delete_route(kernel, tap.index, route)
             except OSError:
@@ -177,7 +176,7 @@ def _through(route: Route, index: int) -> bool:
 
 
 def _key(route: Route) -> Route:
-    """The route without what depends on where it was read."""
+    """The route without what depends on the interface it was read from."""
     hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
     key: Route = route.replace(hops=hops)
     return key

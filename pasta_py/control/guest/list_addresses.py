@@ -1,4 +1,4 @@
-"""Prints the addresses in a namespace, one a line: for the Python API, whose caller may have threads and cannot fork."""
+"""Prints the addresses in a namespace, one a line: for the Python API, whose caller may have threads and so cannot fork."""
 
 import sys
 

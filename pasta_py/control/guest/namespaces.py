@@ -1,8 +1,8 @@
 """Finding, opening, watching and entering the namespaces of a guest.
 
-A Guest owns descriptors of namespaces, never paths that could change their meaning meanwhile. Nothing here changes the
-namespaces of the calling process: `call_inside` does its work in a short-lived child (rejected: setns in control and
-back, since a joined user namespace cannot be left again), unless the process has nothing else to do any more (`stay_inside`).
+A Guest owns descriptors of namespaces, not paths, whose meaning may change meanwhile. `call_inside` does its work in a short-lived
+child, so that the calling process keeps its namespaces (rejected: setns in control and back, since a joined user namespace
+cannot be left again). A process that has nothing else to do uses `stay_inside`.
 """
 
 import _socket
@@ -30,7 +30,7 @@ _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 _INSIDE_TIMEOUT_S = 60
 _STAY_S = 180  # the rest of a start, whose last step has a limit of 60 s
-_UNKNOWN = -1  # so the kernel calls a process that has ended
+_UNKNOWN = -1  # what the kernel shows for a process that has ended
 _MAX_REPLY_BYTES = 64 << 10
 _GONE = (
     syscalls.IN_DELETE
@@ -65,7 +65,7 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
         guest = Guest()
         stack.callback(guest.close)
         net_path = f"/proc/{pid}/ns/net"
-        # The pidfd comes first: should the number be used again meanwhile, it tells that the process has ended.
+        # The pidfd comes first: if the PID is used again meanwhile, the pidfd shows that the process has ended.
         pidfd = _open_pidfd(pid)
         if pidfd < 0:
             raise HostError(f"Couldn't open network namespace {net_path}: No such file or directory (no process {pid})")
@@ -134,14 +134,14 @@ def _open_pidfd(pid: int) -> int:
 
 
 def _number_on_procfs(pidfd: int) -> int:
-    """What the process is called under /proc, which may be of another PID namespace than ours; proc_pid_fdinfo(5)."""
+    """The process's PID in the PID namespace of /proc, which may not be ours; proc_pid_fdinfo(5)."""
     try:
         with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as file:
             for line in file:
                 word, _, number = line.partition(":")
                 if word == "Pid":
                     return int(number)
-    except OSError:  # no /proc: as whoever opens the namespace will say
+    except OSError:  # no /proc: opening the namespace fails, and says so
         pass
     return _UNKNOWN
 
@@ -186,7 +186,7 @@ def _open_userns(path: str) -> int:
 
 def join(guest: Guest) -> None:
     """Enter the guest's user namespace, then its network namespace. There is no way back."""
-    syscalls.be_private()  # or the guest's root could take us over, and with us the host's files
+    syscalls.be_private()  # or the guest's root could trace us, and reach the host's files through us
     if guest.userns >= 0:
         try:
             syscalls.setns(guest.userns, syscalls.CLONE_NEWUSER)
@@ -205,12 +205,12 @@ def join(guest: Guest) -> None:
 def stay_inside(guest: Guest, job: "Job") -> "tuple[worker_protocol.Value, list[int]]":
     """As `call_inside`, but this process joins the guest for good: 1 ms less, where it needs the host no more.
 
-    From then on the guest's root can perhaps stop it: then its caller does not wait for ever.
+    From then on the guest's root may be able to stop it: a timer ends it, so that its caller need not wait without limit.
     """
     try:
         syscalls.die_after(_STAY_S)
     except OSError:
-        pass  # no room for a timer: without the limit, then
+        pass  # no timer is free: go on without the limit
     join(guest)
     try:
         value, fds = job()
@@ -242,14 +242,14 @@ def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) 
 
 
 def flush_streams() -> None:
-    """Before a fork, so that nothing is written twice. A stream that our caller closed is None."""
+    """Flush before a fork, so that nothing is written twice. A stream that our caller closed is None."""
     for stream in (sys.stdout, sys.stderr):
         if stream:
             stream.flush()
 
 
 def _end(child: int, wait_s: float) -> None:
-    """Reap it, after `wait_s` by force."""
+    """Reap the child; kill it first if it still runs after `wait_s`."""
     ended = False
     try:
         pidfd = os.pidfd_open(child)
@@ -305,9 +305,9 @@ def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[worker_protocol
 
 
 def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
-    """Why this machine refuses a user namespace, naming the setting that does, as far as it can be seen."""
+    """Why this machine refuses a user namespace, with the setting that does so if it can be read."""
     refused = f"{what}: {reason(error)}"
-    if reason(error) != error.strerror:  # a shortage
+    if reason(error) != error.strerror:  # a shortage of memory or descriptors
         return HostError(refused)
     if error.errno == errno.ENOENT:
         return HostError(f"{refused}: mount /proc")

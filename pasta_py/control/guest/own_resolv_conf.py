@@ -1,10 +1,10 @@
-"""A resolv.conf of a command's own: a file on a tmpfs, mounted over the host's in the command's mount namespace.
+"""A command's own resolv.conf: a file on a tmpfs, mounted over the host's in the command's mount namespace.
 
 /etc/resolv.conf is often a link, so the mount lies over the file that it leads to. When the host replaces that file, the
-kernel takes the mount away in every other namespace. So each directory on the way is watched, and so is the file; what
-is wanted is found out anew after every event, whatever it was: the links followed, the text made, the mount looked for.
+kernel drops the mount in every other namespace. So inotify watches each directory that the path goes through, and the file. Every
+event, whatever it is, has the same answer: follow the links again, make the text again, look for the mount again.
 
-A file that is missing is never made, since its directory is the host's: it is waited for. What is no regular file, such
+A missing file is never made, since its directory is the host's: it is waited for. What is no regular file, such
 as a link to /dev/null, is left alone.
 
 Invariant: nothing of the host is written to. The text goes to the tmpfs through a descriptor that was opened there.
@@ -35,7 +35,7 @@ _CHANGES = (
     | syscalls.IN_MOVE_SELF
     | syscalls.IN_ONLYDIR
 )
-_MOST_LINKS = 40  # as many as the kernel follows (path_resolution(7))
+_MOST_LINKS = 40  # as the kernel follows (path_resolution(7))
 _EVENTS_BYTES = 64 << 10
 _OPTIONS = f"mode=755,size={2 * resolv_conf.MAX_BYTES}"
 
@@ -50,7 +50,7 @@ class OwnResolv:
         self._text = ""
 
     def start(self) -> None:
-        """Make it, once. HostError if there will be none, or if it will vanish when the host replaces its own. SIGIO is blocked."""
+        """Make it, once, and block SIGIO. HostError if there is none, or if it vanishes when the host replaces its own."""
         refused = ""
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
         try:
@@ -71,7 +71,7 @@ class OwnResolv:
             raise HostError(refused)
 
     def changed(self) -> None:
-        """After SIGIO: look what has happened, and mend it."""
+        """After SIGIO: read the events, and bring the file up to date."""
         try:
             while os.read(self._events, _EVENTS_BYTES):
                 pass
@@ -79,11 +79,11 @@ class OwnResolv:
             pass
         try:
             self.refresh()
-        except OSError:  # it changes at this very moment, and the next event tells; or the command has to live with the host's
+        except OSError:  # it is changing, and another event follows; or the command keeps the host's
             pass
 
     def refresh(self) -> None:
-        """Have ours over the host's file, with what the host's says now."""
+        """Mount ours over the host's file, with the text that follows from the host's now."""
         path = self._follow()
         try:
             found = os.stat(path) if path else None
@@ -103,7 +103,7 @@ class OwnResolv:
         self._text = text
 
     def _follow(self) -> str:
-        """The path of what is no link any more, on the way there every directory watched; "": it leads nowhere."""
+        """Follow the links, and watch every directory on the path. The path that is no link; "": there is none."""
         path = self._path
         for _ in range(_MOST_LINKS):
             directory, _, name = path.rpartition("/")
@@ -116,7 +116,7 @@ class OwnResolv:
         return ""
 
     def _watch(self, directory: str) -> None:
-        """Or the nearest directory above, in which it could be made."""
+        """Watch the directory, or if it is missing the nearest one above, where it could be made."""
         while self._events >= 0:
             try:
                 syscalls.inotify_add(self._events, directory, _CHANGES)
@@ -132,9 +132,9 @@ class OwnResolv:
         self._host = -1
         try:
             self._host = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            if self._events >= 0:  # for one that is a mount itself the directory's watch says nothing
+            if self._events >= 0:  # the directory's watch misses changes of a file that is a mount itself
                 syscalls.inotify_add(self._events, path, syscalls.IN_CLOSE_WRITE)
-        except OSError:  # the text of one that cannot be read is ""
+        except OSError:  # unreadable: its text counts as ""
             pass
 
     def _cover(self, path: str, text: str) -> None:
@@ -160,9 +160,9 @@ def _bytes(text: str) -> bytes:
 
 
 def _make(path: str, text: str) -> tuple[int, int]:
-    """A mount without a place, and a descriptor of the file that it is, on a tmpfs that the command never sees.
+    """A mount that has no place yet, and a descriptor of its file, which is on a tmpfs that the command never sees.
 
-    Made in a child with a mount namespace of its own: nowhere in the command's is room for a tmpfs.
+    A child makes it in a mount namespace of its own: the command's namespace has no place for a tmpfs.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     child = os.fork()
@@ -186,7 +186,7 @@ def _in_child(sock: "_socket.socket", path: str, text: str) -> None:
     try:
         directory, _, name = path.rpartition("/")
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)  # or the command sees it, if it shares its mounts
+        syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)  # or the tmpfs may appear in the command's namespace
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         syscalls.mount("tmpfs", directory or "/", "tmpfs", flags, _OPTIONS)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)

@@ -1,14 +1,14 @@
-"""A command in new namespaces: three short lives that start early and wait.
+"""A command in new namespaces: three short-lived processes that start early and wait.
 
     control ── entrant     makes the namespaces, forks the first process of the new PID namespace, ends
-       └────── init        that process; adopts orphans, ends with the command, and takes everything left with it
+       └────── init        that process; adopts orphans, ends with the command and kills what is left
                  └── command
 
-The command is not the first process itself: the kernel keeps that one from dying of most signals, Ctrl-C among them.
-All stay in control's process group, so that the terminal treats them as the one job they are.
+The command is not the first process itself: the kernel shields that one from most signals, Ctrl-C among them.
+All stay in control's process group, so that the terminal treats them as one job.
 
 Control sends "arm" (the entrant is gone: from now on die with control), then, for a command that needs a resolv.conf of
-its own, what that is to say, then "run". Its end at any time, even by SIGKILL, ends them all. Exit statuses: init's is
+its own, the View for it, then "run". When control ends, even by SIGKILL, all of them end. Exit statuses: init's is
 the command's, 128+n for death by signal n.
 """
 
@@ -38,7 +38,7 @@ _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
 _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
-# What a terminal or a user sends to the whole job: init leaves it to the command.
+# Signals that a terminal or a user sends to the whole job: init ignores them, the command handles them.
 _FOR_COMMAND = (
     signal.SIGINT,
     signal.SIGQUIT,
@@ -60,7 +60,7 @@ class Command:
 
     def __init__(self, pid: int, sock: socket.socket) -> None:
         self.pid, self._sock = pid, sock
-        self.ended = False  # set by whoever reaps it
+        self.ended = False  # set by start/foreground.py, which reaps it
 
     def see(self, view: "View") -> None:
         """Before `run`: give it a resolv.conf of its own."""
@@ -93,14 +93,14 @@ def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def environment() -> "Mapping[bytes, bytes]":
-    """Our caller's: Python sets LC_CTYPE for itself where the locale is C (PEP 538)."""
+    """Our caller's environment: without the LC_CTYPE that Python sets for itself where the locale is C (PEP 538)."""
     ours = dict(os.environb)
     if ours.get(b"LC_CTYPE") not in _COERCED:
         return ours
     try:
         with open("/proc/self/environ", "rb") as file:
             inherited = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
-    except OSError:  # no /proc: then it keeps this one
+    except OSError:  # no /proc: the command gets Python's LC_CTYPE
         return ours
     del ours[b"LC_CTYPE"]
     return {**ours, **dict(variable.split(b"=", 1) for variable in inherited)}
@@ -109,9 +109,9 @@ def environment() -> "Mapping[bytes, bytes]":
 def prepare(
     command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
 ) -> Command:
-    """Make the namespaces for a command, and leave it waiting there. HostError when the kernel refuses them.
+    """Make the namespaces for a command, which then waits there. HostError when the kernel refuses them.
 
-    `stdout`: the descriptor that is to be its standard output.
+    `stdout`: the descriptor that becomes its standard output.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flush_streams()
@@ -149,7 +149,7 @@ def _hostname(wanted: str) -> str:
 
 def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool) -> None:
     try:
-        # Control's other sockets and files: whoever waits for their end must not wait for us.
+        # Close control's other sockets and files: their readers wait for the last descriptor to close.
         os.closerange(3, sock.fileno())
         os.closerange(sock.fileno() + 1, _MAX_FD)
         _make_namespaces(hostname, pidns=pidns, userns=userns)
@@ -186,7 +186,7 @@ def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
             _write(f"/proc/self/{name}", text)
     syscalls.set_hostname(hostname)
     try:
-        # Ping sockets for the guest's root, as pasta has it; the host's own setting is another namespace's.
+        # Ping sockets for the guest's root, as under passt's pasta. The setting is per network namespace.
         _write(_PING_GROUPS, "0 0")
     except OSError as error:  # in a container, /proc/sys is often read-only
         print(f"warning: the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}", file=sys.stderr, flush=True)
@@ -216,7 +216,8 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         if message not in (b"run", b""):
             resolv = _own_resolv(message)
             message = sock.recv(8)
-        if message != b"run" or _is_closed(sock):  # control's end from now on is a signal, one before it is seen here
+        # If control ends after this, the parent death signal ends us; if it has ended before, the socket is closed.
+        if message != b"run" or _is_closed(sock):
             return
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
         parent = os.getpid()
@@ -224,7 +225,7 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         if child == 0:
             sock.close()
             _execute(command, before, parent=0 if pidns else parent)
-        for fd in (0, 1, 2):  # the command's alone: a reader of its output must see the end of it
+        for fd in (0, 1, 2):  # only the command may hold them: a reader of its output waits for the last descriptor to close
             os.close(fd)
         status = _wait(child, resolv)
     except OSError as error:
@@ -246,7 +247,7 @@ def _mount_proc() -> None:
     try:
         syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     except OSError as error:
-        # In containers that hide parts of /proc the kernel refuses a whole one.
+        # In a container that hides parts of /proc, the kernel refuses a new mount of it.
         print(f"warning: no fresh /proc for the command: {error.strerror}", file=sys.stderr, flush=True)
 
 
@@ -265,9 +266,9 @@ def _own_resolv(encoded: bytes) -> "OwnResolv":
 
 
 def _wait(child: int, resolv: "OwnResolv | None") -> int:
-    """Reap whatever ends, until the command does; its exit status."""
+    """Reap every child that ends, until the command does; its exit status."""
     if resolv:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # as SIGIO is
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # SIGIO is blocked already
     while True:
         pid, raw = os.waitpid(-1, os.WNOHANG if resolv else 0)
         if pid == child:
@@ -278,7 +279,7 @@ def _wait(child: int, resolv: "OwnResolv | None") -> int:
 
 
 def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
-    """`parent`: whose end is the command's, 0 where the kernel sees to that."""
+    """`parent`: the process with which the command ends; 0 where its PID namespace ends it."""
     file, argv = argv_of(command)
     try:
         for number, handler in before.items():

@@ -45,14 +45,14 @@ def _check(result: int, what: str) -> int:
 
 
 def readable(fd: int, wait_s: float) -> bool:
-    """Whether it is, within that time; a pidfd is when its process has ended. select(2) takes no number from 1024 on."""
+    """Whether fd is readable within that time, a pidfd once its process has ended. poll(2): select(2) stops at descriptor 1023."""
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(wait_s * 1000))
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces that `flags` (CLONE_NEW*) name for new ones."""
+    """Move into new namespaces of the kinds in `flags` (CLONE_NEW*)."""
     _check(lib.unshare(flags), "unshare")
 
 
@@ -91,12 +91,12 @@ def set_parent_death_signal(signum: int) -> None:
 
 
 def be_private() -> None:
-    """Not for others to trace, whatever rights they have in the user namespace we are about to join; see ptrace(2), dumpable."""
+    """Forbid others to trace us, even with privileges in the user namespace that we are about to join; see ptrace(2), dumpable."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def die_after(seconds: float) -> None:
-    """Have the kernel kill this process then, though it be stopped (a timer of timer_create(2): SIGALRM would wait for SIGCONT)."""
+    """Have the kernel kill this process then, even if it is stopped (timer_create(2): SIGALRM would wait for SIGCONT)."""
     _check(lib.die_after(int(seconds * 1000)), "timer_create")
 
 

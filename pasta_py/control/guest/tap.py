@@ -1,6 +1,6 @@
 """The tap device: made inside the guest's network namespace, handed to control as a descriptor.
 
-Offloads are asked for best first; what the kernel refuses is left out, and the core segments and checksums itself.
+Offloads are requested best first. Those that the kernel refuses are left out: the core then segments and checksums itself.
 """
 
 import _socket
@@ -50,8 +50,10 @@ _TUNNELS = _TUN_F_UDP_TUNNEL_GSO | _TUN_F_UDP_TUNNEL_GSO_CSUM
 
 
 class Tap:
-    """An open frame descriptor, or one for each of its queues. `vnet_hdr`: with virtio headers; `uso`: UDP segments too; `tunnels`:
-    and those inside of UDP tunnels, with longer headers; `mac`: b"" unknown; `index`: of the interface in its namespace, 0 unknown.
+    """An open frame descriptor, or one for each of its queues.
+
+    vnet_hdr: frames have virtio headers. uso: with UDP segments too. tunnels: also with segments inside UDP tunnels, and longer
+    headers. mac: b"" if unknown. index: of the interface in its namespace, 0 if unknown.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ def _open_device() -> int:
 
 
 def _flags(queues: int, *, first: bool) -> int:
-    """Of several queues only the first may make the interface, which must not be there: else they would join another's."""
+    """Only the first of several queues makes the interface, and fails if it exists: the queues would join that one."""
     flags = _IFF_TAP | _IFF_NO_PI
     if queues > 1:
         flags |= _IFF_MULTI_QUEUE | (_IFF_TUN_EXCL if first else 0)
@@ -134,7 +136,7 @@ def _set_interface(fd: int, name: str, flags: int) -> bool:
 
 
 def _set_offloads(fd: int, *, tunnels: bool) -> tuple[bool, bool]:
-    """Ask for segmentation offloads; whether UDP's are among them, and those inside of UDP tunnels, which take a longer header."""
+    """Request segmentation offloads; whether UDP's are among them, and those inside UDP tunnels, which take a longer header."""
     for offloads in (_TSO | _USO | (_TUNNELS if tunnels else 0), _TSO | _USO, _TSO, 0):
         try:
             # The argument is the value itself, not a pointer to it.
@@ -185,7 +187,7 @@ def _adopt(fd: int, number: int, *, tunnels: bool) -> Tap:
     flags: int = struct.unpack_from("H", reply, 16)[0]
     if not flags & _IFF_TAP or flags & _IFF_TUN:
         raise UsageError(f"--fd {number}: a tun device carries no Ethernet frames: make it with IFF_TAP")
-    # Whether it was made with IFF_NO_PI cannot be known: the kernel reports that flag either way.
+    # The kernel does not show whether the tap was made with IFF_NO_PI: it always reports that flag.
     vnet_hdr = bool(flags & _IFF_VNET_HDR)
     if vnet_hdr:
         fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", _VNET_HDR_BYTES))
@@ -196,9 +198,9 @@ def _adopt(fd: int, number: int, *, tunnels: bool) -> Tap:
 def make_inside(guest: "Guest", link: "LinkPlan", queues: int = 1, *, stay: bool = False, tunnels: bool = True) -> Tap:
     """Make the tap in the guest's namespace and configure it; the descriptors returned are ours to close. `tunnels`: see create().
 
-    With `stay` this process does it, and has joined the namespace for good.
+    With `stay`, this process makes it, and stays in the namespace.
     """
-    from pasta_py.control.guest import interface  # before the fork: nobody waits for it twice
+    from pasta_py.control.guest import interface  # before the fork, so that it is imported once
     from pasta_py.control.guest.namespaces import call_inside, stay_inside
 
     def job() -> "tuple[worker_protocol.Value, list[int]]":
@@ -238,7 +240,7 @@ def _taken(value: "worker_protocol.Value", fds: list[int]) -> Tap:
 
 
 def none_inside(guest: "Guest", queues: int = 1) -> Tap:
-    """In place of a tap, for local connections only: sockets without another end; brings up the namespace's loopback."""
+    """In place of a tap, for local connections only: sockets without a peer. Brings up the namespace's loopback."""
     from pasta_py.control.guest import interface
     from pasta_py.control.guest.namespaces import call_inside
 

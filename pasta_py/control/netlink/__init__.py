@@ -1,1 +1,1 @@
-"""rtnetlink: what the host has, and what the guest is given."""
+"""rtnetlink: what the host has, and what the guest gets."""

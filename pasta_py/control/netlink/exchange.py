@@ -1,6 +1,6 @@
 """Routing netlink (rtnetlink, RFC 3549): the exchange with the kernel over one plain socket.
 
-What the messages mean is in `rtnl`, what they look like in `messages`.
+`objects` knows what the messages mean, `messages` what they look like.
 """
 
 import _socket
@@ -60,8 +60,8 @@ class Netlink:
     def dump(self, kind: int, family: int = 0, **fields: int) -> list[messages.Message]:
         """All objects of an RTM_GET kind.
 
-        `fields` of the request filter, where the kernel knows how. OSError with the kernel's reason. A dump that
-        something else changed meanwhile is taken again.
+        `fields` of the request filter, where the kernel supports that. OSError with the kernel's reason. A dump is repeated
+        when the tables change meanwhile.
         """
         for _ in range(_DUMP_TRIES):
             found: list[messages.Message] = []
@@ -96,10 +96,10 @@ class Netlink:
         self._socket.send(header + body)
 
     def _receive(self) -> "Iterator[tuple[int, bytes]]":
-        """Flags and bytes of each message of the answer, the end's without bytes; OSError if that is an error."""
+        """Flags and bytes of each message of the answer; the last one is b"". OSError if the answer is an error."""
         while True:
             data, (sender, _groups) = self._socket.recvfrom(_RECV_BYTES)
-            if sender:  # not the kernel: root of a guest's namespace may write to sockets in there
+            if sender:  # not the kernel: the guest's root may write to netlink sockets in its namespace
                 continue
             position = 0
             while position + _HEADER.size <= len(data):
@@ -125,7 +125,7 @@ def _check(kind: int, message: bytes) -> None:
     if code <= 0:
         return
     text = os.strerror(code)
-    position = 36 if kind == _NLMSG_ERROR else 20  # after an error stands the header of the request
+    position = 36 if kind == _NLMSG_ERROR else 20  # an error repeats the header of the request
     while position + 4 <= len(message):
         length, number = struct.unpack_from("=HH", message, position)
         if number == _NLMSGERR_ATTR_MSG:

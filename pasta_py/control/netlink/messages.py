@@ -1,9 +1,9 @@
-"""Messages of rtnetlink (RFC 3549) to records and back: the plain attributes here, the rare ones by pyroute2.
+"""Messages of rtnetlink (RFC 3549) to records and back: common attributes here, rare ones by pyroute2.
 
 Every start reads the host's links, addresses and routes, and importing pyroute2's message classes costs it 12 ms: as much as all
-the rest of control. So a message with nothing but numbers, names, addresses and simple nests of these is taken apart here,
-by tables of a line for each attribute that `rtnl` reads or writes. The two attributes of a route with several ways, or with a
-gateway of another family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`rare`).
+the rest of control. So the tables here decode and encode numbers, names, addresses and simple nests of these, with a line for each
+attribute that `objects` reads or writes. The two attributes of a route with several next hops, or with a gateway of another
+family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`pyroute2_messages`).
 
 Invariants: what is decoded or encoded here is what pyroute2 makes of the same bytes or values (tests/control/test_messages.py).
 Decoding never fails: an attribute that has another form than expected is `unknown`, as one that a newer kernel may have.
@@ -171,7 +171,7 @@ def _decoded(table: "Table", data: bytes, head: bytes = b"", fields: "dict[str, 
 
 
 def _value(number: int, kind: object, payload: bytes, head: bytes) -> "Any":
-    """None: the payload is not of that kind."""
+    """The value of one attribute; None: the payload is not of that kind."""
     if isinstance(kind, dict):
         return _decoded(kind, payload)
     if isinstance(kind, struct.Struct):
@@ -181,17 +181,17 @@ def _value(number: int, kind: object, payload: bytes, head: bytes) -> "Any":
     if kind is _MAC:
         return payload.hex(":")
     if kind is _IP:
-        if len(payload) not in (4, 16):  # of MCTP or Phonet, whose addresses come in the same dump
+        if len(payload) not in (4, 16):  # MCTP and Phonet addresses come in the same dump
             return None
         return _socket.inet_ntop(_AF_INET if len(payload) == 4 else _AF_INET6, payload)
     if kind is _LIFETIMES:
         if len(payload) < _CACHEINFO.size:
             return None
         return Message(fields=dict(zip(_CACHEINFO_FIELDS, _CACHEINFO.unpack_from(payload))), attrs={})
-    if kind is _GROUP:  # of pairs: the member's id, and its weight
+    if kind is _GROUP:  # pairs: a member's id, and its weight
         whole = payload[: len(payload) - len(payload) % _MEMBER.size]
         return [(member, low + (high << 8) + 1) for member, low, high in _MEMBER.iter_unpack(whole)]
-    if kind is _NAMES:  # of an interface, beside its own
+    if kind is _NAMES:  # alternative names of an interface
         return [_value(each, _TEXT, name, b"") for each, name in _attributes(payload) if each == _IFLA_ALT_IFNAME]
     if kind is _RARE:
         from pasta_py.control.netlink import pyroute2_messages
@@ -201,7 +201,7 @@ def _value(number: int, kind: object, payload: bytes, head: bytes) -> "Any":
 
 
 def encode(kind: int, fields: "dict[str, int]", attrs: "Sequence[tuple[str, Any]]") -> bytes:
-    """What follows the header in a message of an RTM_NEW kind; fields that are not given are zero."""
+    """What follows the header in a message of an RTM_NEW kind; missing fields are zero."""
     layout = LAYOUTS[kind]
     fixed = layout.fixed.pack(*(fields.get(name, 0) for name in layout.names))
     return fixed + _encoded(layout.attrs, attrs, bytes(_HEADER_BYTES) + fixed)

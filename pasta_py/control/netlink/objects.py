@@ -1,10 +1,10 @@
-"""Links, addresses and routes as records, and between them and rtnetlink's messages.
+"""Links, addresses and routes as records, read from rtnetlink's messages and written to them.
 
-Reading and writing stand side by side, one pair for each kind of object, so that what is read from the host is
-what is set in the guest. Interfaces are left out of what is written: the caller says which one.
+Reading and writing stand side by side for each kind of object, so that what is read from the host is what is set in the guest. What
+is written names no interface: the caller says which one.
 
 Invariant: a record that was read and written to an interface of the same kind reads back equal, but for lifetimes
-(permanent in the copy: nobody renews them there) and flags that only the kernel may set.
+(permanent in the copy, where no router renews them) and flags that only the kernel may set.
 """
 
 from pasta_py.control.ip import (
@@ -44,12 +44,12 @@ RTPROT_KERNEL, RTPROT_BOOT = 2, 3
 RTNH_F_DEAD, RTNH_F_ONLINK, RTNH_F_LINKDOWN = 1, 4, 16
 _RTM_F_CLONED = 0x200
 IFF_UP, IFF_LOOPBACK = 0x1, 0x8
-# Attributes of a route that a copy has no use for: RTA_CACHEINFO and EXPIRES; NEWDST and TTL_PROPAGATE, of MPLS; ENCAP_TYPE and
-# ENCAP, a lightweight tunnel, into which the host's own route leads what the guest sends.
+# Attributes of a route that a copy does without: RTA_CACHEINFO and EXPIRES; NEWDST and TTL_PROPAGATE of MPLS; ENCAP_TYPE and
+# ENCAP, since the host's own route still leads what the guest sends into that tunnel.
 _NOT_COPIED = frozenset((12, 23, 19, 26, 21, 22))
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
-_WEIGHT_MAX = 256  # of a way of a route; a nexthop object's may be wider, from Linux 6.12 on
+_WEIGHT_MAX = 256  # of a next hop in a route; a nexthop object's may be larger, from Linux 6.12 on
 _IP6_RT_PRIO_USER = 1024  # the metric that IPv6 gives a route that names none
 
 
@@ -61,7 +61,7 @@ class Link(Record):
     mtu: int  # bytes
     flags: int  # IFF_*
     mac: bytes  # 6 bytes; b"" for a link without Ethernet addresses
-    alternatives: tuple[str, ...] = ()  # names that it has beside, each up to 127 bytes (ip link property add … altname)
+    alternatives: tuple[str, ...] = ()  # alternative names, each up to 127 bytes (ip link property add … altname)
 
 
 class Address(Record):
@@ -80,14 +80,14 @@ class Address(Record):
 
 
 class NextHop(Record):
-    """One way to go."""
+    """One next hop of a route."""
 
     gateway: Ip | None = None  # None: the destination is on the link. May be IPv6 for an IPv4 route (RFC 5549)
-    onlink: bool = False  # take the gateway as on the link without a route that says so
-    weight: int = 1  # 1 to 256, share among the ways of a multipath route
+    onlink: bool = False  # the gateway is on the link, even if no route says so
+    weight: int = 1  # 1 to 256, share among the next hops of a multipath route
     link: int = 0  # index of the interface it was read from
     down: bool = False  # that interface has no carrier
-    realm: int = 0  # IPv4: that of the source in the high 16 bits, that of the destination in the low ones; 0: none
+    realm: int = 0  # IPv4 route realms: the source's in the high 16 bits, the destination's in the low ones; 0: none
 
 
 class Route(Record):
@@ -197,7 +197,7 @@ def _route(message: "Message", hops: tuple[NextHop, ...]) -> Route:
 def _nexthop_objects(kernel: "Netlink") -> "dict[int, list[Message]]":
     """The next hops of each nexthop object, by its id, in the form of RTA_MULTIPATH.
 
-    A route may name an object, and with net.ipv4.nexthop_compat_mode=0 the kernel says no more of it.
+    With net.ipv4.nexthop_compat_mode=0, the kernel names only the object of a route, not its next hops.
     """
     single: dict[int, Message] = {}
     groups: dict[int, list[tuple[int, int]]] = {}
@@ -293,7 +293,7 @@ def add_route(kernel: "Netlink", index: int, route: Route) -> None:
 
 
 def delete_route(kernel: "Netlink", index: int, route: Route) -> None:
-    """Take a route of an interface away; OSError when refused."""
+    """Delete a route of an interface; OSError when refused."""
     kernel.request(messages.RTM_DELROUTE, *_route_message(index, route))
 
 

@@ -1,11 +1,11 @@
-"""The ways of a route that has several, and gateways of another family: pyroute2's classes of rtnetlink messages.
+"""The next hops of multipath routes, and gateways of another family, by pyroute2's classes of rtnetlink messages.
 
-pyroute2 is given the attribute alone: all others, such as metrics, have the form that `messages` gives them, whether a route has
-one way or several. (pyroute2 0.9.7 makes dictionaries of metrics that it does not know.)
+pyroute2 gets these attributes alone. The others, such as metrics, have the form that `messages` gives them, whether a route has one
+next hop or several. (pyroute2 0.9.7 makes dictionaries of metrics that it does not know.)
 
 pyroute2's package initialiser imports the whole library (asyncio, sqlite3, ssl: some 200 ms). So the package is registered
-without running it, and only what the messages need is imported. Should a later pyroute2 not bear that, it is imported the
-ordinary way: slower, otherwise the same.
+without running it, and only what the messages need is imported. If a later pyroute2 cannot be imported like that, it is imported
+the ordinary way, which is slower.
 
 Rejected: IPRoute of pyroute2 (needs the initialiser, and an event loop); the ip program (a subprocess, a package).
 """
@@ -46,18 +46,18 @@ def _import_route() -> Any:
     bare = sys.modules["pyroute2"] = importlib.util.module_from_spec(spec)
     try:
         return _route()
-    except Exception:  # whatever a changed layout raises: the ordinary import decides
+    except Exception:  # the library's layout has changed: import it the ordinary way
         for name in set(sys.modules) - before:
             if name.startswith("pyroute2."):
                 del sys.modules[name]
     finally:
-        if sys.modules.get("pyroute2") is bare:  # whoever imports it after us gets the whole package
+        if sys.modules.get("pyroute2") is bare:  # a later import gets the whole package
             del sys.modules["pyroute2"]
     return _route()
 
 
 def _find_by_site() -> "ModuleSpec | None":
-    """Where the commands' start found everything else beside our own package, it has not asked `site` yet."""
+    """The commands run without `site` (start/dispatch.py), so its directories may not have been searched yet."""
     import site
 
     site.main()
@@ -77,7 +77,7 @@ def decode(head: bytes, number: int, payload: bytes) -> "list[Message] | dict[st
         message.decode()
         value = message["attrs"][0][1]
         return [_next_hop(item) for item in value] if isinstance(value, list) else value
-    except Exception:  # whatever a form that pyroute2 does not know raises
+    except Exception:  # pyroute2 does not know this form
         return None
 
 
