@@ -1,7 +1,7 @@
 """User-mode networking for rootless containers.
 
-`connect` is the Python API (docs/api.md). It is imported when it is asked for: the worker process and the start of the
-commands import this package too, and must stay small.
+`connect` is the Python API (docs/api.md). It is imported at its first use: the worker and the commands import this package too
+(lean imports: docs/architecture.md).
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What is to be undone, last first: the part of contextlib.ExitStack that control needs (importing that takes 2 ms)."""
+"""The part of contextlib.ExitStack that control needs: undo steps, called last first (lean imports: docs/architecture.md)."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 class ExitStack:
-    """Calls back at the end of a `with` block, however it ends. All are called, also when one of them raises."""
+    """Calls back at the end of a `with` block, however it ends. All callbacks run, even if one raises."""
 
     def __init__(self) -> None:
         self._callbacks: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
@@ -16,7 +16,7 @@ class ExitStack:
         self._callbacks.append((function, args))
 
     def pop_all(self) -> None:
-        """Forget them: what was made is somebody else's now."""
+        """Forget the callbacks: what was made has another owner now."""
         self._callbacks.clear()
 
     def __enter__(self) -> "Self":

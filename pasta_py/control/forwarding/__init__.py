@@ -1,1 +1,1 @@
-"""Forwarded ports: bound on the host, or taken from systemd."""
+"""Forwarded ports: bound on the host, or inherited from systemd."""

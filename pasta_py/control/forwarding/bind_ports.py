@@ -1,6 +1,6 @@
-"""Binds the host sockets of -t and -u, before anything is handed to the worker: a port that is taken is told at once.
+"""Binds the host sockets of -t and -u before the worker gets them, so that a port that is taken is reported at once.
 
-One socket per port (pasta_py.hostports). `auto` and the namespace's own ports (-T, -U) are bound by the worker.
+One socket per port (pasta_py.hostports). The worker binds `auto` ports and the namespace's own ports (-T, -U).
 """
 
 import errno
@@ -30,8 +30,8 @@ Bound = list[tuple[Listener, list[int]]]
 def bind(options: "Options", warn: "Callable[[str], None]") -> Bound:
     """Runs of ports to forward, and for each port a bound, non-blocking, close-on-exec socket, the caller's to close.
 
-    HostError, with nothing left bound, when a port that was asked for cannot be had. A best-effort rule (`all`) ends with a
-    warning where the limit of descriptors would leave none for the traffic.
+    HostError, with nothing left bound, when a port cannot be bound. A best-effort rule (`all`) stops with a warning before it
+    takes the descriptors that traffic needs.
     """
     bound: Bound = []
     wanted = [(IPPROTO_TCP, options.tcp_ports)] if options.tcp else []
@@ -48,7 +48,7 @@ def bind(options: "Options", warn: "Callable[[str], None]") -> Bound:
 
 
 def auto_rules(options: "Options") -> tuple[AutoRule, ...]:
-    """The rules that are bound and unbound while the program runs."""
+    """The rules whose ports the worker binds and unbinds while it runs."""
     return tuple(
         AutoRule(**{name: getattr(rule, name) for name in AutoRule._fields}) for rule in rules(options) if rule.scan
     )
@@ -67,7 +67,7 @@ def rules(options: "Options") -> tuple[ForwardRule, ...]:
 
 
 def forward_rule(proto: int, to_host: bool, rule: port_spec.Rule) -> ForwardRule:
-    """A rule as both processes know it."""
+    """A rule in the form that control and worker share."""
     return ForwardRule(
         proto=proto,
         to_host=to_host,
@@ -104,7 +104,7 @@ def guest_ports(options: "Options") -> tuple[Listener, ...]:
 def _bind_option(
     bound: Bound, proto: int, specs: "Sequence[port_spec.PortSpec]", options: "Options", warn: "Callable[[str], None]"
 ) -> None:
-    """Best-effort rules fail together: only when none of their ports could be had."""
+    """Bind the rules of one option. Best-effort rules fail together: only if none of their ports can be bound."""
     failure: HostError | None = None
     got_weak = 0
     for rule in port_spec.resolve(specs, ephemeral_ports()):
@@ -113,7 +113,7 @@ def _bind_option(
         before = len(bound)
         refused = _bind_rule(bound, proto, rule, options, warn)
         if rule.weak:
-            got_weak += len(bound) - before  # runs: whether there are any is what counts
+            got_weak += len(bound) - before  # runs, not ports: only zero matters
             failure = failure or refused
     if failure and not got_weak:
         raise failure
@@ -122,7 +122,7 @@ def _bind_option(
 def _bind_rule(
     bound: Bound, proto: int, rule: port_spec.Rule, options: "Options", warn: "Callable[[str], None]"
 ) -> HostError | None:
-    """Bind every port of a rule; the first refusal, which is raised at once unless the rule is best effort."""
+    """Bind every port of a rule. Raises the first refusal; a best-effort rule returns it, but for a shortage of descriptors."""
     first: HostError | None = None
     if rule.address and not (options.ipv4 if rule.address.version == 4 else options.ipv6):
         off = f"IPv{rule.address.version} is switched off: leave this port out"
@@ -169,7 +169,7 @@ def _end_run(bound: Bound, proto: int, rule: port_spec.Rule, end: int, fds: list
 
 
 def _make_room(made: int, more: int) -> int:
-    """Raise the soft limit of descriptors to the hard one, if that many sockets need it; for how many more there is room."""
+    """How many more sockets there is room for, with the soft limit of descriptors raised to the hard one if they need it."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

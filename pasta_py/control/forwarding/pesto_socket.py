@@ -1,6 +1,6 @@
-"""Makes the control socket of --conf-path: for its owner alone, and in the place of one that nobody serves any more.
+"""Makes the control socket of --conf-path, for its owner alone. It replaces a socket that no program serves any more.
 
-The worker cannot remove it at its end, being locked in. So one that refuses connections is replaced.
+The worker is locked in and cannot remove its socket at the end. So a socket that refuses connections is stale.
 """
 
 import os
@@ -14,7 +14,7 @@ _MAX_BYTES = 107  # unix(7): sun_path, with its zero
 
 
 def listen(path: str) -> int:
-    """A listening, non-blocking descriptor, the caller's; HostError with the reason where there is none."""
+    """A listening, non-blocking descriptor, which the caller owns. HostError with the reason if there is none."""
     if len(os.fsencode(path)) > _MAX_BYTES:
         raise _refused(path, f"it is longer than {_MAX_BYTES} bytes: choose a shorter one, perhaps a relative one")
     if "\0" in path or not path:
@@ -22,7 +22,7 @@ def listen(path: str) -> int:
     kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_UNIX, kind) as sock:
         _remove_stale(path)
-        mask = os.umask(0o177)  # a socket has its mode from the start, and nobody else can connect in between
+        mask = os.umask(0o177)  # the socket has its mode from the start: others can never connect
         try:
             sock.bind(path)
         except OSError as error:
@@ -34,19 +34,19 @@ def listen(path: str) -> int:
 
 
 def remove(path: str) -> None:
-    """The socket of a start that has failed. Nobody replaced it meanwhile: it took connections."""
+    """Remove the socket of a start that has failed. It is still ours: others replace only a stale one."""
     try:
         os.unlink(path)
     except OSError:
-        pass  # somebody else's doing, and the next start says if it minds
+        pass  # already gone, or its directory changed: the next start reports what is wrong
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens at; HostError for anything else."""
+    """Remove a stale socket; HostError for anything else."""
     try:
         mode = os.lstat(path).st_mode
     except OSError:
-        return  # nothing there, or not to be seen: bind(2) will say
+        return  # missing, or not visible: bind(2) will say
     if not stat.S_ISSOCK(mode):
         raise _refused(path, "something else than a socket is there: remove it, or choose another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
@@ -57,7 +57,7 @@ def _remove_stale(path: str) -> None:
         except FileNotFoundError:
             return
         except OSError as error:
-            if not isinstance(error, BlockingIOError):  # its backlog is full: somebody is there
+            if not isinstance(error, BlockingIOError):  # the backlog is full: a program listens
                 raise _refused(path, f"{error.strerror}: choose another path") from None
             raise _refused(path, "another program listens there: stop it, or choose another path") from None
         else:

@@ -1,4 +1,4 @@
-"""Which process holds a port that is taken, as far as the caller may see it: for error lines only, so slow is good enough."""
+"""Which process holds a port, if the caller may see that: for error lines only, so it may be slow."""
 
 import os
 import re
@@ -9,7 +9,7 @@ _TABLES = {"TCP": ("tcp", "tcp6"), "UDP": ("udp", "udp6")}
 
 
 def of_port(proto: str, port: int) -> str:
-    """`nginx (PID 123)`, several with commas between; "" when nobody can be named. proto is "TCP" or "UDP"."""
+    """`nginx (PID 123)`, several with commas between; "" if no process is visible. proto is "TCP" or "UDP"."""
     inodes = {inode for table in _TABLES[proto] for inode in _inodes(table, port)}
     found = []
     for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()) if inodes else ():
@@ -19,7 +19,7 @@ def of_port(proto: str, port: int) -> str:
 
 
 def _inodes(table: str, port: int) -> Iterator[str]:
-    """Of the listening sockets of a port, by a table of /proc/net (proc(5)); for UDP of the bound ones."""
+    """Inodes of the sockets that listen at a port, for UDP of those bound to it, from a table of /proc/net (proc(5))."""
     try:
         with open(f"/proc/self/net/{table}", encoding="utf-8") as file:
             for line in file:
@@ -36,7 +36,7 @@ def _sockets(pid: int) -> Iterator[str]:
             found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(f"/proc/{pid}/fd/{fd}"))
             if found:
                 yield found[1]
-    except OSError:  # gone, or not ours to look at
+    except OSError:  # it has ended, or belongs to another user
         return
 
 

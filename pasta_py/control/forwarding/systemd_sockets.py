@@ -1,6 +1,6 @@
 """Listening sockets that the caller has opened for us: sd_listen_fds(3), as systemd's socket units and others pass them.
 
-A privileged port then needs no privilege of ours, and the socket outlives a restart. Each is forwarded to the guest's
+A privileged port then needs no privilege here, and the socket outlives a restart. Each is forwarded to the guest's
 port of its name (FileDescriptorName=8080, or anything that ends in -8080), or to the port it is bound to.
 """
 
@@ -16,7 +16,7 @@ _MAX_PORT = 65535
 
 
 def take() -> dict[int, str]:
-    """The descriptors meant for this process, with their names; the variables are gone afterwards, for our children's sake."""
+    """The descriptors meant for this process, with their names. Removes the variables, so that children do not see them."""
     found = {name: os.environ.pop(name, "") for name in _VARIABLES}
     count = found["LISTEN_FDS"]
     if found["LISTEN_PID"] != str(os.getpid()) or not count.isdigit():

@@ -1,8 +1,8 @@
 """Console script `pesto`: shows and changes the port forwarding of a running pasta by its control socket (--conf-path).
 
-It takes the command line of passt's pesto, and serves passt's pasta too. The protocol (pasta_py.pesto_protocol) has no answer: so
-after a change this one waits for the server to close, with a reason if it is ours, and then reads the tables again. What is
-not there then was not taken, and said so.
+It takes the command line of passt's pesto, and works with passt's pasta too. The protocol (pasta_py.pesto_protocol) has no answer.
+So after a change, pesto waits for the server to close (ours sends a reason if it refuses), reads the tables again, and reports
+what is missing in them.
 """
 
 import socket
@@ -60,14 +60,14 @@ _DIRECTIONS = {
     "udp-ns": (IPPROTO_UDP, True),
 }
 _T = TypeVar("_T")
-_TIMEOUT_S = 30.0  # stalled clients before us have 5 s each
-_MAX_RULES = 65536  # of a table that is shown to us
+_TIMEOUT_S = 30.0  # the server gives stalled clients before us 5 s each
+_MAX_RULES = 65536  # that a server may show in a table
 _MAX_REASON_BYTES = 4096
 _TABLES = {name: table == pesto_protocol.SPLICE for table, name in pesto_protocol.NAMES.items()}
 
 
 class Tables(Record):
-    """What a server shows."""
+    """The tables that a server shows."""
 
     rules: tuple[ForwardRule, ...]
     capabilities: int
@@ -108,7 +108,7 @@ class _Connection:
 
     def update(self, data: bytes) -> str:
         """Send an update and wait until the server has closed; the reason, if it gave one."""
-        with suppress(BrokenPipeError, ConnectionResetError):  # a refusal in the middle: its reason waits to be read
+        with suppress(BrokenPipeError, ConnectionResetError):  # refused before the end: the reason can still be read
             self._io(lambda: self._sock.sendall(data))
             self._sock.shutdown(socket.SHUT_WR)
         reason = b""
@@ -133,7 +133,7 @@ class _Connection:
 
 
 def read_tables(take: "Callable[[int], bytes]") -> Tables:
-    """The tables in a server's bytes, of which `take` gives as many as it is asked for; ConfError for what are none."""
+    """The tables that a server sends. `take(n)` returns its next n bytes. ConfError for anything else."""
     pesto_protocol.check_hello(take(pesto_protocol.HELLO_BYTES))
     rules: list[ForwardRule] = []
     capabilities = 0
@@ -162,17 +162,17 @@ def show(tables: Tables, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-# ---- what is asked for ----
+# ---- the change ----
 
 
 class Change:
-    """The options, in the order given, applied to a server's tables."""
+    """A server's tables, to which the options are applied in their order."""
 
     def __init__(self, tables: Tables) -> None:
         self.rules = list(tables.rules)
         self._capabilities = tables.capabilities
         self._mode = ""
-        self._begun: set[bool] = set()  # directions whose table is not to be emptied by the next option
+        self._begun: set[bool] = set()  # directions whose table the next option does not empty
         self._specs: dict[str, tuple[port_spec.PortSpec, ...]] = {}
 
     def take(self, name: str, value: str) -> None:
@@ -222,7 +222,7 @@ class Change:
                 raise UsageError(f"port specification {str(spec)!r}: that pasta has IPv6 switched off")
             if rule.scan and not self._capabilities & pesto_protocol.SCAN:
                 raise UsageError(f"port specification {str(spec)!r}: that pasta does not look for listening ports")
-            # As it comes back from there.
+            # As the server will send it back.
             found.append(pesto_protocol.read_rule(pesto_protocol.write_rule(made, ipv6=ipv6), to_host=to_host, ipv6=ipv6))
         return found
 

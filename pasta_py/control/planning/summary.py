@@ -61,7 +61,7 @@ def _names(plan: "Plan") -> list[str]:
     worker = plan.worker
     found = []
     if plan.dns:
-        found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_TOLD}")
+        found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_ANNOUNCED}")
     for family in (worker.family4, worker.family6):
         if family.dns_forward and family.dns_host:
             found.append(f"DNS queries to {_text(family.dns_forward)}: answered by {_text(family.dns_host)}")

@@ -1,8 +1,8 @@
 """slirp4netns's API: port forwardings added, removed and listed over a UNIX socket, one JSON request per connection.
 
-The answers are slirp4netns's, to the letter where callers read them. Where it answers with the wrong port or dies (ports over
-65535, no "proto"), we refuse. `list_hostfwd` has its entries at both places: where slirp4netns puts them and where its manual
-says that they are. No client keeps another one waiting, nor the traffic.
+The answers are slirp4netns's, to the letter where callers read them. Requests with which it forwards the wrong port or crashes
+(ports over 65535, no "proto") are refused. `list_hostfwd` has its entries in both places: where slirp4netns puts them, and where
+its manual says. A slow client delays neither other clients nor the traffic.
 """
 
 import os
@@ -21,7 +21,7 @@ from pasta_py.errors import PastaError, WorkerError
 if TYPE_CHECKING:
     from pasta_py.control.start.worker_process import WorkerProcess
 
-MAX_REQUEST_BYTES = 4096  # this many are too many
+MAX_REQUEST_BYTES = 4096  # a request of this size is refused
 _MAX_CLIENTS = 64
 _PATIENCE_S = 2.0  # for the rest of a request, and for a client to take its answer
 _BACKLOG = 64
@@ -31,11 +31,11 @@ _MAX_PORT = 65535
 
 
 class _BadRequest(Exception):
-    """What is wrong with it."""
+    """The text says what is wrong with the request."""
 
 
 class HostForwards:
-    """The forwardings that were asked for; binds on the host, and hands over to the worker."""
+    """The forwardings that clients have added: bound here, handed over to the worker."""
 
     def __init__(self, worker: "WorkerProcess", guest: IPv4Address) -> None:
         self._worker, self._guest = worker, guest
@@ -44,7 +44,7 @@ class HostForwards:
         self._next = 1
 
     def answer(self, request: bytes) -> bytes:
-        """The answer to one request, whatever is in it. WorkerError when the worker has gone."""
+        """The answer to one request, valid or not. WorkerError when the worker has gone."""
         try:
             reply = self._execute(request)
         except _BadRequest as error:
@@ -139,7 +139,7 @@ def _port(arguments: dict[str, object], name: str) -> int:
 
 
 def listen(path: str) -> socket.socket:
-    """The API's socket; a file that is in its place goes. PastaError."""
+    """The API's socket, in place of any file of that name. PastaError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
@@ -168,20 +168,20 @@ class Server:
         poll.register(listener, select.POLLIN)
 
     def timeout_ms(self) -> int | None:
-        """When expire() wants to be called; None: never."""
+        """How long until expire() has something to do; None: it has nothing."""
         if not self._clients:
             return None
         first = min(client.deadline for client in self._clients.values())
         return max(0, int((first - time.monotonic()) * 1000) + 1)
 
     def expire(self) -> None:
-        """Answer those who have not finished in time with what they have sent."""
+        """Answer clients that have not finished in time, by what they have sent."""
         now = time.monotonic()
         for client in [client for client in self._clients.values() if client.deadline <= now]:
             self._finish(client)
 
     def event(self, fd: int) -> None:
-        """Something has happened at fd, if it is one of ours."""
+        """Handle an event at fd, if it is ours."""
         if fd == self._listener.fileno():
             self._accept()
         elif fd in self._clients:
@@ -191,7 +191,7 @@ class Server:
         try:
             sock, _address = self._listener.accept()
         except OSError:
-            return  # it has gone again, or descriptors are short: the next turn
+            return  # the client has gone, or descriptors are short: try again at the next event
         sock.setblocking(False)
         if len(self._clients) >= _MAX_CLIENTS:
             self._finish(next(iter(self._clients.values())))
@@ -215,7 +215,7 @@ class Server:
         del self._clients[fd]
         with client.sock as sock:
             answer = self._forwards.answer(client.request)
-            with suppress(OSError):  # it did not wait for the answer
+            with suppress(OSError):  # the client has not waited for the answer
                 sock.settimeout(_PATIENCE_S)
                 sock.sendall(answer)
                 sock.shutdown(socket.SHUT_RDWR)
@@ -227,7 +227,7 @@ class Server:
 
 
 def _is_object(request: bytes) -> bool:
-    """Whether it is whole: many clients wait for the answer without saying that this was all."""
+    """Whether the request is complete: many clients wait for the answer without closing their side."""
     try:
         return isinstance(_first_value(request), dict)
     except (ValueError, RecursionError):
@@ -235,8 +235,8 @@ def _is_object(request: bytes) -> bool:
 
 
 def _first_value(request: bytes) -> object:
-    """Of JSON: what follows is passed over, as by slirp4netns. ValueError, RecursionError."""
-    import json  # takes a while, with `re`: at the first request, not at the start
+    """The first JSON value; what follows is ignored, as by slirp4netns. ValueError, RecursionError."""
+    import json  # imports re: at the first request, not at the start
 
     value: object = json.JSONDecoder().raw_decode(request.decode().lstrip())[0]
     return value

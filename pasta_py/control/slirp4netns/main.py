@@ -1,7 +1,7 @@
 """The entry point `slirp4netns`: its command line, on our engine. Stays in the foreground, and serves the API meanwhile.
 
-The worker is started as soon as the command line is known to be good, and does what a worker of pasta does; this process
-keeps the user's rights to bind ports, so it binds what the API asks for and hands the sockets over. Either ends with the other.
+The worker starts as soon as the command line is known to be good, and does what pasta's worker does. This process keeps the
+user's rights to bind ports: it binds what the API requests, and hands the sockets over. Either ends with the other.
 """
 
 import os
@@ -71,7 +71,7 @@ def _start(asked: SlirpOptions) -> int:
 
 
 def _keep_from_others(name: str, fd: int) -> None:
-    """Its other end is to see our end, not the worker's."""
+    """Keep the descriptor from the worker: its other end shall see when this process ends."""
     if fd > 2:
         try:
             os.set_inheritable(fd, False)
@@ -112,7 +112,7 @@ def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
 
 
 def _reap_all_but(worker: "WorkerProcess") -> None:
-    """Processes of the start that the worker has no use for end when they like, as our children: we are the subreaper."""
+    """Reap processes that the start has left: as the subreaper, we are their parent."""
 
     def reap(*_: object) -> None:
         try:
@@ -126,7 +126,7 @@ def _reap_all_but(worker: "WorkerProcess") -> None:
 
 
 def _wait(poll: "select.poll", server: "api.Server | None", worker: "WorkerProcess", exit_fd: int) -> int:
-    """Until the exit descriptor, or the worker's end; the exit status."""
+    """Serve until the exit descriptor is ready or the worker ends; the exit status."""
     while True:
         for fd, _events in poll.poll(server.timeout_ms() if server else None):
             if fd == exit_fd:
@@ -141,7 +141,7 @@ def _wait(poll: "select.poll", server: "api.Server | None", worker: "WorkerProce
 
 
 def _ended(worker: "WorkerProcess") -> int:
-    """The worker's end is ours: 0 when the tap has gone with its namespace."""
+    """The exit status after the worker's end: 0 if the tap has gone with its namespace."""
     _pid, raw = os.waitpid(worker.pid, 0)
     worker.status = os.waitstatus_to_exitcode(raw)
     if worker.status < 0:
@@ -150,7 +150,7 @@ def _ended(worker: "WorkerProcess") -> int:
 
 
 def _mac(asked: SlirpOptions) -> bytes:
-    """Of the tap, where we configure it: a random one of our own (IEEE 802: locally administered, of one neighbour)."""
+    """The tap's MAC address, if we configure it: by default a random one (IEEE 802: locally administered, unicast)."""
     if asked.mac or not asked.configure:
         return asked.mac
     random = os.urandom(6)
@@ -158,7 +158,7 @@ def _mac(asked: SlirpOptions) -> bytes:
 
 
 def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess") -> None:
-    """Everything up to a worker that serves."""
+    """Set up everything, up to a worker that serves."""
     from contextlib import ExitStack
 
     from pasta_py import model
@@ -233,7 +233,7 @@ def _bess(path: str) -> int:
 
 
 def _describe(asked: SlirpOptions) -> None:
-    """What the guest may use, under the names that the original has for it."""
+    """Print what the guest may use, in slirp4netns's words."""
     from pasta_py.control.slirp4netns import plan
 
     network = asked.network
@@ -261,7 +261,7 @@ def _describe(asked: SlirpOptions) -> None:
     try:
         show("\n".join(lines) + "\n")
     except OSError:
-        pass  # nobody has to read it
+        pass  # its reader is gone
 
 
 def _say_ready(fd: int) -> None:

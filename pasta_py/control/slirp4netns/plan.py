@@ -1,10 +1,10 @@
-"""From slirp4netns's options to a plan: the network that its guests know. Pure, as plan.py, which it stands on.
+"""From slirp4netns's options to a plan, by planning/plan.py: the network that slirp4netns's guests know. Pure.
 
     IPv4    the network of --cidr     +2 gateway, and the host's loopback    +3 DNS    +15 by DHCP    +100 with --configure
     IPv6    fd00::/64                 ::2 the host's loopback    ::3 DNS    fe80::2 gateway    with --configure by MAC address
 
-Differences to slirp4netns (docs/slirp4netns.md has them all): IPv6 addresses and routes of --configure are set, not left to an
-advertisement, so that they are there when the program says that it is ready.
+A difference from slirp4netns (docs/slirp4netns.md lists them): --configure sets IPv6 addresses and routes itself, without an
+advertisement, so that they are usable when the program is ready.
 """
 
 from ipaddress import IPv4Network, IPv6Address, ip_interface
@@ -34,7 +34,7 @@ def address6(place: int) -> IPv6Address:
 
 
 def guest6(mac: bytes) -> IPv6Address:
-    """What the guest makes of the prefix by itself (RFC 4291, appendix A)."""
+    """The address that the guest makes from the prefix by itself (RFC 4291, appendix A)."""
     return PREFIX6 + (int(our_addresses.link_local_of(mac)) & (1 << 64) - 1)
 
 
@@ -81,7 +81,7 @@ def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
 def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resolv: Resolv) -> plan.Plan:
     """The plan; UsageError and HostError as plan.build, with `pasta` from as_pasta()."""
     made = plan.build(pasta, host, resolv)
-    # Where a machine of the host's network has one of these addresses, it is not what the guest means.
+    # Virtual even if a machine of the host's network has one of these addresses: the guest means ours.
     virtual = [address(asked.network, GATEWAY), address(asked.network, DNS)]
     if made.worker.ipv6:
         virtual += [address6(GATEWAY), address6(DNS), GATEWAY6]

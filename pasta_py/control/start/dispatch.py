@@ -1,7 +1,7 @@
 """From the installed commands to the entry points, by name.
 
-`run` comes here with no search path but the standard library's and that of this package. Where something it needs is
-elsewhere, `site` is asked after all. As a module (-m) everything is found already.
+`script` comes here with the search path of the standard library and of this package only. If something else is needed from
+elsewhere, `site` runs after all. As a module (-m), everything is on the path already.
 """
 
 import gc
@@ -24,7 +24,7 @@ _ENDS_AT_ONCE = frozenset(("-h", "--help", "--version"))
 
 
 def _find_backend() -> bool:
-    """Whether that could be done without `site`."""
+    """Find cffi's backend; whether that worked without `site`."""
     try:
         import _cffi_backend  # noqa: F401 - control and worker both need it
     except ImportError:
@@ -36,17 +36,17 @@ def _find_backend() -> bool:
 
 
 def _fork_worker() -> None:
-    """Let a child become the worker while nothing is loaded yet but what both need: of control it has not even the options.
+    """Fork the worker before control loads anything: it needs none of that, not even the options.
 
-    A second interpreter would take 6 ms of a processor (worker_process starts one where there is no fork).
+    A second interpreter would take 6 ms of CPU time. Where the fork fails, worker_process starts one.
     """
     import _socket
 
-    from pasta_py import worker_protocol  # noqa: F401 - both sides will need this
+    from pasta_py import worker_protocol  # noqa: F401 - both processes need it
 
     try:
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    except OSError:  # worker_process will say why
+    except OSError:  # worker_process will fail too, and say why
         return
     try:
         child = os.fork()
@@ -70,11 +70,11 @@ def _fork_worker() -> None:
 
 def main(*, bare: bool = False) -> None:
     """Run the entry point that the first argument names, perhaps with its path; `bare`: without `site`."""
-    gc.disable()  # little is made and less thrown away: 2 ms of looking for garbage at every start
+    gc.disable()  # a start makes little garbage, and looking for it takes 2 ms
     if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while all is loaded ends it without a traceback
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while modules load: end without a traceback
     bare = bare and _find_backend()
-    del sys.argv[0]  # what is left is what our caller has called, and how
+    del sys.argv[0]  # what remains is the command line of our caller
     name = sys.argv[0].rpartition("/")[2]
     if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):
         _fork_worker()

@@ -1,4 +1,4 @@
-"""The time after "ready" of an instance that stays: the command, the worker and signals are waited for, one sigwait for all."""
+"""What an instance in the foreground does after "ready": it waits for the command, the worker and signals, with one sigwait."""
 
 import os
 import signal
@@ -21,9 +21,9 @@ _UNLESS_IGNORED = (signal.SIGINT, signal.SIGHUP)
 
 
 def hold_signals() -> "Sequence[int]":
-    """From now on these are for `wait`: who reads a pidfile may send one at once.
+    """Block the signals that `wait` handles: a reader of the pidfile may send one at once.
 
-    What our caller has had ignored is not among them (nohup(1), a background job of a script), but for what asks us to end.
+    SIGINT and SIGHUP stay ignored if our caller ignores them (nohup(1), a background job of a script).
     """
     held = [*_ALWAYS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
     signal.pthread_sigmask(signal.SIG_BLOCK, held)
@@ -31,7 +31,7 @@ def hold_signals() -> "Sequence[int]":
 
 
 def wait(options: "Options", worker: "WorkerProcess", command: "Command | None", held: "Sequence[int]") -> int:
-    """Until the command ends (its status), else the worker (its status), or a signal asks us to (0). `held`: of `hold_signals`."""
+    """The exit status: once the command ends, without one the worker, or a signal says so (0). `held`: from hold_signals."""
     terminal = _terminal()
     if command:
         command.run()
@@ -44,7 +44,7 @@ def wait(options: "Options", worker: "WorkerProcess", command: "Command | None",
             if info.si_signo == signal.SIGCHLD:
                 continue
             if command and info.si_code > _SI_USER:
-                continue  # typed on the terminal: for the command, which got it too
+                continue  # typed on the terminal: the command got it too, and decides
             if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
                 return 0
             _die_of(info.si_signo)
@@ -54,7 +54,7 @@ def wait(options: "Options", worker: "WorkerProcess", command: "Command | None",
 
 
 def _reap(options: "Options", worker: "WorkerProcess", command: "Command | None") -> int | None:
-    """The exit status to end with, if it is time; None to go on."""
+    """Reap what has ended; the exit status to end with, or None to go on."""
     while True:
         try:
             pid, raw = os.waitpid(-1, os.WNOHANG)
@@ -81,19 +81,19 @@ def _ending(code: int) -> str:
     if code == -signal.SIGSYS:
         return "by its sandbox, for a system call that is not allowed (the kernel's log names it; please report it)"
     if code == -signal.SIGKILL:
-        return "by signal 9 (somebody's, or the kernel's, for lack of memory: see its log)"
+        return "by signal 9 (from another process, or from the kernel, for lack of memory: see its log)"
     return f"by signal {-code}" if code < 0 else f"with status {code}"
 
 
 def _die_of(signum: int) -> None:
-    """The default action of a signal that we held back."""
+    """Take the default action of a signal that we blocked."""
     signal.signal(signum, signal.SIG_DFL)
     os.kill(os.getpid(), signum)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
 
 
 def _terminal() -> int:
-    """A standard stream whose terminal we are in the foreground of; -1: none."""
+    """A standard stream that is a terminal with us in the foreground; -1: none."""
     for stream in (0, 1, 2):
         with suppress(OSError):
             if os.tcgetpgrp(stream) == os.getpgrp():
@@ -102,7 +102,7 @@ def _terminal() -> int:
 
 
 def _take_back(terminal: int) -> None:
-    """The foreground, from a shell with job control that ended while it had it."""
+    """Take the terminal back from a shell with job control that ended in the foreground."""
     with suppress(OSError):
         if os.tcgetpgrp(terminal) != os.getpgrp():
             signal.signal(signal.SIGTTOU, signal.SIG_IGN)

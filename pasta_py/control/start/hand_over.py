@@ -1,6 +1,6 @@
-"""Sets everything up for a worker that has been started, and hands it over: the guest found, the tap, ports, files.
+"""Sets up everything that a started worker needs, and hands it over: the guest, the tap, ports, files.
 
-What is made on the way stands on an ExitStack: whatever fails, it goes. What succeeds is the worker's.
+An ExitStack closes our copies of descriptors in any case: the worker has its own. `rollback` holds what only a failure undoes.
 """
 
 import _socket
@@ -27,7 +27,7 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
 def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str]) -> None:
-    """Everything up to a worker that serves. What is made on the way is the worker's afterwards: nothing stays here."""
+    """Set up everything, up to a worker that serves. No descriptor stays open here."""
     from pasta_py.control.forwarding import bind_ports
 
     with ExitStack() as stack, ExitStack() as rollback:
@@ -64,7 +64,7 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             log_size=log_size,
             netns_name=guest.name if guest else "",
         )
-        # The last step, because control may not come back from the guest's namespaces: what it needs of the host, it has by now.
+        # The last step: control may not come back from the guest's namespaces. What it needs of the host, it has by now.
         tap = _make_tap(options, guest, plan, stack)
         for line in tap.warnings:
             tell(options, WARNING, line)
@@ -97,7 +97,7 @@ def _summary(options: "Options", made: "Plan", *, with_ports: bool) -> list[str]
 
 
 def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
-    """What is told on standard error, for a log that is elsewhere; in a file, each start begins with the version."""
+    """The lines of standard error, for a log that is elsewhere. In a log file, each start begins with the version."""
     from pasta_py.control.start.main import version
 
     head = [(INFO, version(options.program).strip())] if options.log_file else []
@@ -132,7 +132,7 @@ def write_pid(fd: int, options: "Options", pid: int) -> None:
 
 
 def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
-    """Descriptor for the worker's log, whether it is syslog, and the size limit of a file of ours."""
+    """Descriptor for the worker's log, whether it is syslog, and the size limit if it is a log file."""
     if options.log_file:
         fd = _open(options.log_file, os.O_RDWR, "log file", stack)
         return fd, False, options.log_size if os.fstat(fd).st_mode & _TYPE == _REGULAR else 0
@@ -144,7 +144,7 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
     stack.callback(sock.close)
     try:
         sock.connect(_SYSLOG)
-    except OSError:  # a machine without syslog: the lines are dropped, as by syslog(3)
+    except OSError:  # no syslog here: the lines are dropped, as by syslog(3)
         pass
     return sock.fileno(), True, 0
 
@@ -157,14 +157,14 @@ def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if os.isatty(fd):
         raise HostError(f"--pcap {options.pcap!r} is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
     status = os.fstat(fd)
-    # Runtimes start containers again, and the log of `pasta` is theirs.
+    # Only pasta-py warns: container runtimes, which use `pasta`, restart containers and keep its output in their logs.
     if options.program == "pasta-py" and fd != 1 and status.st_mode & _TYPE == _REGULAR and status.st_size and os.isatty(2):
         tell(options, WARNING, f"--pcap: the file {options.pcap!r} is overwritten")
     return [(model.FD_CAPTURE, fd)]
 
 
 def _warn_of_port(options: "Options") -> None:
-    """Docker's -p publishes a port."""
+    """Docker's -p publishes a port, ours captures: warn of a file name that looks like a port."""
     from pasta_py.control.commandline import port_spec
 
     option = port_spec.meant_by(options.pcap)
@@ -174,18 +174,18 @@ def _warn_of_port(options: "Options") -> None:
 
 
 def _capture_is_stdout(options: "Options") -> bool:
-    """Also by a name of it, as /dev/stdout."""
+    """Whether the capture goes to standard output, even if by a name such as /dev/stdout."""
     if options.pcap in ("", "-"):
         return options.pcap == "-"
     try:
         named, ours = os.stat(options.pcap), os.fstat(1)
-    except OSError:  # it is made, or refused, later
+    except OSError:  # _capture makes it later, or refuses
         return False
     return (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _empty_capture(options: "Options", descriptors: "Sequence[tuple[str, int]]") -> None:
-    """Only once there is a tap: where another instance has it, the file is perhaps that one's."""
+    """Only once the tap is made: if another instance has the tap, the file may be its capture."""
     for role, fd in descriptors:
         if role == model.FD_CAPTURE and options.pcap != "-" and os.fstat(fd).st_mode & _TYPE == _REGULAR:
             os.ftruncate(fd, 0)
@@ -215,7 +215,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         hostname=options.hostname,
         pidns=options.pidns,
         userns=not options.netns_only,
-        stdout=2 if _capture_is_stdout(options) else 1,  # a capture has it to itself
+        stdout=2 if _capture_is_stdout(options) else 1,  # only the capture may write there
     )
     stack.callback(command.close)
     return command
@@ -261,7 +261,7 @@ def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
 def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
     from pasta_py.control.guest import tap as taps
 
-    tunnels = not options.pcap  # a capture shows what is in a tunnel datagram by datagram
+    tunnels = not options.pcap  # a capture shows each datagram inside a tunnel
     if options.fd is not None:
         tap = taps.adopt(options.fd, tunnels=tunnels)
     else:
@@ -277,7 +277,7 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
 def _listeners(
     options: "Options", inherited: dict[int, str], stack: ExitStack, listeners: list[model.Listener]
 ) -> list[int]:
-    """Bind what is forwarded from the host; the sockets, and what they are for in `listeners`."""
+    """Bind what is forwarded from the host: the sockets. `listeners` gets what they are for."""
     from pasta_py.control.forwarding import bind_ports
 
     bound = bind_ports.bind(options, lambda line: tell(options, WARNING, line))

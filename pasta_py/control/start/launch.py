@@ -8,9 +8,9 @@
     hand-over ─────┘ plan and descriptors; "ready"
     background: pidfile, "detach", exit 0          foreground: wait for the command, the worker or a signal
 
-The worker is started (or was forked by `start`) before anything that takes time to import, so this module and those it
-imports at its head are light: the rest is imported while the worker starts. The worker and the command end with their
-sockets to control, also when control is killed.
+The worker starts (`dispatch` may have forked it already) before anything that takes time to import. So this module imports
+little at its head, and the rest while the worker starts. The worker and the command end when their sockets to control
+close, also when control is killed.
 """
 
 import posix as os  # lean imports: docs/architecture.md
@@ -32,7 +32,7 @@ _EBADF = 9
 
 
 def run(options: "Options") -> int:
-    """Do what the options ask for; the exit status. PastaError, with nothing left behind, when it cannot be done."""
+    """Do what the options say; the exit status. PastaError, with nothing left behind, if that is impossible."""
     _refuse_unavailable(options)
     inherited = _inherited()
     ours = [sock.fileno() for _pid, sock in worker_process.early]
@@ -83,7 +83,7 @@ def _refuse_unavailable(options: "Options") -> None:
 
 
 def _refuse_closed(options: "Options", inherited: dict[int, str], ours: list[int]) -> None:
-    """What --fd or LISTEN_FDS name is looked at before a socket of ours gets its number."""
+    """Check the descriptors of --fd and LISTEN_FDS. Must run before a new socket of ours takes the number of a closed one."""
     for fd in ours:
         if fd in inherited:
             why = f"{os.strerror(_EBADF)}: LISTEN_FDS counts sockets from descriptor 3 on"
@@ -99,7 +99,7 @@ def _refuse_closed(options: "Options", inherited: dict[int, str], ours: list[int
 
 
 def _runas(options: "Options") -> "tuple[int, int] | None":
-    """UID and GID of --runas: a login's own group, or a number's where it has a login, unless a group is given."""
+    """UID and GID of --runas. Without a group: that of the login, and for a number without a login the same number."""
     if not options.runas:
         return None
     import grp
@@ -133,7 +133,7 @@ def _inherited() -> dict[int, str]:
 
 
 def clean_inheritance(keep: set[int]) -> None:
-    """Nothing of our caller's but the standard streams and the descriptors to keep; signals as they are by default."""
+    """Close what our caller has left open, but for the standard streams and `keep`; give signals their default actions."""
     low = 3
     for fd in [*sorted(fd for fd in keep if fd >= low), _MAX_FD]:
         os.closerange(low, fd)

@@ -1,7 +1,7 @@
 """Console entry points: from sys.argv to an exit status, and every expected failure as one line on stderr.
 
-The light path of both programs. A runtime starts `pasta` for every container, so nothing but the option table is
-imported until the options are known to be good; --version and --help end there.
+Both programs begin here. A runtime starts `pasta` for every container, so nothing but the option table is
+imported until the options are known to be good; --version and --help end here.
 """
 
 import posix as os  # lean imports: docs/architecture.md
@@ -92,7 +92,7 @@ def run(name: str, argv: "Sequence[str]") -> int:
 
 
 def failed(name: str, error: OSError | MemoryError) -> int:
-    """What nobody has an answer to, in one line; the exit status. Of all programs here."""
+    """Report an unexpected error in one line; the exit status. For all programs here."""
     _say(name, f"cannot go on: {last_resort(error)}")
     return 1
 
@@ -110,7 +110,7 @@ def _interrupted() -> int:
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGINT)
-    return 128 + signal.SIGINT  # SIGINT is blocked: say it with the status
+    return 128 + signal.SIGINT  # SIGINT is blocked: the status says it
 
 
 def pasta() -> None:
@@ -119,11 +119,11 @@ def pasta() -> None:
 
 
 def leave(status: int) -> "NoReturn":
-    """End at once: taking the interpreter apart would keep the caller waiting for milliseconds."""
+    """End at once: the interpreter's own end would take milliseconds."""
     for stream in (sys.stdout, sys.stderr):
         if stream:  # None: closed by our caller
             try:
                 stream.flush()
             except OSError:
-                pass  # nobody reads it
+                pass  # its reader is gone
     os._exit(status)

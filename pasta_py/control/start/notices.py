@@ -1,4 +1,4 @@
-"""Lines for the user: on standard error, while there is one, and what was asked for on standard output."""
+"""Lines for the user: warnings and notices on standard error, results on standard output."""
 
 import posix as os  # lean imports: docs/architecture.md
 import sys
@@ -11,34 +11,34 @@ WARNING, INFO = 1, 2
 
 
 def show(text: str) -> None:
-    """Print what was asked for on standard output, as far as there is a reader; OSError for one that refuses it."""
+    """Print on standard output. A missing reader is no error; OSError for a stream that refuses the text."""
     if not sys.stdout:  # closed by our caller
         return
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # it has read enough, as in `--help | head`
-        _let_go(1)
+    except BrokenPipeError:  # the reader has read enough, as in `--help | head`
+        _discard(1)
 
 
 def complain(text: str) -> None:
-    """Print on standard error, as far as there is a reader: the exit status says the rest."""
+    """Print on standard error, if it is open. Never fails: the exit status says the rest."""
     if not sys.stderr:
         return
     try:
         sys.stderr.write(text)
         sys.stderr.flush()
     except OSError:
-        _let_go(2)
+        _discard(2)
 
 
-def _let_go(fd: int) -> None:
-    """What could not be written is tried again at the interpreter's end, which fails there."""
+def _discard(fd: int) -> None:
+    """Redirect the stream to /dev/null: the interpreter would try to flush the rest at its end, and fail."""
     os.dup2(os.open("/dev/null", os.O_WRONLY), fd)
 
 
 def tell(options: "Options", level: int, line: str) -> None:
-    """Print one line, unless the options ask for less than its level."""
+    """Print one line, unless the options exclude its level."""
     if options.log_level >= level:
         prefix = "warning: " if level == WARNING else ""
         print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)

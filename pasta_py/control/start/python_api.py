@@ -1,7 +1,7 @@
 """The Python API: `pasta_py.connect` for runtimes written in Python.
 
-Each connection is the program itself, started as a runtime would start it, so that a process with threads, an event loop or
-descriptors of its own keeps what it has: nothing is forked here but for an exec. What the command line refuses, this refuses
+Each connection is the program itself, started as a runtime would start it. So a process with threads, an event loop or
+descriptors of its own is safe: this module forks only to exec. What the command line refuses, this refuses
 with the same words. Safe to call from several threads.
 
     with pasta_py.connect(pid, network="pasta:--map-gw", ports=["8080:80", "127.0.0.1:5353:53/udp"]) as connection:
@@ -31,7 +31,7 @@ _END_S = 10
 class Connection:
     """A namespace that is connected until `close`, or until it goes. Context manager.
 
-    pid: of the translator. warnings: lines that it printed at its start; what it could not do, but can do without.
+    pid: of the translator. warnings: lines that it printed at its start, about what it does without.
     """
 
     def __init__(self, pid: int, where: Sequence[str], warnings: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ class Connection:
         return bool(poller.poll(seconds * 1000))
 
     def close(self) -> None:
-        """End the translator, and wait until it has gone. A second time, or after its own end, it does nothing."""
+        """End the translator, and wait until it has gone. No effect on one that has ended."""
         with self._lock:
             if self._pidfd < 0:
                 return
@@ -82,7 +82,7 @@ class Connection:
                     if self._ended(_END_S):
                         break
             except ProcessLookupError:
-                pass  # by itself
+                pass  # it has ended
             finally:
                 os.close(self._pidfd)
                 self._pidfd = -1
@@ -136,7 +136,7 @@ def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
 
 
 def _refusal(lines: Sequence[str], status: int) -> PastaError:
-    """What the command said as it ended: an error of usage stands before the forms of the command line."""
+    """The error that the command printed. A usage error stands before the "Usage:" lines."""
     if not lines:
         return HostError(f"the translator ended with status {status}, and said nothing")
     for position, line in enumerate(lines):

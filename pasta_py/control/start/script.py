@@ -1,6 +1,6 @@
-"""What the installed commands (pasta_py/bin) run by path, under `python -IS`: finds the package, and leaves the rest to `start`.
+"""The installed commands (pasta_py/bin) run this file by path, under `python -IS`. It finds the package and calls `dispatch`.
 
-Short, because Python compiles a script anew each time: what is in `start` would take 1 ms.
+It is short, because Python compiles a script anew each time: the code of `dispatch` would take 1 ms here.
 """
 
 import posix
@@ -8,7 +8,7 @@ import sys
 
 _script = __file__ if __file__.startswith("/") else f"{posix.getcwd()}/{__file__}"
 _packages = _script.rpartition("/pasta_py/")[0]
-# The shell took the first pythonX.Y there is; ours is the one of this interpreter, if it has the package too.
+# The shell script took the first pythonX.Y directory. Prefer that of this interpreter, if the package is there too.
 _library, _, _kind = _packages.rpartition("/")
 _own = f"{_library.rpartition('/')[0]}/python{sys.version_info[0]}.{sys.version_info[1]}/{_kind}"
 try:

@@ -1,16 +1,15 @@
 """The typer command of `pasta-py`, made from the option table; the only module that imports typer.
 
 typer gives --help with its sections, and shell completion. The values always go through options.parse(), so that
-`pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help and completion. And since
-typer takes 150 ms to import, main() goes straight to the light path for everything else: the command starts as fast
-under `pasta-py` as under `pasta`.
+`pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help and completion. Importing
+typer takes 150 ms, so main() handles everything else without it: `pasta-py` starts as fast as `pasta`.
 """
 
 import os
 import sys
 
 from pasta_py.control.commandline import option_table, options
-from pasta_py.control.start import main as entry
+from pasta_py.control.start.main import SUMMARY, failed, leave, run
 from pasta_py.errors import UsageError
 
 TYPE_CHECKING = False
@@ -26,7 +25,7 @@ _COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
 
 
 def wants_typer(argv: "Sequence[str]") -> bool:
-    """Whether this command line is answered by typer: help, or something about completion."""
+    """Whether typer answers this command line: help and completion."""
     if _COMPLETE_VAR in os.environ or (argv and argv[0] in _COMPLETION_OPTIONS):
         return True
     try:
@@ -55,7 +54,7 @@ def app() -> "typer.Typer":
             return super().parse_args(ctx, [])
 
     def command(ctx: typer.Context, **_values: object) -> None:
-        raise typer.Exit(entry.run(NAME, ctx.obj))
+        raise typer.Exit(run(NAME, ctx.obj))
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
     for option in option_table.TABLE:
@@ -82,7 +81,7 @@ def app() -> "typer.Typer":
     made.command(
         cls=TableCommand,
         options_metavar="[OPTION]...",
-        help=entry.SUMMARY,
+        help=SUMMARY,
         context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     )(command)
     return made
@@ -92,20 +91,20 @@ def main() -> int:
     """Console script `pasta-py`."""
     argv = sys.argv[1:]
     if not wants_typer(argv):
-        entry.leave(entry.run(NAME, argv))
+        leave(run(NAME, argv))
     try:
         if sys.stdout:  # else closed by our caller
             sys.stdout = _Patient(sys.stdout)
         app()(prog_name=NAME, args=argv)
     except SystemExit as end:
-        entry.leave(end.code if isinstance(end.code, int) else 0)
+        leave(end.code if isinstance(end.code, int) else 0)
     except OSError as error:
-        entry.leave(entry.failed(NAME, error))
+        leave(failed(NAME, error))
     return 0  # not reached: typer exits by itself
 
 
 class _Patient:
-    """A stream whose reader may go when it has read enough: typer's status for that is 1."""
+    """A stream whose reader may leave early: typer would end with status 1."""
 
     def __init__(self, stream: "TextIO") -> None:
         self._stream = stream

@@ -1,6 +1,6 @@
-"""The worker process as control sees it: started early, given the plan, then let go or waited for.
+"""The worker process as control sees it: started early, sent the plan, then released or waited for.
 
-The worker ends with its socket to control, also when control is killed. Nothing is imported here that takes time: until
+The worker ends when its socket to control closes, also when control is killed. This module imports nothing slow: until
 the worker is started, everything waits.
 """
 
@@ -30,7 +30,7 @@ _BOOTSTRAP = (
     "main({1}, by_chroot={2}, called=sys.argv[{0}:])"
 )
 
-#: A fork that is to be the worker, and control's end of the socket to it, where `start` has made them.
+#: The PID of a fork that becomes the worker, and control's end of the socket to it, if `dispatch` has made them.
 early: "list[tuple[int, _socket.socket]]" = []
 
 
@@ -45,7 +45,7 @@ class WorkerProcess:
             try:
                 worker_protocol.send_arguments(self._sock, runas or (), by_chroot)
             except OSError:
-                pass  # it has ended: as below
+                pass  # it has ended: hand_over() reports that
             return
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
@@ -60,7 +60,7 @@ class WorkerProcess:
             try:
                 worker_protocol.send_plan(self._sock, plan, fds)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # it has ended: what it said last is to be read yet
+                pass  # it has ended: its last message is still to be read
             while not self.pid:
                 self._take(self._sock.recv(_MESSAGE_BYTES), options)
         except TimeoutError:
@@ -69,7 +69,7 @@ class WorkerProcess:
         except OSError as error:
             raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
         if self._starter != self.pid:
-            os.waitpid(self._starter, 0)  # left its place to a child in a PID namespace
+            os.waitpid(self._starter, 0)  # its child in a PID namespace is the worker
 
     def _take(self, message: bytes, options: "Options") -> None:
         word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
@@ -83,9 +83,9 @@ class WorkerProcess:
             raise WorkerError("the worker process died while it started: see its last words above, if it had any")
 
     def change(self, rule: "model.ForwardRule", fd: int = -1) -> None:
-        """Add a rule of one port, with the socket bound for it (ours stays ours), or remove it; WorkerError if it cannot be.
+        """Add a rule of one port, with the socket bound for it (the caller keeps its copy), or remove it; WorkerError.
 
-        Connections of TCP live on.
+        TCP connections live on.
         """
         try:
             worker_protocol.send_change(self._sock, rule, fd)
@@ -96,11 +96,11 @@ class WorkerProcess:
             raise WorkerError(rest or "the worker process has ended")
 
     def fileno(self) -> int:
-        """Readable, for poll(2), when the worker has ended; only between changes."""
+        """For poll(2): readable once the worker has ended. Only between changes."""
         return self._sock.fileno()
 
     def detach(self) -> None:
-        """Let it go on without us."""
+        """Release the worker: it goes on without us."""
         try:
             self._sock.send(b"detach")
         except OSError:
@@ -108,11 +108,11 @@ class WorkerProcess:
         self._sock.close()
 
     def close(self) -> None:
-        """End it, unless it was let go; returns at once."""
+        """End the worker, unless it was released; returns at once."""
         self._sock.close()
 
     def finish(self) -> None:
-        """End it and wait until it has written everything; only for the parent of the worker (a subreaper)."""
+        """End the worker and wait until it has written everything; only for its parent (a subreaper)."""
         self._sock.close()
         if self.status is not None or not self.pid:
             return
@@ -140,7 +140,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
         paths.append(os.path.dirname(backend.origin))
     environment = {k: v for k, v in os.environ.items() if k.startswith(worker_protocol.KEPT_ENVIRONMENT)}
     code = _BOOTSTRAP.format(1 + len(paths), ", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
-    # Descriptor 3 may be the socket itself, which then stays close-on-exec: take it off its place first.
+    # If the socket is descriptor 3 itself, dup2 onto 3 would leave it close-on-exec: start from a duplicate.
     source = os.dup(fd) if fd == _WORKER_FD else fd
     try:
         return os.posix_spawn(
