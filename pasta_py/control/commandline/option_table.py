@@ -1,5 +1,5 @@
-"""The one table of options. Four readers share it: the parser (options.py), plain help, the typer command of `pasta-py --help`
-(typer_command.py), and the manual page (man.py).
+"""The one table of options. Four readers share it: the parser (options.py), plain help (start/main.py), the typer command of
+`pasta-py --help` (start/typer_command.py), and the manual page (man.py).
 
 A row holds the names of an option, what value it takes, where that goes and by which rule, and a sentence or two for the user.
 """
@@ -125,7 +125,7 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("6 ipv6-only", "", "only", "set", 6, "IPv6 only."),
         ("D dns", "ADDR", "dns", "list", takes.or_none(takes.ip("of a nameserver", loopback=True)),
          "Nameserver announced to the guest, and under pasta-py named in a command's resolv.conf; may be repeated. "
-         "`none`: announce none, and open none. Default: those of /etc/resolv.conf."),
+         "`none`: announce none, and do not forward 169.254.1.1. Default: those of /etc/resolv.conf."),
         ("S search", "LIST", "search", "last", takes.search,
          "Search domains, separated by spaces, announced to the guest, and under pasta-py named in a command's resolv.conf. "
          "`none`: none. Default: those of /etc/resolv.conf."),
