@@ -1,8 +1,8 @@
 """What control hands to the worker, as frozen records.
 
-Both processes import this module, so it imports nothing but `record`. Addresses are 16 bytes, IPv4 in its
-v4-mapped form (RFC 4291, 2.5.5.2); b"" is "none". MAC addresses are 6 bytes. `control.plan` makes a WorkerPlan
-out of the options and the host; `wire` carries it; nothing changes it afterwards.
+Both processes import this module, so it imports only `record`. Addresses are 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2);
+b"" is "none". MAC addresses are 6 bytes. pasta_py.control.planning.plan makes a WorkerPlan from the options and the host, and
+worker_protocol carries it to the worker.
 """
 
 from pasta_py.record import Record
@@ -11,56 +11,59 @@ IPPROTO_TCP = 6
 IPPROTO_UDP = 17
 
 #: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors. The sockets of WorkerPlan.listeners follow them.
-FD_TAP = "tap"  # as many as there are queues, one for each thread of the data plane
+FD_TAP = "tap"  # one for each queue of the tap: each shard has one
 FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
-FD_NETNS_PIDFD = "netns-pidfd"  # readable when the process whose namespace this is has ended
-FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory of the namespace's path
+FD_NETNS_PIDFD = "netns-pidfd"  # of the process whose namespace the guest has: readable when it has ended
+FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory that has the namespace's name
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
-FD_CONF = "conf"  # listening UNIX socket for changes of port forwarding (--conf-path)
+FD_CONF = "conf"  # the control socket (--conf-path): a listening UNIX socket for changes of port forwarding
 
 
 class Listener(Record):
-    """Consecutive ports of bound host sockets whose traffic goes to the guest; in WorkerPlan.guest_ports, to be bound yet."""
+    """Consecutive ports of bound host sockets whose traffic goes to the guest.
+
+    In WorkerPlan.guest_ports: ports that the helper binds in the guest's namespace, for services of the host.
+    """
 
     proto: int  # IPPROTO_TCP or IPPROTO_UDP
-    port: int  # the first of them
-    target: bytes  # address on the other side, b"": the guest's own of the peer's family, or the host's loopback
-    target_port: int  # of the first port; the others follow
+    port: int  # the first port
+    target: bytes  # address on the other side; b"": the guest's own, of the peer's family, or the host's loopback
+    target_port: int  # for the first port; the others follow
     count: int = 1
-    weak: bool = False  # of WorkerPlan.guest_ports: ports that cannot be had are left out
-    address: bytes = b""  # that the sockets are bound to, b"": any
-    ifname: str = ""  # and the interface, "": none
-    inherited: bool = False  # from a service manager: no rule's
+    weak: bool = False  # in WorkerPlan.guest_ports: ports that cannot be bound are left out
+    address: bytes = b""  # the sockets are bound to it; b"": any address
+    ifname: str = ""  # the sockets are bound to this interface; "": to none
+    inherited: bool = False  # from a service manager, so no rule has them
 
 
 class AutoRule(Record):
-    """Ports that are listened at while something listens at their targets."""
+    """Ports at which we listen while a program listens at their targets (pasta_py.worker.autoports)."""
 
     proto: int
-    to_host: bool  # listens in the guest's namespace, for targets on the host's loopback
-    address: bytes  # to listen at, b"": any
-    ifname: str  # to be bound to, "": none
+    to_host: bool  # we listen in the guest's namespace, for targets on the host's loopback
+    address: bytes  # where we listen; b"": any address
+    ifname: str  # the interface that we bind to; "": none
     first: int
     last: int
-    target: bytes  # address in the guest, b"": its own
+    target: bytes  # address in the guest; b"": its own
     target_first: int
 
 
 class ForwardRule(Record):
-    """Ports of one direction as --conf-path shows and changes them; what its listeners and automatic ports come from."""
+    """Ports of one direction, as the control socket (--conf-path) shows and changes them: a rule from which listeners are made."""
 
     proto: int
     to_host: bool
-    address: bytes  # b"": any, both families; all zero: any, IPv6; always b"" if to_host
+    address: bytes  # b"": any of both families; all zero: any of IPv6; always b"" if to_host
     ifname: str
     first: int
     last: int
     target: bytes
     target_first: int
-    weak: bool  # ports that cannot be had are left out
-    scan: bool  # an AutoRule
+    weak: bool  # ports that cannot be bound are left out
+    scan: bool  # its ports are an AutoRule
 
 
 class FamilyPlan(Record):
@@ -80,7 +83,7 @@ class FamilyPlan(Record):
 
 
 class WorkerPlan(Record):
-    """Everything the worker needs besides descriptors."""
+    """All that the worker needs besides descriptors."""
 
     # The link
     guest_mac: bytes
@@ -98,8 +101,8 @@ class WorkerPlan(Record):
     tcp: bool
     udp: bool
     icmp: bool
-    multicast: bool = False  # UDP of the guest to groups reaches the host's network
-    broadcast: bool = False  # and so does its broadcast
+    multicast: bool = False  # the guest's UDP to groups reaches the host's network
+    broadcast: bool = False  # the guest's UDP broadcasts reach the host's network
     dhcp: bool
     dhcpv6: bool
     ndp: bool
@@ -108,12 +111,12 @@ class WorkerPlan(Record):
     # Addresses
     family4: FamilyPlan
     family6: FamilyPlan
-    our_ll6: bytes  # our own link-local address: source of RAs and DHCPv6
+    our_link_local: bytes  # our own IPv6 address on the link: the source of RAs and DHCPv6; b"": none
     leases: int = 1  # addresses for DHCP, from family4.guest on; more than one: the guest's link may have other neighbours
     dns_tls: bool = True  # DNS over TLS (port 853) at dns_forward goes to dns_host too
     guest_addrs: tuple[bytes, ...]  # all addresses that the guest is known to have
-    virtual_addrs: tuple[bytes, ...]  # ours on the guest's link, and no machine's on the host's network: nothing leaves for them
-    barred_sources: tuple[bytes, ...]  # what else the guest cannot have: ours, and the broadcast addresses of its networks
+    virtual_addrs: tuple[bytes, ...]  # only we have them, on the guest's link: nothing leaves for them
+    barred_sources: tuple[bytes, ...]  # the guest cannot have them either: ours, and the broadcast addresses of its networks
 
     # What DHCP, DHCPv6 and router advertisements tell the guest
     dns: tuple[bytes, ...]  # nameservers, both families mixed, in order
@@ -124,22 +127,22 @@ class WorkerPlan(Record):
 
     # Port forwarding
     listeners: tuple[Listener, ...]
-    guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for the loopback of the host
+    guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for services on the host's loopback
     auto_rules: tuple[AutoRule, ...]
-    rules: tuple[ForwardRule, ...] = ()  # what all of these come from, where they are to change later
+    rules: tuple[ForwardRule, ...] = ()  # the rules of the three above, where they can change later
     changing: bool = False  # control adds and removes rules while the worker serves
     splice: bool  # local connections go from socket to socket
-    lo_to_lo: bool  # and to the guest's loopback instead of its own address
+    lo_to_lo: bool  # spliced connections go to the guest's loopback instead of its own address
 
     # The process
     program: str  # name at the head of log lines
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
     log_syslog: bool  # FD_LOG is a datagram socket to syslog
-    log_size: int  # limit of the log file in bytes; 0: FD_LOG is no file of ours
-    said: tuple[tuple[int, str], ...] = ()  # level and line, of what control has told the user: for the log, if that is elsewhere
-    netns_name: str  # basename watched by FD_NETNS_INOTIFY
-    pcapng: bool
-    stats_s: int  # print counters at most every so many seconds; 0: never
-    lossy: bool  # FD_TAP is a descriptor that we were given: frames may get lost on their way to it
-    local_only: bool  # FD_TAP leads nowhere: no frames, just local connections
-    descriptors: tuple[str, ...]  # the role of each descriptor sent along, in order, but for the sockets of `listeners`
+    log_size: int  # limit of the log file in bytes; 0: FD_LOG is not a log file
+    said: tuple[tuple[int, str], ...] = ()  # level and line of what control has told the user, for a log that is not the terminal
+    netns_name: str  # the file name that FD_NETNS_INOTIFY watches
+    pcapng: bool  # format of FD_CAPTURE; else pcap
+    stats_s: int  # seconds between two lines of counters, at least; 0: no lines
+    lossy: bool  # FD_TAP is a descriptor from the user: frames may get lost behind it
+    local_only: bool  # FD_TAP leads nowhere: there are no frames, only local connections
+    descriptors: tuple[str, ...]  # the role of each descriptor, in order, without the sockets of `listeners`

@@ -49,7 +49,7 @@ _MOST_BYTES = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - frames.UDP_BYTES
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     """The Advertise or Reply to a client's message; None for a frame that gets no reply."""
-    if not plan.ipv6 or not plan.dhcpv6 or not plan.our_ll6:
+    if not plan.ipv6 or not plan.dhcpv6 or not plan.our_link_local:
         return None
     datagram = frames.datagram(frames.packet6(plan, frame, frames.UDP), _SERVER_PORT)
     if datagram is None or len(datagram.data) < 4:
@@ -60,7 +60,7 @@ def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     body = _body(plan, datagram, options)
     if body is None:
         return None
-    macs, addresses = (plan.our_mac, datagram.mac), (plan.our_ll6, datagram.source)
+    macs, addresses = (plan.our_mac, datagram.mac), (plan.our_link_local, datagram.source)
     return frames.udp_frame(macs, addresses, (_SERVER_PORT, _CLIENT_PORT), body)
 
 
@@ -93,10 +93,10 @@ def _valid(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") ->
         return False
     wants_client, wants_server, may_be_unicast = _RULES[kind]
     to_all = datagram.destination == _ALL_SERVERS
-    if not to_all and not (may_be_unicast and datagram.destination == plan.our_ll6):
+    if not to_all and not (may_be_unicast and datagram.destination == plan.our_link_local):
         return False
     link_local = datagram.source[0] == 0xFE and datagram.source[1] & 0xC0 == 0x80
-    if datagram.source in (frames.NOWHERE6, plan.our_ll6) or (to_all and not link_local):
+    if datagram.source in (frames.NOWHERE6, plan.our_link_local) or (to_all and not link_local):
         return False
     client, server = _first(options, _CLIENT_ID), _first(options, _SERVER_ID)
     if wants_client if client is None else not 2 < len(client) <= _DUID_BYTES:

@@ -204,7 +204,7 @@ def dns_names(names: "Iterable[str]", room: int) -> bytes:
 
 def ours(plan: "WorkerPlan") -> "tuple[bytes, ...]":
     """Our own addresses on the guest's link, 16 bytes each: the guest must not claim one of them."""
-    held = [plan.our_ll6, *plan.virtual_addrs]
+    held = [plan.our_link_local, *plan.virtual_addrs]
     for family in (plan.family4, plan.family6):
         held += (family.gateway, family.map_host_loopback, family.map_guest_addr, family.dns_forward)
     return tuple(address for address in held if address and address not in (plan.family4.guest, plan.family6.guest))

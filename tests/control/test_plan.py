@@ -72,7 +72,7 @@ def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
     assert (made.worker.family4.guest, made.worker.family4.prefix) == (_v("192.0.2.10"), 24)
     assert (made.worker.family6.guest, made.worker.family6.prefix) == (_v("2001:db8::10"), 64)
     assert (made.worker.family4.gateway, made.worker.family6.gateway) == (_v("192.0.2.1"), _v("fe80::1"))
-    assert made.worker.our_ll6 == _v("fe80::1") and made.worker.family6.ifindex == 2
+    assert made.worker.our_link_local == _v("fe80::1") and made.worker.family6.ifindex == 2
     assert made.worker.guest_addrs == (_v("192.0.2.10"), _v("2001:db8::10"))
 
 
@@ -133,12 +133,12 @@ def test_where_the_gateway_is_global_the_host_itself_advertises(gateway: str | N
     hop = NextHop(gateway=ip_address(gateway) if gateway else None, link=2)
     host = HOST.replace(ipv6=HOST6.replace(routes=(HOST6.routes[0].replace(hops=(hop,)),)))
     made = build(options(), host, Resolv()).worker
-    assert made.our_ll6 == _v("fe80::2" if gateway else "fe80::1")
+    assert made.our_link_local == _v("fe80::2" if gateway else "fe80::1")
     copied = ETH0.mac[:5] + b"\x02"
     own = Address(interface=ip_interface("fe80::ff:fe00:2/64"))
     same = host.replace(ipv6=host.ipv6.replace(addresses=(*HOST6.addresses[:1], own)))
     made = build(options(ns_mac_addr=copied), same, Resolv()).worker
-    assert made.our_ll6 == _v("fe80::9855:9aff:fe55:9a55" if gateway else "fe80::1")
+    assert made.our_link_local == _v("fe80::9855:9aff:fe55:9a55" if gateway else "fe80::1")
 
 
 def test_map_guest_addr_stands_for_an_address_that_the_host_has() -> None:
@@ -270,7 +270,7 @@ def test_a_gateway_given_outside_the_network_of_the_guest_is_taken_as_on_the_lin
 def test_no_interface_gives_local_mode_in_both_families() -> None:
     made = build(options(), HostSnapshot(ipv4=NONE4, ipv6=NONE6), Resolv())
     assert made.worker.family4.guest == _v("169.254.2.1") and made.worker.family4.gateway == _v("169.254.2.2")
-    assert made.worker.family6.guest == b"" and made.worker.family6.gateway == made.worker.our_ll6 == _v("fe80::1")
+    assert made.worker.family6.guest == b"" and made.worker.family6.gateway == made.worker.our_link_local == _v("fe80::1")
     assert made.link.ifname == "tap0" and len(made.notices) == 2
 
 

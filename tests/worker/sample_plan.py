@@ -55,7 +55,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
         "guest6": addr(GUEST6),
         "prefix6": 64,
         "gateway6": addr(GATEWAY6),
-        "our_ll6": addr(OUR_LL6),
+        "our_link_local": addr(OUR_LL6),
         "guest_addrs": (addr(GUEST4), addr(GUEST6)),
         "virtual_addrs": (),
         "barred_sources": (),

@@ -19,7 +19,7 @@ PLANS = [
     sample_plan(),
     sample_plan(dns=(), search=(), hostname="", fqdn="", gateway4=b"", gateway6=b"", prefix4=32, prefix6=128),
     sample_plan(guest4=b"", guest6=b"", gateway4=b"", gateway6=b""),
-    sample_plan(our_ll6=b"", prefix4=0, prefix6=0, mtu=68),
+    sample_plan(our_link_local=b"", prefix4=0, prefix6=0, mtu=68),
     sample_plan(
         mtu=65535,
         dns=tuple(addr(f"10.0.0.{i}") for i in range(200)) + tuple(addr(f"fd00::{i:x}") for i in range(1, 200)),

@@ -323,9 +323,9 @@ def _worker(
     (guest4, guest6), (map4, map6) = guests, maps
     addresses = guest4.addresses + guest6.addresses
     own = [address.interface.ip for address in addresses]
-    our_ll6 = _our_link_local(options, host, guest6)
+    our_link_local = _our_link_local(options, host, guest6)
     mapped = (address for m in maps for address in (m.loopback, m.guest, m.dns_forward))
-    held = [a for a in dict.fromkeys((guest4.gateway, guest6.gateway, our_ll6, *mapped)) if a is not None and a not in own]
+    held = [a for a in dict.fromkeys((guest4.gateway, guest6.gateway, our_link_local, *mapped)) if a is not None and a not in own]
     virtual = our_addresses.virtual(held, host, resolv)
     barred = [a for a in held + our_addresses.broadcasts(addresses) if a not in virtual and a not in own]
     return WorkerPlan(
@@ -348,7 +348,7 @@ def _worker(
         ra=_advertised(options, guest6),
         family4=_family_plan(4, options, host, guest4, map4),
         family6=_family_plan(6, options, host, guest6, map6),
-        our_ll6=packed(our_ll6),
+        our_link_local=packed(our_link_local),
         guest_addrs=_guest_addresses(options, guests),
         virtual_addrs=tuple(map(packed, virtual)),
         barred_sources=tuple(map(packed, dict.fromkeys(barred))),
