@@ -18,7 +18,7 @@ from pasta_py.errors import HostError, PastaError, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    import signal as _signal  # lean imports: docs/architecture.md
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 

@@ -10,7 +10,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    import signal as _signal  # lean imports: docs/architecture.md
 else:
     import _signal
 

@@ -21,7 +21,7 @@ from pasta_py.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal  # the same functions, wrapped, and known to type checkers
+    import signal as _signal  # lean imports: docs/architecture.md
 
     from pasta_py.control.commandline.options import Options
 else:
@@ -83,7 +83,7 @@ def _refuse_unavailable(options: "Options") -> None:
 
 
 def _refuse_closed(options: "Options", inherited: dict[int, str], ours: list[int]) -> None:
-    """Check the descriptors of --fd and LISTEN_FDS. Must run before a new socket of ours takes the number of a closed one."""
+    """Check the descriptors of --fd and LISTEN_FDS, before a socket that we make takes the number of a closed one."""
     for fd in ours:
         if fd in inherited:
             why = f"{os.strerror(_EBADF)}: LISTEN_FDS counts sockets from descriptor 3 on"
