@@ -6,8 +6,9 @@ They share a SOCK_SEQPACKET socketpair. Each row is one message; what the worker
                         or "0" or "1"                Only for a fork of control: a worker that is started as a program has them
     control -> worker   "PLAN", u32 size, u32 count  the bytes of the encoded WorkerPlan, and the descriptors, that follow
     control -> worker   "d" and up to 64 KiB         until both are complete: the next bytes, and the next descriptors, up to 250
-                                                     (SCM_RIGHTS). Descriptors are in the order of plan.descriptors; then comes
-                                                     one bound socket for each port of plan.listeners
+                                                     (SCM_RIGHTS). Descriptors are in the order of plan.descriptors, which
+                                                     control/start/hand_over.py makes; then comes one bound
+                                                     socket for each port of plan.listeners
     worker -> control   "warning LINE"               any number, for the user
     worker -> control   "ready PID"                  the worker is locked in and serves; PID as control sees it
                         or "error LINE"              it cannot; this may come at any time before "ready", and ends the worker

@@ -48,10 +48,7 @@ struct udp_peer {
 	uint32_t users; /* flows; more than one if the guest knows two addresses of the peer */
 };
 
-/* RFC 4787, 4.3 asks for two minutes at least. A DNS client has a port for each query (RFC 5452). */
-#define UDP_TIMEOUT_MS 120000
-#define UDP_STREAM_TIMEOUT_MS 300000
-#define UDP_DNS_TIMEOUT_MS 10000
+#define UDP_TIMEOUT_MS 120000 /* RFC 4787, 4.3: two minutes at least */
 
 /* --- udp.c --- */
 
