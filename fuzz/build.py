@@ -1,7 +1,7 @@
-"""`build.py DIRECTORY`: the C fuzz targets, for libFuzzer with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""`build.py DIRECTORY`: builds the C fuzz targets for libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer.
 
-Each target is the whole core, unchanged, linked with `--wrap` to the made-up kernel of targets/kernel.h.
-PASTA_FUZZ_FLAGS replaces the sanitizers, for a build that measures coverage.
+A target contains the whole core, unchanged. Its system calls are linked with `--wrap` to the simulated kernel of targets/kernel.h.
+PASTA_FUZZ_FLAGS replaces the sanitizer flags, for a build that measures coverage.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The models' examples are those of all tests (tests/repeatable.py)."""
+"""The models draw their examples as all other tests do (tests/repeatable.py)."""
 
 import pytest
 import repeatable

@@ -1,15 +1,15 @@
-"""`python_target.py NAME [libFuzzer's arguments]`: the parsers written in Python, under Atheris (coverage-guided, in one process).
+"""`python_target.py NAME [libFuzzer's arguments]`: fuzzes a Python parser with Atheris (coverage-guided, in one process).
 
-    arp ndp dhcp4 dhcp6   a frame of the guest: bytes in, one well-formed reply or None out, nothing else ever
-    wire                  what the worker reads from control: a value that encodes to the same bytes, or WireError
-    update                what a client sends to the control socket, in one piece and in many: rules, or ConfError
-    shown                 what pesto reads from a control socket: tables that can be shown and written again, or ConfError
-    slirp_api             requests to slirp4netns's API socket: one JSON object for each, and the rules that it speaks of
-    portspec options      what a user writes: a value, or one line that says what was refused
+    arp ndp dhcp4 dhcp6   input: a frame of the guest. Result: one well-formed reply, or None
+    wire                  input: a message from control to the worker. Result: a value that encodes to an equal one, or WireError
+    update                input: what a client sends to the control socket, in one piece and in many. Result: rules, or ConfError
+    shown                 input: what pesto reads from a control socket. Result: tables that pesto can show, or ConfError
+    slirp_api             input: requests to slirp4netns's API socket. Result: a JSON object for each, and the rules that it names
+    portspec options      input: text of a user. Result: a value, or a one-line error
 
-The first byte of a frame's input chooses its plan and how much of the frame is the input's own: from a bare frame to a message
-inside sound headers with right checksums, so that mutations reach the message. Inputs of the last two are text; the API's are
-requests with a line between them that is "--".
+The first byte of a frame's input chooses the plan, and what the rest of the input is: a whole frame, or a message that gets valid
+headers with correct checksums, so that mutations reach the message. portspec and options take text. A line "--" separates the
+requests of slirp_api.
 """
 
 import json
@@ -80,7 +80,7 @@ def ndp(data: bytes) -> None:
 
 
 def dhcp4(data: bytes) -> None:
-    """The options follow a fixed part that is sound unless bit 3 says that it is the input's."""
+    """Options after a valid fixed part; with bit 3 the fixed part comes from the input too."""
     if data[0] & 4:
         check_reply(data[1:], data[0])
         return
@@ -117,7 +117,7 @@ def survives(rule: model.ForwardRule, ipv6: bool) -> None:
 
 
 def fed(data: bytes, piece: int, ipv6: bool) -> tuple[object, ...]:
-    """How a reader ends that gets the bytes in pieces of this size: the rules, whether that was all, and what was refused."""
+    """Feed a reader in pieces of this size. Returns the rules, whether the update is complete, and the error."""
     reader = pesto_protocol.UpdateReader(ipv6=ipv6)
     assert not reader.started
     try:
@@ -132,7 +132,7 @@ def fed(data: bytes, piece: int, ipv6: bool) -> tuple[object, ...]:
 
 
 def update(data: bytes) -> None:
-    """The first byte: whether there is IPv6, and the size of the pieces."""
+    """The first byte chooses whether there is IPv6, and the size of the pieces."""
     ipv6, piece, data = bool(data[0] & 1), 1 + (data[0] >> 1), data[1:]
     outcome = fed(data, len(data) or 1, ipv6)
     assert fed(data, piece, ipv6) == outcome
@@ -147,7 +147,7 @@ def update(data: bytes) -> None:
 
 
 def shown(data: bytes) -> None:
-    """What stands for the hello is the input's own only where bit 0 of its first byte says so."""
+    """A valid hello comes first, unless bit 0 of the first byte is set."""
     rest = data[1:] if data[0] & 1 else pesto_protocol.hello() + data[1:]
 
     def take(count: int) -> bytes:
@@ -168,7 +168,7 @@ def shown(data: bytes) -> None:
 
 
 class Forwards:
-    """In the place of the worker: the rules that it would have, and its refusals."""
+    """Stands in for the worker: keeps its rules and refuses what it would refuse."""
 
     def __init__(self) -> None:
         self.rules: list[model.ForwardRule] = []
@@ -185,7 +185,7 @@ class Forwards:
 
 
 def bind(_proto: int, address: bytes, _ifname: str, port: int) -> int:
-    """In the place of a socket: any descriptor; ports below 1024 are refused."""
+    """Stands in for binding a socket: returns some descriptor, refuses ports below 1024."""
     assert len(address) == 16 and hostports.is_ipv4(address) and 0 < port <= 65535
     if port < 1024:
         raise PermissionError(13, os.strerror(13))
@@ -230,7 +230,7 @@ def ports(data: bytes) -> None:
 
 
 def command_line(data: bytes) -> None:
-    """One argument a line."""
+    """Each line is one argument."""
     text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
     try:
         parsed = options.parse(text.split("\n"), "pasta")

@@ -1,12 +1,12 @@
-"""`run.py SECONDS [NAME...]`: all fuzz targets, or those named, two at a time, for that long together; with --each, each of them.
+"""`run.py SECONDS [NAME...]`: runs all fuzz targets, or those named, two at a time, for SECONDS in total; --each: for SECONDS each.
 
-C targets (build.py) look for memory errors, undefined behaviour, and whatever targets/check.c and targets/kernel.c say must hold;
-those of python_target.py for exceptions. fuzz/corpus is what each begins with; what it finds worth keeping goes to
-build/fuzz/corpus and is used again the next time. An input that fails is kept in build/fuzz/found, and printed with the command
-that repeats it. The target "session" must also have reached every state of TCP.
+C targets (build.py) look for memory errors, undefined behaviour, and failed checks of targets/check.c and targets/kernel.c.
+Python targets (python_target.py) look for exceptions. A target begins with its inputs in fuzz/corpus. It keeps new useful inputs in
+build/fuzz/corpus and begins with them too the next time. Inputs that fail are kept in build/fuzz/found; the report has the command
+that repeats them. The target "session" must also reach every TCP state.
 
---rounds: the models of test_*.py and the properties among the unit tests too, with a new seed each time; --seed: these alone, with
-the seed of a round that failed. --coverage: instead of searching, what the corpora reach in csrc/.
+--rounds also runs the models of test_*.py and the properties among the unit tests, with a new seed each round. --seed runs only
+these, with the seed of a round that failed. --coverage does not search: it reports what the corpora reach in csrc/.
 """
 
 import argparse
@@ -28,9 +28,9 @@ import build  # noqa: E402
 ROOT = HERE.parent
 OUT = ROOT / "build" / "fuzz"
 JOBS = 2
-#: For pytest: the models, and what hypothesis does in the unit tests.
+#: Arguments of pytest: the models, and the unit tests that use hypothesis.
 WITH_EXAMPLES = (["fuzz"], ["tests/control", "tests/csrc", "tests/worker", "-m", "hypothesis"])
-#: How the time is divided, and the longest input. The first found nearly everything that was ever found.
+#: Share of the time, and the longest input in bytes. `session` has the largest share: it found nearly all faults so far.
 C_TARGETS = {"session": (8, 400), "frame": (3, 2000)}
 PYTHON_TARGETS = {
     "arp": (0.5, 100),
@@ -83,12 +83,12 @@ def target_job(name: str, seconds: float) -> Job:
 def run_job(job: Job) -> bool:
     with job.log.open("wb") as log:
         environment = {**os.environ, **job.environment}
-        arguments = ["setpriv", "--pdeathsig", "KILL", *job.arguments]  # it ends with us, however we end
+        arguments = ["setpriv", "--pdeathsig", "KILL", *job.arguments]  # ends it when we end, also by a signal
         return subprocess.run(arguments, stdout=log, stderr=log, env=environment, check=False).returncode == 0
 
 
 def run_examples(seed: int, log: TextIO | None = None) -> bool:
-    """The models, and all other tests that have examples, with those that the seed leads to."""
+    """Run the models and all other tests with examples, with the examples of this seed."""
     for which in WITH_EXAMPLES:
         arguments = [sys.executable, "-m", "pytest", "-q", *which, f"--hypothesis-seed={seed}"]
         if subprocess.run(arguments, cwd=ROOT, stdout=log, stderr=log, check=False).returncode:
@@ -97,7 +97,7 @@ def run_examples(seed: int, log: TextIO | None = None) -> bool:
 
 
 def run_models(seconds: float) -> bool:
-    """New examples until the time is over; the seed repeats them."""
+    """Run new examples until the time is over. The log has the seed that repeats them."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         seed = int.from_bytes(os.urandom(4), "big")
@@ -138,7 +138,7 @@ def search(seconds: float, names: list[str], rounds: bool, each: bool) -> int:
     (OUT / "states.txt").unlink(missing_ok=True)
     weights = {name: weight for name, (weight, _) in {**C_TARGETS, **PYTHON_TARGETS}.items() if not names or name in names}
     model_weight = 4.0 if rounds else 0.0
-    # Whatever is done at the same time, no target can have more than all of it.
+    # Targets run at the same time, so their shares add up to more than `seconds`; one target gets at most all of it.
     share = seconds * min(JOBS, len(weights)) / (sum(weights.values()) + model_weight)
     jobs = [target_job(name, seconds if each else min(seconds, share * weight)) for name, weight in weights.items()]
     jobs.sort(key=lambda job: -job.seconds)
@@ -165,7 +165,7 @@ def search(seconds: float, names: list[str], rounds: bool, each: bool) -> int:
 
 
 def coverage() -> int:
-    """Lines and branches of csrc/ that the corpora of the C targets execute (needs the package llvm)."""
+    """Report the lines and branches of csrc/ that the corpora of the C targets execute. Needs the package llvm."""
     out = ROOT / "build" / "fuzz-coverage"
     os.environ["PASTA_FUZZ_FLAGS"] = COVERAGE_FLAGS
     build.build(out)

@@ -1,13 +1,13 @@
-"""Sessions on the control socket (--conf-path), driven at random: a real socket, a real core, real ports of the host.
+"""A model of sessions on the control socket (--conf-path), driven at random: a real socket, a real core, real ports of the host.
 
-Several clients connect; the first is served, the others wait. Each sends an update byte by byte or all at once, sound or
-changed, waits, ends or closes in the middle. After every step, exactly what the model says holds:
+Several clients connect; the server serves the first, the others wait. A client sends an update, valid or changed, byte by byte
+or at once. It waits, ends or closes at any point. After every step:
 
-- a client is shown the rules that are in force when its turn comes, whatever it then does;
-- the rules are those of the last whole and sound update, and exactly their ports are bound;
-- an update that is refused has its reason in one line, before the server closes; other ends say nothing;
-- nobody keeps the server for longer than its limit, and the next in the queue has its turn at once;
-- no descriptor is left over.
+- a client has got the rules that were in force when its turn came;
+- the rules are those of the last complete and valid update, and exactly their ports are bound;
+- a client whose update is refused gets the reason in one line before the server closes; any other client gets no more bytes;
+- a client keeps the server for at most the time limit, then the next has its turn at once;
+- no descriptor is left open.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Key = tuple[int, int, str]  # protocol, port, address
 
 
 class Clock:
-    """In the place of the module `time`, for the server alone."""
+    """Replaces the module `time` in the server."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -55,16 +55,16 @@ class Clock:
 
 @dataclass
 class Session:
-    """A client, what it is about to send, and after how many bytes the server knows what to do."""
+    """A client, what it will send, and after how many bytes the server can act."""
 
     sock: socket.socket
     rules: tuple[ForwardRule, ...]
     data: bytes
     whole_at: int  # bytes of an update
-    wrong_at: int  # bytes after which no update can come of it
+    wrong_at: int  # bytes after which the server must refuse
     sent: int = 0
     got: bytearray = field(default_factory=bytearray)
-    shown: bytes = b""  # what it is to see, once it is served
+    shown: bytes = b""  # what the server sends when its turn comes
     deadline: float = 0
     ended: bool = False
 
@@ -80,16 +80,17 @@ def forward_rules(draw: st.DrawFn) -> ForwardRule:
 
 
 def meet(one: ForwardRule, other: ForwardRule) -> bool:
-    """Whether both want one port of one address."""
+    """Whether two rules want the same port of an address."""
     if (one.proto, one.to_host) != (other.proto, other.to_host) or one.first > other.last or other.first > one.last:
         return False
     return one.address == other.address or not one.address or not other.address
 
 
 def can_be_had(rules: tuple[ForwardRule, ...], before: tuple[ForwardRule, ...]) -> bool:
-    """No two that meet, none of the guest's namespace, which the helper would have to enter, and none that is taken.
+    """Whether the server accepts these rules.
 
-    Best-effort rules go without the taken port; together they fail only where a protocol gets no port at all.
+    It refuses two rules that meet, rules of the guest's namespace (this test has no helper), and a port that is taken. Best-effort
+    rules do without the taken port; they are refused only if a protocol gets no port at all.
     """
     if rules == before:
         return True
@@ -103,7 +104,7 @@ def can_be_had(rules: tuple[ForwardRule, ...], before: tuple[ForwardRule, ...]) 
 
 
 def ports_of(rules: tuple[ForwardRule, ...]) -> set[Key]:
-    """Without the one that is taken."""
+    """The ports that these rules bind: all but the taken one."""
     found = set()
     for r in rules:
         for port in range(r.first, r.last + 1):
@@ -115,7 +116,7 @@ def ports_of(rules: tuple[ForwardRule, ...]) -> set[Key]:
 
 
 def bound_ports() -> set[Key]:
-    """Those of this network namespace, from /proc/net; "*" for any address of both families."""
+    """The bound ports of this network namespace, from /proc/net; "*" means any address of both families."""
     found = set()
     for name, proto, state in (("tcp", 6, "0A"), ("tcp6", 6, "0A"), ("udp", 17, "07"), ("udp6", 17, "07")):
         for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]:
@@ -161,7 +162,7 @@ class ConfSessions(RuleBasedStateMachine):
     # ---- the server's side ----
 
     def settle(self) -> None:
-        """What the worker's loop does, until nothing has happened for a tick."""
+        """Do what the worker's loop does, until nothing happens for two ticks."""
         quiet = 0
         self.core.tick(1)
         while quiet < 2:
@@ -185,7 +186,7 @@ class ConfSessions(RuleBasedStateMachine):
     # ---- the model ----
 
     def outcome(self, session: Session) -> str:
-        """What becomes of the one that is served: "" if it goes on."""
+        """How the session of the served client ends; "" if it goes on."""
         if session.sent >= min(session.wrong_at, session.whole_at + 1):
             return "refused"
         if session.sent < session.whole_at:
@@ -193,7 +194,7 @@ class ConfSessions(RuleBasedStateMachine):
         return "taken" if can_be_had(session.rules, self.rules) else "refused"
 
     def advance(self) -> None:
-        """Everybody whose turn has come, until one is served that has more to say."""
+        """Serve the clients in turn, up to one whose update is not complete."""
         self.settle()
         while self.queue:
             session = self.queue[0]
@@ -207,7 +208,7 @@ class ConfSessions(RuleBasedStateMachine):
             self.end(outcome)
 
     def end(self, outcome: str) -> None:
-        """The first has been shown what was in force, told why if it was refused, and the server has closed."""
+        """Check the end of the first session: the client has got the rules, the reason if it was refused, and the end of file."""
         session = self.queue.pop(0)
         self.ends += 1
         if outcome == "taken":
@@ -215,7 +216,7 @@ class ConfSessions(RuleBasedStateMachine):
         assert bytes(session.got).startswith(session.shown)
         reason, refused = bytes(session.got)[len(session.shown) :], outcome == "refused"
         assert reason.count(b"\n") == refused and reason.endswith(b"\n") == refused, (outcome, reason)
-        with contextlib.suppress(ConnectionResetError):  # it had sent more than was read
+        with contextlib.suppress(ConnectionResetError):  # the server closed with unread bytes
             assert session.sock.recv(1, socket.MSG_DONTWAIT) == b"", "the server has closed"
         session.sock.close()
 
@@ -229,11 +230,11 @@ class ConfSessions(RuleBasedStateMachine):
         moved=st.one_of(st.none(), st.sampled_from(ADDRESSES)),
     )
     def a_client_connects(self, rules: list[ForwardRule], change: str, at_once: bool, moved: bytes | None) -> None:
-        """With rules of its own, or also with those that are there, at another address."""
+        """Its update has new rules, or also the present ones moved to another address."""
         if moved is not None:
             rules = [r.replace(address=moved) for r in self.rules] + rules[:1]
         wanted = [r.replace(address=b"") if r.to_host else r for r in dict.fromkeys(rules)]
-        wanted.sort(key=lambda r: r.to_host)  # as the tables bring them
+        wanted.sort(key=lambda r: r.to_host)  # the order of the tables
         tables = {
             table: [pesto_protocol.write_rule(r) for r in wanted if r.to_host == (table == pesto_protocol.SPLICE)]
             for table in pesto_protocol.NAMES
@@ -278,7 +279,7 @@ class ConfSessions(RuleBasedStateMachine):
     @precondition(lambda self: self.queue)
     @rule(which=st.integers(0, 2))
     def a_client_goes(self, which: int) -> None:
-        """Whatever it has sent: it has not seen what it would have changed, or was not done."""
+        """It closes before its update has taken effect."""
         session = self.queue.pop(which % len(self.queue))
         session.sock.close()
         self.advance()
@@ -297,7 +298,7 @@ class ConfSessions(RuleBasedStateMachine):
         if not hasattr(self, "queue"):
             return
         assert self.served.rules == self.rules
-        if self.ends:  # else nothing has touched them, and the kernel takes its time to list them
+        if self.ends:  # only then can they have changed; listing them is slow
             self.ends = 0
             assert bound_ports() == ports_of(self.rules)
         served = bool(self.queue)
@@ -321,7 +322,7 @@ class ConfSessions(RuleBasedStateMachine):
 
 @isolated
 def test_conf_sessions() -> None:
-    """In a namespace of its own: nobody else has these ports."""
+    """Runs in its own namespace, where all ports are free."""
     run_state_machine_as_test(
         ConfSessions,
         settings=settings(max_examples=30, stateful_step_count=40, deadline=None, phases=(Phase.generate,)),

@@ -1,6 +1,6 @@
-"""Any bytes as a frame of the guest: the core neither fails nor stalls, answers only with sound frames, and grows by nothing.
+"""Any bytes as a frame of the guest: the core does not fail or stall, its answers are valid frames, and its flows stay few.
 
-Two shapes: bytes at random, and sound frames of every protocol with some of their bytes changed.
+Two kinds of input: random bytes, and valid frames of every protocol with some bytes changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 
 def seeds() -> list[bytes]:
-    """One sound frame of each kind; destinations nobody listens at, so that no connection outlives the test."""
+    """One valid frame of each kind. Nothing listens at the destinations, so that no connection outlives the test."""
     with Guest() as guest:
         out = []
         for v6 in (False, True):
@@ -36,7 +36,7 @@ def feed(frames: list[bytes]) -> None:
         for frame in frames:
             guest.send(frame)
         for answer in guest.frames():
-            parse(GUEST_MAC + answer[6:])  # an edited source address is where the answer goes
+            parse(GUEST_MAC + answer[6:])  # the answer goes to the source address, which may be changed
         counters = guest.plane.counters()
         assert counters["tap_rx_frames"] == len(frames)
         assert counters["tcp_flows"] <= len(frames) and counters["udp_flows"] <= len(frames)
@@ -64,7 +64,7 @@ def test_changed_frames(plans: list[tuple[bytes, list[tuple[int, int]], int]]) -
 @settings(max_examples=200, deadline=None)
 @given(st.binary(min_size=1, max_size=10), st.binary(min_size=0, max_size=120), st.sampled_from(SEEDS))
 def test_any_virtio_header(header: bytes, tail: bytes, seed: bytes) -> None:
-    """The guest's kernel writes that header, but a guest with the tap's descriptor could."""
+    """The guest's kernel writes this header, but a guest that has the tap's descriptor can write it too."""
     with Guest(vnet_hdr=True, uso=True) as guest:
         guest.send(header)
         guest.send(header.ljust(10, b"\0") + seed)

@@ -1,14 +1,14 @@
-"""The same segments to our TCP and to the kernel's own: the same are accepted, acknowledged, challenged, reset and passed over.
+"""Sends the same segments to our TCP and to the kernel's: both must accept, acknowledge, challenge, reset and ignore the same ones.
 
-Ours stands behind a socketpair tap, the kernel's behind a veth whose other end is a packet socket, both with an ordinary listening
-socket, in a namespace of the test's own. What the program does to its connected sockets is the same too. After every step both
-must have reacted in the same way: a reset or not, an answer at all or not, the acknowledgement, how far they have sent, the end.
-Sequence numbers count from the initial ones; "the edge" is that of each side's own window.
+Our TCP is behind a socketpair tap. The kernel's is behind a veth with a packet socket at the other end. Both have an ordinary
+listening socket, in the test's own namespace, and the program does the same to its connected sockets. After every step both
+must have reacted alike: reset, answer, acknowledgement number, bytes sent, FIN. Sequence numbers count from the initial ones.
+"The edge" is the edge of each side's own window.
 
-The kernel's side is made to answer at once and each time (route attribute quickack, tcp_invalid_ratelimit 0), and not to believe
-that anything is lost where the machine stands still for a while (rto_min, tcp_early_retrans). One CPU keeps its queues in order: an
-echo reply says that everything before it has been dealt with. Where the two differ on purpose the sequence
-ends or does not go there, and docs/differences.md says why.
+The kernel must answer each segment at once (route attribute quickack, tcp_invalid_ratelimit 0). It must not assume a loss when
+the machine is slow (rto_min, tcp_early_retrans). The test runs on one CPU, which keeps the kernel's queues in order: an echo
+reply means that everything before it was handled. Where the two differ on purpose, the sequence ends or avoids the difference;
+docs/differences.md says why.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from isolated import ip, isolated, sysctl
 GUEST_PORT = 40000
 MSS, WSCALE = 1460, 7
 NEAR_MAC, FAR_MAC = "02:00:00:00:00:01", "02:00:00:00:00:02"
-WRITES = 3  # of three segments at most: the kernel sends ten without having heard that they came (RFC 6928)
+WRITES = 3  # of at most three segments: the kernel sends ten before the first ACK (RFC 6928)
 ISS = 0xFFFFFE00  # the numbers wrap within the test
 MOD = 1 << 32
 
@@ -48,13 +48,13 @@ def signed(number: int) -> int:
 
 
 class Side:
-    """One TCP, its connection with us, and what we know of it."""
+    """One TCP and its connection with the test."""
 
     def __init__(self, address: str, bound_to: str) -> None:
         self.address = address
         self.listener = socket.socket()
         self.listener.bind((bound_to, 0))
-        self.listener.listen(16)  # one that a failed run left half open must not turn the others into SYN cookies, without options
+        self.listener.listen(16)  # a half-open connection of a failed run must not cause SYN cookies: they lose options
         self.port = self.listener.getsockname()[1]
         self.isn = self.acked = self.edge = self.sent = 0
         self.fin = False
@@ -64,7 +64,7 @@ class Side:
         raise NotImplementedError
 
     def packets(self) -> list[bytes]:
-        """IP packets that have come, once everything has been dealt with."""
+        """The IP packets that came, once this side has handled everything."""
         raise NotImplementedError
 
     def send(self, flags: int, seq: int, ack: int, payload: bytes = b"", options: bytes = b"") -> None:
@@ -99,7 +99,7 @@ class Side:
         self.isn = self.sent = 0
         self.fin = False
         self.send(SYN, 0, 0, options=struct.pack("!BBHBBBB", 2, 4, MSS, 1, 3, 3, WSCALE))
-        answers = self.heard()  # more than one where a second went by
+        answers = self.heard()  # repeated if a second has passed
         assert answers and all(answer.flags == SYN | ACK and answer.ack == 1 for answer in answers)
         self.acked, self.sent = 1, 1
         self.send(ACK, 1, 1)
@@ -109,7 +109,7 @@ class Side:
         self.conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def react(self) -> tuple[bool, bool, int, int, bool]:
-        """What the last step has led to: a reset, an answer, how far it acknowledges and has sent, its end."""
+        """The reaction to the last step: reset, answer, acknowledged up to, sent up to, FIN."""
         reset = answered = False
         for h in self.heard():
             end = h.seq + h.length + bool(h.flags & FIN)
@@ -117,7 +117,7 @@ class Side:
                 reset = True
                 continue
             if end > self.sent or not (h.length or h.flags & FIN):
-                answered = True  # else it says again what was not acknowledged, when it sees fit
+                answered = True  # a retransmission is no answer: each side has its own timing
             self.sent, self.fin = max(self.sent, end), self.fin or bool(h.flags & FIN)
             self.acked, self.edge = h.ack, h.ack + h.window
         return reset, answered, self.acked, self.sent, self.fin
@@ -198,7 +198,7 @@ steps = st.lists(
 
 
 def on_purpose(kind: str, where: str, length: int, ack: str, guest_fin: bool) -> bool:
-    """Whether docs/differences.md has this."""
+    """Whether the two differ here on purpose (docs/differences.md)."""
     if guest_fin and where == "before" and (KINDS[kind] & RST or (kind == "data" and length > 1)):
         return True
     without_ack = not KINDS[kind] & (ACK | RST | SYN)
@@ -228,8 +228,8 @@ class Run:
         self.said.append(f"{what}: {ours}")
         if not answers:
             ours, kernels = (ours[0], False, *ours[2:]), (kernels[0], False, *kernels[2:])
-        told = f"ours {ours}, the kernel's {kernels} (reset, answer, acknowledged, sent, end) after:"
-        assert ours == kernels, "\n".join([told, *self.said])
+        reactions = f"ours {ours}, the kernel's {kernels} (reset, answer, acknowledged, sent, end) after:"
+        assert ours == kernels, "\n".join([reactions, *self.said])
         self.next = max(self.next, ours[2])
         return ours
 
@@ -258,7 +258,7 @@ class Run:
         return not (self.guest_fin and self.sides[0].fin)
 
     def fill(self, start: int, length: int) -> bool:
-        """The hole's bytes alone: both have kept what came behind it."""
+        """Sends the bytes of the hole: both sides have kept what came behind it."""
         for side in self.sides:
             side.send(ACK, start, side.sent, bytes(length))
         return not self.compare(f"the hole from {start}, {length} bytes")[0]
@@ -278,7 +278,7 @@ class Run:
         return not (self.guest_fin and self.sides[0].fin)
 
     def finish(self) -> None:
-        """The program has got the same, to the byte."""
+        """Both programs have read the same bytes and the same end."""
         got = []
         for side in self.sides:
             data, last = b"", "waits"

@@ -1,10 +1,10 @@
 """Several connections at once over a tap that loses and doubles frames both ways, with small buffers on the host.
 
-The guest is a small TCP of its own: it goes back to what is unacknowledged, keeps nothing out of order, acknowledges
-every segment, and lets its window shrink to nothing and open again. Whatever is lost, and whichever side ends first: each
-side reads exactly what the other wrote, then its end; and no flow is left.
+The guest is a small TCP: it goes back to the first unacknowledged byte, keeps no out-of-order segments, acknowledges every
+segment, and closes and opens its window. Each side must read exactly what the other wrote, then its end, whatever is lost and
+whichever side ends first. No flow is left.
 
-While nothing moves the clock of both does, so that nobody waits for a timeout, and a busy machine is no reason for one.
+While no byte moves, the test advances the clock of both sides: timeouts take no real time, and a slow machine causes none.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Connection:
             link.guest, listener.getsockname()[1], sport=40000 + number, v6=link.v6, iss=rng.choice([1000, MOD - 700]),
             wscale=rng.choice([None, 0, 7, 14]), mss=rng.choice([48, 536, 1460]),
         )  # fmt: skip
-        # Counted in segments, so that small ones do not take minutes to be repeated.
+        # Lengths are in segments: with a small MSS, many segments would take minutes to repeat.
         self.up = rng.randbytes(rng.choice([0, 1, 4 * self.peer.mss, 70 * self.peer.mss]))
         self.down = rng.randbytes(rng.choice([0, 1, 4 * self.peer.mss, 200 * self.peer.mss]))
         self.base = (self.peer.seq + 1) % MOD
@@ -50,12 +50,12 @@ class Connection:
         self.edge = 0
         self.irs = -1
         self.got = bytearray()
-        self.guest_edge = 0  # of `down`, as promised
+        self.guest_edge = 0  # of `down`: the edge of the window that the guest has advertised
         self.host: socket.socket | None = None
         self.read = bytearray()
         self.wrote = 0
         self.host_shut = self.host_end = self.guest_end = self.gone = False
-        # Who waits for the other's end before closing.
+        # Whether this side closes only after the other's end.
         self.guest_waits = rng.random() < 0.3
         self.host_waits = not self.guest_waits and rng.random() < 0.3
         self.heard = link.now()
@@ -84,7 +84,7 @@ class Connection:
             return
         if self.silent():
             self.nxt = self.una
-            if self.nxt > len(self.up):  # only an open window is missing: probe, as a keepalive would
+            if self.nxt > len(self.up):  # everything was sent: probe like a keepalive
                 self.send(ACK, self.nxt - 1)
         for _ in range(20):
             part = self.up[self.nxt : self.nxt + min(self.peer.mss, max(0, self.edge - self.nxt))]
@@ -107,7 +107,7 @@ class Connection:
 
     def guest_gets(self, s: Segment) -> None:
         if s.flags & RST:
-            # After both ends the flow is gone, and so may be the answer to a repeated FIN.
+            # After both ends the flow is gone, and a repeated FIN gets a reset.
             assert self.guest_end and self.nxt > len(self.up), "a reset out of nowhere"
             self.gone = True
             return
@@ -191,12 +191,12 @@ class Link:
         self.connections = [Connection(self, self.listener, i) for i in range(count)]
 
     def now(self) -> float:
-        """As the core reads it."""
+        """The time in seconds as the core sees it."""
         return time.monotonic() + self.clock.moved_ms[0] / 1000
 
     @contextlib.contextmanager
     def losing(self) -> Iterator[None]:
-        """Frames that the guest sends inside are lost or doubled now and then."""
+        """Inside, some frames of the guest are lost or doubled."""
         send = self.guest.send
 
         def lossy(frame: bytes) -> None:
@@ -211,7 +211,7 @@ class Link:
             self.guest.send = send  # type: ignore[method-assign]
 
     def fate(self) -> int:
-        """How often a frame arrives."""
+        """How many times a frame arrives: 0, 1 or 2."""
         chance = self.rng.random()
         return 0 if chance < self.loss else 2 if chance < 2 * self.loss else 1
 
@@ -235,10 +235,10 @@ class Link:
             c.host_turn()
         if not moved and self.moved() == before:
             self.clock.moved_ms[0] += STEP_MS
-            time.sleep(0.0005)  # the host's kernel has clocks of its own
+            time.sleep(0.0005)  # the host's kernel uses real time
 
     def moved(self) -> int:
-        """What the host has read and written, and the guest sent."""
+        """Bytes that the host has read and written, and the guest has sent."""
         return sum(len(c.read) + c.wrote + c.nxt for c in self.connections)
 
     pending: list[socket.socket]
@@ -246,7 +246,7 @@ class Link:
     def run(self) -> None:
         self.pending = []
         end = self.now() + DEADLINE_S
-        # One at a time until it is accepted, so that each socket is known to be whose it is.
+        # Open one at a time: so the accepted socket belongs to the newest connection.
         everyone, self.connections = self.connections, []
         for c in everyone:
             self.connections.append(c)

@@ -1,15 +1,14 @@
 """A model of one TCP connection, driven at random from both sides.
 
-The guest sends segments in and out of order, again, overlapping, with any acknowledgement and window; the host's socket writes,
-reads, stops reading, closes and resets. After every step:
+The guest sends segments in order, out of order, repeated and overlapping, with any acknowledgement and window. The host's socket
+writes, reads, stops reading, closes and resets. After every step:
 
-- what the host has read is exactly the beginning of what the guest has sent, and what the guest was sent stands at its sequence
-  number in what the host has written;
-- nothing is acknowledged that the guest has not sent, nothing is sent beyond the guest's window;
-- the right edge of the window that the guest was promised never moves left;
+- the host has read a prefix of the guest's stream, and each segment to the guest has the host's bytes of its sequence number;
+- the core acknowledges only what the guest has sent, and sends only within the guest's window;
+- the right edge of the window advertised to the guest never moves left;
 - a FIN comes only after all data.
 
-At the end a connection that was not reset delivers every byte both ways and leaves no flow behind.
+At the end, a connection that was not reset delivers every byte both ways and leaves no flow behind.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ class TcpModel(RuleBasedStateMachine):
         self.sock.setblocking(False)
         self.irs = self.peer.ack  # sequence number of HOST_STREAM[0]
         self.base = self.peer.seq  # of GUEST_STREAM[0]
-        self.sent = 0  # up to where every byte of GUEST_STREAM has been sent at least once
-        self.behind: list[tuple[int, int]] = []  # what was sent behind a hole: it counts when the hole is filled
+        self.sent = 0  # bytes of GUEST_STREAM that were sent without a hole
+        self.behind: list[tuple[int, int]] = []  # ranges sent behind a hole; they count in `sent` once it is filled
         self.edge = self.base + answer.window
         self.scale = self.peer.peer_wscale
         self.acked_by_core = 0
         self.host_wrote = self.host_read = self.guest_got = 0
-        self.guest_edge = 65535  # of HOST_STREAM, relative, as promised to the core
+        self.guest_edge = 65535  # of HOST_STREAM: edge of the window advertised to the core
         self.guest_fin = self.host_shut = self.host_fin_seen = self.dead = False
 
     # --- the guest ---
@@ -87,7 +86,7 @@ class TcpModel(RuleBasedStateMachine):
     @precondition(lambda self: not self.dead)
     @rule(amount=st.integers(0, 1 << 17), window=st.sampled_from([0, 1, 500, 1460, 20000, 65535]))
     def guest_acknowledges(self, amount: int, window: int) -> None:
-        """Any part of what it has got, with any window; its right edge does not move left either."""
+        """Acknowledges any part of what it has got, with any window. The guest's edge does not move left either."""
         done = min(self.guest_got, ahead(self.peer.ack, self.irs) + amount)
         unit = 1 << (self.peer.wscale or 0)
         window = -(-max(window, self.guest_edge - done) // unit) * unit
@@ -99,7 +98,7 @@ class TcpModel(RuleBasedStateMachine):
     @precondition(lambda self: not self.dead)
     @rule(seq=st.integers(0, MOD - 1), ack=st.integers(0, MOD - 1), flags=st.integers(0, 63), size=st.integers(0, 100))
     def guest_sends_garbage(self, seq: int, ack: int, flags: int, size: int) -> None:
-        """Far outside the window and the acknowledgeable: must change nothing."""
+        """A segment far outside the window: it must have no effect."""
         if abs(ahead(seq, self.base + self.sent)) < 1 << 27:
             return
         self.peer.send(flags, bytes(size), seq=seq, ack=ack)
@@ -180,7 +179,7 @@ class TcpModel(RuleBasedStateMachine):
         start = ahead(s.seq, self.irs)
         if s.payload:
             assert s.payload == HOST_STREAM[start : start + len(s.payload)], "the guest got other bytes"
-            assert start + len(s.payload) <= self.host_wrote, "bytes that nobody wrote"
+            assert start + len(s.payload) <= self.host_wrote, "bytes that the host has not written"
             assert start + len(s.payload) <= self.guest_edge, "beyond the guest's window"
             if start <= self.guest_got:
                 self.guest_got = max(self.guest_got, start + len(s.payload))
@@ -190,12 +189,12 @@ class TcpModel(RuleBasedStateMachine):
                 self.host_fin_seen = True
 
     def host_done(self) -> bool:
-        """Once both ends are through, the flow is gone, and stray segments are answered with a reset."""
+        """Both sides have sent their end. Then the flow is gone, and later segments get a reset."""
         return self.host_shut and self.guest_fin
 
     @invariant()
     def acknowledged_is_held(self) -> None:
-        """What was acknowledged reaches the host even if nothing else comes: checked in teardown, bounded here."""
+        """There is at most one flow. That acknowledged bytes reach the host is checked in teardown."""
         if hasattr(self, "guest"):
             assert self.guest.counter("tcp_flows") <= 1
 
@@ -214,14 +213,14 @@ class TcpModel(RuleBasedStateMachine):
             self.guest.__exit__(None, None, None)
 
     def drain(self) -> None:
-        """After a reset by the host the guest first gets, and acknowledges, what was sent before."""
+        """After a reset by the host the guest first gets the bytes sent before, and acknowledges them."""
         for _ in range(100):
             if not self.guest.counter("tcp_flows"):
                 break
             self.acknowledge_all()
 
     def finish(self) -> None:
-        """Everything still to be said is said; then every byte must be there."""
+        """Sends all that is left and closes both sides. Then every byte must have arrived."""
         if not self.host_shut:
             self.host_shuts_down()
         if not self.guest_fin:

@@ -1,13 +1,14 @@
 """A model of the guest's UDP conversations, driven at random from both sides.
 
-The guest writes from a few ports to a few sockets of the host, these answer, write without having been asked, write to a
-forwarded port, go away and come back. After every step, exactly what the model says has arrived, on either side:
+The guest writes from a few ports to a few sockets of the host, the remotes. A remote answers, sends unsolicited datagrams, writes
+to a forwarded port, closes its socket and opens it again. After every step, exactly these datagrams have arrived:
 
-- a datagram reaches the one socket that it was sent to, unchanged, and nobody else;
-- all destinations of a family see one address and port for a port of the guest (RFC 4787, 4.1);
-- the guest hears from those it has written to, and who writes to its forwarded port, under the name it knows them by;
-- no two conversations have the same name in the guest;
-- a closed port is told with ICMP, about the datagram that met it.
+- a datagram reaches the socket that it was sent to, unchanged, and no other socket;
+- all destinations of an IP version see one address and port for a port of the guest (RFC 4787, 4.1);
+- the guest gets datagrams of remotes that it has written to, and of those that write to its forwarded port; each remote keeps the
+  address and port that the guest knows it by;
+- no two conversations have the same address and port in the guest;
+- a datagram to a closed port causes one ICMP error that quotes it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def bound(v6: bool, port: int = 0) -> socket.socket:
 
 
 def drain(sock: socket.socket, count: int = 0) -> list[tuple[bytes, Address]]:
-    """What waits, and so many at least; errors of datagrams that met a closed port of the core's are not datagrams."""
+    """Reads all waiting datagrams; waits until there are at least `count`."""
     out: list[tuple[bytes, Address]] = []
     while True:
         if len(out) < count:
@@ -79,7 +80,7 @@ class UdpModel(RuleBasedStateMachine):
         self.outside: dict[tuple[int, bool], Address] = {}
         # (port of the guest, family, remote port as the guest sees it): (remote, through the forwarded port).
         self.names: dict[tuple[int, bool, int], tuple[int, bool]] = {}
-        self.unasked = 0
+        self.unsolicited = 0
 
     # --- helpers ---
 
@@ -99,7 +100,7 @@ class UdpModel(RuleBasedStateMachine):
         self.guest.send((bytes(10) if self.vnet else b"") + frame)
 
     def at_guest(self) -> tuple[dict[bool, list[Datagram]], list[Frame]]:
-        """Datagrams by family, put together from fragments that come in order; and ICMP errors."""
+        """Datagrams by IP version, reassembled from fragments (which come in order), and ICMP errors."""
         datagrams: dict[bool, list[Datagram]] = {False: [], True: []}
         errors: list[Frame] = []
         parts = b""
@@ -131,12 +132,12 @@ class UdpModel(RuleBasedStateMachine):
 
     def nothing_else(self, but: int | None = None) -> None:
         for number, sock in enumerate(self.sockets):
-            assert number == but or drain(sock) == [], f"remote {number} hears what is not for it"
+            assert number == but or drain(sock) == [], f"remote {number} gets a datagram that is not for it"
         if but is None:
             assert self.at_guest() == ({False: [], True: []}, [])
 
     def expect_at_guest(self, v6: bool, dport: int, payload: bytes) -> int:
-        """One datagram, and nothing else anywhere; the port that it comes from."""
+        """Requires exactly one datagram, at the guest. Returns its source port."""
         datagrams, errors = self.at_guest()
         assert not errors and not datagrams[not v6]
         assert [(d, data) for _, d, data in datagrams[v6]] == [(dport, payload)]
@@ -148,7 +149,7 @@ class UdpModel(RuleBasedStateMachine):
     @rule(port=st.sampled_from(PORTS), remote=st.integers(0, REMOTES - 1), size=SIZES)
     def guest_writes(self, port: int, remote: int, size: int) -> None:
         v6, dport = bool(remote % 2), self.addresses[remote][1]
-        # A name that the core has given to somebody else leads there.
+        # The core may have given this address and port to another remote.
         remote, through = self.names.setdefault((port, v6, dport), (remote, False))
         payload = self.payload(size)
         self.from_guest(v6, port, dport, payload)
@@ -158,7 +159,7 @@ class UdpModel(RuleBasedStateMachine):
         if through:
             assert source == self.forwarded[v6].getsockname()[:2], "answers leave from where the question came in"
         else:
-            assert source == self.outside.setdefault((port, v6), source), "one port for everybody"
+            assert source == self.outside.setdefault((port, v6), source), "one port for all destinations"
             assert source != self.forwarded[v6].getsockname()[:2]
         self.nothing_else()
 
@@ -220,9 +221,9 @@ class UdpModel(RuleBasedStateMachine):
         if known:
             assert self.expect_at_guest(v6, port, payload) == known[0][2]
         else:
-            self.unasked += 1
+            self.unsolicited += 1
             self.nothing_else()
-        assert self.guest.counter("udp_unsolicited") == self.unasked
+        assert self.guest.counter("udp_unsolicited") == self.unsolicited
 
     @rule(remote=st.integers(0, REMOTES - 1), size=SIZES)
     def remote_writes_to_the_forwarded_port(self, remote: int, size: int) -> None:
@@ -252,7 +253,7 @@ class UdpModel(RuleBasedStateMachine):
         self.nothing_else()
 
     def learn_outside(self, port: int, v6: bool, remote: int) -> None:
-        """Asks a remote that is there again where the guest's port is seen from."""
+        """Learns the host address of the guest's port from a remote that is open again."""
         self.from_guest(v6, port, self.addresses[remote][1], b"where")
         ((data, source),) = drain(self.sockets[remote], 1)
         assert data == b"where" and source == self.outside.setdefault((port, v6), source)
@@ -269,8 +270,8 @@ class UdpModel(RuleBasedStateMachine):
 
 @isolated
 def test_udp_model() -> None:
-    """In a namespace of its own: nobody else takes the port of a remote that is away."""
-    # Without shrinking, which takes longer than an isolated test may.
+    """Runs in its own namespace: no other program can take the port of a closed remote."""
+    # Without the shrink phase: it takes longer than an isolated test may.
     run_state_machine_as_test(
         UdpModel,
         settings=settings(max_examples=30, stateful_step_count=40, deadline=None, phases=(Phase.generate,)),

@@ -84,7 +84,7 @@ static bool learn_address(struct demux *d, const struct addr *src)
 }
 
 /* The shard of a packet: for TCP it follows from the endpoints, everything else belongs to shard 0. */
-static uint32_t owner_of(const struct demux *d, const struct ip_view *ip, bool is_tcp)
+static uint32_t shard_of(const struct demux *d, const struct ip_view *ip, bool is_tcp)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
 
@@ -169,12 +169,12 @@ static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v
 		return DEMUX_DROPPED;
 	}
 	if (UNLIKELY(d->tcp->steering.shards > 1)) {
-		uint32_t owner;
+		uint32_t shard;
 
 		is_tcp = ip.proto == IPPROTO_TCP && !ip.fragment && ip.payload_len >= TCP_HLEN;
-		owner = owner_of(d, &ip, is_tcp);
-		if (owner != d->self)
-			return other_shard(d, f, owner, reassembled, is_tcp);
+		shard = shard_of(d, &ip, is_tcp);
+		if (shard != d->self)
+			return other_shard(d, f, shard, reassembled, is_tcp);
 	}
 	trace(d, &ip);
 	if (neighbour_learn_addr(&d->io->link->neighbours, &ip.src)) {

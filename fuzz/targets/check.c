@@ -1,4 +1,4 @@
-/* Owns what must always hold: of every frame to the guest, of every byte to a socket, of every flow whenever the core waits. */
+/* Purpose: checks every frame to the guest, every byte to a socket, and every flow whenever the core waits. */
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,11 +10,11 @@
 #include "wire/icmp.h"
 #include "wire/udp.h"
 
-#define SCRIPTED_SPILL_MAX (SCHED_WINDOW_MAX_BYTES + IP_MAX_BYTES)
+#define SCRIPTED_BACKLOG_MAX (SCHED_WINDOW_MAX_BYTES + IP_MAX_BYTES)
 
-/* --- which states a run has seen: libFuzzer follows them as it follows edges --- */
+/* --- the states that a run has seen: libFuzzer treats a new one as a new edge --- */
 
-/* RFC 9293, 3.3.2, from the core's end towards the guest. A flow ends where TIME-WAIT or CLOSED would begin. */
+/* States of RFC 9293, 3.3.2, of the core's end towards the guest. A flow ends instead of entering TIME-WAIT or CLOSED. */
 #define STATES(X) \
 	X(CONNECTING) \
 	X(SYN_RECEIVED) \
@@ -25,7 +25,7 @@
 	X(CLOSE_WAIT) \
 	X(CLOSING) \
 	X(LAST_ACK) \
-	X(SPILLING) \
+	X(BACKLOG) \
 	X(RECOVERING) \
 	X(WINDOW_CLOSED) \
 	X(RESET_BY_HOST)
@@ -85,7 +85,7 @@ static void saw_flow(const struct tcp_flow *f, struct fake *s)
 	if (!s->first_end && fin != sent)
 		s->first_end = fin ? 'g' : 'h';
 	if (f->backlog.len)
-		saw(STATE_SPILLING);
+		saw(STATE_BACKLOG);
 	if (f->flags & TCPF_RECOVERY)
 		saw(STATE_RECOVERING);
 	if (f->state == TCPS_ESTABLISHED && !f->snd_wnd)
@@ -112,16 +112,16 @@ static void check_flow(const struct tcp_flow *f)
 	s->has_base = true;
 	REQUIRE(seq_le(f->rcv_nxt, f->rcv_edge));
 	REQUIRE(seq_diff(f->rcv_edge, f->rcv_nxt) <= SCHED_WINDOW_MAX_BYTES + 256, "a window beyond its limit");
-	REQUIRE(f->backlog.len <= SCRIPTED_SPILL_MAX && f->backlog.from + f->backlog.len <= f->backlog.space);
+	REQUIRE(f->backlog.len <= SCRIPTED_BACKLOG_MAX && f->backlog.from + f->backlog.len <= f->backlog.space);
 	REQUIRE(sent + f->acked_bytes <= s->rx_written - s->rx_dropped || s->dead, "more is in flight than there was");
-	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "an end that nobody made");
-	REQUIRE(timer_running(&f->timer), "a flow that could stay for ever");
+	REQUIRE(!(f->flags & TCPF_FIN_SENT) || s->rx_eof || s->dead, "a FIN before the peer's end");
+	REQUIRE(timer_running(&f->timer), "a flow without a timer could stay without end");
 }
 
 void check_flows(void)
 {
 	const struct tcp *t = &guest.plane->shard[0]->tcp;
-	uint64_t spilled = 0, used = 0;
+	uint64_t backlog_bytes = 0, used = 0;
 
 	for (uint32_t i = 0; i < t->flows.made; i++) {
 		const struct tcp_flow *f = (const struct tcp_flow *)flow_at(&t->flows, i);
@@ -129,10 +129,10 @@ void check_flows(void)
 		if (!f)
 			continue;
 		used++;
-		spilled += f->backlog.space;
+		backlog_bytes += f->backlog.space;
 		check_flow(f);
 	}
-	REQUIRE(spilled == t->backlog_bytes);
+	REQUIRE(backlog_bytes == t->backlog_bytes);
 	REQUIRE(used == t->flows.used && used == guest.plane->shard[0]->counters.v[CTR_tcp_flows]);
 	REQUIRE(guest.plane->shard[0]->udp.flows.used == guest.plane->shard[0]->counters.v[CTR_udp_flows]);
 	REQUIRE(guest.plane->shard[0]->icmp.flows.used == guest.plane->shard[0]->counters.v[CTR_icmp_flows]);
@@ -160,7 +160,7 @@ void check_bytes_to_host(int fd, const struct fake *f, const uint8_t *bytes, uin
 	(void)f;
 	REQUIRE(flow, "bytes for a socket without a flow");
 	REQUIRE(!(flow->flags & TCPF_SOCK_SHUT));
-	/* A segment's bytes are sent before they are counted, those of the spill have been counted. */
+	/* rcv_nxt does not count the bytes of the present segment yet. It counts those of the backlog. */
 	first = flow->rcv_nxt.v - !!(flow->flags & TCPF_GUEST_FIN) - flow->backlog.len;
 	for (uint32_t i = 0; i < len; i++)
 		REQUIRE(bytes[i] == content_from_guest(first + i), "not the bytes that the guest sent");
@@ -191,27 +191,27 @@ static void check_tcp(const struct ip_view *ip, const uint8_t *tcp)
 		REQUIRE(!s->has_isn || s->isn == sequence, "another initial sequence number for the same connection");
 		s->isn = sequence;
 		s->has_isn = true;
-		s->edge_told = edge;
+		s->edge_advertised = edge;
 		s->has_edge = tcp[13] & TCP_ACK;
 		return;
 	}
 	REQUIRE(s->has_isn && tcp[13] & TCP_ACK);
 	at = sequence - s->isn - 1;
-	/* Positions count modulo 2^32, and scripts are shorter than that. */
+	/* Positions wrap at 2^32. A script sends less. */
 	REQUIRE(!len || at + len <= s->rx_written, "bytes that no peer has written");
 	for (uint32_t i = 0; i < len; i++)
 		REQUIRE(tcp[header + i] == content_from_host(at + i), "not the bytes that the peer wrote");
 	end = (uint32_t)(s->rx_written + s->isn + 1);
 	REQUIRE(!(tcp[13] & TCP_FIN) || (sequence + len == end && (s->rx_eof || s->dead)), "an end before the end");
-	if (!s->has_edge) /* our SYN spoke of 65535 bytes, but of no sequence number */
-		s->edge_told = f->rcv_nxt.v + 65535;
+	if (!s->has_edge) /* the core's SYN had no ACK: its window of 65535 bytes begins at rcv_nxt */
+		s->edge_advertised = f->rcv_nxt.v + 65535;
 	s->has_edge = true;
-	REQUIRE((int32_t)(edge - s->edge_told) >= -256, "the window's edge moves left");
-	if ((int32_t)(edge - s->edge_told) > 0)
-		s->edge_told = edge;
+	REQUIRE((int32_t)(edge - s->edge_advertised) >= -256, "the window's edge moves left");
+	if ((int32_t)(edge - s->edge_advertised) > 0)
+		s->edge_advertised = edge;
 }
 
-/* The transport checksum, completed as the guest's kernel would. */
+/* Checks the transport checksum, after completing it as the guest's kernel would. */
 static void check_checksum(uint8_t *frame, uint32_t len, const struct ip_view *ip, const struct vnet_hdr *vh)
 {
 	uint32_t l4 = (uint32_t)(ip->payload - frame), field;
@@ -224,9 +224,8 @@ static void check_checksum(uint8_t *frame, uint32_t len, const struct ip_view *i
 		if (vh->csum_offset == UDP_CSUM_OFFSET && !sum)
 			sum = 0xffff;
 		memcpy(frame + field, &sum, 2);
-		/* The pseudo-header of a segmentation offload frame has the length of the whole. */
 	} else {
-		REQUIRE(vh->gso_type == VNET_GSO_NONE, "segments are for whoever fills in the checksum");
+		REQUIRE(vh->gso_type == VNET_GSO_NONE, "segmentation offload needs checksum offload");
 	}
 	REQUIRE(ip_transport_checksum_ok(ip), "a wrong checksum");
 	REQUIRE(ip->proto != IPPROTO_UDP || load_be16(ip->payload + UDP_CSUM_OFFSET));
@@ -245,7 +244,7 @@ void check_frame(const uint8_t *bytes, uint32_t len)
 		bytes += guest.header_bytes;
 		len -= guest.header_bytes;
 	}
-	/* A copy of its own, so that AddressSanitizer sees whoever reads beyond the end. */
+	/* An exact copy, so that AddressSanitizer sees a read beyond the end. */
 	frame = malloc(len);
 	REQUIRE(frame && len >= ETH_HLEN + IP4_HLEN);
 	memcpy(frame, bytes, len);

@@ -1,6 +1,7 @@
-/* Fuzz target: one frame of any bytes to a core in the made-up kernel. The first byte chooses the tap: bit 0 with a virtio
- * header, bit 1 IPv6 off, bit 2 IPv4 off, bit 3 checksums of an IPv4 header are put right first, so that mutations get further,
- * bit 4 with a virtio header for tunnels.
+/* Purpose: fuzz target: sends one frame of any bytes to a core in the simulated kernel.
+ *
+ * How: bits of the first byte choose the configuration: 0 virtio header, 1 IPv6 off, 2 IPv4 off, 3 correct the checksum of the IPv4
+ * header, so that mutations get further, 4 virtio header for tunnels.
  */
 #include <stdlib.h>
 
@@ -46,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	guest_run();
 	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used &&
 			!guest.plane->shard[0]->icmp.flows.used,
-		"nothing stays for ever");
+		"flows end in bounded time");
 	guest_stop();
 	return 0;
 }

@@ -1,5 +1,6 @@
-/* Owns the frames that the guest sends, and its idea of its connections. It has no stack: the script decides what is sent, this
- * only fills in what a stack would have known.
+/* Purpose: builds the guest's frames and follows its connections.
+ *
+ * How: the guest has no stack. The script decides what is sent; this file fills in what a stack would know.
  */
 #include "guest.h"
 
@@ -59,7 +60,7 @@ void guest_stop(void)
 {
 	plane_free(guest.plane);
 	guest.plane = NULL;
-	for (int i = 0; i < FAKE_COUNT; i++) /* what was the caller's */
+	for (int i = 0; i < FAKE_COUNT; i++) /* descriptors that the core must not close */
 		if (kernel.fd[i].kind == FAKE_TAP || kernel.fd[i].kind == FAKE_SCRIPT || kernel.fd[i].lent)
 			kernel.fd[i].kind = FAKE_FREE;
 	kernel_stop();
@@ -100,7 +101,7 @@ static void send_frame(const uint8_t *frame, uint32_t len)
 	free(with_header);
 }
 
-/* The packet in fragments of guest.fragment_bytes, in whatever family it is. */
+/* Sends the packet in fragments of guest.fragment_bytes. */
 static void send_fragments(const uint8_t *frame, uint32_t l4, uint32_t len, bool v6)
 {
 	uint32_t size = (guest.fragment_bytes & ~7u) < 8 ? 8 : guest.fragment_bytes & ~7u, total = len - l4, number = 0;
@@ -136,7 +137,7 @@ static void send_fragments(const uint8_t *frame, uint32_t l4, uint32_t len, bool
 	free(part);
 }
 
-/* Headers around what stands at frame + l4 already; the transport checksum is filled in. */
+/* Sends the transport packet at frame + l4: adds headers and the transport checksum. */
 static void send_packet(uint8_t *frame, int slot, uint8_t proto, const struct addr *to, uint32_t len, uint32_t csum_offset,
 			uint8_t ttl, uint8_t tos)
 {
@@ -217,7 +218,7 @@ void guest_heard(bool v6, uint16_t dest_port, uint16_t local_port, const struct 
 		if (guest.slot[i].local_port == local_port && guest.slot[i].dest_port == dest_port &&
 		    addr_eq(&guest.slot[i].remote, remote))
 			s = &guest.slot[i];
-	/* A host's client: it takes the first slot of its family from the end that is not its own already. */
+	/* A new client of the host: it gets the last slot of its IP version. */
 	if (!s && tcp[13] & TCP_SYN) {
 		s = &guest.slot[v6 ? SLOTS - 1 : SLOTS - 2];
 		*s = (struct slot){.snd_nxt = GUEST_ISS,

@@ -1,4 +1,4 @@
-/* Owns the table of descriptors, the clock, and epoll. Its sockets are in sockets.c. */
+/* Purpose: descriptors, clock, tap and epoll of the simulated kernel. Its sockets are in sockets.c. */
 #include "kernel.h"
 
 #include <errno.h>
@@ -28,7 +28,7 @@
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
 
-#define WAITS_MAX 20000 /* turns of the loop for one thing that the script says */
+#define WAITS_MAX 20000 /* turns of the loop for one command of the script */
 
 struct kernel kernel;
 
@@ -178,7 +178,7 @@ ssize_t __wrap_read(int fd, void *to, size_t len)
 		return -1;
 	}
 	n = kernel.frames[0].len < len ? kernel.frames[0].len : (uint32_t)len;
-	/* What lies behind the frame is not to be read, though it is in the same buffer. */
+	/* The core must not read behind the frame, though the buffer is larger. */
 	ASAN_UNPOISON_MEMORY_REGION(to, len);
 	memcpy(to, kernel.frames[0].bytes, n);
 	ASAN_POISON_MEMORY_REGION((uint8_t *)to + n, len - n);
@@ -316,7 +316,7 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int max, int timeou
 		kernel.now_ms += timeout_ms;
 		return 0;
 	}
-	kernel.waits_for_ever = timeout_ms < 0;
+	kernel.idle = timeout_ms < 0;
 	events[0].events = EPOLLIN;
 	events[0].data.u64 = script->tag;
 	return 1;

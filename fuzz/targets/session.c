@@ -1,16 +1,16 @@
-/* Fuzz target: a guest, remotes and a clock that follow a script, against a live core in the made-up kernel of kernel.h.
+/* Purpose: fuzz target: a script drives a guest, its peers and a clock against a live core in the simulated kernel (kernel.h).
  *
- * A script is text. The first character chooses the tap (see LLVMFuzzerTestOneInput); then come commands, a letter and its
- * arguments, each argument one character: '0' is 0, 'a' is 49, and so on modulo 256. What is no command is passed over, so
- * that files in corpus/session can have spaces and lines. X is one of eight connections of the guest (odd: IPv6), N an entry
- * of a table below, K the K-th open socket of its kind on the host.
+ * How: a script is text. The first character chooses the tap (see LLVMFuzzerTestOneInput). Then come commands: a letter and its
+ * arguments, one character each: '0' is 0, 'a' is 49, and so on modulo 256. Other characters are skipped, so that files in
+ * corpus/session can have spaces and lines. X is one of eight connections of the guest (odd: IPv6), N an index of a table below,
+ * K the K-th open socket of its kind on the host.
  *
- *   guest     S X N SYN, N its options         Y X   SYN-ACK, to a client of the host     A X   acknowledges all it has heard
+ *   guest     S X N SYN, N its options         Y X   SYN-ACK, to a client of the host     A X   acknowledges all received
  *             D X N next data of size[N]       d X O N F  data at offset[O], flags F      F X   FIN
  *             a X O N  ACK at offset[O], window[N]        R X O reset at offset[O]        H X O SYN at offset[O]
  *             f X O FIN, ACK at offset[O]
  *             W X N window[N]                  U X N T  datagram of size[N], TTL T        I X N echo request
- *             T X P its remote: remotes below  G N M  next packet in fragments            V T N  virtio header of the next
+ *             T X P its peer, from remotes[]   G N M  next packet in fragments            V T N  virtio header of the next
  *             X N .. N raw bytes as a frame    C     wrong checksum in the next           B     frames wait until the next command
  *   host      k K   connect() succeeds         j K E it fails with error[E]               p K N peer writes size[N] bytes
  *             e K   the peer's end             r K   the peer resets                      q K N peer takes size[N] bytes
@@ -18,7 +18,7 @@
  *             v K P E N  error E in the queue  i K P N  echo reply from P
  *   kernel    t N   time[N] passes             z E N the N-th call from now fails         o N   the tap refuses N frames
  *
- * In the end everybody falls silent: then all flows must end by themselves, within a time that is known.
+ * At the end guest and peers are silent. All flows must then end by themselves, within SILENCE_MS.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@
 
 #define PICK(table, n) ((table)[(n) % ARRAY_LEN(table)])
 #define COMMANDS_MAX 400
-/* Idle, then probed in vain: TCP_IDLE_MS and TCP_TRIES_MAX probes are the longest that anything may take. */
+/* The longest that a flow can take to end: TCP_IDLE_MS, then TCP_TRIES_MAX probes without an answer. */
 #define SILENCE_MS (TCP_IDLE_MS + (TCP_TRIES_MAX + 1) * TCP_PROBE_MS + 60000)
 
 static const uint32_t sizes[] = {0, 1, 2, 100, 536, 1000, 1460, 4096, 16384, 65000, 100000, 300000};
@@ -41,7 +41,7 @@ static const int32_t times_ms[] = {1, 100, 500, 1000, 2000, 10000, 31000, 61000,
 static const int errors[] = {ECONNREFUSED, EHOSTUNREACH,  ENETUNREACH, ETIMEDOUT, ECONNRESET, EPIPE,  EACCES,
 			     EPERM,        EMSGSIZE,      EAGAIN,      EINTR,     EMFILE,     ENFILE, ENOBUFS,
 			     ENOMEM,       EADDRNOTAVAIL, EINVAL,      EPROTO,    EADDRINUSE, EIO};
-/* Destinations and sources: an ordinary one, the gateway, the guest itself, and what the rules must refuse. */
+/* Destinations and sources: ordinary ones, the gateway, the guest itself, and some that the policy must refuse. */
 #define V4(a, b, c, d) \
 	{ \
 		{ \
@@ -266,7 +266,7 @@ static void host_datagram(struct script *s, uint8_t letter)
 	}
 	d.len = u32_min(PICK(sizes, n), 65507);
 	if (what & 2 && d.len > 100 && letter == 'u')
-		d.gro = d.len > 6400 ? 1400 : 100; /* no kernel joins more than 64 */
+		d.gro = d.len > 6400 ? 1400 : 100; /* the kernel merges at most 64 datagrams */
 	d.pktinfo = what & 4;
 	if (f->in_count < QUEUE_LEN)
 		f->in[f->in_count++] = d;
@@ -305,7 +305,7 @@ static bool host_other(struct script *s, uint8_t letter)
 
 /* --- a run --- */
 
-/* Two listening sockets for TCP, three for UDP, one of each in the guest's namespace. */
+/* Listening sockets: three for TCP and three for UDP; one of each is in the guest's namespace. */
 static void listen_all(void)
 {
 	for (int i = 0; i < 6; i++) {
@@ -339,7 +339,7 @@ static void obey(struct script *s)
 	}
 }
 
-/* Everybody is silent from now on, and the guest's link works again. */
+/* Ends the script: guest and peers are silent, and the tap takes all frames again. */
 static void silence(void)
 {
 	int64_t end = kernel.now_ms + SILENCE_MS;
@@ -352,12 +352,12 @@ static void silence(void)
 		bool spliced = loop_tag_owner(f->tag) == OWNER_SPLICE_ACCEPTED || loop_tag_owner(f->tag) == OWNER_SPLICE_CONNECTED;
 
 		f->clients = 0;
-		if (f->kind == FAKE_STREAM && spliced && !f->dead) /* these last as long as their peers, by design */
+		if (f->kind == FAKE_STREAM && spliced && !f->dead) /* a splice has no timeout: it ends with its peers */
 			break_stream(f, f->connecting ? ETIMEDOUT : ECONNRESET);
 	}
 	guest_run();
 	check_flows();
-	REQUIRE(kernel.waits_for_ever && kernel.now_ms <= end, "flows end in bounded time");
+	REQUIRE(kernel.idle && kernel.now_ms <= end, "flows end in bounded time");
 	REQUIRE(!guest.plane->shard[0]->tcp.flows.used && !guest.plane->shard[0]->udp.flows.used &&
 		!guest.plane->shard[0]->icmp.flows.used);
 	REQUIRE(!guest.plane->shard[0]->tcp.backlog_bytes && !guest.plane->shard[0]->splice.flows.used);

@@ -1,4 +1,4 @@
-/* Owns the sockets and pipes of the made-up kernel: what each call answers, as socket(7), tcp(7), udp(7) and icmp(7) have it. */
+/* Purpose: sockets and pipes of the simulated kernel. Calls answer as in socket(7), tcp(7), udp(7) and icmp(7). */
 #include <errno.h>
 #include <linux/sock_diag.h>
 #include <linux/tcp.h>
@@ -11,7 +11,7 @@
 #include "kernel.h"
 #include "wrapped.h"
 
-#define HALF_WINDOW 1000 /* half of what the peer takes, which bounds segments until it takes more */
+#define HALF_WINDOW 1000 /* half of a small peer's window; the kernel's segments are no larger */
 
 static int failed(int error)
 {
@@ -26,7 +26,7 @@ int __wrap_socket(int family, int type, int protocol)
 	if (!kernel.running)
 		return __real_socket(family, type, protocol);
 	REQUIRE(family == AF_INET || family == AF_INET6);
-	REQUIRE(type & SOCK_NONBLOCK || protocol == 0, "blocking sockets stall everybody");
+	REQUIRE(type & SOCK_NONBLOCK || protocol == 0, "a blocking socket stalls all flows");
 	if (kernel_fails(&error))
 		return failed(error == EINTR ? ENFILE : error);
 	fd = kernel_open((type & 15) == SOCK_STREAM ? FAKE_STREAM : protocol ? FAKE_PING : FAKE_DGRAM, family == AF_INET6);
@@ -173,7 +173,7 @@ int __wrap_shutdown(int fd, int how)
 
 /* --- streams --- */
 
-/* The error of a stream, told once; afterwards it is at its end. */
+/* Fails with the stream's pending error, once; later with `afterwards`. */
 static int stream_error(struct fake *f, int afterwards)
 {
 	int error = f->error ? f->error : afterwards;
@@ -183,7 +183,7 @@ static int stream_error(struct fake *f, int afterwards)
 	return failed(error);
 }
 
-/* What reading finds where no bytes are. */
+/* The result of reading when no bytes wait. */
 static ssize_t stream_empty(struct fake *f)
 {
 	if (f->dead)
@@ -254,7 +254,7 @@ ssize_t __wrap_recv(int fd, void *to, size_t len, int flags)
 	if (!f)
 		return __real_recv(fd, to, len, flags);
 	n = f->rx_written - f->rx_dropped;
-	/* Bytes are only copied behind a mark of urgent data, which these peers do not send. */
+	/* The core copies bytes only behind an urgent mark; these peers send no urgent data. */
 	REQUIRE(f->kind == FAKE_STREAM && (to ? !n && flags == MSG_DONTWAIT : flags == (MSG_TRUNC | MSG_DONTWAIT)));
 	if (to)
 		return stream_empty(f);
@@ -389,7 +389,7 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *msg, int flags)
 	return flags & MSG_ERRQUEUE ? read_error(f, msg) : read_datagram(f, msg);
 }
 
-/* recvmmsg(2): an error behind the first message is told by the next call. */
+/* recvmmsg(2): the next call reports an error that follows the first message. */
 int __wrap_recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, struct timespec *timeout)
 {
 	struct fake *f = kernel_fd(fd);

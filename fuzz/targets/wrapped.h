@@ -1,4 +1,4 @@
-/* The system calls that the targets are linked with --wrap for: build.py takes the names from here. */
+/* The system calls that the simulated kernel replaces: build.py links each with --wrap. */
 #ifndef PASTA_FUZZ_WRAPPED_H
 #define PASTA_FUZZ_WRAPPED_H
 
@@ -39,7 +39,7 @@ WRAPPED(int, recvmmsg, int, struct mmsghdr *, unsigned, int, struct timespec *)
 WRAPPED(int, pipe2, int *, int)
 WRAPPED(ssize_t, splice, int, off_t *, int, off_t *, size_t, unsigned)
 
-/* Whether a call is to fail now, and how: for the calls that can. */
+/* Whether a call that can fail has to fail now, and with which errno. */
 bool kernel_fails(int *error);
 
 #endif
