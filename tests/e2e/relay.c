@@ -149,7 +149,7 @@ static void put(struct end *to, const uint8_t *frame, size_t len)
 
 static void release(struct end *to)
 {
-	put(to, to->ooo, to->held_len);
+	put(to, to->held, to->held_len);
 	to->held_len = 0;
 }
 
@@ -161,7 +161,7 @@ static void carry(struct end *to, const uint8_t *frame, size_t len)
 	if (r < chance[0] + chance[1]) {
 		put(to, frame, len);
 	} else if (r < chance[0] + chance[1] + chance[2] && !to->held_len) {
-		memcpy(to->ooo, frame, to->held_len = len);
+		memcpy(to->held, frame, to->held_len = len);
 		to->held_passed = 0;
 		to->held_ms = now_ms();
 		return;
