@@ -73,7 +73,7 @@ from ipaddress import (  # noqa: E402
 )
 
 
-def packed(address: IPv4Address | IPv6Address | None) -> bytes:
+def packed(address: "IPv4Address | IPv6Address | None") -> bytes:
     """16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2); b"" for None."""
     if address is None:
         return b""
