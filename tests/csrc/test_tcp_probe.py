@@ -108,7 +108,11 @@ def test_what_the_peer_sends_is_an_answer_as_well() -> None:
             silent(guest, peer, sock)
             sock.sendall(b"alive")
             segments = guest.wait_segments()
-            assert [s.payload for s in segments] == [b"alive"], "and no acknowledgement beside it"
+            while not any(s.payload for s in segments):
+                segments += guest.wait_segments()
+            # Data that arrives between a wait and the look at the peer is found by that look: then the probe's answer comes first.
+            assert [s.payload for s in segments if s.payload] == [b"alive"] and len(segments) <= 2, "one answer beside it at most"
+            assert all(s.flags == ACK and s.ack == peer.seq for s in segments if not s.payload)
 
 
 def test_a_probe_of_a_closed_window_is_answered_by_us() -> None:
