@@ -162,7 +162,7 @@ def shown(data: bytes) -> None:
     except ConfError as error:
         one_line(error)
         return
-    assert len(pesto.show(tables).splitlines()) == len(pesto_protocol.NAMES) + len(tables.rules)
+    assert len(pesto.show(tables, "title").splitlines()) == 1 + len(pesto_protocol.NAMES) + len(tables.rules)
     for rule in tables.rules:
         assert pesto_protocol.describe(rule).isprintable()
 
