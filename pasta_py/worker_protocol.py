@@ -40,7 +40,7 @@ Invariants: decode(encode(x)) == x; decode of any bytes either returns such a va
 Rejected: pickle and marshal (unsafe on bytes that are not trusted), json (1.4 MB more in the worker).
 """
 
-# ruff: noqa: SIM105 - the worker does not import contextlib
+
 
 import _socket
 import struct

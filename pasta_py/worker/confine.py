@@ -95,7 +95,7 @@ def forget_environment(kept: "tuple[str, ...]") -> None:
 def set_command_line(words: "Sequence[str]") -> None:
     """Show these words in /proc/self/cmdline. They are cut to the length of the command line that the process was started with."""
     try:
-        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - no pathlib here
+        with open("/proc/self/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:  # no /proc
         return

@@ -9,7 +9,7 @@ and the client is told why it is refused.
 The sandbox allows neither fcntl(2) nor ioctl(2), so MSG_DONTWAIT stands in for setblocking() and timeouts.
 """
 
-# ruff: noqa: SIM105 - the worker does not import contextlib
+
 
 import _socket
 import time

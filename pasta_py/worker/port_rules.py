@@ -8,7 +8,7 @@ Invariants: each port of a rule that is neither weak nor scanned has its sockets
 One exception: a port that was closed first is lost if another program binds it before we do.
 """
 
-# ruff: noqa: SIM105 - the worker does not import contextlib
+
 
 import errno
 import posix as os  # os takes 0.8 ms to import

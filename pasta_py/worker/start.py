@@ -5,7 +5,7 @@ before it receives the plan. The core's threads start when all else is built; th
 covers them all. Then control hears "ready".
 """
 
-# ruff: noqa: SIM105 - the worker does not import contextlib
+
 
 import _socket
 import gc
