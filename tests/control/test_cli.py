@@ -174,3 +174,46 @@ def test_the_manual_page_in_docs_is_current_and_holds_every_option() -> None:
         assert option.help in plain
     requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
     assert requests <= {'.\\"', ".TH", ".SH", ".SS", ".TP", ".PP", ".B", ".I", ".BR", ".RI", ".IR", ".br", ".nf", ".fi"}
+
+
+#: A subcommand for tests, `env`, which is also a program.
+ENV = (
+    "import types\n"
+    "from pasta_py.control.commandline import option_table\n"
+    "from pasta_py.control.subcommands import command\n"
+    "option_table.SUBCOMMANDS['env'] = ('fake', 'Shows its number.')\n"
+    "def env(number: int) -> int:\n    print('number', number)\n    return number\n"
+    "sys.modules['pasta_py.control.subcommands.fake'] = types.SimpleNamespace(\n"
+    "    main=lambda argv: command.run('env', argv, env, summary='Shows its number.'))\n"
+    "from pasta_py.control.start import launch\n"
+    "def start(options):\n    print('command', *options.command)\n    return 0\n"
+    "launch.run = start\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "status", "said"),
+    [
+        ("pasta-py", ["env", "7"], 7, "number 7"),
+        ("pasta-py", ["--", "env", "7"], 0, "command env 7"),
+        ("pasta-py", ["-q", "env", "7"], 0, "command env 7"),
+        ("pasta", ["env", "7"], 0, "command env 7"),
+    ],
+)
+def test_a_subcommand_is_the_first_word_of_pasta_py_alone(name: str, argv: list[str], status: int, said: str) -> None:
+    done = call(name, *argv, before=ENV)
+    assert (done.returncode, done.stdout, done.stderr) == (status, said + "\n", "")
+
+
+def test_arguments_that_only_the_program_has_get_a_hint() -> None:
+    done = call("pasta-py", "env", "-i", "a b", before=ENV)
+    assert (done.returncode, done.stdout) == (2, "")
+    refused, hint = done.stderr.splitlines()
+    assert refused.startswith("pasta-py env: ") and "'pasta-py env --help' says more" in refused
+    assert hint == "To run the program env in a namespace: pasta-py -- env -i 'a b'"
+
+
+def test_the_help_lists_the_subcommands() -> None:
+    assert "Shows its number." in call("pasta-py", "--help", before=ENV).stdout
+    assert "Shows its number." in call("pasta-py", "env", "--help", before=ENV).stdout
+    assert "Shows its number." not in call("pasta", "--help", before=ENV).stdout

@@ -45,6 +45,13 @@ Long options may be shortened as long as they stay unambiguous. Options end at t
 The last value wins, unless an option may be given once per family (IPv4, IPv6) or repeated.
 """
 
+_SUBCOMMANDS = r""".SH SUBCOMMANDS
+These are the first word of pasta\-py, and of no other name of the program. Behind an option or
+.B \-\-
+the same word is a command. Each has its own
+.BR \-\-help .
+"""
+
 _BOTTOM = r""".SH PORT SPECIFICATIONS
 .nf
 SPEC  := none | [LADDR/]CHUNK{,CHUNK}
@@ -148,6 +155,10 @@ def page() -> str:
     for section in option_table.SECTIONS:
         parts.append(f".SS {_roff(section)}\n")
         parts += [_entry(option) for option in option_table.TABLE if option.section == section]
+    if option_table.SUBCOMMANDS:
+        parts.append(_SUBCOMMANDS)
+    for word, (_module, text) in option_table.SUBCOMMANDS.items():
+        parts.append(f".TP\n\\fBpasta\\-py {_roff(word)}\\fR\n{_roff(text)}\n")
     return "".join(parts) + _BOTTOM
 
 

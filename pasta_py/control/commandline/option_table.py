@@ -1,5 +1,5 @@
-"""The one table of options. Four readers share it: the parser (options.py), plain help (start/main.py), the typer command of
-`pasta-py --help` (start/typer_command.py), and the manual page (man.py).
+"""The one table of options, and that of subcommands. Four readers share it: the parser (options.py), plain help (start/main.py),
+the typer command of `pasta-py --help` (start/typer_command.py), and the manual page (man.py).
 
 A row holds the names of an option, what value it takes, where that goes and by which rule, and a sentence or two for the user.
 """
@@ -196,3 +196,7 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
 TABLE: tuple[Option, ...] = _table()
 BY_LONG = {option.long: option for option in TABLE}
 LETTERS = {option.short: option.long for option in TABLE if option.short}
+
+#: What `pasta-py` understands as its first word: the module of control.subcommands with its main(argv), and a line for the user.
+#: `pasta` has no subcommands: its callers mean programs.
+SUBCOMMANDS: "dict[str, tuple[str, str]]" = {}

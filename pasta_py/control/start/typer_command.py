@@ -3,6 +3,8 @@
 typer gives --help with its sections, and shell completion. The values always go through options.parse(), so that
 `pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help and completion. Importing
 typer takes 150 ms, so main() handles everything else without it: `pasta-py` starts as fast as `pasta`.
+
+A subcommand is the very first word. Behind an option, or behind `--`, the same word is a command.
 """
 
 import os
@@ -82,14 +84,24 @@ def app() -> "typer.Typer":
         cls=TableCommand,
         options_metavar="[OPTION]...",
         help=SUMMARY,
+        epilog=_subcommands(),
         context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     )(command)
     return made
 
 
+def _subcommands() -> str:
+    """The subcommands for the help, in rich's markup."""
+    rows = "\n\n".join(f"[bold cyan]{word}[/]  {text}" for word, (_module, text) in option_table.SUBCOMMANDS.items())
+    return f"[bold]Subcommands[/], as the first word ([bold]--[/] before it makes it a command):\n\n{rows}" if rows else ""
+
+
 def main() -> int:
     """Console script `pasta-py`."""
     argv = sys.argv[1:]
+    if argv and argv[0] in option_table.SUBCOMMANDS:
+        module = f"pasta_py.control.subcommands.{option_table.SUBCOMMANDS[argv[0]][0]}"
+        leave(__import__(module, fromlist=["main"]).main(argv[1:]))
     if not wants_typer(argv):
         leave(run(NAME, argv))
     try:
