@@ -5,6 +5,7 @@
     update                input: what a client sends to the control socket, in one piece and in many. Result: rules, or ConfError
     shown                 input: what pesto reads from a control socket. Result: tables that pesto can show, or ConfError
     slirp_api             input: requests to slirp4netns's API socket. Result: a JSON object for each, and the rules that it names
+    dns                   input: a DNS message of either side. Result: a message that is written and read again, or Malformed
     portspec options      input: text of a user. Result: a value, or a one-line error
 
 The first byte of a frame's input chooses the plan, and what the rest of the input is: a whole frame, or a message that gets valid
@@ -31,7 +32,7 @@ with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=Fal
     from pasta_py.control.pesto import main as pesto
     from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
-    from pasta_py.worker import slowpath
+    from pasta_py.worker import dns_wire, slowpath
 
 from checker.frame import decode  # noqa: E402
 from messages import GUEST_LL6, OUR_LL6, ether, ip6, udp4  # noqa: E402
@@ -214,6 +215,26 @@ def api(data: bytes) -> None:
         assert rule.proto == model.IPPROTO_TCP if entry["proto"] == "tcp" else rule.proto == model.IPPROTO_UDP
 
 
+def dns(data: bytes) -> None:
+    """Record data may outgrow 16 bits when its names are uncompressed: such a message is not written."""
+    try:
+        dns_wire.read_query(data)
+        message = dns_wire.read(data)
+    except dns_wire.Malformed:
+        return
+    records = [record for section in message.sections for record in section]
+    for record in records:
+        assert dns_wire.from_text(dns_wire.text(record.name)) == record.name
+        dns_wire.target(record)
+    assert len(dns_wire.write(message, 1232)) <= 1232 or len(dns_wire._opt(message.edns or dns_wire.Edns(0))) > 900
+    if sum(len(record.name) + 10 + len(record.data) for record in records) > 50000:
+        return
+    again = dns_wire.read(dns_wire.write(message))
+    for record, other in zip(records, (record for section in again.sections for record in section), strict=True):
+        assert (record.name.lower(), record.kind, record.ttl) == (other.name.lower(), other.kind, other.ttl)
+        assert record.data.lower() == other.data.lower()
+
+
 def ports(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
     specs: tuple[port_spec.PortSpec, ...] = ()
@@ -248,6 +269,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "update": update,
     "shown": shown,
     "slirp_api": api,
+    "dns": dns,
     "portspec": ports,
     "options": command_line,
 }
