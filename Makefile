@@ -7,6 +7,8 @@ C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
 # Some tests start Python without site-packages, where an editable installation is unknown.
 PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
+# Two workers at most: more disturb each other, and what waits for seconds takes as long with two.
+WORKERS := $(shell [ "$$(nproc)" -gt 1 ] && echo 2 || echo 1)
 # What end-to-end tests and `make bench` start, unless the caller names another: the programs as they are after `pip install .`.
 AS_INSTALLED = PASTA_UNDER_TEST=$${PASTA_UNDER_TEST:-$(CURDIR)/build/as-installed/bin/pasta}
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -50,7 +52,7 @@ test: ## lint, all tests, and short forms of fuzz, sanitize, valgrind, soak and 
 	$(MAKE) --no-print-directory lint
 	@mkdir -p build
 	@# Fuzzing takes the CPU time that these tests leave free. It ends before the tests that measure time begin.
-	@nice -n 19 $(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each >build/fuzz-quick.txt 2>&1 & fuzz=$$!; trap 'kill $$fuzz 2>/dev/null' EXIT INT TERM; \
+	@nice -n 19 $(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) >build/fuzz-quick.txt 2>&1 & fuzz=$$!; trap 'kill $$fuzz 2>/dev/null' EXIT INT TERM; \
 		$(MAKE) --no-print-directory test-units && $(MAKE) --no-print-directory sanitize-quick && $(MAKE) --no-print-directory valgrind-quick && \
 		{ wait $$fuzz; status=$$?; cat build/fuzz-quick.txt; exit $$status; }
 	$(MAKE) --no-print-directory test-as-built
@@ -78,21 +80,22 @@ test-units: dev ## the tests that run in the instrumented copy (build/measured)
 
 test-as-built: dev ## the tests of the program as users get it, end-to-end tests included
 	tests/as_installed.sh $(VENV) build/as-installed
-	$(AS_INSTALLED) $(PYTEST) -m as_built
+	$(AS_INSTALLED) $(PYTEST) -n $(WORKERS) -m 'as_built and not quiet'
+	$(AS_INSTALLED) $(PYTEST) -m 'as_built and quiet'
 
 coverage: dev ## what test-units executed, by file
 	@$(BIN)/python tests/measure/report.py $(MEASURED)
 
-# fuzz: all fuzz targets and the models share TIME seconds. fuzz-quick: each fuzz target has FUZZ_QUICK_S seconds, two run at a
-# time; it is part of `make test`, which runs the models among its tests.
+# fuzz: all fuzz targets and the models share TIME seconds. fuzz-quick: the targets share FUZZ_QUICK_S seconds, less than the tests
+# take beside which it runs in `make test`. These run the models too.
 TIME := 600
-FUZZ_QUICK_S := 60
+FUZZ_QUICK_S := 300
 fuzz: dev ## search for counterexamples for TIME seconds (600)
 	@tests/prepare.sh test >/dev/null
 	$(BIN)/python fuzz/run.py $(TIME) --rounds
 
-fuzz-quick: dev ## a minute of each fuzz target
-	$(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) --each
+fuzz-quick: dev ## five minutes of the fuzz targets, part of test
+	$(BIN)/python fuzz/run.py $(FUZZ_QUICK_S)
 
 # `make fuzz` prints this line when a model or a property fails.
 fuzz-seed: dev ## repeat the failure of a model with SEED

@@ -1,4 +1,4 @@
-"""`run.py SECONDS [NAME...]`: runs all fuzz targets, or those named, two at a time, for SECONDS in total; --each: for SECONDS each.
+"""`run.py SECONDS [NAME...]`: runs all fuzz targets, or those named, two at a time, for SECONDS in total.
 
 C targets (build.py) look for memory errors, undefined behaviour, and failed checks of targets/check.c and targets/kernel.c.
 Python targets (python_target.py) look for exceptions. A target begins with its inputs in fuzz/corpus. It keeps new useful inputs in
@@ -135,13 +135,13 @@ def states() -> dict[str, int]:
     return {name: int(count) for name, count in zip(lines[::2], lines[1::2])}
 
 
-def search(seconds: float, names: list[str], rounds: bool, each: bool) -> int:
+def search(seconds: float, names: list[str], rounds: bool) -> int:
     (OUT / "states.txt").unlink(missing_ok=True)
     weights = {name: weight for name, (weight, _) in {**C_TARGETS, **PYTHON_TARGETS}.items() if not names or name in names}
     model_weight = 4.0 if rounds else 0.0
     # Targets run at the same time, so their shares add up to more than `seconds`; one target gets at most all of it.
     share = seconds * min(JOBS, len(weights)) / (sum(weights.values()) + model_weight)
-    jobs = [target_job(name, seconds if each else min(seconds, share * weight)) for name, weight in weights.items()]
+    jobs = [target_job(name, min(seconds, share * weight)) for name, weight in weights.items()]
     jobs.sort(key=lambda job: -job.seconds)
     models = None
     with ThreadPoolExecutor(JOBS) as pool:
@@ -186,7 +186,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seconds", type=float, nargs="?", default=600)
     parser.add_argument("names", nargs="*", choices=[[], *C_TARGETS, *PYTHON_TARGETS])
-    parser.add_argument("--each", action="store_true")
     parser.add_argument("--rounds", action="store_true")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--coverage", action="store_true")
@@ -198,7 +197,7 @@ def main() -> int:
     if given.coverage:
         return coverage()
     build.build(OUT)
-    return search(given.seconds, given.names, given.rounds, given.each)
+    return search(given.seconds, given.names, given.rounds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Shared by all tests: directories an ordinary user can enter, and a check that no process is left at the end.
 
-Time limits are pytest-timeout's (pyproject.toml). Nothing here depends on the order of tests.
+Time limits are pytest-timeout's (pyproject.toml). Nothing here depends on the order of tests. With -n, pytest-xdist's workers share
+the tests file by file.
 """
 
 import errno
@@ -9,7 +10,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,10 +59,31 @@ def pytest_report_header() -> list[str]:
 FOLDER_MARKERS = {"e2e": ("as_built",), "runtimes": ("as_built", "unsanitized"), "csrc": ("sanitize_quick",)}
 
 
+#: The longest first, so that workers end at about the same time.
+LONGEST = ("runtimes", "test_calls.py", "test_mirror_shapes.py", "test_bulk.py", "test_ports_auto.py", "test_faults.py")
+#: Folders whose tests share one machine: one worker runs all of them.
+TOGETHER = ("runtimes",)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for name in FOLDER_MARKERS.get(item.path.parent.name, ()):
             item.add_marker(name)
+    items.sort(key=lambda item: min(LONGEST.index(name) if name in LONGEST else len(LONGEST) for name in item.path.parts[-2:]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """A file, with its fixtures, belongs to one worker. The order is that of the collection."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0])
+            return file.parent.name if file.parent.name in TOGETHER else str(file)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
 
 
 def pytest_sessionstart() -> None:
@@ -91,16 +112,19 @@ def _own_start() -> int:
 _STARTED = _own_start()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
     """At the end no worker that was started meanwhile is alive. Under make, which runs nothing else from this copy."""
-    yield
-    if not os.environ.get("PASTA_TESTS_ALONE"):
+    if not os.environ.get("PASTA_TESTS_ALONE") or hasattr(session.config, "workerinput"):
         return
     deadline = time.monotonic() + GRACE_S
     while left := leftovers():
         if time.monotonic() > deadline:
-            pytest.fail("workers are left behind:\n" + "\n".join(left), pytrace=False)
+            place = ("tests/conftest.py", None, "leftovers")
+            report = pytest.TestReport("workers are left behind", place, {}, "failed", "\n".join(left), "teardown")
+            session.config.hook.pytest_runtest_logreport(report=report)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            return
         time.sleep(0.05)
 
 
@@ -109,5 +133,5 @@ def _enterable(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where the tests run as root, ordinary users may pass through pytest's temporary directories."""
     if os.geteuid() == 0:
         base = tmp_path_factory.getbasetemp()
-        for each in (base, base.parent):
+        for each in (base, *base.parents[:2]):
             each.chmod(each.stat().st_mode | stat.S_IXOTH)

@@ -204,6 +204,7 @@ def test_every_row_is_used_and_nothing_else_is(lab: Lab, traces: Path) -> None:
         assert not idle, (name, idle)
 
 
+@pytest.mark.quiet
 def test_a_question_and_its_answer_cost_six_calls(lab: Lab, traces: Path) -> None:
     """Two waits, and for each direction one call that reads and one that writes: none that finds nothing."""
     count = 400

@@ -25,7 +25,7 @@ from fragmenting import fragment  # noqa: E402
 from guest import checksum, ip_frame, pseudo  # noqa: E402
 from messages import ANSWERED  # noqa: E402
 
-pytestmark = pytest.mark.unsanitized
+pytestmark = [pytest.mark.unsanitized, pytest.mark.quiet]
 
 # Pairs: what else runs on the machine disturbs several in a row, which a median of seven does not survive.
 ROUNDS, WINDOW_S, SETTLE_S = 21 if LONG else 15, 0.25, 0.1

@@ -101,6 +101,7 @@ def wait_for_connection(guest: Guest, port: int) -> None:
     wait_until(lambda: guest.run(*look).stdout, 30, f"a connection to port {port}")
 
 
+@pytest.mark.quiet
 def test_losses_on_the_tap_cost_no_more_than_passt_s(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """With nft in the guest, because passt cannot be given a relay: its --fd and its socket speak to a virtual machine.
 

@@ -73,11 +73,12 @@ def test_what_listens_on_the_guests_loopback_only(lab: Lab, option: str) -> None
         server.result()
 
 
-def test_a_service_that_starts_and_stops_fifty_times(lab: Lab) -> None:
+@pytest.mark.quiet
+def test_a_service_that_starts_and_stops_twenty_times(lab: Lab) -> None:
     """Reachable each time, and within SOON_S as a rule; when it has gone, its port is refused."""
     with lab.guest("-t", "auto", "-u", "none", "-T", "none", "-U", "none") as guest:
         wrong, after = [], []
-        for turn in range(50):
+        for turn in range(20):
             family = FAMILIES[turn % 2]
             cell = Cell("auto", "remote", "tcp", family, OPEN + 10 + turn % 3, answered=True)
             server = guest.start("portserve.py", "any", "tcp", cell.port)

@@ -9,7 +9,7 @@ import pytest
 from lab import HERE, REMOTE4, REMOTE6, Lab, Script
 from traffic import Bulk, said
 
-pytestmark = pytest.mark.unsanitized
+pytestmark = [pytest.mark.unsanitized, pytest.mark.quiet]
 
 SECONDS = float(os.environ.get("PASTA_SOAK_S", "60"))
 PORT = 7650

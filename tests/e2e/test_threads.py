@@ -56,6 +56,7 @@ def settled(lab: Lab, path: str, **wanted: int) -> Counter[str]:
     return found[-1]
 
 
+@pytest.mark.quiet
 @pytest.mark.option("--threads")
 def test_streams_run_in_all_threads_and_arrive_whole(lab: Lab) -> None:
     log = f"{BIG}/threads.log"
