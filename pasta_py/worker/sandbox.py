@@ -65,7 +65,7 @@ def enter(
         # Root, real or of a user namespace, needs no new user namespace to unshare the others.
         separate = _unshare(others) is None
         lost = "no user namespace" if separate else "no namespaces: the worker sees the file system and other processes"
-        warnings.append(f"sandbox: {lost}: {refusal.strerror} (is user.max_user_namespaces used up, or a filter on?)")
+        warnings.append(f"sandbox: {lost}: {refusal.strerror} (`pasta-py doctor` says why)")
     pid = os.getpid()
     if separate:
         pid = _fork()

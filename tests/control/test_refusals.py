@@ -107,7 +107,7 @@ def test_whatever_the_limit_of_processes_is_one_line_names_it(limit: int) -> Non
 def test_without_proc_one_line_asks_for_it(words: tuple[str, ...]) -> None:
     hidden = ("unshare", "-Urm", "--", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
     (line,) = lines(pasta(*words, prefix=hidden))
-    assert line.endswith("No such file or directory: mount /proc")
+    assert line.endswith("No such file or directory: there is no /proc: mount -t proc proc /proc")
 
 
 @pytest.mark.parametrize("call", ["slirp.run(['1', 'tap0'])", "pesto.run(['/none'])"])

@@ -89,7 +89,7 @@ def test_queues_do_not_join_a_tap_that_is_there() -> None:
 
 def test_a_device_that_is_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tap, "_DEVICE", "/dev/null")
-    with pytest.raises(HostError, match=r"Inappropriate ioctl for device: /dev/null is something else: make it anew"):
+    with pytest.raises(HostError, match=r"Inappropriate ioctl for device: it is another device: sudo rm /dev/net/tun"):
         tap.create("tap7")
 
 

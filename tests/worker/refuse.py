@@ -1,6 +1,7 @@
-"""Runs a command under a filter of somebody else's, as container runtimes have them: refuse.py CALL[,CALL]... COMMAND...
+"""Runs a command under a filter of somebody else's, as container runtimes have them: refuse.py CALL[:BITS][,CALL]... COMMAND...
 
-The calls (numbers; none: "-") fail with EPERM, for the command and everything it starts; all others are allowed.
+The calls (numbers; none: "-") fail with EPERM, for the command and everything it starts; all others are allowed. With BITS, a call
+fails only if its first argument has one of them.
 """
 
 import ctypes
@@ -10,14 +11,15 @@ import sys
 
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | 1
-LOAD_NUMBER, EQUAL, RETURN = (0x20, 0, 0, 0), 0x15, 0x06
+LOAD_NUMBER, LOAD_ARGUMENT, EQUAL, HAS, RETURN = (0x20, 0, 0, 0), (0x20, 0, 0, 16), 0x15, 0x45, 0x06
 
 
 def main(calls: str, *command: str) -> None:
-    numbers = [int(call) for call in calls.split(",") if call != "-"]
-    program = [LOAD_NUMBER]
-    for number in numbers:
-        program += [(EQUAL, 0, 1, number), (RETURN, 0, 0, REFUSE)]
+    program = []
+    for call in calls.split(",") if calls != "-" else ():
+        number, _, bits = call.partition(":")
+        condition = [LOAD_ARGUMENT, (HAS, 0, 1, int(bits))] if bits else []
+        program += [LOAD_NUMBER, (EQUAL, 0, len(condition) + 1, int(number)), *condition, (RETURN, 0, 0, REFUSE)]
     program.append((RETURN, 0, 0, ALLOW))
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     held = ctypes.create_string_buffer(code)

@@ -199,4 +199,6 @@ LETTERS = {option.short: option.long for option in TABLE if option.short}
 
 #: What `pasta-py` understands as its first word: the module of control.subcommands with its main(argv), and a line for the user.
 #: `pasta` has no subcommands: its callers mean programs.
-SUBCOMMANDS: "dict[str, tuple[str, str]]" = {}
+SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
+    "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
+}

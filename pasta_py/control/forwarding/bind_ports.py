@@ -185,7 +185,9 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
     start = _numbers(_UNPRIVILEGED_START)
     hint = ""
     if error.errno in (errno.EACCES, errno.EPERM) and start and port < start[0]:
-        hint = f": ports below {start[0]} are privileged: lower net.ipv4.ip_unprivileged_port_start, or choose another"
+        from pasta_py.control.machine import settings
+
+        hint = f": {settings.low_port(start[0], port)}, or choose another port"
     elif error.errno == errno.EADDRINUSE:
         from pasta_py.control.forwarding import port_owner
 

@@ -170,7 +170,9 @@ def _hint(path: str, error: OSError) -> str:
     if path.startswith("/run/netns/"):
         return "`ip netns list` shows those there are"
     if path.startswith("/proc/") and not os.access("/proc/self", os.F_OK):
-        return "mount /proc"
+        from pasta_py.control.machine import namespaces
+
+        return str(namespaces.NO_PROC)
     return "give the path of one that exists, if it has not just ended"
 
 
@@ -241,6 +243,24 @@ def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) 
         theirs.close()
 
 
+def map_ids(uid: int, gid: int) -> None:
+    """Become root of the user namespace that this process has made. OSError with the name of the file that refuses."""
+    # user_namespaces(7): an ordinary user may map its own IDs only, and its group only after setgroups is denied.
+    for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        write_setting(f"/proc/self/{name}", text)
+
+
+def write_setting(path: str, text: str) -> None:
+    """Write one of the kernel's settings; OSError with its path."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from None
+    finally:
+        os.close(fd)
+
+
 def flush_streams() -> None:
     """Flush before a fork, so that nothing is written twice. A stream that our caller closed is None."""
     for stream in (sys.stdout, sys.stderr):
@@ -302,38 +322,3 @@ def _collect(sock: "_socket.socket", timeout_s: float) -> "tuple[worker_protocol
     if ok is not True:
         raise HostError(str(value))
     return value, fds
-
-
-def userns_refusal(error: OSError, what: str = "Couldn't create user namespace") -> HostError:
-    """Why this machine refuses a user namespace, with the setting that does so if it can be read."""
-    refused = f"{what}: {reason(error)}"
-    if reason(error) != error.strerror:  # a shortage of memory or descriptors
-        return HostError(refused)
-    if error.errno == errno.ENOENT:
-        return HostError(f"{refused}: mount /proc")
-    if _setting("/proc/sys/user/max_user_namespaces") == 0:
-        return HostError(
-            f"{refused}: user.max_user_namespaces is 0: raise it with sysctl -w user.max_user_namespaces=15000"
-        )
-    if _setting("/proc/sys/kernel/unprivileged_userns_clone") == 0:
-        return HostError(
-            f"{refused}: kernel.unprivileged_userns_clone is 0:"
-            " allow it with sysctl -w kernel.unprivileged_userns_clone=1"
-        )
-    if _setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
-        return HostError(
-            f"{refused}: kernel.apparmor_restrict_unprivileged_userns is 1: give this program an AppArmor profile"
-            " with `userns,`, or set it to 0 with sysctl -w"
-        )
-    return HostError(
-        f"{refused}: not allowed here (user.max_user_namespaces used up, a chroot, or the filter of a container):"
-        " see user_namespaces(7)"
-    )
-
-
-def _setting(path: str) -> int | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pasta_py import worker_protocol
 from pasta_py.control.guest import syscalls
-from pasta_py.control.guest.namespaces import flush_streams, userns_refusal
+from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
 from pasta_py.errors import HostError, reason
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns:
     except HostError as error:
         sock.send(worker_protocol.encode(str(error)))
     except OSError as error:
-        sock.send(worker_protocol.encode(str(userns_refusal(error, f"Couldn't set up namespaces: {error.filename or 'fork'}"))))
+        sock.send(worker_protocol.encode(str(_refusal(error))))
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -178,29 +178,31 @@ def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
     try:
         syscalls.unshare(flags)
     except OSError as error:
-        if userns:
-            raise userns_refusal(error) from None
-        raise HostError(f"Couldn't create namespaces: {error.strerror}: only root can with --netns-only: leave it out") from None
+        if not userns and error.errno == errno.EPERM:
+            why = "only root can with --netns-only: leave it out"
+            raise HostError(f"Couldn't create namespaces: {error.strerror}: {why}") from None
+        raise _refusal(error, userns=userns) from None
     if userns:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            _write(f"/proc/self/{name}", text)
+        map_ids(uid, gid)
     syscalls.set_hostname(hostname)
     try:
         # Ping sockets for the guest's root, as under passt's pasta. The setting is per network namespace.
-        _write(_PING_GROUPS, "0 0")
+        write_setting(_PING_GROUPS, "0 0")
     except OSError as error:  # in a container, /proc/sys is often read-only
         print(f"warning: the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}", file=sys.stderr, flush=True)
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
 
 
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(fd)
+def _refusal(error: OSError, *, userns: bool = True) -> HostError:
+    """Which of the namespaces is refused, and by what. `error` of unshare has no file name, one of a setting has."""
+    from pasta_py.control.guest import try_namespaces
+
+    number, path = error.errno or 0, str(error.filename or "fork")
+    if reason(error) != error.strerror:  # a shortage of memory, processes or descriptors
+        return HostError(f"Couldn't set up namespaces: {path}: {reason(error)}")
+    if path not in ("fork", "unshare"):
+        return HostError(str(try_namespaces.Refusal(kind="user", number=number, path=path)))
+    return HostError(str(try_namespaces.first_refusal(userns=userns) or try_namespaces.Refusal(kind="user", number=number)))
 
 
 def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:

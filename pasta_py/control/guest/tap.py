@@ -94,14 +94,13 @@ def _open_device() -> int:
     try:
         return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        hints = {
-            errno.ENOENT: "load the module (modprobe tun) or give the container this device",
-            errno.ENODEV: "load the module (modprobe tun)",
-            errno.EACCES: "allow this user to open it (chmod 666, as udev does)",
-            errno.EPERM: "allow this device in the container",
-        }
-        hint = hints.get(error.errno or 0, "")
-        raise HostError(f"Couldn't open {_DEVICE}: {reason(error, hint)}") from None
+        raise HostError(f"Couldn't open {_DEVICE}: {reason(error, _hint(error))}") from None
+
+
+def _hint(error: OSError) -> str:
+    from pasta_py.control.machine import tun
+
+    return str(tun.cause(error.errno or 0) or "")
 
 
 def _flags(queues: int, *, first: bool) -> int:
@@ -129,9 +128,8 @@ def _set_interface(fd: int, name: str, flags: int) -> bool:
             errno.EBUSY: "the namespace has an interface of that name, perhaps of another instance: choose one with -I",
             errno.EPERM: "no privilege over this network namespace: it must belong to this user (see --userns)",
             errno.EINVAL: "it cannot be called that: choose another name with -I",
-            errno.ENOTTY: f"{_DEVICE} is something else: make it anew (mknod {_DEVICE} c 10 200)",
         }
-        hint = hints.get(error.errno or 0, "")
+        hint = hints.get(error.errno or 0, "") or _hint(error)
         raise HostError(f"Couldn't make the tap {name!r} in the namespace: TUNSETIFF: {reason(error, hint)}") from None
 
 
