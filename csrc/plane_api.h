@@ -113,6 +113,10 @@ int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 /* Starts a thread for each of these queues of the tap, made non-blocking, not closed. The threads read nothing before the first
  * plane_run(). Comes after plane_capture() and all plane_add_..._addr(), and before confine_limits(). */
 int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count);
+/* Replaces what the plane knows of the host, while flows live: family, flags and link_mtu of the configuration, and these lists, of
+ * 16 bytes each: counts[0] addresses of the guest, [1] that only the plane has, [2] that the guest cannot have, [3] that the host
+ * had and has no more. Flows bound to one of the last end: a TCP connection with a reset on both sides. All others go on. */
+int plane_follow(struct plane *p, const struct plane_config *config, const uint8_t *addrs, const uint32_t counts[4]);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
 void plane_tick(struct plane *p, uint32_t interval_ms);

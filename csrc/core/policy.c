@@ -17,6 +17,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PORT_DNS 53
 #define PORT_DNS_TLS 853 /* RFC 7858, 3.1 */
@@ -46,7 +47,7 @@ static bool is_forwarded_dns(const struct policy *p, const struct endpoint *dst)
 	return addr_eq(&dst->addr, &p->dns_forward[f]) && !addr_is_none(&p->dns_host[f]) && (dst->port == PORT_DNS || p->dns_tls);
 }
 
-static bool addr_list_has(const struct addr_list *l, const struct addr *a)
+bool addr_list_has(const struct addr_list *l, const struct addr *a)
 {
 	for (uint32_t i = 0; i < l->count; i++)
 		if (addr_eq(&l->at[i], a))
@@ -161,10 +162,44 @@ int addr_list_add(struct addr_list *l, const struct addr *a)
 	return 0;
 }
 
+int addr_list_copy(struct addr_list *to, const struct addr_list *from)
+{
+	*to = (struct addr_list){0};
+	if (!from->count)
+		return 0;
+	to->at = malloc(from->count * sizeof(*to->at));
+	if (!to->at)
+		return -ENOMEM;
+	memcpy(to->at, from->at, from->count * sizeof(*to->at));
+	to->count = from->count;
+	return 0;
+}
+
+void addr_list_free(struct addr_list *l)
+{
+	free(l->at);
+	*l = (struct addr_list){0};
+}
+
+int policy_copy(struct policy *to, const struct policy *from)
+{
+	int rc;
+
+	*to = *from;
+	to->virtual_addrs = to->barred_sources = (struct addr_list){0};
+	rc = addr_list_copy(&to->guest_addrs, &from->guest_addrs);
+	if (!rc)
+		rc = addr_list_copy(&to->virtual_addrs, &from->virtual_addrs);
+	if (!rc)
+		rc = addr_list_copy(&to->barred_sources, &from->barred_sources);
+	if (rc)
+		policy_free(to);
+	return rc;
+}
+
 void policy_free(struct policy *p)
 {
-	free(p->guest_addrs.at);
-	free(p->virtual_addrs.at);
-	free(p->barred_sources.at);
-	p->guest_addrs = p->virtual_addrs = p->barred_sources = (struct addr_list){0};
+	addr_list_free(&p->guest_addrs);
+	addr_list_free(&p->virtual_addrs);
+	addr_list_free(&p->barred_sources);
 }

@@ -73,10 +73,16 @@ struct addr policy_loopback(bool v4);
 /* The loopback address for a local client that asked for this address: the same if it is loopback, else policy_loopback(). */
 struct addr policy_same_loopback(struct addr asked, bool v4);
 
+bool addr_list_has(const struct addr_list *l, const struct addr *a);
 /* 0 or -ENOMEM. */
 int addr_list_add(struct addr_list *l, const struct addr *a);
+/* to: not initialised. 0 or -ENOMEM: `to` is empty. */
+int addr_list_copy(struct addr_list *to, const struct addr_list *from);
+void addr_list_free(struct addr_list *l);
 
-/* Frees the lists, which copies of the policy share. */
+/* A copy with lists of its own; to: not initialised. 0 or -ENOMEM: `to` has no lists. */
+int policy_copy(struct policy *to, const struct policy *from);
+/* Frees the lists. */
 void policy_free(struct policy *p);
 
 #endif

@@ -18,6 +18,18 @@ void sock_close(int fd, bool abort)
 	close(fd);
 }
 
+bool sock_is_bound(int fd, const struct addr_list *addrs)
+{
+	struct sockaddr_storage ss = {0};
+	socklen_t len = sizeof(ss);
+	struct addr own;
+
+	if (getsockname(fd, (struct sockaddr *)&ss, &len) < 0)
+		return false;
+	own = addr_from_sockaddr(&ss).addr;
+	return addr_list_has(addrs, &own);
+}
+
 static int bind_outbound(const struct sock_options *o, int fd, const struct addr *host_peer, uint16_t local_port)
 {
 	int f = addr_is_v4(host_peer) ? 0 : 1;

@@ -2,7 +2,7 @@
 #ifndef PASTA_IO_SOCK_H
 #define PASTA_IO_SOCK_H
 
-#include "base/addr.h"
+#include "core/policy.h"
 
 struct sock_options {
 	/* By family: 0 IPv4, 1 IPv6. None or empty: the kernel chooses. */
@@ -19,6 +19,8 @@ int sock_open(const struct sock_options *o, const struct addr *host_peer, int ty
 int sock_connect(int fd, const struct endpoint *to, uint32_t scope6);
 /* Whether the host's routes say that this is a broadcast address. One of a network that the host is not in is none. */
 bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *host_peer);
+/* Whether the socket has one of these addresses as its own. */
+bool sock_is_bound(int fd, const struct addr_list *addrs);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
 /* abort: the host peer of a TCP connection gets a reset. */

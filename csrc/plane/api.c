@@ -11,18 +11,16 @@
 
 static void release(struct plane *p)
 {
-	struct policy shared = p->shard[0]->policy; /* all shards share its lists */
-
 	if (p->capture)
 		capture_stop(p->capture);
 	for (uint32_t i = 0; i < p->shard_count; i++) {
 		shard_free(p->shard[i]);
 		free(p->shard[i]);
 	}
-	policy_free(&shared);
 	free(p->listeners.at);
 	helper_free(&p->helper);
 	link_state_free(&p->link_state);
+	host_state_free(&p->host_state);
 	pthread_cond_destroy(&p->started);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -46,6 +44,8 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	pthread_cond_init(&p->started, NULL);
 	helper_init(&p->helper, -1);
 	s->link_state = &p->link_state;
+	s->host_state = &p->host_state;
+	host_state_init(&p->host_state);
 	rc = shard_init(s, config, config->tap_fd, 0);
 	link_state_init(&p->link_state, &s->policy, &s->link.neighbours);
 	p->listeners = (struct listeners){.flags = config->flags,
@@ -173,6 +173,26 @@ void plane_tick(struct plane *p, uint32_t interval_ms)
 {
 	p->tick_ms = interval_ms;
 	p->next_tick_ms = p->shard[0]->loop.now_ms + interval_ms;
+}
+
+/* --- what changes --- */
+
+int plane_follow(struct plane *p, const struct plane_config *config, const uint8_t *addrs, const uint32_t counts[4])
+{
+	int rc = host_state_replace(&p->host_state, config, addrs, counts);
+
+	if (rc)
+		return rc;
+	for (int i = 0; i < 2; i++) {
+		struct addr guest = addr_from_v6(config->family[i].guest), before = addr_from_v6(p->config.family[i].guest);
+
+		if (!addr_eq(&guest, &before) && !addr_is_none(&guest))
+			link_state_learn_address(&p->link_state, &guest);
+	}
+	memcpy(p->config.family, config->family, sizeof(p->config.family));
+	for (uint32_t i = 1; i < p->shard_count; i++)
+		message_queue_wake(&p->shard[i]->messages.queue);
+	return 0;
 }
 
 /* --- running --- */

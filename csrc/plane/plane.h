@@ -22,6 +22,7 @@ struct plane {
 	struct listeners listeners;
 	struct helper helper;
 	struct link_state link_state;
+	struct host_state host_state;
 	int64_t tick_ms, next_tick_ms;
 
 	uint32_t shard_count; /* 1 or more */

@@ -1,7 +1,7 @@
 /* Purpose: the turn of one thread of the data plane. Its order is always:
  *
  *   1. the events of the last wait, one by one; the tap gives a bounded batch of frames per event;
- *   2. the messages of other shards;
+ *   2. what is new of the host, and the messages of other shards;
  *   3. acknowledgements, windows and data that steps 1 and 2 made necessary;
  *   4. the timers, after all input: if the process was stopped, an answer that came meanwhile counts before its timeout;
  *   5. the wait for the next events.
@@ -16,6 +16,7 @@
 #include "plane/shard.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -30,41 +31,9 @@
 
 /* --- life --- */
 
-static void init_policy(struct policy *policy, const struct plane_config *c)
-{
-	for (int i = 0; i < 2; i++) {
-		const struct plane_family *f = &c->family[i];
-
-		policy->guest_seen[i] = addr_from_v6(f->guest);
-		policy->gateway[i] = addr_from_v6(f->gateway);
-		policy->map_host_loopback[i] = addr_from_v6(f->map_host_loopback);
-		policy->map_guest_addr[i] = addr_from_v6(f->map_guest_addr);
-		policy->host[i] = addr_from_v6(f->host);
-		policy->dns_forward[i] = addr_from_v6(f->dns_forward);
-		policy->dns_host[i] = addr_from_v6(f->dns_host);
-	}
-	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
-		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
-	policy->guest_scope6 = c->guest_scope6;
-	policy->dns_tls = c->flags & PLANE_DNS_TLS;
-	policy->multicast = c->flags & PLANE_MULTICAST;
-	policy->broadcast = c->flags & PLANE_BROADCAST;
-}
-
-static struct sock_options sock_options(const struct plane_config *c)
-{
-	struct sock_options o = {.link4 = c->family[0].ifindex, .scope6 = c->family[1].ifindex};
-
-	for (int i = 0; i < 2; i++) {
-		o.outbound[i] = addr_from_v6(c->family[i].outbound);
-		memcpy(o.outbound_if[i], c->family[i].outbound_if, sizeof(o.outbound_if[i]) - 1);
-	}
-	return o;
-}
-
 static int init_protocols(struct shard *s, const struct plane_config *c)
 {
-	struct sock_options sock = sock_options(c);
+	struct sock_options sock = host_state_sock(c);
 	struct siphash_key key;
 	int rc;
 
@@ -97,7 +66,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 	s->log.level = c->log_level;
 	s->loop.epoll_fd = -1;
 	s->messages.queue.fd = -1;
-	init_policy(&s->policy, c);
+	host_state_policy(&s->policy, c);
 	s->io = (struct io){.link = &s->link,
 			    .loop = &s->loop,
 			    .log = &s->log,
@@ -142,6 +111,7 @@ void shard_free(struct shard *s)
 	link_free(&s->link);
 	loop_free(&s->loop);
 	splice_free(&s->splice);
+	policy_free(&s->policy);
 }
 
 /* --- frames of the guest --- */
@@ -274,6 +244,43 @@ void shard_report(struct shard *s)
 	messages_send_end(&s->messages, s->end);
 }
 
+/* --- changes of the host --- */
+
+/* Takes over what is new. Between the events of two turns: no batch is under way. Without memory: at the next turn. */
+static void follow_host(struct shard *s)
+{
+	struct host_state *h = s->host_state;
+	struct addr_list gone = {0};
+	struct policy next;
+	int rc;
+
+	pthread_mutex_lock(&h->lock);
+	rc = policy_copy(&next, &h->policy);
+	if (!rc)
+		rc = addr_list_copy(&gone, &h->gone);
+	if (!rc) {
+		s->host_known = atomic_load_explicit(&h->changes, memory_order_relaxed);
+		s->tcp.sock = s->udp.sock = s->icmp.sock = h->sock;
+		s->demux.flags = h->flags;
+		s->io.link_mtu = h->link_mtu;
+	}
+	pthread_mutex_unlock(&h->lock);
+	if (rc) {
+		policy_free(&next);
+		return;
+	}
+	memcpy(next.guest_seen, s->policy.guest_seen, sizeof(next.guest_seen));
+	policy_free(&s->policy);
+	s->policy = next;
+	s->demux.gateway4 = next.gateway[0];
+	if (gone.count) {
+		tcp_end_bound(&s->tcp, &s->io, &gone);
+		udp_end_bound(&s->udp, &s->io, &gone);
+		icmp_end_bound(&s->icmp, &s->io, &gone);
+	}
+	addr_list_free(&gone);
+}
+
 /* --- a turn --- */
 
 static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, struct plane_event *event)
@@ -322,6 +329,8 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 
 	if (e)
 		return dispatch(s, e, event);
+	if (UNLIKELY(atomic_load_explicit(&s->host_state->changes, memory_order_relaxed) != s->host_known))
+		follow_host(s);
 	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
 	handle_messages(s); /* after the events: between them, a flood of messages would delay each event */
 	s->more = tcp_service(&s->tcp, &s->io);

@@ -5,6 +5,7 @@
 #include "core/bucket.h"
 #include "io/io.h"
 #include "plane/demux.h"
+#include "plane/host_state.h"
 #include "plane/link_state.h"
 #include "plane/messages.h"
 #include "proto/splice.h"
@@ -34,6 +35,8 @@ struct shard {
 	struct messages messages;
 	struct link_state *link_state; /* one for all shards */
 	uint32_t link_known;           /* link_state->changes at the last refresh */
+	struct host_state *host_state; /* one for all shards */
+	uint32_t host_known;           /* host_state->changes when they were last taken */
 	struct slow_path slow;         /* used by shard 0 only */
 	struct sched_batching tap_batching;
 	bool more;     /* the last turn left work: do not sleep */

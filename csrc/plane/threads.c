@@ -88,11 +88,13 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 		return -ENOMEM;
 	steering.self = p->shard_count;
 	s->link_state = &p->link_state;
+	s->host_state = &p->host_state;
 	rc = shard_init(s, &p->config, tap_fd, p->shard_count);
 	p->shard[p->shard_count++] = s;
-	s->policy = first->policy;
 	s->io.descriptors = first->io.descriptors;
 	s->link.capture = p->capture;
+	if (!rc)
+		rc = policy_copy(&s->policy, &first->policy);
 	if (!rc)
 		rc = shard_join(s, &steering);
 	if (rc)

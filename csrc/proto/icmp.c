@@ -294,6 +294,16 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 		;
 }
 
+void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs)
+{
+	for (uint32_t i = 0; i < m->flows.made; i++) {
+		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
+
+		if (f && sock_is_bound(f->fd, addrs))
+			close_flow(m, io, f);
+	}
+}
+
 void icmp_timers(struct icmp *m, struct io *io)
 {
 	struct timer *due;

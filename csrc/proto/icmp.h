@@ -25,6 +25,8 @@ void icmp_free(struct icmp *m);
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip);
 void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generation, uint32_t events);
 void icmp_timers(struct icmp *m, struct io *io);
+/* Ends the flows whose host sockets have one of these addresses. */
+void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs);
 static inline int64_t icmp_next_ms(const struct icmp *m)
 {
 	return timer_next_ms(&m->timers);

@@ -202,6 +202,20 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
 	tcp_close(t, io, f, true);
 }
 
+void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
+{
+	for (uint32_t i = 0; i < t->flows.made; i++) {
+		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
+
+		if (!f || !sock_is_bound(f->fd, addrs))
+			continue;
+		if (f->state == TCPS_CONNECTING)
+			tcp_connect_failed(t, io, f, EADDRNOTAVAIL);
+		else
+			tcp_reset(t, io, f);
+	}
+}
+
 /* --- from the host --- */
 
 /* Two host peers may have the same address and port after mapping: the later one gets another port. */

@@ -65,6 +65,8 @@ void tcp_limit_reached(struct tcp *t, struct io *io, int error);
 /* Does all that events and packets since the last call made necessary. True: call again without waiting. */
 bool tcp_service(struct tcp *t, struct io *io);
 void tcp_timers(struct tcp *t, struct io *io);
+/* Ends the flows whose host sockets have one of these addresses, with a reset on both sides. */
+void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs);
 static inline int64_t tcp_next_ms(const struct tcp *t)
 {
 	return timer_next_ms(&t->timers);

@@ -356,6 +356,16 @@ int udp_unlisten(struct udp *u, struct io *io, int fd)
 	return 0;
 }
 
+void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs)
+{
+	for (uint32_t i = 0; i < u->flows.made; i++) {
+		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
+
+		if (f && (addr_list_has(addrs, &f->local) || sock_is_bound(udp_socket_of(u, f)->fd, addrs)))
+			remove_flow(u, io, f);
+	}
+}
+
 void udp_timers(struct udp *u, struct io *io)
 {
 	struct timer *due;

@@ -81,6 +81,8 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 /* An event of the socket of a spliced flow. */
 void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation);
 void udp_timers(struct udp *u, struct io *io);
+/* Ends the flows that send from one of these addresses of the host. No GSO batch may be under way. */
+void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs);
 /* When to call udp_timers() for polled sockets. */
 static inline int64_t udp_next_us(const struct udp *u)
 {

@@ -11,7 +11,7 @@ from pasta_py.worker.confine import raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Literal
+    from typing import Any, Literal
 
 ffi, lib = _plane.ffi, _plane.lib
 
@@ -46,18 +46,8 @@ class Plane:
     """One core on one tap. The tap's descriptor stays the caller's."""
 
     def __init__(self, plan: WorkerPlan, tap_fd: int, extra_flags: int = 0) -> None:
-        config = ffi.new("struct plane_config *")
-        config.tap_fd = tap_fd
-        config.flags = extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
-        config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
-        config.guest_scope6 = plan.guest_scope6
-        config.log_level = plan.log_level
-        config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
-        for family, planned in zip(config.family, (plan.family4, plan.family6)):
-            for name in _ADDRESSES:
-                setattr(family, name, getattr(planned, name) or _NONE)
-            family.outbound_if = planned.outbound_if.encode("utf-8", "surrogateescape")
-            family.ifindex = planned.ifindex
+        self._tap_fd, self._extra_flags = tap_fd, extra_flags
+        config = self._config(plan)
         handle = ffi.new("struct plane **")
         raise_errno(lib.plane_new(config, handle))
         self._plane = handle[0]
@@ -68,6 +58,30 @@ class Plane:
             raise_errno(lib.plane_add_virtual_addr(self._plane, address))
         for address in plan.barred_sources:
             raise_errno(lib.plane_add_barred_source(self._plane, address))
+
+    def _config(self, plan: WorkerPlan) -> "Any":
+        config = ffi.new("struct plane_config *")
+        config.tap_fd = self._tap_fd
+        config.flags = self._extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
+        config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
+        config.guest_scope6 = plan.guest_scope6
+        config.log_level = plan.log_level
+        config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
+        for family, planned in zip(config.family, (plan.family4, plan.family6)):
+            for name in _ADDRESSES:
+                setattr(family, name, getattr(planned, name) or _NONE)
+            family.outbound_if = planned.outbound_if.encode("utf-8", "surrogateescape")
+            family.ifindex = planned.ifindex
+        return config
+
+    def follow(self, plan: WorkerPlan, gone: "tuple[bytes, ...]" = ()) -> None:
+        """Take over a changed plan while flows live: its addresses and what it says of the host's interface.
+
+        `gone`: all addresses that the host had and has no more. Flows bound to them end.
+        """
+        lists = (plan.guest_addrs, plan.virtual_addrs, plan.barred_sources, gone)
+        addresses = b"".join(address for each in lists for address in each)
+        raise_errno(lib.plane_follow(self._plane, self._config(plan), addresses, [len(each) for each in lists]))
 
     def add_listeners(self, listener: Listener, fds: "list[int]", *, offset: int = 0, to_host: bool = False) -> None:
         """Forward from fds: bound, non-blocking sockets (TCP: listening) of the listener's ports, from `offset` on."""
