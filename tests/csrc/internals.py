@@ -112,6 +112,30 @@ const struct addr *policy_guest_addr(const struct policy *p, const struct addr *
 const struct addr *policy_local_addr(const struct policy *p, bool v4);
 void policy_free(struct policy *p);
 
+void *aligned_alloc(size_t alignment, size_t size);
+void free(void *p);
+struct guest_region { uint64_t guest, front_end, bytes; uint8_t *at; };
+struct guest_memory { uint32_t count; struct guest_region region[8]; };
+bool guest_memory_add(struct guest_memory *m, const struct guest_region *region);
+uint8_t *guest_memory_at(const struct guest_memory *m, uint64_t address, uint32_t *len);
+uint8_t *guest_memory_of_front_end(const struct guest_memory *m, uint64_t address, uint64_t len);
+struct iovec { void *iov_base; size_t iov_len; ...; };
+struct virtq_addresses { uint64_t descriptors, available, used; };
+struct virtq { uint16_t size, taken, offered, given, told; const char *broken; ...; };
+struct virtq_chain { uint16_t head; uint32_t parts, bytes; };
+enum virtq_taken { VIRTQ_TAKEN, VIRTQ_EMPTY, VIRTQ_NO_ROOM, VIRTQ_BROKEN };
+#define VIRTQ_SIZE_MAX ...
+#define VIRTQ_IOVECS_MAX ...
+bool virtq_start(struct virtq *q, const struct guest_memory *m, uint16_t size, const struct virtq_addresses *at, uint16_t base,
+                 bool event_index);
+enum virtq_taken virtq_take(struct virtq *q, const struct guest_memory *m, bool writable, struct iovec *iov, uint32_t room,
+                            struct virtq_chain *chain);
+void virtq_untake(struct virtq *q, uint16_t count);
+void virtq_give(struct virtq *q, uint16_t head, uint32_t written);
+bool virtq_tell(struct virtq *q);
+bool virtq_wait(struct virtq *q);
+void virtq_poll(struct virtq *q);
+
 struct reassembly { ...; };
 void reassembly_free(struct reassembly *r);
 int x_reassembly_add(struct reassembly *r, const struct ip_view *fragment, int64_t now_ms, uint8_t **packet, uint32_t *len);
@@ -134,6 +158,7 @@ SOURCE = """
 #include "wire/ip.h"
 #include "wire/tcp.h"
 #include "wire/udp.h"
+#include "wire/virtqueue.h"
 static uint16_t x_csum_fold(uint64_t s) { return csum_fold(s); }
 static bool x_seq_lt(uint32_t a, uint32_t b) { return seq_lt(seq(a), seq(b)); }
 static bool x_seq_le(uint32_t a, uint32_t b) { return seq_le(seq(a), seq(b)); }
