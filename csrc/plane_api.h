@@ -77,6 +77,17 @@ struct plane_event {
 	const uint8_t *data; /* valid until the next call */
 };
 
+/* What the egress policy says. */
+struct plane_verdict {
+	uint32_t allow;  /* 0 or 1 */
+	uint32_t reason; /* PLANE_BY_RULE and following */
+	uint32_t rule;   /* its index; PLANE_NO_RULE: none */
+};
+#define PLANE_BY_RULE 0
+#define PLANE_BY_DEFAULT 1
+#define PLANE_PIN_ENDED 2 /* denied; a name allows it, but was resolved too long ago: ask for it again */
+#define PLANE_NO_RULE 0xffff
+
 struct plane;
 
 int plane_new(const struct plane_config *config, struct plane **out);
@@ -124,6 +135,30 @@ void plane_tick(struct plane *p, uint32_t interval_ms);
 int plane_run(struct plane *p, struct plane_event *event);
 /* Sends one Ethernet frame to the guest. All its checksums are complete. */
 int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
+
+/* The egress policy. Without the first call there is none, and all is allowed. Later calls replace it, or change nothing; the first
+ * comes before plane_add_shards(). Numbers are big-endian.
+ *
+ *   policy   version (1), default (0 deny, 1 allow), names (0 none, 1 those of rules, 2 all that no rule denies), 0;
+ *            16 bits each: number of NAT64 prefixes, of prefixes in groups, of rules, 0; 32 bits 0;
+ *            the NAT64 prefixes (of the lengths of RFC 6052, 2.2); the prefixes in groups; the rules in order
+ *   prefix   an address, 8 bits length (of 128); in a group also 8 bits groups: 1 host, 2 LAN, 4 private, 8 metadata, 16 multicast
+ *   rule     8 bits each: verdict (0, 1), protocols (1 TCP, 2 UDP, 4 echo), kind (0 any destination, 1 prefix, 2 groups, 3 name,
+ *            4 all names below), limit of a name (0 none, 1 prefix, 2 groups); 16 bits each: first and last port;
+ *            for a name: 8 bits length, the name; for a prefix: the prefix; for groups: 8 bits as above, 128 for none of them
+ *
+ * A name has lower-case A-labels and no final dot. */
+int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len);
+/* Only with a policy. The verdict on a flow of the guest (port 0 for echo), of a query for a name, and of an address in its answer:
+ * whether any flow to it could be allowed under that name. */
+void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint16_t port, struct plane_verdict *out);
+void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out);
+void plane_egress_address(struct plane *p, const char *name, uint32_t len, const uint8_t addr[16], struct plane_verdict *out);
+/* Pins an address to a name for keep_ms of CLOCK_BOOTTIME, in all threads: flows to it are judged by the rules of the name too.
+ * -ENOSPC: there is no room, and nothing that could go. */
+int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms);
+/* The names pinned to an address, those of ended pins too, each with a newline. Returns their bytes, space at most. */
+uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out, uint32_t space);
 
 /* Counters: the name and the value at an index; no name (NULL) after the last. A value is the sum of all threads. */
 const char *plane_counter_name(uint32_t index);

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "core/counters.h"
+#include "core/egress.h"
 #include "core/policy.h"
 #include "core/sched.h"
 #include "io/descriptors.h"
@@ -16,6 +17,7 @@ struct io {
 	struct log *log;
 	struct counters *counters;
 	const struct policy *policy;
+	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `policy` translates */
 	struct descriptors descriptors;
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */

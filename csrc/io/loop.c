@@ -26,6 +26,14 @@ static void read_clock(struct loop *l)
 	l->now_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+int64_t loop_boot_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
 int loop_init(struct loop *l)
 {
 	*l = (struct loop){.epoll_fd = epoll_create1(EPOLL_CLOEXEC)};

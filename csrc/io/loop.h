@@ -62,6 +62,8 @@ int loop_remove(struct loop *l, int fd);
 /* Waits for events until deadline_ms (TIMER_NEVER: no limit) and updates the clock. until_us: where waits are precise, a moment
  * before deadline_ms and less than a second away; TIMER_NEVER: none. 0 or -errno; an interrupted wait returns 0. */
 int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us);
+/* CLOCK_BOOTTIME in milliseconds, now: it also counts while the machine sleeps. */
+int64_t loop_boot_ms(void);
 /* The next event of the last wait, or NULL. */
 const struct epoll_event *loop_next(struct loop *l);
 

@@ -11,12 +11,15 @@
 
 static void release(struct plane *p)
 {
+	struct egress *egress = p->shard[0]->io.egress;
+
 	if (p->capture)
 		capture_stop(p->capture);
 	for (uint32_t i = 0; i < p->shard_count; i++) {
 		shard_free(p->shard[i]);
 		free(p->shard[i]);
 	}
+	egress_free(egress);
 	free(p->listeners.at);
 	helper_free(&p->helper);
 	link_state_free(&p->link_state);

@@ -92,6 +92,7 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 	rc = shard_init(s, &p->config, tap_fd, p->shard_count);
 	p->shard[p->shard_count++] = s;
 	s->io.descriptors = first->io.descriptors;
+	s->io.egress = first->io.egress;
 	s->link.capture = p->capture;
 	if (!rc)
 		rc = policy_copy(&s->policy, &first->policy);

@@ -11,7 +11,10 @@ from pasta_py.worker.confine import raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Literal
+
+    Verdict = tuple[bool, int, int]
 
 ffi, lib = _plane.ffi, _plane.lib
 
@@ -40,6 +43,13 @@ _FLAGS = (
 )
 _ADDRESSES = ("guest", "gateway", "map_host_loopback", "map_guest_addr", "host", "dns_forward", "dns_host", "outbound")
 _NONE = bytes(16)
+_PINNED_BYTES = 4096
+
+#: Reasons of a verdict, and the rule of one that comes from no rule.
+BY_RULE: int = lib.PLANE_BY_RULE
+BY_DEFAULT: int = lib.PLANE_BY_DEFAULT
+PIN_ENDED: int = lib.PLANE_PIN_ENDED
+NO_RULE: int = lib.PLANE_NO_RULE
 
 
 class Plane:
@@ -139,6 +149,43 @@ class Plane:
         result = lib.plane_send(self._plane, frame, len(frame))
         if result != -11:  # EAGAIN: lost, as on any link
             raise_errno(result)
+
+    # The egress policy: struct plane_verdict of csrc/plane_api.h as (allow, reason, rule).
+
+    def set_egress(self, policy: bytes) -> None:
+        """Put a compiled policy in force, in place of an earlier one; for the first, before add_shards()."""
+        raise_errno(lib.plane_egress(self._plane, policy, len(policy)))
+
+    def flow_verdict(self, proto: int, address: bytes, port: int) -> "Verdict":
+        """The verdict on a flow that the guest would open now."""
+        return self._verdict(lib.plane_egress_flow, proto, address, port)
+
+    def name_verdict(self, name: bytes) -> "Verdict":
+        """Whether a query for the name (lower-case A-labels without a final dot) is answered."""
+        return self._verdict(lib.plane_egress_name, name, len(name))
+
+    def answer_verdict(self, name: bytes, address: bytes) -> "Verdict":
+        """Whether an answer for the name may contain the address."""
+        return self._verdict(lib.plane_egress_address, name, len(name), address)
+
+    def _verdict(self, function: "Callable[..., None]", *args: "int | bytes") -> "Verdict":
+        out = ffi.new("struct plane_verdict *")
+        function(self._plane, *args, out)
+        return bool(out.allow), out.reason, out.rule
+
+    def pin(self, address: bytes, name: bytes, keep_ms: int) -> bool:
+        """Judge flows to the address by the rules of the name too, in all threads; False: there is no room for another pin."""
+        result: int = lib.plane_egress_pin(self._plane, address, name, len(name), keep_ms)
+        if result == -28:  # ENOSPC
+            return False
+        raise_errno(result)
+        return True
+
+    def pinned(self, address: bytes) -> "list[bytes]":
+        """The names pinned to an address, those of ended pins too."""
+        out = ffi.new("char[]", _PINNED_BYTES)
+        names: bytes = ffi.buffer(out, lib.plane_egress_pinned(self._plane, address, out, _PINNED_BYTES))[:]
+        return names.split()
 
     def counters(self) -> dict[str, int]:
         values: dict[str, int] = {}

@@ -139,6 +139,19 @@ void virtq_poll(struct virtq *q);
 struct reassembly { ...; };
 void reassembly_free(struct reassembly *r);
 int x_reassembly_add(struct reassembly *r, const struct ip_view *fragment, int64_t now_ms, uint8_t **packet, uint32_t *len);
+
+struct egress_verdict { bool allow; uint8_t reason; uint16_t rule; };
+struct egress;
+int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
+int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
+void egress_free(struct egress *e);
+struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
+                                     uint16_t port, int64_t now_ms);
+struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port);
+struct egress_verdict egress_name_verdict(struct egress *e, const char *name, uint32_t len);
+struct egress_verdict egress_address_verdict(struct egress *e, const char *name, uint32_t len, const struct addr *a);
+int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms);
+uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
 """
 
 SOURCE = """
@@ -149,6 +162,7 @@ SOURCE = """
 #include "base/seq.h"
 #include "base/siphash.h"
 #include "core/bucket.h"
+#include "core/egress.h"
 #include "core/flow.h"
 #include "core/policy.h"
 #include "core/reassembly.h"

@@ -1,0 +1,302 @@
+/* How: all shards ask one policy, behind a lock: once for each flow, so it is rarely contended. A pin joins an address and a name.
+ * A flow to a pinned address is judged once for each of its names, with the rules of that name; one that allows it is enough,
+ * because names share addresses. The rules of a name are looked up then, so pins outlive a change of rules.
+ *
+ * A pin that has ended stays until its place is needed: its name may be asked again. Live pins are never dropped.
+ *
+ * Invariants: `lock` guards everything. Each pin is in the bucket of its address.
+ */
+#include "core/egress.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "base/siphash.h"
+#include "core/egress_rules.h"
+
+#define PINS_MAX 65536
+#define BUCKETS_MIN 64
+#define SWEEP_MS 1000 /* between two searches for ended pins: each reads all pins */
+
+struct pin {
+	struct pin *next; /* in its bucket */
+	struct addr addr;
+	int64_t until_ms;
+	uint8_t len;
+	char name[];
+};
+
+struct egress {
+	pthread_mutex_t lock;
+	struct egress_rules *rules;
+	struct siphash_key key; /* who answers the guest's queries chooses the addresses */
+	struct pin **bucket;
+	uint32_t bucket_mask, pins;
+	int64_t swept_ms;
+};
+
+int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out)
+{
+	struct egress *e = calloc(1, sizeof(*e));
+	int rc = -ENOMEM;
+
+	if (e)
+		e->bucket = calloc(BUCKETS_MIN, sizeof(struct pin *));
+	if (e && e->bucket)
+		rc = egress_rules_parse(policy, len, &e->rules);
+	if (rc) {
+		if (e)
+			free(e->bucket);
+		free(e);
+		return rc;
+	}
+	e->bucket_mask = BUCKETS_MIN - 1;
+	e->key = *key;
+	e->swept_ms = INT64_MIN / 2;
+	pthread_mutex_init(&e->lock, NULL);
+	*out = e;
+	return 0;
+}
+
+/* Removes the pins that are not to stay: ended ones, or those whose names the rules do not allow. */
+static void remove_pins(struct egress *e, bool (*stays)(const struct egress *e, const struct pin *pin, int64_t now_ms),
+			int64_t now_ms)
+{
+	for (uint32_t i = 0; i <= e->bucket_mask; i++) {
+		struct pin **at = &e->bucket[i];
+
+		while (*at) {
+			struct pin *pin = *at;
+
+			if (stays && stays(e, pin, now_ms)) {
+				at = &pin->next;
+				continue;
+			}
+			*at = pin->next;
+			free(pin);
+			e->pins--;
+		}
+	}
+}
+
+static bool is_live(const struct egress *e, const struct pin *pin, int64_t now_ms)
+{
+	(void)e;
+	return pin->until_ms > now_ms;
+}
+
+static bool is_allowed(const struct egress *e, const struct pin *pin, int64_t now_ms)
+{
+	(void)now_ms;
+	return egress_rules_name(e->rules, pin->name, pin->len).allow;
+}
+
+void egress_free(struct egress *e)
+{
+	if (!e)
+		return;
+	remove_pins(e, NULL, 0);
+	egress_rules_free(e->rules);
+	pthread_mutex_destroy(&e->lock);
+	free(e->bucket);
+	free(e);
+}
+
+int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
+{
+	struct egress_rules *rules, *before;
+	int rc = egress_rules_parse(policy, len, &rules);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&e->lock);
+	before = e->rules;
+	e->rules = rules;
+	remove_pins(e, is_allowed, 0);
+	pthread_mutex_unlock(&e->lock);
+	egress_rules_free(before);
+	return 0;
+}
+
+/* --- verdicts --- */
+
+static uint8_t protocol_bit(uint8_t proto)
+{
+	return proto == IPPROTO_TCP ? EGRESS_TCP : proto == IPPROTO_UDP ? EGRESS_UDP : EGRESS_ECHO;
+}
+
+static struct egress_verdict by_index(const struct egress_rules *r, uint16_t index, bool others)
+{
+	if (index == EGRESS_NO_RULE)
+		return (struct egress_verdict){others, EGRESS_BY_DEFAULT, index};
+	return (struct egress_verdict){r->rule[index].allow, EGRESS_BY_RULE, index};
+}
+
+static struct pin *bucket_of(const struct egress *e, const struct addr *a, struct pin ***head)
+{
+	*head = &e->bucket[siphash(&e->key, a->b, sizeof(a->b)) & e->bucket_mask];
+	return **head;
+}
+
+/* The verdict where the address has names. `bare`: without them. */
+static struct egress_verdict by_names(const struct egress *e, const struct egress_view *v, uint8_t protocol, uint16_t port,
+				      int64_t now_ms, struct egress_verdict bare)
+{
+	struct egress_verdict ended = bare, live = bare;
+	struct pin **head;
+	bool named = false;
+
+	for (const struct pin *pin = bucket_of(e, &v->addr, &head); pin; pin = pin->next) {
+		struct egress_verdict one;
+
+		if (!addr_eq(&pin->addr, &v->addr))
+			continue;
+		one = by_index(e->rules, egress_rules_match(e->rules, v, protocol, port, pin->name, pin->len),
+			       e->rules->allow_others);
+		if (pin->until_ms <= now_ms) {
+			if (one.allow && !bare.allow)
+				ended.reason = EGRESS_PIN_ENDED;
+			continue;
+		}
+		if (one.allow)
+			return one;
+		if (!named || one.rule < live.rule)
+			live = one;
+		named = true;
+	}
+	return !named || ended.reason == EGRESS_PIN_ENDED ? ended : live;
+}
+
+struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
+				     uint16_t port, int64_t now_ms)
+{
+	uint8_t protocol = protocol_bit(proto);
+	struct egress_verdict verdict;
+	struct egress_view v;
+
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, dest, host_dest);
+	verdict = by_index(e->rules, egress_rules_match(e->rules, &v, protocol, port, NULL, 0), e->rules->allow_others);
+	if (e->pins)
+		verdict = by_names(e, &v, protocol, port, now_ms, verdict);
+	pthread_mutex_unlock(&e->lock);
+	return verdict;
+}
+
+struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port)
+{
+	struct egress_verdict verdict;
+	struct egress_view v;
+
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, host_dest, host_dest);
+	verdict = by_index(e->rules, egress_rules_match(e->rules, &v, protocol_bit(proto), port, NULL, 0), true);
+	pthread_mutex_unlock(&e->lock);
+	return verdict;
+}
+
+struct egress_verdict egress_name_verdict(struct egress *e, const char *name, uint32_t len)
+{
+	struct egress_verdict verdict;
+
+	pthread_mutex_lock(&e->lock);
+	verdict = egress_rules_name(e->rules, name, len);
+	pthread_mutex_unlock(&e->lock);
+	return verdict;
+}
+
+struct egress_verdict egress_address_verdict(struct egress *e, const char *name, uint32_t len, const struct addr *a)
+{
+	struct egress_verdict verdict;
+	struct egress_view v;
+
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, a, a);
+	verdict = egress_rules_reach(e->rules, &v, name, len);
+	pthread_mutex_unlock(&e->lock);
+	return verdict;
+}
+
+/* --- pins --- */
+
+/* Twice the buckets, where there are as many pins as buckets. Without memory the lists are longer. */
+static void grow(struct egress *e)
+{
+	uint32_t old = e->bucket_mask + 1;
+	struct pin **before = e->bucket, **bucket;
+
+	if (e->pins < old || old >= PINS_MAX)
+		return;
+	bucket = calloc(2 * (size_t)old, sizeof(struct pin *));
+	if (!bucket)
+		return;
+	e->bucket = bucket;
+	e->bucket_mask = 2 * old - 1;
+	for (uint32_t i = 0; i < old; i++)
+		for (struct pin *pin = before[i], *next; pin; pin = next) {
+			struct pin **head;
+
+			next = pin->next;
+			pin->next = bucket_of(e, &pin->addr, &head);
+			*head = pin;
+		}
+	free(before);
+}
+
+static int add_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms)
+{
+	struct pin **head, *pin;
+
+	for (pin = bucket_of(e, a, &head); pin; pin = pin->next) {
+		if (!addr_eq(&pin->addr, a) || pin->len != len || memcmp(pin->name, name, len) != 0)
+			continue;
+		pin->until_ms = pin->until_ms > until_ms ? pin->until_ms : until_ms;
+		return 0;
+	}
+	if (e->pins >= PINS_MAX && now_ms - e->swept_ms >= SWEEP_MS) {
+		e->swept_ms = now_ms;
+		remove_pins(e, is_live, now_ms);
+	}
+	if (e->pins >= PINS_MAX)
+		return -ENOSPC;
+	pin = malloc(sizeof(*pin) + len);
+	if (!pin)
+		return -ENOMEM;
+	grow(e);
+	*pin = (struct pin){.next = bucket_of(e, a, &head), .addr = *a, .until_ms = until_ms, .len = (uint8_t)len};
+	memcpy(pin->name, name, len);
+	*head = pin;
+	e->pins++;
+	return 0;
+}
+
+int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms)
+{
+	int rc;
+
+	if (!len || len > EGRESS_NAME_MAX)
+		return -EINVAL;
+	pthread_mutex_lock(&e->lock);
+	rc = add_pin(e, a, name, len, now_ms, until_ms);
+	pthread_mutex_unlock(&e->lock);
+	return rc;
+}
+
+uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space)
+{
+	struct pin **head;
+	uint32_t at = 0;
+
+	pthread_mutex_lock(&e->lock);
+	for (const struct pin *pin = bucket_of(e, a, &head); pin; pin = pin->next) {
+		if (!addr_eq(&pin->addr, a) || pin->len + 1u > space - at)
+			continue;
+		memcpy(out + at, pin->name, pin->len);
+		at += pin->len;
+		out[at++] = '\n';
+	}
+	pthread_mutex_unlock(&e->lock);
+	return at;
+}

@@ -1,0 +1,58 @@
+/* Purpose: the egress policy: which flows the guest may open, and which names it may ask for. Pure but for a lock.
+ *
+ * egress.c has the verdicts, egress_rules.c the compiled rules, egress_pins.c the addresses that names were resolved to.
+ */
+#ifndef PASTA_CORE_EGRESS_H
+#define PASTA_CORE_EGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/addr.h"
+#include "base/siphash.h"
+
+#define EGRESS_NO_RULE 0xffff
+#define EGRESS_NAME_MAX 253 /* characters without a final dot (RFC 1035, 2.3.4) */
+
+/* Why a verdict is what it is. */
+enum egress_reason {
+	EGRESS_BY_RULE,    /* the rule that the verdict names */
+	EGRESS_BY_DEFAULT, /* no rule matches */
+	EGRESS_PIN_ENDED,  /* denied; a name would allow it, but its pin has ended: the name may be asked again */
+};
+
+struct egress_verdict {
+	bool allow;
+	uint8_t reason; /* enum egress_reason */
+	uint16_t rule;  /* EGRESS_NO_RULE: none */
+};
+
+struct egress;
+
+/* Compiles a policy (its form: plane_egress() of plane_api.h). key: any, for a hash table. 0, -EINVAL for other bytes, or -ENOMEM. */
+int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
+/* Puts another policy in place of the present one, or changes nothing. Pins of names that are still allowed stay. */
+int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
+void egress_free(struct egress *e);
+
+/* The verdict on a flow that the guest opens. dest: as the guest sees it; host_dest: where it leads (equal unless it is mapped).
+ * port: 0 for echo. now_ms: of CLOCK_BOOTTIME, as in all functions here. */
+struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
+				     uint16_t port, int64_t now_ms);
+/* The verdict on a spliced flow of the guest to a port of the host's loopback, which --tcp-ns or --udp-ns offers: it is allowed
+ * unless a rule denies it. */
+struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port);
+
+/* Names are lower-case A-labels without a final dot, of len bytes. */
+
+/* Whether a query for this name is answered. */
+struct egress_verdict egress_name_verdict(struct egress *e, const char *name, uint32_t len);
+/* Whether an answer for this name may contain the address: whether any flow to it could be allowed then. */
+struct egress_verdict egress_address_verdict(struct egress *e, const char *name, uint32_t len, const struct addr *a);
+/* Pins an address to a name: until then the rules of the name count for the address. A pin that is there lasts longer at most.
+ * 0; -ENOSPC: no more pins; -ENOMEM; -EINVAL: no such name. */
+int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms);
+/* The names pinned to an address, ended pins too, each with a newline, cut at `space` bytes. Returns how many bytes. */
+uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
+
+#endif

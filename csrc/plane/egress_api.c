@@ -1,0 +1,65 @@
+/* Purpose: the functions of plane_api.h for the egress policy. Shard 0 translates addresses here; its verdicts hold for all. */
+#include <errno.h>
+#include <sys/random.h>
+
+#include "plane/plane.h"
+#include "plane_api.h"
+
+_Static_assert(PLANE_BY_RULE == (int)EGRESS_BY_RULE && PLANE_BY_DEFAULT == (int)EGRESS_BY_DEFAULT &&
+		       PLANE_PIN_ENDED == (int)EGRESS_PIN_ENDED && PLANE_NO_RULE == EGRESS_NO_RULE,
+	       "Python sees the core's own values");
+
+int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len)
+{
+	struct io *io = &p->shard[0]->io;
+	struct siphash_key key;
+
+	if (io->egress)
+		return egress_replace(io->egress, policy, len);
+	if (p->shard_count > 1)
+		return -EBUSY;
+	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+		return -EIO;
+	return egress_new(policy, len, &key, &io->egress);
+}
+
+static void report(struct egress_verdict v, struct plane_verdict *out)
+{
+	*out = (struct plane_verdict){v.allow, v.reason, v.rule};
+}
+
+void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint16_t port, struct plane_verdict *out)
+{
+	struct io *io = &p->shard[0]->io;
+	struct endpoint to = {addr_from_v6(dest), port}, host_dest;
+
+	policy_outbound(io->policy, (uint8_t)proto, &to, &host_dest);
+	report(egress_verdict(io->egress, (uint8_t)proto, &to.addr, &host_dest.addr, port, loop_boot_ms()), out);
+}
+
+void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out)
+{
+	report(egress_name_verdict(p->shard[0]->io.egress, name, len), out);
+}
+
+void plane_egress_address(struct plane *p, const char *name, uint32_t len, const uint8_t addr[16], struct plane_verdict *out)
+{
+	struct addr a = addr_from_v6(addr);
+
+	report(egress_address_verdict(p->shard[0]->io.egress, name, len, &a), out);
+}
+
+int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms)
+{
+	struct addr a = addr_from_v6(addr);
+	int64_t now_ms = loop_boot_ms();
+
+	return egress_pin(p->shard[0]->io.egress, &a, name, len, now_ms, now_ms + (int64_t)keep_ms);
+}
+
+uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out, uint32_t space)
+{
+	struct addr a = addr_from_v6(addr);
+
+	return egress_pinned(p->shard[0]->io.egress, &a, out, space);
+}
