@@ -1,4 +1,4 @@
-"""README.md and docs/ name files and `make` targets of the source tree: each one exists. Their lines fit the screen."""
+"""README.md and docs/ name files and `make` targets of the source tree, tests name programs: each exists. Lines fit the screen."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,16 @@ def test_every_path_that_a_page_names_exists() -> None:
     named = {(page.name, path) for page in PAGES for path in paths_of(page.read_text())}
     assert len(named) > 50  # the pattern still finds them
     assert sorted(f"{page}: {path}" for page, path in named if not any(ROOT.glob(path.rstrip("/")))) == []
+
+
+def test_every_program_that_a_test_starts_exists() -> None:
+    """They are in tests/programs: what runs in a process of its own, often in a namespace."""
+    started = re.compile(r"""(?:\b(?:script|start)\(|PROGRAMS / )["']([\w.-]+\.py)["']|\bHERE / ["'](\w+\.py)["']""")
+    named = {(path.name, *found) for path in (ROOT / "tests/e2e").glob("*.py") for found in started.findall(path.read_text())}
+    assert len(named) > 50
+    places = {"tests/programs": 1, "tests/e2e": 2}
+    missing = [each for each in named for place, at in places.items() if each[at] and not (ROOT / place / each[at]).exists()]
+    assert missing == []
 
 
 def test_every_make_target_that_a_page_names_is_in_make_help() -> None:

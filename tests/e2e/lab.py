@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+PROGRAMS = HERE.parent / "programs"  # what tests start as processes of their own
 UID = os.geteuid() or 1000
 HOST4, HOST6 = "192.0.2.2", "2001:db8::2"
 GATEWAY4, GATEWAY6 = "192.0.2.1", "2001:db8::1"
@@ -52,12 +53,12 @@ def program(name: str = "pasta") -> str:
 
 @functools.cache
 def tool(name: str = "labtool") -> str:
-    """Compile one of the C files beside this one once per run, where every user can execute it."""
+    """Compile one of the C files of tests/programs once per run, where every user can execute it."""
     where = tempfile.TemporaryDirectory(prefix="pasta-labtool-")
     _keep.append(where)
     os.chmod(where.name, 0o755)
     path = f"{where.name}/{name}"
-    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, HERE / f"{name}.c"], check=True)
+    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, PROGRAMS / f"{name}.c"], check=True)
     return path
 
 
@@ -135,12 +136,12 @@ class Space:
         self.run("sh", "-ec", "\n".join(lines), caps=True)
 
     def script(self, name: str, *args: object, timeout: float = 60) -> dict[str, object]:
-        """Run one of the traffic programs beside this file; the JSON object that it printed."""
-        return dict(json.loads(self.run(sys.executable, HERE / name, *args, timeout=timeout).stdout))
+        """Run one of the traffic programs (tests/programs); the JSON object that it printed."""
+        return dict(json.loads(self.run(sys.executable, PROGRAMS / name, *args, timeout=timeout).stdout))
 
     def start(self, name: str, *args: object) -> "Script":
         """Start one of the traffic programs as a server; returns when it has said that it is ready."""
-        return Script(self.popen(sys.executable, HERE / name, *args))
+        return Script(self.popen(sys.executable, PROGRAMS / name, *args))
 
     def serve(self, *command: object, port: int, proto: str = "tcp", caps: bool = False) -> "subprocess.Popen[str]":
         """Start a server and wait until something listens on the port."""

@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from lab import GATEWAYS, HERE, HOSTS, REMOTES, Lab, Space
+from lab import GATEWAYS, HOSTS, PROGRAMS, REMOTES, Lab, Space
 
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 SIZES = {"tcp": 10_000_000, "udp": 200_000}
@@ -65,7 +65,7 @@ def ask(space: Space, cells: list[Cell], size: int | None = None, patience: floa
         }
         for cell in cells
     ]
-    done = space.run(sys.executable, HERE / "portask.py", input=json.dumps(questions), timeout=100)
+    done = space.run(sys.executable, PROGRAMS / "portask.py", input=json.dumps(questions), timeout=100)
     results: list[dict[str, object]] = json.loads(done.stdout)["results"]
     assert len(results) == len(cells)
     return results

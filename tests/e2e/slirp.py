@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import sid
-from lab import HERE, Guest, Lab, program
+from lab import PROGRAMS, Guest, Lab, program
 
 REAL = "/usr/bin/slirp4netns"
 NAMES = ("ours", "real")
@@ -59,7 +59,7 @@ class Running:
 def start(lab: Lab, name: str, *arguments: object, caps: bool = False) -> Running:
     """Start it with these arguments, its ready and its exit descriptor; returns when it is ready, or has ended."""
     words = ["-r", "READY", "-e", "EXIT", *map(str, arguments)]
-    return Running(lab, lab.host.popen(sys.executable, HERE / "slirp_hold.py", path(name), *words, caps=caps))
+    return Running(lab, lab.host.popen(sys.executable, PROGRAMS / "slirp_hold.py", path(name), *words, caps=caps))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import re
 import sys
 
 import pytest
-from lab import HERE, REMOTES, Guest, Lab, Script
+from lab import PROGRAMS, REMOTES, Guest, Lab, Script
 
 PORT = 7500
 LOSSY = """\
@@ -51,7 +51,7 @@ def test_streams_in_both_directions_at_once(lab: Lab) -> None:
             address, port = REMOTES[4 if index % 4 < 2 else 6], PORT + 20 + index
             remotes.append(lab.remote.start("stream.py", there, address, port, size, 0, "listen"))
             arguments = (here, address, port, size, 0, "connect")
-            locals_.append(guest.popen(sys.executable, HERE / "stream.py", *arguments))
+            locals_.append(guest.popen(sys.executable, PROGRAMS / "stream.py", *arguments))
         for process, remote in zip(locals_, remotes, strict=True):
             ours, theirs = Script.finished(process, 60), remote.result()
             assert (ours["bytes"], ours["sha256"]) == (size, theirs["sha256"])
@@ -60,7 +60,7 @@ def test_streams_in_both_directions_at_once(lab: Lab) -> None:
 def test_what_exceeds_the_descriptors_is_refused_and_told_and_then_all_is_well(lab: Lab) -> None:
     """With 200 descriptors for us a client with 250 connections, all open before the first byte, fails; a later one succeeds."""
     server = lab.remote.start("exchange.py", "serve", REMOTES[4], PORT + 50)
-    client = (HERE / "exchange.py", "connect", REMOTES[4], PORT + 50)
+    client = (PROGRAMS / "exchange.py", "connect", REMOTES[4], PORT + 50)
     with lab.guest(limit="-n 200") as guest:
         first = guest.run(sys.executable, *client, 250, 1000, check=False)
         assert "ConnectionRefusedError" in first.stderr

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import BIG, HERE, REMOTE4, Guest, Lab, descriptors, program, tool, wait_until
+from lab import BIG, PROGRAMS, REMOTE4, Guest, Lab, descriptors, program, tool, wait_until
 
-REFUSE = HERE.parent / "worker" / "refuse.py"
+REFUSE = PROGRAMS / "refuse.py"
 AT_FDCWD = -100
 SIGSYS = 31
 # Prints its PID once it has a terminal (descriptor 0) and waits.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import sid
-from lab import GATEWAY4, GATEWAY6, HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, Space, dual, wire
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Space, dual, wire
 from reached import ether, ip4, ip6, payloads
 
 PORT = 7600
@@ -46,7 +46,7 @@ def seen(lab: Lab, guest: Guest, space: Space, pairs: "tuple[tuple[str, str], ..
     """How a server in the guest has seen each client, first over TCP and then over UDP."""
     servers = [guest.start("answer.py", "name", any_, PORT, "guest") for any_ in ("0.0.0.0", "::")]
     questions = [[kind, *pair] for kind in ("tcp", "udp") for pair in pairs]
-    done = space.run(sys.executable, HERE / "clients.py", PORT, 20, input=json.dumps(questions))
+    done = space.run(sys.executable, PROGRAMS / "clients.py", PORT, 20, input=json.dumps(questions))
     for server in servers:
         server.result()
     return list(json.loads(done.stdout))
@@ -96,7 +96,7 @@ def test_the_guest_is_not_taken_to_have_an_address_that_nobody_can_have(lab: Lab
         for family, build, remote in ((4, ip4, REMOTE4), (6, ip6, REMOTE6)):
             for source in sources[family]:
                 frames = [ether(build(source, remote, proto, body)) for proto, body in payloads(source, remote, 5000)]
-                guest.run(sys.executable, HERE / "reach.py", "send", guest.interface(), input="\n".join(map(bytes.hex, frames)))
+                guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input="\n".join(map(bytes.hex, frames)))
         assert seen(lab, guest, lab.remote, ((REMOTE4, HOST4), (REMOTE6, HOST6))) == [REMOTE4, REMOTE6] * 2
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import sid
-from lab import HERE, HOST4, HOST6, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
+from lab import HOST4, HOST6, NO_PORTS, PATIENCE_S, PROGRAMS, Guest, Lab, program, wait_until
 
 from pasta_py import pesto_protocol
 
@@ -39,7 +39,7 @@ def pesto(lab: Lab, *words: str, check: bool = True) -> "subprocess.CompletedPro
 def ask(lab: Lab, port: int, address: str = HOST4, proto: str = "tcp", space: str = "remote", patience: float = 0) -> object:
     """None if portserve.py answers there, else what came of it."""
     cell = {"proto": proto, "address": address, "port": port, "size": 1000, "patience": patience}
-    done = getattr(lab, space).run(sys.executable, HERE / "portask.py", input=json.dumps([cell]))
+    done = getattr(lab, space).run(sys.executable, PROGRAMS / "portask.py", input=json.dumps([cell]))
     return json.loads(done.stdout)["results"][0]["error"]
 
 
@@ -122,7 +122,7 @@ def test_an_unchanged_listener_never_refuses_while_others_come_and_go(lab: Lab) 
     options = ("-t", "7001", *NO_PORTS[2:])
     with running(lab, *options) as guest, serving(guest, 7001, 7002):
         cells = [{"proto": "tcp", "address": HOST4, "port": 7001, "size": 100}] * 300
-        asking = lab.remote.popen(sys.executable, HERE / "portask.py")
+        asking = lab.remote.popen(sys.executable, PROGRAMS / "portask.py")
         assert asking.stdin is not None
         asking.stdin.write(json.dumps(cells))
         asking.stdin.close()
@@ -177,11 +177,11 @@ def test_the_table_splice_reaches_the_hosts_loopback(lab: Lab) -> None:
             pesto(lab, "-A", f"-{proto[0].upper()}", "7011:7001")
             for address in ("127.0.0.1", "::1"):
                 cell = [{"proto": proto, "address": address, "port": 7011, "size": 1000}]
-                done = guest.run(sys.executable, HERE / "portask.py", input=json.dumps(cell))
+                done = guest.run(sys.executable, PROGRAMS / "portask.py", input=json.dumps(cell))
                 assert json.loads(done.stdout)["results"][0]["error"] is None
         pesto(lab, "-C", "SPLICE")
         cell = [{"proto": "tcp", "address": "127.0.0.1", "port": 7011, "size": 1}]
-        done = guest.run(sys.executable, HERE / "portask.py", input=json.dumps(cell))
+        done = guest.run(sys.executable, PROGRAMS / "portask.py", input=json.dumps(cell))
         assert json.loads(done.stdout)["results"][0]["error"] == "ECONNREFUSED"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from exchange import ORDERS
-from lab import HERE, REMOTES, Lab, Script, Translator, wait_until
+from lab import PROGRAMS, REMOTES, Lab, Script, Translator, wait_until
 
 AT_ONCE = 1000
 SIZE = 100_000
@@ -76,7 +76,7 @@ def test_a_reader_that_stalls_loses_nothing(lab: Lab, reader: str, family: int) 
         translator = lab.translator()
         before, descriptors = translator.rss_kib(), translator.descriptors()
         arguments = (roles["guest"], address, port, STREAM, STALL_S, "connect")
-        process = guest.popen(sys.executable, HERE / "stream.py", *arguments)
+        process = guest.popen(sys.executable, PROGRAMS / "stream.py", *arguments)
         highest = 0
         while process.poll() is None:
             highest = max(highest, translator.rss_kib())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from capture import assert_sound, fields, frames
-from lab import BIG, FAR4, FAR6, GATEWAYS, HERE, HOSTS, Guest, Lab, Space, routed
+from lab import BIG, FAR4, FAR6, GATEWAYS, HOSTS, PROGRAMS, Guest, Lab, Space, routed
 from quickest import least
 
 pytestmark = pytest.mark.sanitize_quick
@@ -124,7 +124,7 @@ def test_hops_count_as_without_us(
     """Also where there are none left: a neighbour takes such a datagram, a router does not pass it on."""
 
     def answer(space: Space) -> object:
-        command = (sys.executable, HERE / "hops.py", HOSTS[family], destinations[family], ttl)
+        command = (sys.executable, PROGRAMS / "hops.py", HOSTS[family], destinations[family], ttl)
         return json.loads(space.run(*command, caps=space is far_lab.host).stdout)
 
     plain = answer(far_lab.host)

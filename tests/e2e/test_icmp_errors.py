@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
-from lab import GATEWAY4, GATEWAY6, NO_PORTS, REMOTE4, REMOTE6, Lab, Script, dual
-from lab import HERE as E2E
+from lab import GATEWAY4, GATEWAY6, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Lab, Script, dual
 
 Results = dict[str, object]  # of icmp_ask.py
 BLACKHOLES = {4: "203.0.113.9", 6: "2001:db8:9::9"}
@@ -34,7 +33,7 @@ route add blackhole {BLACKHOLES[4]}
 
 @pytest.fixture(scope="module")
 def seen(errors_lab: Lab) -> Seen:
-    command = (sys.executable, E2E / "icmp_answer.py", "eth0", REMOTE4, REMOTE6)
+    command = (sys.executable, PROGRAMS / "icmp_answer.py", "eth0", REMOTE4, REMOTE6)
     answering = Script(errors_lab.remote.popen(*command, caps=True))
     by_host = errors_lab.host.script("icmp_ask.py")
     with errors_lab.guest(*NO_PORTS) as guest:

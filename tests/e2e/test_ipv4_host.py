@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import sid
-from lab import GATEWAY4, HERE, HOST4, NO_PORTS, REMOTE4, Guest, Lab, wait_until, wire
+from lab import GATEWAY4, HOST4, NO_PORTS, PROGRAMS, REMOTE4, Guest, Lab, wait_until, wire
 
 PORT, WEB_PORT = 7610, 7611
 PORTS = ("-t", f"{PORT},{WEB_PORT}", "-u", PORT, *NO_PORTS[4:])
@@ -36,7 +36,7 @@ def link_locals(guest: Guest, *kind: str) -> list[str]:
 def seen(lab: Lab, address: str, wait_s: float = 20) -> list[str | None]:
     """At which address a server in the guest has seen a client on the host, over TCP and UDP."""
     questions = [[kind, address, address] for kind in ("tcp", "udp")]
-    done = lab.host.run(sys.executable, HERE / "clients.py", PORT, wait_s, input=json.dumps(questions))
+    done = lab.host.run(sys.executable, PROGRAMS / "clients.py", PORT, wait_s, input=json.dumps(questions))
     return list(json.loads(done.stdout))
 
 

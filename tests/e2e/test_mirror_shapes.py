@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import sid
-from lab import GATEWAY4, GATEWAY6, HERE, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
+from lab import GATEWAY4, GATEWAY6, HERE, HOST4, HOST6, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
 from shapes import SHAPES, Shape, no_ipv6, only_loopback, second_interface
 
 RECORDED = HERE / "shapes.json"
@@ -71,7 +71,7 @@ class Seen:
 def facts(lab: Lab, guest: Guest) -> Facts:
     """What the guest sees of its network, and what listens on both sides."""
     asked = ["ip -j -d addr", "ip -j -4 route", "ip -j -6 route", "ss -tulnH"]
-    asked.append(f"{sys.executable} {HERE / 'told.py'} $(ip -br link | grep -v ^lo | cut -d' ' -f1) {TOLD_S} dhcp")
+    asked.append(f"{sys.executable} {PROGRAMS / 'told.py'} $(ip -br link | grep -v ^lo | cut -d' ' -f1) {TOLD_S} dhcp")
     said = guest.run("sh", "-c", "; echo; ".join(asked)).stdout.split("\n\n")
     links = [link for link in json.loads(said[0]) if link["ifname"] != "lo"]
     found: Facts = {"interfaces": [link["ifname"] for link in links]}

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from lab import HERE, NO_PORTS, REMOTES, Lab
+from lab import NO_PORTS, PROGRAMS, REMOTES, Lab
 
 PORT = 5950
 
@@ -12,7 +12,7 @@ PORT = 5950
 @pytest.mark.parametrize("family", [4, 6])
 def test_the_same_frames_are_taken_as_by_a_kernel(lab: Lab, family: int) -> None:
     server = lab.remote.start("answer.py", "echo", REMOTES[family], PORT)
-    command = (sys.executable, HERE / "odd.py", "eth0", REMOTES[family], PORT)
+    command = (sys.executable, PROGRAMS / "odd.py", "eth0", REMOTES[family], PORT)
     with lab.guest(*NO_PORTS) as guest:
         wire, tap = (json.loads(space.run(*command, caps=True).stdout) for space in (lab.host, guest))
     server.result()

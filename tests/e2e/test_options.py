@@ -11,9 +11,9 @@ from lab import (
     BIG,
     GATEWAY4,
     GATEWAY6,
-    HERE,
     HOST4,
     HOST6,
+    PROGRAMS,
     REMOTE4,
     REMOTE6,
     REMOTES,
@@ -249,7 +249,7 @@ def test_sockets_are_bound_to_the_interface_that_is_named(lab: Lab, option: str,
 @pytest.mark.option("--debug", "--trace", "--quiet")
 def test_more_and_less_is_said(lab: Lab) -> None:
     """A refused connection is for --debug, its packets are for --trace; the end of the guest is for all but --quiet."""
-    command = (sys.executable, HERE / "probe.py", "tcp", REMOTE4, PORT + 9)
+    command = (sys.executable, PROGRAMS / "probe.py", "tcp", REMOTE4, PORT + 9)
     refusal, packet = "connect: Connection refused", f"from guest: {HOST4} > {REMOTE4} protocol 6"
     for option, said in (("--no-map-gw", set()), ("--debug", {refusal}), ("--trace", {refusal, packet})):
         text = told(lab, option, command=command)

@@ -5,7 +5,7 @@ import re
 import sys
 
 import pytest
-from lab import HERE, HOST4, HOSTS, NO_PORTS, REMOTE4, REMOTES, Guest, Lab, program, tool, wait_until, wire
+from lab import HOST4, HOSTS, NO_PORTS, PROGRAMS, REMOTE4, REMOTES, Guest, Lab, program, tool, wait_until, wire
 from ports import FAMILIES, PROTOS, SEEN, Cell, ask, faults, judge
 
 ONLY_T = ("-u", "none", "-T", "none", "-U", "none")
@@ -118,7 +118,7 @@ def test_inherited_sockets_are_forwarded(lab: Lab) -> None:
         "hold",
         token,
     )
-    process = lab.host.popen(sys.executable, HERE / "listen_fds.py", *sockets, "--", *command)
+    process = lab.host.popen(sys.executable, PROGRAMS / "listen_fds.py", *sockets, "--", *command)
     assert process.stdout and process.stdin and process.stderr
     assert process.stdout.readline() == "held\n", process.communicate(timeout=30)[1]
     guest = Guest(lab, process, lab.held("hold", token))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from lab import GATEWAYS, HERE, HOSTS, NO_PORTS, REMOTES, Guest, Lab, Script
+from lab import GATEWAYS, HOSTS, NO_PORTS, PROGRAMS, REMOTES, Guest, Lab, Script
 from reached import PORT, ether, frames, ip4, ip6, payloads, questions
 
 CLOSED = ("--no-map-gw", *NO_PORTS)
@@ -25,18 +25,18 @@ def services(lab: Lab) -> "Iterator[None]":
 
 
 def watch(lab: Lab) -> Script:
-    return Script(lab.host.popen(sys.executable, HERE / "reach.py", "watch", "lo", caps=True))
+    return Script(lab.host.popen(sys.executable, PROGRAMS / "reach.py", "watch", "lo", caps=True))
 
 
 def send(guest: Guest, these: "Iterator[bytes]") -> int:
     text = "\n".join(frame.hex() for frame in these)
-    done = guest.run(sys.executable, HERE / "reach.py", "send", guest.interface(), input=text, timeout=60)
+    done = guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input=text, timeout=60)
     return int(json.loads(done.stdout)["sent"])
 
 
 def ask(guest: Guest, these: list[tuple[str, str, int]]) -> list[list[object]]:
     text = json.dumps(these).replace("{interface}", guest.interface())
-    done = guest.run(sys.executable, HERE / "reach.py", "ask", input=text)
+    done = guest.run(sys.executable, PROGRAMS / "reach.py", "ask", input=text)
     return list(json.loads(done.stdout)["answered"])
 
 
@@ -126,7 +126,7 @@ def test_no_socket_of_the_guest_reaches_it(lab: Lab, more: tuple[str, ...]) -> N
         guest.run("sh", "-c", "echo 0 2147483647 >/proc/sys/net/ipv4/ping_group_range", check=False)
         no_routes_of_its_own(guest)
         seen = watch(lab)
-        left = Script(guest.popen(sys.executable, HERE / "reach.py", "leave", guest.interface()))
+        left = Script(guest.popen(sys.executable, PROGRAMS / "reach.py", "leave", guest.interface()))
         reached = [question for question in ask(guest, questions()) if question[1] not in GATEWAYS.values()]
         assert seen.result() == {"packets": 0, "first": []}
         assert not [question for question in reached if question[0] != "ping"], reached

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from lab import HERE, HOST4, NO_PORTS, REMOTE4, Lab, Space, wait_until
+from lab import HOST4, NO_PORTS, PROGRAMS, REMOTE4, Lab, Space, wait_until
 
 PORT, ECHO, SILENT, FORWARDED = 7700, 7701, 7702, 7703
 LIMIT = 256
@@ -40,7 +40,7 @@ def test_connects_that_the_guest_has_given_up_keep_nobody_from_connecting(lab: L
         works(guest)
         translator = lab.translator()
         before = translator.descriptors()  # some stay a little: UDP, ends that wait for others
-        guest.run(sys.executable, HERE / "giveups.py", REMOTE4, SILENT, 2 * LIMIT)
+        guest.run(sys.executable, PROGRAMS / "giveups.py", REMOTE4, SILENT, 2 * LIMIT)
         works(guest)
         wait_until(lambda: translator.descriptors() < before + 8, 6, "what was given up is gone")
 

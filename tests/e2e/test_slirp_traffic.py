@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from lab import HERE, HOST4, HOSTS, REMOTE4, REMOTE6, REMOTES, Guest, Lab, Script, wait_until
+from lab import HOST4, HOSTS, PROGRAMS, REMOTE4, REMOTE6, REMOTES, Guest, Lab, Script, wait_until
 from servers import DNS4, DNS_NAME, dnsmasq
 from slirp import API, DNS, DNS6, GATEWAY, GATEWAY6, GUEST4, NAMES, Running, connected, path, start
 from test_autoconf import dhclient
@@ -34,7 +34,7 @@ def services(lab: Lab) -> "Iterator[None]":
 
 def answer(guest: Guest, how: str, address: str, wait: int = ANSWER_S) -> str:
     """WHO and to whom; "" for none."""
-    done = guest.run("python3", HERE / "probe.py", how, address, PORT, wait, check=False)
+    done = guest.run("python3", PROGRAMS / "probe.py", how, address, PORT, wait, check=False)
     return " ".join(json.loads(done.stdout)["answer"].split()[:2]) if done.returncode == 0 else ""
 
 
@@ -147,7 +147,7 @@ def test_many_ports_come_and_go_under_traffic(lab: Lab) -> None:
     with connected(lab, "ours", "-c", "-m", 65520, "-a", API) as (guest, running):
         server = guest.start("stream.py", "read", GUEST4, 80, 50_000_000, 0, "listen")
         running.forward("tcp", 8080, 80)
-        sender = lab.remote.popen("python3", HERE / "stream.py", "send", HOST4, 8080, 50_000_000, 0, "connect")
+        sender = lab.remote.popen("python3", PROGRAMS / "stream.py", "send", HOST4, 8080, 50_000_000, 0, "connect")
         numbers = [running.forward("udp", 9000 + n, 9000 + n) for n in range(40)]
         assert numbers == list(range(2, 42))
         for number in [1, *numbers]:  # the connection outlives its port
@@ -294,7 +294,7 @@ def test_a_bridge_with_several_stations(lab: Lab, name: str) -> None:
     (lab.directory / "big").write_bytes(bytes(size))
     web = lab.remote.serve("python3", "-m", "http.server", "7600", port=7600)
     with connected(lab, name) as (guest, _running):
-        script = f"SCRIPT={HERE}/dhclient-script\ncd {lab.directory}\n{BRIDGED}"
+        script = f"SCRIPT={PROGRAMS}/dhclient-script\ncd {lab.directory}\n{BRIDGED}"
         said = guest.run("unshare", "-m", "sh", "-c", script, timeout=60)
     web.kill()
     wanted = ["new_ip_address=10.0.2.15", "new_ip_address=10.0.2.16", "they see each other", str(size), str(size)]

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from lab import HERE, REMOTE4, REMOTE6, Lab, Script
+from lab import PROGRAMS, REMOTE4, REMOTE6, Lab, Script
 from traffic import Bulk, said
 
 pytestmark = [pytest.mark.unsanitized, pytest.mark.quiet]
@@ -33,7 +33,7 @@ def test_soak(lab: Lab) -> None:
     with lab.guest("--stats", 1) as guest:
         worker = lab.translator()
         streams = [Bulk(lab, guest, address, PACED) for address in (REMOTE4, REMOTE6)]
-        mixed = guest.popen(sys.executable, HERE / "mixed.py", REMOTE4, SILENT4, PORT, SECONDS)
+        mixed = guest.popen(sys.executable, PROGRAMS / "mixed.py", REMOTE4, SILENT4, PORT, SECONDS)
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             time.sleep(SAMPLE_S)

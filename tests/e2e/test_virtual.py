@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import sid
-from lab import GATEWAY4, GATEWAY6, GATEWAYS, HERE, HOSTS, NO_PORTS, Guest, Lab, Script, Space, dual, wait_until
+from lab import GATEWAY4, GATEWAY6, GATEWAYS, HOSTS, NO_PORTS, PROGRAMS, Guest, Lab, Script, Space, dual, wait_until
 from shapes import no_default_route, only_loopback
 
 PORT = 7650
@@ -32,7 +32,7 @@ def lab() -> Iterator[Lab]:
 
 
 def witness(lab: Lab, *addresses: str) -> Script:
-    return Script(lab.remote.popen(sys.executable, HERE / "reach.py", "named", "eth0", *addresses, caps=True))
+    return Script(lab.remote.popen(sys.executable, PROGRAMS / "reach.py", "named", "eth0", *addresses, caps=True))
 
 
 def errors(guest: Guest, address: str) -> list[object]:

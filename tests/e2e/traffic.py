@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 
-from lab import HERE, Guest, Lab, Script, Space
+from lab import PROGRAMS, Guest, Lab, Script, Space
 
 Window = tuple[float, float]
 LONG = bool(os.environ.get("PASTA_LONG"))  # make soak: what takes too long for every run of the tests
@@ -21,7 +21,7 @@ class Bulk:
     def __init__(self, lab: Lab, guest: Space, address: str, rate: float = 0, patience: float = 120) -> None:
         self.port = port = next(self.ports)
         self.remote = lab.remote.start("bulk.py", address, port, "listen", rate, patience)
-        self.guest = guest.popen(sys.executable, HERE / "bulk.py", address, port, "connect", rate, patience)
+        self.guest = guest.popen(sys.executable, PROGRAMS / "bulk.py", address, port, "connect", rate, patience)
 
     def finish(self, timeout: float = 60) -> "Bulk":
         """End it; fails unless each side has received exactly what the other sent."""

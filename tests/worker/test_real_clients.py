@@ -47,7 +47,7 @@ def guest(command: str, **plan: object) -> str:
     }
     inside = [
         _python(),
-        str(Path(__file__).with_name("client_driver.py")),
+        str(Path(__file__).parents[1] / "programs" / "client_driver.py"),
         repr(plan),
         "ip link set tap0 up\n" + command,
     ]

@@ -60,7 +60,7 @@ os.read(0, 1)
 os._exit(0)
 """
 _LINES = 10
-_REFUSE = Path(__file__).with_name("refuse.py")
+_REFUSE = Path(__file__).parents[1] / "programs" / "refuse.py"
 # asm/unistd_64.h of x86, asm-generic/unistd.h of all later architectures.
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "unshare": 272, "seccomp": 317, "landlock": 444},
