@@ -13,6 +13,10 @@ class UsageError(PastaError):
     """An option or argument is refused."""
 
 
+class UnknownOption(UsageError):
+    """A word that looks like an option is none."""
+
+
 class HostError(PastaError):
     """The host does not allow or does not have what the user asked for (tap, namespace, route, port)."""
 

@@ -62,13 +62,13 @@ def write_rule(rule: ForwardRule, *, ipv6: bool = True) -> bytes:
 def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
     """The rule that 56 bytes encode; ConfError if they encode none. `to_host`: the rule is in table SPLICE."""
     if len(data) != RULE_BYTES:
-        raise ConfError(f"a rule of {len(data)} bytes; {RULE_BYTES} are accepted")
+        raise ConfError(f"a rule of {len(data)} bytes; expected {RULE_BYTES}")
     first, last, to = (int.from_bytes(data[at : at + 2], "big") for at in (48, 50, 52))
     proto, flags = data[54], data[55]
     address, target = data[:16], data[16:32]
     ifname = _ifname(data[32:48])
     if proto not in _PROTOCOLS:
-        raise ConfError(f"a rule of IP protocol {proto}; {IPPROTO_TCP} (TCP) and {IPPROTO_UDP} (UDP) are accepted")
+        raise ConfError(f"a rule of IP protocol {proto}; expected {IPPROTO_TCP} (TCP) or {IPPROTO_UDP} (UDP)")
     if not 1 <= first <= last or not 1 <= to <= _MAX_PORT - (last - first):
         raise ConfError(f"a rule of ports {first}-{last} to {to}: no such ports")
     if flags & ~(DUAL_STACK | WEAK | SCANNED):
@@ -83,7 +83,7 @@ def read_rule(data: bytes, *, to_host: bool, ipv6: bool = True) -> ForwardRule:
         _check_to_host(address, ifname, target)
         address, ifname = b"", ""
     elif _is_multicast(address) or _is_multicast(target) or target == ANY4:
-        raise ConfError(f"a rule of port {first}: an address without connections; unicast addresses are accepted")
+        raise ConfError(f"a rule of port {first}: an address without connections; expected a unicast address")
     elif target and (not address or is_ipv4(address) != is_ipv4(target)):
         raise ConfError(f"a rule of port {first}: a target address needs a listening address of its own family")
     return ForwardRule(
@@ -96,7 +96,7 @@ def _ifname(data: bytes) -> str:
     name, _, rest = data.partition(b"\0")
     # As the kernel's dev_valid_name(), and at most 15 bytes.
     if rest.strip(b"\0") or len(name) == len(data) or name in (b".", b"..") or any(c in b"/: \t\n\v\f\r" for c in name):
-        raise ConfError(f"a rule with the interface name {data!r}; 1 to 15 bytes without '/', ':' or space are accepted")
+        raise ConfError(f"a rule with the interface name {data!r}; expected 1 to 15 bytes without '/', ':' or space")
     return name.decode("utf-8", "surrogateescape")
 
 
@@ -106,9 +106,9 @@ def _is_multicast(address: bytes) -> bool:
 
 def _check_to_host(address: bytes, ifname: str, target: bytes) -> None:
     if ifname not in ("", "lo") or (address and address not in (ANY4, ANY6, *_LOOPBACK)):
-        raise ConfError("a rule of SPLICE with a listening address; the loopback is accepted")
+        raise ConfError("a rule of SPLICE with a listening address; expected the loopback")
     if target:
-        raise ConfError("a rule of SPLICE with a target address; the host's loopback is accepted")
+        raise ConfError("a rule of SPLICE with a target address; expected the host's loopback")
 
 
 def check(rules: "Sequence[ForwardRule]") -> None:
@@ -222,12 +222,12 @@ class UpdateReader:
                 at += 1
                 continue
             if table not in NAMES or table in self._seen:
-                raise ConfError(f"table {table} is not known, or was sent twice; {HOST} (HOST) and {SPLICE} (SPLICE) are accepted")
+                raise ConfError(f"table {table} is not known, or was sent twice; expected {HOST} (HOST) or {SPLICE} (SPLICE)")
             if len(self._data) - at < 5:
                 break
             count = int.from_bytes(self._data[at + 1 : at + 5], "big")
             if count > MAX_RULES:
-                raise ConfError(f"a table of {count} rules; {MAX_RULES} are accepted")
+                raise ConfError(f"a table of {count} rules; expected at most {MAX_RULES}")
             self._seen.add(table)
             self._table, self._left = table, count
             at += 5

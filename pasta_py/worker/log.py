@@ -29,21 +29,21 @@ class Log:
     def __init__(self, fd: int, plan: "WorkerPlan", pid: int) -> None:
         self._fd, self._level, self._limit = fd, plan.log_level, plan.log_size
         self._program, self._pid = plan.program, pid
-        self._lost = 0
+        self.lost = 0  # lines since the last that was written
         self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
 
     def write(self, level: int, text: str, *, asked: bool = False) -> None:
         """Write one line, given without newline, if the log level includes it. `asked`: at any log level."""
         if (level > self._level and not asked) or self._fd < 0:
             return
-        if self._lost:
-            note = f"{self._lost} lines of the log were lost"
+        if self.lost:
+            note = f"{self.lost} lines of the log were lost"
             if not self._put(WARNING, note):
-                self._lost += 1
+                self.lost += 1
                 return
-            self._lost = 0
+            self.lost = 0
         if not self._put(level, text):
-            self._lost += 1
+            self.lost += 1
 
     def close(self) -> None:
         """Close the descriptor; later lines are dropped."""

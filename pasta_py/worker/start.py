@@ -53,6 +53,8 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     warnings += sandbox.close(files) or unfiltered
     for level, line in plan.said:
         journal.write(level, line, asked=True)
+    if journal.lost and not plan.log_syslog:
+        warnings.append("the log file takes no lines (is the disk full?): choose another with --log-file")
     for line in warnings:
         worker_protocol.send_line(sock, f"warning {line}")
         if plan.log_syslog or plan.log_size:

@@ -1,5 +1,7 @@
 """The guest's addresses and routes are the host's: real namespaces, as an ordinary user, as `ip` shows."""
 
+from ipaddress import ip_address
+
 import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options
 
@@ -185,7 +187,7 @@ def test_a_route_into_a_lightweight_tunnel_is_copied_without_it() -> None:
     shape = DUAL + "-4 route add 10.66.0.0/16 encap ip id 1 dst 192.0.2.9 dev eth0\n"
     shape += "-6 route add fd00:66::/32 encap seg6 mode encap segs 2001:db8::9 dev eth0"
     snapshot, _ = in_new_namespace(host_side, shape, "eth0")
-    made = plan.build(options(), snapshot, Resolv())
+    made = plan.build(options(), snapshot, Resolv(nameservers=(ip_address("192.0.2.53"),)))
     result, shown, _ = in_new_namespace(guest_side, made.link)
     assert result.warnings == made.warnings == made.notices == ()
     (four,) = [route for route in shown["-4"] if route["dst"] == "10.66.0.0/16"]

@@ -274,7 +274,7 @@ def test_a_refused_value_is_quoted_with_what_is_accepted(name: str, value: str) 
 
 @pytest.mark.parametrize("name", ["netns", "userns", "pid", "log-file", "conf-path", "pcap", "network"])
 def test_an_empty_text_is_refused(name: str) -> None:
-    assert refused(f"--{name}=") == f"invalid value '' for --{name}: a text that is not empty is accepted"
+    assert refused(f"--{name}=") == f"invalid value '' for --{name}: expected a text that is not empty"
 
 
 @pytest.mark.parametrize(

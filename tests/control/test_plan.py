@@ -66,7 +66,7 @@ def _name(address: bytes) -> str:
 
 
 def test_a_dual_stack_host_is_mirrored_without_a_notice() -> None:
-    made = build(options(), HOST, Resolv())
+    made = build(options(), HOST, _resolv("192.0.2.53"))
     assert made.notices == made.warnings == () and made.link.mirrored == (4, 6)
     assert [str(a.interface) for a in made.link.addresses] == ["192.0.2.10/24", "2001:db8::10/64"]
     assert (made.worker.family4.guest, made.worker.family4.prefix) == (_v("192.0.2.10"), 24)
@@ -343,9 +343,9 @@ def test_an_outbound_interface_the_host_does_not_have_is_refused() -> None:
 
 
 def test_an_outbound_address_the_host_does_not_have_is_a_warning() -> None:
-    made = build(options(outbound4=ip_address("203.0.113.1")), HOST, Resolv())
+    made = build(options(outbound4=ip_address("203.0.113.1")), HOST, _resolv("192.0.2.53"))
     assert "203.0.113.1" in made.warnings[0]
-    assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, Resolv()).warnings == ()
+    assert build(options(outbound4=ip_address("203.0.113.1"), freebind=True), HOST, _resolv("192.0.2.53")).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_pasta_py_has_a_nameserver_of_its_own_where_none_of_the_hosts_is_in_reac
     made = build(options(**changes), HOST, _resolv(*servers))
     worker = made.worker
     assert (worker.family4.dns_forward, worker.family4.dns_host, worker.family6.dns_forward) == (_v(OURS4), _v(asks), b"")
-    assert not worker.dns_tls and worker.virtual_addrs == (_v(OURS4),) and made.warnings == ()
+    assert not worker.dns_tls and worker.virtual_addrs == (_v(OURS4),) and bool(made.warnings) is (not servers)
     assert made.resolv is not None and made.resolv.forwarder == OURS4
     assert _dns(made) == (() if changes.get("dhcp_dns") is False else (_v(OURS4),))
     assert build(options(**changes), HOST, _resolv(*servers), shares_etc=True).worker.dns == ()

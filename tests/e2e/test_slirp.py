@@ -136,7 +136,7 @@ def test_an_mtu_that_is_refused_is_told_with_those_that_are_taken(lab: Lab) -> N
             refused = lab.host.run(path(name), "-c", "--mtu=67", lab.inner_pid(guest.pid), "tap0", check=False)
         assert refused.returncode == 1, name
         said[name] = refused.stderr
-    accepted = re.search(r"MTU 67 .* (\d+) to (\d+) is accepted", said["ours"])
+    accepted = re.search(r"MTU 67 .* expected (\d+) to (\d+)", said["ours"])
     assert accepted, said
     for mtu in accepted.groups():
         for name in NAMES:

@@ -6,11 +6,11 @@ cluster; `--` ends the options.
 Rejected: getopt of the standard library, which words its errors differently; argparse (docs/architecture.md, Lean imports).
 """
 
-from pasta_py.errors import UsageError
+from pasta_py.errors import UnknownOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 def read(
@@ -56,7 +56,7 @@ def _full_name(name: str, written: str, takes_value: "Mapping[str, bool]") -> st
         return name
     matches = [long for long in takes_value if long.startswith(name)]
     if not matches:
-        raise UsageError(f"unrecognized option '--{written}'")
+        raise UnknownOption(f"unrecognized option '--{written}'{_meant(name, takes_value)}")
     if len(matches) > 1:
         listed = " ".join(f"'--{long}'" for long in matches)
         raise UsageError(f"option '--{written}' is ambiguous; possibilities: {listed}")
@@ -68,12 +68,20 @@ def _cluster(
 ) -> "Iterator[tuple[str, str]]":
     for position, letter in enumerate(cluster, 1):
         if letter not in letters:
-            raise UsageError(f"invalid option -- '{letter}'")
+            raise UnknownOption(f"invalid option -- '{letter}'")
         long = letters[letter]
         if takes_value[long]:
             yield long, cluster[position:] or _next(following, f"option requires an argument -- '{letter}'")
             return
         yield long, ""
+
+
+def _meant(name: str, known: "Iterable[str]") -> str:
+    """A question with the names that the misspelt one is most like; "" if it is like none."""
+    import difflib  # 5 ms, for an error only
+
+    near = [f"'--{each}'" for each in difflib.get_close_matches(name, known, n=2, cutoff=0.65)]
+    return f": did you mean {' or '.join(near)}?" if near else ""
 
 
 def _next(words: "Iterator[str]", missing: str) -> str:

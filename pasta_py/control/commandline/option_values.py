@@ -1,10 +1,11 @@
 """What an option takes: each function here turns the text of a value into what Options holds.
 
 Invariants: a converter reads nothing but its argument, and either returns a value that is valid by itself or raises
-Refused, whose text completes "... is accepted".
+Refused, whose text completes "expected ...".
 """
 
 from pasta_py.control.commandline import port_spec
+from pasta_py.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def mac(text: str) -> bytes:
         raise Refused("a MAC address such as 9a:55:9a:55:9a:55")
     value = bytes(int(d, 16) for d in digits)
     if value[0] & 1 or not any(value):
-        raise Refused("an address of a single interface, not all zeros and with an even first byte,")
+        raise Refused("an address of a single interface, not all zeros and with an even first byte")
     return value
 
 
@@ -65,7 +66,7 @@ def ifname(text: str) -> str:
 
 def host_ifname(text: str) -> str:
     if not port_spec.valid_ifname(text, port_spec.ALTIFNAME_BYTES):
-        raise Refused("the name of one of the host's interfaces, 1 to 127 characters without '/', ':', '%' or space,")
+        raise Refused("the name of one of the host's interfaces, 1 to 127 characters without '/', ':', '%' or space")
     return text
 
 
@@ -73,7 +74,7 @@ def domain(text: str) -> str:
     labels = text.removesuffix(".").split(".")
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
     if len(text) > MAX_DOMAIN_CHARS or not all(0 < len(label) <= 63 and set(label) <= allowed for label in labels):
-        raise Refused("a name of letters, digits and '-', up to 63 characters between dots and 253 in all,")
+        raise Refused("a name of letters, digits and '-', up to 63 characters between dots and 253 in all")
     return text
 
 
@@ -82,7 +83,7 @@ def search(text: str) -> tuple[str, ...]:
         return ()
     names = tuple("." if name == "." else domain(name) for name in text.split())
     if not names:
-        raise Refused("domain names with spaces between them, or 'none',")
+        raise Refused("domain names with spaces between them, or 'none'")
     # A final dot changes nothing, except that "none." is a domain
     return tuple(name.removesuffix(".") or name for name in names)
 
@@ -137,7 +138,7 @@ def guest_address(text: str) -> "tuple[IPv4Interface | IPv6Interface, bool]":
             length = "64" if address.version == 6 else str(_class_length(int(address)))
         value = ip_interface(f"{host}/{length}")
     except ValueError:
-        raise Refused("an IPv4 or IPv6 address, with /LENGTH or without,") from None
+        raise Refused("an IPv4 or IPv6 address, with /LENGTH or without") from None
     _check_unicast(address, "of the guest", False)
     return value, bool(slash)
 
@@ -163,9 +164,16 @@ def netmask(text: str) -> int:
     return bits
 
 
-def listening(text: str) -> port_spec.PortSpec:
-    return port_spec.parse(text)
+def ports(option: str, *, listen: bool) -> "Callable[[str], port_spec.PortSpec]":
+    """`option`: its short form. A value in the form of podman and Docker is refused with the one that means the same here."""
 
+    def convert(text: str) -> port_spec.PortSpec:
+        try:
+            return port_spec.parse(text, listen=listen)
+        except UsageError:
+            meant = port_spec.published_as(text, option)
+            if not meant:
+                raise
+        raise UsageError(f"port specification {text!r} is in podman's form: did you mean {meant}?")
 
-def outgoing(text: str) -> port_spec.PortSpec:
-    return port_spec.parse(text, listen=False)
+    return convert

@@ -143,7 +143,7 @@ class _Parser:
         try:
             return option.value(text)
         except Refused as refused:
-            raise UsageError(f"invalid value {text!r} for --{option.long}: {refused} is accepted") from None
+            raise UsageError(f"invalid value {text!r} for --{option.long}: expected {refused}") from None
         except UsageError as error:
             raise UsageError(f"--{option.long}: {error}") from None
 
@@ -181,7 +181,7 @@ class _Parser:
             raise UsageError(f"invalid value {text!r} for --network: it stands inside another --network")
         mode, _, rest = text.partition(":")
         if mode != "pasta":
-            raise UsageError(f"invalid value {text!r} for --network: pasta, or pasta:OPTION,OPTION is accepted")
+            raise UsageError(f"invalid value {text!r} for --network: expected pasta, or pasta:OPTION,OPTION")
         self.values["network"] = text
         self.in_network = True
         try:
@@ -211,7 +211,7 @@ def _positional(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
         raise UsageError(f"--netns and {rest[0]!r} are both given: give --netns, or a PID or command")
     if len(rest) == 1 and rest[0].isascii() and rest[0].isdigit():
         if len(rest[0]) > 10 or not 0 < int(rest[0]) < 1 << 31:
-            raise UsageError(f"invalid PID {rest[0]!r}: a number from 1 to {(1 << 31) - 1} is accepted")
+            raise UsageError(f"invalid PID {rest[0]!r}: expected a number from 1 to {(1 << 31) - 1}")
         values["pid"] = int(rest[0])
     elif rest:
         if not rest[0]:
@@ -241,7 +241,7 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
         if len(values.get("hostname", "")) > MAX_HOSTNAME_CHARS:
             raise UsageError(
                 f"invalid value {values['hostname']!r} for --hostname: "
-                f"up to {MAX_HOSTNAME_CHARS} characters are accepted for a command's own name"
+                f"expected up to {MAX_HOSTNAME_CHARS} characters for a command's own name"
             )
     values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
     level = values.setdefault("log_level", WARNING if spawn else INFO)

@@ -134,23 +134,23 @@ def _is_digits(text: str) -> bool:
 
 def _range(spec: str, text: str) -> tuple[int, int]:
     if not _is_range(text):
-        raise _refuse(spec, text, "not a port or a range of ports; 1 to 65535, or FIRST-LAST, is accepted")
+        raise _refuse(spec, text, "not a port or a range of ports; expected 1 to 65535, or FIRST-LAST")
     first_text, dash, last_text = text.partition("-")
     bounds = []
     for number in (first_text, last_text) if dash else (first_text, first_text):
         value = int(number) if len(number) <= 10 else MAX_PORT + 1
         if not 1 <= value <= MAX_PORT:
-            raise _refuse(spec, number, "not a port; a number from 1 to 65535 is accepted")
+            raise _refuse(spec, number, "not a port; expected a number from 1 to 65535")
         bounds.append(value)
     if bounds[0] > bounds[1]:
-        raise _refuse(spec, text, f"the range ends before it begins; {bounds[1]}-{bounds[0]} is accepted")
+        raise _refuse(spec, text, f"the range ends before it begins; did you mean {bounds[1]}-{bounds[0]}?")
     return bounds[0], bounds[1]
 
 
 def valid_ifname(name: str, room: int = IFNAME_BYTES) -> bool:
     """Whether the kernel would take this as an interface name (dev_valid_name), and as no pattern for one (%d).
 
-    `room` in bytes, with the terminating zero: ALTIFNAME_BYTES where an alternative name is accepted too.
+    `room` in bytes, with the terminating zero: ALTIFNAME_BYTES where an alternative name is valid too.
     """
     size = len(name.encode("utf-8", "surrogateescape"))
     if not 0 < size < room or name in (".", ".."):
@@ -169,11 +169,23 @@ def _listen(text: str) -> "tuple[Address | None, str] | None":
     return None if address is None else (address, ifname)
 
 
-def _listen_error(spec: str, text: str) -> UsageError:
+def _listen_error(spec: str, text: str, listen: bool) -> UsageError:
     host, percent, ifname = text.partition("%")
     if percent and not valid_ifname(ifname, ALTIFNAME_BYTES):
-        return _refuse(spec, ifname, "not an interface name; 1 to 127 characters without '/', ':', '%' or space are accepted")
-    return _refuse(spec, host, "not a listening address; an IPv4 or IPv6 address, '*', or nothing is accepted")
+        return _refuse(spec, ifname, "not an interface name; expected 1 to 127 characters without '/', ':', '%' or space")
+    meant = _meant_address(spec, host) if listen else ""
+    instead = f"did you mean {meant}?" if meant else "expected an IPv4 or IPv6 address, '*', or nothing"
+    return _refuse(spec, host, f"not a listening address; {instead}")
+
+
+def _meant_address(spec: str, host: str) -> str:
+    """The specification with which another one is most often meant; "" if it is like none."""
+    rest = spec.partition("/")[2]
+    if host == "localhost":
+        return f"127.0.0.1/{rest} or [::1]/{rest}"
+    if host[:1].isalpha() and "." not in host and valid_ifname(host):
+        return f"%{host}/{rest}, which listens on that interface"
+    return ""
 
 
 def _looks_like_chunk(text: str) -> bool:
@@ -196,7 +208,7 @@ def _chunk(spec: str, text: str) -> Chunk:
     if here == "all":
         return Chunk(kind=ALL, target=_target(spec, there))
     if not _is_range(here):
-        raise _refuse(spec, text, "a port, a range, ~PORTS, 'all' or 'auto' is accepted")
+        raise _refuse(spec, text, "expected a port, a range, ~PORTS, 'all' or 'auto'")
     first, last = _range(spec, here)
     if not colon:
         return Chunk(kind=PORTS, first=first, last=last, target_first=first)
@@ -211,7 +223,7 @@ def _chunk(spec: str, text: str) -> Chunk:
         end = min(target_first + last - first, MAX_PORT)
         raise _refuse(
             spec, text, f"{last - first + 1} ports cannot become {target_last - target_first + 1}; "
-            f"a target range as long as {here}, such as {_ports(max(end - last + first, 1), end)}, is accepted"
+            f"expected a target range as long as {here}, such as {_ports(max(end - last + first, 1), end)}"
         )  # fmt: skip
     return Chunk(kind=PORTS, first=first, last=last, target=address, target_first=target_first)
 
@@ -219,9 +231,9 @@ def _chunk(spec: str, text: str) -> Chunk:
 def _target(spec: str, text: str) -> "Address":
     address = _address(text)
     if address is None:
-        raise _refuse(spec, text, "not a target; a port, a range of ports, or an IPv4 or IPv6 address is accepted")
+        raise _refuse(spec, text, "not a target; expected a port, a range of ports, or an IPv4 or IPv6 address")
     if address.is_unspecified or address.is_multicast:
-        raise _refuse(spec, text, "not an address to connect to; a unicast address is accepted")
+        raise _refuse(spec, text, "not an address to connect to; expected a unicast address")
     return address
 
 
@@ -237,18 +249,18 @@ def parse(text: str, *, listen: bool = True) -> PortSpec:
         if found is not None:
             address, ifname, rest = found[0], found[1], after
             if not listen:
-                raise _refuse(text, where + "/", "no listening address here; ports on the loopback are accepted")
+                raise _refuse(text, where + "/", "no listening address here; expected ports on the loopback")
         elif not _looks_like_chunk(where) and not where.startswith("all:"):
-            raise _listen_error(text, where)
+            raise _listen_error(text, where, listen)
     if not rest:
-        raise _refuse(text, rest or text, "no ports; 'none', 'all', 'auto', or ports such as 8080,~22 are accepted")
+        raise _refuse(text, rest or text, "no ports; expected 'none', 'all', 'auto', or ports such as 8080,~22")
     chunks = tuple(_chunk(text, piece) for piece in rest.split(","))
     if address is not None and address.is_multicast:
-        raise _refuse(text, where, "a multicast address has no connections; a unicast address, or '*', is accepted")
+        raise _refuse(text, where, "a multicast address has no connections; expected a unicast address, or '*'")
     for chunk, piece in zip(chunks, rest.split(","), strict=True):
         _check_target(text, piece, chunk, address)
     if any(c.kind == PORTS for c in chunks) and any(c.kind == ALL and c.target for c in chunks):
-        raise _refuse(text, text, "'all:ADDR' has no effect beside ports; one of the two is accepted")
+        raise _refuse(text, text, "'all:ADDR' has no effect beside ports; leave out one of the two")
     return PortSpec(address=address, ifname=ifname, chunks=chunks)
 
 
@@ -268,7 +280,7 @@ def _check_target(spec: str, piece: str, chunk: Chunk, address: "Address | None"
     anywhere = "0.0.0.0" if chunk.target.version == 4 else "[::]"
     raise _refuse(
         spec, piece, "a target address needs a listening address of its own family; "
-        f"{anywhere}/{chunk} is accepted"
+        f"did you mean {anywhere}/{chunk}?"
     )  # fmt: skip
 
 
@@ -298,20 +310,34 @@ def published(text: str) -> tuple[str, str]:
         address, _, numbers = rest.partition(":")
     if proto not in ("", "tcp", "udp") or not numbers or not set(numbers) <= set("0123456789-:"):
         form = "[ADDRESS:]PORT[:PORT], with ranges as FIRST-LAST, and /tcp or /udp at the end"
-        raise UsageError(f"invalid port mapping {text!r}: {form}, is accepted")
+        raise UsageError(f"invalid port mapping {text!r}: expected {form}")
     return "-u" if proto == "udp" else "-t", f"{address}/{numbers}" if address else numbers
+
+
+def published_as(text: str, option: str) -> str:
+    """What means the same as `text`, which is in podman's form; "" if it is not.
+
+    `option`: what it was given to; without /tcp or /udp it stays that, with them its direction stays.
+    """
+    try:
+        by_protocol, spec = published(text)
+        parse(spec, listen=option.islower())
+    except UsageError:
+        return ""
+    if "/" in text:
+        option = by_protocol if option.islower() else by_protocol.upper()
+    return f"{option} {spec}"
 
 
 def meant_by(text: str) -> str:
     """The option that forwards the ports which `text` names, in our form or in that of podman; "" if it names none."""
-    for read in (published, lambda own: ("-t", own)):
-        try:
-            option, spec = read(text)
-            parse(spec)
-        except UsageError:
-            continue
-        return f"{option} {spec}"
-    return ""
+    as_published = published_as(text, "-t")
+    if as_published:
+        return as_published
+    try:
+        return f"-t {parse(text)}"
+    except UsageError:
+        return ""
 
 
 def add(specs: tuple[PortSpec, ...], spec: PortSpec) -> tuple[PortSpec, ...]:
@@ -319,7 +345,7 @@ def add(specs: tuple[PortSpec, ...], spec: PortSpec) -> tuple[PortSpec, ...]:
     if spec.chunks:
         return (*(s for s in specs if s.chunks), spec)
     if any(s.chunks for s in specs):
-        raise UsageError(f"port specification 'none' after {str(specs[-1])!r}: one of the two is accepted")
+        raise UsageError(f"port specification 'none' after {str(specs[-1])!r}: leave out one of the two")
     return (NONE,)
 
 
@@ -348,7 +374,7 @@ def _rules(spec: PortSpec, ephemeral: tuple[int, int]) -> "Iterable[Rule]":
         holes.append(ephemeral)
         targets = [c.target for c in spec.chunks if c.kind == ALL and c.target is not None]
         if len(targets) > 1:
-            raise _refuse(str(spec), f"all:{targets[1]}", "a second target for all ports; one is accepted")
+            raise _refuse(str(spec), f"all:{targets[1]}", "a second target for all ports; expected one")
         everything = Chunk(kind=PORTS, first=1, last=MAX_PORT, target=targets[0] if targets else None, target_first=1)
         includes = [everything]
     holes.sort()
@@ -372,7 +398,7 @@ def loopback_only(specs: "Sequence[PortSpec]", versions: "Sequence[int]") -> tup
     found: list[PortSpec] = []
     for spec in specs or (DEFAULT,):
         if spec.ifname not in ("", "lo") or (spec.address is not None and not spec.address.is_loopback):
-            why = "--splice-only takes local connections: a loopback address, %lo or nothing is accepted"
+            why = "--splice-only takes local connections: expected a loopback address, %lo or nothing"
             raise _refuse(str(spec), str(spec).partition("/")[0], why)
         if spec.address is not None or not spec.chunks:
             found.append(spec)

@@ -27,7 +27,7 @@ else:
     import _signal
 
 _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
-_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+_NS_GET_USERNS, _NS_GET_NSTYPE = 0xB701, 0xB703  # ioctl_ns(2)
 _INSIDE_TIMEOUT_S = 60
 _STAY_S = 180  # the rest of a start, whose last step has a limit of 60 s
 _UNKNOWN = -1  # what the kernel shows for a process that has ended
@@ -198,10 +198,24 @@ def join(guest: Guest) -> None:
     try:
         syscalls.setns(guest.netns, syscalls.CLONE_NEWNET)
     except PermissionError as error:
-        hint = "give its user namespace with --userns" if guest.userns < 0 else "its user namespace is another one"
-        raise HostError(f"Couldn't join the network namespace: {error.strerror}: {hint}") from None
+        raise HostError(f"Couldn't join the network namespace: {error.strerror}: {_why_not_join(guest)}") from None
     except OSError as error:
         raise HostError(f"Couldn't join the network namespace: {reason(error)}") from None
+
+
+def _why_not_join(guest: Guest) -> str:
+    """What it would take to join a network namespace that refused us."""
+    try:
+        owner = fcntl.ioctl(guest.netns, _NS_GET_USERNS)
+    except OSError:  # an ancestor of ours
+        return "it belongs to the host, which only root can join"
+    try:
+        same = os.fstat(owner).st_ino == os.stat("/proc/self/ns/user").st_ino
+    finally:
+        os.close(owner)
+    if same:
+        return "only root can join it, or a program with CAP_SYS_ADMIN in this user namespace"
+    return "give its user namespace with --userns" if guest.userns < 0 else "its user namespace is another one"
 
 
 def stay_inside(guest: Guest, job: "Job") -> "tuple[worker_protocol.Value, list[int]]":

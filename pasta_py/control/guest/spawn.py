@@ -34,6 +34,7 @@ _SETUP_TIMEOUT_S = 30
 _REPLY_BYTES = 4096
 _VIEW_BYTES = 64 << 10
 _FAILED = 1
+_CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit statuses of a shell (POSIX, XCU 2.8.2)
 _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
@@ -107,11 +108,12 @@ def environment() -> "Mapping[bytes, bytes]":
 
 
 def prepare(
-    command: Sequence[str], *, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
+    command: Sequence[str], *, program: str, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
 ) -> Command:
     """Make the namespaces for a command, which then waits there. HostError when the kernel refuses them.
 
-    `stdout`: the descriptor that becomes its standard output.
+    `program`: whose name error lines begin with. A command that cannot be executed ends with status 126 or 127 under pasta-py, as
+    under a shell, and with 1 under other names. `stdout`: the descriptor that becomes its standard output.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flush_streams()
@@ -119,7 +121,7 @@ def prepare(
     if entrant == 0:
         ours.close()
         os.dup2(stdout, 1)
-        _enter(theirs, command, _hostname(hostname), pidns=pidns, userns=userns)
+        _enter(theirs, program, command, _hostname(hostname), pidns=pidns, userns=userns)
     theirs.close()
     try:
         ours.settimeout(_SETUP_TIMEOUT_S)
@@ -147,18 +149,20 @@ def _hostname(wanted: str) -> str:
 # ---- in the entrant and its descendants: nothing below returns to the caller ----
 
 
-def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool) -> None:
+def _enter(
+    sock: socket.socket, program: str, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool
+) -> None:
     try:
         # Close control's other sockets and files: their readers wait for the last descriptor to close.
         os.closerange(3, sock.fileno())
         os.closerange(sock.fileno() + 1, _MAX_FD)
-        _make_namespaces(hostname, pidns=pidns, userns=userns)
+        _make_namespaces(program, hostname, pidns=pidns, userns=userns)
         if not pidns:
             sock.send(worker_protocol.encode(os.getpid()))
-            _init(sock, command, pidns=False)
+            _init(sock, program, command, pidns=False)
         child = os.fork()
         if child == 0:
-            _init(sock, command, pidns=True)
+            _init(sock, program, command, pidns=True)
         sock.send(worker_protocol.encode(child))
         os._exit(0)
     except HostError as error:
@@ -171,7 +175,7 @@ def _enter(sock: socket.socket, command: Sequence[str], hostname: str, *, pidns:
         os._exit(_FAILED)
 
 
-def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
+def _make_namespaces(program: str, hostname: str, *, pidns: bool, userns: bool) -> None:
     uid, gid = os.geteuid(), os.getegid()
     flags = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     flags |= (syscalls.CLONE_NEWPID if pidns else 0) | (syscalls.CLONE_NEWUSER if userns else 0)
@@ -189,7 +193,7 @@ def _make_namespaces(hostname: str, *, pidns: bool, userns: bool) -> None:
         # Ping sockets for the guest's root, as under passt's pasta. The setting is per network namespace.
         write_setting(_PING_GROUPS, "0 0")
     except OSError as error:  # in a container, /proc/sys is often read-only
-        print(f"warning: the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}", file=sys.stderr, flush=True)
+        _warn(program, f"the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}")
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
 
 
@@ -205,18 +209,18 @@ def _refusal(error: OSError, *, userns: bool = True) -> HostError:
     return HostError(str(try_namespaces.first_refusal(userns=userns) or try_namespaces.Refusal(kind="user", number=number)))
 
 
-def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
+def _init(sock: socket.socket, program: str, command: Sequence[str], *, pidns: bool) -> None:
     status = _FAILED
     try:
         if sock.recv(8) != b"arm":
             return
         syscalls.set_parent_death_signal(signal.SIGKILL)
         if pidns:
-            _mount_proc()
+            _mount_proc(program)
         message = sock.recv(_VIEW_BYTES)
         resolv = None
         if message not in (b"run", b""):
-            resolv = _own_resolv(message)
+            resolv = _own_resolv(program, message)
             message = sock.recv(8)
         # If control ends after this, the parent death signal ends us; if it has ended before, the socket is closed.
         if message != b"run" or _is_closed(sock):
@@ -226,12 +230,12 @@ def _init(sock: socket.socket, command: Sequence[str], *, pidns: bool) -> None:
         child = os.fork()
         if child == 0:
             sock.close()
-            _execute(command, before, parent=0 if pidns else parent)
+            _execute(program, command, before, parent=0 if pidns else parent)
         for fd in (0, 1, 2):  # only the command may hold them: a reader of its output waits for the last descriptor to close
             os.close(fd)
         status = _wait(child, resolv)
     except OSError as error:
-        print(f"Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
+        print(f"{program}: Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -245,15 +249,19 @@ def _is_closed(sock: socket.socket) -> bool:
         return False
 
 
-def _mount_proc() -> None:
+def _mount_proc(program: str) -> None:
     try:
         syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
     except OSError as error:
         # In a container that hides parts of /proc, the kernel refuses a new mount of it.
-        print(f"warning: no fresh /proc for the command: {error.strerror}", file=sys.stderr, flush=True)
+        _warn(program, f"no fresh /proc for the command: {error.strerror}")
 
 
-def _own_resolv(encoded: bytes) -> "OwnResolv":
+def _warn(program: str, line: str) -> None:
+    print(f"{program}: warning: {line}", file=sys.stderr, flush=True)
+
+
+def _own_resolv(program: str, encoded: bytes) -> "OwnResolv":
     from pasta_py.control.guest.own_resolv_conf import OwnResolv
     from pasta_py.control.planning.resolv_conf import View
 
@@ -263,7 +271,7 @@ def _own_resolv(encoded: bytes) -> "OwnResolv":
     try:
         own.start()
     except HostError as error:
-        print(f"warning: {error}", file=sys.stderr, flush=True)
+        _warn(program, str(error))
     return own
 
 
@@ -280,9 +288,10 @@ def _wait(child: int, resolv: "OwnResolv | None") -> int:
             resolv.changed()
 
 
-def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
+def _execute(program: str, command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
     """`parent`: the process with which the command ends; 0 where its PID namespace ends it."""
     file, argv = argv_of(command)
+    status = _FAILED
     try:
         for number, handler in before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -295,9 +304,39 @@ def _execute(command: Sequence[str], before: "Mapping[signal.Signals, object]", 
                 return
         os.execvpe(file, argv, environment())
     except OSError as error:
-        why = reason(error, _HINTS.get(error.errno or 0, ""))
-        print(f"Failed to start command or shell: {file}: {why}", file=sys.stderr, flush=True)
+        refused = error
+        if "/" not in file and not any(os.path.exists(f"{each}/{file}") for each in os.get_exec_path()):
+            refused = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # what exec said is about a directory of $PATH
+        print(f"{program}: Failed to start command or shell: {file}: {_why_not(refused, command)}", file=sys.stderr, flush=True)
+        if program == "pasta-py":
+            status = _NOT_FOUND if refused.errno == errno.ENOENT else _CANNOT_EXECUTE
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        os._exit(_FAILED)
+        os._exit(status)
+
+
+def _why_not(error: OSError, command: Sequence[str]) -> str:
+    """Why a command cannot be executed, and what to do."""
+    hint = _HINTS.get(error.errno or 0, "")
+    if error.errno == errno.ENOENT and command:
+        interpreter = _interpreter(command[0])
+        words = command[0].split()
+        if interpreter:
+            hint = f"the interpreter in its first line, {interpreter}, is missing: install it, or name another one there"
+        elif len(words) > 1:
+            hint = f"give the program and its arguments as words of their own, as in: {' '.join(words)}"
+        elif command[0].isdigit():
+            hint = "a PID stands alone, behind all options"
+    return reason(error, hint)
+
+
+def _interpreter(file: str) -> str:
+    """The interpreter that a script names; "" for what is no script."""
+    paths = [file] if "/" in file else [f"{each}/{file}" for each in os.get_exec_path()]
+    for path in paths:
+        with contextlib.suppress(OSError), open(path, "rb") as script:
+            first = script.readline(256)
+            if first.startswith(b"#!") and first[2:].split():
+                return first[2:].split()[0].decode(errors="replace")
+    return ""

@@ -180,7 +180,7 @@ class Change:
             self._mode = name
         elif name == "clear":
             if value not in _TABLES:
-                raise UsageError(f"--clear {value!r}: no such table: {' or '.join(_TABLES)} is accepted")
+                raise UsageError(f"--clear {value!r}: no such table: expected {' or '.join(_TABLES)}")
             self._clear(_TABLES[value])
         elif name in _DIRECTIONS:
             self._ports(name, value)

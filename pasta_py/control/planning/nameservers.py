@@ -56,13 +56,17 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
     view = _view(resolv.nameservers, maps, guest)
     if options.dns is not None:
         return Names(announced=tuple(dict.fromkeys(options.dns)), view=view)
+    warnings: tuple[str, ...] = ()
+    if not resolv.nameservers and not options.dns_host:
+        warnings = ("the host's /etc/resolv.conf names no nameserver, or is missing: give one with --dns",)
     own = options.program == "pasta-py" and not options.splice_only
     if own and not any(map(view.reaches, resolv.nameservers)):
         forwarders = tuple(_forwarders(maps, guest))
         if forwarders:
-            return Names(announced=forwarders, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
-    announced, warnings = _reachable(resolv, maps, guest, bool(options.dns_host))
-    return Names(announced=tuple(dict.fromkeys(announced)), view=view, warnings=tuple(warnings))
+            only_dns = not options.dns_forward
+            return Names(announced=forwarders, view=view, forwarders=forwarders, only_dns=only_dns, warnings=warnings)
+    announced, unreached = _reachable(resolv, maps, guest, bool(options.dns_host))
+    return Names(announced=tuple(dict.fromkeys(announced)), view=view, warnings=(*warnings, *unreached))
 
 
 def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:

@@ -74,7 +74,7 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
         why = guest4.notices + guest6.notices + guest4.warnings + guest6.warnings
         raise HostError(f"nothing to offer the guest: {'; '.join(why)}")
     map4, map6, names = _mappings(options, host, resolv, guest4, guest6)
-    warnings = guest4.warnings + guest6.warnings + names.warnings + _outbound_warnings(options, host)
+    warnings = guest4.warnings + guest6.warnings + names.warnings + _outbound_warnings(options, host) + _no_effect(options)
     notices = guest4.notices + guest6.notices
     worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), mtu)
     worker = _with_names(worker, options, resolv, names, shares_etc)
@@ -127,6 +127,24 @@ def _outbound_warnings(options: "Options", host: HostSnapshot) -> tuple[str, ...
         for address in (options.outbound4, options.outbound6)
         if address is not None and address not in host.addresses and not address.is_loopback and not options.freebind
     )
+
+
+def _no_effect(options: "Options") -> tuple[str, ...]:
+    """Options that another one leaves without effect."""
+    found = []
+    for flag, specs, off, on in (
+        ("-t", options.tcp_ports, "--no-tcp", options.tcp), ("-T", options.tcp_ns, "--no-tcp", options.tcp),
+        ("-u", options.udp_ports, "--no-udp", options.udp), ("-U", options.udp_ns, "--no-udp", options.udp),
+    ):  # fmt: skip
+        if not on and any(spec.chunks for spec in specs):
+            found.append(f"{flag} {next(spec for spec in specs if spec.chunks)} has no effect beside {off}: leave out one of them")
+    for version, on in ((4, options.ipv4), (6, options.ipv6)):
+        given: list[tuple[str, Ip | None]] = [("-a", address.ip) for address in options.address]
+        given += [("-g", options.gateway4), ("-g", options.gateway6), *(("-D", server) for server in options.dns or ())]
+        for flag, address in given:
+            if not on and address is not None and address.version == version:
+                found.append(f"{flag} {address} has no effect beside -{10 - version}: leave out one of them")
+    return tuple(found)
 
 
 # ---- mapping and name service ----

@@ -146,7 +146,7 @@ def _mtu(text: str) -> int:
     if not 0 < number <= MAX_MTU:
         raise UsageError(f"MTU must be a positive integer (< {MAX_MTU + 1}), not {text!r}")
     if number < MIN_MTU:
-        raise UsageError(f"MTU {number} is less than IPv4 can have: {MIN_MTU} to {MAX_MTU} is accepted")
+        raise UsageError(f"MTU {number} is less than IPv4 can have: expected {MIN_MTU} to {MAX_MTU}")
     return number
 
 
@@ -156,7 +156,7 @@ def _mac(text: str, configure: bool) -> bytes:
     parts = text.split(":")
     digits = set("0123456789abcdefABCDEF")
     if len(parts) != 6 or not all(0 < len(part) <= 2 and set(part) <= digits for part in parts):
-        raise UsageError(f"--macaddress {text!r}: six bytes in hexadecimal, such as 02:00:00:00:00:01, are accepted")
+        raise UsageError(f"--macaddress {text!r}: expected six bytes in hexadecimal, such as 02:00:00:00:00:01")
     mac = bytes(int(part, 16) for part in parts)
     if mac[0] & 1 or mac == bytes(6):
         raise UsageError(f"--macaddress {text}: a group's address, or none: give one of a single neighbour")
@@ -173,7 +173,7 @@ def _network(text: str) -> "IPv4Network":
         if not slash or bits < 0:
             raise ValueError
     except ValueError:
-        raise UsageError(f"invalid CIDR: {text}: a network such as {DEFAULT_CIDR} is accepted") from None
+        raise UsageError(f"invalid CIDR: {text}: expected a network such as {DEFAULT_CIDR}") from None
     if not 1 <= bits <= 25:
         raise UsageError(f"--cidr {text}: prefix length needs to be 1-25")
     network = IPv4Network((start, bits), strict=False)
@@ -221,5 +221,5 @@ def _target(from_user: dict[str, str], arguments: list[str]) -> dict[str, object
     if kind == "tapfd":
         _fd("the FD of a tap", target)
     if tapname and not port_spec.valid_ifname(tapname):
-        raise UsageError(f"TAPNAME {tapname!r}: 1 to 15 bytes without '/', ':', '%' or space are accepted")
+        raise UsageError(f"TAPNAME {tapname!r}: expected 1 to 15 bytes without '/', ':', '%' or space")
     return {"target_type": kind, "target": target, "tapname": tapname, "surplus": tuple(arguments[wanted:])}

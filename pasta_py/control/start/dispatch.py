@@ -16,6 +16,7 @@ else:
 
 ENTRIES = {
     "pasta": "start.main:pasta",
+    "pasta-api": "start.main:pasta_for_api",
     "pasta-addresses": "guest.list_addresses:main",
     "pesto": "pesto.main:main",
     "slirp4netns": "slirp4netns.main:slirp4netns",
@@ -76,7 +77,10 @@ def main(*, bare: bool = False) -> None:
     bare = bare and _find_backend()
     del sys.argv[0]  # what remains is the command line of our caller
     name = sys.argv[0].rpartition("/")[2]
-    if bare and name == "pasta" and all((sys.stdin, sys.stdout, sys.stderr)) and not _ENDS_AT_ONCE.intersection(sys.argv):
+    if name == "pasta-api":
+        sys.argv[0] = "pasta"  # what ps(1) shows
+    starts = name in ("pasta", "pasta-api") and not _ENDS_AT_ONCE.intersection(sys.argv)
+    if bare and starts and all((sys.stdin, sys.stdout, sys.stderr)):
         _fork_worker()
     module, _, function = ENTRIES[name].partition(":")
     getattr(__import__(f"pasta_py.control.{module}", fromlist=[function]), function)()

@@ -79,7 +79,7 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             descriptors=tuple(role for role, _fd in descriptors),
         )
         set_up = _summary(options, plan.replace(worker=made), with_ports=guest is not None)
-        if log_syslog or log_size:
+        if log_syslog or options.log_file:
             made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
         worker.hand_over(made, [fd for _role, fd in descriptors] + sockets, options)
         rollback.pop_all()
@@ -212,6 +212,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
 
     command = spawn.prepare(
         options.command,
+        program=options.program,
         hostname=options.hostname,
         pidns=options.pidns,
         userns=not options.netns_only,

@@ -9,7 +9,7 @@ import sys
 
 from pasta_py.control.commandline import option_table, options
 from pasta_py.control.start.notices import complain, show
-from pasta_py.errors import PastaError, UsageError, last_resort
+from pasta_py.errors import PastaError, UnknownOption, last_resort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,20 +70,23 @@ def _say(name: str, message: str) -> None:
     complain(f"{name}: {' '.join(message.splitlines())}\n")
 
 
-def run(name: str, argv: "Sequence[str]") -> int:
-    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status."""
+def run(name: str, argv: "Sequence[str]", *, kinds: bool = False) -> int:
+    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status.
+
+    `kinds`: a line on standard error about a PastaError begins with the name of its class, for the Python API.
+    """
     try:
         parsed = options.parse(argv, name)
         if parsed.action != "run":
             show(version(name) if parsed.action == "version" else plain_help(name))
             return 0
         return start(parsed)
-    except UsageError as error:
+    except UnknownOption as error:
         _say(name, str(error))
         complain(usage(name) + f"Try '{name} --help' for all options.\n")
         return error.status
     except PastaError as error:
-        _say(name, str(error))
+        _say(name, f"{type(error).__name__}: {error}" if kinds else str(error))
         return error.status
     except (OSError, MemoryError) as error:
         return failed(name, error)
@@ -116,6 +119,11 @@ def _interrupted() -> int:
 def pasta() -> None:
     """Console script `pasta`."""
     leave(run("pasta", sys.argv[1:]))
+
+
+def pasta_for_api() -> None:
+    """The same, started by the Python API."""
+    leave(run("pasta", sys.argv[1:], kinds=True))
 
 
 def leave(status: int) -> "NoReturn":

@@ -125,7 +125,7 @@ def connect(
 def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
     with tempfile.TemporaryDirectory(prefix="pasta-") as directory:
         pid_file = Path(directory, "pid")
-        command = [*_START, "pasta", *words, "--pid", str(pid_file), *where]
+        command = [*_START, "pasta-api", *words, "--pid", str(pid_file), *where]
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
         )
@@ -136,13 +136,12 @@ def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
 
 
 def _refusal(lines: Sequence[str], status: int) -> PastaError:
-    """The error that the command printed. A usage error stands before the "Usage:" lines."""
+    """The error that the command printed: its class, ": ", its text."""
     if not lines:
         return HostError(f"the translator ended with status {status}, and said nothing")
-    for position, line in enumerate(lines):
-        if position and line.startswith("Usage: "):
-            return UsageError(lines[position - 1])
-    return WorkerError(lines[-1]) if lines[-1].startswith("the worker process ") else HostError(lines[-1])
+    kind, _, text = lines[-1].partition(": ")
+    known = {each.__name__: each for each in (PastaError, UsageError, HostError, WorkerError)}
+    return known[kind](text) if kind in known else HostError(lines[-1])
 
 
 def _without_name(line: str) -> str:
