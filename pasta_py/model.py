@@ -12,6 +12,7 @@ IPPROTO_UDP = 17
 
 #: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors. The sockets of WorkerPlan.listeners follow them.
 FD_TAP = "tap"  # one for each queue of the tap: each shard has one
+FD_LINK = "link"  # a listening UNIX socket: the guest's machine connects, and its frames come over that connection
 FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
 FD_NETNS_PIDFD = "netns-pidfd"  # of the process whose namespace the guest has: readable when it has ended
@@ -94,6 +95,8 @@ class WorkerPlan(Record):
     vnet_hdr: bool  # frames on the tap carry a struct virtio_net_hdr, of 10 bytes
     uso: bool  # the tap takes and gives UDP segmentation offload
     tunnels: bool = False  # the tap gives segments inside of UDP tunnels too, and its header has 24 bytes
+
+    stream: bool = False  # FD_TAP is a socket with a length before each frame; without FD_TAP a peer comes by FD_LINK
 
     # What is on
     ipv4: bool

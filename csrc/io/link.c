@@ -14,25 +14,61 @@
 #include "io/capture.h"
 #include "wire/offload.h"
 
-int link_init(struct link *l, int fd, uint8_t header_bytes, bool uso, struct counters *counters)
+static int make_non_blocking(int fd)
 {
 	int flags = fcntl(fd, F_GETFL);
 
-	*l = (struct link){.kind = header_bytes ? &link_tap : &link_datagram,
-			   .fd = fd,
-			   .header_bytes = header_bytes,
-			   .uso = uso,
-			   .counters = counters};
-	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return -errno;
-	l->rx = malloc(header_bytes + LINK_FRAME_MAX);
-	return l->rx ? 0 : -ENOMEM;
+	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
+}
+
+int link_init(struct link *l, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso, struct counters *counters)
+{
+	int rc = 0;
+
+	*l = (struct link){.kind = kind, .fd = -1, .blocked = true, .header_bytes = header_bytes, .uso = uso, .counters = counters};
+	if (kind->init) {
+		rc = kind->init(l);
+		return rc || fd < 0 ? rc : link_attach(l, fd);
+	}
+	l->fd = fd;
+	l->blocked = false;
+	rc = make_non_blocking(fd);
+	if (!rc)
+		l->rx = malloc(header_bytes + LINK_FRAME_MAX);
+	return rc || l->rx ? rc : -ENOMEM;
 }
 
 void link_free(struct link *l)
 {
+	if (l->kind && l->kind->free)
+		l->kind->free(l);
 	free(l->rx);
 	l->rx = NULL;
+}
+
+int link_attach(struct link *l, int fd)
+{
+	int rc;
+
+	if (!l->kind->attach)
+		return -EOPNOTSUPP;
+	if (l->fd >= 0)
+		return -EBUSY;
+	l->fd = fd;
+	l->blocked = false;
+	rc = l->kind->attach(l);
+	if (rc)
+		link_detach(l);
+	return rc;
+}
+
+void link_detach(struct link *l)
+{
+	if (l->kind->detach)
+		l->kind->detach(l);
+	l->fd = -1;
+	l->blocked = true;
+	l->buffered = false;
 }
 
 static void capture(struct link *l, const struct iovec *iov, int iovcnt, const struct link_tx *tx, enum capture_direction direction)

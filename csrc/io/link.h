@@ -50,28 +50,38 @@ struct link;
 struct link_frame;
 struct link_tx;
 
-/* What a link can do; chosen once, when the link is made. */
+/* What a link can do; chosen once, when the link is made. A function that is NULL does nothing. */
 struct link_kind {
-	bool offloads; /* takes segments of up to 64 KiB with partial checksums, at any MTU */
+	bool offloads;               /* takes segments of up to 64 KiB with partial checksums, at any MTU */
+	int (*init)(struct link *l); /* makes `state` and `rx`, before there is a peer. 0 or -errno */
+	void (*free)(struct link *l);
+	int (*attach)(struct link *l); /* fd is that of a new peer. 0 or -errno */
+	void (*detach)(struct link *l);
 	int (*read)(struct link *l, struct link_frame *f);
 	bool (*send)(struct link *l, const struct link_tx *tx);
+	void (*flush)(struct link *l);
 };
 
 /* Our own tap, with a virtio-net header before each frame. */
 extern const struct link_kind link_tap;
 /* Any other descriptor with one frame per read and write. */
 extern const struct link_kind link_datagram;
+/* A socket with a length before each frame; its peer may come late, leave, and be followed by another. */
+extern const struct link_kind link_stream;
 
 struct link {
 	const struct link_kind *kind;
-	int fd;
+	int fd;                            /* of the peer; -1: there is none */
+	bool blocked;                      /* the peer takes nothing now, or there is none: data that can wait stays where it is */
+	bool buffered;                     /* the next link_read() has a frame without asking the kernel */
 	bool uso;                          /* the tap takes UDP segmentation offload frames */
 	uint8_t header_bytes;              /* of the virtio-net header; 0: there is none */
 	struct neighbour_table neighbours; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
 	struct capture *capture; /* NULL: none */
-	uint8_t *rx;             /* the receive buffer: one frame with its header */
+	uint8_t *rx;             /* the receive buffer: one frame with its header, or as the kind needs it */
+	void *state;             /* of the kind */
 };
 
 /* A received frame, valid until the next link_read(). */
@@ -97,9 +107,14 @@ struct link_tx {
 	uint8_t gso_type;
 };
 
-/* header_bytes: the size of struct vnet_hdr or struct vnet_hdr_tunnel for a tap, else 0. 0 or -errno. */
-int link_init(struct link *l, int fd, uint8_t header_bytes, bool uso, struct counters *counters);
+/* fd: of the peer; -1: it comes later, with link_attach(). header_bytes: the size of struct vnet_hdr or struct vnet_hdr_tunnel for a
+ * tap, else 0. 0 or -errno. */
+int link_init(struct link *l, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso, struct counters *counters);
 void link_free(struct link *l);
+/* A peer has come. -EBUSY: there is one. -EOPNOTSUPP: a link of this kind keeps the peer that it has from the start. */
+int link_attach(struct link *l, int fd);
+/* The peer has gone: what it has left, in either direction, is forgotten. fd stays the caller's. */
+void link_detach(struct link *l);
 
 /* 0; -EBADMSG: the frame is malformed (counted); -EAGAIN: there is none; any other -errno: the link is gone. */
 static inline int link_read(struct link *l, struct link_frame *frame)
@@ -107,10 +122,17 @@ static inline int link_read(struct link *l, struct link_frame *frame)
 	return l->kind->read(l, frame);
 }
 
-/* False: the link did not take the frame (counted). */
+/* False: the link did not take the frame (counted). It may leave only with link_flush(). */
 static inline bool link_send(struct link *l, const struct link_tx *tx)
 {
 	return l->kind->send(l, tx);
+}
+
+/* Lets go of frames that were kept to leave together; needed before anything waits for an answer. Sets `blocked`. */
+static inline void link_flush(struct link *l)
+{
+	if (l->kind->flush)
+		l->kind->flush(l);
 }
 
 /* Completes a partial checksum. */

@@ -57,7 +57,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 					  .splice = &s->splice,
 					  .helper = &p->helper,
 					  .messages = &s->messages};
-	if (!rc)
+	if (!rc && config->tap_fd >= 0)
 		rc = loop_add(&s->loop, config->tap_fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
 	if (rc) {
 		release(p);
@@ -160,6 +160,16 @@ int plane_capture(struct plane *p, int fd, int pcapng)
 int plane_log_line(int fd, const uint8_t *line, uint32_t len)
 {
 	return sink_write_line(fd, line, len);
+}
+
+int plane_attach(struct plane *p, int fd)
+{
+	return p->shard_count > 1 ? -EBUSY : shard_attach(p->shard[0], fd);
+}
+
+void plane_detach(struct plane *p)
+{
+	shard_detach(p->shard[0]);
 }
 
 int plane_watch(struct plane *p, int fd, uint32_t id)

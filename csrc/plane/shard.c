@@ -58,6 +58,11 @@ static uint8_t header_bytes(uint32_t flags)
 	return flags & PLANE_TUNNELS ? sizeof(struct vnet_hdr_tunnel) : sizeof(struct vnet_hdr);
 }
 
+static const struct link_kind *link_kind(uint32_t flags)
+{
+	return flags & PLANE_STREAM ? &link_stream : flags & PLANE_VNET_HDR ? &link_tap : &link_datagram;
+}
+
 int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32_t index)
 {
 	int rc;
@@ -86,7 +91,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 				  .icmp = &s->icmp};
 	rc = loop_init(&s->loop);
 	if (!rc)
-		rc = link_init(&s->link, tap_fd, header_bytes(c->flags), c->flags & PLANE_USO, &s->counters);
+		rc = link_init(&s->link, link_kind(c->flags), tap_fd, header_bytes(c->flags), c->flags & PLANE_USO, &s->counters);
 	if (!rc)
 		rc = init_protocols(s, c);
 	memcpy(s->link.neighbours.last, c->guest_mac, ETH_ALEN);
@@ -176,6 +181,13 @@ static void read_tap(struct shard *s)
 		}
 	}
 	sched_count(&s->tap_batching, count);
+}
+
+static void handle_tap(struct shard *s)
+{
+	read_tap(s);
+	udp_flush(&s->udp, &s->io);
+	messages_flush(&s->messages);
 }
 
 /* --- messages of other shards --- */
@@ -289,9 +301,10 @@ static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, st
 
 	switch (loop_tag_owner(e->data.u64)) {
 	case OWNER_TAP:
-		read_tap(s);
-		udp_flush(&s->udp, &s->io);
-		messages_flush(&s->messages);
+		if (e->events & EPOLLOUT)
+			link_flush(&s->link);
+		if (e->events & ~(uint32_t)EPOLLOUT)
+			handle_tap(s);
 		break;
 	case OWNER_WATCH:
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
@@ -332,6 +345,8 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 	if (UNLIKELY(atomic_load_explicit(&s->host_state->changes, memory_order_relaxed) != s->host_known))
 		follow_host(s);
 	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
+	if (s->link.buffered)
+		handle_tap(s);
 	handle_messages(s); /* after the events: between them, a flood of messages would delay each event */
 	s->more = tcp_service(&s->tcp, &s->io);
 	s->more |= splice_service(&s->splice, &s->io);
@@ -341,9 +356,49 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 	return SHARD_IDLE;
 }
 
+/* What was kept for the guest leaves before the thread sleeps. The loop then says when a blocked link takes more. */
+static void flush(struct shard *s)
+{
+	bool wanted;
+
+	link_flush(&s->link);
+	wanted = s->link.blocked && s->link.fd >= 0;
+	if (LIKELY(wanted == s->out_wanted))
+		return;
+	s->out_wanted = wanted;
+	loop_modify(&s->loop, s->link.fd, EPOLLIN | (wanted ? EPOLLOUT : 0), loop_tag(OWNER_TAP, 0, 0));
+}
+
 int shard_wait(struct shard *s, int64_t until_ms)
 {
-	return loop_wait(&s->loop, s->more || s->log.count ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
+	bool work;
+
+	flush(s);
+	work = s->more || s->log.count || (s->link.buffered && !s->slow.len);
+	return loop_wait(&s->loop, work ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
+}
+
+/* --- a peer that comes and goes --- */
+
+int shard_attach(struct shard *s, int fd)
+{
+	int rc = link_attach(&s->link, fd);
+
+	if (!rc)
+		rc = loop_add(&s->loop, fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
+	if (rc && rc != -EBUSY && rc != -EOPNOTSUPP)
+		link_detach(&s->link);
+	s->out_wanted = false;
+	return rc;
+}
+
+void shard_detach(struct shard *s)
+{
+	if (s->link.fd < 0 || !s->link.kind->attach)
+		return;
+	loop_remove(&s->loop, s->link.fd);
+	link_detach(&s->link);
+	s->end = 0;
 }
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -364,7 +419,7 @@ bool shard_drain(struct shard *s)
 	s->slow.len = 0;
 	handle_messages(s);
 	s->slow.len = 0;
-	if (!s->end)
+	if (!s->end && s->link.fd >= 0)
 		read_tap(s);
 	udp_flush(&s->udp, &s->io);
 	messages_flush(&s->messages);

@@ -39,9 +39,10 @@ struct shard {
 	uint32_t host_known;           /* host_state->changes when they were last taken */
 	struct slow_path slow;         /* used by shard 0 only */
 	struct sched_batching tap_batching;
-	bool more;     /* the last turn left work: do not sleep */
-	int end;       /* errno that ended the tap, or 0 */
-	bool end_sent; /* shard 0 knows of it */
+	bool out_wanted; /* the loop reports when the link takes frames again */
+	bool more;       /* the last turn left work: do not sleep */
+	int end;         /* errno that ended the tap, or 0 */
+	bool end_sent;   /* shard 0 knows of it */
 	uint8_t scratch[SCRATCH_BYTES];
 };
 
@@ -62,6 +63,9 @@ int shard_join(struct shard *s, const struct flow_steering *steering);
 enum shard_step shard_turn(struct shard *s, struct plane_event *event);
 /* Waits for events, until_ms at most. 0 or -errno. */
 int shard_wait(struct shard *s, int64_t until_ms);
+/* The link's peer comes (link_attach()) and goes. */
+int shard_attach(struct shard *s, int fd);
+void shard_detach(struct shard *s);
 /* When the next timer of the shard is due. */
 int64_t shard_next_ms(const struct shard *s);
 /* Sends log lines and the end of the tap to shard 0. */

@@ -350,13 +350,15 @@ bool tcp_service(struct tcp *t, struct io *io)
 		serve_flow(t, io, f, f->run_entry.queued ? 0 : first);
 	}
 	sched->delayed_ack_turns = waiting ? sched->delayed_ack_turns + 1 : 0;
-	if (t->run_queue.list.count && sched->wakeup_pending)
+	if (t->run_queue.list.count && sched->wakeup_pending) {
+		link_flush(io->link);
 		sched_yield();
+	}
 	sched->wakeup_pending = false;
-	w = run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
+	w = io->link->blocked ? NULL : run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
 	if (w)
 		serve_flow(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
-	return waiting || t->run_queue.list.count;
+	return waiting || (t->run_queue.list.count && !io->link->blocked);
 }
 
 /* --- timers --- */
@@ -404,6 +406,17 @@ static bool user_timeout_expired(const struct io *io, const struct tcp_flow *f)
 	       (uint32_t)io->loop->now_ms - f->waiting_ms >= TCP_USER_TIMEOUT_MS;
 }
 
+/* Nothing reaches the guest, so its silence says nothing: no timeout counts. A host client that has left waits no longer. */
+static bool waits_for_link(const struct io *io, struct tcp_flow *f)
+{
+	if (f->state != TCPS_ESTABLISHED)
+		return !(f->flags & TCPF_RDHUP);
+	if (!tcp_in_flight(f) && !window_blocked(f))
+		return false;
+	tcp_restart_wait(io, f);
+	return true;
+}
+
 static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	bool opening = f->state != TCPS_ESTABLISHED;
@@ -415,6 +428,10 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 		return;
 	}
 	if (f->flags & TCPF_PROGRESS) { /* in the run queue: its turn would have done this */
+		tcp_arm_timer(t, io, f);
+		return;
+	}
+	if (io->link->blocked && f->state != TCPS_CONNECTING && waits_for_link(io, f)) {
 		tcp_arm_timer(t, io, f);
 		return;
 	}

@@ -226,23 +226,24 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 	return n == 0;
 }
 
-/* Sends the len bytes in io->scratch; fin: the stream ends after them. Returns the number of frames. */
-static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool fin)
+/* Sends the len bytes in io->scratch, as long as the link takes them; fin: the stream ends after them. Returns how many bytes are
+ * left, and counts the frames. */
+static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool fin, uint32_t *frames)
 {
-	uint32_t frames = 0, part;
+	uint32_t part;
 
-	for (const uint8_t *at = io->scratch; len; at += part, len -= part, frames++) {
+	for (const uint8_t *at = io->scratch; len && !io->link->blocked; at += part, len -= part, ++*frames) {
 		bool last = fin && len <= frame_room(f);
 
 		part = u32_min(len, frame_room(f));
 		tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, at, part);
 		count_sent(io, f, part + last);
 	}
-	return frames;
+	return len;
 }
 
-/* Sends what the socket has and the window allows, in `frames` frames at most. True: only that limit stopped it. One read fills
- * all frames and they leave together, so that the guest's reader finds the next one and does not sleep. */
+/* Sends what the socket has and the window allows, in `frames` frames at most. True: only that limit, or the link, stopped it. One read
+ * fills all frames and they leave together, so that the guest's reader finds the next one and does not sleep. */
 static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
 	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
@@ -255,7 +256,7 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 				f->flags &= (uint16_t)~TCPF_READABLE;
 			return false;
 		}
-		if (!frames)
+		if (!frames || io->link->blocked)
 			return true;
 		n = peek(t, f, tcp_in_flight(f), io->scratch, room);
 		if (n == 0) {
@@ -271,10 +272,13 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
+			uint32_t sent = 0;
 
 			if (n <= SCHED_SHORT_BYTES && !tcp_in_flight(f))
 				sched_note_short(&io->sched, io->loop->now_ms);
-			frames -= send_read(io, f, (uint32_t)n, last);
+			if (send_read(io, f, (uint32_t)n, last, &sent))
+				return true;
+			frames -= sent;
 			if (last)
 				f->flags |= TCPF_SOCK_EOF | TCPF_FIN_SENT;
 			if ((uint32_t)n < room && !(f->flags & (TCPF_RDHUP | TCPF_URGENT)))

@@ -27,6 +27,7 @@ SHARDS_MAX: int = lib.SHARDS_MAX
 
 _FLAGS = (
     ("vnet_hdr", lib.PLANE_VNET_HDR),
+    ("stream", lib.PLANE_STREAM),
     ("uso", lib.PLANE_USO),
     ("tunnels", lib.PLANE_TUNNELS),
     ("ipv4", lib.PLANE_IPV4),
@@ -53,7 +54,7 @@ NO_RULE: int = lib.PLANE_NO_RULE
 
 
 class Plane:
-    """One core on one tap. The tap's descriptor stays the caller's."""
+    """One core on one tap (-1: a peer comes with attach()). The tap's descriptor stays the caller's."""
 
     def __init__(self, plan: WorkerPlan, tap_fd: int, extra_flags: int = 0) -> None:
         self._tap_fd, self._extra_flags = tap_fd, extra_flags
@@ -126,6 +127,14 @@ class Plane:
     def add_shards(self, tap_fds: "list[int]") -> None:
         """Start a thread for each of these queues of the tap; they stay the caller's. The last call before the sandbox closes."""
         raise_errno(lib.plane_add_shards(self._plane, tap_fds, len(tap_fds)))
+
+    def attach(self, fd: int) -> None:
+        """Exchange frames with the peer of this socket. It stays the caller's."""
+        raise_errno(lib.plane_attach(self._plane, fd))
+
+    def detach(self) -> None:
+        """Forget the peer, after END or before its socket is closed. Flows and ports stay."""
+        lib.plane_detach(self._plane)
 
     def watch(self, fd: int, ident: int) -> None:
         """Make run() return (WATCH, ident, b"") when fd is readable or hung up."""
