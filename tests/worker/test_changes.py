@@ -5,11 +5,10 @@ import os
 import socket
 
 import pytest
+from lone_worker import Remote, pair, ready, worker
 from sample_plan import addr
-from test_main import _pair, _ready, _worker
 
 from pasta_py import model, worker_protocol
-from pasta_py.control.start.worker_process import WorkerProcess
 from pasta_py.errors import WorkerError
 
 pytestmark = pytest.mark.sanitize_quick
@@ -17,13 +16,6 @@ pytestmark = pytest.mark.sanitize_quick
 TCP, UDP = model.IPPROTO_TCP, model.IPPROTO_UDP
 KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 TARGET = "192.0.2.77"
-
-
-class Remote(WorkerProcess):
-    """Control's side of a worker that is there already."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
 
 
 def bound(proto: int) -> socket.socket:
@@ -76,9 +68,9 @@ def refused(proto: int, port: int) -> bool:
 @pytest.mark.parametrize("proto", [TCP, UDP])
 @pytest.mark.parametrize("ipv6", [True, False])
 def test_a_port_comes_and_goes(proto: int, ipv6: bool) -> None:
-    guest, tap = _pair()
-    with guest, tap, _worker() as control:
-        _ready(control, tap, changing=True, ipv6=ipv6)
+    guest, tap = pair()
+    with guest, tap, worker() as control:
+        ready(control, tap, changing=True, ipv6=ipv6)
         remote = Remote(control)
         with bound(proto) as sock:
             port = sock.getsockname()[1]
@@ -95,9 +87,9 @@ def test_a_port_comes_and_goes(proto: int, ipv6: bool) -> None:
 
 
 def test_the_others_stay() -> None:
-    guest, tap = _pair()
-    with guest, tap, _worker() as control, bound(TCP) as one, bound(TCP) as two:
-        _ready(control, tap, changing=True)
+    guest, tap = pair()
+    with guest, tap, worker() as control, bound(TCP) as one, bound(TCP) as two:
+        ready(control, tap, changing=True)
         ports = [sock.getsockname()[1] for sock in (one, two)]
         for sock, port in zip((one, two), ports, strict=True):
             Remote(control).change(rule(TCP, port), sock.fileno())
@@ -112,10 +104,10 @@ def test_the_others_stay() -> None:
 
 
 def test_what_is_refused_leaves_no_descriptor_behind() -> None:
-    guest, tap = _pair()
+    guest, tap = pair()
     reader, writer = os.pipe()
-    with guest, tap, _worker() as control:
-        _ready(control, tap, changing=True)
+    with guest, tap, worker() as control:
+        ready(control, tap, changing=True)
         file = os.memfd_create("plain")
         with pytest.raises(WorkerError, match=os.strerror(errno.EPERM)):  # epoll_ctl(2): a file that is always ready
             Remote(control).change(rule(TCP, 1), file)

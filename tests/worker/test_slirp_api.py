@@ -8,8 +8,7 @@ from ipaddress import IPv4Address
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_changes import Remote
-from test_main import _pair, _ready, _worker
+from lone_worker import Remote, pair, ready, worker
 
 from pasta_py.control.slirp4netns import options as slirp_options
 from pasta_py.control.slirp4netns.api import MAX_REQUEST_BYTES, HostForwards
@@ -49,9 +48,9 @@ REQUESTS = st.one_of(
 
 @pytest.fixture(scope="module")
 def remote() -> Iterator[Remote]:
-    guest, tap = _pair()
-    with guest, tap, _worker() as control:
-        pid = _ready(control, tap, changing=True)
+    guest, tap = pair()
+    with guest, tap, worker() as control:
+        pid = ready(control, tap, changing=True)
         remote = Remote(control)
         remote.pid = pid
         yield remote

@@ -5,8 +5,9 @@ the rest of control. So the tables here decode and encode numbers, names, addres
 attribute that `objects` reads or writes. The two attributes of a route with several next hops, or with a gateway of another
 family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`pyroute2_messages`).
 
-Invariants: what is decoded or encoded here is what pyroute2 makes of the same bytes or values (tests/control/test_messages.py).
-Decoding never fails: an attribute that has another form than expected is `unknown`, as one that a newer kernel may have.
+Invariants: what is decoded or encoded here is what pyroute2 makes of the same bytes or values
+(tests/control/netlink/test_messages.py). Decoding never fails: an attribute that has another form than expected is `unknown`,
+as one that a newer kernel may have.
 """
 
 import _socket

@@ -20,7 +20,7 @@ _LOOK = (
     "import sys; from pasta_py.control.subcommands import doctor; doctor._versions = dict; found = doctor.look();"
     "print(doctor._as_json(found)); sys.exit(doctor.status(found))"
 )
-_REFUSE = ROOT / "tests" / "worker" / "refuse.py"
+_REFUSE = ROOT / "tests" / "programs" / "refuse.py"
 _UNSHARE = {"x86_64": 272, "aarch64": 97}[platform.machine()]
 _NEWUSER = 0x10000000
 #: A filter that refuses user namespaces and lets unshare(2) be, as security modules do.

@@ -10,10 +10,10 @@ import pytest
 
 from pasta_py import __version__
 from pasta_py.control.commandline import man, option_table
-from pasta_py.control.start import main as entry
 from pasta_py.control.start import typer_command
+from pasta_py.control.start.main import plain_help
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CALLS = {
     "pasta": "from pasta_py.control.start.main import pasta as call",
     "pasta-py": "from pasta_py.control.start.typer_command import main as call",
@@ -78,7 +78,7 @@ def test_help_shows_every_option_and_section(name: str, flag: str) -> None:
 
 
 def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
-    text = entry.plain_help("pasta", 90)
+    text = plain_help("pasta", 90)
     assert max(map(len, text.splitlines())) <= 90
     flat = " ".join(text.split())
     assert all(" ".join(option.help.split()) in flat for option in option_table.TABLE)
@@ -157,10 +157,10 @@ def test_closed_streams_end_in_the_right_status_without_a_traceback(
 
 def test_an_interrupt_ends_the_process_by_the_signal_and_without_a_traceback() -> None:
     before = (
-        "from pasta_py.control.start import main as entry\n"
+        "from pasta_py.control.start import main\n"
         "def interrupted(parsed):\n"
         "    import os, signal, time\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(30)\n"
-        "entry.start = interrupted"
+        "main.start = interrupted"
     )
     done = call("pasta", "1", before=before)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")

@@ -2,17 +2,15 @@
 
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lone_worker import pair, ready, worker
 from sample_plan import sample_plan
 
 from pasta_py import model, worker_protocol
@@ -24,45 +22,10 @@ from process_helpers import PYTHON, PYTHONPATH, alive, eventually, user_prefix  
 
 pytestmark = pytest.mark.sanitize_quick
 
-_START = (
-    "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; main(int(sys.argv[1]))"
-)
-
-
-@contextmanager
-def _worker() -> "Iterator[socket.socket]":
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    fd = theirs.fileno()
-    line = [*user_prefix(), PYTHON, "-I", "-S", "-c", _START, str(fd), PYTHONPATH]
-    process = subprocess.Popen(line, pass_fds=[fd], stdin=subprocess.DEVNULL, start_new_session=True)
-    theirs.close()
-    ours.settimeout(30)
-    try:
-        yield ours
-    finally:
-        ours.close()
-        process.wait(30)
-
-
-def _ready(control: socket.socket, tap: socket.socket, *more: tuple[str, int], **changes: object) -> int:
-    roles = [(model.FD_TAP, tap.fileno()), *more]
-    plan = sample_plan(descriptors=tuple(role for role, _ in roles), **changes)
-    worker_protocol.send_plan(control, plan, [fd for _, fd in roles])
-    word, pid = control.recv(4096).split()
-    assert word == b"ready"
-    return int(pid)
-
-
-def _pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(30)
-    return ours, theirs
-
-
 def test_the_end_of_control_ends_it() -> None:
-    guest, tap = _pair()
-    with guest, tap, _worker() as control:
-        pid = _ready(control, tap)
+    guest, tap = pair()
+    with guest, tap, worker() as control:
+        pid = ready(control, tap)
         assert alive(pid)
         control.close()
         eventually(lambda: not alive(pid), "it quits")
@@ -70,9 +33,9 @@ def test_the_end_of_control_ends_it() -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
 def test_once_let_go_it_outlives_control_until_a_signal(signum: int) -> None:
-    guest, tap = _pair()
-    with guest, tap, _worker() as control:
-        pid = _ready(control, tap)
+    guest, tap = pair()
+    with guest, tap, worker() as control:
+        pid = ready(control, tap)
         control.send(b"detach")
         control.close()
         os.kill(pid, signal.SIGHUP)
@@ -83,21 +46,21 @@ def test_once_let_go_it_outlives_control_until_a_signal(signum: int) -> None:
 
 
 def test_the_end_of_the_watched_process_ends_it() -> None:
-    guest, tap = _pair()
-    with subprocess.Popen(["sleep", "60"]) as watched, guest, tap, _worker() as control:
+    guest, tap = pair()
+    with subprocess.Popen(["sleep", "60"]) as watched, guest, tap, worker() as control:
         pidfd = os.pidfd_open(watched.pid)
-        pid = _ready(control, tap, (model.FD_NETNS_PIDFD, pidfd))
+        pid = ready(control, tap, (model.FD_NETNS_PIDFD, pidfd))
         os.close(pidfd)
         watched.kill()
         eventually(lambda: not alive(pid), "it quits")
 
 
 def test_the_slow_path_answers_while_it_serves() -> None:
-    guest, tap = _pair()
+    guest, tap = pair()
     mac = bytes.fromhex("020000000002")
     head = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001")
-    with guest, tap, _worker() as control:
-        _ready(control, tap)
+    with guest, tap, worker() as control:
+        ready(control, tap)
         guest.send(head + mac + bytes([192, 0, 2, 15]) + bytes(6) + bytes([192, 0, 2, 1]))
         frame = guest.recv(4096)
         while frame[12:14] != b"\x08\x06":
@@ -107,20 +70,20 @@ def test_the_slow_path_answers_while_it_serves() -> None:
 
 
 def test_a_plan_that_does_not_decode_is_told() -> None:
-    with _worker() as control:
+    with worker() as control:
         control.send(b"nonsense")
         assert control.recv(4096).startswith(b"error not a plan")
 
 
 def test_a_plan_without_a_tap_is_told() -> None:
-    with _worker() as control:
+    with worker() as control:
         worker_protocol.send_plan(control, sample_plan(), [])
         assert control.recv(4096) == b"error the plan lacks the tap, or has more of its queues than there can be threads\n"
 
 
 def test_a_plan_without_the_sockets_of_its_listeners_is_told() -> None:
     listener = model.Listener(proto=model.IPPROTO_TCP, port=80, target=b"", target_port=80, count=2)
-    with _worker() as control:
+    with worker() as control:
         worker_protocol.send_plan(control, sample_plan(listeners=(listener,)), [control.fileno()])
         assert control.recv(4096) == b"error the plan and its descriptors do not belong together\n"
 
@@ -191,8 +154,8 @@ def _memory_of(pid: int) -> tuple[bytes, bool]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the memory of a process that is not dumpable")
 def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
-    ours, theirs = _pair()
-    guest, tap = _pair()
+    ours, theirs = pair()
+    guest, tap = pair()
     other, inherited = os.pipe()
     fd = theirs.fileno()
     line = [*user_prefix(), PYTHON, "-I", "-S", "-c", _FORK, str(fd), PYTHONPATH]
@@ -202,7 +165,7 @@ def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
     os.close(inherited)
     with ours, guest, tap:
         ours.send(b"0")
-        pid = _ready(ours, tap)
+        pid = ready(ours, tap)
         memory, noted = _memory_of(pid)
         assert _SECRET[::-1].encode() in memory  # what is kept is found: so would be the other
         assert noted or _SECRET.encode() not in memory  # AddressSanitizer has copies of the environment of its own
@@ -215,7 +178,7 @@ def test_a_fork_serves_and_remembers_nothing_of_its_parent() -> None:
 
 
 def test_a_fork_that_has_nothing_to_do_ends() -> None:
-    ours, theirs = _pair()
+    ours, theirs = pair()
     fd = theirs.fileno()
     process = subprocess.Popen([PYTHON, "-I", "-S", "-c", _FORK, str(fd), PYTHONPATH], pass_fds=[fd])
     theirs.close()

@@ -14,7 +14,7 @@ from process_helpers import alive, command_line, environment, eventually, pasta
 
 import pasta_py
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SLEEP = "ip link set lo up; echo up; exec sleep 300"
 
 

@@ -8,45 +8,17 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from network_helpers import options
+from sample_host import ETH0, HOST, HOST4, HOST6, NONE4, NONE6
 
 from pasta_py import worker_protocol
 from pasta_py.control.commandline.options import parse
 from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import IFF_UP, Address, Link, NextHop, Route
+from pasta_py.control.netlink.objects import Address, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import build, packed
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, PastaError, UsageError
-
-ETH0 = Link(index=2, name="eth0", mtu=1500, flags=IFF_UP, mac=b"\2\0\0\0\0\2")
-HOST4 = Family(
-    available=True,
-    link=ETH0,
-    addresses=(Address(interface=ip_interface("192.0.2.10/24"), link=2),),
-    routes=(
-        Route(destination=ip_network("0.0.0.0/0"), hops=(NextHop(gateway=ip_address("192.0.2.1"), link=2),)),
-        Route(destination=ip_network("192.0.2.0/24"), hops=(NextHop(link=2),), scope=253, proto=2),
-    ),
-)
-HOST6 = Family(
-    available=True,
-    link=ETH0,
-    addresses=(
-        Address(interface=ip_interface("2001:db8::10/64"), link=2),
-        Address(interface=ip_interface("fe80::2/64"), scope=253, link=2),
-    ),
-    routes=(
-        Route(destination=ip_network("::/0"), hops=(NextHop(gateway=ip_address("fe80::1"), link=2),), metric=1024),
-    ),
-)
-HOST = HostSnapshot(
-    ipv4=HOST4,
-    ipv6=HOST6,
-    interfaces=("lo", "eth0"),
-    addresses=(ip_address("192.0.2.10"), ip_address("2001:db8::10"), ip_address("fe80::2")),
-)
-NONE4, NONE6 = Family(available=True), Family(available=True)
 
 
 def _resolv(*servers: str) -> Resolv:

@@ -21,7 +21,7 @@ from pasta_py.errors import HostError
 _TRACE = """
 import ctypes, os
 from process_helpers import guest
-from pasta_py.control.guest import namespaces as netns
+from pasta_py.control.guest import namespaces
 
 def job():
     reader, writer = os.pipe()
@@ -32,7 +32,7 @@ def job():
     return int(os.read(reader, 16)), []
 
 with guest() as pid:
-    print(netns.call_inside(netns.by_pid(pid), job)[0])
+    print(namespaces.call_inside(namespaces.by_pid(pid), job)[0])
 """
 
 
@@ -76,7 +76,7 @@ def test_descriptors_come_back_close_on_exec(target: tuple[int, namespaces.Guest
 def test_the_guests_root_cannot_trace_the_work() -> None:
     """Where guest and host share a PID namespace it sees the process, which still has the host's files."""
     command = [*user_prefix(), PYTHON, "-c", _TRACE]
-    paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parent)])
+    paths = os.pathsep.join([PYTHONPATH, str(Path(__file__).parents[1])])
     done = subprocess.run(command, env=environment({"PYTHONPATH": paths}), capture_output=True, text=True, timeout=30)
     assert done.stdout == f"{errno.EPERM}\n", done.stderr
 
@@ -177,12 +177,12 @@ def test_numbers_of_descriptors_may_be_high(target: tuple[int, namespaces.Guest]
 
 _BY_PID = """
 import os
-from pasta_py.control.guest import namespaces as netns
+from pasta_py.control.guest import namespaces
 from pasta_py.errors import HostError
 pid = os.fork()
 if pid == 0:
     try:
-        netns.by_pid(os.getpid())
+        namespaces.by_pid(os.getpid())
         print("found")
     except HostError as error:
         print(error)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from network_helpers import options
-from test_plan import HOST, NONE4, NONE6
+from sample_host import HOST, NONE4, NONE6
 
 from pasta_py.control.commandline.port_spec import parse
 from pasta_py.control.forwarding import bind_ports
