@@ -1,6 +1,6 @@
 """Builds the two C extensions with cffi in API mode.
 
-    pasta_py._plane   the core. Python sees the part of plane_api.h between its cdef markers
+    pasta_py._plane   the core. Python sees the parts of plane_api.h and core/event.h between their cdef markers
     pasta_py._calls   the system calls of control/guest/syscalls.py. Through ctypes each start would take 2 ms longer
 
 Environment: PASTA_WERROR=1 makes warnings errors. PASTA_COVERAGE=DIRECTORY builds for gcov, which writes its data there
@@ -17,16 +17,20 @@ import cffi
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("base", "wire", "core", "io", "proto", "plane")
-HEADER = HERE / "plane_api.h"
+HEADERS = ("core/event.h", "plane_api.h")
+INCLUDES = "".join(f'#include "{header}"\n' for header in HEADERS)
 
 
 def cdef() -> str:
-    """The declarations between the markers of plane_api.h, without comments."""
-    text = HEADER.read_text(encoding="utf-8")
-    inside = text.partition("/* cdef begin */")[2].partition("/* cdef end */")[0]
-    if not inside:
-        raise SystemExit(f"{HEADER}: no text between the markers /* cdef begin */ and /* cdef end */")
-    return re.sub(r"/\*.*?\*/", "", inside, flags=re.DOTALL)
+    """The declarations between the markers of the headers, without comments."""
+    found = []
+    for header in HEADERS:
+        text = (HERE / header).read_text(encoding="utf-8")
+        inside = text.partition("/* cdef begin */")[2].partition("/* cdef end */")[0]
+        if not inside:
+            raise SystemExit(f"{header}: no text between the markers /* cdef begin */ and /* cdef end */")
+        found.append(re.sub(r"/\*.*?\*/", "", inside, flags=re.DOTALL))
+    return "".join(found)
 
 
 def relative(path: Path) -> str:
@@ -63,7 +67,7 @@ ffibuilder = cffi.FFI()
 ffibuilder.cdef(cdef())
 ffibuilder.set_source(
     "pasta_py._plane",
-    '#include "plane_api.h"',
+    INCLUDES,
     sources=sources(),
     include_dirs=[relative(HERE)],
     extra_compile_args=compile_args,

@@ -13,11 +13,13 @@
 
 /* cdef begin */
 /* Kinds of events: plane_event.kind. */
-#define PLANE_PUNT 1  /* a frame for the slow path: data, len */
-#define PLANE_WATCH 2 /* a watched descriptor is readable or hung up: id */
-#define PLANE_TICK 3  /* the interval of plane_tick() has passed; id is 0 if the plane is idle */
-#define PLANE_LOG 4   /* a line for the log: id is the level, data the text without newline */
-#define PLANE_END 5   /* the tap has ended: id is an errno */
+#define PLANE_PUNT 1   /* a frame for the slow path: data, len */
+#define PLANE_WATCH 2  /* a watched descriptor is readable or hung up: id */
+#define PLANE_TICK 3   /* the interval of plane_tick() has passed; id is 0 if the plane is idle */
+#define PLANE_LOG 4    /* a line for the log: id is the level, data the text without newline */
+#define PLANE_END 5    /* the tap has ended: id is an errno */
+#define PLANE_EVENTS 6 /* events of flows wait: plane_take_events() */
+#define PLANE_LIST 7 /* a piece of the list of flows: data is an array of flow_event, id where the next begins, 0: it is the last */
 
 /* What the tap can do: plane_config.flags. */
 #define PLANE_VNET_HDR 1   /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
@@ -168,6 +170,17 @@ uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out,
 /* Counters: the name and the value at an index; no name (NULL) after the last. A value is the sum of all threads. */
 const char *plane_counter_name(uint32_t index);
 uint64_t plane_counter(const struct plane *p, uint32_t index);
+
+/* Events of flows: struct flow_event is in core/event.h. They are kept only while they are wanted. -ENOMEM: not all are. */
+struct flow_event;
+int plane_want_events(struct plane *p, int wanted);
+/* Takes at most `room` events; returns their number. */
+uint32_t plane_take_events(struct plane *p, struct flow_event *out, uint32_t room);
+/* How many were lost so far, because they came faster than they were taken. */
+uint64_t plane_lost_events(struct plane *p);
+/* Begins a piece of the list of one shard's open flows, from the place `from`, 0 at first. It comes as PLANE_LIST. -EBUSY: one is on
+ * its way. -ENOENT: there is no such shard. */
+int plane_list_flows(struct plane *p, uint32_t shard, uint32_t from);
 
 /* The sandbox. Each function gives up one thing, so that the caller can say which one the kernel refused. */
 #define CONFINE_USER 1

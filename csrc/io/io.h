@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "core/counters.h"
 #include "core/egress.h"
+#include "core/event.h"
 #include "core/policy.h"
 #include "core/sched.h"
 #include "io/descriptors.h"
@@ -16,6 +17,7 @@ struct io {
 	struct loop *loop;
 	struct log *log;
 	struct counters *counters;
+	struct event_ring *events;
 	const struct policy *policy;
 	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `policy` translates */
 	struct descriptors descriptors;

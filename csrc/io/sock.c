@@ -6,6 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+
 int sock_set(int fd, int level, int name, int value)
 {
 	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
@@ -77,6 +79,21 @@ int sock_connect(int fd, const struct endpoint *to, uint32_t scope6)
 	socklen_t len = addr_to_sockaddr(&to->addr, to->port, scope6, &ss);
 
 	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}
+
+struct endpoint sock_peer(int fd)
+{
+	/* Unlike getpeername(), the option knows the peer of an ended connection. It takes only the address's own length. */
+	static const socklen_t lengths[] = {sizeof(struct sockaddr_in6), sizeof(struct sockaddr_in)};
+
+	for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
+		struct sockaddr_storage ss = {0};
+		socklen_t len = lengths[i];
+
+		if (!getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &ss, &len))
+			return addr_from_sockaddr(&ss);
+	}
+	return (struct endpoint){ADDR_NONE, 0};
 }
 
 bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *host_peer)

@@ -234,7 +234,7 @@ static bool pending(struct plane *p, struct plane_event *event)
 		*event = (struct plane_event){.kind = PLANE_TICK, .id = s->more || s->loop.taken < s->loop.ready};
 		return true;
 	}
-	return false;
+	return events_pending(p, event);
 }
 
 static int64_t earlier(int64_t a, int64_t b)
@@ -253,11 +253,14 @@ static int wait_for_events(struct plane *p)
 		log_add(&s->log, LOG_LEVEL_WARNING, "capture: %s", capture_error_text(error));
 	if (p->tick_ms)
 		until = earlier(until, p->next_tick_ms);
+	events_note(p);
+	if (p->events_due_ms)
+		until = earlier(until, p->events_due_ms);
 	if (p->listeners.resume_ms)
 		until = earlier(until, p->listeners.resume_ms);
 	/* Do not sleep while something waits for Python. Collect events all the same: other shards could send us frames for
 	 * Python without end. */
-	return shard_wait(s, s->slow.len || s->end ? s->loop.now_ms : until);
+	return shard_wait(s, s->slow.len || s->end || events_has_list(p) ? s->loop.now_ms : until);
 }
 
 int plane_run(struct plane *p, struct plane_event *event)

@@ -203,18 +203,23 @@ static uint32_t next_splice_shard(struct listeners *ls)
 	return ls->next_splice_shard++ % ls->tcp->steering.shards;
 }
 
-/* Connects fd to dst and splices it with the client. Takes over both; fd may be -errno. */
-static void join(struct listeners *ls, int client, int fd, const struct endpoint *dst)
+/* Connects fd to dst and splices it with the client, which is at `peer`. Takes over both; fd may be -errno. */
+static void join(struct listeners *ls, int client, int fd, const struct endpoint *peer, const struct endpoint *dst, bool from_host)
 {
+	const struct endpoint *guest = from_host ? dst : peer, *host = from_host ? peer : dst;
+	struct splice_message s = {client, fd, {guest->addr, host->addr, guest->port, host->port}, from_host};
 	int rc = fd < 0 ? fd : sock_connect(fd, dst, ls->io->policy->guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
 		uint32_t shard = next_splice_shard(ls);
 
-		if (!shard || !messages_send_splice(ls->messages, shard, &(struct splice_message){client, fd}))
-			splice_join(ls->splice, ls->io, client, fd);
+		if (!shard || !messages_send_splice(ls->messages, shard, &s))
+			splice_join(ls->splice, ls->io, client, fd, &s.ends, from_host);
 		return;
 	}
+	if (event_wanted(ls->io->events))
+		event_refused(ls->io->events, ls->io->loop->now_ms, FLOW_SPLICE_TCP, &s.ends, NULL, event_reason_of(-rc), -rc,
+			      FLOW_NO_RULE, false);
 	if (fd < 0)
 		tcp_limit_reached(ls->tcp, ls->io, -fd);
 	else
@@ -231,13 +236,13 @@ static struct addr asked_address(int client)
 	return getsockname(client, (struct sockaddr *)&ss, &len) < 0 ? ADDR_NONE : addr_from_sockaddr(&ss).addr;
 }
 
-static void to_host(struct listeners *ls, int client, uint16_t port)
+static void to_host(struct listeners *ls, int client, const struct endpoint *peer, uint16_t port)
 {
 	struct endpoint dst = {asked_address(client), port};
 
 	/* The guest's loopback interface can have other addresses too. The host's service is not offered there. */
 	if (addr_is_loopback(&dst.addr))
-		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), &dst);
+		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), peer, &dst, false);
 	else
 		sock_close(client, true);
 }
@@ -263,7 +268,7 @@ static bool to_guest(struct listeners *ls, int client, const struct endpoint *pe
 			"the helper in the guest's namespace is gone: local connections take the tap");
 		return false;
 	}
-	join(ls, client, fd, &dst);
+	join(ls, client, fd, peer, &dst, true);
 	return true;
 }
 
@@ -318,7 +323,7 @@ void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32
 			continue; /* the client is gone (accept(2), "Error handling") */
 		peer = addr_from_sockaddr(&ss);
 		if (l.to_host)
-			to_host(ls, fd, l.target.port);
+			to_host(ls, fd, &peer, l.target.port);
 		else if (!to_guest(ls, fd, &peer, &l.target))
 			to_tap(ls, fd, &peer, &l.target);
 		if (!l.to_host && share_is_taken(ls, fd)) {

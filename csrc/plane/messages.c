@@ -145,6 +145,16 @@ void messages_send_end(struct messages *m, int error)
 	(void)put(m, 0, message_new(MESSAGE_END, (uint32_t)error, 0), "", UINT32_MAX);
 }
 
+bool messages_ask_list(struct messages *m, uint32_t to, uint32_t from)
+{
+	return put(m, to, message_new(MESSAGE_LIST, from, 0), "", UINT32_MAX);
+}
+
+void messages_wake_reader(struct messages *m)
+{
+	message_queue_wake(&m->shard[0]->queue);
+}
+
 struct message *messages_next(struct messages *m)
 {
 	struct message *message;

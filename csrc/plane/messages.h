@@ -1,16 +1,18 @@
-/* What shards send each other: frames, accepted clients, sockets to splice, log lines, the end of a queue of the tap. */
+/* What shards send each other: frames, accepted clients, sockets to splice, log lines, the end of a queue of the tap,
+ * questions for a list of flows. */
 #ifndef PASTA_PLANE_MESSAGES_H
 #define PASTA_PLANE_MESSAGES_H
 
 #include "base/addr.h"
 #include "base/log.h"
 #include "core/counters.h"
+#include "core/flow.h"
 #include "io/loop.h"
 #include "io/message_queue.h"
 #include "io/link.h"
 #include "plane_api.h"
 
-enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END };
+enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END, MESSAGE_LIST };
 
 struct frame_message {
 	struct link_frame frame;
@@ -24,6 +26,8 @@ struct client_message {
 
 struct splice_message {
 	int accepted, connecting;
+	struct flow_key ends;
+	bool from_host;
 };
 
 /* One shard's end. With a single shard it is all zero but queue.fd, which is -1. */
@@ -57,6 +61,10 @@ bool messages_send_splice(struct messages *m, uint32_t to, const struct splice_m
 bool messages_send_line(struct messages *m, const struct log_line *line);
 /* Tells shard 0 that this shard's queue of the tap has ended. */
 void messages_send_end(struct messages *m, int error);
+/* Asks a shard for the piece of its list of flows that begins at `from`. False: no memory. */
+bool messages_ask_list(struct messages *m, uint32_t to, uint32_t from);
+/* Makes shard 0 look at this shard's events, or at the list that it has made. */
+void messages_wake_reader(struct messages *m);
 
 /* The next message for this shard, or NULL. The caller frees it. */
 struct message *messages_next(struct messages *m);

@@ -24,6 +24,9 @@ struct plane {
 	struct link_state link_state;
 	struct host_state host_state;
 	int64_t tick_ms, next_tick_ms;
+	bool events_wanted;
+	int64_t events_due_ms; /* when Python is to take the events that wait; 0: none do */
+	uint32_t listing;      /* one more than the shard that makes a piece of a list of flows; 0: none does */
 
 	uint32_t shard_count; /* 1 or more */
 	struct shard *shard[SHARDS_MAX];
@@ -33,6 +36,15 @@ struct plane {
 	pthread_cond_t started;
 	struct shard_thread thread[SHARDS_MAX]; /* [0] is unused */
 };
+
+/* events.c: what Python learns of flows. */
+
+/* Notes that events wait. */
+void events_note(struct plane *p);
+/* Whether a piece of the list of flows waits for Python. */
+bool events_has_list(const struct plane *p);
+/* Whether Python is to take events, or a piece of the list of flows, and which. */
+bool events_pending(struct plane *p, struct plane_event *event);
 
 /* threads.c: the shards beside shard 0. */
 

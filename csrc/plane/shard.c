@@ -67,7 +67,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 {
 	int rc;
 
-	s->index = index;
+	s->index = s->events.shard = index;
 	s->log.level = c->log_level;
 	s->loop.epoll_fd = -1;
 	s->messages.queue.fd = -1;
@@ -76,6 +76,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 			    .loop = &s->loop,
 			    .log = &s->log,
 			    .counters = &s->counters,
+			    .events = &s->events,
 			    .policy = &s->policy,
 			    .mtu = c->mtu,
 			    .link_mtu = c->link_mtu,
@@ -117,6 +118,8 @@ void shard_free(struct shard *s)
 	loop_free(&s->loop);
 	splice_free(&s->splice);
 	policy_free(&s->policy);
+	event_ring_free(&s->events);
+	flow_list_free(&s->list);
 }
 
 /* --- frames of the guest --- */
@@ -216,13 +219,17 @@ static void handle(struct shard *s, struct message *message)
 		break;
 	case MESSAGE_SPLICE:
 		memcpy(&sockets, message->data, sizeof(sockets));
-		splice_join(&s->splice, &s->io, sockets.accepted, sockets.connecting);
+		splice_join(&s->splice, &s->io, sockets.accepted, sockets.connecting, &sockets.ends, sockets.from_host);
 		break;
 	case MESSAGE_LINE:
 		log_add(&s->log, (enum log_level)message->detail, "%s", (const char *)message->data);
 		break;
 	case MESSAGE_END:
 		s->end = (int)message->detail;
+		break;
+	case MESSAGE_LIST:
+		shard_list(s, message->detail);
+		messages_wake_reader(&s->messages);
 		break;
 	}
 }
@@ -243,10 +250,22 @@ static void handle_messages(struct shard *s)
 	messages_flush(&s->messages); /* a reassembled TCP segment can belong to another shard */
 }
 
+void shard_list(struct shard *s, uint32_t from)
+{
+	const struct flow_tables tables = {&s->tcp, &s->udp, &s->icmp, &s->splice, &s->io, s->index};
+
+	flow_list_fill(&s->list, &tables, from);
+	atomic_store(&s->listed, true);
+}
+
 void shard_report(struct shard *s)
 {
 	const struct log_line *line;
+	bool events = event_waiting(&s->events);
 
+	if (events && !s->events_told)
+		messages_wake_reader(&s->messages);
+	s->events_told = events;
 	while (log_take(&s->log, &line))
 		s->log.lost += !messages_send_line(&s->messages, line);
 	if (!s->end || s->end_sent)

@@ -6,9 +6,9 @@
 #include "io/io.h"
 #include "plane/demux.h"
 #include "plane/host_state.h"
+#include "plane/flow_list.h"
 #include "plane/link_state.h"
 #include "plane/messages.h"
-#include "proto/splice.h"
 
 #define PUNT_MAX_BYTES 2048 /* no slow-path protocol needs larger frames */
 
@@ -38,6 +38,10 @@ struct shard {
 	struct host_state *host_state; /* one for all shards */
 	uint32_t host_known;           /* host_state->changes when they were last taken */
 	struct slow_path slow;         /* used by shard 0 only */
+	struct event_ring events;
+	bool events_told;      /* shard 0 knows that there are some */
+	struct flow_list list; /* the piece that was asked for last */
+	_Atomic bool listed;   /* it is made, and Python has not taken it yet */
 	struct sched_batching tap_batching;
 	bool out_wanted; /* the loop reports when the link takes frames again */
 	bool more;       /* the last turn left work: do not sleep */
@@ -68,6 +72,8 @@ int shard_attach(struct shard *s, int fd);
 void shard_detach(struct shard *s);
 /* When the next timer of the shard is due. */
 int64_t shard_next_ms(const struct shard *s);
+/* Makes the piece of the list of flows that begins at `from`. */
+void shard_list(struct shard *s, uint32_t from);
 /* Sends log lines and the end of the tap to shard 0. */
 void shard_report(struct shard *s);
 /* At the end: passes on a batch of what the guest has sent. False: there was nothing. */

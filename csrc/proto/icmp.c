@@ -32,11 +32,46 @@
 /* key.guest_port is the identifier of the guest's requests; key.dest_port is 0. */
 struct icmp_flow {
 	struct flow flow;
+	struct flow_account account;
 	struct timer timer;
 	struct addr host_peer;
 	int fd;
 	uint8_t ttl, tos, discover; /* as set on the socket */
+	uint16_t rule;              /* of the egress policy, or FLOW_NO_RULE */
 };
+
+static void fill(const struct io *io, const struct icmp_flow *f, struct flow_event *e)
+{
+	event_fill(e, FLOW_PING, &f->flow, &f->account, &(struct endpoint){f->host_peer, 0}, io->loop->now_ms);
+	e->rule = f->rule;
+}
+
+static void report(struct io *io, const struct icmp_flow *f, uint8_t kind, enum flow_reason reason)
+{
+	struct flow_event e;
+
+	if (!event_wanted(io->events))
+		return;
+	fill(io, f, &e);
+	e.kind = kind;
+	e.reason = (uint8_t)reason;
+	event_add(io->events, &e);
+}
+
+static void report_refused(struct io *io, const struct flow_key *key, enum flow_reason reason, int error)
+{
+	if (event_wanted(io->events))
+		event_refused(io->events, io->loop->now_ms, FLOW_PING, key, NULL, reason, error, FLOW_NO_RULE, true);
+}
+
+bool icmp_describe(const struct icmp *m, const struct io *io, uint32_t index, struct flow_event *e)
+{
+	const struct icmp_flow *f = (const struct icmp_flow *)flow_at(&m->flows, index);
+
+	if (f)
+		fill(io, f, e);
+	return f;
+}
 
 int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
 {
@@ -56,8 +91,9 @@ void icmp_free(struct icmp *m)
 	timer_heap_free(&m->timers);
 }
 
-static void close_flow(struct icmp *m, struct io *io, struct icmp_flow *f)
+static void close_flow(struct icmp *m, struct io *io, struct icmp_flow *f, enum flow_reason reason)
 {
+	report(io, f, FLOW_CLOSED, reason);
 	close(f->fd);
 	timer_stop(&m->timers, &f->timer);
 	flow_remove(&m->flows, &f->flow);
@@ -95,11 +131,13 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 
 	if (!policy_outbound(io->policy, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
+		report_refused(io, key, REASON_address, 0);
 		return NULL;
 	}
 	fd = open_socket(m, &host_peer.addr, key->guest_port);
 	if (fd < 0) {
 		refused(m, io, -fd);
+		report_refused(io, key, event_reason_of(-fd), -fd);
 		return NULL;
 	}
 	rc = sock_connect(fd, &host_peer, m->sock.scope6);
@@ -111,6 +149,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	}
 	if (!f) {
 		close(fd);
+		report_refused(io, key, rc ? event_reason_of(-rc) : REASON_no_room, -rc);
 		/* No ICMP error answers a broadcast (RFC 1122, 3.2.2). */
 		if (rc == -EACCES && sock_is_broadcast(&m->sock, &host_peer))
 			COUNT(io->counters, drop_policy);
@@ -126,6 +165,9 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
 	sock_receive_errors(fd, !addr_is_v4(&host_peer.addr));
 	COUNT(io->counters, icmp_flows);
+	f->rule = FLOW_NO_RULE;
+	account_open(&f->account, io->loop->now_ms, false);
+	report(io, f, FLOW_OPENED, REASON_none);
 	return f;
 }
 
@@ -234,6 +276,7 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 	if (!f)
 		return;
 	timer_set(&m->timers, &f->timer, io->loop->now_ms + TIMEOUT_MS);
+	account_sent(&f->account, 1, ip->payload_len - ICMP_HLEN);
 	pass_header(io, f, ip);
 	send_request(io, f, ip);
 }
@@ -264,6 +307,7 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 		COUNT(io->counters, icmp_unsolicited);
 		return true;
 	}
+	account_received(&f->account, 1, (uint32_t)n - ICMP_HLEN);
 	info = datagram_read_info(&msg);
 	p = (struct packet){.src = key->dest,
 			    .dst = key->guest,
@@ -300,7 +344,7 @@ void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs
 		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
 
 		if (f && sock_is_bound(f->fd, addrs))
-			close_flow(m, io, f);
+			close_flow(m, io, f, REASON_address_gone);
 	}
 }
 
@@ -309,5 +353,5 @@ void icmp_timers(struct icmp *m, struct io *io)
 	struct timer *due;
 
 	while ((due = timer_due(&m->timers, io->loop->now_ms)))
-		close_flow(m, io, CONTAINER_OF(due, struct icmp_flow, timer));
+		close_flow(m, io, CONTAINER_OF(due, struct icmp_flow, timer), REASON_idle);
 }

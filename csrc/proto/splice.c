@@ -41,6 +41,7 @@ enum {
 
 struct splice_flow {
 	struct flow flow;
+	struct flow_account account;
 	struct work work;
 	struct splice_pipe pipe[2];
 	int fd[2];
@@ -119,8 +120,49 @@ static void return_pipe(struct splice *s, struct splice_pipe *p)
 
 /* --- beginning and end --- */
 
-static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, bool abort)
+static void fill(const struct io *io, const struct splice_flow *f, struct flow_event *e)
 {
+	const struct flow_key *key = &f->flow.key;
+	bool from_host = f->account.from_host;
+	uint8_t guest = f->side[from_host], peer = f->side[!from_host];
+
+	event_fill(e, FLOW_SPLICE_TCP, &f->flow, &f->account, &(struct endpoint){key->dest, key->dest_port}, io->loop->now_ms);
+	if (f->connecting)
+		e->state = FLOW_STATE_connecting;
+	else if (guest & SPLICE_EOF)
+		e->state = FLOW_STATE_guest_closed;
+	else if (peer & SPLICE_EOF)
+		e->state = FLOW_STATE_peer_closed;
+}
+
+static void report(struct io *io, const struct splice_flow *f, uint8_t kind, enum flow_reason reason, int error)
+{
+	struct flow_event e;
+
+	if (!event_wanted(io->events))
+		return;
+	fill(io, f, &e);
+	e.kind = kind;
+	e.reason = (uint8_t)reason;
+	e.error = (uint16_t)error;
+	event_add(io->events, &e);
+}
+
+bool splice_describe(const struct splice *s, const struct io *io, uint32_t index, struct flow_event *e)
+{
+	const struct splice_flow *f = (const struct splice_flow *)flow_at(&s->flows, index);
+
+	if (f)
+		fill(io, f, e);
+	return f;
+}
+
+/* error: errno that ends the flow, and both sides with a reset; 0: it has come to its end. */
+static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, int error)
+{
+	bool abort = error;
+
+	report(io, f, f->connecting ? FLOW_REFUSED : FLOW_CLOSED, error ? event_reason_of(error) : REASON_finished, error);
 	worklist_remove(&s->work, &f->work);
 	for (int d = 0; d < 2; d++) {
 		sock_close(f->fd[d], abort);
@@ -144,26 +186,15 @@ static int watch(struct io *io, const struct splice_flow *f, int side)
 			loop_tag(side ? OWNER_SPLICE_CONNECTED : OWNER_SPLICE_ACCEPTED, f->flow.index, f->flow.generation));
 }
 
-/* A key that no other flow has. It names no endpoints: it is a serial number, in the place of the two ports. */
-static struct flow_key unused_key(struct splice *s)
+void splice_join(struct splice *s, struct io *io, int accepted, int connecting, const struct flow_key *ends, bool from_host)
 {
-	struct flow_key key = {0};
-
-	do {
-		key.guest_port = (uint16_t)s->serial;
-		key.dest_port = (uint16_t)(s->serial >> 16);
-		s->serial++;
-	} while (flow_find(&s->flows, &key));
-	return key;
-}
-
-void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
-{
-	struct flow_key key = unused_key(s);
-	struct splice_flow *f = (struct splice_flow *)flow_add(&s->flows, &key);
+	struct splice_flow *f = (struct splice_flow *)flow_add(&s->flows, ends);
 
 	if (!f) {
 		limit_reached(s, io, flow_no_room(&s->flows));
+		if (event_wanted(io->events))
+			event_refused(io->events, io->loop->now_ms, FLOW_SPLICE_TCP, ends, NULL, REASON_no_room, 0, FLOW_NO_RULE,
+				      false);
 		sock_close(accepted, true);
 		sock_close(connecting, true);
 		return;
@@ -172,6 +203,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	f->fd[1] = connecting;
 	f->pipe[0] = f->pipe[1] = NO_PIPE;
 	f->connecting = true;
+	account_open(&f->account, io->loop->now_ms, from_host);
 	COUNT(io->counters, splice_flows);
 	COUNT(io->counters, splice_opened);
 	for (int side = 0; side < 2; side++) {
@@ -180,7 +212,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting)
 	}
 	if (watch(io, f, 0) < 0 || watch(io, f, 1) < 0) {
 		limit_reached(s, io, errno);
-		close_flow(s, io, f, true);
+		close_flow(s, io, f, ENOMEM);
 	}
 }
 
@@ -228,6 +260,10 @@ static int move(struct splice *s, struct splice_flow *f, int d)
 	if (n < 0)
 		return errno == EINTR ? 1 : -errno;
 	p->bytes -= (uint32_t)n;
+	if (f->account.from_host == !d)
+		account_received(&f->account, 0, (uint32_t)n);
+	else
+		account_sent(&f->account, 0, (uint32_t)n);
 	return 1;
 }
 
@@ -254,7 +290,7 @@ static bool run_turn(struct splice *s, struct io *io, struct splice_flow *f)
 		if (rc < 0) {
 			if (rc == -EMFILE || rc == -ENFILE)
 				limit_reached(s, io, -rc);
-			close_flow(s, io, f, true);
+			close_flow(s, io, f, -rc);
 			return false;
 		}
 		more |= rc > 0;
@@ -262,7 +298,7 @@ static bool run_turn(struct splice *s, struct io *io, struct splice_flow *f)
 		return_pipe(s, &f->pipe[d]);
 	}
 	if (f->side[0] & SPLICE_SHUT && f->side[1] & SPLICE_SHUT) {
-		close_flow(s, io, f, false);
+		close_flow(s, io, f, 0);
 		return false;
 	}
 	return more;
@@ -278,7 +314,7 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 		return;
 	if (events & EPOLLERR && (getsockopt(f->fd[side], SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error)) {
 		log_debug(io->log, "local connection: %s", strerror(error));
-		close_flow(s, io, f, true);
+		close_flow(s, io, f, error ? error : EIO);
 		return;
 	}
 	if (events & (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLHUP))
@@ -287,8 +323,10 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 		f->side[side] |= SPLICE_URGENT;
 	if (events & EPOLLOUT)
 		f->side[side] |= SPLICE_WRITABLE;
-	if (side == 1 && events & EPOLLOUT)
+	if (side == 1 && events & EPOLLOUT && f->connecting) {
 		f->connecting = false;
+		report(io, f, FLOW_OPENED, REASON_none, 0);
+	}
 	if (!f->connecting)
 		worklist_add(&s->work, &f->work);
 }

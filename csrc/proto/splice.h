@@ -16,8 +16,7 @@ struct splice_pipe {
 struct splice_flow;
 
 struct splice {
-	struct flow_table flows; /* found by index only */
-	uint32_t serial;         /* of the next flow */
+	struct flow_table flows; /* found by index only: for a moment two can have the same ends */
 	uint32_t pooled;
 	struct splice_pipe pool[SPLICE_POOL]; /* empty pipes for the next flows that have bytes to move */
 	struct worklist work;
@@ -29,8 +28,11 @@ int splice_init(struct splice *s, uint32_t limit, const struct siphash_key *key)
 void splice_free(struct splice *s);
 /* Makes s the splice of one of `shards` shards, with its part of the limit. Call it before the first flow. */
 void splice_share(struct splice *s, uint32_t shards);
-/* Joins an accepted socket with one whose connect() is under way or done. Takes both over, also when it fails (counted). */
-void splice_join(struct splice *s, struct io *io, int accepted, int connecting);
+/* Joins an accepted socket with one whose connect() is under way or done. Takes both over, also when it fails (counted). ends: those
+ * of the connection, for readers of events; from_host: the accepted one is the host's. */
+void splice_join(struct splice *s, struct io *io, int accepted, int connecting, const struct flow_key *ends, bool from_host);
+/* Describes the flow of this index. False: there is none. */
+bool splice_describe(const struct splice *s, const struct io *io, uint32_t index, struct flow_event *e);
 /* side: 0 the accepted socket, 1 the other. */
 void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t generation, int side, uint32_t events);
 /* Gives each flow on the work list a turn. True: call again without waiting. */

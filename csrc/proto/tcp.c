@@ -127,6 +127,8 @@ struct tcp_flow *tcp_new_flow(struct tcp *t, struct io *io, const struct flow_ke
 	f->fd = fd;
 	f->state = (uint8_t)state;
 	f->peek_offset = TCP_PEEK_OFF;
+	f->rule = FLOW_NO_RULE;
+	account_open(&f->account, io->loop->now_ms, state == TCPS_SYN_SENT);
 	f->sack = t->sack;
 	f->snd_una = f->snd_nxt = seq_add(initial_seq(t, io, key), 1);
 	if (loop_add(io->loop, fd, TCP_EVENTS, loop_tag(OWNER_TCP, f->flow.index, f->flow.generation)) < 0) {
@@ -166,7 +168,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 		return -EAGAIN;
 	COUNT(io->counters, tcp_displaced);
 	log_debug(io->log, "TCP %s: makes room", tcp_flow_str(f, text));
-	tcp_close(t, io, f, false);
+	tcp_close(t, io, f, false, REASON_no_room, 0);
 	return 0;
 }
 
@@ -178,8 +180,11 @@ void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 		worklist_add(&t->work, &f->work);
 }
 
-void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
+void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enum flow_reason reason, int error)
 {
+	bool was_open = f->state != TCPS_CONNECTING && f->state != TCPS_SYN_SENT;
+
+	tcp_report(io, f, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
 	sock_close(f->fd, abort);
 	tcp_free_backlog(t, f);
 	tcp_ooo_free(t, f);
@@ -193,13 +198,13 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort)
 	flow_remove(&t->flows, &f->flow);
 }
 
-void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f)
+void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error)
 {
 	if (f->state == TCPS_ESTABLISHED || f->state == TCPS_SYN_RECEIVED) {
 		COUNT(io->counters, tcp_resets_sent);
 		tcp_send(io, f, TCP_RST | TCP_ACK, f->snd_nxt, NULL, 0);
 	}
-	tcp_close(t, io, f, true);
+	tcp_close(t, io, f, true, reason, error);
 }
 
 void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
@@ -212,7 +217,7 @@ void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
 		if (f->state == TCPS_CONNECTING)
 			tcp_connect_failed(t, io, f, EADDRNOTAVAIL);
 		else
-			tcp_reset(t, io, f);
+			tcp_reset(t, io, f, REASON_address_gone, 0);
 	}
 }
 
@@ -295,13 +300,14 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		f->flags |= TCPF_WINDOW_STALE;
 	}
 	if (events & EPOLLERR && !f->error) {
-		socklen_t len = sizeof(f->error);
+		int error = 0;
+		socklen_t len = sizeof(error);
 
-		if (getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &f->error, &len) < 0)
-			f->error = errno;
+		f->error = (int16_t)(getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0 ? errno : error);
 	}
 	if (f->error && f->state == TCPS_SYN_SENT)
-		tcp_reset(t, io, f); /* the host client left before the guest answered: there is no data */
+		tcp_reset(t, io, f, REASON_peer_reset,
+			  f->error); /* the host client left before the guest answered: there is no data */
 	else
 		tcp_add_work(t, f);
 }
@@ -438,7 +444,7 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) ||
 	    user_timeout_expired(io, f)) {
 		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
-		tcp_reset(t, io, f);
+		tcp_reset(t, io, f, REASON_timed_out, 0);
 		return;
 	}
 	f->tries++;

@@ -69,6 +69,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 
 	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
+		if (event_wanted(io->events))
+			event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, NULL, REASON_address, 0, FLOW_NO_RULE, true);
 		if (policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		else
@@ -83,11 +85,15 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	f = fd < 0 ? NULL : tcp_new_flow(t, io, key, fd, TCPS_CONNECTING);
 	if (!f) {
 		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);
+		if (event_wanted(io->events))
+			event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, &host_peer,
+				      fd < 0 ? event_reason_of(-fd) : REASON_no_room, fd < 0 ? -fd : 0, FLOW_NO_RULE, false);
 		if (fd >= 0)
 			close(fd);
 		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
+	account_sent(&f->account, 1, 0);
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);
 	tcp_refresh_connect(t, io, f);
@@ -120,13 +126,14 @@ static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const str
 		return;
 	}
 	if (seg->flags & TCP_RST) {
-		tcp_close(t, io, f, true);
+		tcp_close(t, io, f, true, REASON_refused, 0);
 		return;
 	}
 	if (!(seg->flags & TCP_SYN))
 		return;
 	syn_options(io, f, seg);
 	established(f, seg);
+	tcp_report(io, f, FLOW_OPENED, REASON_none, 0);
 	f->snd_wnd = seg->window;
 	tcp_update_window(t, io, f); /* our SYN advertised one, and not even a challenge ACK may take it back */
 	f->flags |= TCPF_ACK_NOW | TCPF_READABLE;
@@ -255,6 +262,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 			sched_note_short(&io->sched, io->loop->now_ms);
 		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
+		account_sent(&f->account, 0, kept);
 		/* Computing the window asks the socket, which costs as much as sending a short message. */
 		if (f->backlog.len || seq_diff(f->rcv_nxt, f->rcv_computed) >= SCHED_WINDOW_STALE_BYTES ||
 		    seq_diff(f->rcv_edge, f->rcv_nxt) < SCHED_WINDOW_LOW_BYTES)
@@ -283,7 +291,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	}
 	if (seg->flags & TCP_RST) {
 		if (seq_eq(seg->seq, f->rcv_nxt)) /* after a FIN the kernel still delivers what came before it */
-			tcp_close(t, io, f, !(f->flags & TCPF_SOCK_SHUT));
+			tcp_close(t, io, f, !(f->flags & TCPF_SOCK_SHUT), REASON_guest_reset, 0);
 		else
 			tcp_challenge(t, io, f); /* RFC 5961, 3.2 */
 		return;
@@ -341,6 +349,8 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 	key.guest_port = seg.src_port;
 	key.dest_port = seg.dst_port;
 	f = (struct tcp_flow *)flow_find(&t->flows, &key);
+	if (f)
+		account_sent(&f->account, 1, 0);
 	if ((!f || f->state == TCPS_CONNECTING) && (seg.flags & (TCP_SYN | TCP_FIN | TCP_ACK | TCP_RST)) == (TCP_SYN | TCP_FIN)) {
 		COUNT(io->counters, drop_malformed); /* like Linux: a SYN with a FIN opens nothing */
 		return;
@@ -354,7 +364,7 @@ void tcp_from_guest(struct tcp *t, struct io *io, const struct ip_view *ip)
 			return; /* the guest has no SYN-ACK yet, so this is of an earlier connection */
 		if (seg.flags & TCP_RST && !seq_eq(seg.seq, f->rcv_nxt))
 			return;
-		tcp_close(t, io, f, true);
+		tcp_close(t, io, f, true, REASON_guest_reset, 0);
 		f = NULL;
 	}
 	if (f && f->state == TCPS_SYN_SENT)

@@ -95,6 +95,7 @@ void tcp_ooo_deliver(struct tcp *t, struct io *io, struct tcp_flow *f)
 		len = u32_min(seq_diff(q->range[0].to, f->rcv_nxt), OOO_BYTES - place);
 		kept = tcp_deliver(t, io, f, q->bytes + place, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
+		account_sent(&f->account, 0, kept);
 		f->flags |= TCPF_WINDOW_STALE;
 		if (kept < len)
 			return;

@@ -1,5 +1,6 @@
 /* What the files of TCP share: tcp.c (beginning, end, timers), tcp_guest.c (segments of the guest), tcp_out_of_order.c (bytes
- * behind a hole), tcp_probe.c (keepalive probes), tcp_sock.c (the host socket), tcp_segment.c (segments to the guest). */
+ * behind a hole), tcp_probe.c (keepalive probes), tcp_sock.c (the host socket), tcp_segment.c (segments to the guest), tcp_event.c (what readers
+ * learn of a flow). */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -48,6 +49,7 @@ struct send_backlog {
 
 struct tcp_flow {
 	struct flow flow;
+	struct flow_account account;
 	struct timer timer;
 	struct work work;      /* in tcp.work */
 	struct work run_entry; /* in tcp.run_queue; CONNECTING: in tcp.connecting */
@@ -91,7 +93,8 @@ struct tcp_flow {
 
 	uint8_t tries;    /* timeouts since the guest last answered */
 	uint8_t timeouts; /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */
-	int error;        /* of the socket: reset the guest when it has all data */
+	int16_t error;    /* errno of the socket: reset the guest when it has all data */
+	uint16_t rule;    /* of the egress policy, or FLOW_NO_RULE */
 };
 
 #define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
@@ -148,10 +151,10 @@ void tcp_add_work(struct tcp *t, struct tcp_flow *f);
 void tcp_refresh_connect(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Ends the connect() whose SYN is the oldest. 0; -ENOENT: none is under way; -EAGAIN: its answer may still be on its way. */
 int tcp_displace(struct tcp *t, struct io *io);
-/* Ends the flow. abort: the host peer gets a reset. */
-void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort);
+/* Ends the flow. abort: the host peer gets a reset. reason, error: for those who read events (core/event.h). */
+void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enum flow_reason reason, int error);
 /* Resets both sides and ends the flow. */
-void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f);
+void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error);
 void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* The guest has acknowledged data or closed its window, or data is in flight for the first time: the user timeout starts anew. */
 static inline void tcp_restart_wait(const struct io *io, struct tcp_flow *f)
@@ -164,6 +167,11 @@ static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 {
 	return seq_diff(f->snd_nxt, f->snd_una);
 }
+
+/* --- tcp_event.c --- */
+
+/* Tells those who read events that the flow is opened, refused or closed: a FLOW_ kind of core/event.h. */
+void tcp_report(struct io *io, const struct tcp_flow *f, uint8_t kind, enum flow_reason reason, int error);
 
 /* --- tcp_sock.c --- */
 

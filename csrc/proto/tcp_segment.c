@@ -40,8 +40,9 @@ static uint16_t window_field(struct tcp_flow *f, bool syn)
 	return (uint16_t)field;
 }
 
-static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len,
-		     const uint8_t *payload, uint32_t len, uint16_t mss)
+/* Returns the number of frames: a link without segmentation offload takes several for a large segment. */
+static uint32_t transmit(struct io *io, const struct flow_key *key, uint8_t *head, uint32_t l4, uint32_t tcp_len,
+			 const uint8_t *payload, uint32_t len, uint16_t mss)
 {
 	struct link_tx tx = {.head = head,
 			     .head_len = l4 + tcp_len,
@@ -50,11 +51,13 @@ static void transmit(struct io *io, const struct flow_key *key, uint8_t *head, u
 			     .csum_start = (uint16_t)l4,
 			     .csum_offset = TCP_CSUM_OFFSET,
 			     .gso_size = mss};
+	uint64_t before = io->counters->v[CTR_tap_tx_frames];
 	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, tcp_len + len));
 
 	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
 	memcpy(head + l4 + TCP_CSUM_OFFSET, &sum, 2);
 	link_send(io->link, &tx);
+	return (uint32_t)(io->counters->v[CTR_tap_tx_frames] - before);
 }
 
 void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, const uint8_t *payload, uint32_t len)
@@ -70,7 +73,7 @@ void tcp_send(struct io *io, struct tcp_flow *f, uint8_t flags, seq_t sequence, 
 
 	tcp_len = tcp_emit_sack(head + l4, tcp_len, ranges, count);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
-	transmit(io, key, head, l4, tcp_len, payload, len, f->mss);
+	account_received(&f->account, transmit(io, key, head, l4, tcp_len, payload, len, f->mss), 0);
 }
 
 /* The payload of the host connection's segments, 0: not known. The kernel's segments are at most half of the widest window so
@@ -112,7 +115,7 @@ void tcp_send_syn(struct io *io, struct tcp_flow *f)
 			   answer ? window_field(f, true) : 65535, announced_mss(io, f), wscale);
 	if (f->sack)
 		tcp_len = tcp_emit_sack_permitted(head + l4, tcp_len);
-	transmit(io, key, head, l4, tcp_len, NULL, 0, 0);
+	account_received(&f->account, transmit(io, key, head, l4, tcp_len, NULL, 0, 0), 0);
 }
 
 void tcp_send_rst_reply(struct io *io, const struct ip_view *ip, const struct tcp_view *seg)

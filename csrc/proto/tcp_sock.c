@@ -76,7 +76,7 @@ static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len
 		n = send(f->fd, bytes, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
 	if (n < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM) {
-		f->error = errno;
+		f->error = (int16_t)errno;
 		f->flags |= TCPF_READABLE; /* the guest first gets what the host peer sent before */
 	}
 	return n < 0 ? 0 : (uint32_t)n;
@@ -166,7 +166,7 @@ static void drop_acked(struct tcp_flow *f)
 			continue;
 		if (n <= 0) {
 			/* The bytes were there when they were peeked. Only an error can have removed them. */
-			f->error = n < 0 && errno != EAGAIN ? errno : EIO;
+			f->error = (int16_t)(n < 0 && errno != EAGAIN ? errno : EIO);
 			f->flags &= (uint16_t)~TCPF_READABLE;
 			f->acked_bytes = 0;
 			return;
@@ -222,7 +222,7 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 		return false;
 	n = peek(t, f, offset, &byte, 1);
 	if (n < 0 && n != -EAGAIN)
-		f->error = (int)-n; /* the kernel reports an error once */
+		f->error = (int16_t)-n; /* the kernel reports an error once */
 	return n == 0;
 }
 
@@ -238,6 +238,7 @@ static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool 
 		part = u32_min(len, frame_room(f));
 		tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, at, part);
 		count_sent(io, f, part + last);
+		account_received(&f->account, 0, part);
 	}
 	return len;
 }
@@ -268,7 +269,7 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 				return false;
 			f->flags &= (uint16_t) ~(TCPF_READABLE | TCPF_URGENT);
 		} else if (n < 0) {
-			f->error = f->error ? f->error : (int)-n;
+			f->error = f->error ? f->error : (int16_t)-n;
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
@@ -311,6 +312,7 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	worklist_remove(&t->connecting, &f->run_entry);
 	f->state = TCPS_SYN_RECEIVED;
+	tcp_report(io, f, FLOW_OPENED, REASON_none, 0);
 	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
@@ -348,7 +350,7 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	else if (error != ETIMEDOUT) /* the host peer was silent, so the guest gets no answer either */
 		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
 				TCP_HLEN, &icmp);
-	tcp_close(t, io, f, false);
+	tcp_close(t, io, f, false, event_reason_of(error), error);
 }
 
 /* Passes on the end of each direction once everything before it has gone. */
@@ -357,7 +359,7 @@ static void half_close(struct io *io, struct tcp_flow *f)
 	if ((f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT)) == TCPF_GUEST_FIN && !f->backlog.len) {
 		/* If the other direction has ended, too, tcp_close() sends the FIN. */
 		if (!(f->flags & TCPF_FIN_ACKED) && shutdown(f->fd, SHUT_WR) < 0 && errno != ENOTCONN)
-			f->error = errno;
+			f->error = (int16_t)errno;
 		f->flags |= TCPF_SOCK_SHUT;
 	}
 	if ((f->flags & (TCPF_SOCK_EOF | TCPF_FIN_SENT)) == TCPF_SOCK_EOF && !f->error) {
@@ -391,13 +393,13 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 		char text[128];
 
 		log_debug(io->log, "TCP %s: %s", tcp_flow_str(f, text), strerror(f->error));
-		tcp_reset(t, io, f);
+		tcp_reset(t, io, f, event_reason_of(f->error), f->error);
 		return false;
 	}
 	if (f->flags & TCPF_ACK_NOW)
 		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
 	if ((f->flags & (TCPF_SOCK_SHUT | TCPF_FIN_ACKED)) == (TCPF_SOCK_SHUT | TCPF_FIN_ACKED)) {
-		tcp_close(t, io, f, false);
+		tcp_close(t, io, f, false, REASON_finished, 0);
 		return false;
 	}
 	tcp_arm_timer(t, io, f);

@@ -242,8 +242,35 @@ struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, 
 	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
 }
 
+static void fill(const struct io *io, const struct udp_flow *f, struct flow_event *e)
+{
+	event_fill(e, FLOW_UDP, &f->flow, &f->account, &f->host_peer, io->loop->now_ms);
+	e->rule = f->rule;
+}
+
+static void report(struct io *io, const struct udp_flow *f, uint8_t kind, enum flow_reason reason)
+{
+	struct flow_event e;
+
+	if (!event_wanted(io->events))
+		return;
+	fill(io, f, &e);
+	e.kind = kind;
+	e.reason = (uint8_t)reason;
+	event_add(io->events, &e);
+}
+
+bool udp_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e)
+{
+	const struct udp_flow *f = (const struct udp_flow *)flow_at(&u->flows, index);
+
+	if (f)
+		fill(io, f, e);
+	return f;
+}
+
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *host_peer)
+			      const struct endpoint *host_peer, bool from_host)
 {
 	struct flow_key pk = peer_key(s, host_peer);
 	struct udp_flow *f = NULL;
@@ -259,6 +286,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 		if (f)
 			flow_remove(&u->flows, &f->flow);
 		udp_limit_reached(u, io, flow_no_room(&u->flows));
+		udp_report_refused(io, key, host_peer, REASON_no_room, flow_no_room(&u->flows));
 		udp_release_socket(u, io, s);
 		return NULL;
 	}
@@ -270,6 +298,9 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	s->users++;
 	COUNT(io->counters, udp_opened);
 	COUNT(io->counters, udp_flows);
+	f->rule = FLOW_NO_RULE;
+	account_open(&f->account, io->loop->now_ms, from_host);
+	report(io, f, FLOW_OPENED, REASON_none);
 	return f;
 }
 
@@ -314,11 +345,12 @@ void udp_touch(struct udp *u, struct io *io, struct udp_flow *f)
 	timer_set(&u->timers, &f->timer, io->loop->now_ms + ms);
 }
 
-static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f)
+static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f, enum flow_reason reason)
 {
 	struct udp_socket *s = udp_socket_of(u, f);
 	struct udp_peer *p = (struct udp_peer *)flow_at(&u->peers, f->peer);
 
+	report(io, f, FLOW_CLOSED, reason);
 	if (--p->users == 0)
 		flow_remove(&u->peers, &p->flow);
 	else if (p->index == f->flow.index)
@@ -347,7 +379,7 @@ int udp_unlisten(struct udp *u, struct io *io, int fd)
 		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
 
 		if (f && f->socket == s->flow.index)
-			remove_flow(u, io, f);
+			remove_flow(u, io, f, REASON_port_removed);
 	}
 	udp_splice_forget(u, io, s->flow.index);
 	udp_stop_polling(u, s);
@@ -362,7 +394,7 @@ void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs)
 		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
 
 		if (f && (addr_list_has(addrs, &f->local) || sock_is_bound(udp_socket_of(u, f)->fd, addrs)))
-			remove_flow(u, io, f);
+			remove_flow(u, io, f, REASON_address_gone);
 	}
 }
 
@@ -371,7 +403,7 @@ void udp_timers(struct udp *u, struct io *io)
 	struct timer *due;
 
 	while ((due = timer_due(&u->timers, io->loop->now_ms)))
-		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer));
+		remove_flow(u, io, CONTAINER_OF(due, struct udp_flow, timer), REASON_idle);
 	udp_splice_timers(u, io);
 	udp_poll(u, io);
 }

@@ -238,12 +238,14 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 
 	if (!find_host_peer(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &host_peer, &group)) {
 		COUNT(io->counters, drop_policy);
+		udp_report_refused(io, key, NULL, REASON_address, 0);
 		if (!group && policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}
 	if (!bucket_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
+		udp_report_refused(io, key, &host_peer, REASON_rate_limit, 0);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))
 			log_add(io->log, LOG_LEVEL_WARNING,
 				"UDP: the guest begins more than %u flows a second that get no answer: some are lost",
@@ -254,7 +256,9 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	if (group == UDP_BROADCAST && !sock_is_broadcast(&u->sock, &host_peer))
 		host_peer.addr = addr_from_v4("\xff\xff\xff\xff");
 	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &host_peer.addr);
-	f = s ? udp_add_flow(u, io, s, key, &host_peer) : NULL;
+	f = s ? udp_add_flow(u, io, s, key, &host_peer, false) : NULL;
+	if (!s)
+		udp_report_refused(io, key, &host_peer, REASON_no_room, 0);
 	if (f && group) {
 		f->group = group;
 		s->groups++;
@@ -263,7 +267,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 }
 
 /* A tunnel's datagram whose inner packet is a large segment: each part of that becomes a datagram. */
-static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
+static void from_tunnel(struct udp *u, struct io *io, struct udp_flow *f, const struct ip_view *ip, const struct udp_view *d,
 			const struct link_frame *frame)
 {
 	uint32_t at = (uint32_t)(d->payload - frame->data);
@@ -277,8 +281,10 @@ static void from_tunnel(struct udp *u, struct io *io, const struct udp_flow *f, 
 		return;
 	}
 	one.payload = io->scratch;
-	while ((one.payload_len = tunnel_segment_next(&segmenter, io->scratch)))
+	while ((one.payload_len = tunnel_segment_next(&segmenter, io->scratch))) {
+		account_sent(&f->account, 1, one.payload_len);
 		add_to_batch(u, io, f, ip, &one);
+	}
 }
 
 void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame)
@@ -306,7 +312,10 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	udp_claim_peer(u, f);
 	if (frame->gso_type & VNET_GSO_TUNNEL) {
 		from_tunnel(u, io, f, ip, &d, frame);
-	} else if (gso_size && gso_size < d.payload_len) {
+		return;
+	}
+	account_sent(&f->account, account_datagrams(d.payload_len, gso_size), d.payload_len);
+	if (gso_size && gso_size < d.payload_len) {
 		udp_flush(u, io);
 		send_to_host(u, io, f, ip, &d, gso_size);
 	} else {

@@ -30,6 +30,7 @@ enum udp_group { UDP_UNICAST, UDP_MULTICAST, UDP_BROADCAST };
 /* key: guest end and destination. */
 struct udp_flow {
 	struct flow flow;
+	struct flow_account account;
 	struct timer timer;
 	struct endpoint host_peer;
 	struct addr local;      /* the host's address that the host peer wrote to; none: the kernel chooses */
@@ -39,6 +40,7 @@ struct udp_flow {
 	uint8_t sent, received; /* datagrams from and to the guest, counted to 2 */
 	bool guest_last;        /* the last datagram came from the guest */
 	uint8_t group;          /* enum udp_group */
+	uint16_t rule;          /* of the egress policy, or FLOW_NO_RULE */
 };
 
 /* A host peer of a socket, in udp.peers. */
@@ -56,9 +58,16 @@ struct udp_peer {
 void udp_limit_reached(struct udp *u, struct io *io, int error);
 /* The socket from which the guest end reaches host_peer. NULL: a limit was reached; it is counted and logged. */
 struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *host_peer);
-/* NULL as above. Then a socket without flows is closed. */
+/* NULL as above. Then a socket without flows is closed. from_host: the host peer has written first. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *host_peer);
+			      const struct endpoint *host_peer, bool from_host);
+/* Tells those who read events that no flow was made. error: errno, or 0 for a limit of ours. */
+static inline void udp_report_refused(struct io *io, const struct flow_key *key, const struct endpoint *host_peer,
+				      enum flow_reason reason, int error)
+{
+	if (event_wanted(io->events))
+		event_refused(io->events, io->loop->now_ms, FLOW_UDP, key, host_peer, reason, error, FLOW_NO_RULE, true);
+}
 /* The flow that takes what this host peer sends to this socket, or NULL. */
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *host_peer);
 /* From now on f takes what its host peer sends: two flows may have one host peer. */
@@ -119,7 +128,7 @@ void udp_splice_free(struct udp *u);
 bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struct endpoint *client);
 /* Forwards a datagram of a spliced client to the other namespace. */
 void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s, const struct datagram *d);
-/* Ends all spliced flows of a listening socket, given by its index. */
+/* Ends all spliced flows of a listening socket, given by its index: the port is gone. */
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket);
 void udp_splice_timers(struct udp *u, struct io *io);
 

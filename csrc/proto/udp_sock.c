@@ -43,7 +43,7 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 			return NULL;
 		key.dest_port = key.dest_port == 65535 ? 1024 : (uint16_t)(key.dest_port + 1);
 	}
-	return udp_add_flow(u, io, s, &key, host_peer);
+	return udp_add_flow(u, io, s, &key, host_peer, true);
 }
 
 static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *data, uint32_t len, const struct datagram_info *a)
@@ -123,6 +123,7 @@ static void forward(struct udp *u, struct io *io, struct udp_socket *s, const st
 	if (f->sent && !f->received)
 		bucket_return(&u->new_flows);
 	f->received += f->received < 2;
+	account_received(&f->account, account_datagrams(d->len, d->info.gso_size), d->len);
 	udp_note_direction(io, f, false);
 	udp_touch(u, io, f);
 	add_to_batch(u, io, f, d);

@@ -20,6 +20,7 @@
 
 struct udp_splice {
 	struct flow flow; /* key: splice_key() */
+	struct flow_account account;
 	struct timer timer;
 	struct endpoint client;
 	struct addr asked; /* the address of the listening socket that the client wrote to; none: not known */
@@ -27,6 +28,49 @@ struct udp_splice {
 	uint32_t socket; /* index in udp.sockets */
 	int fd;
 };
+
+/* The ends of the flow: the server's as its socket says. */
+static void fill(const struct io *io, const struct udp_splice *f, struct flow_event *e)
+{
+	struct endpoint server = sock_peer(f->fd), guest = f->account.from_host ? server : f->client;
+	struct endpoint host = f->account.from_host ? f->client : server;
+	struct flow named = f->flow;
+
+	named.key = (struct flow_key){guest.addr, host.addr, guest.port, host.port};
+	event_fill(e, FLOW_SPLICE_UDP, &named, &f->account, &host, io->loop->now_ms);
+}
+
+static void report(struct io *io, const struct udp_splice *f, uint8_t kind, enum flow_reason reason)
+{
+	struct flow_event e;
+
+	if (!event_wanted(io->events))
+		return;
+	fill(io, f, &e);
+	e.kind = kind;
+	e.reason = (uint8_t)reason;
+	event_add(io->events, &e);
+}
+
+bool udp_splice_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e)
+{
+	const struct udp_splice *f = (const struct udp_splice *)flow_at(&u->splices, index);
+
+	if (f)
+		fill(io, f, e);
+	return f;
+}
+
+/* A datagram from the client, or an answer of the server. The guest is either. */
+static void count(struct udp_splice *f, bool from_client, const struct datagram *d)
+{
+	uint32_t packets = account_datagrams(d->len, d->info.gso_size);
+
+	if (from_client == f->account.from_host)
+		account_received(&f->account, packets, d->len);
+	else
+		account_sent(&f->account, packets, d->len);
+}
 
 /* A flow_table is searched by a flow_key. Here its dest is the client, guest the address that the client wrote to, and
  * guest_port the index of the listening socket. */
@@ -57,8 +101,9 @@ bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struc
 	return s->to_host || (u->splice && u->helper && u->helper->fd >= 0 && addr_is_loopback(&client->addr));
 }
 
-static void close_splice(struct udp *u, struct io *io, struct udp_splice *f)
+static void close_splice(struct udp *u, struct io *io, struct udp_splice *f, enum flow_reason reason)
 {
+	report(io, f, FLOW_CLOSED, reason);
 	close(f->fd);
 	timer_stop(&u->splice_timers, &f->timer);
 	COUNT_SUB(io->counters, udp_splice_flows, 1);
@@ -116,6 +161,8 @@ static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct
 	f->socket = s->flow.index;
 	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
 	COUNT(io->counters, udp_splice_flows);
+	account_open(&f->account, io->loop->now_ms, !s->to_host);
+	report(io, f, FLOW_OPENED, REASON_none);
 	return f;
 }
 
@@ -160,6 +207,7 @@ void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s
 		return;
 	f->scope = d->info.ifindex;
 	touch(u, io, f);
+	count(f, true, d);
 	send_datagram(f->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
@@ -175,6 +223,7 @@ static void answer(struct udp *u, struct io *io, struct udp_splice *f, const str
 	if (!addr_is_none(&f->asked))
 		udp_add_source(&msg, s, &f->asked, 0);
 	touch(u, io, f);
+	count(f, false, d);
 	send_datagram(s->fd, &msg, d->data, d->len, d->info.gso_size);
 }
 
@@ -197,7 +246,7 @@ void udp_splice_timers(struct udp *u, struct io *io)
 	struct timer *due;
 
 	while ((due = timer_due(&u->splice_timers, io->loop->now_ms)))
-		close_splice(u, io, CONTAINER_OF(due, struct udp_splice, timer));
+		close_splice(u, io, CONTAINER_OF(due, struct udp_splice, timer), REASON_idle);
 }
 
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket)
@@ -206,6 +255,6 @@ void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket)
 		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
 
 		if (f && f->socket == socket)
-			close_splice(u, io, f);
+			close_splice(u, io, f, REASON_port_removed);
 	}
 }

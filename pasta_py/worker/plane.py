@@ -23,6 +23,8 @@ WATCH: int = lib.PLANE_WATCH
 TICK: int = lib.PLANE_TICK
 LOG: int = lib.PLANE_LOG
 END: int = lib.PLANE_END
+EVENTS: int = lib.PLANE_EVENTS
+LIST: int = lib.PLANE_LIST
 SHARDS_MAX: int = lib.SHARDS_MAX
 
 _FLAGS = (
@@ -51,6 +53,9 @@ BY_RULE: int = lib.PLANE_BY_RULE
 BY_DEFAULT: int = lib.PLANE_BY_DEFAULT
 PIN_ENDED: int = lib.PLANE_PIN_ENDED
 NO_RULE: int = lib.PLANE_NO_RULE
+_EVENTS_AT_ONCE = 128
+_JSON_BYTES = 1024  # room for one event
+_ENOENT, _EBUSY = 2, 16
 
 
 class Plane:
@@ -202,6 +207,36 @@ class Plane:
             values[ffi.string(name).decode()] = lib.plane_counter(self._plane, len(values))
         return values
 
+    def want_events(self, wanted: bool) -> None:
+        """Keep the events of flows from now on, or no longer; run() returns (EVENTS, 0, b"") when some wait."""
+        raise_errno(lib.plane_want_events(self._plane, wanted))
+
+    def take_events(self) -> bytes:
+        """Records of events, struct flow_event of csrc/core/event.h one after the other; b"" if none waits."""
+        room = ffi.new("struct flow_event[]", _EVENTS_AT_ONCE)
+        count = lib.plane_take_events(self._plane, room, _EVENTS_AT_ONCE)
+        records: bytes = ffi.buffer(room)[: count * ffi.sizeof("struct flow_event")]
+        return records
+
+    def lost_events(self) -> int:
+        """How many events there was no room for, since the first was wanted."""
+        lost: int = lib.plane_lost_events(self._plane)
+        return lost
+
+    def list_flows(self, shard: int, start: int) -> bool:
+        """Begin a piece of the list of a shard's open flows; False if there is no such shard.
+
+        `start`: the place where it begins, 0 at first. run() returns (LIST, next place or 0, records as of take_events).
+        BlockingIOError: a piece is on its way already.
+        """
+        result = lib.plane_list_flows(self._plane, shard, start)
+        if result == -_ENOENT:
+            return False
+        if result == -_EBUSY:
+            raise BlockingIOError
+        raise_errno(result)
+        return True
+
     def close(self) -> None:
         """Flush the capture and end every flow. No other call is allowed afterwards."""
         if self._plane:
@@ -212,6 +247,24 @@ class Plane:
 def log_line(fd: int, line: bytes) -> None:
     """Write a line without waiting for its reader; BlockingIOError if there is no room."""
     raise_errno(lib.plane_log_line(fd, line, len(line)))
+
+
+def events_json(records: bytes, clock_ms: int, separator: bytes) -> bytes:
+    """Records of events as JSON objects (csrc/core/event_json.c), each with the separator behind it.
+
+    `clock_ms`: what to add to CLOCK_MONOTONIC for CLOCK_REALTIME.
+    """
+    events = ffi.from_buffer("struct flow_event[]", records)
+    room = (len(events) + 1) * _JSON_BYTES
+    out, written = ffi.new("char[]", room), ffi.new("uint32_t *")
+    size = lib.flow_events_json(events, len(events), clock_ms, separator, out, room, written)
+    text: bytes = ffi.buffer(out)[:size]
+    return text
+
+
+def event_addresses(records: bytes) -> "list[bytes]":
+    """The destination of each record, as the guest sees it: 16 bytes."""
+    return [bytes(event.dest) for event in ffi.from_buffer("struct flow_event[]", records)]
 
 
 # ---- the helper (pasta_py.worker.helper) ----

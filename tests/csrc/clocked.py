@@ -48,7 +48,7 @@ def build() -> Any:
     builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2];")
     builder.set_source(
         "_clocked",
-        '#include "plane_api.h"\n' + MOVED,
+        recipe.INCLUDES + MOVED,
         sources=[*(str(ROOT / source) for source in recipe.sources() if source.startswith("csrc")), *also.sources],
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=["-std=c11", "-D_GNU_SOURCE", "-pthread", "-Dclock_gettime=moved_clock_gettime", *also.compile_args],

@@ -1,0 +1,103 @@
+/* Purpose: events of flows, and lists of them, from all shards to Python.
+ *
+ * How: Python takes events EVENT_DELAY_MS after the first of them, or sooner when a ring fills up. So a busy guest costs a few calls
+ * a second, and an idle one none. A shard with a thread makes its list itself, when it has its turn: no lock, and no wait here.
+ */
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "plane/plane.h"
+
+#define EVENT_DELAY_MS 50
+
+int plane_want_events(struct plane *p, int wanted)
+{
+	struct flow_event e;
+
+	for (uint32_t i = 0; i < p->shard_count; i++) {
+		struct event_ring *r = &p->shard[i]->events;
+		int rc = event_want(r, wanted);
+
+		if (rc < 0)
+			return rc;
+		while (!wanted && event_take(r, &e))
+			;
+	}
+	p->events_wanted = wanted;
+	p->events_due_ms = 0;
+	return 0;
+}
+
+void events_note(struct plane *p)
+{
+	int64_t now_ms = p->shard[0]->loop.now_ms;
+
+	if (!p->events_wanted)
+		return;
+	for (uint32_t i = 0; i < p->shard_count; i++) {
+		uint32_t waiting = event_waiting(&p->shard[i]->events);
+
+		if (waiting && !p->events_due_ms)
+			p->events_due_ms = now_ms + EVENT_DELAY_MS;
+		if (waiting > EVENT_RING / 4)
+			p->events_due_ms = now_ms;
+	}
+}
+
+bool events_has_list(const struct plane *p)
+{
+	return p->listing && atomic_load(&p->shard[p->listing - 1]->listed);
+}
+
+bool events_pending(struct plane *p, struct plane_event *event)
+{
+	if (events_has_list(p)) {
+		struct shard *s = p->shard[p->listing - 1];
+
+		*event = (struct plane_event){PLANE_LIST, s->list.next, (uint32_t)(s->list.count * sizeof(*s->list.at)),
+					      (const uint8_t *)s->list.at};
+		atomic_store(&s->listed, false);
+		p->listing = 0;
+		return true;
+	}
+	if (!p->events_due_ms || p->events_due_ms > p->shard[0]->loop.now_ms)
+		return false;
+	p->events_due_ms = 0;
+	*event = (struct plane_event){.kind = PLANE_EVENTS};
+	return true;
+}
+
+uint32_t plane_take_events(struct plane *p, struct flow_event *out, uint32_t room)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < p->shard_count; i++)
+		while (count < room && event_take(&p->shard[i]->events, &out[count]))
+			count++;
+	return count;
+}
+
+uint64_t plane_lost_events(struct plane *p)
+{
+	uint64_t lost = 0;
+
+	for (uint32_t i = 0; i < p->shard_count; i++)
+		lost += atomic_load_explicit(&p->shard[i]->events.lost, memory_order_relaxed);
+	return lost;
+}
+
+int plane_list_flows(struct plane *p, uint32_t shard, uint32_t from)
+{
+	struct shard *first = p->shard[0];
+
+	if (shard >= p->shard_count)
+		return -ENOENT;
+	if (p->listing)
+		return -EBUSY;
+	if (!shard)
+		shard_list(first, from);
+	else if (!messages_ask_list(&first->messages, shard, from))
+		return -ENOMEM;
+	p->listing = shard + 1;
+	return 0;
+}
