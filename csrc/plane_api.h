@@ -120,8 +120,29 @@ int plane_diag_in_guest(struct plane *p);
  * closes. Its first answer is 32 bits: 0; -errno; or a positive errno if the helper works but has no system call filter.
  * by_chroot: as for confine_root(). */
 int helper_serve(int sock, uint32_t by_chroot);
-/* Captures every frame to fd, not closed. */
-int plane_capture(struct plane *p, int fd, int pcapng);
+
+/* Captures frames, from before plane_add_shards() on. */
+enum plane_capture_flags {
+	PLANE_CAPTURE_PCAPNG = 1, /* else pcap */
+};
+struct plane_capture_config {
+	const int *fds; /* not closed; several: files, written in turn */
+	uint32_t files;
+	uint64_t file_bytes; /* size of each file, at most; 0: no limit */
+	uint32_t snaplen;    /* bytes of a frame, at most; 0: all */
+	/* A program of classic BPF, as the kernel's struct sock_filter: code, jt, jf, k. -EINVAL if it is none. */
+	const void *filter;
+	uint32_t filter_len; /* instructions; 0: every frame is captured */
+	uint32_t flags;      /* enum plane_capture_flags */
+};
+int plane_capture(struct plane *p, const struct plane_capture_config *config);
+struct plane_captured {
+	uint64_t frames, bytes, dropped;
+};
+/* Writes what is left and ends the capture; only at the end, as it ends the threads. Returns 0, or -errno of an error that no log
+ * line has reported. */
+int plane_capture_end(struct plane *p, struct plane_captured *captured);
+const char *plane_capture_error_text(int error);
 /* Writes one line of a log, newline included. Never waits for the reader: -EAGAIN if there is no room. */
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 /* Starts a thread for each of these queues of the tap, made non-blocking, not closed. The threads read nothing before the first

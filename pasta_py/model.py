@@ -145,6 +145,9 @@ class WorkerPlan(Record):
     said: tuple[tuple[int, str], ...] = ()  # level and line of what control has told the user, for a log that is not the terminal
     netns_name: str  # the file name that FD_NETNS_INOTIFY watches
     pcapng: bool  # format of FD_CAPTURE; else pcap
+    capture_filter: bytes = b""  # a program of classic BPF; b"": every frame is captured
+    capture_snaplen: int = 0  # bytes of a frame, at most; 0: all
+    capture_file_bytes: int = 0  # size of each FD_CAPTURE, which are written in turn; 0: no limit
     stats_s: int  # seconds between two lines of counters, at least; 0: no lines
     lossy: bool  # FD_TAP is a descriptor from the user: frames may get lost behind it
     local_only: bool  # FD_TAP leads nowhere: there are no frames, only local connections

@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "io/sink.h"
+#include "io/capture_files.h"
 #include "io/thread.h"
 #include "wire/udp.h"
 #include "wire/offload.h"
@@ -50,12 +50,19 @@
 
 enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
 
-enum slot_flags { SLOT_NEEDS_CSUM = 1, SLOT_TO_GUEST = 2, SLOT_SKIP = 4 };
+enum slot_flags { SLOT_NEEDS_CSUM = 1, SLOT_TO_GUEST = 2, SLOT_SKIP = 4, SLOT_CUT = 8 };
+
+#define SLOT_LEN_SHIFT 4
 
 struct slot {
 	uint64_t time_ns;
-	uint32_t len_flags; /* len << 3 | slot_flags */
-	uint16_t csum_start, csum_offset;
+	uint32_t len_flags; /* len << SLOT_LEN_SHIFT | slot_flags */
+	union {
+		struct {
+			uint16_t csum_start, csum_offset; /* with SLOT_NEEDS_CSUM */
+		};
+		uint32_t full_len; /* with SLOT_CUT */
+	};
 };
 
 _Static_assert(sizeof(struct slot) <= PCAP_FRAME_OFFSET_MIN, "a slot fits into the place of the header");
@@ -65,6 +72,9 @@ struct capture {
 	/* Set once. */
 	uint8_t *ring;
 	bool pcapng;
+	uint32_t snaplen;
+	struct packet_filter_insn *filter; /* NULL: all frames */
+	bool stream;                       /* its reader may be slow */
 	size_t frame_offset;
 	pthread_t thread;
 	bool shared;
@@ -73,9 +83,10 @@ struct capture {
 	/* The loop's. */
 	alignas(64) _Atomic uint64_t head;
 	uint64_t tail_seen;
-	uint64_t accepted, accepted_bytes, dropped;
-	int64_t patience_ns; /* for a stream: left of STREAM_STALL_NS */
-	bool stalled;        /* for anything else: no progress since tail was stalled_at */
+	uint64_t accepted, accepted_bytes;
+	_Atomic uint64_t seen, matched, dropped; /* for the writer too */
+	int64_t patience_ns;                     /* for a stream: left of STREAM_STALL_NS */
+	bool stalled;                            /* for anything else: no progress since tail was stalled_at */
 	uint64_t stalled_at;
 	_Atomic int notice;
 	bool notice_given, failure_given;
@@ -84,7 +95,7 @@ struct capture {
 	alignas(64) _Atomic uint64_t tail;
 	_Atomic uint64_t written, written_bytes; /* frames in the file, and their bytes */
 	_Atomic int failed;
-	struct sink sink;
+	struct capture_files files;
 
 	/* Of both. */
 	alignas(64) _Atomic uint32_t state; /* enum writer_state; a futex */
@@ -156,12 +167,85 @@ static size_t finish_slot(struct capture *c, uint8_t *record)
 	if (slot.len_flags & SLOT_SKIP)
 		return 0;
 	frame.time_ns = slot.time_ns;
-	frame.len = slot.len_flags >> 3;
+	frame.len = slot.len_flags >> SLOT_LEN_SHIFT;
+	frame.full_len = slot.len_flags & SLOT_CUT ? slot.full_len : frame.len;
 	frame.direction = slot.len_flags & SLOT_TO_GUEST ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST;
 	if (slot.len_flags & SLOT_NEEDS_CSUM)
 		complete_checksum(record + c->frame_offset, frame.len, &slot);
 	pcap_record_finish(c->pcapng, record, &frame);
 	return pcap_record_size(c->pcapng, frame.len);
+}
+
+static bool fail(struct capture *c, int error)
+{
+	atomic_store(&c->failed, error);
+	futex_clear(&c->loop_waits);
+	return false;
+}
+
+static struct pcap_statistics statistics(const struct capture *c)
+{
+	return (struct pcap_statistics){
+		.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME),
+		.seen = atomic_load_explicit(&c->seen, memory_order_relaxed),
+		.matched = atomic_load_explicit(&c->matched, memory_order_relaxed),
+		.dropped = atomic_load_explicit(&c->dropped, memory_order_relaxed),
+	};
+}
+
+/* Goes on with the next file of the ring. False: an error. */
+static bool next_file(struct capture *c)
+{
+	const struct pcap_statistics so_far = statistics(c);
+	int error = capture_files_next(&c->files, &so_far, &c->stop);
+
+	return error ? fail(c, error) : true;
+}
+
+static void end_file(struct capture *c)
+{
+	const struct pcap_statistics last = statistics(c);
+	int error = capture_files_end(&c->files, &last, &c->stop);
+
+	if (error)
+		fail(c, error);
+}
+
+static uint32_t slot_len(const uint8_t *record)
+{
+	struct slot slot;
+
+	memcpy(&slot, record, sizeof(slot));
+	return slot.len_flags >> SLOT_LEN_SHIFT;
+}
+
+/* Finishes records at offset, of left bytes, as many as are worth one write() and fit into the file. Returns their length. */
+static size_t finish_some(struct capture *c, size_t offset, size_t left)
+{
+	uint64_t room = capture_files_room(&c->files);
+	size_t len = 0, size;
+
+	for (; left - len >= sizeof(struct slot) && len < WRITE_BYTES; len += size) {
+		uint8_t *record = c->ring + offset + len;
+
+		/* A file has one record at least, or a frame longer than a file would have no place. */
+		if (len + pcap_record_size(c->pcapng, slot_len(record)) > room && (len || c->files.used))
+			break;
+		size = finish_slot(c, record);
+		if (!size)
+			break;
+	}
+	return len;
+}
+
+static bool is_skipped(struct capture *c, size_t offset, size_t left)
+{
+	struct slot slot;
+
+	if (left < sizeof(slot))
+		return true;
+	memcpy(&slot, c->ring + offset, sizeof(slot));
+	return slot.len_flags & SLOT_SKIP;
 }
 
 /* Writes all records up to head. Returns false after an error. */
@@ -173,24 +257,24 @@ static bool drain(struct capture *c, uint64_t tail, uint64_t head)
 	while (tail < head) {
 		offset = tail % RING_BYTES;
 		left = size_min(RING_BYTES - offset, head - tail);
-		for (len = 0; left - len >= sizeof(struct slot) && len < WRITE_BYTES; len += size) {
-			size = finish_slot(c, c->ring + offset + len);
-			if (!size)
-				break;
-		}
-		if (!len) { /* nothing but the skipped end of the ring */
+		if (is_skipped(c, offset, left)) {
 			tail += RING_BYTES - offset;
 			give_back(c, tail);
 			continue;
 		}
-		error = sink_write(&c->sink, c->ring + offset, len, &done, &c->stop);
+		len = finish_some(c, offset, left);
+		if (!len) {
+			if (!next_file(c))
+				return false;
+			continue;
+		}
+		error = sink_write(&c->files.sink, c->ring + offset, len, &done, &c->stop);
 		size = count_whole(c, c->ring + offset, done);
 		if (error) {
-			sink_cut(&c->sink, done - size);
-			atomic_store(&c->failed, error);
-			futex_clear(&c->loop_waits);
-			return false;
+			sink_cut(&c->files.sink, done - size);
+			return fail(c, error);
 		}
+		capture_files_wrote(&c->files, len);
 		tail += len;
 		give_back(c, tail);
 	}
@@ -210,7 +294,7 @@ static void *writer(void *arg)
 {
 	struct capture *c = arg;
 	uint64_t tail, head;
-	bool stop;
+	bool stop, going;
 
 	pthread_setname_np(pthread_self(), "pasta-capture"); /* naming another thread takes /proc, which the sandbox hides */
 	futex_clear(&c->starting);
@@ -221,7 +305,10 @@ static void *writer(void *arg)
 		writer_wait(c, tail, WRITER_LINGER, WAKE_BYTES, LINGER_NS);
 		stop = atomic_load(&c->stop); /* before head: nothing comes after it */
 		head = atomic_load(&c->head);
-	} while (drain(c, tail, head) && !stop);
+		going = drain(c, tail, head);
+	} while (going && !stop);
+	if (going)
+		(void)end_file(c);
 	return NULL;
 }
 
@@ -246,7 +333,7 @@ static int64_t wait_for_room(struct capture *c, uint64_t head, size_t need, int6
 	for (;;) {
 		atomic_store(&c->loop_waits, 1);
 		room = has_room(c, head, need);
-		if (!c->sink.stream && c->tail_seen != tail) {
+		if (!c->stream && c->tail_seen != tail) {
 			tail = c->tail_seen;
 			end_ns = clock_ns(CLOCK_MONOTONIC) + patience_ns;
 		}
@@ -266,14 +353,14 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 
 	if (has_room(c, head, need)) {
 		c->stalled = false;
-		if (c->sink.stream && c->patience_ns < STREAM_STALL_NS && atomic_load(&c->tail) == head)
+		if (c->stream && c->patience_ns < STREAM_STALL_NS && atomic_load(&c->tail) == head)
 			c->patience_ns = STREAM_STALL_NS; /* the reader has caught up */
 		return true;
 	}
-	if (c->sink.stream ? c->patience_ns <= 0 : c->stalled && c->stalled_at == c->tail_seen)
+	if (c->stream ? c->patience_ns <= 0 : c->stalled && c->stalled_at == c->tail_seen)
 		return false;
-	left_ns = wait_for_room(c, head, need, c->sink.stream ? c->patience_ns : FILE_STALL_NS);
-	if (c->sink.stream)
+	left_ns = wait_for_room(c, head, need, c->stream ? c->patience_ns : FILE_STALL_NS);
+	if (c->stream)
 		c->patience_ns = left_ns;
 	if (left_ns >= 0) {
 		c->stalled = false;
@@ -281,7 +368,7 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 	}
 	c->stalled = true;
 	c->stalled_at = c->tail_seen;
-	atomic_store_explicit(&c->notice, c->sink.stream ? EAGAIN : ETIMEDOUT, memory_order_relaxed);
+	atomic_store_explicit(&c->notice, c->stream ? EAGAIN : ETIMEDOUT, memory_order_relaxed);
 	return false;
 }
 
@@ -305,36 +392,59 @@ static void publish(struct capture *c, uint64_t head)
 		futex_clear(&c->state);
 }
 
-/* Adds one record: the frame in iov. slot has everything but the length. */
+/* For a counter that one thread at a time changes. */
+static void add_one(_Atomic uint64_t *counter)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+/* Adds one record, if the filter takes the frame: the frame in iov. slot has everything but the length. */
 static void put(struct capture *c, struct slot slot, const struct iovec *iov, int iovcnt)
 {
 	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
-	size_t offset = head % RING_BYTES, len = 0, record_len, skip;
+	size_t offset = head % RING_BYTES, full_len = 0, len, record_len, skip, part, left;
+	uint32_t wanted = c->snaplen, matched;
 	uint8_t *to;
 
+	add_one(&c->seen);
+	if (c->filter) {
+		matched = packet_filter_run(c->filter, iov, iovcnt);
+		if (!matched)
+			return;
+		wanted = matched < wanted ? matched : wanted;
+	}
+	add_one(&c->matched);
 	for (int i = 0; i < iovcnt; i++)
-		len += iov[i].iov_len;
-	if (UNLIKELY(len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed))) {
-		c->dropped++;
+		full_len += iov[i].iov_len;
+	len = size_min(full_len, wanted);
+	if (UNLIKELY(full_len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed))) {
+		add_one(&c->dropped);
 		return;
 	}
 	record_len = pcap_record_size(c->pcapng, (uint32_t)len);
 	skip = record_len > RING_BYTES - offset ? RING_BYTES - offset : 0;
 	if (UNLIKELY(!make_room(c, head, skip + record_len))) {
-		c->dropped++;
+		add_one(&c->dropped);
 		return;
 	}
 	if (skip) {
 		skip_end(c, offset);
 		offset = 0;
 	}
-	slot.len_flags |= (uint32_t)len << 3;
+	if (len < full_len) {
+		slot.len_flags = (slot.len_flags & ~(uint32_t)SLOT_NEEDS_CSUM) | SLOT_CUT;
+		slot.full_len = (uint32_t)full_len;
+	}
+	slot.len_flags |= (uint32_t)len << SLOT_LEN_SHIFT;
 	memcpy(c->ring + offset, &slot, sizeof(slot));
 	to = c->ring + offset + c->frame_offset;
-	for (int i = 0; i < iovcnt; i++) {
-		if (iov[i].iov_len)
-			memcpy(to, iov[i].iov_base, iov[i].iov_len);
-		to += iov[i].iov_len;
+	left = len;
+	for (int i = 0; i < iovcnt && left; i++) {
+		part = size_min(iov[i].iov_len, left);
+		if (part)
+			memcpy(to, iov[i].iov_base, part);
+		to += part;
+		left -= part;
 	}
 	c->accepted++;
 	c->accepted_bytes += len;
@@ -399,7 +509,7 @@ struct capture_counters capture_counters(struct capture *c)
 
 	pthread_mutex_lock(&c->lock);
 	accepted = c->accepted;
-	counters = (struct capture_counters){accepted, c->accepted_bytes, c->dropped};
+	counters = (struct capture_counters){accepted, c->accepted_bytes, atomic_load_explicit(&c->dropped, memory_order_relaxed)};
 	pthread_mutex_unlock(&c->lock);
 
 	if (atomic_load(&c->failed)) {
@@ -461,9 +571,32 @@ static int start_writer(struct capture *c)
 	return 0;
 }
 
-int capture_open(struct capture **out, int fd, bool pcapng)
+/* Copies what the configuration says. Returns 0 or -errno. */
+static int configure(struct capture *c, const struct capture_config *config)
 {
-	uint8_t header[PCAP_HEADER_MAX_BYTES];
+	size_t filter_bytes = config->filter_len * sizeof(*config->filter);
+
+	if (!config->files || config->files > CAPTURE_FILES_MAX)
+		return -EINVAL;
+	c->pcapng = config->pcapng;
+	c->frame_offset = pcap_frame_offset(config->pcapng);
+	c->snaplen = config->snaplen && config->snaplen < PCAP_SNAPLEN_BYTES ? config->snaplen : PCAP_SNAPLEN_BYTES;
+	c->files = (struct capture_files){
+		.count = config->files, .limit_bytes = config->file_bytes, .pcapng = c->pcapng, .snaplen = c->snaplen};
+	memcpy(c->files.fds, config->fds, config->files * sizeof(*config->fds));
+	if (!filter_bytes)
+		return 0;
+	if (!packet_filter_check(config->filter, config->filter_len))
+		return -EINVAL;
+	c->filter = malloc(filter_bytes);
+	if (!c->filter)
+		return -ENOMEM;
+	memcpy(c->filter, config->filter, filter_bytes);
+	return 0;
+}
+
+int capture_open(struct capture **out, const struct capture_config *config)
+{
 	struct capture *c;
 	int error;
 
@@ -471,15 +604,14 @@ int capture_open(struct capture **out, int fd, bool pcapng)
 	if (!c)
 		return -ENOMEM;
 	memset(c, 0, sizeof(*c));
-	c->pcapng = pcapng;
-	c->frame_offset = pcap_frame_offset(pcapng);
 	c->patience_ns = STREAM_STALL_NS;
 	pthread_mutex_init(&c->lock, NULL);
-	error = sink_open(&c->sink, fd);
+	error = configure(c, config);
 	if (!error)
-		error = sink_write_here(&c->sink, header, pcap_file_header(pcapng, header));
+		error = capture_files_open(&c->files);
 	if (error)
 		goto fail;
+	c->stream = c->files.sink.stream;
 	c->ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (c->ring == MAP_FAILED) {
 		error = -ENOMEM;
@@ -493,11 +625,12 @@ int capture_open(struct capture **out, int fd, bool pcapng)
 	*out = c;
 	return 0;
 fail:
+	free(c->filter);
 	free(c);
 	return error;
 }
 
-int capture_stop(struct capture *c)
+int capture_stop(struct capture *c, struct capture_counters *counters)
 {
 	int error;
 
@@ -505,8 +638,11 @@ int capture_stop(struct capture *c)
 	futex_clear(&c->state);
 	pthread_join(c->thread, NULL);
 	error = capture_error(c);
+	if (counters)
+		*counters = capture_counters(c);
 	munmap(c->ring, RING_BYTES);
 	pthread_mutex_destroy(&c->lock);
+	free(c->filter);
 	free(c);
 	return error;
 }

@@ -1,4 +1,5 @@
-/* Purpose: capture every frame exchanged with the guest, in a pcap or pcapng file or stream. A thread of its own writes it.
+/* Purpose: capture the frames exchanged with the guest, in a pcap or pcapng file, a ring of files, or a stream. A thread of its own
+ * writes it.
  *
  * Only the loop's thread may call these functions; capture_share() allows others to call capture_frame().
  *
@@ -12,6 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "core/packet_filter.h"
 #include "io/pcap_format.h"
 
 struct capture;
@@ -22,9 +24,20 @@ struct capture_counters {
 	uint64_t dropped; /* frames that found no room in time, or came after an error */
 };
 
-/* Writes the header of the file and starts the writer. fd may be of any kind. The caller keeps it open until capture_stop(), and
- * closes it. Returns 0 or -errno (-EAGAIN: the reader of a stream does not take the header). */
-int capture_open(struct capture **out, int fd, bool pcapng);
+struct capture_config {
+	const int *fds; /* of any kind; files, if there are several */
+	uint32_t files; /* up to CAPTURE_FILES_MAX of io/capture_files.h */
+	uint64_t
+		file_bytes; /* a file that has no room for another record is left for the next one, which is emptied; 0: no limit */
+	bool pcapng;
+	uint32_t snaplen;                        /* bytes of a frame, at most; 0: all */
+	const struct packet_filter_insn *filter; /* checked; capture_open() copies it */
+	uint32_t filter_len;                     /* 0: all frames */
+};
+
+/* Writes the header of the first file and starts the writer. The caller keeps the descriptors open until capture_stop(), and closes
+ * them. Returns 0 or -errno (-EAGAIN: the reader of a stream does not take the header). */
+int capture_open(struct capture **out, const struct capture_config *config);
 
 /* What a frame leaves to be done, as in VIRTIO 1.2, 5.1.6.2. */
 struct capture_offload {
@@ -33,8 +46,9 @@ struct capture_offload {
 	uint16_t udp_size; /* payload bytes of each datagram where there are several behind one header; 0: one packet */
 };
 
-/* Records one Ethernet frame with the time of the call. The file gets complete checksums, and several datagrams in one frame each
- * as a frame of its own. Large TCP segments stay as they are, as in other captures.
+/* Records one Ethernet frame with the time of the call, if the filter takes it. The file gets complete checksums, and several datagrams in one frame each
+ * as a frame of its own, which the filter sees. Large TCP segments stay as they are, as in other captures. A frame that is cut keeps an
+ * incomplete checksum, which its reader cannot check.
  *
  * Without room it waits for the writer: for a stream 100 ms in total, until the reader has caught up; for anything else while the
  * writer makes progress within 2 s. A frame that then finds no room is dropped and counted. */
@@ -53,7 +67,7 @@ int capture_error(struct capture *c);
 const char *capture_error_text(int error);
 
 /* Writes the frames in the queue (to a stream for at most 5 s, and 1 s without progress), ends the writer, frees everything.
- * Returns like capture_error(); ECANCELED: the reader of a stream did not take the last frames. */
-int capture_stop(struct capture *c);
+ * Returns like capture_error(); ECANCELED: the reader of a stream did not take the last frames. counters: the last ones, or NULL. */
+int capture_stop(struct capture *c, struct capture_counters *counters);
 
 #endif

@@ -1,5 +1,5 @@
 /* How: pcap is that of draft-ietf-opsawg-pcap, with the magic number for nanoseconds. pcapng is that of draft-ietf-opsawg-pcapng,
- * with one section, one interface, and one enhanced packet block a frame.
+ * with one section, one interface, one enhanced packet block a frame, and an interface statistics block at the end.
  *
  * Invariant: the size of a record depends only on the length of its frame.
  */
@@ -11,12 +11,16 @@
 #define LINKTYPE_ETHERNET 1
 #define NS_PER_S 1000000000u
 
-/* draft-ietf-opsawg-pcapng, sections 4.1 to 4.3 */
+/* draft-ietf-opsawg-pcapng, sections 4.1 to 4.3 and 4.6 */
 #define SHB_TYPE 0x0a0d0d0au
 #define SHB_BYTE_ORDER 0x1a2b3c4du
 #define SHB_USERAPPL 4
 #define IDB_TYPE 1
 #define IDB_TSRESOL 9
+#define ISB_TYPE 5
+#define ISB_IFRECV 4
+#define ISB_IFDROP 5
+#define ISB_FILTERACCEPT 6
 #define EPB_TYPE 6
 #define EPB_FLAGS 2
 #define EPB_FLAG_INBOUND 1u
@@ -75,11 +79,27 @@ struct ng_packet_end {
 	uint32_t block_len_again;
 };
 
+/* Its counters of 64 bits are not aligned. */
+struct ng_statistics {
+	uint32_t type, block_len;
+	uint32_t interface;
+	uint32_t time_high, time_low;
+	struct ng_option ifrecv;
+	uint8_t seen[8];
+	struct ng_option ifdrop;
+	uint8_t dropped[8];
+	struct ng_option filteraccept;
+	uint8_t matched[8];
+	struct ng_option end;
+	uint32_t block_len_again;
+};
+
 _Static_assert(sizeof(struct pcap_file) == 24, "pcap file header");
 _Static_assert(sizeof(struct pcap_record) == 16, "pcap record header");
 _Static_assert(sizeof(struct ng_head) == 44 + 32, "pcapng section and interface");
 _Static_assert(sizeof(struct ng_head) <= PCAP_HEADER_MAX_BYTES, "room for the header");
 _Static_assert(sizeof(struct ng_packet) == 28 && sizeof(struct ng_packet_end) == 16, "pcapng packet");
+_Static_assert(sizeof(struct ng_statistics) == 64 && sizeof(struct ng_statistics) <= PCAP_STATISTICS_BYTES, "pcapng statistics");
 _Static_assert(PCAP_FRAME_OFFSET_MIN <= sizeof(struct pcap_record), "room before the frame");
 
 static uint32_t pad4(uint32_t len)
@@ -87,13 +107,13 @@ static uint32_t pad4(uint32_t len)
 	return (len + 3) & ~3u;
 }
 
-size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES])
+size_t pcap_file_header(bool pcapng, uint32_t snaplen, uint8_t out[PCAP_HEADER_MAX_BYTES])
 {
 	const struct pcap_file file = {
 		.magic = PCAP_MAGIC_NS,
 		.major = 2,
 		.minor = 4,
-		.snaplen = PCAP_SNAPLEN_BYTES,
+		.snaplen = snaplen,
 		.linktype = LINKTYPE_ETHERNET,
 	};
 	const struct ng_head head = {
@@ -108,7 +128,7 @@ size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES])
 		.idb_type = IDB_TYPE,
 		.idb_len = IDB_BYTES,
 		.linktype = LINKTYPE_ETHERNET,
-		.snaplen = PCAP_SNAPLEN_BYTES,
+		.snaplen = snaplen,
 		.tsresol = {IDB_TSRESOL, 1},
 		.tsresol_exponent = 9,
 		.idb_len_again = IDB_BYTES,
@@ -120,6 +140,28 @@ size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES])
 	}
 	memcpy(out, &head, sizeof(head));
 	return sizeof(head);
+}
+
+size_t pcap_file_end(bool pcapng, const struct pcap_statistics *statistics, uint8_t out[PCAP_STATISTICS_BYTES])
+{
+	struct ng_statistics block = {
+		.type = ISB_TYPE,
+		.block_len = sizeof(block),
+		.time_high = (uint32_t)(statistics->time_ns >> 32),
+		.time_low = (uint32_t)statistics->time_ns,
+		.ifrecv = {ISB_IFRECV, 8},
+		.ifdrop = {ISB_IFDROP, 8},
+		.filteraccept = {ISB_FILTERACCEPT, 8},
+		.block_len_again = sizeof(block),
+	};
+
+	if (!pcapng)
+		return 0;
+	memcpy(block.seen, &statistics->seen, 8);
+	memcpy(block.dropped, &statistics->dropped, 8);
+	memcpy(block.matched, &statistics->matched, 8);
+	memcpy(out, &block, sizeof(block));
+	return sizeof(block);
 }
 
 size_t pcap_frame_offset(bool pcapng)
@@ -143,7 +185,7 @@ static void ng_record_finish(uint8_t *record, const struct pcap_frame *frame)
 		.time_high = (uint32_t)(frame->time_ns >> 32),
 		.time_low = (uint32_t)frame->time_ns,
 		.captured_len = frame->len,
-		.original_len = frame->len,
+		.original_len = frame->full_len,
 	};
 	const struct ng_packet_end end = {
 		.flags = {EPB_FLAGS, 4},
@@ -162,7 +204,7 @@ void pcap_record_finish(bool pcapng, uint8_t *record, const struct pcap_frame *f
 		.seconds = (uint32_t)(frame->time_ns / NS_PER_S),
 		.nanoseconds = (uint32_t)(frame->time_ns % NS_PER_S),
 		.captured_len = frame->len,
-		.original_len = frame->len,
+		.original_len = frame->full_len,
 	};
 
 	if (pcapng)

@@ -12,18 +12,30 @@
 
 #define PCAP_SNAPLEN_BYTES 262144u
 #define PCAP_HEADER_MAX_BYTES 128
+#define PCAP_STATISTICS_BYTES 64
 #define PCAP_FRAME_OFFSET_MIN 16 /* bytes before the frame in a record of either format, at least */
 
 enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
 
 struct pcap_frame {
-	uint64_t time_ns; /* since 1970 */
-	uint32_t len;
+	uint64_t time_ns;                 /* since 1970 */
+	uint32_t len;                     /* in the record */
+	uint32_t full_len;                /* on the link */
 	enum capture_direction direction; /* in pcapng only, as the guest's interface sees it: from the guest is outbound */
 };
 
-/* Writes the header of the file. Returns its length. */
-size_t pcap_file_header(bool pcapng, uint8_t out[PCAP_HEADER_MAX_BYTES]);
+struct pcap_statistics {
+	uint64_t time_ns;
+	uint64_t seen;    /* frames that crossed the link */
+	uint64_t matched; /* those that the filter took */
+	uint64_t dropped; /* those of them that are not in the file, nor on the way to it */
+};
+
+/* Writes the header of the file. snaplen: the longest record. Returns its length. */
+size_t pcap_file_header(bool pcapng, uint32_t snaplen, uint8_t out[PCAP_HEADER_MAX_BYTES]);
+
+/* Writes what the end of a file says about all frames. Returns its length; 0: the format has nothing like that (pcap). */
+size_t pcap_file_end(bool pcapng, const struct pcap_statistics *statistics, uint8_t out[PCAP_STATISTICS_BYTES]);
 
 size_t pcap_frame_offset(bool pcapng);
 size_t pcap_record_size(bool pcapng, uint32_t frame_len);

@@ -14,7 +14,7 @@ static void release(struct plane *p)
 	struct egress *egress = p->shard[0]->io.egress;
 
 	if (p->capture)
-		capture_stop(p->capture);
+		capture_stop(p->capture, NULL);
 	for (uint32_t i = 0; i < p->shard_count; i++) {
 		shard_free(p->shard[i]);
 		free(p->shard[i]);
@@ -149,12 +149,41 @@ int plane_diag_in_guest(struct plane *p)
 	return helper_diag_socket(&p->helper);
 }
 
-int plane_capture(struct plane *p, int fd, int pcapng)
+int plane_capture(struct plane *p, const struct plane_capture_config *config)
 {
-	int rc = p->capture || p->shard_count > 1 ? -EBUSY : capture_open(&p->capture, fd, pcapng);
+	const struct capture_config c = {
+		.fds = config->fds,
+		.files = config->files,
+		.file_bytes = config->file_bytes,
+		.pcapng = config->flags & PLANE_CAPTURE_PCAPNG,
+		.snaplen = config->snaplen,
+		.filter = (const struct packet_filter_insn *)config->filter,
+		.filter_len = config->filter_len,
+	};
+	int rc = p->capture || p->shard_count > 1 ? -EBUSY : capture_open(&p->capture, &c);
 
 	p->shard[0]->link.capture = p->capture;
 	return rc;
+}
+
+int plane_capture_end(struct plane *p, struct plane_captured *captured)
+{
+	struct capture_counters counters;
+	int error;
+
+	threads_stop(p);
+	for (uint32_t i = 0; i < p->shard_count; i++)
+		p->shard[i]->link.capture = NULL;
+	error = p->capture ? capture_stop(p->capture, &counters) : EINVAL;
+	if (p->capture)
+		*captured = (struct plane_captured){counters.frames, counters.bytes, counters.dropped};
+	p->capture = NULL;
+	return -error;
+}
+
+const char *plane_capture_error_text(int error)
+{
+	return capture_error_text(error);
 }
 
 int plane_log_line(int fd, const uint8_t *line, uint32_t len)

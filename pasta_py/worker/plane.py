@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Verdict = tuple[bool, int, int]
 
 ffi, lib = _plane.ffi, _plane.lib
+_INSTRUCTION_BYTES = 8  # struct sock_filter
 
 PUNT: int = lib.PLANE_PUNT
 WATCH: int = lib.PLANE_WATCH
@@ -125,9 +126,23 @@ class Plane:
         raise_errno(fd)
         return fd
 
-    def capture(self, fd: int, pcapng: bool) -> None:
-        """Capture every frame to fd. It stays the caller's."""
-        raise_errno(lib.plane_capture(self._plane, fd, pcapng))
+    def capture(
+        self, fds: "list[int]", *, pcapng: bool = False, code: bytes = b"", snaplen: int = 0, file_bytes: int = 0
+    ) -> None:
+        """Capture frames to fds, which stay the caller's. Arguments as the fields of WorkerPlan (`code`: the filter)."""
+        held, program = ffi.new("int[]", fds), ffi.from_buffer(code)
+        config = ffi.new("struct plane_capture_config *")
+        config.fds, config.files, config.file_bytes, config.snaplen = held, len(fds), file_bytes, snaplen
+        config.filter, config.filter_len = program, len(code) // _INSTRUCTION_BYTES
+        config.flags = lib.PLANE_CAPTURE_PCAPNG if pcapng else 0
+        raise_errno(lib.plane_capture(self._plane, config))
+
+    def end_capture(self) -> "tuple[int, int, int, str]":
+        """At the end: how many frames and bytes have been captured, how many frames are lost, and why it ended early, or ""."""
+        captured = ffi.new("struct plane_captured *")
+        error = lib.plane_capture_end(self._plane, captured)
+        why = ffi.string(lib.plane_capture_error_text(-error)).decode() if error else ""
+        return captured.frames, captured.bytes, captured.dropped, why
 
     def add_shards(self, tap_fds: "list[int]") -> None:
         """Start a thread for each of these queues of the tap; they stay the caller's. The last call before the sandbox closes."""

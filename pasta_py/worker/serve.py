@@ -7,6 +7,7 @@ descriptor again while it is readable.
 import posix as os  # os takes 0.8 ms to import
 import time
 
+from pasta_py import model
 from pasta_py.worker import dhcp4, log, ndp, plane, slowpath, watch
 
 TYPE_CHECKING = False
@@ -51,8 +52,19 @@ class Worker:
             self._log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
             return 1
         finally:
+            self._end_capture()
             self._core.close()
             self._log.close()
+
+    def _end_capture(self) -> None:
+        """Say what a capture has got. `pasta` keeps that for the level of notices: runtimes keep what it says in their logs."""
+        if model.FD_CAPTURE not in self._plan.descriptors:
+            return
+        frames, size, dropped, why = self._core.end_capture()
+        if why:
+            self._log.write(log.WARNING, why)
+        text = f"capture: {frames} frames ({size} bytes) written, {dropped} left out"
+        self._log.write(log.INFO, text, asked=self._plan.program == "pasta-py")
 
     def _turn(self) -> "int | None":
         """One event of the core; the exit status when it was the last."""

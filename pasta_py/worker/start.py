@@ -122,9 +122,12 @@ def _build(
     pesto: pesto_server.Server | None = None
     if conf and rules:
         pesto = pesto_server.Server(core, roles[model.FD_CONF][0], (watch.PESTO, watch.PESTO_CLIENT), rules, journal)
-    for fd in roles.get(model.FD_CAPTURE, ()):
+    if model.FD_CAPTURE in roles:
         try:
-            core.capture(fd, plan.pcapng)
+            core.capture(
+                roles[model.FD_CAPTURE], pcapng=plan.pcapng, code=plan.capture_filter, snaplen=plan.capture_snaplen,
+                file_bytes=plan.capture_file_bytes,
+            )  # fmt: skip
         except OSError as error:
             raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
     if len(taps) > 1:

@@ -11,21 +11,29 @@ import cffi
 import counted
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["io/capture.c", "io/pcap_format.c", "io/sink.c", "wire/offload.c", "base/checksum.c"]
+SOURCES = ["core/packet_filter.c", "io/capture.c", "io/capture_files.c", "io/pcap_format.c", "io/sink.c"]
+SOURCES += ["wire/offload.c", "base/checksum.c"]
 
 CDEF = """
 struct capture;
 struct iovec { void *iov_base; size_t iov_len; ...; };
 enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
 struct capture_counters { uint64_t frames, bytes, dropped; };
-int capture_open(struct capture **out, int fd, bool pcapng);
+struct packet_filter_insn { uint16_t code; uint8_t jt, jf; uint32_t k; };
+struct capture_config {
+    const int *fds; uint32_t files; uint64_t file_bytes; bool pcapng; uint32_t snaplen;
+    const struct packet_filter_insn *filter; uint32_t filter_len;
+};
+bool packet_filter_check(const struct packet_filter_insn *code, uint32_t count);
+uint32_t packet_filter_run(const struct packet_filter_insn *code, const struct iovec *iov, int iovcnt);
+int capture_open(struct capture **out, const struct capture_config *config);
 struct capture_offload { bool needs_csum; uint16_t csum_start, csum_offset, udp_size; };
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
                    const struct capture_offload *offload);
 struct capture_counters capture_counters(const struct capture *c);
 int capture_error(struct capture *c);
 const char *capture_error_text(int error);
-int capture_stop(struct capture *c);
+int capture_stop(struct capture *c, struct capture_counters *counters);
 """
 
 

@@ -41,7 +41,7 @@ int main(int argc, char **argv)
 	fd = open(argv[1], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0 || size > FRAME_MAX)
 		return 2;
-	error = capture_open(&c, fd, !strcmp(argv[2], "pcapng"));
+	error = capture_open(&c, &(struct capture_config){.fds = &fd, .files = 1, .pcapng = !strcmp(argv[2], "pcapng")});
 	if (error) {
 		fprintf(stderr, "capture_open: %s\n", strerror(-error));
 		return 1;
@@ -64,8 +64,7 @@ int main(int argc, char **argv)
 		}
 	}
 	fed = now_s() - start - paused;
-	counters = capture_counters(c);
-	error = capture_stop(c);
+	error = capture_stop(c, &counters);
 	if (first)
 		error = first;
 	printf("%llu %llu %.6f %.6f %d\n", (unsigned long long)counters.frames, (unsigned long long)counters.dropped, fed,

@@ -38,11 +38,12 @@ class Record(NamedTuple):
 
 def read_pcap(data: bytes) -> tuple[list[Record], int]:
     """The whole records of a pcap file, and how many bytes of it are left over."""
-    assert struct.unpack_from("=IHHIIII", data) == (0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
+    *fixed, snaplen, linktype = struct.unpack_from("=IHHIIII", data)
+    assert (fixed, linktype) == ([0xA1B23C4D, 2, 4, 0, 0], 1)
     at, records = 24, []
     while at + 16 <= len(data):
         seconds, ns, captured, original = struct.unpack_from("=IIII", data, at)
-        assert captured == original <= 65550 and ns < 10**9
+        assert captured <= original <= 65550 and captured <= snaplen and ns < 10**9
         if at + 16 + captured > len(data):
             break
         records.append(Record(seconds * 10**9 + ns, data[at + 16 : at + 16 + captured], None))
@@ -60,7 +61,7 @@ def read_pcapng(data: bytes) -> tuple[list[Record], int]:
         assert size % 4 == 0 and struct.unpack_from("=I", data, at + size - 4)[0] == size
         if kind == 6:
             interface, high, low, captured, original = struct.unpack_from("=IIIII", data, at + 8)
-            assert interface == 0 and captured == original
+            assert interface == 0 and captured <= original
             option, length, flags = struct.unpack_from("=HHI", data, at + 28 + (captured + 3) // 4 * 4)
             assert (option, length) == (2, 4)
             direction = {1: TO_GUEST, 2: FROM_GUEST}[flags]
@@ -72,10 +73,14 @@ def read_pcapng(data: bytes) -> tuple[list[Record], int]:
 class Capture:
     """A thin wrapper round the C functions; stops in any case."""
 
-    def __init__(self, module: Any, fd: int, pcapng: bool = False) -> None:
+    def __init__(
+        self, module: Any, *fds: int, pcapng: bool = False, file_bytes: int = 0, snaplen: int = 0, code: bytes = b""
+    ) -> None:
         self.ffi, self.lib = module.ffi, module.lib
         out = self.ffi.new("struct capture **")
-        error = self.lib.capture_open(out, fd, pcapng)
+        held, program = self.ffi.new("int[]", list(fds)), self.ffi.from_buffer("struct packet_filter_insn[]", code)
+        config = self.ffi.new("struct capture_config *", [held, len(fds), file_bytes, pcapng, snaplen, program, len(code) // 8])
+        error = self.lib.capture_open(out, config)
         if error:
             raise OSError(-error, os.strerror(-error))
         self.c = out[0]
@@ -99,7 +104,7 @@ class Capture:
 
     def stop(self) -> int:
         c, self.c = self.c, None
-        return int(self.lib.capture_stop(c))
+        return int(self.lib.capture_stop(c, self.ffi.NULL))
 
     def __enter__(self) -> Self:
         return self
@@ -189,7 +194,7 @@ def test_every_frame_comes_back_with_its_bytes_length_direction_and_time(
     noise = rng.randbytes(1 << 17)
     path, sent = tmp_path / "c", []
     before = time.time_ns()
-    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng) as capture:
         for i in range(2400):
             start, length = rng.randrange(60000), rng.choice([0, 1, 14, 60, rng.randrange(65551), 65550])
             frame, cut = noise[start : start + length], rng.randrange(length + 1)
@@ -211,7 +216,7 @@ def test_tshark_finds_every_checksum_good(module: Any, tmp_path: Path, pcapng: b
     """Both families, TCP and UDP, odd and even lengths, up to one 64 KiB segment."""
     path, lengths = tmp_path / "c", []
     payload = random.Random(2).randbytes(65536)
-    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng) as capture:
         for version in (4, 6):
             for protocol in (6, 17):
                 for size in (0, 1, 2, 63, 1400, 9001, 65495 if protocol == 6 else 65507):
@@ -268,7 +273,7 @@ def test_each_datagram_of_an_offload_frame_is_a_packet_of_its_own(
     """Both ways (one buffer from the guest, head and body to it), up to 128 of them, the last one shorter or not."""
     path, rng, sent = tmp_path / "c", random.Random(3), []
     options = (bytes([1, 1, 1, 0]) if version == 4 else bytes([17, 0, 1, 4, 0, 0, 0, 0])) if with_options else b""
-    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng) as capture:
         for size, length in ((1400, 2801), (1400, 2800), (1, 128), (499, 128 * 499), (999, 64 * 999 + 1), (32000, 64001)):
             payload = rng.randbytes(length)
             frame, udp = offloaded(version, payload, options)
@@ -350,7 +355,7 @@ def test_file_shows_each_frame_within_100_ms_and_is_whole_when_traffic_rests(
     module: Any, tmp_path: Path, pcapng: bool
 ) -> None:
     path, read = tmp_path / "c", read_pcapng if pcapng else read_pcap
-    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng) as capture:
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng) as capture:
         assert read(path.read_bytes()) == ([], 0)
         total, took = 0, []
         for burst in (1, 1, 2, 500, 1):
@@ -557,3 +562,85 @@ def test_loop_and_writer_have_no_data_race(sanitized: Path, tmp_path: Path, argu
     records, rest = (read_pcapng if arguments[0] == "pcapng" else read_pcap)((tmp_path / "c").read_bytes())
     assert (len(records), rest) == (int(arguments[2]), 0)
     (tmp_path / "c").unlink()
+
+
+# ---- filters, cut frames, rings of files ----
+
+#: ld [12]; jeq #0x2a2a2a2a -> all of the frame, else none
+ONLY_STARS = struct.pack("=HBBIHBBIHBBIHBBI", 0x20, 0, 0, 12, 0x15, 0, 1, 0x2A2A2A2A, 6, 0, 0, 65535, 6, 0, 0, 0)
+
+
+def end_counts(data: bytes) -> list[tuple[int, int, int]]:
+    """Of each interface statistics block: frames seen, dropped, taken by the filter (draft-ietf-opsawg-pcapng, 4.6)."""
+    at, found = 0, []
+    while at + 12 <= len(data):
+        kind, size = struct.unpack_from("=II", data, at)
+        if kind == 5:
+            options = [struct.unpack_from("=HHQ", data, at + 20 + 12 * i) for i in range(3)]
+            assert [option[:2] for option in options] == [(4, 8), (5, 8), (6, 8)]
+            found.append((options[0][2], options[1][2], options[2][2]))
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_a_filter_leaves_frames_out_and_the_end_tells_how_many_there_were(module: Any, tmp_path: Path, pcapng: bool) -> None:
+    path = tmp_path / "c"
+    frames = [(b"*" if i % 3 == 0 else b"-") * 60 for i in range(30)]
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng, code=ONLY_STARS) as capture:
+        for frame in frames:
+            capture.frame(frame[:14], frame[14:])
+        assert capture.counters() == (10, 600, 0)
+    records, rest = (read_pcapng if pcapng else read_pcap)(path.read_bytes())
+    assert [record.frame for record in records] == [b"*" * 60] * 10 and not rest
+    assert not pcapng or end_counts(path.read_bytes()) == [(30, 0, 10)]
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_snaplen_cuts_frames_and_keeps_their_length(module: Any, tmp_path: Path, pcapng: bool) -> None:
+    path = tmp_path / "c"
+    frame = bytes(range(200))
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng, snaplen=50) as capture:
+        capture.frame(frame[:30], frame[30:150], frame[150:], csum=(34, 16))
+        capture.frame(frame[:40])
+    said = tshark(path, "frame.cap_len", "frame.len")
+    assert said == ["50\t200", "40\t40"]
+    records, _ = (read_pcapng if pcapng else read_pcap)(path.read_bytes())
+    assert [record.frame for record in records] == [frame[:50], frame[:40]]
+
+
+def tshark(path: Path, *fields: str) -> list[str]:
+    words = [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(["tshark", "-r", str(path), "-T", "fields", *words], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+@pytest.mark.parametrize("size", [60, 9000, 65000])
+def test_a_ring_of_files_keeps_the_newest_frames_each_file_whole_and_below_its_size(
+    module: Any, tmp_path: Path, pcapng: bool, size: int
+) -> None:
+    """Also a frame that is longer than a file may be: it has a file of its own."""
+    limit = 20000
+    paths = [tmp_path / f"c{i}" for i in range(3)]
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        capture = stack.enter_context(Capture(module, *(file.fileno() for file in files), pcapng=pcapng, file_bytes=limit))
+        count = 40 * limit // size + 7
+        for i in range(count):
+            capture.frame(struct.pack(">I", i) * (size // 4))
+        assert capture.counters()[0] == count
+    numbers: list[int] = []
+    for path in paths:
+        records, rest = (read_pcapng if pcapng else read_pcap)(path.read_bytes())
+        assert records and not rest
+        assert path.stat().st_size <= limit or len(records) == 1
+        numbers += [struct.unpack(">I", record.frame[:4])[0] for record in records]
+    assert sorted(numbers) == list(range(count - len(numbers), count))
+
+
+def test_a_filter_that_is_no_program_is_refused(module: Any, tmp_path: Path) -> None:
+    with open(tmp_path / "c", "wb") as file, pytest.raises(OSError) as caught:
+        Capture(module, file.fileno(), code=b"\xff" * 8)
+    assert caught.value.errno == errno.EINVAL
+    assert (tmp_path / "c").read_bytes() == b""

@@ -261,7 +261,7 @@ def test_the_clock_on_the_wall_may_jump(clock: Clock, guest: Guest, jump: int, t
     peer, sock = connected(guest)
     own, gateway, _ = names(False)
     with sock, open(f"{tmp_path}/jump.pcap", "wb") as capture:
-        guest.plane.capture(capture.fileno(), False)
+        guest.plane.capture([capture.fileno()])
         send(guest, own, 5000, gateway, 9)
         before = guest.counter("udp_flows"), guest.counter("tcp_flows")
         clock.set_wall(jump)

@@ -59,7 +59,7 @@ class Shards(Guest):
             self.socks.append(ours)
             self.taps.append(theirs)
         if capture >= 0:
-            self.plane.capture(capture, False)
+            self.plane.capture([capture])
         self.plane.add_shards([tap.fileno() for tap in self.taps[1:]])
         self.queue = 0
         self.ended: int | None = None
@@ -553,7 +553,7 @@ def test_nothing_is_read_before_the_first_turn() -> None:
 def test_what_lanes_share_cannot_change_afterwards(guest: Shards) -> None:
     null = os.open("/dev/null", os.O_WRONLY)
     with pytest.raises(OSError, match="busy"):
-        guest.plane.capture(null, False)
+        guest.plane.capture([null])
     os.close(null)
     with pytest.raises(OSError, match="Invalid"):
         guest.plane.add_shards([guest.tap.fileno()])

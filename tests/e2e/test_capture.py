@@ -2,6 +2,7 @@
 
 import os
 import pty
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_a_terminal_gets_no_capture(lab: Lab, terminal: tuple[int, int], by_name
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_port_in_the_place_of_a_captures_name_is_told(lab: Lab, entry: str) -> None:
     done = lab.host.run(program(entry), "-p", "8080:80", *NO_PORTS, "--", "true")
-    (line,) = done.stderr.splitlines()
+    line, *_end = done.stderr.splitlines()
     assert line.startswith(f"{entry}: warning: ") and "-t 8080:80" in line
     (lab.directory / "8080:80").unlink()  # it is the name of a file all the same
 
@@ -57,7 +58,9 @@ def test_only_a_person_is_told_that_a_file_is_overwritten(lab: Lab, terminal: tu
     """Runtimes start containers again, and a container's log shows what `pasta` says."""
     capture = lab.directory / f"twice-{entry}.pcap"
     command = (program(entry), "--pcap", capture, *NO_PORTS, "--", "true")
-    assert lab.host.run(*command).stderr == lab.host.run(*command).stderr == ""
+    for _twice in range(2):
+        said = lab.host.run(*command).stderr
+        assert said == ("" if entry == "pasta" else end_of(capture))
     assert lab.host.popen(*command, stderr=terminal[1]).wait(60) == 0
     os.write(terminal[1], b"end\n")
     said = read_line(terminal[0])
@@ -72,3 +75,67 @@ def read_line(fd: int) -> str:
     while not line.endswith(b"\n"):
         line += os.read(fd, 1)
     return line.decode().strip()
+
+
+# ---- which frames, and how much of them ----
+
+
+def fields(path: Path, *names: str) -> list[list[str]]:
+    """These fields of each frame, as tshark reads them."""
+    words = [word for name in names for word in ("-e", name)]
+    done = subprocess.run(["tshark", "-r", path, "-T", "fields", *words], capture_output=True, text=True, check=True)
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def end_of(*paths: Path) -> str:
+    """What pasta-py says at the end of a capture of which all frames are in these files."""
+    sizes = [int(size) for path in paths for (size,) in fields(path, "frame.cap_len")]
+    return f"pasta-py: capture: {len(sizes)} frames ({sum(sizes)} bytes) written, 0 left out\n"
+
+
+@pytest.mark.option("--pcap-filter")
+def test_a_filter_takes_the_frames_that_tcpdump_would_take(lab: Lab) -> None:
+    capture = lab.directory / "filtered.pcapng"
+    command = ("ping", "-c3", "-i0.1", "-W20", REMOTE4)
+    done = lab.host.run(program("pasta-py"), "--pcap", capture, "--pcap-filter", "icmp[icmptype] == icmp-echoreply", "--", *command)
+    assert fields(capture, "icmp.type", "icmp.seq") == [["0", "1"], ["0", "2"], ["0", "3"]]
+    assert done.stderr == end_of(capture)
+
+
+def test_a_filter_that_is_wrong_is_told_in_the_words_of_libpcap(lab: Lab) -> None:
+    done = lab.host.run(program("pasta-py"), "--pcap", "/dev/null", "--pcap-filter", "tcp prt 80", "--", "true", check=False)
+    assert done.returncode == 1 and "--pcap-filter 'tcp prt 80': " in done.stderr and "syntax error" in done.stderr
+
+
+@pytest.mark.option("--pcap-snaplen")
+def test_the_beginning_of_each_frame_is_enough(lab: Lab) -> None:
+    capture = lab.directory / "short.pcap"
+    lab.host.run(program("pasta-py"), "--pcap", capture, "--pcap-snaplen", "64", "--", "ping", "-c1", "-s1000", "-W20", REMOTE4)
+    found = fields(capture, "frame.cap_len", "frame.len", "_ws.col.Info")
+    assert [row[:2] for row in found if "Echo" in row[2]] == [["64", "1042"], ["64", "1042"]]
+    assert all(int(row[0]) <= 64 for row in found)
+
+
+@pytest.mark.option("--pcap-size", "--pcap-files")
+def test_a_ring_of_files_has_the_newest_frames(lab: Lab) -> None:
+    capture = lab.directory / "ring.pcap"
+    words = ("--pcap", capture, "--pcap-size", "8192", "--pcap-files", "3", "--pcap-filter", "icmp")
+    done = lab.host.run(program("pasta-py"), *words, "--", "ping", "-c100", "-i0.002", "-W20", REMOTE4)
+    assert done.stderr == "pasta-py: capture: 200 frames (19600 bytes) written, 0 left out\n"
+    files = [lab.directory / f"ring.{number}.pcap" for number in (1, 2, 3)]
+    assert not capture.exists() and all(path.stat().st_size <= 8192 for path in files)
+    kept = sorted({int(seq) for path in files for (seq,) in fields(path, "icmp.seq")})
+    assert kept == list(range(kept[0], 101)) and 8 < len(kept) <= 100
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--pcap-size", "4096"), "--pcap-size is given without --pcap"),
+        (("--pcap", "-", "--pcap-size", "4096"), "--pcap '-' is a stream, and --pcap-size is for files"),
+        (("--pcap", "/dev/null", "--pcap-files", "3"), "--pcap-files is given without --pcap-size"),
+    ],
+)
+def test_options_of_a_ring_that_miss_something_are_refused(lab: Lab, words: tuple[str, ...], said: str) -> None:
+    done = lab.host.run(program("pasta-py"), *words, "--", "true", check=False)
+    assert done.returncode == 1 and said in done.stderr

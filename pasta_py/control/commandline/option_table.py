@@ -193,6 +193,18 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
     add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
         "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; the command's own "
         "output then goes to standard error.")  # fmt: skip
+    for row in (
+        ("pcap-filter", "EXPRESSION", "pcap_filter", "last", takes.text,
+         "Capture only frames that match, in tcpdump's language (pcap-filter(7)). Needs libpcap."),
+        ("pcap-snaplen", "BYTES", "pcap_snaplen", "last", takes.number(1, 262144),
+         "Capture only the first bytes of each frame. Default: all."),
+        ("pcap-size", "BYTES", "pcap_size", "last", takes.number(4096, 1 << 38),
+         "Capture to several files of at most this size, in turn: OUT.1.pcap, OUT.2.pcap for `--pcap OUT.pcap`. The oldest is "
+         "overwritten."),
+        ("pcap-files", "N", "pcap_files", "last", takes.number(2, 64),
+         "How many files --pcap-size writes in turn, 2 to 64. Default: 2."),
+    ):  # fmt: skip
+        add(OURS, *row)
 
 
 TABLE: tuple[Option, ...] = _table()

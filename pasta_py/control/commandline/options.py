@@ -107,6 +107,10 @@ class Options(Record):
     # Ours
     network: str = ""
     pcap: str = ""
+    pcap_filter: str = ""
+    pcap_snaplen: int = 0  # 0: whole frames
+    pcap_size: int = 0  # bytes of each file; 0: one file without limit
+    pcap_files: int = 0  # 0: not said
 
 
 class _Parser:

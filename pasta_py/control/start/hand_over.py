@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
+_CAPTURE_FILES = 2  # of --pcap-size
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
@@ -63,6 +64,9 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             log_syslog=log_syslog,
             log_size=log_size,
             netns_name=guest.name if guest else "",
+            capture_filter=_capture_filter(options),
+            capture_snaplen=options.pcap_snaplen,
+            capture_file_bytes=options.pcap_size,
         )
         # The last step: control may not come back from the guest's namespaces. What it needs of the host, it has by now.
         tap = _make_tap(options, guest, plan, stack)
@@ -153,6 +157,8 @@ def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if not options.pcap:
         return []
     _warn_of_port(options)
+    if options.pcap_size:
+        return _ring_of_captures(options, stack)
     fd = 1 if options.pcap == "-" else _open(options.pcap, os.O_WRONLY, "capture file", stack)
     if os.isatty(fd):
         raise HostError(f"--pcap {options.pcap!r} is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
@@ -161,6 +167,31 @@ def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if options.program == "pasta-py" and fd != 1 and status.st_mode & _TYPE == _REGULAR and status.st_size and os.isatty(2):
         tell(options, WARNING, f"--pcap: the file {options.pcap!r} is overwritten")
     return [(model.FD_CAPTURE, fd)]
+
+
+def _ring_of_captures(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    """All files are opened now: the worker opens none."""
+    if options.pcap == "-":
+        raise HostError("--pcap '-' is a stream, and --pcap-size is for files: leave out one of them")
+    path, dot, suffix = options.pcap.rpartition(".")
+    stem = path if dot and "/" not in suffix and path.rpartition("/")[2] else options.pcap
+    end = options.pcap[len(stem) :]
+    found = []
+    for number in range(1, (options.pcap_files or _CAPTURE_FILES) + 1):
+        name = f"{stem}.{number}{end}"
+        fd = _open(name, os.O_WRONLY, "capture file", stack)
+        if os.fstat(fd).st_mode & _TYPE != _REGULAR:
+            raise HostError(f"--pcap {name!r} is no file, and --pcap-size is for files: leave that out, or name another")
+        found.append((model.FD_CAPTURE, fd))
+    return found
+
+
+def _capture_filter(options: "Options") -> bytes:
+    if not options.pcap_filter:
+        return b""
+    from pasta_py.control.start import capture_filter  # ctypes takes 8 ms to import
+
+    return capture_filter.compiled(options.pcap_filter, "--pcap-filter")
 
 
 def _warn_of_port(options: "Options") -> None:

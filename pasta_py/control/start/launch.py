@@ -76,6 +76,11 @@ def _refuse_unavailable(options: "Options") -> None:
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
+    for name in ("filter", "snaplen", "size", "files"):
+        if getattr(options, f"pcap_{name}") and not options.pcap:
+            raise UsageError(f"--pcap-{name} is given without --pcap: name the capture's file with --pcap")
+    if options.pcap_files and not options.pcap_size:
+        raise UsageError("--pcap-files is given without --pcap-size: say when the next file is due")
     if options.fd is not None and options.threads > 1:
         raise UsageError("--fd and --threads are both given: a descriptor is one queue, for one thread: leave out one of them")
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
