@@ -1,28 +1,45 @@
 """User-mode networking for rootless containers.
 
-`connect` is the Python API (docs/api.md). It is imported at its first use: the worker and the commands import this package too
-(lean imports: docs/architecture.md).
+`run`, `Popen`, `Network` and `connect` are the Python API (docs/api.md). It is imported at its first use: the worker and the
+commands import this package too (lean imports: docs/architecture.md).
 """
 
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.control.start.python_api import Connection as Connection
-    from pasta_py.control.start.python_api import connect as connect
+    from pasta_py.control.api.arguments import Port as Port
+    from pasta_py.control.api.command import Popen as Popen
+    from pasta_py.control.api.command import run as run
+    from pasta_py.control.api.connection import Connection as Connection
+    from pasta_py.control.api.connection import connect as connect
+    from pasta_py.control.api.network import Network as Network
     from pasta_py.errors import HostError as HostError
     from pasta_py.errors import PastaError as PastaError
     from pasta_py.errors import UsageError as UsageError
     from pasta_py.errors import WorkerError as WorkerError
 
+_HOMES = {
+    "Connection": "control.api.connection",
+    "HostError": "errors",
+    "Network": "control.api.network",
+    "PastaError": "errors",
+    "Popen": "control.api.command",
+    "Port": "control.api.arguments",
+    "UsageError": "errors",
+    "WorkerError": "errors",
+    "connect": "control.api.connection",
+    "run": "control.api.command",
+}
+__all__ = ["Connection", "HostError", "Network", "PastaError", "Popen", "Port", "UsageError", "WorkerError", "connect", "run"]
+
 
 def __getattr__(name: str) -> object:
-    if name in ("Connection", "connect"):
-        from pasta_py.control.start import python_api
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(__import__(f"{__name__}.{home}", fromlist=[name]), name)
 
-        return getattr(python_api, name)
-    if name in ("HostError", "PastaError", "UsageError", "WorkerError"):
-        from pasta_py import errors
 
-        return getattr(errors, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

@@ -23,13 +23,18 @@ PYROUTE2_USERS = ("control/netlink/pyroute2_messages.py",)
 EXTENSION_USERS = {"_plane": ("worker/plane.py", "worker/confine.py"), "_calls": ("control/guest/syscalls.py",)}
 SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The one way from the package to control, taken when the Python API is asked for, and that of a fork which is to be the worker.
-CROSSINGS = (("__init__.py", "pasta_py.control.start.python_api"), ("control/start/dispatch.py", "pasta_py.worker.__main__"))
+CROSSINGS = (
+    *(("__init__.py", f"pasta_py.control.api.{name}") for name in ("arguments", "command", "connection", "network")),
+    ("control/start/dispatch.py", "pasta_py.worker.__main__"),
+)
 IMPORTERS = ("import_module", "__import__")
 LEAN = {"_signal", "_socket", "errno", "fcntl", "gc", "posix", "struct", "sys", "time"}
 
 
 #: The wings of control, in their order: each imports only itself and those before it.
-WINGS = ("netlink", "commandline", "planning", "machine", "guest", "forwarding", "start", "pesto", "slirp4netns", "subcommands")
+WINGS = (
+    "netlink", "commandline", "planning", "machine", "guest", "forwarding", "start", "pesto", "slirp4netns", "subcommands", "api",
+)  # fmt: skip
 
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:

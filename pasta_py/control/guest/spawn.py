@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from pasta_py import worker_protocol
 from pasta_py.control.guest import syscalls
+from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
 from pasta_py.errors import HostError, reason
 
@@ -38,7 +39,6 @@ _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit statuses of a shell (POSIX, XCU 2
 _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
-_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 # Signals that a terminal or a user sends to the whole job: init ignores them, the command handles them.
 _FOR_COMMAND = (
     signal.SIGINT,
@@ -91,20 +91,6 @@ def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
         return command[0], list(command)
     shell = os.environ.get("SHELL") or "/bin/sh"
     return shell, ["-" + os.path.basename(shell)]
-
-
-def environment() -> "Mapping[bytes, bytes]":
-    """Our caller's environment: without the LC_CTYPE that Python sets for itself where the locale is C (PEP 538)."""
-    ours = dict(os.environb)
-    if ours.get(b"LC_CTYPE") not in _COERCED:
-        return ours
-    try:
-        with open("/proc/self/environ", "rb") as file:
-            inherited = [variable for variable in file.read().split(b"\0") if variable.startswith(b"LC_CTYPE=")]
-    except OSError:  # no /proc: the command gets Python's LC_CTYPE
-        return ours
-    del ours[b"LC_CTYPE"]
-    return {**ours, **dict(variable.split(b"=", 1) for variable in inherited)}
 
 
 def prepare(

@@ -16,8 +16,9 @@ else:
 
 ENTRIES = {
     "pasta": "start.main:pasta",
-    "pasta-api": "start.main:pasta_for_api",
+    "pasta-api": "start.api_entry:main",
     "pasta-addresses": "guest.list_addresses:main",
+    "pasta-enter": "guest.enter:main",
     "pesto": "pesto.main:main",
     "slirp4netns": "slirp4netns.main:slirp4netns",
 }
@@ -36,10 +37,11 @@ def _find_backend() -> bool:
     return True
 
 
-def _fork_worker() -> None:
+def _fork_worker(called: "list[str]") -> None:
     """Fork the worker before control loads anything: it needs none of that, not even the options.
 
-    A second interpreter would take 6 ms of CPU time. Where the fork fails, worker_process starts one.
+    `called`: the command line that ps(1) shows for it. A second interpreter would take 6 ms of CPU time. Where the fork fails,
+    worker_process starts one.
     """
     import _socket
 
@@ -57,7 +59,7 @@ def _fork_worker() -> None:
         try:
             from pasta_py.worker import __main__ as worker
 
-            worker.forked(theirs.fileno(), sys.argv)
+            worker.forked(theirs.fileno(), called)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -77,11 +79,9 @@ def main(*, bare: bool = False) -> None:
     bare = bare and _find_backend()
     del sys.argv[0]  # what remains is the command line of our caller
     name = sys.argv[0].rpartition("/")[2]
-    if name == "pasta-api":
-        sys.argv[0] = "pasta"  # what ps(1) shows
     starts = name in ("pasta", "pasta-api") and not _ENDS_AT_ONCE.intersection(sys.argv)
     if bare and starts and all((sys.stdin, sys.stdout, sys.stderr)):
-        _fork_worker()
+        _fork_worker(sys.argv[3:] if name == "pasta-api" else sys.argv)
     module, _, function = ENTRIES[name].partition(":")
     getattr(__import__(f"pasta_py.control.{module}", fromlist=[function]), function)()
 

@@ -28,16 +28,19 @@ else:
     import _signal
 
 _MAX_FD = 1 << 20
+#: From the Python API (api_entry.py): listening sockets with their names, and a descriptor that is closed when the start is over.
+from_api: dict[int, str] = {}
+start_fd = -1
 _EBADF = 9
 
 
 def run(options: "Options") -> int:
     """Do what the options say; the exit status. PastaError, with nothing left behind, if that is impossible."""
     _refuse_unavailable(options)
-    inherited = _inherited()
+    inherited = {**_inherited(), **from_api}
     ours = [sock.fileno() for _pid, sock in worker_process.early]
     _refuse_closed(options, inherited, ours)
-    clean_inheritance({fd for fd in (options.fd, *inherited, *ours) if fd is not None})
+    clean_inheritance({fd for fd in (options.fd, *inherited, *ours, start_fd) if fd is not None and fd >= 0})
     if options.foreground:
         from pasta_py.control.guest import syscalls
 
@@ -65,11 +68,20 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
 
         held = foreground.hold_signals()
         hand_over.write_pid(pid_fd, options, os.getpid())
+        _tell_api()
         status = foreground.wait(options, worker, command, held)
         if command:
             command.close()
         worker.finish()
         return status
+
+
+def _tell_api() -> None:
+    """The start is over."""
+    global start_fd
+    if start_fd >= 0:
+        os.close(start_fd)
+        start_fd = -1
 
 
 def _refuse_unavailable(options: "Options") -> None:

@@ -66,15 +66,13 @@ def plain_help(name: str, width: int = 100) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _say(name: str, message: str) -> None:
+def say(name: str, message: str) -> None:
+    """One line on standard error."""
     complain(f"{name}: {' '.join(message.splitlines())}\n")
 
 
-def run(name: str, argv: "Sequence[str]", *, kinds: bool = False) -> int:
-    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status.
-
-    `kinds`: a line on standard error about a PastaError begins with the name of its class, for the Python API.
-    """
+def run(name: str, argv: "Sequence[str]") -> int:
+    """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status."""
     try:
         parsed = options.parse(argv, name)
         if parsed.action != "run":
@@ -82,11 +80,11 @@ def run(name: str, argv: "Sequence[str]", *, kinds: bool = False) -> int:
             return 0
         return start(parsed)
     except UnknownOption as error:
-        _say(name, str(error))
+        say(name, str(error))
         complain(usage(name) + f"Try '{name} --help' for all options.\n")
         return error.status
     except PastaError as error:
-        _say(name, f"{type(error).__name__}: {error}" if kinds else str(error))
+        say(name, str(error))
         return error.status
     except (OSError, MemoryError) as error:
         return failed(name, error)
@@ -96,7 +94,7 @@ def run(name: str, argv: "Sequence[str]", *, kinds: bool = False) -> int:
 
 def failed(name: str, error: OSError | MemoryError) -> int:
     """Report an unexpected error in one line; the exit status. For all programs here."""
-    _say(name, f"cannot go on: {last_resort(error)}")
+    say(name, f"cannot go on: {last_resort(error)}")
     return 1
 
 
@@ -119,11 +117,6 @@ def _interrupted() -> int:
 def pasta() -> None:
     """Console script `pasta`."""
     leave(run("pasta", sys.argv[1:]))
-
-
-def pasta_for_api() -> None:
-    """The same, started by the Python API."""
-    leave(run("pasta", sys.argv[1:], kinds=True))
 
 
 def leave(status: int) -> "NoReturn":

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -148,9 +147,8 @@ def test_importing_the_package_imports_nothing_else_and_the_api_is_typed(tmp_pat
     code = "import pasta_py, sys; print([m for m in sys.modules if m.startswith('pasta_py.')])"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['pasta_py._trace']")
-    example = (ROOT / "docs" / "api.md").read_text().partition("    import pasta_py")[2]
-    text = "import pasta_py" + "\n".join(line.removeprefix("    ") for line in example.partition("\n\n##")[0].splitlines())
-    (tmp_path / "example.py").write_text(textwrap.dedent(text))
+    lines = (ROOT / "docs" / "api.md").read_text().splitlines()
+    (tmp_path / "example.py").write_text("\n".join(line[4:] for line in lines if line.startswith("    ") or not line))
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--cache-dir=/dev/null", str(tmp_path / "example.py")]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout

@@ -1,4 +1,4 @@
-"""The Python API: `pasta_py.connect` for runtimes written in Python.
+"""Connecting a namespace that exists: `connect` for runtimes and sandboxes written in Python.
 
 Each connection is the program itself, started as a runtime would start it. So a process with threads, an event loop or
 descriptors of its own is safe: this module forks only to exec. What the command line refuses, this refuses
@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -21,21 +20,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pasta_py.control.commandline import options, port_spec
-from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
+from pasta_py.control.api.arguments import Port, Published, Value, network_words, option_words
+from pasta_py.control.api.command import default_ports
+from pasta_py.control.api.program import START, Start, pid_text
+from pasta_py.control.commandline import options as command_line
+from pasta_py.errors import HostError, WorkerError
 
-_START = [sys.executable, "-IS", str(Path(__file__).with_name("script.py"))]
 _END_S = 10
 
 
 class Connection:
     """A namespace that is connected until `close`, or until it goes. Context manager.
 
-    pid: of the translator. warnings: lines that it printed at its start, about what it does without.
+    pid: of the translator. ports: the published ports. warnings: lines that it printed at its start, about what it does without.
     """
 
-    def __init__(self, pid: int, where: Sequence[str], warnings: Sequence[str]) -> None:
+    def __init__(self, pid: int, where: Sequence[str], ports: tuple[Port, ...], warnings: Sequence[str]) -> None:
         self.pid = pid
+        self.ports = ports
         self.warnings = tuple(warnings)
         self._where = tuple(where)
         self._lock = threading.Lock()
@@ -52,13 +54,13 @@ class Connection:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<Connection of {' '.join(self._where)}{', closed' if self.closed else f' by process {self.pid}'}>"
+
     @property
     def addresses(self) -> tuple[IPv4Interface | IPv6Interface, ...]:
         """The namespace's addresses, read now, but for loopback and link-local ones. HostError when it is gone."""
-        done = subprocess.run([*_START, "pasta-addresses", *self._where], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise HostError(_without_name(done.stderr.strip()))
-        return tuple(ip_interface(line) for line in done.stdout.split())
+        return addresses_of(self._where)
 
     @property
     def closed(self) -> bool:
@@ -94,54 +96,55 @@ def connect(
     userns: str | os.PathLike[str] | None = None,
     network: str = "pasta",
     ports: Sequence[str] = (),
+    **options: Value,
 ) -> Connection:
     """Connect a network namespace to the host's network; returns when its interface has addresses and its ports are bound.
 
     netns    PID of a process in it, its path, or its name under /run/netns. A user namespace to join first, if it is
              given by path, in `userns`.
-    network  options as in podman's --network: "pasta:--map-gw,--mtu,1500".
-    ports    published ports as podman's -p takes them: [ADDRESS:]PORT[-PORT][:PORT[-PORT]][/tcp|/udp]. No others are
-             forwarded, either way, unless `network` says so.
+    network, ports and options: as of `run`.
 
     UsageError for arguments, HostError for what the host refuses, WorkerError when the translator dies.
     """
     if isinstance(netns, int):
-        where = [str(netns)]
+        where = [pid_text(netns)]
     else:
         where = ["--netns", os.fspath(netns)]
         if userns is not None:
             where = ["--userns", os.fspath(userns), *where]
-    words = ["--config-net", "--quiet", f"--network={network}"]
-    parsed = options.parse([*words, *where], "pasta")
-    published = [port_spec.published(port) for port in ports]
-    for flag, asked in (("-t", parsed.tcp_ports), ("-u", parsed.udp_ports), ("-T", parsed.tcp_ns), ("-U", parsed.udp_ns)):
-        specs = [spec for option, spec in published if option == flag]
-        for spec in specs or ([] if asked else ["none"]):
-            words += [flag, spec]
-    options.parse([*words, *where], "pasta")
-    return _start(words, where)
+    words = ["--config-net", "--quiet", *network_words(network), *option_words(options)]
+    asked = command_line.parse([*words, *where], "pasta")
+    given = {name: getattr(asked, name) or None for name in ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns")}
+    published = Published(ports)
+    try:
+        words += default_ports(published, given)
+        command_line.parse([*words, *where], "pasta")
+        return _start(words, where, published)
+    finally:
+        published.close()
 
 
-def _start(words: Sequence[str], where: Sequence[str]) -> Connection:
-    with tempfile.TemporaryDirectory(prefix="pasta-") as directory:
+def addresses_of(where: Sequence[str]) -> tuple[IPv4Interface | IPv6Interface, ...]:
+    """The addresses in a namespace, given as on the command line, but for loopback and link-local ones."""
+    done = subprocess.run([*START, "pasta-addresses", *where], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HostError(_without_name(done.stderr.strip()))
+    return tuple(ip_interface(line) for line in done.stdout.split())
+
+
+def _start(words: Sequence[str], where: Sequence[str], published: Published) -> Connection:
+    with tempfile.TemporaryDirectory(prefix="pasta-") as directory, Start(published) as start:
         pid_file = Path(directory, "pid")
-        command = [*_START, "pasta-api", *words, "--pid", str(pid_file), *where]
+        command = [*start.command("pasta"), *words, "--pid", str(pid_file), *where]
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
+            command, pass_fds=start.descriptors, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, check=False,
+        )  # fmt: skip
+        start.wait()
         lines = [_without_name(line) for line in done.stdout.splitlines()]
         if done.returncode:
-            raise _refusal(lines, done.returncode)
-        return Connection(int(pid_file.read_text()), where, lines)
-
-
-def _refusal(lines: Sequence[str], status: int) -> PastaError:
-    """The error that the command printed: its class, ": ", its text."""
-    if not lines:
-        return HostError(f"the translator ended with status {status}, and said nothing")
-    kind, _, text = lines[-1].partition(": ")
-    known = {each.__name__: each for each in (PastaError, UsageError, HostError, WorkerError)}
-    return known[kind](text) if kind in known else HostError(lines[-1])
+            raise HostError(lines[-1] if lines else f"the translator ended with status {done.returncode}, and said nothing")
+        return Connection(int(pid_file.read_text()), where, published.ports, lines)
 
 
 def _without_name(line: str) -> str:
