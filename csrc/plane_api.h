@@ -22,11 +22,12 @@
 #define PLANE_LIST 7 /* a piece of the list of flows: data is an array of flow_event, id where the next begins, 0: it is the last */
 
 /* What the tap can do: plane_config.flags. */
-#define PLANE_VNET_HDR 1   /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
-#define PLANE_USO 2        /* frames with UDP segmentation offload, both ways */
-#define PLANE_TUNNELS 4096 /* also frames with segmentation offload inside a UDP tunnel; needs PLANE_VNET_HDR */
-#define PLANE_STREAM 32768 /* tap_fd is a socket with a 32-bit length before each frame; -1: plane_attach() brings it */
-#define PLANE_LOSSY 1024   /* frames may be lost between the guest and tap_fd: SACK helps */
+#define PLANE_VNET_HDR 1       /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
+#define PLANE_USO 2            /* frames with UDP segmentation offload, both ways */
+#define PLANE_TUNNELS 4096     /* also frames with segmentation offload inside a UDP tunnel; needs PLANE_VNET_HDR */
+#define PLANE_STREAM 32768     /* tap_fd is a socket with a 32-bit length before each frame; -1: plane_attach() brings it */
+#define PLANE_VHOST_USER 65536 /* plane_attach() brings the UNIX socket of a vhost-user front end; tap_fd is -1 */
+#define PLANE_LOSSY 1024       /* frames may be lost between the guest and tap_fd: SACK helps */
 
 /* What the guest may use. */
 #define PLANE_IPV4 4
@@ -152,7 +153,7 @@ int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count);
  * 16 bytes each: counts[0] addresses of the guest, [1] that only the plane has, [2] that the guest cannot have, [3] that the host
  * had and has no more. Flows bound to one of the last end: a TCP connection with a reset on both sides. All others go on. */
 int plane_follow(struct plane *p, const struct plane_config *config, const uint8_t *addrs, const uint32_t counts[4]);
-/* With PLANE_STREAM: the socket of a peer, not closed; it has come, or gone after PLANE_END (an errno; EPROTO: no frame can have the
+/* With PLANE_STREAM and PLANE_VHOST_USER: the socket of a peer, not closed; it has come, or gone after PLANE_END (an errno; EPROTO: no frame can have the
  * length that it gave). Flows and ports stay. */
 int plane_attach(struct plane *p, int fd);
 void plane_detach(struct plane *p);

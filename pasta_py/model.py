@@ -97,6 +97,7 @@ class WorkerPlan(Record):
     tunnels: bool = False  # the tap gives segments inside of UDP tunnels too, and its header has 24 bytes
 
     stream: bool = False  # FD_TAP is a socket with a length before each frame; without FD_TAP a peer comes by FD_LINK
+    vhost_user: bool = False  # the peer that comes by FD_LINK is a vhost-user front end
 
     # What is on
     ipv4: bool

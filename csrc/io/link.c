@@ -92,6 +92,34 @@ int link_read_bytes(struct link *l)
 	return n ? (int)n : -ENODEV; /* the other end of a socketpair has closed */
 }
 
+void link_offloads(struct link_frame *f, const struct vnet_hdr *vh)
+{
+	f->gso_type = vh->gso_type & (uint8_t)~VNET_GSO_ECN;
+	f->gso_size = f->gso_type == VNET_GSO_NONE ? 0 : vh->gso_size;
+	f->partial_checksum = vh->flags & VNET_NEEDS_CSUM;
+	if (f->partial_checksum) {
+		f->csum_start = vh->csum_start;
+		f->csum_offset = vh->csum_offset;
+	}
+}
+
+struct vnet_hdr link_header(const struct link_tx *tx, bool large)
+{
+	struct vnet_hdr vh = {0};
+
+	if (!tx->csum_start)
+		return vh;
+	vh.flags = VNET_NEEDS_CSUM;
+	vh.csum_start = tx->csum_start;
+	vh.csum_offset = tx->csum_offset;
+	if (large) {
+		vh.gso_type = tx->gso_type;
+		vh.gso_size = tx->gso_size;
+		vh.hdr_len = (uint16_t)tx->head_len;
+	}
+	return vh;
+}
+
 int link_received(struct link *l, struct link_frame *f)
 {
 	bool inside = f->csum_start >= ETH_HLEN && (uint32_t)f->csum_start + f->csum_offset + 2 <= f->len;

@@ -12,6 +12,7 @@
 #include "wire/ip.h"
 
 struct capture;
+struct loop;
 
 #define LINK_FRAME_MAX (ETH_HLEN + IP_MAX_BYTES)
 #define LINK_HEAD_MAX 128 /* Ethernet, IP and transport headers of a frame that we send */
@@ -60,6 +61,8 @@ struct link_kind {
 	int (*read)(struct link *l, struct link_frame *f);
 	bool (*send)(struct link *l, const struct link_tx *tx);
 	void (*flush)(struct link *l);
+	/* Something other than a frame has come: which is the index of its event. 0; -errno: the peer is gone. */
+	int (*event)(struct link *l, uint32_t which);
 };
 
 /* Our own tap, with a virtio-net header before each frame. */
@@ -68,6 +71,8 @@ extern const struct link_kind link_tap;
 extern const struct link_kind link_datagram;
 /* A socket with a length before each frame; its peer may come late, leave, and be followed by another. */
 extern const struct link_kind link_stream;
+/* A vhost-user front end: frames are in the guest's memory, and fd has the messages about it. */
+extern const struct link_kind link_vhost_user;
 
 struct link {
 	const struct link_kind *kind;
@@ -82,6 +87,8 @@ struct link {
 	struct capture *capture; /* NULL: none */
 	uint8_t *rx;             /* the receive buffer: one frame with its header, or as the kind needs it */
 	void *state;             /* of the kind */
+	struct loop *loop;       /* where a kind adds descriptors of its own, with OWNER_TAP and an index above 0 */
+	const char *fault;       /* what the peer did wrong, for one line of the log; NULL: nothing */
 };
 
 /* A received frame, valid until the next link_read(). */
@@ -135,6 +142,12 @@ static inline void link_flush(struct link *l)
 		l->kind->flush(l);
 }
 
+/* An event that the loop has for this link. -errno: the peer is gone. */
+static inline int link_event(struct link *l, uint32_t which)
+{
+	return l->kind->event ? l->kind->event(l, which) : 0;
+}
+
 /* Completes a partial checksum. */
 void link_complete_checksum(struct link_frame *frame);
 /* Removes all priority tags (eth_is_priority_tagged()). False: there is none, or the offsets point into one. */
@@ -148,6 +161,10 @@ uint32_t link_begin(const struct link *l, uint8_t head[LINK_HEAD_MAX], const str
 
 /* Reads a header and a frame into l->rx. Returns the bytes, or -errno as link_read(). */
 int link_read_bytes(struct link *l);
+/* Sets what the frame's header says about offloads. */
+void link_offloads(struct link_frame *f, const struct vnet_hdr *vh);
+/* The header of a frame. large: it is sent as one, to be segmented later. */
+struct vnet_hdr link_header(const struct link_tx *tx, bool large);
 /* Checks, counts and captures a received frame, whose members are set from the header, or zero without one. 0 or -EBADMSG. */
 int link_received(struct link *l, struct link_frame *f);
 /* Writes a frame of len bytes, in iov behind the header of the kind, if it has one. False: it was not taken (counted). */

@@ -4,7 +4,6 @@
 static int read_frame(struct link *l, struct link_frame *f)
 {
 	struct vnet_hdr_tunnel header = {0};
-	const struct vnet_hdr *vh = &header.common;
 	int n = link_read_bytes(l);
 
 	_Static_assert(sizeof(struct vnet_hdr) == 10 && sizeof(struct vnet_hdr_tunnel) == 24, "the wire formats of the tap");
@@ -13,37 +12,21 @@ static int read_frame(struct link *l, struct link_frame *f)
 	if (n >= l->header_bytes)
 		memcpy(&header, l->rx, l->header_bytes);
 	*f = (struct link_frame){.data = l->rx + l->header_bytes, .len = (uint32_t)n - l->header_bytes};
-	f->gso_type = vh->gso_type & (uint8_t)~VNET_GSO_ECN;
-	f->gso_size = f->gso_type == VNET_GSO_NONE ? 0 : vh->gso_size;
-	f->partial_checksum = vh->flags & VNET_NEEDS_CSUM;
-	if (f->partial_checksum) {
-		f->csum_start = vh->csum_start;
-		f->csum_offset = vh->csum_offset;
-		if (f->gso_type & VNET_GSO_TUNNEL)
-			f->inner = (uint16_t)(header.inner_network[0] | header.inner_network[1] << 8);
-	}
+	link_offloads(f, &header.common);
+	if (f->partial_checksum && f->gso_type & VNET_GSO_TUNNEL)
+		f->inner = (uint16_t)(header.inner_network[0] | header.inner_network[1] << 8);
 	return link_received(l, f);
 }
 
 static bool send_frame(struct link *l, const struct link_tx *tx)
 {
 	struct vnet_hdr_tunnel header = {0};
-	struct vnet_hdr *vh = &header.common;
 	struct iovec iov[3] = {{&header, l->header_bytes}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
 	bool large = tx->gso_size && tx->body_len > tx->gso_size;
 
 	if (large && tx->gso_type == VNET_GSO_UDP_L4 && !l->uso)
 		return link_send_segments(l, tx, send_frame);
-	if (tx->csum_start) {
-		vh->flags = VNET_NEEDS_CSUM;
-		vh->csum_start = tx->csum_start;
-		vh->csum_offset = tx->csum_offset;
-		if (large) {
-			vh->gso_type = tx->gso_type;
-			vh->gso_size = tx->gso_size;
-			vh->hdr_len = (uint16_t)tx->head_len;
-		}
-	}
+	header.common = link_header(tx, large);
 	if (!link_write(l, iov, 3, tx->head_len + tx->body_len))
 		return false;
 	link_sent(l, iov + 1, 2, tx);

@@ -60,6 +60,8 @@ static uint8_t header_bytes(uint32_t flags)
 
 static const struct link_kind *link_kind(uint32_t flags)
 {
+	if (flags & PLANE_VHOST_USER)
+		return &link_vhost_user;
 	return flags & PLANE_STREAM ? &link_stream : flags & PLANE_VNET_HDR ? &link_tap : &link_datagram;
 }
 
@@ -186,11 +188,34 @@ static void read_tap(struct shard *s)
 	sched_count(&s->tap_batching, count);
 }
 
+/* What the guest's machine did wrong is told once. */
+static void tell_fault(struct shard *s)
+{
+	if (LIKELY(!s->link.fault))
+		return;
+	log_add(&s->log, LOG_LEVEL_WARNING, "vhost-user: the guest's machine gave us %s: %s", s->link.fault,
+		s->end ? "it is disconnected" : "it has no network until it starts its device again");
+	s->link.fault = NULL;
+}
+
 static void handle_tap(struct shard *s)
 {
 	read_tap(s);
 	udp_flush(&s->udp, &s->io);
 	messages_flush(&s->messages);
+}
+
+static void tap_event(struct shard *s, uint32_t which, uint32_t events)
+{
+	int rc = link_event(&s->link, which);
+
+	if (rc)
+		s->end = -rc;
+	if (events & EPOLLOUT)
+		link_flush(&s->link);
+	if (!rc && events & ~(uint32_t)EPOLLOUT)
+		handle_tap(s);
+	tell_fault(s);
 }
 
 /* --- messages of other shards --- */
@@ -320,10 +345,7 @@ static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, st
 
 	switch (loop_tag_owner(e->data.u64)) {
 	case OWNER_TAP:
-		if (e->events & EPOLLOUT)
-			link_flush(&s->link);
-		if (e->events & ~(uint32_t)EPOLLOUT)
-			handle_tap(s);
+		tap_event(s, index, e->events);
 		break;
 	case OWNER_WATCH:
 		*event = (struct plane_event){.kind = PLANE_WATCH, .id = index};
@@ -381,7 +403,7 @@ static void flush(struct shard *s)
 	bool wanted;
 
 	link_flush(&s->link);
-	wanted = s->link.blocked && s->link.fd >= 0;
+	wanted = s->link.blocked && s->link.fd >= 0 && !s->link.kind->event; /* one with events says itself when it takes more */
 	if (LIKELY(wanted == s->out_wanted))
 		return;
 	s->out_wanted = wanted;
@@ -390,10 +412,12 @@ static void flush(struct shard *s)
 
 int shard_wait(struct shard *s, int64_t until_ms)
 {
-	bool work;
+	bool work, blocked = s->link.blocked;
 
 	flush(s);
-	work = s->more || s->log.count || (s->link.buffered && !s->slow.len);
+	tell_fault(s);
+	work = blocked && !s->link.blocked; /* flows waited for that */
+	work = work || s->more || s->log.count || (s->link.buffered && !s->slow.len);
 	return loop_wait(&s->loop, work ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
 }
 
@@ -401,8 +425,10 @@ int shard_wait(struct shard *s, int64_t until_ms)
 
 int shard_attach(struct shard *s, int fd)
 {
-	int rc = link_attach(&s->link, fd);
+	int rc;
 
+	s->link.loop = &s->loop;
+	rc = link_attach(&s->link, fd);
 	if (!rc)
 		rc = loop_add(&s->loop, fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
 	if (rc && rc != -EBUSY && rc != -EOPNOTSUPP)

@@ -97,17 +97,17 @@ static enum virtq_taken broken(struct virtq *q, const char *why)
 	return VIRTQ_BROKEN;
 }
 
-/* Looks how many chains the guest offers. False: none, or more than the ring can hold (then q->broken is set). */
+/* Looks how many chains the guest offers. False: q->broken says why. */
 static bool look(struct virtq *q)
 {
-	if (q->offered != q->taken)
-		return true;
-	q->offered = le16toh(__atomic_load_n((const uint16_t *)(const void *)(q->available + AVAILABLE_INDEX), __ATOMIC_ACQUIRE));
-	if ((uint16_t)(q->offered - q->taken) > q->size) {
+	uint16_t offered =
+		le16toh(__atomic_load_n((const uint16_t *)(const void *)(q->available + AVAILABLE_INDEX), __ATOMIC_ACQUIRE));
+
+	if ((uint16_t)(offered - q->taken) > q->size)
 		q->broken = "more chains than the ring has entries";
-		return false;
-	}
-	return q->offered != q->taken;
+	else
+		q->offered = offered;
+	return !q->broken;
 }
 
 /* The table that an indirect descriptor points to (2.7.5.3), and its entries. NULL: q->broken says why. */
@@ -197,8 +197,12 @@ enum virtq_taken virtq_take(struct virtq *q, const struct guest_memory *m, bool 
 
 	if (q->broken)
 		return VIRTQ_BROKEN;
-	if (!q->size || !look(q))
-		return q->broken ? VIRTQ_BROKEN : VIRTQ_EMPTY;
+	if (!q->size)
+		return VIRTQ_EMPTY;
+	if (q->offered == q->taken && !look(q))
+		return VIRTQ_BROKEN;
+	if (q->offered == q->taken)
+		return VIRTQ_EMPTY;
 	*chain = (struct virtq_chain){
 		.head = load16(q->available + AVAILABLE_RING + (size_t)(q->taken & (q->size - 1)) * sizeof(uint16_t))};
 	if (chain->head >= q->size)
@@ -239,14 +243,16 @@ bool virtq_tell(struct virtq *q)
 
 bool virtq_wait(struct virtq *q)
 {
+	uint16_t seen = q->offered;
+
 	if (!q->size || q->broken)
 		return true;
 	if (q->event_index)
-		store16(q->used + USED_RING + (size_t)q->size * USED_ENTRY_BYTES, q->taken);
+		store16(q->used + USED_RING + (size_t)q->size * USED_ENTRY_BYTES, seen);
 	else
 		store16(q->used, 0);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return !look(q) && !q->broken;
+	return look(q) && q->offered == seen;
 }
 
 void virtq_poll(struct virtq *q)

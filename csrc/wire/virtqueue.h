@@ -61,7 +61,7 @@ void virtq_give(struct virtq *q, uint16_t head, uint32_t written);
 /* Shows the guest all chains given back. True: it wants to be called. */
 bool virtq_tell(struct virtq *q);
 
-/* Asks the guest to kick when it offers a chain. False: it has offered one meanwhile, so go on taking. */
+/* Asks the guest to kick when it offers one more chain than when we last looked. False: it has, so go on taking. */
 bool virtq_wait(struct virtq *q);
 /* Tells the guest that no kick is needed. */
 void virtq_poll(struct virtq *q);

@@ -31,6 +31,7 @@ SHARDS_MAX: int = lib.SHARDS_MAX
 _FLAGS = (
     ("vnet_hdr", lib.PLANE_VNET_HDR),
     ("stream", lib.PLANE_STREAM),
+    ("vhost_user", lib.PLANE_VHOST_USER),
     ("uso", lib.PLANE_USO),
     ("tunnels", lib.PLANE_TUNNELS),
     ("ipv4", lib.PLANE_IPV4),

@@ -1,0 +1,411 @@
+/* Purpose: the link of a virtual machine over vhost-user: frames are copied from and to the guest's memory, with its offloads, so that
+ * a frame of 64 KiB costs as much as a small one.
+ *
+ * How: vhost_user.c has what the front end said. A frame from the guest is one chain; a frame to the guest takes as many chains as its
+ * bytes need (VIRTIO 1.2, 5.1.6.4). What was given back is shown to the guest at the end of a turn, or after TELL_BYTES, so that one
+ * call serves many frames. While there is a frame to read, and while none waits for room, the guest is told not to kick.
+ *
+ * A frame for which the guest offers too little room is kept, and the link is `blocked` until there is room: TCP leaves its data in
+ * the host's sockets. Frames that come meanwhile are kept too, up to KEPT_BYTES, then dropped.
+ *
+ * Invariants: a header is copied out of the guest's memory once and checked there. A ring that the guest has broken is not touched
+ * again until the front end starts it anew. Frames keep their order.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+#include "io/link.h"
+#include "io/vhost_memory.h"
+#include "io/vhost_user.h"
+#include "wire/offload.h"
+
+#define TELL_BYTES (64u << 10)
+#define KEPT_BYTES (256u << 10) /* a frame of 64 KiB in segments of 100 bytes */
+
+/* Without VIRTIO_VERSION_1 and VIRTIO_NET_MRG_RXBUF the last field is missing (VIRTIO 1.2, 5.1.6.1). */
+struct net_header {
+	struct vnet_hdr common;
+	uint16_t chains; /* that the frame takes */
+};
+#define SHORT_HEADER_BYTES 10
+
+struct vhost_link {
+	struct vhost_user device;
+	struct loop *loops[1];
+	uint32_t untold;             /* bytes in chains that the guest has not been told about */
+	bool gone;                   /* the guest's memory has shrunk */
+	uint32_t kept_from, kept_to; /* frames that wait for room, each behind its length in 32 bits: a part of `kept` */
+	struct iovec iov[VIRTQ_IOVECS_MAX];
+	struct virtq_chain chain[VIRTQ_SIZE_MAX];
+	uint8_t kept[KEPT_BYTES]; /* memory only where it was used */
+};
+
+static struct vhost_queue *queue(struct vhost_link *v, enum vhost_direction direction)
+{
+	return &v->device.queue[direction];
+}
+
+static uint32_t header_bytes(const struct vhost_user *d)
+{
+	return vhost_user_has(d, VIRTIO_VERSION_1) || vhost_user_has(d, VIRTIO_NET_MRG_RXBUF) ? sizeof(struct net_header)
+											      : SHORT_HEADER_BYTES;
+}
+
+/* Whether memory has shrunk; then the next read says that the front end is gone. */
+static bool memory_is_gone(struct link *l)
+{
+	struct vhost_link *v = l->state;
+
+	v->gone |= vhost_memory_has_gone();
+	l->buffered |= v->gone;
+	return UNLIKELY(v->gone);
+}
+
+/* One line for a ring that the guest broke. A ring in memory that has gone is broken too. */
+static void note_broken(struct link *l, const struct vhost_queue *q)
+{
+	if (!memory_is_gone(l))
+		l->fault = q->ring.broken;
+}
+
+/* --- from the guest --- */
+
+static void gather(uint8_t *to, const struct iovec *iov, uint32_t parts, uint32_t len)
+{
+	for (uint32_t i = 0; i < parts && len; i++) {
+		uint32_t part = u32_min(len, (uint32_t)iov[i].iov_len);
+
+		memcpy(to, iov[i].iov_base, part);
+		to += part;
+		len -= part;
+	}
+}
+
+/* Takes the next chain of the guest's. 0; -EAGAIN: there is none, and the guest will kick. */
+static int take(struct link *l, struct vhost_link *v, struct vhost_queue *q, struct virtq_chain *chain)
+{
+	for (;;) {
+		switch (virtq_take(&q->ring, &v->device.memory, false, v->iov, VIRTQ_IOVECS_MAX, chain)) {
+		case VIRTQ_TAKEN:
+			return 0;
+		case VIRTQ_EMPTY:
+			vhost_queue_tell(q);
+			if (virtq_wait(&q->ring) && !q->ring.broken)
+				return -EAGAIN;
+			break;
+		default:
+			note_broken(l, q);
+			return -EAGAIN;
+		}
+	}
+}
+
+static int read_frame(struct link *l, struct link_frame *f)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_FROM_GUEST);
+	uint32_t head = header_bytes(&v->device);
+	struct virtq_chain chain;
+	struct vnet_hdr vh;
+
+	if (memory_is_gone(l)) {
+		l->fault = "memory that has shrunk";
+		return -EFAULT;
+	}
+	if (!l->buffered)
+		virtq_poll(&q->ring);
+	l->buffered = false;
+	if (!vhost_queue_runs(&v->device, q) || take(l, v, q, &chain))
+		return -EAGAIN;
+	l->buffered = true;
+	if (chain.bytes >= head && chain.bytes - head <= LINK_FRAME_MAX)
+		gather(l->rx, v->iov, chain.parts, chain.bytes);
+	else
+		chain.bytes = head; /* no frame at all, which is counted as malformed */
+	virtq_give(&q->ring, chain.head, 0);
+	memcpy(&vh, l->rx, sizeof(vh));
+	*f = (struct link_frame){.data = l->rx + head, .len = chain.bytes - head};
+	if (f->len)
+		link_offloads(f, &vh);
+	if (f->gso_type & VNET_GSO_TUNNEL)
+		f->len = 0; /* not offered */
+	return link_received(l, f);
+}
+
+/* --- to the guest --- */
+
+static bool dropped(struct link *l)
+{
+	COUNT(l->counters, tap_tx_dropped);
+	return false;
+}
+
+/* Writes `len` bytes at `offset` of the parts. */
+static void scatter(const struct iovec *iov, uint32_t parts, uint32_t offset, const void *from, uint32_t len)
+{
+	const uint8_t *at = from;
+
+	for (uint32_t i = 0; i < parts && len; i++) {
+		uint32_t part;
+
+		if (offset >= iov[i].iov_len) {
+			offset -= (uint32_t)iov[i].iov_len;
+			continue;
+		}
+		part = u32_min(len, (uint32_t)iov[i].iov_len - offset);
+		memcpy((uint8_t *)iov[i].iov_base + offset, at, part);
+		at += part;
+		len -= part;
+		offset = 0;
+	}
+}
+
+/* Takes chains for `bytes` bytes: v->chain[] and v->iov[]. Returns how many; 0: the guest offers too little room, or the ring is
+ * broken. Sets *parts. */
+static uint32_t take_room(struct link *l, struct vhost_link *v, struct vhost_queue *q, uint32_t bytes, uint32_t *parts)
+{
+	uint32_t most = vhost_user_has(&v->device, VIRTIO_NET_MRG_RXBUF) ? q->ring.size : 1, count = 0, room = 0;
+
+	*parts = 0;
+	while (room < bytes && count < most) {
+		struct virtq_chain *chain = &v->chain[count];
+		enum virtq_taken rc =
+			virtq_take(&q->ring, &v->device.memory, true, v->iov + *parts, VIRTQ_IOVECS_MAX - *parts, chain);
+
+		if (rc == VIRTQ_BROKEN)
+			note_broken(l, q);
+		if (rc != VIRTQ_TAKEN)
+			break;
+		room += u32_min(chain->bytes, bytes - room);
+		*parts += chain->parts;
+		count++;
+	}
+	if (room == bytes)
+		return count;
+	if (!q->ring.broken)
+		virtq_untake(&q->ring, (uint16_t)count);
+	return 0;
+}
+
+/* Puts a frame, headers first, into the guest's buffers. False: there is no room for it. */
+static bool put(struct link *l, const struct iovec *from, int pieces)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+	uint32_t bytes = 0, offset = 0, parts, chains;
+
+	for (int i = 0; i < pieces; i++)
+		bytes += (uint32_t)from[i].iov_len;
+	chains = take_room(l, v, q, bytes, &parts);
+	if (!chains)
+		return false;
+	for (int i = 0; i < pieces; i++) {
+		scatter(v->iov, parts, offset, from[i].iov_base, (uint32_t)from[i].iov_len);
+		offset += (uint32_t)from[i].iov_len;
+	}
+	if (header_bytes(&v->device) == sizeof(struct net_header))
+		scatter(v->iov, parts, offsetof(struct net_header, chains), &(uint16_t){(uint16_t)chains}, sizeof(uint16_t));
+	v->untold += bytes;
+	for (uint32_t i = 0; i < chains; i++) {
+		uint32_t part = u32_min(bytes, v->chain[i].bytes);
+
+		virtq_give(&q->ring, v->chain[i].head, part);
+		bytes -= part;
+	}
+	if (v->untold >= TELL_BYTES) {
+		vhost_queue_tell(q);
+		v->untold = 0;
+	}
+	return true;
+}
+
+/* Whether a frame that has found no room may be tried again: the guest has offered more. Else it will kick when it does. */
+static bool more_room(const struct link *l, struct vhost_queue *q)
+{
+	return vhost_queue_runs(&((const struct vhost_link *)l->state)->device, q) && !virtq_wait(&q->ring) && !q->ring.broken;
+}
+
+/* Puts a frame, or takes another look at what the guest offers. False: there is no room, and the guest will kick. */
+static bool put_or_wait(struct link *l, struct vhost_queue *q, const struct iovec *from, int pieces)
+{
+	while (!put(l, from, pieces))
+		if (!more_room(l, q))
+			return false;
+	return true;
+}
+
+static bool keep(struct vhost_link *v, const struct iovec *from, int pieces)
+{
+	uint32_t bytes = 0;
+
+	for (int i = 0; i < pieces; i++)
+		bytes += (uint32_t)from[i].iov_len;
+	if (v->kept_to + sizeof(bytes) + bytes > KEPT_BYTES)
+		return false;
+	memcpy(v->kept + v->kept_to, &bytes, sizeof(bytes));
+	v->kept_to += (uint32_t)sizeof(bytes);
+	for (int i = 0; i < pieces; i++) {
+		memcpy(v->kept + v->kept_to, from[i].iov_base, from[i].iov_len);
+		v->kept_to += (uint32_t)from[i].iov_len;
+	}
+	return true;
+}
+
+/* Puts the frame, or keeps it until there is room. */
+static bool put_or_keep(struct link *l, const struct iovec *from, int pieces)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+
+	if (!vhost_queue_runs(&v->device, q))
+		return dropped(l);
+	if (!l->blocked && put_or_wait(l, q, from, pieces))
+		return true;
+	l->blocked = true;
+	return keep(v, from, pieces) || dropped(l);
+}
+
+/* Sends one frame, with the offloads that the guest takes. */
+static bool send_one(struct link *l, const struct link_tx *tx)
+{
+	struct vhost_link *v = l->state;
+	uint8_t head[LINK_HEAD_MAX];
+	struct net_header header = {.common = link_header(tx, tx->gso_size && tx->body_len > tx->gso_size)};
+	struct iovec iov[3] = {
+		{&header, header_bytes(&v->device)}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+	struct link_tx sent = *tx;
+
+	if (tx->csum_start && !vhost_user_has(&v->device, VIRTIO_NET_GUEST_CSUM)) {
+		memcpy(head, tx->head, tx->head_len);
+		checksum_complete(head, tx->head_len, tx->csum_start, tx->csum_offset, tx->body, tx->body_len);
+		iov[1].iov_base = head;
+		header.common = (struct vnet_hdr){0};
+		sent = (struct link_tx){0};
+	}
+	if (!put_or_keep(l, iov, 3))
+		return false;
+	COUNT(l->counters, tap_tx_frames);
+	COUNT_ADD(l->counters, tap_tx_bytes, tx->head_len + tx->body_len);
+	link_sent(l, iov + 1, 2, &sent);
+	return true;
+}
+
+static bool takes_large(const struct vhost_user *d, uint8_t gso_type)
+{
+	if (gso_type == VNET_GSO_TCPV4)
+		return vhost_user_has(d, VIRTIO_NET_GUEST_TSO4);
+	if (gso_type == VNET_GSO_TCPV6)
+		return vhost_user_has(d, VIRTIO_NET_GUEST_TSO6);
+	return vhost_user_has(d, VIRTIO_NET_GUEST_USO4) && vhost_user_has(d, VIRTIO_NET_GUEST_USO6);
+}
+
+static bool send_frame(struct link *l, const struct link_tx *tx)
+{
+	const struct vhost_link *v = l->state;
+
+	if (tx->gso_size && tx->body_len > tx->gso_size && !takes_large(&v->device, tx->gso_type))
+		return link_send_segments(l, tx, send_one);
+	return send_one(l, tx);
+}
+
+/* Puts the frames that wait, if there is room now; the link is blocked as long as there is none. */
+static void put_kept(struct link *l)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+	uint32_t bytes;
+
+	while (v->kept_from < v->kept_to && vhost_queue_runs(&v->device, q)) {
+		memcpy(&bytes, v->kept + v->kept_from, sizeof(bytes));
+		if (!put_or_wait(l, q, &(struct iovec){v->kept + v->kept_from + sizeof(bytes), bytes}, 1))
+			break;
+		v->kept_from += (uint32_t)sizeof(bytes) + bytes;
+	}
+	l->blocked = v->kept_from < v->kept_to || !vhost_queue_runs(&v->device, q);
+	if (l->blocked)
+		return;
+	v->kept_from = v->kept_to = 0;
+	virtq_poll(&q->ring);
+}
+
+static void flush(struct link *l)
+{
+	struct vhost_link *v = l->state;
+
+	if (l->fd < 0 || memory_is_gone(l))
+		return;
+	for (int i = 0; i < 2; i++)
+		if (vhost_queue_runs(&v->device, &v->device.queue[i]))
+			vhost_queue_tell(&v->device.queue[i]);
+	v->untold = 0;
+	if (l->blocked)
+		put_kept(l);
+}
+
+/* --- the front end --- */
+
+static int event(struct link *l, uint32_t which)
+{
+	struct vhost_link *v = l->state;
+	int rc = 0;
+
+	if (which == 0) {
+		rc = vhost_user_receive(&v->device);
+		l->fault = v->device.fault;
+		if (!vhost_queue_runs(&v->device, queue(v, VHOST_TO_GUEST)))
+			v->kept_from = v->kept_to = 0;
+	}
+	if (l->blocked || which == 0)
+		put_kept(l);
+	return rc;
+}
+
+static int make(struct link *l)
+{
+	/* Headers are in the order of the machine here, and little-endian there (VIRTIO 1.2, 5.1.6.1). */
+	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
+		return -EOPNOTSUPP;
+	l->state = calloc(1, sizeof(struct vhost_link));
+	l->rx = malloc(sizeof(struct net_header) + LINK_FRAME_MAX);
+	return l->state && l->rx ? vhost_memory_survive() : -ENOMEM;
+}
+
+static void destroy(struct link *l)
+{
+	if (l->state && l->fd >= 0)
+		link_detach(l);
+	free(l->state);
+	l->state = NULL;
+}
+
+static int attach(struct link *l)
+{
+	struct vhost_link *v = l->state;
+
+	v->loops[0] = l->loop;
+	v->kept_from = v->kept_to = v->untold = 0;
+	v->gone = false;
+	vhost_user_init(&v->device, 1, v->loops);
+	vhost_user_attach(&v->device, l->fd);
+	l->blocked = true;
+	return 0;
+}
+
+static void detach(struct link *l)
+{
+	struct vhost_link *v = l->state;
+
+	vhost_user_detach(&v->device);
+	(void)vhost_memory_has_gone();
+}
+
+const struct link_kind link_vhost_user = {.offloads = true,
+					  .init = make,
+					  .free = destroy,
+					  .attach = attach,
+					  .detach = detach,
+					  .read = read_frame,
+					  .send = send_frame,
+					  .flush = flush,
+					  .event = event};
