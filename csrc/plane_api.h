@@ -20,6 +20,9 @@
 #define PLANE_END 5    /* the tap has ended: id is an errno */
 #define PLANE_EVENTS 6 /* events of flows wait: plane_take_events() */
 #define PLANE_LIST 7 /* a piece of the list of flows: data is an array of flow_event, id where the next begins, 0: it is the last */
+/* With PLANE_SERVES_DNS: */
+#define PLANE_DNS 8        /* a frame with a datagram to port 53: data, len; id is where its UDP header begins */
+#define PLANE_DNS_STREAM 9 /* a TCP connection to port 53: id is a socket to it, the caller's; data the address that it went to */
 
 /* What the tap can do: plane_config.flags. */
 #define PLANE_VNET_HDR 1       /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
@@ -38,6 +41,8 @@
 #define PLANE_DNS_TLS 2048    /* DNS over TLS at dns_forward, port 853 (RFC 7858) */
 #define PLANE_MULTICAST 8192  /* UDP to multicast groups of the host's network */
 #define PLANE_BROADCAST 16384 /* UDP to broadcast addresses of the host's network */
+
+#define PLANE_SERVES_DNS 262144 /* DNS queries of the guest, to any address, are for the caller to answer */
 
 /* Local connections. */
 #define PLANE_SPLICE 512   /* clients on the host's loopback are spliced */
@@ -159,6 +164,8 @@ int plane_attach(struct plane *p, int fd);
 void plane_detach(struct plane *p);
 int plane_watch(struct plane *p, int fd, uint32_t id);
 int plane_unwatch(struct plane *p, int fd);
+/* As plane_watch(), for a socket whose connect() is under way: PLANE_WATCH comes when that has succeeded or failed. */
+int plane_watch_connect(struct plane *p, int fd, uint32_t id);
 void plane_tick(struct plane *p, uint32_t interval_ms);
 /* Blocks until there is an event. */
 int plane_run(struct plane *p, struct plane_event *event);

@@ -129,6 +129,12 @@ class WorkerPlan(Record):
     fqdn: str
     assign_mtu: bool  # announce the MTU
 
+    # Names: the worker answers the guest's DNS queries itself (pasta_py.worker.dns_service)
+    serves_dns: bool = False
+    dns_servers: tuple[bytes, ...] = ()  # the host's nameservers, in order
+    host_names: tuple[str, ...] = ()  # the host's own, which are not asked for without a rule
+    all_names: bool = False  # names that no rule names are answered
+
     # Port forwarding
     listeners: tuple[Listener, ...]
     guest_ports: tuple[Listener, ...]  # on the loopback of the guest's namespace, for services on the host's loopback

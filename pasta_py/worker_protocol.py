@@ -2,8 +2,9 @@
 
 They share a SOCK_SEQPACKET socketpair. Each row is one message; what the worker says is a line, newline included. In order:
 
-    control -> worker   "UID GID 0" or "UID GID 1"   arguments of worker.__main__.main: the user to become, if any, and by_chroot.
-                        or "0" or "1"                Only for a fork of control: a worker that is started as a program has them
+    control -> worker   "UID GID 0" or "UID GID 1"   arguments of worker.__main__.main: the user to become, if any, by_chroot,
+                        or "0" or "1"; then names    and modules to load. Only for a fork of control: a worker that is started
+                                                     as a program has them
     control -> worker   "PLAN", u32 size, u32 count  the bytes of the encoded WorkerPlan, and the descriptors, that follow
     control -> worker   "d" and up to 64 KiB         until both are complete: the next bytes, and the next descriptors, up to 250
                                                      (SCM_RIGHTS). Descriptors are in the order of plan.descriptors, which
@@ -62,7 +63,7 @@ _RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in _CLASSES}
 _MAX_DEPTH = 8
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
-_ARGUMENTS_BYTES = 64
+_ARGUMENTS_BYTES = 256
 _CHANGE_BYTES = 1 << 10  # room for one rule: a worker that is short of memory must still notice that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
@@ -164,18 +165,18 @@ def decode(data: bytes) -> "Value":
     return value
 
 
-def send_arguments(sock: "_socket.socket", runas: "Sequence[int]", by_chroot: bool) -> None:
+def send_arguments(sock: "_socket.socket", runas: "Sequence[int]", by_chroot: bool, modules: "Sequence[str]" = ()) -> None:
     """Tell a fork what `worker.__main__.main` is called with. `runas`: UID and GID, or nothing."""
-    sock.send(" ".join(map(str, (*runas, int(by_chroot)))).encode())
+    sock.send(" ".join(map(str, (*runas, int(by_chroot), *modules))).encode())
 
 
-def recv_arguments(sock: "_socket.socket") -> "tuple[list[int], bool] | None":
+def recv_arguments(sock: "_socket.socket") -> "tuple[list[int], bool, list[str]] | None":
     """The same as the fork gets it; None if control closed instead."""
-    words = sock.recv(_ARGUMENTS_BYTES).split()
+    words = sock.recv(_ARGUMENTS_BYTES).decode().split()
     if not words:
         return None
-    *runas, by_chroot = map(int, words)
-    return runas, bool(by_chroot)
+    numbers = [int(word) for word in words if word.isdigit()]
+    return numbers[:-1], bool(numbers[-1]), words[len(numbers) :]
 
 
 def send_line(sock: "_socket.socket", line: str) -> None:

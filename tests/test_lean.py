@@ -30,6 +30,16 @@ def test_the_workers_imports_are_lean() -> None:
     assert {"pasta_py.worker.slowpath", "pasta_py._plane"} <= loaded
     assert loaded & HEAVY == set()
     assert not [name for name in loaded if name.startswith("pasta_py.control")]
+    assert not [name for name in loaded if name.startswith("pasta_py.worker.dns")]  # loaded where the plan needs them
+
+
+def test_what_a_worker_loads_for_dns_is_lean_too() -> None:
+    paths = [str(Path(module.__file__ or "").parent) for module in (_cffi_backend, pasta_py)]
+    paths[1] = str(Path(paths[1]).parent)
+    code = IMPORTS.replace("print(", "import pasta_py.worker.dns_start; print(")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, *paths], capture_output=True, text=True, check=True, timeout=30)
+    loaded = set(done.stdout.split())
+    assert "pasta_py.worker.dns_wire" in loaded and loaded & HEAVY == set()
 
 
 def test_controls_imports_are_lean() -> None:

@@ -103,6 +103,12 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 	return addr_is_unicast_remote(dst) && !policy_is_virtual(p, dst);
 }
 
+bool policy_serves_dns(const struct policy *p, const struct endpoint *guest_dst)
+{
+	return p->serves_dns && guest_dst->port == PORT_DNS && !addr_is_none(&guest_dst->addr) &&
+	       !addr_is_multicast(&guest_dst->addr) && !addr_is_broadcast(&guest_dst->addr);
+}
+
 bool policy_is_virtual(const struct policy *p, const struct addr *a)
 {
 	return addr_list_has(&p->virtual_addrs, a);

@@ -28,6 +28,7 @@ struct policy {
 	struct addr dns_forward[2];
 	struct addr dns_host[2]; /* may be a loopback address, or one of the other family */
 	bool dns_tls;            /* port 853 of dns_forward is forwarded too (RFC 7858) */
+	bool serves_dns;         /* Python answers DNS queries to any address */
 
 	/* Limits. */
 	struct addr_list virtual_addrs;  /* addresses that only we have */
@@ -49,6 +50,9 @@ static inline int policy_seen_index(const struct addr *a)
 
 /* Translates a destination as the guest sees it into the address for a host socket. False: the guest may not go there. */
 bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
+
+/* Whether Python answers what the guest sends there: DNS queries, over UDP or TCP. */
+bool policy_serves_dns(const struct policy *p, const struct endpoint *guest_dst);
 
 /* Whether only we have this address: nothing may leave for it, and we answer echo requests to it. */
 bool policy_is_virtual(const struct policy *p, const struct addr *a);

@@ -11,9 +11,14 @@ struct flow_steering {
 	uint32_t self;          /* index of this shard */
 };
 
+#define STEERING_PORT_DNS 53
+
+/* DNS over TCP is for shard 0: Python may answer it. */
 static inline uint32_t steering_shard(const struct flow_steering *s, const struct flow_key *flow)
 {
-	return s->shards == 1 ? 0 : (uint32_t)((uint64_t)(uint32_t)siphash(&s->key, flow, sizeof(*flow)) * s->shards >> 32);
+	if (s->shards == 1 || flow->dest_port == STEERING_PORT_DNS)
+		return 0;
+	return (uint32_t)((uint64_t)(uint32_t)siphash(&s->key, flow, sizeof(*flow)) * s->shards >> 32);
 }
 
 static inline bool steering_is_own(const struct flow_steering *s, const struct flow_key *flow)

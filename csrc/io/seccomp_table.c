@@ -107,6 +107,8 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_socket, WORKER, {IS(0, AF_INET), TYPE(1, SOCK_DGRAM), IS(2, IPPROTO_ICMP)}}, /* ping */
 	{__NR_socket, WORKER, {IS(0, AF_INET6), TYPE(1, SOCK_DGRAM), IS(2, IPPROTO_ICMPV6)}}, /* ping */
 	{__NR_socket, HELPER, {IS(0, AF_NETLINK), TYPE(1, SOCK_DGRAM), IS(2, NETLINK_SOCK_DIAG)}}, /* automatic ports */
+	{__NR_socketpair, WORKER, {IS(0, AF_UNIX), TYPE(1, SOCK_STREAM), IS(2, 0)}}, /* DNS over TCP that we answer ourselves */
+	{__NR_getrandom, WORKER, {{0}}}, /* the ID and the case of our own DNS queries */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_PEEK_OFF)}}, /* sends again what was lost */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_TCP, TCP_NODELAY)}}, /* the guest has collected its data already */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_OOBINLINE)}}, /* urgent data stays in the stream */

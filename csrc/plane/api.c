@@ -206,6 +206,11 @@ int plane_watch(struct plane *p, int fd, uint32_t id)
 	return loop_add(&p->shard[0]->loop, fd, EPOLLIN | EPOLLRDHUP, loop_tag(OWNER_WATCH, id, 0));
 }
 
+int plane_watch_connect(struct plane *p, int fd, uint32_t id)
+{
+	return loop_add(&p->shard[0]->loop, fd, EPOLLOUT | EPOLLONESHOT, loop_tag(OWNER_WATCH, id, 0));
+}
+
 int plane_unwatch(struct plane *p, int fd)
 {
 	return loop_remove(&p->shard[0]->loop, fd);
@@ -250,8 +255,14 @@ static bool pending(struct plane *p, struct plane_event *event)
 		return true;
 	}
 	if (s->slow.len) {
-		*event = (struct plane_event){PLANE_PUNT, 0, s->slow.len, s->slow.frame};
+		*event = (struct plane_event){s->slow.udp_at ? PLANE_DNS : PLANE_PUNT, s->slow.udp_at, s->slow.len, s->slow.frame};
 		s->slow.len = 0;
+		return true;
+	}
+	if (s->tcp.served.count) {
+		struct tcp_served_stream *stream = &s->tcp.served.at[--s->tcp.served.count];
+
+		*event = (struct plane_event){PLANE_DNS_STREAM, (uint32_t)stream->fd, sizeof(stream->dest), stream->dest.b};
 		return true;
 	}
 	if (s->end) {

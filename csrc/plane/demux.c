@@ -104,6 +104,15 @@ static void trace(const struct demux *d, const struct ip_view *ip)
 			addr_str(&ip->dst, dst), ip->proto, ip->payload_len);
 }
 
+/* A datagram to port 53 that Python answers. */
+static enum demux_verdict dns_query(struct demux *d, const struct link_frame *f, const struct ip_view *ip)
+{
+	slow_path(d, f);
+	d->udp_at = (uint32_t)(ip->payload - f->data);
+	d->frame.len = d->udp_at + ip->payload_len;
+	return DEMUX_DNS;
+}
+
 static enum demux_verdict demux_transport(struct demux *d, const struct ip_view *ip, const struct link_frame *f)
 {
 	uint32_t need = ip->proto == IPPROTO_TCP ? PLANE_TCP : ip->proto == IPPROTO_UDP ? PLANE_UDP : PLANE_ICMP;
@@ -124,7 +133,7 @@ static enum demux_verdict demux_transport(struct demux *d, const struct ip_view 
 	if (ip->proto == IPPROTO_TCP)
 		tcp_from_guest(d->tcp, d->io, ip);
 	else if (ip->proto == IPPROTO_UDP)
-		udp_from_guest(d->udp, d->io, ip, f);
+		return udp_from_guest(d->udp, d->io, ip, f) ? DEMUX_TAKEN : dns_query(d, f, ip);
 	else
 		icmp_from_guest(d->icmp, d->io, ip);
 	return DEMUX_TAKEN;

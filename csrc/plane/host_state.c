@@ -46,6 +46,7 @@ void host_state_policy(struct policy *policy, const struct plane_config *c)
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	policy->guest_scope6 = c->guest_scope6;
 	policy->dns_tls = c->flags & PLANE_DNS_TLS;
+	policy->serves_dns = c->flags & PLANE_SERVES_DNS;
 	policy->multicast = c->flags & PLANE_MULTICAST;
 	policy->broadcast = c->flags & PLANE_BROADCAST;
 }

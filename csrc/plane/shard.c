@@ -126,16 +126,18 @@ void shard_free(struct shard *s)
 
 /* --- frames of the guest --- */
 
-static void punt(struct shard *s, const struct link_frame *f)
+/* udp_at: of a DNS query, else 0. Python has a rate limit for queries, by name. */
+static void punt(struct shard *s, const struct link_frame *f, uint32_t udp_at)
 {
 	struct slow_path *slow = &s->slow;
 
-	if (f->len > PUNT_MAX_BYTES || !bucket_take(&slow->rate, s->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST)) {
+	if (f->len > PUNT_MAX_BYTES || (!udp_at && !bucket_take(&slow->rate, s->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST))) {
 		COUNT(&s->counters, punt_dropped);
 		return;
 	}
 	memcpy(slow->frame, f->data, f->len);
 	slow->len = f->len;
+	slow->udp_at = udp_at;
 	COUNT(&s->counters, punt_frames);
 }
 
@@ -158,7 +160,9 @@ static void act_on(struct shard *s, enum demux_verdict verdict)
 	if (UNLIKELY(d->learned))
 		share_learned(s);
 	if (verdict == DEMUX_SLOW_PATH)
-		punt(s, &d->frame);
+		punt(s, &d->frame, 0);
+	else if (verdict == DEMUX_DNS)
+		punt(s, &d->frame, d->udp_at);
 	else if (verdict == DEMUX_OTHER_SHARD)
 		messages_send_frame(&s->messages, d->to_shard, &d->frame, d->reassembled, d->is_tcp);
 }

@@ -15,7 +15,8 @@
 /* The one frame that waits for Python. */
 struct slow_path {
 	struct bucket rate;
-	uint32_t len; /* 0: no frame waits */
+	uint32_t len;    /* 0: no frame waits */
+	uint32_t udp_at; /* of a DNS query; 0: the frame is none */
 	uint8_t frame[PUNT_MAX_BYTES];
 };
 

@@ -83,6 +83,8 @@ void tcp_free(struct tcp *t)
 			free(f->ooo);
 		}
 	}
+	while (t->served.count)
+		close(t->served.at[--t->served.count].fd);
 	free(t->discard);
 	flow_table_free(&t->flows);
 	timer_heap_free(&t->timers);

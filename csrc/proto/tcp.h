@@ -11,6 +11,17 @@
 
 struct tcp_flow;
 
+#define TCP_SERVED_MAX 8
+
+/* Connections to port 53 that wait for Python: its end of each, and where the guest wanted to go. */
+struct tcp_served {
+	struct tcp_served_stream {
+		int fd;
+		struct addr dest;
+	} at[TCP_SERVED_MAX];
+	uint32_t count;
+};
+
 struct tcp {
 	struct flow_table flows; /* of this shard */
 	struct timer_heap timers;
@@ -32,6 +43,8 @@ struct tcp {
 	uint64_t backlog_max_bytes;
 	uint32_t ooo_queues;
 	uint32_t ooo_queues_max;
+
+	struct tcp_served served;
 
 	/* Rate limits. */
 	struct bucket new_flows;

@@ -6,6 +6,7 @@
  * Invariant: a segment outside the window changes nothing.
  */
 #include <errno.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "io/icmp_error.h"
@@ -60,6 +61,31 @@ static int open_socket(struct tcp *t, struct io *io, const struct addr *host_pee
 	return rc < 0 ? rc : sock_open(&t->sock, host_peer, SOCK_STREAM, 0, 0);
 }
 
+/* A connection that Python answers. Without room the guest has to repeat its SYN. */
+static void open_served(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg,
+			const struct flow_key *key)
+{
+	struct tcp_flow *f = NULL;
+	int ends[2];
+
+	if (t->served.count == TCP_SERVED_MAX || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0) {
+		COUNT(io->counters, tcp_rate_limit);
+		return;
+	}
+	f = tcp_new_flow(t, io, key, ends[0], TCPS_CONNECTING);
+	if (!f) {
+		tcp_limit_reached(t, io, ENOMEM);
+		close(ends[0]);
+		close(ends[1]);
+		return;
+	}
+	f->served = true;
+	syn_options(io, f, seg);
+	f->tos = ip->tos & 0xfc;
+	t->served.at[t->served.count++] = (struct tcp_served_stream){ends[1], key->dest};
+	tcp_connected(t, io, f);
+}
+
 static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg,
 		      const struct flow_key *key)
 {
@@ -67,6 +93,10 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	struct tcp_flow *f;
 	int fd, rc;
 
+	if (policy_serves_dns(io->policy, &(struct endpoint){key->dest, key->dest_port})) {
+		open_served(t, io, ip, seg, key);
+		return;
+	}
 	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		if (event_wanted(io->events))

@@ -90,6 +90,7 @@ struct tcp_flow {
 	uint8_t dup_acks;
 	uint8_t sent_in; /* period in which the guest last sent: sched_window_share() */
 	bool sack;       /* both sides allow SACK (RFC 2018); used only for what the guest sends */
+	bool served;     /* the socket is a UNIX socket, and Python has the other end */
 
 	uint8_t tries;    /* timeouts since the guest last answered */
 	uint8_t timeouts; /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */

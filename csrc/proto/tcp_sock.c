@@ -156,11 +156,12 @@ static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_
 	return n - (ssize_t)skipped;
 }
 
-/* Drops from the socket's queue what the guest has acknowledged. */
-static void drop_acked(struct tcp_flow *f)
+/* Drops from the socket's queue what the guest has acknowledged. A UNIX socket has to copy it. */
+static void drop_acked(struct io *io, struct tcp_flow *f)
 {
 	while (f->acked_bytes) {
-		ssize_t n = recv(f->fd, NULL, f->acked_bytes, MSG_TRUNC | MSG_DONTWAIT);
+		ssize_t n = f->served ? recv(f->fd, io->scratch, u32_min(f->acked_bytes, SCRATCH_BYTES), MSG_DONTWAIT)
+				      : recv(f->fd, NULL, f->acked_bytes, MSG_TRUNC | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -294,7 +295,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 	uint32_t data = tcp_in_flight(f) - !!(f->flags & TCPF_FIN_SENT);
 	ssize_t n = 0;
 
-	drop_acked(f);
+	drop_acked(io, f);
 	/* The lost frame carried this much at most: send no more again. */
 	data = u32_min(data, io->link->kind->offloads ? frame_room(f) : f->mss);
 	if (data)
@@ -379,14 +380,14 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	/* A drop opens the socket's window and wakes the host peer's sender. So drop seldom while there is enough to read. The
 	 * window may close meanwhile; the drop after the last read opens it again. */
 	if (!f->run_entry.queued || f->acked_bytes >= sched_drop_bytes(&io->sched, io->loop->now_ms) || !t->peek_offset)
-		drop_acked(f);
+		drop_acked(io, f);
 	if (f->flags & TCPF_WINDOW_STALE)
 		announce = tcp_update_window(t, io, f);
 	if (announce)
 		f->flags |= TCPF_ACK_NOW;
 	more = send_available(t, io, f, frames);
 	if (!more)
-		drop_acked(f);
+		drop_acked(io, f);
 	half_close(io, f);
 	/* As on a direct connection, the guest first gets what came before the error. */
 	if (f->error && (!(f->flags & TCPF_READABLE) || f->flags & TCPF_SOCK_EOF)) {

@@ -68,8 +68,8 @@ struct udp {
 int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key);
 void udp_free(struct udp *u);
 
-/* One packet from the guest. The caller has checked the addresses and the checksum. */
-void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame);
+/* One packet from the guest. The caller has checked the addresses and the checksum. False: it is a DNS query for Python. */
+bool udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame);
 /* Forwards what arrives at fd, a bound socket, to target: a guest end, or (to_host: fd is in the guest's namespace) the host's
  * loopback. fd stays the caller's. 0 or -errno. */
 int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct endpoint *target);

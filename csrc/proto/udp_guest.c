@@ -287,7 +287,7 @@ static void from_tunnel(struct udp *u, struct io *io, struct udp_flow *f, const 
 	}
 }
 
-void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame)
+bool udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, const struct link_frame *frame)
 {
 	uint16_t gso_size = frame->gso_type == VNET_GSO_UDP_L4 ? frame->gso_size : 0;
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
@@ -297,22 +297,24 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	/* No kernel makes more segments: a flood of tiny ones would only cost time. */
 	if (!d.src_port || !d.dst_port || (gso_size && d.payload_len > (uint32_t)gso_size * UDP_SEGMENTS_MAX)) {
 		COUNT(io->counters, drop_malformed);
-		return;
+		return true;
 	}
 	key.guest_port = d.src_port;
 	key.dest_port = d.dst_port;
 	f = (struct udp_flow *)flow_find(&u->flows, &key);
+	if (!f && policy_serves_dns(io->policy, &(struct endpoint){ip->dst, d.dst_port}) && !eth_is_group(eth_dst(frame->data)))
+		return gso_size; /* no resolver sends queries in batches */
 	if (!f)
 		f = open_flow(u, io, ip, &key, eth_is_group(eth_dst(frame->data)));
 	if (!f)
-		return;
+		return true;
 	f->sent += f->sent < 2;
 	udp_note_direction(io, f, true);
 	udp_touch(u, io, f);
 	udp_claim_peer(u, f);
 	if (frame->gso_type & VNET_GSO_TUNNEL) {
 		from_tunnel(u, io, f, ip, &d, frame);
-		return;
+		return true;
 	}
 	account_sent(&f->account, account_datagrams(d.payload_len, gso_size), d.payload_len);
 	if (gso_size && gso_size < d.payload_len) {
@@ -321,4 +323,5 @@ void udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	} else {
 		add_to_batch(u, io, f, ip, &d);
 	}
+	return true;
 }

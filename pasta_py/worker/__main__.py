@@ -21,15 +21,20 @@ _FORKED_FD = 3
 _MAX_FD = 1 << 20
 
 
-def main(socket_fd: int, *runas: int, by_chroot: bool = False, called: "Sequence[str]" = ()) -> None:
+def main(
+    socket_fd: int, *runas: int, by_chroot: bool = False, called: "Sequence[str]" = (), modules: "Sequence[str]" = ()
+) -> None:  # fmt: skip
     """Serve the control process at the other end of socket_fd; never returns.
 
     `runas`: UID and GID to run as, or nothing. `by_chroot`: see sandbox.enter. `called`: the command line that ps(1) is to show;
-    empty keeps the present one.
+    empty keeps the present one. `modules`: of this package, what the plan will need besides: once the worker is locked in, it
+    can load none.
     """
     status = 1
     if called:
         confine.set_command_line(called)
+    for name in modules:
+        __import__(f"pasta_py.worker.{name}")
     sock = _socket.socket(fileno=socket_fd)
     try:
         worker = start.start_worker(sock, runas, by_chroot)
@@ -57,8 +62,8 @@ def forked(socket_fd: int, called: "Sequence[str]") -> None:
     sock.detach()
     if arguments is None:  # control has closed: it needs no worker
         os._exit(0)
-    runas, by_chroot = arguments
-    main(_FORKED_FD, *runas, by_chroot=by_chroot, called=called)
+    runas, by_chroot, modules = arguments
+    main(_FORKED_FD, *runas, by_chroot=by_chroot, called=called, modules=modules)
 
 
 def _line(error: "PastaError | OSError | ValueError | MemoryError") -> str:

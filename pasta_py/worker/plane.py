@@ -26,6 +26,8 @@ LOG: int = lib.PLANE_LOG
 END: int = lib.PLANE_END
 EVENTS: int = lib.PLANE_EVENTS
 LIST: int = lib.PLANE_LIST
+DNS: int = lib.PLANE_DNS
+DNS_STREAM: int = lib.PLANE_DNS_STREAM
 SHARDS_MAX: int = lib.SHARDS_MAX
 
 _FLAGS = (
@@ -43,6 +45,7 @@ _FLAGS = (
     ("lossy", lib.PLANE_LOSSY),
     ("splice", lib.PLANE_SPLICE),
     ("dns_tls", lib.PLANE_DNS_TLS),
+    ("serves_dns", lib.PLANE_SERVES_DNS),
     ("multicast", lib.PLANE_MULTICAST),
     ("broadcast", lib.PLANE_BROADCAST),
 )
@@ -160,6 +163,10 @@ class Plane:
     def watch(self, fd: int, ident: int) -> None:
         """Make run() return (WATCH, ident, b"") when fd is readable or hung up."""
         raise_errno(lib.plane_watch(self._plane, fd, ident))
+
+    def watch_connect(self, fd: int, ident: int) -> None:
+        """The same, once, when the connect() of a socket has ended."""
+        raise_errno(lib.plane_watch_connect(self._plane, fd, ident))
 
     def unwatch(self, fd: int) -> None:
         raise_errno(lib.plane_unwatch(self._plane, fd))

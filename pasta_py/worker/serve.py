@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import autoports, pesto_server
+    from pasta_py.worker import autoports, dns_service, pesto_server
 
 _SHORTAGE_S = 10  # between two lines about lack of memory
 # RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
 _ADVERTISE_S = 600
+_DNS_S = 0.1  # how late a time-out of DNS may be
 _NEVER = float("inf")
 
 
@@ -28,10 +29,10 @@ class Worker:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, control: "watch.Control",
-        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks",
+        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", dns: "dns_service.Service | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._control = core, plan, journal, control
-        self._handlers, self._ticks = handlers, ticks
+        self._handlers, self._ticks, self._dns = handlers, ticks, dns
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
 
@@ -76,7 +77,14 @@ class Worker:
             if answer is not None:
                 self._core.send(answer)
         elif kind == plane.WATCH:
-            return self._handlers[ident]()
+            handler = self._handlers.get(ident)  # None: it was removed after the core had seen its event
+            return handler() if handler else None
+        elif self._dns and kind in (plane.DNS, plane.DNS_STREAM):
+            if kind == plane.DNS:
+                self._dns.on_frame(data, ident)
+            else:
+                self._dns.on_stream(ident, data)
+            self._ticks.watch_dns()
         elif kind == plane.LOG:
             self._log.write(ident, data.decode("utf-8", "replace"))
         elif kind == plane.TICK:
@@ -105,9 +113,10 @@ class Ticks:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, auto: "autoports.AutoPorts | None",
-        pesto: "pesto_server.Server | None",
+        pesto: "pesto_server.Server | None", dns: "dns_service.Service | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._auto, self._pesto = core, plan, journal, auto, pesto
+        self._dns, self._dns_at = dns, _NEVER
         self._advertise_at = _NEVER
         self._stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
         self._shown: dict[str, int] = {}
@@ -119,6 +128,7 @@ class Ticks:
             self._advertise_at,
             self._auto.due if self._auto else _NEVER,
             self._pesto.due if self._pesto else _NEVER,
+            self._dns_at,
         )
         self._core.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
 
@@ -133,7 +143,16 @@ class Ticks:
             self.scan()
         if self._pesto:
             self._pesto.on_tick()
+        if self._dns and now >= self._dns_at:
+            self._dns.on_tick()
+            self._dns_at = now + _DNS_S if self._dns.busy else _NEVER
         self.arm()
+
+    def watch_dns(self) -> None:
+        """After anything that may have begun a question or a connection."""
+        if self._dns and self._dns.busy and self._dns_at == _NEVER:
+            self._dns_at = time.monotonic() + _DNS_S
+            self.arm()
 
     def scan(self) -> None:
         """Bind and unbind automatic ports, now."""

@@ -135,12 +135,18 @@ def _build(
             core.add_shards(taps[1:])
         except OSError as error:
             raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
-    ticks = serve.Ticks(core, plan, journal, auto, pesto)
+    handlers: dict[int, watch.Handler] = {}
+    dns = None
+    if plan.serves_dns:
+        from pasta_py.worker import dns_start  # loaded before the worker was locked in
+
+        dns = dns_start.service(core, plan, handlers)
+    ticks = serve.Ticks(core, plan, journal, auto, pesto, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
-    handlers = watch.handlers(core, plan, roles, journal, control, signals)
+    handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= watch.pesto_handlers(pesto, ticks)
-    return serve.Worker(core, plan, journal, control, handlers, ticks)
+    return serve.Worker(core, plan, journal, control, handlers, ticks, dns)
 
 
 def _enter_guest(

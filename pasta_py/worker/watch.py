@@ -25,6 +25,7 @@ else:
     import _signal
 
 CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT = range(1, 7)
+DNS_FIRST, DNS_LAST = 1 << 16, (1 << 20) - 1  # sockets that come and go (dns_start)
 
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10

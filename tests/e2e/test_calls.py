@@ -13,6 +13,7 @@ import pytest
 from calls import HELPER, NOT_HERE, WORKER, rows, used
 from lab import BIG, NO_PORTS, REMOTE4, REMOTES, Guest, Lab, program, wait_until
 from ports import FAMILIES, LOOPBACK, SEEN, Cell, ask, faults, judge
+from servers import DNS_LONG, DNS_NAME, resolver
 from traffic import Bulk
 
 pytestmark = pytest.mark.unsanitized
@@ -188,9 +189,19 @@ def background(lab: Lab) -> None:
     reader.wait(30)
 
 
+def names(lab: Lab) -> None:
+    """DNS that the worker answers itself: the guest asks over TCP, the worker both ways."""
+    resolver(lab.host, "127.0.0.53", name_is=REMOTE4)
+    lab.resolv("nameserver 127.0.0.53\n")
+    with lab.guest(*NO_PORTS, "--egress-dns", "all") as guest:
+        assert guest.run("dig", "+short", "+tcp", "+tries=1", DNS_NAME).stdout.split() == [REMOTE4]
+        assert guest.run("dig", "+short", "+tries=1", DNS_LONG, "TXT").stdout.count("x" * 240) == 12
+
+
 def test_every_row_is_used_and_nothing_else_is(lab: Lab, traces: Path) -> None:
     foreground(lab)
     background(lab)
+    names(lab)
     time.sleep(0.2)
     for path in traces.iterdir():  # who joins the guest's user namespace is in its root's power unless it is not dumpable
         before, joins, _ = path.read_text(errors="replace").partition(" setns(")

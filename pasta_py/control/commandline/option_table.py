@@ -171,6 +171,9 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "reaches none of the host's: 169.254.1.1, port 53 only."),
         ("dns-host", "ADDR", "dns_host", "family", takes.ip("of a nameserver", loopback=True),
          "Nameserver that --dns-forward leads to, once per family. Default: the first of /etc/resolv.conf."),
+        ("egress-dns", "WHICH", "egress_dns", "last", takes.one_of("rules", "all", "none"),
+         "Answer all DNS queries of the guest ourselves, whatever nameserver it asks, and say which names it may resolve: `all`, "
+         "`rules`: those that rules allow, or `none`."),
         ("host-lo-to-ns-lo", "", "host_lo_to_ns_lo", "set", True,
          "Connections to the host's loopback arrive at the namespace's loopback, not at its public address."),
         ("no-splice", "", "splice", "set", False,

@@ -38,6 +38,15 @@ def number(low: int, high: int) -> "Callable[[str], int]":
     return convert
 
 
+def one_of(*words: str) -> "Callable[[str], str]":
+    def convert(text: str) -> str:
+        if text not in words:
+            raise Refused(f"one of {', '.join(words)}")
+        return text
+
+    return convert
+
+
 def mtu(text: str) -> int:
     accepted = f"0, or a number from {MIN_MTU} to {MAX_MTU} (1280 or more for IPv6)"
     if not (text.isascii() and text.isdigit() and len(text) <= 12):

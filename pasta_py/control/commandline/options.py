@@ -96,6 +96,7 @@ class Options(Record):
     map_guest_addr: "tuple[IPv4Address | IPv6Address, ...]" = ()
     dns_forward: "tuple[IPv4Address | IPv6Address, ...]" = ()
     dns_host: "tuple[IPv4Address | IPv6Address, ...]" = ()
+    egress_dns: str = ""  # "rules", "all" or "none": which names the worker answers itself; "": it answers none
     host_lo_to_ns_lo: bool = False
     splice: bool = True
     splice_only: bool = False

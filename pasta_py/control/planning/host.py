@@ -13,6 +13,7 @@ Only the main table is looked at; policy routing stays the host's own.
 
 import _socket
 import errno
+import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py.control.ip import ip_interface
 from pasta_py.control.netlink import objects
@@ -45,6 +46,7 @@ class HostSnapshot(Record):
     interfaces: tuple[str, ...] = ()  # names of all interfaces
     alternatives: tuple[tuple[str, str], ...] = ()  # pairs of an alternative name and the interface's own
     addresses: tuple[Ip, ...] = ()  # all of the host's own, of both families and all interfaces, without loopback's
+    name: str = ""  # the host's own
 
 
 def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
@@ -69,6 +71,7 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
         interfaces=tuple(link.name for link in links.values()),
         alternatives=_alternatives(links.values()),
         addresses=tuple(dict.fromkeys(own)),
+        name=os.uname().nodename,
     )
 
 

@@ -10,6 +10,7 @@ lead nowhere.
 from pasta_py.control.ip import IPv4Address, IPv6Address
 from pasta_py.control.netlink.objects import Ip
 from pasta_py.control.planning.resolv_conf import Resolv, View
+from pasta_py.errors import UsageError
 from pasta_py.record import Record
 
 TYPE_CHECKING = False
@@ -54,6 +55,8 @@ class Names(Record):
 def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: Guest) -> Names:
     """The guest's nameservers. Where one needs a forwarding address, `maps` is changed."""
     view = _view(resolv.nameservers, maps, guest)
+    if options.egress_dns and not options.splice_only:
+        return _served(options, maps, guest, view)
     if options.dns is not None:
         return Names(announced=tuple(dict.fromkeys(options.dns)), view=view)
     warnings: tuple[str, ...] = ()
@@ -67,6 +70,17 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
             return Names(announced=forwarders, view=view, forwarders=forwarders, only_dns=only_dns, warnings=warnings)
     announced, unreached = _reachable(resolv, maps, guest, bool(options.dns_host))
     return Names(announced=tuple(dict.fromkeys(announced)), view=view, warnings=(*warnings, *unreached))
+
+
+def _served(options: "Options", maps: dict[int, Mapping], guest: Guest, view: View) -> Names:
+    """The worker answers whatever nameserver the guest asks; this one is told to it."""
+    forwarders = tuple(_forwarders(maps, guest))
+    others = [address for address in options.dns or () if address not in forwarders]
+    if others:
+        why = "with --egress-dns pasta-py answers the guest's queries itself"
+        raise UsageError(f"--dns {others[0]}: {why}: leave it out, or say --dns-host {others[0]}")
+    announced = forwarders if options.dns is None else options.dns
+    return Names(announced=announced, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
 
 
 def _view(servers: "Iterable[Ip]", maps: dict[int, Mapping], guest: Guest) -> View:

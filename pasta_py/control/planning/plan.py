@@ -78,6 +78,8 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
     notices = guest4.notices + guest6.notices
     worker = _worker(options, host, resolv, (guest4, guest6), (map4, map6), mtu)
     worker = _with_names(worker, options, resolv, names, shares_etc)
+    if options.egress_dns:
+        worker = worker.replace(host_names=(host.name,) if host.name else ())
     guest4 = _with_forwarder_route(guest4, names)
     if options.splice_only:  # the guest has only its loopback: what would need the tap is refused
         worker = worker.replace(
@@ -191,7 +193,8 @@ def _with_names(
 ) -> WorkerPlan:
     """The plan with what DHCP, NDP and DHCPv6 announce. Forwarders that come from no option get port 53 only."""
     # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
-    needed = bool(options.dns) or (bool(names.forwarders) and options.program == "pasta-py" and not shares_etc)
+    ours = bool(names.forwarders) and (options.program == "pasta-py" or bool(options.egress_dns)) and not shares_etc
+    needed = bool(options.dns) or ours
     announce_dns = needed if options.dhcp_dns is None else options.dhcp_dns
     announce_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
     changed: WorkerPlan = worker.replace(
@@ -199,6 +202,13 @@ def _with_names(
         search=_search(options, resolv) if announce_search else (),
         dns_tls=not names.only_dns,
     )
+    if options.egress_dns:
+        return changed.replace(  # type: ignore[no-any-return]
+            serves_dns=True,
+            dns_servers=tuple(map(packed, options.dns_host or resolv.nameservers or (nameservers.LOCAL,))),
+            all_names=options.egress_dns == "all",
+            dns_tls=False,
+        )
     return changed
 
 
@@ -215,12 +225,16 @@ def _with_forwarder_route(guest4: GuestFamily, names: Names) -> GuestFamily:
 
 def _view(options: "Options", names: Names) -> View | None:
     """What a command reads in /etc/resolv.conf; None: the host's file, as always under pasta."""
-    if options.program != "pasta-py" or not (options.dns or options.search is not None or names.forwarders):
+    asked = options.dns or options.search is not None or names.forwarders
+    if not options.egress_dns and (options.program != "pasta-py" or not asked):
         return None
     forwarder = next(iter(names.forwarders), None)
     scope = f"%{names.view.ifname}" if forwarder and forwarder.version == 6 and forwarder.is_link_local else ""
+    said = tuple(map(str, options.dns or ()))
+    if options.egress_dns and forwarder:
+        said = (f"{forwarder}{scope}",)
     changed: View = names.view.replace(
-        from_user=tuple(map(str, options.dns or ())),
+        from_user=said,
         search=options.search,
         forwarder=f"{forwarder}{scope}" if forwarder else "",
     )

@@ -62,6 +62,10 @@ def _names(plan: "Plan") -> list[str]:
     found = []
     if plan.dns:
         found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_ANNOUNCED}")
+    if worker.serves_dns:
+        which = "all names" if worker.all_names else "no names"
+        found.append(f"DNS: {which}, answered here; asked: {', '.join(map(_text, worker.dns_servers))}")
+        return found + ([f"search domains: {', '.join(plan.search)}"] if plan.search else [])
     for family in (worker.family4, worker.family6):
         if family.dns_forward and family.dns_host:
             found.append(f"DNS queries to {_text(family.dns_forward)}: answered by {_text(family.dns_host)}")

@@ -45,7 +45,7 @@ def run(options: "Options") -> int:
         from pasta_py.control.guest import syscalls
 
         syscalls.become_subreaper()  # the worker and the command's first process are children of children
-    worker = WorkerProcess(_runas(options), by_chroot=options.chroot_fallback)
+    worker = WorkerProcess(_runas(options), by_chroot=options.chroot_fallback, modules=_modules(options))
     try:
         return _serve(options, worker, inherited)
     finally:
@@ -82,6 +82,11 @@ def _tell_api() -> None:
     if start_fd >= 0:
         os.close(start_fd)
         start_fd = -1
+
+
+def _modules(options: "Options") -> "tuple[str, ...]":
+    """What the worker has to load before it locks itself in, because not every worker needs it."""
+    return ("dns_start",) if options.egress_dns else ()
 
 
 def _refuse_unavailable(options: "Options") -> None:

@@ -27,7 +27,7 @@ _FINISH_TIMEOUT_S = 10
 _MESSAGE_BYTES = 4096
 _BOOTSTRAP = (
     "import sys; sys.path += sys.argv[1:{0}]; from pasta_py.worker.__main__ import main; "
-    "main({1}, by_chroot={2}, called=sys.argv[{0}:])"
+    "main({1}, by_chroot={2}, called=sys.argv[{0}:], modules={3})"
 )
 
 #: The PID of a fork that becomes the worker, and control's end of the socket to it, if `dispatch` has made them.
@@ -37,19 +37,21 @@ early: "list[tuple[int, _socket.socket]]" = []
 class WorkerProcess:
     """The worker process, from its start to its end or its release. `pid` is 0 until it is ready."""
 
-    def __init__(self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False) -> None:
+    def __init__(
+        self, runas: "tuple[int, int] | None" = None, *, by_chroot: bool = False, modules: "tuple[str, ...]" = ()
+    ) -> None:  # fmt: skip
         self.pid = 0
         self.status: int | None = None  # wait status, once it has ended
         if early:
             self._starter, self._sock = early.pop()
             try:
-                worker_protocol.send_arguments(self._sock, runas or (), by_chroot)
+                worker_protocol.send_arguments(self._sock, runas or (), by_chroot, modules)
             except OSError:
                 pass  # it has ended: hand_over() reports that
             return
         self._sock, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         try:
-            self._starter = _start_worker(theirs.fileno(), runas or (), by_chroot)
+            self._starter = _start_worker(theirs.fileno(), runas or (), by_chroot, modules)
         finally:
             theirs.close()
 
@@ -127,7 +129,7 @@ class WorkerProcess:
             os.close(pidfd)
 
 
-def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
+def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool, modules: "tuple[str, ...]") -> int:
     import os
     from importlib.machinery import PathFinder
 
@@ -139,7 +141,7 @@ def _start_worker(fd: int, runas: "tuple[int, ...]", by_chroot: bool) -> int:
     if backend and backend.origin:
         paths.append(os.path.dirname(backend.origin))
     environment = {k: v for k, v in os.environ.items() if k.startswith(worker_protocol.KEPT_ENVIRONMENT)}
-    code = _BOOTSTRAP.format(1 + len(paths), ", ".join(map(str, (_WORKER_FD, *runas))), by_chroot)
+    code = _BOOTSTRAP.format(1 + len(paths), ", ".join(map(str, (_WORKER_FD, *runas))), by_chroot, modules)
     # If the socket is descriptor 3 itself, dup2 onto 3 would leave it close-on-exec: start from a duplicate.
     source = os.dup(fd) if fd == _WORKER_FD else fd
     try:

@@ -1,0 +1,298 @@
+"""Which names a guest may ask for, and what of an answer it gets. No input or output; the rules are asked through `Rules`.
+
+A name is judged in this order: the rules themselves; the same without leading underscore labels (_http._tcp.NAME counts as NAME);
+names derived from an answer; the default. What is never asked upstream without a rule: single labels and the host's own name, which
+the host's resolver would answer out of its own files, and names that are meant for one machine or link.
+
+An answer is rebuilt out of what belongs to the question: the chain of aliases and the records at its end. Records that lead
+where the rules do not allow are taken out, and their signatures with them.
+"""
+
+from pasta_py.worker import dns_wire
+from pasta_py.worker.dns_wire import IN, Message, Rr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    class Rules(Protocol):
+        """The egress policy. Names are as dns_wire.text() shows them, in lower case; addresses are 16 bytes."""
+
+        def name(self, name: str) -> "Verdict": ...
+        def address(self, name: str, address: bytes) -> bool:
+            """Whether any flow to the address could be allowed under the name."""
+        def pin(self, name: str, address: bytes, ttl_s: int) -> bool:
+            """Let the rules of the name count for the address; False if there is no room."""
+        def exact(self, name: str) -> bool:
+            """Whether a rule allows this very name."""
+        def above(self, name: str) -> bool:
+            """Whether a rule allows a name below this one."""
+
+
+DENIED_S = 5  # a rule that is added takes effect after this time at the latest
+PIN_MIN_S = 60
+TTL_MAX_S = 86400  # what is told is never longer than what is kept
+_DERIVED_MAX = 4096
+_CHAIN_MAX = 16
+
+ALLOWED, NEGATIVE, LOCALHOST, DENIED = range(4)
+
+_DS_KINDS = frozenset((dns_wire.DS, dns_wire.DNSKEY))
+_ZONE_KINDS = _DS_KINDS | {dns_wire.NS, dns_wire.SOA}
+#: What is asked upstream; TXT only for the very name of a rule: queries for it are the classic channel.
+_KINDS = _ZONE_KINDS | {
+    dns_wire.A, dns_wire.AAAA, dns_wire.CNAME, dns_wire.PTR, dns_wire.MX, dns_wire.SRV, dns_wire.NAPTR, dns_wire.DNAME,
+    dns_wire.SSHFP, dns_wire.TLSA, dns_wire.SVCB, dns_wire.HTTPS, dns_wire.CAA,
+}  # fmt: skip
+_META_KINDS = 128  # RFC 6895, 3.1: from here to 255, and 0
+_DERIVING = frozenset((dns_wire.CNAME, dns_wire.DNAME, dns_wire.MX, dns_wire.SRV, dns_wire.SVCB, dns_wire.HTTPS))
+_PROOFS = frozenset((dns_wire.SOA, dns_wire.NSEC, dns_wire.NSEC3, dns_wire.RRSIG))
+_BINDINGS = frozenset((dns_wire.SVCB, dns_wire.HTTPS))
+
+# RFC 9460, 14.3.2: keys of parameters
+_IPV4HINT, _ECH, _IPV6HINT = 4, 5, 6
+
+#: Browsers and systems that get an address for these look for another resolver, or a proxy: Firefox's canary, Apple's relay, DDR
+#: (RFC 9462, 4).
+_CANARIES = frozenset(
+    dns_wire.from_text(name) for name in ("use-application-dns.net", "mask.icloud.com", "mask-h2.icloud.com", "_dns.resolver.arpa")
+)
+_LOCALHOST = dns_wire.from_text("localhost")  # RFC 6761, 6.3
+_LOCAL = dns_wire.from_text("local")  # RFC 6762, 3: for mDNS
+#: RFC 6303, 4, and RFC 6761, 6.1: what the host's own network calls its addresses is not for the guest.
+_PRIVATE_REVERSE = tuple(
+    dns_wire.from_text(f"{name}.arpa")
+    for name in (
+        "10.in-addr", "168.192.in-addr", "254.169.in-addr", "127.in-addr", "0.in-addr", "d.f.ip6", "c.f.ip6",
+        "8.e.f.ip6", "9.e.f.ip6", "a.e.f.ip6", "b.e.f.ip6", *(f"{i}.172.in-addr" for i in range(16, 32)),
+    )
+)  # fmt: skip
+_LOOPBACK = {dns_wire.A: bytes((127, 0, 0, 1)), dns_wire.AAAA: bytes(15) + b"\x01"}
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Verdict:
+    """What a rule, or without one the default, says about a name."""
+
+    __slots__ = ("allow", "by_rule", "rule")
+
+    def __init__(self, allow: bool, by_rule: bool = False, rule: int = -1) -> None:
+        self.allow, self.by_rule, self.rule = allow, by_rule, rule
+
+
+class Judgement:
+    """What is done with a query. `owner`: the name whose rules count for what it resolves to; `rule`: -1 for none."""
+
+    __slots__ = ("what", "owner", "rule", "why")
+
+    def __init__(self, what: int, owner: str = "", rule: int = -1, why: str = "") -> None:
+        self.what, self.owner, self.rule, self.why = what, owner, rule, why
+
+
+class Decider:
+    """The decisions for one guest. `host_names`: the host's own, in wire form."""
+
+    def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, verifying: bool = False) -> None:
+        self._rules, self._host_names, self._verifying = rules, frozenset(name.lower() for name in host_names), verifying
+        self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
+
+    def judge(self, name: bytes, kind: int, now_s: float) -> Judgement:
+        """Whether a query goes upstream. `name`: lower-case, in wire form."""
+        shown = dns_wire.text(name)
+        if name == _LOCALHOST or name.endswith(_LOCALHOST) and below(name, _LOCALHOST):
+            return Judgement(LOCALHOST, shown)
+        verdict = self._rules.name(shown)
+        if verdict.by_rule:
+            if not verdict.allow:
+                return Judgement(DENIED, shown, verdict.rule, "a rule denies this name")
+            return self._typed(shown, shown, verdict.rule, kind)
+        service = _without_underscores(name)
+        if service != name:
+            counted = dns_wire.text(service)
+            found = self._rules.name(counted)
+            if found.by_rule and found.allow:
+                return self._typed(shown, counted, found.rule, kind)
+            if found.by_rule:
+                return Judgement(DENIED, counted, found.rule, "a rule denies this name")
+        for candidate in (name, service):
+            derived = self._derived.get(candidate)
+            if derived and derived[2] > now_s:
+                return self._typed(shown, derived[0], derived[1], kind)
+        if name in _CANARIES:
+            return Judgement(DENIED, shown, why="asks for a way around this nameserver")
+        if self._rules.above(shown):
+            if kind in _DS_KINDS:  # a resolver that validates an allowed name asks for the zones above it
+                return Judgement(ALLOWED, shown)
+            if not verdict.allow:
+                return Judgement(NEGATIVE, shown, why="only names below this one are allowed")
+        if not verdict.allow:
+            return Judgement(DENIED, shown, why="no rule allows this name")
+        return self._by_default(name, shown, kind)
+
+    def _typed(self, name: str, owner: str, rule: int, kind: int) -> Judgement:
+        if kind in _KINDS or (kind == dns_wire.TXT and (self._rules.exact(name) or self._rules.exact(owner))):
+            return Judgement(ALLOWED, owner, rule)
+        return Judgement(NEGATIVE, owner, rule, "queries of this type are not allowed")
+
+    def _by_default(self, name: bytes, shown: str, kind: int) -> Judgement:
+        """A name that no rule names, where names are allowed by default."""
+        if name == b"\0" or len(name) == 2 + name[0]:
+            if kind in _ZONE_KINDS:
+                return Judgement(ALLOWED, shown)
+            return Judgement(DENIED, shown, why="a single label is a name of the host's network: a rule has to allow it")
+        if name in self._host_names or below(name, _LOCAL) or any(name == zone or below(name, zone) for zone in _PRIVATE_REVERSE):
+            return Judgement(DENIED, shown, why="a name of the host or its network: a rule has to allow it")
+        if kind == 0 or _META_KINDS <= kind < 256 or kind == dns_wire.OPT:
+            return Judgement(NEGATIVE, shown, why="queries of this type are not allowed")
+        return Judgement(ALLOWED, shown)
+
+    # ---- answers ----
+
+    def filtered(self, name: bytes, kind: int, judgement: Judgement, answer: Message, now_s: float) -> "tuple[Message, list[str]]":
+        """What the guest gets of an upstream's answer: a new message with the rcode and AD of it. Addresses are pinned.
+
+        Also returns what was taken out, for people.
+        """
+        owner = judgement.owner
+        chain = _chain(name, kind, answer.sections[0])
+        withheld: list[str] = []
+        touched: set[tuple[bytes, int]] = set()  # RRsets that are no longer whole
+        kept: list[Rr] = []
+        for record in chain:
+            if record.kind == dns_wire.RRSIG:
+                continue
+            ttl = min(record.ttl, TTL_MAX_S)
+            data = record.data
+            if record.kind in (dns_wire.A, dns_wire.AAAA):
+                if not self._admit(owner, record.kind, data, ttl, withheld):
+                    touched.add((record.name.lower(), record.kind))
+                    continue
+            elif record.kind in _BINDINGS:
+                data = self._binding(owner, data, ttl, withheld)
+                if data != record.data:
+                    touched.add((record.name.lower(), record.kind))
+            if record.kind in _DERIVING:
+                self._derive(record, owner, judgement.rule, now_s + max(ttl, PIN_MIN_S))
+            kept.append(Rr(record.name, record.kind, ttl, data))
+        kept += [r for r in chain if r.kind == dns_wire.RRSIG and (r.name.lower(), _covered(r)) not in touched]
+        flags = answer.flags & 15 | (answer.flags & dns_wire.AD if not touched else 0)
+        positive = any(record.kind not in (dns_wire.CNAME, dns_wire.DNAME, dns_wire.RRSIG) for record in kept)
+        proofs = [r for r in answer.sections[1] if r.kind in _PROOFS and r.klass == IN]
+        if positive:
+            proofs = [r for r in proofs if r.kind != dns_wire.SOA]
+        return Message(answer.ident, flags, name, kind, sections=(kept, proofs, [])), withheld
+
+    def _admit(self, owner: str, kind: int, data: bytes, ttl_s: int, withheld: "list[str]") -> bool:
+        """Pin an address, unless the name may not lead there or there is no room."""
+        if len(data) != (4 if kind == dns_wire.A else 16):
+            return False
+        address = _MAPPED + data if kind == dns_wire.A else data
+        if not self._rules.address(owner, address):
+            withheld.append(shown_address(address))
+            return False
+        return self._rules.pin(owner, address, ttl_s)
+
+    def _binding(self, owner: str, data: bytes, ttl_s: int, withheld: "list[str]") -> bytes:
+        """The data of an SVCB or HTTPS record without hints that may not be reached; with verified names also without ECH."""
+        head = b"".join(piece for _field, piece in dns_wire.split(dns_wire.SVCB, data)[:2])
+        rest, result = data[len(head) :], head
+        while len(rest) >= 4:
+            key, size = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
+            value, rest = rest[4 : 4 + size], rest[4 + size :]
+            if key in (_IPV4HINT, _IPV6HINT):
+                kind, width = (dns_wire.A, 4) if key == _IPV4HINT else (dns_wire.AAAA, 16)
+                hints = (value[at : at + width] for at in range(0, len(value), width))
+                value = b"".join(hint for hint in hints if self._admit(owner, kind, hint, ttl_s, withheld))
+                if not value:
+                    continue
+            elif key == _ECH and self._verifying:
+                continue
+            result += key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
+        return result
+
+    def _derive(self, record: Rr, owner: str, rule: int, until_s: float) -> None:
+        """Let the target of an alias or service be asked too: some clients follow it themselves."""
+        target = dns_wire.target(record).lower()
+        if target in (b"", b"\0"):
+            return
+        derived = self._derived
+        known = derived.pop(target, None)
+        if known and known[0] != owner and known[2] > until_s:
+            until_s = known[2]
+        derived[target] = (owner, rule, until_s)
+        if len(derived) > _DERIVED_MAX:
+            del derived[next(iter(derived))]
+
+
+def _chain(name: bytes, kind: int, records: "list[Rr]") -> "list[Rr]":
+    """The records of an answer that answer the question: aliases in order, then what is at their end; each with its signatures."""
+    found: list[Rr] = []
+    at, seen = name.lower(), set[bytes]()
+    while at not in seen and len(seen) < _CHAIN_MAX:
+        seen.add(at)
+        here = [r for r in records if r.klass == IN and r.name.lower() == at]
+        found += [
+            r for r in records if r.kind == dns_wire.DNAME and r.klass == IN and below(at, r.name.lower()) and r not in found
+        ]
+        ends = [r for r in here if r.kind == kind and r not in found]
+        alias = next((r for r in here if r.kind == dns_wire.CNAME), None)
+        if ends or alias is None:
+            return found + ends + [r for r in here if _covered(r) == kind]
+        found.append(alias)
+        found += [r for r in here if _covered(r) == dns_wire.CNAME]
+        at = alias.data.lower()
+    return found
+
+
+def _covered(record: Rr) -> int:
+    """The type that a signature is of; -1 for no signature."""
+    return int.from_bytes(record.data[:2], "big") if record.kind == dns_wire.RRSIG else -1
+
+
+def below(name: bytes, zone: bytes) -> bool:
+    """Whether a name is below another; both lower-case, in wire form."""
+    at = 0
+    while name[at]:
+        at += 1 + name[at]
+        if name[at:] == zone:
+            return True
+    return False
+
+
+def parent(name: bytes) -> bytes:
+    return name[1 + name[0] :] if name[0] else name
+
+
+def _without_underscores(name: bytes) -> bytes:
+    while name[0] and name[1] == 0x5F:
+        name = parent(name)
+    return name
+
+
+def shown_address(address: bytes) -> str:
+    """An address of 16 bytes, as people read it."""
+    import _socket
+
+    if address[:12] == _MAPPED:
+        return _socket.inet_ntop(_socket.AF_INET, address[12:])
+    return _socket.inet_ntop(_socket.AF_INET6, address)
+
+
+def is_loopback(address: bytes) -> bool:
+    """Whether an address of 16 bytes is one of the host's loopback (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
+    return address[:13] == _MAPPED + b"\x7f" or address == _LOOPBACK[dns_wire.AAAA]
+
+
+# ---- answers of our own ----
+
+
+def localhost(name: bytes, kind: int) -> "list[Rr]":
+    """RFC 6761, 6.3: the loopback addresses, whatever the case and what is below it."""
+    return [Rr(name, kind, DENIED_S, _LOOPBACK[kind])] if kind in _LOOPBACK else []
+
+
+def soa(name: bytes) -> Rr:
+    """What lets a negative answer be kept (RFC 2308, 5), for as long as a new rule may take."""
+    timers = b"".join(seconds.to_bytes(4, "big") for seconds in (1, 3600, 600, 86400, DENIED_S))
+    return Rr(parent(name), dns_wire.SOA, DENIED_S, b"\0\0" + timers)
