@@ -6,6 +6,7 @@ the tests file by file.
 
 import errno
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -87,7 +88,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 
 def pytest_sessionstart() -> None:
-    """As root the tests become ordinary users, who must be able to start this Python and to read the program."""
+    """A script's background jobs ignore SIGINT, as would all that tests start.
+
+    As root the tests become ordinary users, who must be able to start this Python and to read the program.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if os.geteuid():
         return
     command = [sys.executable, "-I", "-S", "-c", "import sys; open(sys.argv[1])", pasta_py.__file__]

@@ -18,36 +18,36 @@ ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("csrc", "pasta_py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """The sources alone, without anything built."""
-    target = tmp_path / "tree"
-    target.mkdir()
-    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.o", "_plane.c", "_calls.c")
-    for name in SHIPPED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=unwanted)
-        else:
-            shutil.copy(ROOT / name, target)
-    return target
-
-
-def build(tree: Path, *words: str, **environment: str) -> str:
-    """Run setuptools' backend in `tree`; what it printed. Fails with that when the build does."""
-    code = f"from setuptools import build_meta; build_meta.{words[0]}('dist')"
+def build(tree: Path, what: str, **environment: str) -> None:
+    """Run setuptools' backend in `tree`. Fails with what it printed when the build does."""
+    code = f"from setuptools import build_meta; build_meta.{what}('dist')"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
-def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a source archive of the sources alone holds, where a wheel was built from it."""
+    folder = tmp_path_factory.mktemp("build")
+    tree = folder / "tree"
+    tree.mkdir()
+    unwanted = shutil.ignore_patterns("*.so", "__pycache__", "*.o", "_plane.c", "_calls.c")
+    for name in SHIPPED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=unwanted)
+        else:
+            shutil.copy(ROOT / name, tree)
     build(tree, "build_sdist")
     (archive,) = (tree / "dist").glob("*.tar.gz")
-    shutil.unpack_archive(archive, tmp_path / "unpacked")
-    (unpacked,) = (tmp_path / "unpacked").iterdir()
-    build(unpacked, "build_wheel", PASTA_WERROR="1")
+    shutil.unpack_archive(archive, folder / "unpacked")
+    (found,) = (folder / "unpacked").iterdir()
+    build(found, "build_wheel", PASTA_WERROR="1")
+    return found
+
+
+def test_the_wheel_holds_the_extension_and_installs(unpacked: Path, tmp_path: Path) -> None:
     (wheel,) = (unpacked / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
@@ -68,18 +68,17 @@ def test_a_wheel_from_the_source_archive_holds_the_extension_and_installs(tree: 
     assert done.stdout.split() == ["1", str(tmp_path / "site" / "pasta_py" / "worker" / "plane.py")]
 
 
-def test_a_changed_header_alone_rebuilds_the_extension(tree: Path) -> None:
-    def compiled() -> str:
+def test_a_changed_header_alone_rebuilds_the_extension(unpacked: Path) -> None:
+    def compiled(**environment: str) -> str:
         done = subprocess.run(
-            [sys.executable, "setup.py", "build_ext"], cwd=tree, capture_output=True, text=True, check=True, timeout=200
-        )
+            [sys.executable, "setup.py", "build_ext"], cwd=unpacked, env={**os.environ, **environment}, capture_output=True,
+            text=True, check=True, timeout=200,
+        )  # fmt: skip
         return done.stdout + done.stderr
 
-    assert "checksum.c" in compiled()
     assert "checksum.c" not in compiled()
-    header = tree / "csrc" / "base" / "bytes.h"
-    os.utime(header, (time.time() + 60,) * 2)
-    assert "checksum.c" in compiled()
+    os.utime(unpacked / "csrc" / "base" / "bytes.h", (time.time() + 60,) * 2)
+    assert "checksum.c" in compiled(CC="true")  # what would be compiled; nothing is
 
 
 def test_python_sees_what_stands_between_the_markers() -> None:

@@ -37,7 +37,8 @@ Frame = dict[str, str]
 
 def fields(space: Space, path: str, names: tuple[str, ...], only: str = "", timeout: float = 120) -> list[Frame]:
     """The named fields of each frame of a capture (of those that pass the display filter `only`)."""
-    options = ["-d", "tcp.port==80,data"]  # else HTTP reassembles a gigabyte, and judges random bytes
+    # Random bytes are no protocol, whatever port the kernel chose; nor is a gigabyte reassembled for HTTP.
+    options = ["-d", "tcp.port==1-65535,data", "-d", "udp.port==1-65535,data"]
     options += [word for name in ("ip", "tcp", "udp") for word in ("-o", f"{name}.check_checksum:TRUE")]
     wanted = [word for name in names for word in ("-e", name)]
     chosen = ["-Y", only] if only else []

@@ -52,8 +52,13 @@ class Cell:
         return LOOPBACK[self.family] if self.client == "loopback" else HOSTS[self.family]
 
 
-def ask(space: Space, cells: list[Cell], size: int | None = None, patience: float = 0) -> list[dict[str, object]]:
-    """The result of each cell (portask.py), asked one after another in `space`."""
+AGAIN_S = 1.5  # for a refusal that may not come yet, where the caller asks again
+
+
+def ask(
+    space: Space, cells: list[Cell], size: int | None = None, patience: float = 0, **wait: float
+) -> list[dict[str, object]]:
+    """The result of each cell (portask.py), asked one after another in `space`. wait: seconds for an answer or a refusal."""
     questions = [
         {
             "proto": cell.proto,
@@ -62,6 +67,7 @@ def ask(space: Space, cells: list[Cell], size: int | None = None, patience: floa
             "port": cell.port,
             "size": SIZES[cell.proto] if size is None else size,
             "patience": patience if cell.answered else 0,
+            **wait,
         }
         for cell in cells
     ]

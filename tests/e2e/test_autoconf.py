@@ -1,4 +1,4 @@
-"""Point 8: a guest that is left alone configures itself with dhclient, dhcpcd and SLAAC, and then has a network."""
+"""A guest that is left alone configures itself with dhclient, dhcpcd and SLAAC, and then has a network."""
 
 import json
 import re

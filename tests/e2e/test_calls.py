@@ -54,7 +54,7 @@ def datagrams(lab: Lab, guest: Guest) -> None:
     for family in FAMILIES:
         server = lab.remote.start("answer.py", "echo", REMOTES[family], PORT)
         guest.script("probe.py", "echo", REMOTES[family], PORT, 1000, 20)
-        guest.script("probe.py", "mtu", REMOTES[family], PORT, 1000)
+        guest.script("probe.py", "mtu", REMOTES[family], PORT, 1000, 1)  # nothing is too large
         server.result()
         guest.run("ping", "-c2", "-i0.2", "-t9", "-Q8", REMOTES[family])
     member = lab.remote.start("group_member.py", "eth0", REMOTES[4], REMOTES[6], "here", PORT)

@@ -1,4 +1,4 @@
-"""Points 2, 3 and 4: many connections at once, many one after another, and readers that stall."""
+"""Many connections at once, many one after another, and readers that stall."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ WARM_UP = 2_000  # after that many, whatever is allocated once has been
 FLAT_KIB = 512
 
 STREAM = 100_000_000
-STALL_S = 5
+STALL_S = 2
 # What a stalled stream may add to the translator: its spill buffer and the loop's own buffers. The stream itself waits in
 # the kernel's socket buffers.
 STALL_KIB = 1024

@@ -1,4 +1,4 @@
-"""Point 5: DNS, refused ports, large datagrams, path MTU."""
+"""DNS, refused ports, large datagrams, path MTU."""
 
 import json
 import sys

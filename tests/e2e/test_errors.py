@@ -1,4 +1,4 @@
-"""Point 6: echo with the identifier kept, and the kernel's own errors inside the guest within a second."""
+"""Echo with the identifier kept, and the kernel's own errors inside the guest within a second."""
 
 import json
 import sys

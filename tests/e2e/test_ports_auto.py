@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import PATIENCE_S, Guest, Lab, Space, wait_until
-from ports import FAMILIES, LOOPBACK, PROTOS, SEEN, Cell, ask, faults, judge
+from ports import AGAIN_S, FAMILIES, LOOPBACK, PROTOS, SEEN, Cell, ask, faults, judge
 
 SOON_S = 1.2  # within which a service that started is reachable; on a busy machine, as a rule
 CLIENTS = ("loopback", "host", "remote")
@@ -32,6 +32,10 @@ def questions(client: str, port: int, answered: bool, families: tuple[int, ...] 
     return [Cell("auto", client, proto, family, port, answered) for proto in PROTOS for family in families]
 
 
+def closed_for(lab: Lab, cells: list[Cell], what: str) -> None:
+    wait_until(lambda: not faults(lab, cells, SEEN, wait=AGAIN_S), SOON_S, what)
+
+
 def test_auto_follows_the_guest(lab: Lab) -> None:
     """10 MB and 200 KB from every kind of client, within SOON_S of the start; an excluded port stays closed."""
     spec = f"auto,~{LEFT_OUT}"
@@ -44,8 +48,7 @@ def test_auto_follows_the_guest(lab: Lab) -> None:
             assert not faults(lab, questions(client, LEFT_OUT, answered=False), SEEN)
         server.result()
         for client in CLIENTS:
-            closed = questions(client, OPEN, answered=False)
-            wait_until(lambda closed=closed: not faults(lab, closed, SEEN), SOON_S, f"it goes with its service: {client}")
+            closed_for(lab, questions(client, OPEN, answered=False), f"it goes with its service: {client}")
 
 
 def test_auto_tells_families_apart(lab: Lab) -> None:
@@ -90,7 +93,7 @@ def test_a_service_that_starts_and_stops_twenty_times(lab: Lab) -> None:
                 closed = [
                     Cell("auto", "remote", "tcp", 4, port, answered=False) for port in range(OPEN + 10, OPEN + 13)
                 ]
-                wait_until(lambda closed=closed: not faults(lab, closed, SEEN), SOON_S, f"nothing is stale after turn {turn}")
+                closed_for(lab, closed, f"nothing is stale after turn {turn}")
         assert not wrong
         assert statistics.median(after) < SOON_S, after
 
@@ -109,8 +112,8 @@ def inward(lab: Lab) -> Iterator[Guest]:
         server.result()
 
 
-def from_guest(guest: Space, cells: list[Cell], size: int | None = None, patience: float = 0) -> list[str]:
-    results = ask(guest, cells, size=size, patience=patience)
+def from_guest(guest: Space, cells: list[Cell], size: int | None = None, **options: float) -> list[str]:
+    results = ask(guest, cells, size, **options)
     return [f"{c}: {w}" for c, r in zip(cells, results, strict=True) for w in judge(c, r, LOOPBACK)]
 
 
@@ -139,7 +142,7 @@ def test_auto_follows_the_host(lab: Lab, proto: str) -> None:
         assert not from_guest(guest, closed)
         server.result()
         closed = [Cell("auto", "loopback", proto, family, OPEN, answered=False) for family in FAMILIES]
-        wait_until(lambda: not from_guest(guest, closed), SOON_S, "it goes with its service")
+        wait_until(lambda: not from_guest(guest, closed, wait=AGAIN_S), SOON_S, "it goes with its service")
 
 
 def test_auto_both_ways_makes_no_loop(lab: Lab) -> None:

@@ -289,6 +289,9 @@ static int enter(int argc, char **argv)
 		die("fork");
 	if (command == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		/* A caller in the background of a script, or under nohup(1), ignores some. */
+		for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
+			signal(passed[i], SIG_DFL);
 		if (!strcmp(argv[4], "caps"))
 			keep_capabilities();
 		execvp(argv[5], argv + 5);

@@ -1,7 +1,7 @@
 """Asks portserve.py, many times; reads a JSON array of cells, prints {"results": [...]} in the same order.
 
-A cell: {"proto": "tcp"|"udp", "address": A, "port": P, "size": BYTES}, and where wanted "from": ADDRESS,
-"patience": SECONDS during which the port may come up.
+A cell: {"proto": "tcp"|"udp", "address": A, "port": P, "size": BYTES}, and where wanted "from": ADDRESS, "patience": SECONDS during
+which the port may come up, "wait": SECONDS for an answer or a refusal.
 A result: {"error": null, "peer": ..., "at": ..., "me": [ADDRESS, PORT], "equal": BOOL, "after": SECONDS}, or
 {"error": NAME}, NAME being an errno's, "silence", or "late ERRNO" for a TCP connection that was accepted and then failed.
 """
@@ -88,7 +88,7 @@ def ask(cell: dict[str, object]) -> dict[str, object]:
     how = stream if cell["proto"] == "tcp" else datagrams
     where = str(cell["address"]), int(str(cell["port"])), int(str(cell["size"])), str(cell.get("from", ""))
     while True:
-        result = how(*where, AGAIN_S if patience else WAIT_S)
+        result = how(*where, float(str(cell.get("wait", AGAIN_S if patience else WAIT_S))))
         took = time.monotonic() - started
         if result["error"] is None or took > patience:
             return {**result, "after": took}

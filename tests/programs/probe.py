@@ -74,10 +74,10 @@ def burst(address: str, port: int, size: int, count: int) -> dict[str, object]:
         return {"returned": sum(sock.recv(65536) == data for data in sent)}
 
 
-def path_mtu(address: str, port: int, size: int) -> dict[str, object]:
+def path_mtu(address: str, port: int, size: int, wait: float = ANSWER_S) -> dict[str, object]:
     six = ":" in address
     level = socket.IPPROTO_IPV6 if six else socket.IPPROTO_IP
-    failed, deadline = None, time.monotonic() + ANSWER_S
+    failed, deadline = None, time.monotonic() + wait
     with make(address, socket.SOCK_DGRAM) as sock:
         discover = (IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO) if six else (IP_MTU_DISCOVER, IP_PMTUDISC_DO)
         sock.setsockopt(level, *discover)
