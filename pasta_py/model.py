@@ -98,6 +98,7 @@ class WorkerPlan(Record):
 
     stream: bool = False  # FD_TAP is a socket with a length before each frame; without FD_TAP a peer comes by FD_LINK
     vhost_user: bool = False  # the peer that comes by FD_LINK is a vhost-user front end
+    one_off: bool = False  # the end of that peer is the end of the worker
 
     # What is on
     ipv4: bool

@@ -18,10 +18,19 @@ def parse(profile: Path) -> "subprocess.CompletedProcess[str]":
     return run("apparmor_parser", "-Q", "-K", "-d", profile)
 
 
-def test_the_apparmor_profile_parses() -> None:
-    done = parse(CONTRIB / "apparmor/pasta-py")
+@pytest.mark.parametrize("name", ["pasta-py", "passt-py"])
+def test_the_apparmor_profiles_parse(name: str) -> None:
+    done = parse(CONTRIB / "apparmor" / name)
     assert done.returncode == 0, done.stderr
-    assert "pasta-py" in done.stdout
+    assert name in done.stdout
+
+
+def test_the_rules_for_libvirts_profile_parse_in_one(tmp_path: Path) -> None:
+    rules = (CONTRIB / "apparmor/local/usr.sbin.libvirtd").read_text()
+    whole = tmp_path / "libvirtd"
+    whole.write_text(f"abi <abi/3.0>,\ninclude <tunables/global>\nprofile libvirtd /usr/sbin/libvirtd {{\n{rules}}}\n")
+    done = parse(whole)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_broken_apparmor_profile_does_not(tmp_path: Path) -> None:

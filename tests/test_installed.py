@@ -55,7 +55,8 @@ def test_each_script_is_the_program_of_its_name(installed: Path) -> None:
     beside(installed, "beside")
     said = {script.name: version(script, env={}).split("\n")[0] for script in installed.iterdir() if script.name != "python3"}
     assert said == {
-        "pasta": EXPECTED.strip(), "pesto": f"pesto (pasta-py) {__version__}", "slirp4netns": "slirp4netns version 1.3.3"
+        "pasta": EXPECTED.strip(), "passt": f"passt (pasta-py) {__version__}", "pesto": f"pesto (pasta-py) {__version__}",
+        "slirp4netns": "slirp4netns version 1.3.3",
     }  # fmt: skip
 
 

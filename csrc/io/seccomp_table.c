@@ -86,8 +86,8 @@ const struct seccomp_row seccomp_table[] = {
 	/* flows */
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
 	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */
-	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams; asks the helper, and answers */
-	{__NR_recvfrom, WORKER, {{0}}}, /* drops acknowledged bytes; the ends of spliced connections; control's messages */
+	{__NR_sendmsg, BOTH, {{0}}}, /* sends datagrams, and frames to a virtual machine; asks the helper, and answers */
+	{__NR_recvfrom, WORKER, {{0}}}, /* drops acknowledged bytes; the ends of spliced connections; control's messages; frames of a virtual machine */
 	{__NR_sendto, WORKER, {{0}}}, /* writes to TCP sockets; messages to control and to syslog */
 	{__NR_splice, WORKER, {{0}}}, /* spliced connections, between sockets and pipes */
 	{__NR_getsockopt, WORKER, {{0}}}, /* free buffer, maximum segment, errors */

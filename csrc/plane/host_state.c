@@ -42,7 +42,7 @@ void host_state_policy(struct policy *policy, const struct plane_config *c)
 		policy->dns_forward[i] = addr_from_v6(f->dns_forward);
 		policy->dns_host[i] = addr_from_v6(f->dns_host);
 	}
-	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0)
+	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0 && !eth_is_group(c->guest_mac))
 		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
 	policy->guest_scope6 = c->guest_scope6;
 	policy->dns_tls = c->flags & PLANE_DNS_TLS;

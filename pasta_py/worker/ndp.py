@@ -58,6 +58,12 @@ def advertisement(plan: "WorkerPlan") -> bytes:
     return _router_advertisement(plan, frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6)
 
 
+def solicitation(plan: "WorkerPlan", mac: bytes, target: bytes) -> bytes:
+    """A neighbour solicitation from us to that very address (RFC 4861, 7.2.2 and 7.3.3), in a frame to `mac`."""
+    addresses = plan.our_link_local, target
+    return frames.icmp6_frame((plan.our_mac, mac), addresses, _NEIGHBOUR_SOLICITATION, bytes(4) + target)
+
+
 def _options(data: bytes) -> "dict[int, bytes] | None":
     """The first option of each type without its 2-byte head; None where the options are malformed."""
     found: dict[int, bytes] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import autoports, dns_service, pesto_server
+    from pasta_py.worker import autoports, dns_service, link_server, pesto_server
 
 _SHORTAGE_S = 10  # between two lines about lack of memory
 # RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
@@ -30,9 +30,10 @@ class Worker:
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, control: "watch.Control",
         handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", dns: "dns_service.Service | None" = None,
+        link: "link_server.Server | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._control = core, plan, journal, control
-        self._handlers, self._ticks, self._dns = handlers, ticks, dns
+        self._handlers, self._ticks, self._dns, self._link = handlers, ticks, dns, link
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
 
@@ -73,6 +74,8 @@ class Worker:
         if self._short_of_memory:
             self._tell_shortage()
         if kind == plane.PUNT:
+            if self._link:
+                self._link.on_frame(data)
             answer = slowpath.reply(self._plan, data, self._leases)
             if answer is not None:
                 self._core.send(answer)
@@ -90,7 +93,7 @@ class Worker:
         elif kind == plane.TICK:
             self._ticks.on_tick()
         elif kind == plane.END:
-            return self._on_end(ident)
+            return self._link.on_end(ident) if self._link else self._on_end(ident)
         return None
 
     def _on_end(self, number: int) -> int:

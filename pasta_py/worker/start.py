@@ -18,6 +18,8 @@ from pasta_py.worker import autoports, confine, helper, log, pesto_server, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pasta_py.worker import link_server
+
     #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
     Roles = dict[str, list[int]]
 
@@ -88,7 +90,7 @@ def _by_role(plan: "model.WorkerPlan", fds: worker_protocol.Descriptors) -> "Rol
     roles: Roles = {}
     for role, fd in zip(plan.descriptors, fds.take(len(plan.descriptors)), strict=True):
         roles.setdefault(role, []).append(fd)
-    if not 0 < len(roles.get(model.FD_TAP, ())) <= plane.SHARDS_MAX:
+    if model.FD_LINK not in roles and not 0 < len(roles.get(model.FD_TAP, ())) <= plane.SHARDS_MAX:
         raise PastaError("the plan lacks the tap, or has more of its queues than there can be threads")
     return roles
 
@@ -102,7 +104,7 @@ def _build(
     Adds to `warnings`; to `unfiltered`, if the helper has no filter on its system calls.
     """
     signals = watch.catch_signals()
-    taps, conf = roles[model.FD_TAP], model.FD_CONF in roles
+    taps, conf = roles.get(model.FD_TAP, [-1]), model.FD_CONF in roles
     core = plane.Plane(plan, taps[0])
     changing = conf or plan.changing
     host_fds = list(fds) if changing or plan.auto_rules else []  # 40 bytes each, for those who need them later
@@ -146,7 +148,18 @@ def _build(
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= watch.pesto_handlers(pesto, ticks)
-    return serve.Worker(core, plan, journal, control, handlers, ticks, dns)
+    link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
+    return serve.Worker(core, plan, journal, control, handlers, ticks, dns, link)
+
+
+def _serve_link(
+    core: plane.Plane, plan: "model.WorkerPlan", roles: "Roles", journal: log.Log, handlers: "dict[int, watch.Handler]"
+) -> "link_server.Server":
+    from pasta_py.worker import link_server
+
+    server = link_server.Server(core, plan, roles.get(model.FD_LINK, [-1])[0], watch.LINK, journal)
+    handlers[watch.LINK] = server.on_listener
+    return server
 
 
 def _enter_guest(

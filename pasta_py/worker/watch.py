@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT = range(1, 7)
+CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT, LINK = range(1, 8)
 DNS_FIRST, DNS_LAST = 1 << 16, (1 << 20) - 1  # sockets that come and go (dns_start)
 
 _SIGNAL_BYTES = 64

@@ -334,7 +334,7 @@ def test_frames_longer_than_the_longest_are_dropped(machine: Machine) -> None:
 def test_a_capture_has_the_frames_as_the_guest_sent_them(machine: Machine, tmp_path: Path) -> None:
     path = tmp_path / "x.pcap"
     with path.open("wb") as file:
-        machine.plane.capture(file.fileno(), False)
+        machine.plane.capture([file.fileno()])
         written = Collected(machine)
         peer = TcpPeer(written, 9, window=1000)  # type: ignore[arg-type]
         for _ in range(3):

@@ -8,7 +8,7 @@ from pasta_py.control.commandline import option_table
 _TOP = r"""\" Made by pasta_py/control/commandline/man.py. Change the option table, then make it again.
 .TH PASTA\-PY 1 "" "pasta\-py @VERSION@" "User Commands"
 .SH NAME
-pasta\-py, pasta \- user\-mode networking for network namespaces and rootless containers
+pasta\-py, pasta, passt \- user\-mode networking for network namespaces and rootless containers
 .SH SYNOPSIS
 .B pasta\-py
 .RI [ OPTION ]...
@@ -23,6 +23,9 @@ pasta\-py, pasta \- user\-mode networking for network namespaces and rootless co
 .RI [ OPTION ]...
 .B \-\-netns
 .IR PATH | NAME
+.br
+.B passt
+.RI [ OPTION ]...
 .SH DESCRIPTION
 Connects a network namespace to the host's network, without privileges: frames of a tap interface in the namespace
 become ordinary sockets on the host.
@@ -39,6 +42,10 @@ it configures the interface only with
 started as
 .BR pasta\-py ,
 it does so by itself.
+.PP
+.B passt
+does the same for a virtual machine, which connects to a UNIX socket. It forwards no ports by itself, tells nameservers and search
+domains, and has none of the options about namespaces. The options of the last section are its own.
 .SH OPTIONS
 Long options may be shortened as long as they stay unambiguous. Options end at the first argument that is none, or at
 .BR \-\- .

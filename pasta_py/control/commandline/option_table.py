@@ -17,7 +17,14 @@ ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.lo
 MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
 
 RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
-SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS)
+MACHINES = "Virtual machines (passt)"
+SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS, MACHINES)
+
+#: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
+PASTA_ONLY = frozenset((
+    "netns", "userns", "netns-only", "no-netns-quit", "no-pidns", "threads", "config-net", "no-config-net", "ns-ifname",
+    "ns-mac-addr", "no-copy-routes", "no-copy-addrs", "host-lo-to-ns-lo", "splice-only", "tcp-ns", "udp-ns", "network",
+))  # fmt: skip
 
 
 class Option(Record):
@@ -31,6 +38,7 @@ class Option(Record):
     rule: str  # "last", "family", "list", "ports", or for options without a value "set", "debug", "stop", "ignore"
     value: "Any"  # a converter of option_values, or is what a "set" option stores
     help: str
+    mode: str = ""  # "pasta" or "passt", if only that program has it
 
     @property
     def names(self) -> str:
@@ -44,11 +52,13 @@ def _table() -> tuple[Option, ...]:
     def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
         short, _, long = names.rpartition(" ")
         fields = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
-        rows.append(Option(section=section, long=long, short=short, help=text, **fields))
+        mode = "pasta" if long in PASTA_ONLY else "passt" if section == MACHINES else ""
+        rows.append(Option(section=section, long=long, short=short, help=text, mode=mode, **fields))
 
     _running(add)
     _guest(add)
     _translation(add)
+    _machines(add)
     return tuple(rows)
 
 
@@ -208,6 +218,32 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "How many files --pcap-size writes in turn, 2 to 64. Default: 2."),
     ):  # fmt: skip
         add(OURS, *row)
+
+
+def _machines(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("s socket", "PATH", "socket", "last", takes.text,
+         "Listen for the virtual machine at this UNIX socket. Default: the first free one of /tmp/passt_1.socket and following."),
+        ("socket-path", "PATH", "socket", "last", takes.text, "The same as --socket."),
+        ("1 one-off", "", "one_off", "set", True, "Quit when the virtual machine disconnects. Implied by --fd."),
+        ("vhost-user", "", "vhost_user", "set", True, "Speak vhost-user instead of frames with their length."),
+        ("print-capabilities", "", "print-capabilities", "stop", None, "Show what this back-end can do, as JSON, and exit."),
+        ("repair-path", "PATH", "repair_path", "last", takes.text,
+         "Accepted for compatibility: connections do not migrate with the virtual machine."),
+        ("migrate-exit", "", "", "migrate", None, "Accepted with --vhost-user for compatibility, without effect."),
+        ("migrate-no-linger", "", "", "migrate", None, "Accepted with --vhost-user for compatibility, without effect."),
+    ):  # fmt: skip
+        add(MACHINES, *row)
+
+
+def of(program: str) -> tuple[Option, ...]:
+    """The options that a program has."""
+    mode = mode_of(program)
+    return tuple(option for option in TABLE if option.mode in ("", mode))
+
+
+def mode_of(program: str) -> str:
+    return "passt" if program == "passt" else "pasta"
 
 
 TABLE: tuple[Option, ...] = _table()

@@ -12,7 +12,7 @@ nothing but its arguments. What depends on the host is checked where the host is
 """
 
 from pasta_py.control.commandline import getopt_long, port_spec
-from pasta_py.control.commandline.option_table import BY_LONG, DEBUG, INFO, LETTERS, TABLE, WARNING, Option
+from pasta_py.control.commandline.option_table import BY_LONG, DEBUG, INFO, LETTERS, TABLE, WARNING, Option, mode_of
 from pasta_py.control.commandline.option_values import Refused
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
@@ -112,12 +112,18 @@ class Options(Record):
     pcap_snaplen: int = 0  # 0: whole frames
     pcap_size: int = 0  # bytes of each file; 0: one file without limit
     pcap_files: int = 0  # 0: not said
+    # Virtual machines
+    socket: str = ""  # "": the first free default, unless there is fd
+    one_off: bool = False
+    vhost_user: bool = False
+    repair_path: str = ""
 
 
 class _Parser:
     """The state of one parse: the values so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, entry: str) -> None:
+        self.mode = mode_of(entry)
         self.values: dict[str, Any] = {}
         self.action = "run"
         self.in_network = False
@@ -133,8 +139,12 @@ class _Parser:
 
     def _store(self, option: Option, text: str) -> None:
         values, dest = self.values, option.dest
+        if option.mode not in ("", self.mode):
+            raise UsageError(f"--{option.long} is for {option.mode} mode only")
         if option.rule == "stop":
             self.action = dest
+        elif option.rule == "migrate":
+            values["migrates"] = option.long
         elif option.rule == "set":
             values[dest] = option.value
             if dest == "map_gw" and option.value and values.get("map_host_loopback") == {None: None}:
@@ -200,15 +210,37 @@ class _Parser:
 
 
 def parse(argv: "Sequence[str]", entry: str) -> Options:
-    """The options in `argv` (without the program's name) for the entry point "pasta" or "pasta-py"."""
-    parser = _Parser()
+    """The options in `argv` (without the program's name) for the entry point "pasta", "pasta-py" or "passt"."""
+    parser = _Parser(entry)
     rest = parser.run(argv)
     if parser.action != "run":
         return Options(program=entry, action=parser.action)
     values = parser.values
-    _positional(values, rest)
+    if entry == "passt":
+        _for_machines(values, rest)
+    else:
+        _positional(values, rest)
     _finish(values, entry)
     return Options(program=entry, **values)
+
+
+def _for_machines(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
+    """Defaults of passt, and what it refuses."""
+    if rest:
+        raise UsageError(f"Extra non-option argument: {rest[0]}")
+    for dest in ("tcp_ports", "udp_ports"):
+        specs = values.setdefault(dest, (port_spec.NONE,))
+        if any(chunk.kind == port_spec.AUTO for spec in specs for chunk in spec.chunks):
+            raise UsageError("'auto' port forwarding is only allowed for pasta")
+        values[f"{dest[:3]}_ns"] = (port_spec.NONE,)
+    migrates = values.pop("migrates", "")
+    if migrates and not values.get("vhost_user"):
+        raise UsageError(f"--{migrates} is for vhost-user mode only")
+    if "socket" in values:
+        values.pop("fd", None)
+    elif "fd" in values:
+        values["one_off"] = True
+    values["spawn"] = values["splice"] = False
 
 
 def _positional(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:

@@ -53,7 +53,8 @@ class Tap:
     """An open frame descriptor, or one for each of its queues.
 
     vnet_hdr: frames have virtio headers. uso: with UDP segments too. tunnels: also with segments inside UDP tunnels, and longer
-    headers. mac: b"" if unknown. index: of the interface in its namespace, 0 if unknown.
+    headers. mac: b"" if unknown. index: of the interface in its namespace, 0 if unknown. stream: each frame has its length before
+    it. path: that of the socket, if `fd` listens for the other end. lossy: frames may get lost on the way.
     """
 
     def __init__(
@@ -67,9 +68,13 @@ class Tap:
         index: int = 0,
         warnings: tuple[str, ...] = (),
         more: "Sequence[int]" = (),
+        stream: bool = False,
+        path: str = "",
+        lossy: bool = False,
     ) -> None:
         self.fd, self.vnet_hdr, self.uso, self.tunnels, self.mac = fd, vnet_hdr, uso, tunnels, mac
         self.index, self.warnings, self.fds = index, warnings, [fd, *more]
+        self.stream, self.path, self.lossy = stream, path, lossy
 
 
 def create(name: str, queues: int = 1, *, tunnels: bool = True) -> Tap:

@@ -193,10 +193,11 @@ def _with_names(
 ) -> WorkerPlan:
     """The plan with what DHCP, NDP and DHCPv6 announce. Forwarders that come from no option get port 53 only."""
     # Off unless asked for, as in pasta: a DHCP client in the namespace would rewrite the host's own resolv.conf.
+    machine = options.program == "passt"
     ours = bool(names.forwarders) and (options.program == "pasta-py" or bool(options.egress_dns)) and not shares_etc
-    needed = bool(options.dns) or ours
+    needed = machine or bool(options.dns) or ours
     announce_dns = needed if options.dhcp_dns is None else options.dhcp_dns
-    announce_search = bool(options.search) if options.dhcp_search is None else options.dhcp_search
+    announce_search = (machine or bool(options.search)) if options.dhcp_search is None else options.dhcp_search
     changed: WorkerPlan = worker.replace(
         dns=tuple(map(packed, names.announced)) if announce_dns else (),
         search=_search(options, resolv) if announce_search else (),

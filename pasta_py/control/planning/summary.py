@@ -16,7 +16,8 @@ _NOT_ANNOUNCED = " (not told by DHCP, DHCPv6 or NDP)"
 def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     """One line for each fact, its name first; before them the notices. `rules`: of both directions."""
     ports = []
-    for to_host, where in ((False, "namespace"), (True, "host")):
+    machine = plan.worker.stream
+    for to_host, where in ((False, "guest"),) if machine else ((False, "namespace"), (True, "host")):
         shown = [describe(rule) for rule in rules if rule.to_host == to_host] or ["none"]
         ports += [f"ports to the {where}: {each}" for each in shown]
     if plan.worker.local_only:
@@ -25,9 +26,17 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *ports]
 
 
+def socket_lines(path: str) -> list[str]:
+    """Where a virtual machine connects to, and how QEMU does that."""
+    device = "-device virtio-net-pci,netdev=s -netdev stream,id=s,server=off,addr.type=unix,addr.path="
+    return [f"UNIX domain socket bound at {path}", f"QEMU (>= 7.2) connects with: {device}{path}"]
+
+
 def _interface(plan: "Plan") -> str:
     link = plan.link
     mtu = f"MTU {link.mtu}" if link.mtu else "MTU left alone"
+    if plan.worker.stream:
+        return f"interface: that of the virtual machine, {mtu} told by DHCP and NDP"
     if plan.worker.lossy:
         return f"interface: what is behind --fd, {mtu}"
     templates = sorted({name for name in plan.templates if name})

@@ -15,6 +15,7 @@ else:
     import _signal
 
 ENTRIES = {
+    "passt": "start.main:passt",
     "pasta": "start.main:pasta",
     "pasta-api": "start.api_entry:main",
     "pasta-addresses": "guest.list_addresses:main",
@@ -22,7 +23,7 @@ ENTRIES = {
     "pesto": "pesto.main:main",
     "slirp4netns": "slirp4netns.main:slirp4netns",
 }
-_ENDS_AT_ONCE = frozenset(("-h", "--help", "--version"))
+_ENDS_AT_ONCE = frozenset(("-h", "--help", "--print-capabilities", "--version"))
 
 
 def _find_backend() -> bool:
@@ -79,7 +80,7 @@ def main(*, bare: bool = False) -> None:
     bare = bare and _find_backend()
     del sys.argv[0]  # what remains is the command line of our caller
     name = sys.argv[0].rpartition("/")[2]
-    starts = name in ("pasta", "pasta-api") and not _ENDS_AT_ONCE.intersection(sys.argv)
+    starts = name in ("passt", "pasta", "pasta-api") and not _ENDS_AT_ONCE.intersection(sys.argv)
     if bare and starts and all((sys.stdin, sys.stdout, sys.stderr)):
         _fork_worker(sys.argv[3:] if name == "pasta-api" else sys.argv)
     module, _, function = ENTRIES[name].partition(":")

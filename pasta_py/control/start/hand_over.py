@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _SYSLOG = "/dev/log"
 _CAPTURE_FILES = 2  # of --pcap-size
+_UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
@@ -69,10 +70,10 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             capture_file_bytes=options.pcap_size,
         )
         # The last step: control may not come back from the guest's namespaces. What it needs of the host, it has by now.
-        tap = _make_tap(options, guest, plan, stack)
+        tap = _make_tap(options, guest, plan, stack, rollback)
         for line in tap.warnings:
             tell(options, WARNING, line)
-        descriptors += [(model.FD_TAP, fd) for fd in tap.fds]
+        descriptors += [(model.FD_LINK if tap.path else model.FD_TAP, fd) for fd in tap.fds]
         _empty_capture(options, descriptors)
         made = ready.replace(
             guest_mac=tap.mac or ready.guest_mac,
@@ -80,9 +81,12 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             vnet_hdr=tap.vnet_hdr,
             uso=tap.uso,
             tunnels=tap.tunnels,
+            stream=tap.stream,
+            one_off=options.one_off,
+            lossy=tap.lossy if tap.stream else ready.lossy,
             descriptors=tuple(role for role, _fd in descriptors),
         )
-        set_up = _summary(options, plan.replace(worker=made), with_ports=guest is not None)
+        set_up = _summary(options, plan.replace(worker=made), tap, with_ports=guest is not None or tap.stream)
         if log_syslog or options.log_file:
             made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
         worker.hand_over(made, [fd for _role, fd in descriptors] + sockets, options)
@@ -91,13 +95,14 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             tell(options, INFO, line)
 
 
-def _summary(options: "Options", made: "Plan", *, with_ports: bool) -> list[str]:
+def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) -> list[str]:
     if options.log_level < INFO:
         return []
     from pasta_py.control.forwarding import bind_ports
     from pasta_py.control.planning import summary
 
-    return summary.lines(made, bind_ports.rules(options) if with_ports else ())
+    lines = summary.lines(made, bind_ports.rules(options) if with_ports else ())
+    return [*summary.socket_lines(tap.path), *lines] if tap.path else lines
 
 
 def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
@@ -254,7 +259,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
 
 
 def _find_guest(options: "Options", command: "Command | None", stack: ExitStack) -> "Guest | None":
-    if options.fd is not None:
+    if options.fd is not None or options.program == "passt":
         return None
     from pasta_py.control.guest import namespaces
 
@@ -290,11 +295,13 @@ def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
     return changed
 
 
-def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack) -> "Tap":
+def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: ExitStack, rollback: ExitStack) -> "Tap":
     from pasta_py.control.guest import tap as taps
 
     tunnels = not options.pcap  # a capture shows each datagram inside a tunnel
-    if options.fd is not None:
+    if options.program == "passt":
+        tap = _link_of_machine(options, rollback)
+    elif options.fd is not None:
         tap = taps.adopt(options.fd, tunnels=tunnels)
     else:
         assert guest is not None
@@ -304,6 +311,20 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
             tap = taps.make_inside(guest, plan.link, options.threads, stay=not options.foreground, tunnels=tunnels)
     stack.callback(_close_all, tap.fds)
     return tap
+
+
+def _link_of_machine(options: "Options", rollback: ExitStack) -> "Tap":
+    from pasta_py.control.forwarding import machine_socket
+    from pasta_py.control.guest import tap as taps
+
+    if options.fd is not None:
+        fd, lossy = machine_socket.adopt(options.fd)
+        return taps.Tap(fd, vnet_hdr=False, uso=False, mac=_UNKNOWN_MAC, stream=True, lossy=lossy)
+    if options.repair_path not in ("", "none"):
+        tell(options, WARNING, f"--repair-path {options.repair_path!r}: migration is not offered: connections end with this host")
+    listening = machine_socket.listen(options.socket)
+    rollback.callback(machine_socket.remove, listening.path)
+    return taps.Tap(listening.fd, vnet_hdr=False, uso=False, mac=_UNKNOWN_MAC, stream=True, path=listening.path)
 
 
 def _listeners(

@@ -86,10 +86,13 @@ def _tell_api() -> None:
 
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
-    return ("dns_start",) if options.egress_dns else ()
+    dns = ("dns_start",) if options.egress_dns else ()
+    return (*dns, "link_server") if options.program == "passt" else dns
 
 
 def _refuse_unavailable(options: "Options") -> None:
+    if options.vhost_user:
+        raise UsageError("--vhost-user is not offered: leave it out, and give QEMU -netdev stream in place of -netdev vhost-user")
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")

@@ -25,9 +25,17 @@ _HELP_COLUMN = 30
 SUMMARY = "Connect a network namespace to the host's network with ordinary sockets, without privileges."
 
 
+_MACHINES_USAGE = "Usage: {name} [OPTION]...\n"
+_MACHINES_SUMMARY = "Connect a virtual machine to the host's network with ordinary sockets, without privileges."
+_CAPABILITIES = """{
+  "type": "net"
+}
+"""
+
+
 def usage(name: str) -> str:
-    """The three forms of the command line."""
-    return _USAGE.format(name=name)
+    """The forms of the command line."""
+    return (_MACHINES_USAGE if name == "passt" else _USAGE).format(name=name)
 
 
 def version(name: str) -> str:
@@ -49,20 +57,20 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def plain_help(name: str, width: int = 100) -> str:
     """Usage and all options as plain text, from the option table."""
-    lines = [usage(name), *_wrapped(SUMMARY, width)]
-    for section in option_table.SECTIONS:
-        lines += ["", f"{section}:"]
-        for option in option_table.TABLE:
-            if option.section != section:
-                continue
-            indent = "" if option.short else "    "
-            names = f"  {indent}{option.names} {option.metavar}".rstrip()
-            first, *others = _wrapped(option.help, width - _HELP_COLUMN)
-            if len(names) + 2 > _HELP_COLUMN:
-                lines.append(names)
-                names = ""
-            lines.append(names.ljust(_HELP_COLUMN) + first)
-            lines += [" " * _HELP_COLUMN + line for line in others]
+    lines = [usage(name), *_wrapped(_MACHINES_SUMMARY if name == "passt" else SUMMARY, width)]
+    section = ""
+    for option in option_table.of(name):
+        if option.section != section:
+            section = option.section
+            lines += ["", f"{section}:"]
+        indent = "" if option.short else "    "
+        names = f"  {indent}{option.names} {option.metavar}".rstrip()
+        first, *others = _wrapped(option.help, width - _HELP_COLUMN)
+        if len(names) + 2 > _HELP_COLUMN:
+            lines.append(names)
+            names = ""
+        lines.append(names.ljust(_HELP_COLUMN) + first)
+        lines += [" " * _HELP_COLUMN + line for line in others]
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +84,7 @@ def run(name: str, argv: "Sequence[str]") -> int:
     try:
         parsed = options.parse(argv, name)
         if parsed.action != "run":
-            show(version(name) if parsed.action == "version" else plain_help(name))
+            show(_told(name, parsed.action))
             return 0
         return start(parsed)
     except UnknownOption as error:
@@ -90,6 +98,12 @@ def run(name: str, argv: "Sequence[str]") -> int:
         return failed(name, error)
     except KeyboardInterrupt:
         return _interrupted()
+
+
+def _told(name: str, action: str) -> str:
+    if action == "print-capabilities":
+        return _CAPABILITIES
+    return version(name) if action == "version" else plain_help(name)
 
 
 def failed(name: str, error: OSError | MemoryError) -> int:
@@ -117,6 +131,11 @@ def _interrupted() -> int:
 def pasta() -> None:
     """Console script `pasta`."""
     leave(run("pasta", sys.argv[1:]))
+
+
+def passt() -> None:
+    """Console script `passt`."""
+    leave(run("passt", sys.argv[1:]))
 
 
 def leave(status: int) -> "NoReturn":

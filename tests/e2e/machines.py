@@ -1,0 +1,88 @@
+"""passt with a virtual machine that is none: a namespace whose tap is at the far end of passt's socket (stream_tap.c)."""
+
+import contextlib
+import dataclasses
+import signal
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PATIENCE_S, Guest, Lab, program, tool, wait_until
+
+SOCKET = "vm.sock"
+
+
+@dataclasses.dataclass
+class Passt:
+    """A running passt."""
+
+    lab: Lab
+    process: "subprocess.Popen[str]"
+    socket: Path
+    log: Path
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def wait_said(self, text: str, count: int = 1) -> None:
+        wait_until(lambda: self.said().count(text) >= count, 5, f"{text!r} in {self.said()!r}")
+
+    def end(self, timeout: float = PATIENCE_S) -> int:
+        return self.process.wait(timeout)
+
+
+@contextlib.contextmanager
+def passt(
+    lab: Lab,
+    *options: object,
+    peer: Path | None = None,
+    listens: bool = True,
+    pass_fds: Sequence[int] = (),
+    socket: str = SOCKET,
+) -> Iterator[Passt]:
+    """passt in the foreground. `listens`: at `socket`; otherwise the options say what it serves. `peer`: another passt."""
+    path, log = lab.directory / socket, lab.directory / "passt.log"
+    pidfile = lab.directory / "passt.pid"
+    path.unlink(missing_ok=True)
+    pidfile.unlink(missing_ok=True)
+    with log.open("w") as file:
+        words = ("-s", path) if listens else ()
+        command = (peer or program("passt"), "-f", "-P", pidfile, *words, *options)
+        process = lab.host.popen(*command, stderr=file, stdout=file, pass_fds=pass_fds)
+    made = Passt(lab, process, path, log)
+    try:
+        wait_until(lambda: process.poll() is not None or (pidfile.exists() and pidfile.read_text()), 10, "the pidfile")
+        assert process.poll() is None, made.said()
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+
+
+def is_socket(path: Path) -> bool:
+    return path.exists() and stat.S_ISSOCK(path.stat().st_mode)
+
+
+@contextlib.contextmanager
+def machine(lab: Lab, socket: Path, *, mtu: int = 65520, configure: bool = True) -> Iterator[Guest]:
+    """A machine that connects to the socket, with the addresses that passt gives it, unless it is left alone."""
+    with lab.stray() as guest:
+        guest.tap = guest.popen(tool("stream_tap"), "eth0", socket, caps=True)  # type: ignore[attr-defined]
+        line = guest.tap.stdout.readline()  # type: ignore[attr-defined]
+        assert line == "ready\n", guest.tap.stderr.read()  # type: ignore[attr-defined]
+        guest.sysctl(ipv6__conf__eth0__accept_dad=0)
+        guest.setup(f"link set lo up\nlink set eth0 mtu {mtu}\nlink set eth0 up")
+        if configure:
+            guest.setup(
+                f"addr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}\n"
+                f"addr add {HOST6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6} metric 1"
+            )
+        try:
+            yield guest
+        finally:
+            guest.tap.kill()  # type: ignore[attr-defined]
+            guest.tap.wait()  # type: ignore[attr-defined]
