@@ -235,14 +235,22 @@ void confine_environment(const char *const kept[]);
 /* Sets the name that ps(1) and pgrep(1) show, 15 bytes of it. */
 int confine_name(const char *name);
 /* Landlock, for this thread and those it starts: no file can be opened, no abstract UNIX socket connected, no outside process
- * signalled. An older kernel enforces the part that it knows. -ENOSYS or -EOPNOTSUPP: the kernel has no Landlock. */
-int confine_landlock(void);
+ * signalled. An older kernel enforces the part that it knows. -ENOSYS or -EOPNOTSUPP: the kernel has no Landlock.
+ * readable: paths, NULL ends the list, below which files can be read all the same; those that are missing are left out. NULL: none. */
+int confine_landlock(const char *const readable[]);
 /* No process can be started. No regular file can grow, unless `files` is set. */
 int confine_limits(int files);
-/* Allows only the system calls that csrc/io/seccomp_table.c has for `who`, in all threads. Any other kills the process. */
+/* Allows only the system calls that csrc/io/seccomp_table.c has for `who`, in all threads. Any other kills the process. Watcher and
+ * applier: csrc/io/seccomp_follow.c, and any other fails. */
 #define CONFINE_WORKER 1
 #define CONFINE_HELPER 2
+#define CONFINE_WATCHER 4
+#define CONFINE_APPLIER 8
 int confine_calls(uint32_t who);
+/* Following the host. fd: a socket for rtnetlink's events. It drops those that cannot matter: of interfaces that are not in the list
+ * but for their addresses and routes. Of big lists: -E2BIG, and all events pass. */
+#define FOLLOW_LINKS_MAX 64
+int follow_filter(int fd, const uint32_t links[], uint32_t count);
 /* cdef end */
 
 #endif

@@ -19,6 +19,11 @@ FD_NETNS_PIDFD = "netns-pidfd"  # of the process whose namespace the guest has: 
 FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory that has the namespace's name
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
+# Following the host (worker/follower.py): a pipe that brings what control knows; rtnetlink and inotify, which say that something
+# has changed
+FD_FOLLOW_STATE = "follow-state"
+FD_FOLLOW_NETLINK = "follow-netlink"
+FD_FOLLOW_INOTIFY = "follow-inotify"
 FD_CONF = "conf"  # the control socket (--conf-path): a listening UNIX socket for changes of port forwarding
 
 
@@ -160,3 +165,25 @@ class WorkerPlan(Record):
     lossy: bool  # FD_TAP is a descriptor from the user: frames may get lost behind it
     local_only: bool  # FD_TAP leads nowhere: there are no frames, only local connections
     descriptors: tuple[str, ...]  # the role of each descriptor, in order, without the sockets of `listeners`
+
+
+class HostUpdate(Record):
+    """What a change of the host means for a worker that serves. All fields but the last are those of WorkerPlan."""
+
+    link_mtu: int
+    ipv4: bool
+    ipv6: bool
+    dhcp: bool
+    dhcpv6: bool
+    ndp: bool
+    ra: bool
+    family4: FamilyPlan
+    family6: FamilyPlan
+    our_link_local: bytes
+    dns_tls: bool
+    guest_addrs: tuple[bytes, ...]
+    virtual_addrs: tuple[bytes, ...]
+    barred_sources: tuple[bytes, ...]
+    dns: tuple[bytes, ...]
+    search: tuple[str, ...]
+    gone: tuple[bytes, ...] = ()  # all addresses that the host had and has no more: flows bound to them end

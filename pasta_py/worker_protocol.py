@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 
     Value: TypeAlias = "int | bool | None | bytes | str | tuple[Value, ...] | Record"
 
-_CLASSES = (model.AutoRule, model.FamilyPlan, model.ForwardRule, model.Listener, model.WorkerPlan)
+_CLASSES = (model.AutoRule, model.FamilyPlan, model.ForwardRule, model.HostUpdate, model.Listener, model.WorkerPlan)
 _RECORDS: "dict[str, type[Record]]" = {cls.__name__: cls for cls in _CLASSES}
-_MAX_DEPTH = 8
+_MAX_DEPTH = 12
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
 _ARGUMENTS_BYTES = 256

@@ -4,6 +4,7 @@
  * Rejected: one function for all, which could not say what the kernel refused.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <string.h>
@@ -106,10 +107,32 @@ struct landlock_attr {
 };
 #define LANDLOCK_VERSION 1      /* LANDLOCK_CREATE_RULESET_VERSION */
 #define LANDLOCK_SCOPED (1 | 2) /* abstract UNIX sockets, signals */
+#define LANDLOCK_PATH_BENEATH 1 /* LANDLOCK_RULE_PATH_BENEATH */
+#define LANDLOCK_READ_FILE (1u << 2)
+#define LANDLOCK_READ_DIR (1u << 3)
 
-int confine_landlock(void)
+/* struct landlock_path_beneath_attr. */
+struct landlock_beneath {
+	uint64_t allowed_access;
+	int32_t parent_fd;
+} __attribute__((packed));
+
+static void allow_reading(int ruleset, const char *path)
 {
-	/* How many access rights to files ABI 1 to 5 have. All are handled, and no rule grants any. */
+	struct landlock_beneath rule = {LANDLOCK_READ_FILE | LANDLOCK_READ_DIR, open(path, O_PATH | O_CLOEXEC)};
+
+	if (rule.parent_fd < 0)
+		return;
+	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_PATH_BENEATH, &rule, 0)) {
+		rule.allowed_access = LANDLOCK_READ_FILE; /* a file, such as an archive of modules */
+		(void)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_PATH_BENEATH, &rule, 0);
+	}
+	close(rule.parent_fd);
+}
+
+int confine_landlock(const char *const readable[])
+{
+	/* How many access rights to files ABI 1 to 5 have. All are handled, and a rule grants only reading. */
 	static const uint8_t rights[] = {13, 14, 15, 15, 16};
 	struct landlock_attr attr = {0};
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_VERSION), fd, rc;
@@ -123,6 +146,8 @@ int confine_landlock(void)
 	fd = syscall(SYS_landlock_create_ruleset, &attr, abi >= 6 ? sizeof(attr) : sizeof(attr.handled_access_fs), 0);
 	if (fd < 0)
 		return -errno;
+	for (size_t i = 0; readable && readable[i]; i++)
+		allow_reading((int)fd, readable[i]);
 	rc = syscall(SYS_landlock_restrict_self, (int)fd, 0) ? -errno : 0;
 	close((int)fd);
 	return (int)rc;

@@ -180,7 +180,7 @@ static int lock_in(uint32_t by_chroot)
 	rc = give_up_privileges();
 	if (rc < 0)
 		return rc;
-	(void)confine_landlock();
+	(void)confine_landlock(NULL);
 	(void)confine_limits(0);
 	return -confine_calls(CONFINE_HELPER);
 }

@@ -7,6 +7,8 @@
  *   a call with conditions                 allow if all conditions of one of its rows are met, else kill
  *   any other call                         kill
  *
+ * For the processes that follow the host (seccomp_follow.c) "kill" is an error, ENOSYS.
+ *
  * For a call without conditions the program reads no argument. Kernels since 5.11 then know the answer from a bitmap, and do not
  * run the program. Calls of the data path have no conditions.
  *
@@ -40,6 +42,7 @@
 
 struct program {
 	struct sock_filter code[PROGRAM_MAX];
+	uint32_t refusal; /* SECCOMP_RET_ value for calls that are not allowed */
 	uint16_t len;
 	bool full;
 };
@@ -109,7 +112,7 @@ static size_t put_call(struct program *p, const struct seccomp_row *row, size_t 
 	for (size_t i = 0; i < rows; i++)
 		if (row[i].who & who)
 			put_row(p, &row[i]);
-	put_result(p, SECCOMP_RET_KILL_PROCESS);
+	put_result(p, p->refusal);
 	if (!p->full)
 		p->code[skip].k = (uint32_t)(p->len - skip - 1);
 	return rows;
@@ -117,6 +120,11 @@ static size_t put_call(struct program *p, const struct seccomp_row *row, size_t 
 
 static int build(struct program *p, uint32_t who)
 {
+	bool follows = who & (CONFINE_WATCHER | CONFINE_APPLIER);
+	const struct seccomp_row *table = follows ? seccomp_follow_table : seccomp_table;
+	size_t rows = follows ? seccomp_follow_rows : seccomp_rows;
+
+	p->refusal = follows ? SECCOMP_RET_ERRNO | ENOSYS : SECCOMP_RET_KILL_PROCESS;
 	put_load(p, offsetof(struct seccomp_data, arch));
 	put(p, BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCH, 1, 0);
 	put_result(p, SECCOMP_RET_KILL_PROCESS);
@@ -125,9 +133,9 @@ static int build(struct program *p, uint32_t who)
 	put(p, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
 	put_result(p, SECCOMP_RET_KILL_PROCESS);
 #endif
-	for (size_t i = 0; i < seccomp_rows;)
-		i += put_call(p, &seccomp_table[i], seccomp_rows - i, who);
-	put_result(p, SECCOMP_RET_KILL_PROCESS);
+	for (size_t i = 0; i < rows;)
+		i += put_call(p, &table[i], rows - i, who);
+	put_result(p, p->refusal);
 	return p->full ? -E2BIG : 0;
 }
 

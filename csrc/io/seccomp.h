@@ -15,14 +15,17 @@ struct seccomp_condition {
 /* Allows one call if all conditions are met. Rows of the same call stand together; one of them is enough. */
 struct seccomp_row {
 	int32_t call; /* SECCOMP_ABSENT where the architecture has no such call */
-	uint32_t who; /* CONFINE_WORKER, CONFINE_HELPER, or both */
+	uint32_t who; /* CONFINE_WORKER and following, or-ed */
 	struct seccomp_condition when[SECCOMP_CONDITIONS];
 };
 
 #define SECCOMP_ABSENT (-1)
 
-/* seccomp_table.c */
+/* seccomp_table.c: the worker and its helper. */
 extern const struct seccomp_row seccomp_table[];
 extern const size_t seccomp_rows;
+/* seccomp_follow.c: the processes that follow the host. */
+extern const struct seccomp_row seccomp_follow_table[];
+extern const size_t seccomp_follow_rows;
 
 #endif

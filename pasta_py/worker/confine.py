@@ -18,6 +18,9 @@ MOUNT: int = lib.CONFINE_MOUNT
 PID: int = lib.CONFINE_PID
 IPC: int = lib.CONFINE_IPC
 UTS: int = lib.CONFINE_UTS
+WATCHER: int = lib.CONFINE_WATCHER
+APPLIER: int = lib.CONFINE_APPLIER
+CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 
 _ARG_START = 45  # index of arg_start in /proc/PID/stat after the name, proc(5); arg_end follows
 
@@ -44,14 +47,16 @@ def empty_root(*, by_chroot: bool = False) -> None:
     raise_errno(lib.confine_root(by_chroot))
 
 
-def drop_privileges() -> None:
-    """No capability in any set, no way to gain one, not dumpable, no core dumps. Only before any thread starts."""
-    raise_errno(lib.confine_privileges(0))
+def drop_privileges(kept: int = 0) -> None:
+    """No capability in any set but `kept`, no way to gain one, not dumpable, no core dumps. Only before any thread starts."""
+    raise_errno(lib.confine_privileges(kept))
 
 
-def landlock() -> None:
-    """Forbid opening files and reaching abstract UNIX sockets, where the kernel has Landlock. Only before any thread starts."""
-    raise_errno(lib.confine_landlock())
+def landlock(readable: "Sequence[str]" = ()) -> None:
+    """Forbid opening files, but for reading below the paths `readable`, and reaching abstract UNIX sockets, where the kernel has
+    Landlock. Only before any thread starts."""
+    paths = [ffi.new("char[]", worker_protocol.path_bytes(path)) for path in readable]
+    raise_errno(lib.confine_landlock([*paths, ffi.NULL]))
 
 
 def limit_resources(*, files: bool) -> None:
@@ -59,9 +64,15 @@ def limit_resources(*, files: bool) -> None:
     raise_errno(lib.confine_limits(files))
 
 
-def filter_calls() -> None:
-    """Allow every thread only the system calls of csrc/io/seccomp_table.c; any other kills the process."""
-    raise_errno(lib.confine_calls(lib.CONFINE_WORKER))
+def filter_calls(who: int = lib.CONFINE_WORKER) -> None:
+    """Allow every thread only the system calls of csrc/io/seccomp_table.c; any other kills the process. WATCHER, APPLIER: those of
+    csrc/io/seccomp_follow.c; any other fails."""
+    raise_errno(lib.confine_calls(who))
+
+
+def filter_events(netlink: int, links: "Sequence[int]") -> None:
+    """Have a socket for rtnetlink's events drop those of other interfaces than these; OSError where there are too many of them."""
+    raise_errno(lib.follow_filter(netlink, links, len(links)))
 
 
 def raise_descriptor_limit() -> None:

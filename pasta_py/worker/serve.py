@@ -37,6 +37,11 @@ class Worker:
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
 
+    def adopt(self, plan: "WorkerPlan") -> None:
+        """Go on with a changed plan."""
+        self._plan = plan
+        self._ticks.adopt(plan)
+
     def serve(self) -> int:
         """Run until the end; returns the exit status (worker_protocol)."""
         try:
@@ -123,6 +128,12 @@ class Ticks:
         self._advertise_at = _NEVER
         self._stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
         self._shown: dict[str, int] = {}
+
+    def adopt(self, plan: "WorkerPlan") -> None:
+        """Go on with a changed plan; the guest hears of it at once."""
+        self._plan = plan
+        self.advertise()
+        self.arm()
 
     def arm(self) -> None:
         """Set the core's timer; needed after anything that may have become due earlier."""

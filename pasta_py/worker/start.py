@@ -10,6 +10,7 @@ covers them all. Then control hears "ready".
 import _socket
 import gc
 import posix as os  # os takes 0.8 ms to import
+import sys
 import time
 
 from pasta_py import model, worker_protocol
@@ -32,8 +33,10 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     Arguments as those of `__main__.main`. PastaError, OSError: the worker cannot start.
     """
     null, helper_fd = _start_helper(sock, by_chroot)
+    follows = "pasta_py.worker.follower" in sys.modules  # control had it loaded
+    launcher = _start_launcher(null, helper_fd) if follows else None
     try:
-        pid, warnings = sandbox.enter(helper_fd, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
+        pid, warnings = sandbox.enter(helper_fd + follows, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
     except OSError as error:
         if not runas:
             raise
@@ -46,7 +49,10 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     roles = _by_role(plan, fds)
     journal = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
     unfiltered: list[str] = []
-    worker = _build(sock, plan, fds, roles, helper_fd, journal, warnings, unfiltered)
+    if model.FD_FOLLOW_STATE not in roles and launcher:
+        launcher.close()
+        launcher = None
+    worker = _build(sock, plan, fds, roles, helper_fd, launcher, journal, warnings, unfiltered)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
@@ -63,7 +69,21 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
             journal.write(log.WARNING, line)
     gc.enable()  # control disables it before it forks
     worker_protocol.send_line(sock, f"ready {pid}")
+    if launcher:
+        _begin_to_follow(launcher, roles)
     return worker
+
+
+def _start_launcher(null: int, helper_fd: int) -> "_socket.socket":
+    from pasta_py.worker import follower
+
+    return follower.start(null, helper_fd + 1)
+
+
+def _begin_to_follow(launcher: "_socket.socket", roles: "Roles") -> None:
+    from pasta_py.worker import follower
+
+    follower.begin(launcher, roles)
 
 
 def _start_helper(sock: "_socket.socket", by_chroot: bool) -> "tuple[int, int]":
@@ -97,7 +117,7 @@ def _by_role(plan: "model.WorkerPlan", fds: worker_protocol.Descriptors) -> "Rol
 
 def _build(
     sock: "_socket.socket", plan: "model.WorkerPlan", fds: worker_protocol.Descriptors, roles: "Roles", helper_fd: int,
-    journal: log.Log, warnings: "list[str]", unfiltered: "list[str]",
+    launcher: "_socket.socket | None", journal: log.Log, warnings: "list[str]", unfiltered: "list[str]",
 ) -> "serve.Worker":  # fmt: skip
     """The core with all that the plan wants of it, what Python watches, and the worker around them.
 
@@ -149,7 +169,23 @@ def _build(
     if pesto:
         handlers |= watch.pesto_handlers(pesto, ticks)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
-    return serve.Worker(core, plan, journal, control, handlers, ticks, dns, link)
+    worker = serve.Worker(core, plan, journal, control, handlers, ticks, dns, link)
+    if launcher:
+        _follow(core, plan, journal, handlers, launcher, worker)
+    return worker
+
+
+def _follow(
+    core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
+    launcher: "_socket.socket", worker: "serve.Worker",
+) -> None:  # fmt: skip
+    """Hear what the watcher says."""
+    from pasta_py.worker import following
+
+    follower = following.Following(core, plan, journal, launcher)
+    follower.adopt = worker.adopt
+    core.watch(follower.fileno(), watch.FOLLOW)
+    handlers[watch.FOLLOW] = follower.on_readable
 
 
 def _serve_link(
@@ -184,7 +220,7 @@ def _enter_guest(
                 lost = "no sockets in the guest's namespace, so neither -T nor --splice-only"
                 raise PastaError(f"{lost}: {error.strerror}") from None
             warnings.append(f"no splice and no automatic ports: the guest's namespace cannot be entered: {error.strerror}")
-    for namespace in netns + userns:
+    for namespace in () if model.FD_FOLLOW_STATE in roles else netns + userns:
         os.close(namespace)
     if not entered:
         os.close(fd)

@@ -15,7 +15,7 @@ from pasta_py.worker import log
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal  # the same functions, wrapped, and known to type checkers
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from pasta_py.worker import pesto_server, plane, port_rules, serve
@@ -26,6 +26,8 @@ else:
 
 CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT, LINK = range(1, 8)
 DNS_FIRST, DNS_LAST = 1 << 16, (1 << 20) - 1  # sockets that come and go (dns_start)
+
+FOLLOW = 16
 
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10
@@ -168,13 +170,15 @@ def _on_directory(inotify: int, name: str, journal: log.Log) -> "int | None":
 
 def namespace_gone(events: bytes, name: bytes) -> bool:
     """Whether inotify's events (struct inotify_event, inotify(7)) say that `name` or its directory is gone."""
+    return any(mask & _DIRECTORY_GONE or (mask & _NAME_GONE and found == name) for mask, found in directory_events(events))
+
+
+def directory_events(events: bytes) -> "Iterator[tuple[int, bytes]]":
+    """The mask and the name of each of inotify's events."""
     position = 0
     while position + _EVENT_HEAD_BYTES <= len(events):
         mask = int.from_bytes(events[position + 4 : position + 8], sys.byteorder)
         size = int.from_bytes(events[position + 12 : position + 16], sys.byteorder)
         position += _EVENT_HEAD_BYTES
-        found = events[position : position + size].rstrip(b"\0")
+        yield mask, events[position : position + size].rstrip(b"\0")
         position += size
-        if mask & _DIRECTORY_GONE or (mask & _NAME_GONE and found == name):
-            return True
-    return False

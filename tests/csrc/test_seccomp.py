@@ -1,7 +1,10 @@
 """The filter's program, run by an interpreter of classic BPF, says what the table says, for every call and both processes."""
 
+import errno
+import os
 import platform
 import re
+import socket
 import struct
 import subprocess
 from pathlib import Path
@@ -12,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 KILL, ALLOW = 0x80000000, 0x7FFF0000  # linux/seccomp.h
+REFUSED = 0x00050000 | errno.ENOSYS  # SECCOMP_RET_ERRNO
+WATCHER, APPLIER = 4, 8
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/audit.h
 I386 = 0x40000003
 ARCH = ARCHES[platform.machine()]
@@ -20,6 +25,12 @@ X32 = 0x40000000
 _PRINT = """
 #include "io/seccomp.c"
 #include "io/seccomp_table.c"
+#undef BOTH
+#undef IS
+#undef ONLY
+#undef WITH
+#undef TYPE
+#include "io/seccomp_follow.c"
 #include <stdio.h>
 #include <stdlib.h>
 int main(int argc, char **argv)
@@ -40,7 +51,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Program]:
     (folder / "print.c").write_text(_PRINT)
     command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-I", ROOT / "csrc", "-o", folder / "print", folder / "print.c"]
     subprocess.run(command, check=True)
-    return {who: read(folder / "print", who) for who in (WORKER, HELPER)}
+    return {who: read(folder / "print", who) for who in (WORKER, HELPER, WATCHER, APPLIER)}
 
 
 def read(path: Path, who: int) -> Program:
@@ -112,6 +123,7 @@ def test_another_architectures_calls_are_refused(programs: dict[int, Program]) -
 def test_every_socket_option_of_the_source_has_a_row() -> None:
     """So that one in a corner no test reaches does not end somebody's worker."""
     allowed = {name for row in rows() if row.name == "setsockopt" for name in re.findall(r"\w+", row.when)}
+    allowed |= set(re.findall(r"\bSO_\w+", (ROOT / "csrc/io/seccomp_follow.c").read_text()))
     call = re.compile(r"\b(?:sock_set|setsockopt)\(([^;]*);")
     sources = [*(ROOT / "csrc").rglob("*.c"), *(ROOT / "pasta_py/worker").glob("*.py")]
     found = set()
@@ -124,3 +136,24 @@ def test_every_socket_option_of_the_source_has_a_row() -> None:
     assert {"SO_LINGER", "IPV6_UNICAST_HOPS", "SO_BINDTODEVICE"} <= found
     values = {name for name in found if name.startswith("IP_PMTUDISC") or name.startswith("IPV6_PMTUDISC")}
     assert found - values <= allowed, found - values - allowed
+
+
+@pytest.mark.parametrize("who", [WATCHER, APPLIER])
+def test_what_follows_the_host_reads_files_and_speaks_rtnetlink_only(programs: dict[int, Program], who: int) -> None:
+    numbers = {"x86_64": dict(openat=257, socket=41, connect=42, execve=59, mmap=9, setns=308), "aarch64": dict(
+        openat=56, socket=198, connect=203, execve=221, mmap=222, setns=268)}[platform.machine()]  # fmt: skip
+
+    def said(name: str, *arguments: int) -> int:
+        return verdict(programs[who], numbers[name], [*arguments, *[0] * (6 - len(arguments))])
+
+    assert said("openat", 0, 0, os.O_RDONLY | os.O_CLOEXEC) == ALLOW
+    for flags in (os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_TRUNC, os.O_APPEND):
+        assert said("openat", 0, 0, flags) == REFUSED
+    assert said("socket", socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) == ALLOW
+    assert said("socket", socket.AF_NETLINK, socket.SOCK_RAW, 4) == REFUSED  # sock_diag
+    assert said("socket", socket.AF_INET, socket.SOCK_STREAM, 0) == said("socket", socket.AF_PACKET, socket.SOCK_RAW, 0) == REFUSED
+    assert said("socket", socket.AF_INET, socket.SOCK_DGRAM, 0) == (ALLOW if who == WATCHER else REFUSED)
+    assert said("mmap", 0, 4096, 1 | 4) == said("mmap", 0, 4096, 2 | 4) == REFUSED  # PROT_EXEC
+    for name in ("connect", "execve", "setns"):
+        assert said(name) == REFUSED
+    assert verdict(programs[who], numbers["openat"], [0] * 6, I386) == KILL

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAC = bytes.fromhex("9a559a559a55")
 LOG_SIZE_BYTES = 1 << 20
+FOLLOW_GRACE_S = 10
 MAX_HOSTNAME_CHARS = 64  # __NEW_UTS_LEN, for a command's own UTS namespace
 _TAKES_VALUE = {option.long: bool(option.metavar) for option in TABLE}
 
@@ -90,6 +91,9 @@ class Options(Record):
     icmp: bool = True
     multicast: bool = True
     broadcast: bool = False
+    # Following the host
+    follow: bool = False
+    follow_grace: int = FOLLOW_GRACE_S
     # Translation
     map_host_loopback: "tuple[IPv4Address | IPv6Address, ...] | None" = None  # None: the gateway, if map_gw; (): none
     map_gw: bool = True  # for families that map_host_loopback does not name
@@ -263,6 +267,7 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     _exclusive(values, "netns_only", "userns", "--netns-only", "--userns")
     if values.get("splice_only") and values.get("splice") is False:
         raise UsageError("--splice-only and --no-splice are both given: give one of them")
+    _exclusive(values, "splice_only", "follow", "--splice-only", "--follow")
     if values.get("host_lo_to_ns_lo") and values.get("splice") is False:
         raise UsageError("--host-lo-to-ns-lo and --no-splice are both given: give one of them")
     if not spawn and values.get("pidns") is False:

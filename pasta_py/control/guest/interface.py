@@ -24,6 +24,10 @@ from pasta_py.control.planning.plan import LinkPlan
 from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _LOOPBACK = "lo"
 # Of the tap. The kernel's default of 500 drops most of the first windows of hundreds of streams. A frame can take 64 KiB.
 _QUEUE_FRAMES = 2048
@@ -115,12 +119,15 @@ def _bring_up(kernel: Netlink, tap: Link, mac: bytes, link: LinkPlan) -> list[st
     return []
 
 
+def in_setting_order(addresses: "Iterable[Address]") -> list[Address]:
+    """So that the kernel lists them as given: IPv4 ones in the order of their setting, IPv6 ones of a scope the latest first."""
+    found = list(addresses)
+    return [a for a in found if a.interface.version == 4] + [a for a in reversed(found) if a.interface.version == 6]
+
+
 def _set_addresses(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
     warnings = []
-    # The kernel lists IPv4 addresses in the order of their setting, IPv6 ones of a scope the latest first.
-    newest_last = [a for a in link.addresses if a.interface.version == 4]
-    newest_last += reversed([a for a in link.addresses if a.interface.version == 6])
-    for address in newest_last:
+    for address in in_setting_order(link.addresses):
         try:
             objects.add_address(kernel, tap.index, address)
         except OSError as error:
@@ -134,55 +141,59 @@ def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
     present = []
     for version, family in ((4, objects.AF_INET), (6, objects.AF_INET6)):
         try:
-            present += [(version, route) for route in objects.routes(kernel, family) if _through(route, tap.index)]
+            present += [(version, route) for route in objects.routes(kernel, family) if through(route, tap.index)]
         except OSError:
             continue  # without a comparison: setting the routes will say what is wrong
-    wanted = {_key(route) for route in link.routes}
-    existing = {_key(route) for _, route in present}
-    pending = [route for route in link.routes if _key(route) not in existing]
+    wanted = {key(route) for route in link.routes}
+    existing = {key(route) for _, route in present}
+    pending = [route for route in link.routes if key(route) not in existing]
     for version, route in present:
         link_local = version == 6 and route.destination.is_link_local
         if (
             version in link.mirrored
             and route.proto == objects.RTPROT_KERNEL
             and not link_local
-            and _key(route) not in wanted
+            and key(route) not in wanted
         ):
             # The host has removed or changed this route of an address. It may be gone already.
             try:
                 objects.delete_route(kernel, tap.index, route)
             except OSError:
                 pass
-    return _set_in_passes(kernel, tap, pending)
+    failed = set_in_passes(kernel, tap.index, pending)
+    return [f"cannot set {described(route)} on {tap.name}: {error.strerror}" for route, error in failed]
 
 
-def _set_in_passes(kernel: Netlink, tap: Link, pending: list[Route]) -> list[str]:
+def set_in_passes(kernel: Netlink, index: int, pending: list[Route]) -> list[tuple[Route, OSError]]:
+    """Set routes through an interface, in any order; those that the kernel refuses, and why."""
     while pending:
         failed: list[tuple[Route, OSError]] = []
         for route in pending:
             try:
-                objects.add_route(kernel, tap.index, route)
+                objects.add_route(kernel, index, route)
             except OSError as error:
                 if error.errno != errno.EEXIST:
                     failed.append((route, error))
         if len(failed) == len(pending):
-            return [f"cannot set {_described(route)} on {tap.name}: {error.strerror}" for route, error in failed]
+            return failed
         pending = [route for route, _ in failed]
     return []
 
 
-def _through(route: Route, index: int) -> bool:
+def through(route: Route, index: int) -> bool:
+    """Whether the route has a next hop through the interface."""
     return any(hop.link == index for hop in route.hops)
 
 
-def _key(route: Route) -> Route:
+def key(route: Route) -> Route:
     """The route without what depends on the interface it was read from."""
     hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
-    key: Route = route.replace(hops=hops)
-    return key
+    plain: Route = route.replace(hops=hops)
+    return plain
 
 
-def _described(route: Route) -> str:
+def described(route: Route) -> str:
+    """The route in words."""
     gateways = ", ".join(str(hop.gateway) for hop in route.hops if hop.gateway is not None)
     name = (
         f"route to {route.destination}"

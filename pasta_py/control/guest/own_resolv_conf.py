@@ -21,21 +21,11 @@ import signal
 import stat
 
 from pasta_py import worker_protocol
-from pasta_py.control.guest import syscalls
+from pasta_py.control.guest import path_watch, syscalls
 from pasta_py.control.planning import resolv_conf
 from pasta_py.control.planning.resolv_conf import View
 from pasta_py.errors import HostError, reason
 
-_CHANGES = (
-    syscalls.IN_CREATE
-    | syscalls.IN_MOVED_FROM
-    | syscalls.IN_MOVED_TO
-    | syscalls.IN_DELETE
-    | syscalls.IN_DELETE_SELF
-    | syscalls.IN_MOVE_SELF
-    | syscalls.IN_ONLYDIR
-)
-_MOST_LINKS = 40  # as the kernel follows (path_resolution(7))
 _EVENTS_BYTES = 64 << 10
 _OPTIONS = f"mode=755,size={2 * resolv_conf.MAX_BYTES}"
 
@@ -84,7 +74,7 @@ class OwnResolv:
 
     def refresh(self) -> None:
         """Mount ours over the host's file, with the text that follows from the host's now."""
-        path = self._follow()
+        path, _names = path_watch.follow(self._events, self._path)
         try:
             found = os.stat(path) if path else None
         except FileNotFoundError:
@@ -101,30 +91,6 @@ class OwnResolv:
             text = self._view.text(_read(self._host))
             self._cover(path, text)
         self._text = text
-
-    def _follow(self) -> str:
-        """Follow the links, and watch every directory on the path. The path that is no link; "": there is none."""
-        path = self._path
-        for _ in range(_MOST_LINKS):
-            directory, _, name = path.rpartition("/")
-            self._watch(directory or "/")
-            try:
-                link = os.readlink(path)
-            except OSError as error:
-                return path if error.errno == errno.EINVAL else ""
-            path = link if link.startswith("/") else f"{directory}/{link}"
-        return ""
-
-    def _watch(self, directory: str) -> None:
-        """Watch the directory, or if it is missing the nearest one above, where it could be made."""
-        while self._events >= 0:
-            try:
-                syscalls.inotify_add(self._events, directory, _CHANGES)
-                return
-            except OSError as error:
-                if error.errno != errno.ENOENT or directory == "/":
-                    return  # it may not be read
-            directory = directory.rpartition("/")[0] or "/"
 
     def _open_host(self, path: str) -> None:
         if self._host >= 0:

@@ -50,7 +50,7 @@ _NOT_COPIED = frozenset((12, 23, 19, 26, 21, 22))
 IN6_ADDR_GEN_MODE_EUI64, IN6_ADDR_GEN_MODE_NONE = 0, 1
 _FOREVER = 0xFFFFFFFF
 _WEIGHT_MAX = 256  # of a next hop in a route; a nexthop object's may be larger, from Linux 6.12 on
-_IP6_RT_PRIO_USER = 1024  # the metric that IPv6 gives a route that names none
+IP6_RT_PRIO_USER = 1024  # the metric that IPv6 gives a route that names none
 
 
 class Link(Record):
@@ -257,8 +257,18 @@ def set_link_local_mode(kernel: "Netlink", index: int, mode: int) -> None:
     kernel.request(messages.RTM_NEWLINK, {"index": index}, [("IFLA_AF_SPEC", spec)])
 
 
-def add_address(kernel: "Netlink", index: int, address: Address) -> None:
-    """Give an interface an address, usable at once; OSError when refused (EEXIST: it is there)."""
+def add_address(kernel: "Netlink", index: int, address: Address, *, replace: bool = False) -> None:
+    """Give an interface an address, usable at once; OSError when refused (EEXIST: it is there). `replace`: or change it."""
+    flags = exchange.NLM_F_REPLACE if replace else exchange.NLM_F_EXCL
+    kernel.request(messages.RTM_NEWADDR, *_address_message(index, address), exchange.NLM_F_CREATE | flags)
+
+
+def delete_address(kernel: "Netlink", index: int, address: Address) -> None:
+    """Take an address from an interface; OSError when refused (EADDRNOTAVAIL: it is not there)."""
+    kernel.request(messages.RTM_DELADDR, *_address_message(index, address))
+
+
+def _address_message(index: int, address: Address) -> "tuple[dict[str, int], list[tuple[str, Any]]]":
     own = address.interface
     flags = address.flags & (IFA_F_NODAD | IFA_F_HOMEADDRESS | IFA_F_NOPREFIXROUTE)
     attrs: list[tuple[str, Any]] = [
@@ -283,7 +293,7 @@ def add_address(kernel: "Netlink", index: int, address: Address) -> None:
         "scope": address.scope,
         "index": index,
     }
-    kernel.request(messages.RTM_NEWADDR, fields, attrs, exchange.NLM_F_CREATE | exchange.NLM_F_EXCL)
+    return fields, attrs
 
 
 def add_route(kernel: "Netlink", index: int, route: Route) -> None:

@@ -47,6 +47,7 @@ class HostSnapshot(Record):
     alternatives: tuple[tuple[str, str], ...] = ()  # pairs of an alternative name and the interface's own
     addresses: tuple[Ip, ...] = ()  # all of the host's own, of both families and all interfaces, without loopback's
     name: str = ""  # the host's own
+    leading: tuple[int, ...] = ()  # indices of all interfaces that have routes which lead anywhere
 
 
 def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
@@ -59,8 +60,10 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
             links = {link.index: link for link in objects.links(kernel)}
             addresses = objects.addresses(kernel)
             families = {}
+            leading: set[int] = set()
             for family, name in ((objects.AF_INET, interface4), (objects.AF_INET6, interface6)):
                 routes = objects.routes(kernel, family) if _supported(family) else []
+                leading |= {hop.link for route in routes if leads_out(route.destination) for hop in route.hops}
                 families[family] = _family(family, routes, links, addresses, name)
     except OSError as error:
         raise HostError(f"cannot read the host's addresses and routes: {reason(error, 'try again')}") from None
@@ -72,6 +75,7 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
         alternatives=_alternatives(links.values()),
         addresses=tuple(dict.fromkeys(own)),
         name=os.uname().nodename,
+        leading=tuple(sorted(leading)),
     )
 
 

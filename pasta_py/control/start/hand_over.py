@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pasta_py.control.commandline.options import Options
+    from pasta_py.control.follow.state import Sources
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.spawn import Command
     from pasta_py.control.guest.tap import Tap
+    from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
+    from pasta_py.control.planning.resolv_conf import Resolv
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
@@ -35,7 +38,8 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
     with ExitStack() as stack, ExitStack() as rollback:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_size = _open_log(options, stack)
-        plan, options = _plan(options)
+        sources = _sources(options, stack) if options.follow else None
+        plan, options, read = _plan(options)
         for line in plan.warnings:
             tell(options, WARNING, line)
         if command and plan.resolv:
@@ -44,6 +48,7 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             options = _for_loopback(options, plan.worker)
         listeners: list[model.Listener] = []
         descriptors = [(model.FD_LOG, log_fd)]
+        descriptors += sources.descriptors() if sources else []
         sockets = _listeners(options, inherited, stack, listeners)
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
@@ -93,6 +98,10 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
         rollback.pop_all()
         for line in set_up:
             tell(options, INFO, line)
+        if sources:
+            index = tap.index if guest and options.config_net else 0
+            host, names, shares_etc = read
+            sources.send(options, host, names, plan.link, index, shares_etc=shares_etc)
 
 
 def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) -> list[str]:
@@ -274,16 +283,33 @@ def _find_guest(options: "Options", command: "Command | None", stack: ExitStack)
     return guest
 
 
-def _plan(options: "Options") -> "tuple[Plan, Options]":
-    """The plan, and the options with the interfaces' own names in the port specifications."""
+def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resolv, bool]]":
+    """The plan, the options with the interfaces' own names in the port specifications, and what the plan was made from."""
     from pasta_py.control.commandline import port_spec
     from pasta_py.control.planning import host, plan, resolv_conf
 
     seen = host.snapshot(*plan.interfaces(options))
     tcp, udp = (port_spec.real_names(specs, seen.alternatives) for specs in (options.tcp_ports, options.udp_ports))
     shares_etc = os.geteuid() == 0 and options.fd is None
-    made = plan.build(options, seen, resolv_conf.read(), shares_etc=shares_etc)
-    return made, options.replace(tcp_ports=tcp, udp_ports=udp)
+    names = resolv_conf.read()
+    made = plan.build(options, seen, names, shares_etc=shares_etc)
+    return made, options.replace(tcp_ports=tcp, udp_ports=udp), (seen, names, shares_etc)
+
+
+# ---- following the host ----
+
+
+def _sources(options: "Options", stack: ExitStack) -> "Sources | None":
+    """What will say that the host has changed, from now on."""
+    from pasta_py.control.follow.state import Sources
+
+    try:
+        sources = Sources()
+    except OSError as error:
+        tell(options, WARNING, f"the host's network is not followed: {reason(error)}")
+        return None
+    stack.callback(sources.close)
+    return sources
 
 
 def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":

@@ -87,7 +87,8 @@ def _tell_api() -> None:
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
     dns = ("dns_start",) if options.egress_dns else ()
-    return (*dns, "link_server") if options.program == "passt" else dns
+    follow = ("follower", "following") if options.follow else ()
+    return (*dns, *follow, *(("link_server",) if options.program == "passt" else ()))
 
 
 def _refuse_unavailable(options: "Options") -> None:

@@ -1,0 +1,101 @@
+"""What the watcher keeps between two changes, and how a start begins to watch before it reads the host.
+
+Control makes the sources of events first, then reads the host: what changes in between waits in them.
+"""
+
+import _socket
+import posix as os  # lean imports: docs/architecture.md
+
+from pasta_py import model, worker_protocol
+from pasta_py.control.follow.grace import Counted
+from pasta_py.control.guest import path_watch, syscalls
+from pasta_py.control.planning import resolv_conf
+from pasta_py.control.planning.host import HostSnapshot
+from pasta_py.control.planning.resolv_conf import Resolv
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.control.commandline.options import Options
+    from pasta_py.control.planning.plan import LinkPlan
+
+# linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
+_GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
+_NETLINK_ROUTE = 0
+_RECEIVE_BYTES = 1 << 20
+_WATCHED = path_watch.CHANGES | syscalls.IN_CLOSE_WRITE
+_UNUSED = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command")  # options that no plan depends on
+
+
+class State(Record):
+    """All that decides what the guest gets next."""
+
+    options: "Options"
+    shares_etc: bool  # as for plan.build()
+    counted: Counted
+    trouble: str = ""  # why the last change was not followed, as it was said
+
+
+class Sources:
+    """Where events come from, and the pipe to the watcher."""
+
+    def __init__(self) -> None:
+        """OSError without rtnetlink. Without inotify nameservers are not followed."""
+        sock = _socket.socket(
+            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK, _NETLINK_ROUTE
+        )
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BYTES)
+        sock.bind((0, _GROUPS))
+        self._netlink, self._inotify, self._names = sock.detach(), -1, list[str]()
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._inotify = syscalls.inotify()
+            self._names = watch_resolv_conf(self._inotify)
+        except OSError:  # fs.inotify.max_user_instances are in use
+            pass
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """With their roles in the worker's plan."""
+        found = [(model.FD_FOLLOW_STATE, self._reader), (model.FD_FOLLOW_NETLINK, self._netlink)]
+        return found + ([(model.FD_FOLLOW_INOTIFY, self._inotify)] if self._inotify >= 0 else [])
+
+    def send(
+        self, options: "Options", host: HostSnapshot, resolv: Resolv, link: "LinkPlan", index: int, *, shares_etc: bool
+    ) -> None:
+        """What the watcher begins with, once the worker has the descriptors: what the start's plan was made from, and the guest's
+        interface as it was set up (`index` 0: it was not)."""
+        from pasta_py.control.follow import packing
+
+        os.close(self._reader)
+        self._reader = -1
+        kept = {name: value for name, value in options.__dict__.items() if name not in _UNUSED}
+        pinned = type(options)(**{**kept, "ns_ifname": link.ifname})
+        state = State(options=pinned, shares_etc=shares_etc, counted=Counted(host=host, resolv=resolv))
+        links = tuple(links_that_matter(host))
+        data = worker_protocol.encode((packing.pack(state), packing.pack(link), index, tuple(self._names), links))
+        try:
+            while data:
+                data = data[os.write(self._writer, data) :]
+        except OSError:
+            pass  # the process has ended, as the worker says
+
+    def close(self) -> None:
+        for fd in (self._netlink, self._inotify, self._reader, self._writer):
+            if fd >= 0:
+                os.close(fd)
+
+
+def watch_resolv_conf(inotify: int) -> list[str]:
+    """Watch the way to the host's resolv.conf; the names of files that matter."""
+    path, names = path_watch.follow(inotify, resolv_conf.PATH, _WATCHED)
+    if path and inotify >= 0:
+        try:  # the directory's watch misses changes of a file that is a mount itself
+            syscalls.inotify_add(inotify, path, syscalls.IN_CLOSE_WRITE)
+        except OSError:
+            pass  # it is missing, or may not be read
+    return names
+
+
+def links_that_matter(host: HostSnapshot) -> list[int]:
+    """Indices of the interfaces whose events matter: those that lead anywhere."""
+    return sorted({*host.leading, *(family.link.index for family in (host.ipv4, host.ipv6) if family.link)})

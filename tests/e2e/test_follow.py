@@ -1,0 +1,494 @@
+"""--follow: the host's network changes, and the guest has what a start at that moment would give it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, wait_until, wire
+
+SOON_S = 1
+GRACE_S = 2
+BOTH = f"""\
+addr add {HOST4}/24 dev eth0
+addr add {HOST6}/64 dev eth0 nodad
+route add default via {GATEWAY4}
+-6 route add default via {GATEWAY6}
+"""
+
+
+def bare(lab: Lab) -> None:
+    """Only lo."""
+
+
+def picture(space: Space) -> dict[str, set[object]]:
+    """Addresses and routes as `ip` shows them, without the interface's name and the kernel's own link-local ones."""
+    links = json.loads(space.run("ip", "-j", "addr").stdout)
+    addresses: set[object] = set()
+    for link in links:
+        for each in link["addr_info"] if link["ifname"] != "lo" else ():
+            if not each["local"].startswith("fe80:"):
+                addresses.add((each["local"], each["prefixlen"], each["scope"], each.get("deprecated", False)))
+    routes: set[object] = set()
+    for family in ("-4", "-6"):
+        for route in json.loads(space.run("ip", family, "-j", "route").stdout):
+            if not route["dst"].startswith("fe80:"):
+                kept = {name: value for name, value in route.items() if name not in ("dev", "nexthops")}
+                hops = [{n: v for n, v in hop.items() if n != "dev"} for hop in route.get("nexthops", ())]
+                routes.add(json.dumps([kept, hops], sort_keys=True))
+    return {"addresses": addresses, "routes": routes}
+
+
+class Followed:
+    """A lab, and a guest that follows its host."""
+
+    def __init__(self, lab: Lab, guest: Guest, log: Path, options: tuple[object, ...]) -> None:
+        self.lab, self.guest, self.log, self._options = lab, guest, log, options
+
+    def change(self, commands: str) -> None:
+        self.lab.host.setup(commands)
+
+    def is_as_fresh(self) -> None:
+        """Wait until the guest has what a fresh start gives."""
+        with self.lab.guest(*NO_PORTS, *self._options) as fresh:
+            wanted = picture(fresh)
+        found: list[object] = []
+
+        def same() -> bool:
+            found[:] = [picture(self.guest)]
+            return found[0] == wanted
+
+        try:
+            wait_until(same, SOON_S, "the guest is as after a fresh start")
+        except AssertionError:
+            raise AssertionError(f"wanted {wanted}\nfound  {found[0]}\n{self.said()}") from None
+
+    def has(self, *addresses: str) -> None:
+        """Wait until the guest has these addresses and no others."""
+        wait_until(lambda: {a[0] for a in picture(self.guest)["addresses"]} == set(addresses), SOON_S, f"{addresses}")  # type: ignore[index]
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def says(self, text: str) -> None:
+        wait_until(lambda: text in self.said(), SOON_S, f"the log says {text!r}")
+
+    def process(self, name: str) -> int:
+        """The PID of pasta-watch or pasta-apply."""
+        found: list[int] = []
+
+        def seen() -> bool:
+            found[:] = [
+                pid for pid in self.lab.descendants() if Path(f"/proc/{pid}/comm").exists() and comm(pid) == name
+            ]
+            return len(found) == 1
+
+        wait_until(seen, SOON_S, f"{name} runs")
+        return found[0]
+
+
+def comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+@contextmanager
+def following(
+    *options: object, build: object = None, grace: int = GRACE_S, extra: tuple[object, ...] = ()
+) -> Iterator[Followed]:
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab(build))  # type: ignore[arg-type]
+        log = lab.directory / "log"
+        guest = stack.enter_context(
+            lab.guest("--follow", "--follow-grace", grace, "-l", log, "-d", *NO_PORTS, *options, *extra)
+        )
+        yield Followed(lab, guest, log, options)
+
+
+# ---- addresses and routes ----
+
+
+@pytest.mark.option("--follow")
+def test_an_address_comes_and_a_renumbering_takes_the_old_one_away_at_once() -> None:
+    with following(grace=600) as f:
+        f.change("addr add 192.0.2.77/24 dev eth0\naddr add 2001:db8::77/64 dev eth0 nodad")
+        f.is_as_fresh()
+        f.says("address 192.0.2.77/24 is new")
+        f.change(
+            "addr flush dev eth0 scope global\naddr add 192.0.2.99/24 dev eth0\naddr add 2001:db8::99/64 dev eth0 nodad\n"
+            f"route add default via {GATEWAY4}\n-6 route replace default via {GATEWAY6}"
+        )
+        f.is_as_fresh()
+        assert "address 192.0.2.2/24 is gone" in f.said()
+
+
+@pytest.mark.option("--no-follow")
+def test_without_it_the_guest_stays_as_it_is() -> None:
+    with following(extra=("--no-follow",)) as f:
+        before = picture(f.guest)
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        with f.lab.guest(*NO_PORTS) as fresh:
+            assert picture(fresh) != before
+        assert picture(f.guest) == before
+        assert not [pid for pid in f.lab.descendants() if comm(pid).startswith(("pasta-watch", "pasta-apply"))]
+
+
+def test_a_start_without_network_gets_each_family_when_it_comes() -> None:
+    with following(build=bare) as f:
+        assert "local mode" in f.said()
+        wire(f.lab)
+        f.change(f"addr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}")
+        f.is_as_fresh()
+        assert HOST6 not in str(picture(f.guest))
+        f.change(f"addr add {HOST6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6}")
+        f.is_as_fresh()
+
+
+def test_the_default_route_changes_its_gateway_and_its_metric_and_a_second_one_comes() -> None:
+    with following() as f:
+        f.change("route replace default via 192.0.2.9\n-6 route replace default via 2001:db8::9")
+        f.is_as_fresh()
+        f.says("by way of 192.0.2.9 now")
+        f.change(
+            "route del default\nroute add default via 192.0.2.8 metric 50\nroute add default via 192.0.2.7 metric 60"
+        )
+        f.is_as_fresh()
+        f.change("-6 route add default via 2001:db8::7 metric 10")
+        f.is_as_fresh()
+
+
+def test_another_interface_takes_over_and_hands_back() -> None:
+    """From wireless to cable: the guest goes over with addresses, routes and gateway, in both families."""
+    with following() as f:
+        wire(f.lab, name="cable", peer="far")
+        f.change(
+            "addr add 198.51.100.5/24 dev cable\naddr add 2001:db8:5::5/64 dev cable nodad\n"
+            "route add default via 198.51.100.1 dev cable metric 5\n-6 route add default via 2001:db8:5::1 dev cable metric 5"
+        )
+        f.is_as_fresh()
+        f.says("outbound interface is cable now, no longer eth0")
+        f.change("link del cable")
+        f.is_as_fresh()
+        f.says("outbound interface is eth0 now")
+
+
+def test_routes_by_the_thousand_come_and_go() -> None:
+    with following(grace=1) as f:
+        many = "\n".join(f"route add 10.{i // 250}.{i % 250}.0/24 via {GATEWAY4}" for i in range(1000))
+        f.lab.host.run("ip", "-batch", "-", caps=True, input=many)
+        f.is_as_fresh()
+        f.lab.host.run("ip", "-batch", "-", caps=True, input=many.replace("add", "del"))
+        f.is_as_fresh()
+
+
+@pytest.mark.parametrize("kind", ["bridge", "vlan", "tun", "bond"])
+def test_interfaces_of_other_kinds_take_over(kind: str) -> None:
+    setup = {
+        "bridge": "link add br0 type bridge\nlink set eth0 master br0\nlink set br0 up\naddr flush dev eth0\n",
+        "vlan": "link add link eth0 name br0 type vlan id 7\nlink set br0 up\naddr flush dev eth0\n",
+        "tun": "link show br0",
+        "bond": "link add br0 type bond mode active-backup\nlink set br0 up\naddr flush dev eth0\n",
+    }[kind]
+    with following(grace=1) as f:
+        if kind == "tun":  # a tunnel over UDP, as a VPN is one
+            tunnel = f.lab.host.popen("socat", "TUN,tun-name=br0,iff-no-pi,up", f"UDP:{REMOTE4}:9999", caps=True)
+            wait_until(
+                lambda: f.lab.host.run("ip", "link", "show", "br0", check=False).returncode == 0, SOON_S, "the tunnel"
+            )
+        try:
+            f.change(setup)
+        except AssertionError as error:
+            if kind not in ("bond", "vlan") or "Unknown device type" not in str(error):
+                raise
+            pytest.skip(f"this kernel has no interfaces of the kind {kind}")
+        f.change(
+            "addr add 192.0.2.50/24 dev br0\naddr add 2001:db8::50/64 dev br0 nodad\n"
+            "route replace default dev br0 metric 3\n-6 route replace default dev br0 metric 3"
+        )
+        f.is_as_fresh()
+        f.says("outbound interface is br0 now")
+        if kind == "tun":
+            tunnel.kill()
+            f.is_as_fresh()
+            f.says("outbound interface is eth0 now")
+
+
+def test_a_deprecated_address_is_deprecated_in_the_guest() -> None:
+    with following() as f:
+        f.change(f"addr change {HOST6}/64 dev eth0 preferred_lft 0 valid_lft forever")
+        f.is_as_fresh()
+        f.says(f"address {HOST6}/64 is deprecated")
+        f.change(f"addr change {HOST6}/64 dev eth0 preferred_lft forever valid_lft forever")
+        f.is_as_fresh()
+
+
+def test_an_interface_that_the_options_name_may_vanish_and_come_back() -> None:
+    with following("-i", "eth0", grace=600) as f:
+        before = picture(f.guest)
+        f.change("link del eth0")
+        f.says("the guest keeps its network as it is")
+        assert picture(f.guest) == before
+        wire(f.lab)
+        f.change(BOTH.replace(HOST4, "192.0.2.88"))
+        f.is_as_fresh()
+
+
+# ---- grace ----
+
+
+@pytest.mark.option("--follow-grace")
+def test_what_goes_stays_for_the_grace_then_the_guest_is_as_after_a_fresh_start() -> None:
+    with following(grace=GRACE_S) as f:
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.has(HOST4, HOST6, "192.0.2.77")
+        f.change("addr del 192.0.2.77/24 dev eth0")
+        f.change("route add 203.0.113.0/24 via 192.0.2.1")  # seen after the loss, so the loss was seen too
+        wait_until(lambda: "203.0.113.0/24" in str(picture(f.guest)["routes"]), SOON_S, "the route")
+        assert "192.0.2.77" in str(picture(f.guest)["addresses"])
+        f.says("address 192.0.2.77/24 is gone")
+        f.is_as_fresh()
+
+
+def test_a_network_that_comes_back_within_the_grace_changes_nothing() -> None:
+    """The link is deleted and made again, under the same name: not one address or route of the guest is touched."""
+    with following(grace=600) as f:
+        monitor = f.guest.popen("ip", "-o", "monitor", "address", "route")
+        before = picture(f.guest)
+        f.change("link del eth0")
+        wire(f.lab)
+        f.change(BOTH)
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.is_as_fresh()
+        f.change("addr del 192.0.2.77/24 dev eth0")
+        monitor.terminate()
+        touched = [line for line in monitor.communicate()[0].splitlines() if "192.0.2.77" not in line]
+        assert not touched and before["routes"] <= picture(f.guest)["routes"]
+
+
+def test_all_gone_is_local_mode_after_the_grace() -> None:
+    with following(grace=1) as f:
+        f.change("link del eth0")
+        f.has("169.254.2.1")
+        f.says("local mode")
+
+
+# ---- connections ----
+
+_CLIENT = """
+import hashlib, socket, sys
+s = socket.create_connection((sys.argv[1], 7500))
+print("connected", flush=True)
+digest, got = hashlib.sha256(), 0
+try:
+    while data := s.recv(1 << 16):
+        digest.update(data)
+        got += len(data)
+    print("end", got, digest.hexdigest(), flush=True)
+except OSError as error:
+    print("error", type(error).__name__, flush=True)
+"""
+_SERVER = """
+import hashlib, random, socket, sys, time
+l = socket.create_server((sys.argv[1], 7500), family=socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+print("ready", flush=True)
+s, _ = l.accept()
+digest, data = hashlib.sha256(), random.randbytes(1 << 16)
+try:
+    while sys.stdin.readable() and (sys.argv[2] == "hold" or True):
+        s.sendall(data)
+        digest.update(data)
+        time.sleep(0.01)
+        import select
+        if select.select([sys.stdin], [], [], 0)[0]:
+            break
+    s.close()
+    print("sent", digest.hexdigest(), flush=True)
+except OSError:
+    print("broken", flush=True)
+"""
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
+def test_a_download_survives_what_it_survives_on_the_host(remote: str) -> None:
+    """The host's address is deleted and added again under a transfer, others come: every byte arrives."""
+    with following(grace=600) as f:
+        server = f.lab.remote.popen(sys.executable, "-c", _SERVER, remote, "until")
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        client = f.guest.popen(sys.executable, "-c", _CLIENT, remote)
+        assert client.stdout and client.stdout.readline() == "connected\n"
+        own, gateway = (f"{HOST6}/64", GATEWAY6) if ":" in remote else (f"{HOST4}/24", GATEWAY4)
+        for turn in range(5):
+            f.change(f"addr add 192.0.2.{100 + turn}/24 dev eth0\naddr add 2001:db8::{100 + turn}/64 dev eth0 nodad")
+            f.says(f"address 192.0.2.{100 + turn}/24 is new")
+            nodad = " nodad" if ":" in remote else ""
+            f.change(f"addr del {own} dev eth0\naddr add {own} dev eth0{nodad}\nroute replace default via {gateway}")
+        assert server.stdin
+        server.stdin.close()
+        sent = server.stdout.readline().split()
+        got = client.stdout.readline().split()
+        assert sent[0] == "sent" and got[0] == "end" and got[2] == sent[1]
+
+
+@pytest.mark.parametrize("remote", [REMOTE4, REMOTE6], ids=["v4", "v6"])
+def test_a_download_over_a_vanished_address_fails_and_one_of_the_other_family_goes_on(remote: str) -> None:
+    with following(grace=1) as f:
+        other = REMOTE4 if ":" in remote else REMOTE6
+        streams = {}
+        for each in (remote, other):
+            server = f.lab.remote.popen(sys.executable, "-c", _SERVER, each, "until")
+            assert server.stdout and server.stdout.readline() == "ready\n"
+            client = f.guest.popen(sys.executable, "-c", _CLIENT, each)
+            assert client.stdout and client.stdout.readline() == "connected\n"
+            streams[each] = server, client
+        f.change(f"addr del {HOST6}/64 dev eth0" if ":" in remote else f"addr del {HOST4}/24 dev eth0")
+        assert streams[remote][1].stdout.readline() == "error ConnectionResetError\n"  # type: ignore[union-attr]
+        server, client = streams[other]
+        server.stdin.close()  # type: ignore[union-attr]
+        sent, got = server.stdout.readline().split(), client.stdout.readline().split()  # type: ignore[union-attr]
+        assert got[0] == "end" and got[2] == sent[1]
+
+
+# ---- the guest's own ----
+
+
+def test_what_the_guest_changed_stays() -> None:
+    """Its own address, beside ours and in our network, its route, its MTU; and what it removed of ours does not come back."""
+    with following(grace=1) as f:
+        name = f.guest.interface()
+        f.guest.setup(
+            f"addr add 192.0.2.200/24 dev {name}\naddr add 10.9.9.9/24 dev {name}\nroute add 203.0.113.0/24 via {GATEWAY4}\n"
+            f"-6 route add 2001:db8:9::/64 via {GATEWAY6}\nlink set {name} mtu 1400\naddr del {HOST6}/64 dev {name}"
+        )
+        f.change(f"addr del {HOST4}/24 dev eth0\naddr add 192.0.2.77/24 dev eth0\nroute add default via {GATEWAY4}")
+        f.has("192.0.2.77", "192.0.2.200", "10.9.9.9")
+        wait_until(lambda: "203.0.113.0/24" in str(picture(f.guest)["routes"]), SOON_S, "the guest's route")
+        assert "2001:db8:9::/64" in str(picture(f.guest)["routes"])
+        assert json.loads(f.guest.run("ip", "-j", "link", "show", name).stdout)[0]["mtu"] == 1400
+
+
+def test_options_stay_what_they_are() -> None:
+    with following("-a", "10.7.7.7/24", "-g", "10.7.7.1", "-4") as f:
+        before = picture(f.guest)
+        f.change("route replace default via 192.0.2.9")
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.is_as_fresh()
+        assert picture(f.guest) == before
+
+
+# ---- nameservers ----
+
+_NAMESERVER = """
+import socket, sys
+s = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    data, peer = s.recvfrom(512)
+    s.sendto(sys.argv[1].encode(), peer)
+"""
+_ASK = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(2)
+s.sendto(b"who", ("10.53.53.53", 53))
+try:
+    print(s.recv(100).decode())
+except OSError as error:
+    print(error)
+"""
+
+
+def test_names_are_asked_of_the_new_nameserver_at_once() -> None:
+    """resolv.conf rewritten in place, replaced by rename, a link that is pointed elsewhere, gone and back."""
+    with following("--dns-forward", "10.53.53.53", grace=600) as f:
+        for address in (REMOTE4, REMOTE6):
+            server = f.lab.remote.popen(sys.executable, "-c", _NAMESERVER, address)
+            assert server.stdout and server.stdout.readline() == "ready\n"
+
+        def asked() -> str:
+            return f.guest.run(sys.executable, "-c", _ASK).stdout.strip()
+
+        for address in (REMOTE4, REMOTE6, REMOTE4):
+            f.lab.resolv(f"nameserver {address}\n")
+            wait_until(lambda address=address: asked() == address, SOON_S, f"{address} is asked")  # type: ignore[misc]
+        f.lab.resolv("# nothing\n")  # no nameserver: the old one stays for the grace
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.says("192.0.2.77/24 is new")
+        assert asked() == REMOTE4
+        f.lab.resolv(f"nameserver {REMOTE6}\n")
+        wait_until(lambda: asked() == REMOTE6, SOON_S, "the new one is asked")
+
+
+# ---- the processes ----
+
+
+def status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def test_what_the_two_processes_may_do() -> None:
+    with following() as f:
+        watch, apply = f.process("pasta-watch"), f.process("pasta-apply")
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.is_as_fresh()
+        for pid, capabilities in ((watch, 0), (apply, 1 << 12)):
+            found = status(pid)
+            for kind in ("CapEff", "CapPrm", "CapAmb", "CapInh"):
+                assert int(found[kind], 16) == (capabilities if kind in ("CapEff", "CapPrm") else 0), (pid, kind)
+            assert found["NoNewPrivs"] == "1" and found["Seccomp"] == "2"
+        host, guest = os.readlink(f"/proc/{f.lab.pid}/ns/net"), os.readlink(f"/proc/{f.guest.pid}/ns/net")
+        assert os.readlink(f"/proc/{watch}/ns/net") == host and os.readlink(f"/proc/{apply}/ns/net") == guest
+        kinds = {
+            pid: sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
+            for pid in (watch, apply)
+        }
+        assert kinds[watch] == ["/dev/null"] * 3 + ["anon_inode", "socket", "socket", "socket"], kinds
+        assert kinds[apply] == ["/dev/null"] * 3 + ["socket"], kinds
+
+
+@pytest.mark.parametrize("name", ["pasta-watch", "pasta-apply"])
+def test_one_of_them_is_killed_and_traffic_goes_on(name: str) -> None:
+    with following() as f:
+        watch, apply = f.process("pasta-watch"), f.process("pasta-apply")
+        os.kill({"pasta-watch": watch, "pasta-apply": apply}[name], signal.SIGKILL)
+        f.says("no longer followed")
+        wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
+        assert f.guest.run("ping", "-c1", "-W20", REMOTE4, check=False).returncode == 0
+
+
+def test_they_end_with_the_worker() -> None:
+    with following() as f:
+        watch, apply = f.process("pasta-watch"), f.process("pasta-apply")
+        os.kill(f.lab.translator().pid, signal.SIGKILL)
+        wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
+
+
+def test_hundreds_of_other_interfaces_cost_almost_nothing_and_hide_no_change() -> None:
+    """Beside it, pairs of interfaces are made and deleted as fast as one processor makes them."""
+    with following() as f:
+        watch = f.process("pasta-watch")
+        ticks = os.sysconf("SC_CLK_TCK")
+
+        def used_s() -> float:
+            fields = Path(f"/proc/{watch}/stat").read_text().rpartition(")")[2].split()
+            return sum(map(int, fields[11:15])) / ticks  # with its children
+
+        before, started = used_s(), time.monotonic()
+        lines = "".join(
+            f"link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink set w{i} up\nlink del v{i}\n"
+            for i in range(400)
+        )
+        f.lab.host.run("ip", "-batch", "-", caps=True, input=lines, timeout=120)
+        assert used_s() - before <= 0.02 * (time.monotonic() - started) + 1 / ticks
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.is_as_fresh()
