@@ -25,6 +25,11 @@ _IP_FREEBIND = 15
 _IPV6_FREEBIND = 78
 
 
+def taken(by: str = "another program") -> str:
+    """What to do about a port that `by` has."""
+    return f"{by} listens there: stop it, or choose another port"
+
+
 def is_ipv4(address: bytes) -> bool:
     """Whether 16 bytes are a v4-mapped address (RFC 4291, 2.5.5.2)."""
     return address[:12] == ANY4[:12]

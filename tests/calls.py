@@ -113,7 +113,7 @@ def used(traces: list[Path]) -> tuple[Counter[tuple[int, Row]], Counter[str]]:
 
 
 def _locked_in(lines: list[str]) -> tuple[int, int]:
-    """Whose trace it is (0: nobody's who locks himself in), and the line after which the filter is in force."""
+    """Whose trace it is (0: of a process that does not lock itself in), and the line after which the filter is in force."""
     calls = [match[2] if (match := _CALL.match(line)) else "" for line in lines]
     if "seccomp" in calls:
         return HELPER if "setns" in calls else WORKER, calls.index("seccomp") + 1

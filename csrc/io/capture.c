@@ -625,6 +625,7 @@ int capture_open(struct capture **out, const struct capture_config *config)
 	*out = c;
 	return 0;
 fail:
+	pthread_mutex_destroy(&c->lock);
 	free(c->filter);
 	free(c);
 	return error;

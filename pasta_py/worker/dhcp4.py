@@ -67,13 +67,7 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
 
     `leases`: where the guest's link may have several neighbours. Without it each client gets the guest's address.
     """
-    if leases:
-        own = leases.plan_for(frame[6:12])
-        if own is None:
-            return None
-        plan = own
-    guest = frames.ipv4(plan.family4.guest)
-    if not plan.ipv4 or not plan.dhcp or not guest:
+    if not plan.ipv4 or not plan.dhcp or not plan.family4.guest:
         return None
     datagram = frames.datagram(frames.packet4(plan, frame, frames.UDP), _SERVER_PORT)
     if datagram is None or datagram.destination not in (frames.BROADCAST4, _subnet(plan)[1], _server(plan)):
@@ -86,8 +80,11 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
     options = _parse(message)
     if options is None:
         return None
-    kind = _answer_kind(plan, message, options)
-    return None if kind is None else _build(plan, datagram, options, kind)
+    own = leases.plan_for(frame[6:12]) if leases else plan
+    if own is None:
+        return None
+    kind = _answer_kind(own, message, options)
+    return None if kind is None else _build(own, datagram, options, kind)
 
 
 def _server(plan: "WorkerPlan") -> bytes:

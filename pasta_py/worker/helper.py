@@ -24,7 +24,7 @@ _NAMES = {model.IPPROTO_TCP: "TCP", model.IPPROTO_UDP: "UDP"}
 _HINTS = {
     errno.EMFILE: "raise the limit of open files (ulimit -Hn), or forward fewer ports",
     errno.EACCES: "it is privileged there: choose another, or lower net.ipv4.ip_unprivileged_port_start there",
-    errno.EADDRINUSE: "a program there listens already: stop it, or choose another port",
+    errno.EADDRINUSE: hostports.taken("a program"),
 }
 
 

@@ -283,7 +283,7 @@ def _refusal(key: "Key", error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         hint = ": below net.ipv4.ip_unprivileged_port_start, only ports of the command line can be had; lower it, or restart"
     elif error.errno == errno.EADDRINUSE:
-        hint = ": another program listens there: stop it, or choose another port"
+        hint = f": {hostports.taken()}"
     elif error.errno == errno.EADDRNOTAVAIL and not to_host:
         hint = ": the host has no such address"
     elif error.errno == errno.EINVAL and address[:1] == b"\xfe":

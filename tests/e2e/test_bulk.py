@@ -63,7 +63,7 @@ def test_a_large_file_arrives_unharmed(lab: Lab, digests: dict[int, str], direct
 
 
 def test_what_many_streams_send_at_once_finds_room_in_the_tap(lab: Lab) -> None:
-    """Nobody reads the tap meanwhile: the worst that a busy machine can do."""
+    """The tap is not read meanwhile: the worst that a busy machine can do."""
     lab.remote.serve("socat", "-u", f"TCP-LISTEN:7100,bind={REMOTES[4]},fork,backlog=512", "OPEN:/dev/null,append", port=7100)
     with lab.guest() as guest:
         crowd = guest.popen(sys.executable, "-c", CROWD, REMOTES[4])

@@ -32,8 +32,8 @@ ROUNDS, WINDOW_S, SETTLE_S = 21 if LONG else 15, 0.25, 0.1
 BURST_S = 0.7  # until what the translator lets through at once is used up
 KEPT = 0.7
 MEMORY_KIB = 24 << 10  # with 20,000 descriptors
-SILENT4 = "192.0.2.99"  # has a neighbour entry on the host, but nobody is there
-CLOSED = 4000  # and following: nobody listens there
+SILENT4 = "192.0.2.99"  # has a neighbour entry on the host, but no machine has it
+CLOSED = 4000  # and following: nothing listens there
 DISTINCT = 100_000
 
 

@@ -47,7 +47,7 @@ def test_clients_at_ipv6_loopback_are_answered(lab: Lab, options: tuple[str, ...
         with lab.guest(*PORTS, *options, peer=peer) as guest:
             server = guest.start("answer.py", "name", "::", PORT, "guest")
             if peer:
-                guest.run("ping", "-c1", "-W1", f"{ROUTER}%{guest.interface()}", check=False)  # nobody answers
+                guest.run("ping", "-c1", "-W1", f"{ROUTER}%{guest.interface()}", check=False)  # no machine answers
             found = seen(lab, "::1")
             (own,) = link_locals(guest)
             assert found == [ROUTER if "--no-splice" in options else own] * 2, peer

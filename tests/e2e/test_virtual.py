@@ -18,7 +18,7 @@ MAPPED = ("--map-host-loopback", "169.254.1.3", "--map-host-loopback", "fd00::3"
 
 
 def dead_routers(lab: Lab) -> None:
-    """Nobody has the addresses of the gateways."""
+    """No machine has the addresses of the gateways."""
     dual(lab)
     lab.remote.setup(f"addr del {GATEWAY4}/24 dev eth0\naddr del {GATEWAY6}/64 dev eth0")
 

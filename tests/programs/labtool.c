@@ -11,7 +11,7 @@
  *                                                    in the network namespace of NETPID (as numbered inside, 0: that of
  *                                                    PID); passes signals on and ends as CMD did
  *   labtool hold TOKEN                               prints "held" and waits for EOF on its input
- *   labtool stray                                    as hold, in new user, network and mount namespaces that nobody set up
+ *   labtool stray                                    as hold, in new user, network and mount namespaces, which are left as they are
  *
  * UID is what a caller who is root becomes before anything else, so that nothing here runs with more rights than an
  * ordinary user has. The PID namespace is what makes cleaning up certain: whatever forks away inside dies with it.

@@ -57,7 +57,7 @@ class Mixed:
             elif way == 1:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif way == 2:
-                await self.loop.sock_sendall(sock, data[:1000])  # nobody waits for the answer
+                await self.loop.sock_sendall(sock, data[:1000])  # the answer is not waited for
         self.short += 1
 
     async def one_question(self) -> None:

@@ -23,7 +23,7 @@ TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 2, 0x1000
 
 
 def open_tap(pid: str, name: str) -> int:
-    """By a child, since nobody comes back from a user namespace."""
+    """By a child, since no process comes back from a user namespace."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         if os.fork() == 0:

@@ -127,7 +127,7 @@ def test_what_is_refused_leaves_no_descriptor_behind() -> None:
             assert control.recv(4096).startswith(b"error no rule")
         os.close(writer)
         os.set_blocking(reader, False)
-        assert os.read(reader, 1) == b""  # nobody holds the other end
+        assert os.read(reader, 1) == b""  # the other end is closed everywhere
         os.close(reader)
         with bound(TCP) as sock:
             Remote(control).change(rule(TCP, sock.getsockname()[1]), sock.fileno())

@@ -115,7 +115,7 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("M mac-addr", "MAC", "mac_addr", "last", takes.mac,
          "MAC address of the translator on the guest's link. Default: 9a:55:9a:55:9a:55."),
         ("m mtu", "N", "mtu", "last", takes.mtu,
-         "MTU in bytes. 0: do not set one. Below 1280 there is no IPv6. Default: 65520."),
+         f"MTU in bytes. 0: do not set one. Below 1280 there is no IPv6. Default: {takes.DEFAULT_MTU}."),
         ("a address", "ADDR[/LEN]", "address", "family", takes.guest_address,
          "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
         ("n netmask", "MASK", "netmask", "last", takes.netmask,

@@ -62,7 +62,7 @@ class Options(Record):
     ns_ifname: str = ""
     ns_mac_addr: bytes = b""
     mac_addr: bytes = DEFAULT_MAC
-    mtu: "int | None" = None  # None: 65520; 0: do not assign
+    mtu: "int | None" = None  # None: the default; 0: do not assign
     address: "tuple[IPv4Interface | IPv6Interface, ...]" = ()  # at most one per family, IPv4 first
     netmask: "int | None" = None  # IPv4 prefix length, if said by -n or -a; else that of `address` is by class
     gateway4: "IPv4Address | None" = None

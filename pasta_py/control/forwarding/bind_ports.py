@@ -191,7 +191,7 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
     elif error.errno == errno.EADDRINUSE:
         from pasta_py.control.forwarding import port_owner
 
-        hint = f": {port_owner.of_port(_NAMES[proto], port) or 'another program'} listens there: stop it, or choose another port"
+        hint = f": {hostports.taken(port_owner.of_port(_NAMES[proto], port) or 'another program')}"
     elif error.errno == errno.EADDRNOTAVAIL:
         hint = ": the host has no such address: --freebind binds it all the same"
     elif error.errno == errno.EINVAL and rule.address and rule.address.is_link_local:

@@ -9,6 +9,7 @@ lead nowhere.
 
 from pasta_py.control.ip import IPv4Address, IPv6Address
 from pasta_py.control.netlink.objects import Ip
+from pasta_py.control.planning.mapping import Mapping
 from pasta_py.control.planning.resolv_conf import Resolv, View
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
@@ -21,15 +22,6 @@ if TYPE_CHECKING:
 
 FORWARDER4 = IPv4Address("169.254.1.1")  # link-local (RFC 3927), and what podman gives to --dns-forward
 LOCAL = IPv4Address("127.0.0.1")  # libc's nameserver where resolv.conf names none (resolv.conf(5))
-
-
-class Mapping(Record):
-    """Addresses of one family that mean something else to the guest than to the host."""
-
-    loopback: Ip | None = None
-    guest: Ip | None = None
-    dns_forward: Ip | None = None
-    dns_host: Ip | None = None
 
 
 class Guest(Record):

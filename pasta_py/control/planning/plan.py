@@ -6,14 +6,15 @@ family, and `nameservers` chooses the nameservers.
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from pasta_py.control.commandline.option_values import MAX_MTU, MIN_MTU
+from pasta_py.control.commandline.option_values import DEFAULT_MTU, MAX_MTU, MIN_MTU
 from pasta_py.control.ip import ip_network, packed
 from pasta_py.control.netlink import objects
 from pasta_py.control.netlink.objects import Address, Ip, NextHop, Route
-from pasta_py.control.planning import nameservers, our_addresses
-from pasta_py.control.planning.guest_family import GuestFamily, is_copied, is_mappable, plan_family
+from pasta_py.control.planning import mapping, nameservers, our_addresses
+from pasta_py.control.planning.guest_family import GuestFamily, is_copied, plan_family
 from pasta_py.control.planning.host import Family, HostSnapshot
-from pasta_py.control.planning.nameservers import Mapping, Names
+from pasta_py.control.planning.mapping import Mapping
+from pasta_py.control.planning.nameservers import Names
 from pasta_py.control.planning.resolv_conf import Resolv, View
 from pasta_py.errors import HostError, UsageError
 from pasta_py.model import FamilyPlan, WorkerPlan
@@ -21,11 +22,9 @@ from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from pasta_py.control.commandline.options import Options
 
-DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
 UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
 DEFAULT_IFNAME = "tap0"
 
@@ -156,10 +155,7 @@ def _mappings(
     options: "Options", host: HostSnapshot, resolv: Resolv, guest4: GuestFamily, guest6: GuestFamily
 ) -> tuple[Mapping, Mapping, Names]:
     """What is mapped in each family, and the nameservers of the guest."""
-    maps: dict[int, Mapping] = {}
-    for version, guest in ((4, guest4), (6, guest6)):
-        maps[version] = _family_mapping(version, options, resolv, guest)
-    _check_distinct(maps.values())
+    maps = {version: mapping.of_family(version, options, resolv, guest) for version, guest in ((4, guest4), (6, guest6))}
     names = nameservers.choose(options, resolv, maps, _seen(options, host, guest4, guest6))
     return maps[4], maps[6], names
 
@@ -240,47 +236,6 @@ def _view(options: "Options", names: Names) -> View | None:
         forwarder=f"{forwarder}{scope}" if forwarder else "",
     )
     return changed
-
-
-def _family_mapping(version: int, options: "Options", resolv: Resolv, guest: GuestFamily) -> Mapping:
-    if not guest.on:
-        return Mapping(loopback=None, guest=None, dns_forward=None, dns_host=None)
-    loopback = _pick(options.map_host_loopback or (), version, "--map-host-loopback", guest)
-    if loopback is None and options.map_host_loopback != () and options.map_gw and guest.gateway is not None:
-        # To a gateway that is its own address (as on an unnumbered link) the guest never sends.
-        loopback = None if guest.has(guest.gateway) or not is_mappable(guest.gateway) else guest.gateway
-    dns_host = next((a for a in options.dns_host if a.version == version), None) or next(iter(options.dns_host), None)
-    if dns_host is None:
-        servers = resolv.nameservers
-        dns_host = next((a for a in servers if a.version == version), None) or next(iter(servers), None)
-    return Mapping(
-        loopback=loopback,
-        guest=_pick(options.map_guest_addr, version, "--map-guest-addr", guest),
-        dns_forward=_pick(options.dns_forward, version, "--dns-forward", guest),
-        dns_host=dns_host,
-    )
-
-
-def _pick(from_user: "Iterable[Ip]", version: int, option: str, guest: GuestFamily) -> Ip | None:
-    address = next((a for a in from_user if a.version == version), None)
-    if address is None:
-        return None
-    if not is_mappable(address):
-        raise UsageError(f"{option} {address}: this address cannot be mapped: give a unicast address")
-    if guest.has(address):
-        raise UsageError(
-            f"{option} {address}: this is the guest's own address, which it never sends to us: give another"
-        )
-    return address
-
-
-def _check_distinct(maps: "Iterable[Mapping]") -> None:
-    for mapping in maps:
-        if mapping.loopback is not None and mapping.loopback == mapping.guest:
-            raise UsageError(
-                f"--map-guest-addr {mapping.guest}: this address is mapped to the host's loopback: "
-                "give another, or --no-map-gw"
-            )
 
 
 # ---- results ----

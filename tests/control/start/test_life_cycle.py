@@ -346,7 +346,7 @@ def _in_guest(pid: int, *command: str) -> str:
 def test_in_the_background_it_is_ready_on_return_and_lets_go_of_the_streams(folder: Path) -> None:
     pid_file = folder / "pid"
     with guest() as target, ended_at_exit(pid_file):
-        # Reads standard output and error to their end: returns only when nobody holds them any more.
+        # Reads standard output and error to their end: returns only when no process holds them any more.
         result = pasta("--config-net", "-I", "tap0", "-a", "192.0.2.9/24", "-P", str(pid_file), str(target))
         assert (result.returncode, result.stdout) == (0, ""), result.stderr
         assert stat.S_IMODE(pid_file.stat().st_mode) == 0o600

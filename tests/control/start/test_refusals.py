@@ -122,7 +122,7 @@ def test_a_port_that_the_guest_listens_at_is_told_as_the_guests() -> None:
             assert server.stdout is not None and server.stdout.readline() == "up\n"
             (line,) = lines(pasta("-T", "8077", str(target)))
             server.communicate(timeout=WAIT_S)
-    assert "Couldn't listen on namespace TCP port 8077, address 127.0.0.1: Address already in use: a program there" in line
+    assert "Couldn't listen on namespace TCP port 8077, address 127.0.0.1: Address already in use: a program listens there" in line
 
 
 @pytest.mark.parametrize("limit", range(7, 16))
@@ -153,7 +153,7 @@ def test_a_start_without_a_tap_leaves_no_control_socket_behind(tmp_path: Path) -
 
 @pytest.mark.parametrize("limit", range(1, 9))
 def test_whatever_the_limit_of_processes_is_one_line_names_it(limit: int) -> None:
-    """Counted in a user namespace of its own, so that nobody else's count."""
+    """Counted in a user namespace of its own, so that no others count."""
     result = pasta("--config-net", *TRUE, prefix=("unshare", "-Ur", "--", "prlimit", f"--nproc={limit}"))
     said = lines(result)
     assert result.returncode == (1 if said else 0)
