@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman man bench bench-quick bench-redraw bench-peer clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman test-browser man bench bench-quick bench-redraw bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	$(BIN)/python bench/demo.py
@@ -142,6 +142,9 @@ soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME secon
 test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root
 	@tests/prepare.sh test >/dev/null
 	PASTA_LONG=1 $(PYTEST) -s tests/runtimes
+
+test-browser: dev ## the report in Chromium (Debian packages chromium and chromium-driver)
+	$(PYTEST) tests/browser/report_in_browser.py
 
 man: build ## write docs/pasta-py.1 from the option table
 	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1

@@ -39,7 +39,7 @@ LEAN = {"_signal", "_socket", "errno", "fcntl", "gc", "posix", "struct", "sys", 
 
 #: The wings of control, in their order: each imports only itself and those before it.
 WINGS = (
-    "netlink", "commandline", "planning", "machine", "guest", "follow", "forwarding", "start", "pesto", "slirp4netns",
+    "netlink", "commandline", "planning", "machine", "guest", "follow", "forwarding", "report", "start", "pesto", "slirp4netns",
     "subcommands", "api",
 )  # fmt: skip
 

@@ -259,4 +259,5 @@ LETTERS = {option.short: option.long for option in TABLE if option.short}
 #: `pasta` has no subcommands: its callers mean programs.
 SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
+    "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),
 }
