@@ -163,6 +163,8 @@ int plane_follow(struct plane *p, const struct plane_config *config, const uint8
 int plane_attach(struct plane *p, int fd);
 void plane_detach(struct plane *p);
 int plane_watch(struct plane *p, int fd, uint32_t id);
+/* Whether a watched descriptor is reported also while it has room to write. */
+int plane_await_room(struct plane *p, int fd, uint32_t id, int wanted);
 int plane_unwatch(struct plane *p, int fd);
 /* As plane_watch(), for a socket whose connect() is under way: PLANE_WATCH comes when that has succeeded or failed. */
 int plane_watch_connect(struct plane *p, int fd, uint32_t id);

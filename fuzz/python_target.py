@@ -5,6 +5,7 @@
     update                input: what a client sends to the control socket, in one piece and in many. Result: rules, or ConfError
     shown                 input: what pesto reads from a control socket. Result: tables that pesto can show, or ConfError
     slirp_api             input: requests to slirp4netns's API socket. Result: a JSON object for each, and the rules that it names
+    control               input: what a client sends to the control socket. Result: an answer to each line, one JSON object or more
     dns                   input: a DNS message of either side. Result: a message that is written and read again, or Malformed
     portspec options      input: text of a user. Result: a value, or a one-line error
 
@@ -13,13 +14,16 @@ headers with correct checksums, so that mutations reach the message. portspec an
 requests of slirp_api.
 """
 
+import contextlib
 import json
 import os
+import socket
 import struct
 import sys
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import atheris
 
@@ -32,7 +36,7 @@ with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=Fal
     from pasta_py.control.pesto import main as pesto
     from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
-    from pasta_py.worker import dns_wire, slowpath
+    from pasta_py.worker import control_server, dns_wire, readers, slowpath
 
 from checker.frame import decode  # noqa: E402
 from messages import GUEST_LL6, OUR_LL6, ether, ip6, udp4  # noqa: E402
@@ -215,6 +219,43 @@ def api(data: bytes) -> None:
         assert rule.proto == model.IPPROTO_TCP if entry["proto"] == "tcp" else rule.proto == model.IPPROTO_UDP
 
 
+class NoCore:
+    """What the control socket wants of a core without flows."""
+
+    def counters(self) -> dict[str, int]:
+        return {"tap_rx_bytes": 1, "tap_tx_bytes": 2, "tcp_flows": 3}
+
+    def list_flows(self, _shard: int, _start: int) -> bool:
+        return False
+
+    def __getattr__(self, _name: str) -> Callable[..., int]:
+        return lambda *_arguments: 0
+
+
+def control(data: bytes) -> None:
+    core: Any = NoCore()
+    context = control_server.Context(core, PLANS[0], core, 1, 0.0, readers.Readers(core))
+    listener, ours, theirs = socket.socket(socket.AF_UNIX), *socket.socketpair()
+    server = control_server.Server(listener.detach(), 1, context, {}, lambda: None, 0)
+    client = control_server._Client(server, theirs, 0, 1 << 16)
+    server._clients[0] = client
+    ours.setblocking(False)
+    with ours, contextlib.closing(server._listener):
+        ours.sendall(data)
+        answers = b""
+        for _ in range(len(data) // control_server._RECEIVE_BYTES + 1):
+            if not client._gone:
+                client.on_ready()
+            with contextlib.suppress(BlockingIOError, ConnectionResetError):
+                answers += ours.recv(1 << 20)
+        client.drop()
+    found = [json.loads(line) for line in answers.splitlines()]
+    assert all(answer["v"] == 1 for answer in found)
+    assert answers.isascii() and b"\x1b" not in answers
+    follows = any(b"follow" in line for line in data.split(b"\n"))
+    assert follows or len(found) >= min(data.count(b"\n"), 1)
+
+
 def dns(data: bytes) -> None:
     """Record data may outgrow 16 bits when its names are uncompressed: such a message is not written."""
     try:
@@ -269,6 +310,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "update": update,
     "shown": shown,
     "slirp_api": api,
+    "control": control,
     "dns": dns,
     "portspec": ports,
     "options": command_line,

@@ -41,6 +41,7 @@ PYTHON_TARGETS = {
     "update": (1, 1000),
     "shown": (1, 1000),
     "slirp_api": (1, 1000),
+    "control": (1, 600),
     "dns": (1, 1500),
     "portspec": (1, 200),
     "options": (1, 300),

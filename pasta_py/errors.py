@@ -33,6 +33,10 @@ class ConfError(PastaError):
     """Bytes on the control socket (--conf-path) are not of its protocol, or rules are refused."""
 
 
+class ControlError(PastaError):
+    """A request on the control socket is refused, or an instance cannot be asked."""
+
+
 # What the machine lacks, and what the user can do.
 _SHORTAGES = {
     errno.EAGAIN: "raise the limit of processes (ulimit -u)",  # of fork(2); no other call's gets here

@@ -24,6 +24,8 @@ FD_GUEST_NETNS = "guest-netns"
 FD_FOLLOW_STATE = "follow-state"
 FD_FOLLOW_NETLINK = "follow-netlink"
 FD_FOLLOW_INOTIFY = "follow-inotify"
+FD_CONTROL = "control"  # the control socket: a listening UNIX socket for commands that only read
+FD_CONTROL_CHANGING = "control-changing"  # that of --control, for all commands
 FD_CONF = "conf"  # the control socket (--conf-path): a listening UNIX socket for changes of port forwarding
 
 
@@ -155,6 +157,8 @@ class WorkerPlan(Record):
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
     log_syslog: bool  # FD_LOG is a datagram socket to syslog
     log_size: int  # limit of the log file in bytes; 0: FD_LOG is not a log file
+    serves: str = ""  # what the user would call the guest: a command, a namespace, a process
+    shown: tuple[tuple[str, str], ...] = ()  # of the summary of the start, what is not in this plan (control.planning.summary)
     said: tuple[tuple[int, str], ...] = ()  # level and line of what control has told the user, for a log that is not the terminal
     netns_name: str  # the file name that FD_NETNS_INOTIFY watches
     pcapng: bool  # format of FD_CAPTURE; else pcap

@@ -34,7 +34,7 @@ CROSSINGS = (
     ("worker/follower.py", "select"),
 )
 IMPORTERS = ("import_module", "__import__")
-LEAN = {"_signal", "_socket", "errno", "fcntl", "gc", "posix", "struct", "sys", "time"}
+LEAN = {"_frozen_importlib_external", "_signal", "_socket", "errno", "fcntl", "gc", "marshal", "posix", "struct", "sys", "time"}
 
 
 #: The wings of control, in their order: each imports only itself and those before it.

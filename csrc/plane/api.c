@@ -211,6 +211,11 @@ int plane_watch_connect(struct plane *p, int fd, uint32_t id)
 	return loop_add(&p->shard[0]->loop, fd, EPOLLOUT | EPOLLONESHOT, loop_tag(OWNER_WATCH, id, 0));
 }
 
+int plane_await_room(struct plane *p, int fd, uint32_t id, int wanted)
+{
+	return loop_modify(&p->shard[0]->loop, fd, EPOLLIN | EPOLLRDHUP | (wanted ? EPOLLOUT : 0), loop_tag(OWNER_WATCH, id, 0));
+}
+
 int plane_unwatch(struct plane *p, int fd)
 {
 	return loop_remove(&p->shard[0]->loop, fd);

@@ -28,7 +28,7 @@ class Log:
 
     def __init__(self, fd: int, plan: "WorkerPlan", pid: int) -> None:
         self._fd, self._level, self._limit = fd, plan.log_level, plan.log_size
-        self._program, self._pid = plan.program, pid
+        self._program, self.pid = plan.program, pid
         self.lost = 0  # lines since the last that was written
         self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
 
@@ -59,7 +59,7 @@ class Log:
         try:
             if self._socket:
                 stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, 4.1.2
-                head = f"<{_DAEMON | _SEVERITIES[level]}>{stamp} {self._program}[{self._pid}]: "
+                head = f"<{_DAEMON | _SEVERITIES[level]}>{stamp} {self._program}[{self.pid}]: "
                 line = (head + text).encode("utf-8", "replace")
                 return self._socket.send(line, _socket.MSG_DONTWAIT) == len(line)
             if self._limit:

@@ -171,6 +171,10 @@ class Plane:
     def unwatch(self, fd: int) -> None:
         raise_errno(lib.plane_unwatch(self._plane, fd))
 
+    def await_room(self, fd: int, ident: int, wanted: bool) -> None:
+        """Make run() return (WATCH, ident, b"") also while a watched fd has room to write, or no longer."""
+        raise_errno(lib.plane_await_room(self._plane, fd, ident, wanted))
+
     def tick(self, interval_ms: int) -> None:
         """Make run() return (TICK, busy, b"") at this interval; 0 stops it."""
         lib.plane_tick(self._plane, interval_ms)

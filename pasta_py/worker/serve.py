@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import autoports, dns_service, link_server, pesto_server
+    from pasta_py.worker import autoports, dns_service, link_server, pesto_server, reading
 
 _SHORTAGE_S = 10  # between two lines about lack of memory
 # RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
@@ -29,11 +29,11 @@ class Worker:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, control: "watch.Control",
-        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", dns: "dns_service.Service | None" = None,
-        link: "link_server.Server | None" = None,
+        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", read: "reading.Reading",
+        dns: "dns_service.Service | None" = None, link: "link_server.Server | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._control = core, plan, journal, control
-        self._handlers, self._ticks, self._dns, self._link = handlers, ticks, dns, link
+        self._handlers, self._ticks, self._reading, self._dns, self._link = handlers, ticks, read, dns, link
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
 
@@ -97,6 +97,10 @@ class Worker:
             self._log.write(ident, data.decode("utf-8", "replace"))
         elif kind == plane.TICK:
             self._ticks.on_tick()
+        elif kind == plane.EVENTS:
+            self._reading.on_events()
+        elif kind == plane.LIST:
+            self._reading.on_list(ident, data)
         elif kind == plane.END:
             return self._link.on_end(ident) if self._link else self._on_end(ident)
         return None
@@ -121,10 +125,10 @@ class Ticks:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, auto: "autoports.AutoPorts | None",
-        pesto: "pesto_server.Server | None", dns: "dns_service.Service | None" = None,
+        pesto: "pesto_server.Server | None", read: "reading.Reading", dns: "dns_service.Service | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._auto, self._pesto = core, plan, journal, auto, pesto
-        self._dns, self._dns_at = dns, _NEVER
+        self._reading, self._dns, self._dns_at = read, dns, _NEVER
         self._advertise_at = _NEVER
         self._stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
         self._shown: dict[str, int] = {}
@@ -143,6 +147,7 @@ class Ticks:
             self._auto.due if self._auto else _NEVER,
             self._pesto.due if self._pesto else _NEVER,
             self._dns_at,
+            self._reading.due,
         )
         self._core.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
 
@@ -160,6 +165,7 @@ class Ticks:
         if self._dns and now >= self._dns_at:
             self._dns.on_tick()
             self._dns_at = now + _DNS_S if self._dns.busy else _NEVER
+        self._reading.on_tick()
         self.arm()
 
     def watch_dns(self) -> None:

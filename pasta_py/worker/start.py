@@ -15,7 +15,20 @@ import time
 
 from pasta_py import model, worker_protocol
 from pasta_py.errors import PastaError, reason
-from pasta_py.worker import autoports, confine, helper, log, pesto_server, plane, port_rules, sandbox, serve, watch
+from pasta_py.worker import (
+    autoports,
+    confine,
+    helper,
+    later,
+    log,
+    pesto_server,
+    plane,
+    port_rules,
+    reading,
+    sandbox,
+    serve,
+    watch,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +45,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
 
     Arguments as those of `__main__.main`. PastaError, OSError: the worker cannot start.
     """
+    later.keep()
     null, helper_fd = _start_helper(sock, by_chroot)
     follows = "pasta_py.worker.follower" in sys.modules  # control had it loaded
     launcher = _start_launcher(null, helper_fd) if follows else None
@@ -163,13 +177,17 @@ def _build(
         from pasta_py.worker import dns_start  # loaded before the worker was locked in
 
         dns = dns_start.service(core, plan, handlers)
-    ticks = serve.Ticks(core, plan, journal, auto, pesto, dns)
+    read = reading.Reading(core, plan, journal, reading.owner_of(sock))
+    ticks = serve.Ticks(core, plan, journal, auto, pesto, read, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= watch.pesto_handlers(pesto, ticks)
+    for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):
+        for fd in roles.get(role, ()):
+            read.listen(fd, ident, handlers, ticks.arm, changing=role == model.FD_CONTROL_CHANGING)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
-    worker = serve.Worker(core, plan, journal, control, handlers, ticks, dns, link)
+    worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
     if launcher:
         _follow(core, plan, journal, handlers, launcher, worker)
     return worker

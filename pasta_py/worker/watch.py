@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT, LINK = range(1, 8)
+CONTROL, SIGNAL, PROCESS, DIRECTORY, PESTO, PESTO_CLIENT, LINK, READING, CHANGING = range(1, 10)
 DNS_FIRST, DNS_LAST = 1 << 16, (1 << 20) - 1  # sockets that come and go (dns_start)
+CLIENTS_FIRST = 1 << 20  # clients of the control sockets (control_server)
 
 FOLLOW = 16
 

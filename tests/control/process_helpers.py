@@ -75,8 +75,8 @@ def running(
     """The program in the foreground; killed at the end."""
     process = subprocess.Popen(
         [*user_prefix(), *prefix, *command_line(name, *arguments)],
-        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        **{"stdin": subprocess.DEVNULL, **options},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        **{"env": environment(), "stdin": subprocess.DEVNULL, **options},
     )  # fmt: skip
     try:
         yield process

@@ -94,6 +94,10 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
          "Where pivot_root is refused, as on an initramfs, confine the worker to an empty directory by chroot."),
         ("c conf-path", "PATH", "conf_path", "last", takes.text,
          "Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports."),
+        ("control", "PATH", "control", "last", takes.text,
+         "Make a control socket at PATH too, which takes commands that change this instance: docs/control.md."),
+        ("no-control", "", "control_socket", "set", False,
+         "Make no socket that lets pasta-py ps, flows, stats, show and top look at this instance."),
         ("threads", "N", "threads", "last", takes.number(1, MAX_THREADS),
          "Serve TCP and local connections with N threads, 1 to 16, where there are cores to spare. Default: 1."),
         ("h help", "", "help", "stop", None, "Show this help and exit."),
@@ -258,6 +262,10 @@ LETTERS = {option.short: option.long for option in TABLE if option.short}
 #: What `pasta-py` understands as its first word: the module of control.subcommands with its main(argv), and a line for the user.
 #: `pasta` has no subcommands: its callers mean programs.
 SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
+    "ps": ("ps", "List the running instances: what they serve, since when, how much passed."),
+    "flows": ("flows", "List the open flows of an instance, or follow what is opened, refused and closed."),
+    "stats": ("stats", "Show the counters of an instance."),
+    "show": ("show", "Show what an instance has set up: interface, addresses, DNS, ports."),
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),
 }

@@ -56,6 +56,8 @@ class Options(Record):
     fd: "int | None" = None
     chroot_fallback: bool = False
     conf_path: str = ""
+    control_socket: bool = True
+    control: str = ""
     threads: int = 1
     # What the guest sees
     config_net: bool = False

@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import model
 from pasta_py.control.exit_stack import ExitStack
-from pasta_py.control.start.notices import INFO, WARNING, tell
+from pasta_py.control.start.notices import DEBUG, INFO, WARNING, tell
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
     from pasta_py.control.planning.resolv_conf import Resolv
+    from pasta_py.control.start.control_socket import ControlSocket
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
@@ -31,8 +32,11 @@ _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sen
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
-def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str]) -> None:
-    """Set up everything, up to a worker that serves. No descriptor stays open here."""
+def hand_over(
+    options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str],
+    control: "ControlSocket | None" = None,
+) -> None:  # fmt: skip
+    """Set up everything, up to a worker that serves. No descriptor stays open here. `control`: the instance's control socket."""
     from pasta_py.control.forwarding import bind_ports
 
     with ExitStack() as stack, ExitStack() as rollback:
@@ -52,6 +56,10 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
         sockets = _listeners(options, inherited, stack, listeners)
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
+        descriptors += _changing(options, stack, rollback)
+        if control:
+            rollback.callback(control.remove)
+            descriptors.append((model.FD_CONTROL, control.fd))
         if guest and guest.userns >= 0:
             descriptors.append((model.FD_GUEST_USERNS, guest.userns))
         if guest:
@@ -65,7 +73,9 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             listeners=tuple(listeners),
             guest_ports=bind_ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
-            rules=bind_ports.rules(options) if options.conf_path else (),
+            rules=bind_ports.rules(options) if guest or options.conf_path else (),
+            serves=_serves(options),
+            shown=_shown(plan),
             splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
             log_syslog=log_syslog,
             log_size=log_size,
@@ -102,6 +112,30 @@ def hand_over(options: "Options", worker: "WorkerProcess", command: "Command | N
             index = tap.index if guest and options.config_net else 0
             host, names, shares_etc = read
             sources.send(options, host, names, plan.link, index, shares_etc=shares_etc)
+
+
+def _serves(options: "Options") -> str:
+    """What the user would call the guest."""
+    if options.fd is not None:
+        return f"descriptor {options.fd}"
+    if options.spawn:
+        return " ".join(options.command) or "a shell"
+    return f"process {options.pid}" if options.pid is not None else options.netns
+
+
+def _shown(plan: "Plan") -> tuple[tuple[str, str], ...]:
+    """What `pasta-py show` needs to make the summary, beside the worker's plan (subcommands/show.py): making it takes 1 ms."""
+    link = plan.link
+    return (
+        ("ifname", link.ifname),
+        ("mtu", str(link.mtu)),
+        ("configure", str(int(link.configure))),
+        *(("address", str(address.interface)) for address in link.addresses),
+        *(("template", name) for name in plan.templates),
+        *(("dns", str(address)) for address in plan.dns),
+        *(("search", domain) for domain in plan.search),
+        *(("notice", line) for line in plan.notices),
+    )
 
 
 def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) -> list[str]:
@@ -147,6 +181,19 @@ def write_pid(fd: int, options: "Options", pid: int) -> None:
         os.write(fd, f"{pid}\n".encode())
     except OSError as error:
         raise HostError(f"Couldn't write pidfile {options.pid_file!r}: {reason(error, 'choose another place')}") from None
+
+
+def open_control(options: "Options", stack: ExitStack) -> "ControlSocket | None":
+    if not options.control_socket:
+        return None
+    from pasta_py.control.start import control_socket
+
+    made = control_socket.listen(os.getpid() if options.foreground else 0)
+    if made:
+        stack.callback(made.close)
+    else:
+        tell(options, DEBUG, "no control socket, for lack of a place in XDG_RUNTIME_DIR: pasta-py ps cannot show this instance")
+    return made
 
 
 def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
@@ -245,6 +292,17 @@ def _conf(options: "Options", stack: ExitStack, rollback: ExitStack) -> list[tup
     stack.callback(os.close, fd)
     rollback.callback(pesto_socket.remove, options.conf_path)
     return [(model.FD_CONF, fd)]
+
+
+def _changing(options: "Options", stack: ExitStack, rollback: ExitStack) -> list[tuple[str, int]]:
+    if not options.control:
+        return []
+    from pasta_py.control.forwarding import pesto_socket
+
+    fd = pesto_socket.listen(options.control, "--control")
+    stack.callback(os.close, fd)
+    rollback.callback(pesto_socket.remove, options.control)
+    return [(model.FD_CONTROL_CHANGING, fd)]
 
 
 # ---- guest, plan, tap, ports ----

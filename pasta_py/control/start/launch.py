@@ -59,8 +59,11 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
     with ExitStack() as stack:
         pid_fd = hand_over.open_pid_file(options, stack)
         command = hand_over.prepare_command(options, stack)
-        hand_over.hand_over(options, worker, command, inherited)
+        control = hand_over.open_control(options, stack)
+        hand_over.hand_over(options, worker, command, inherited, control)
         if not options.foreground:
+            if control:
+                control.rename(worker.pid)
             hand_over.write_pid(pid_fd, options, worker.pid)
             worker.detach()
             return 0
@@ -73,6 +76,8 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
         if command:
             command.close()
         worker.finish()
+        if control:
+            control.remove()
         return status
 
 

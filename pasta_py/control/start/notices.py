@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
 
-WARNING, INFO = 1, 2
+WARNING, INFO, DEBUG = 1, 2, 3
 
 
 def show(text: str) -> None:

@@ -1,0 +1,80 @@
+"""pasta-py flows: the open flows of an instance, or what becomes of flows from now on."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from pasta_py.control.subcommands import command, instances
+from pasta_py.control.subcommands.instances import plain, size, span, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUMMARY = "List the open flows of an instance, or follow what is opened, refused and closed."
+INSTANCE = "A PID, a part of what ps shows under SERVES, or the path of a control socket. One running instance needs none."
+
+
+def main(argv: "Sequence[str]") -> int:
+    return command.run("flows", argv, flows, summary=SUMMARY)
+
+
+def flows(
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each flow, a line each: docs/control.md.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then a line for each flow opened, refused and closed.")] = False,
+) -> int:
+    chosen = instances.find(instance)
+    if not follow:
+        found = chosen.flows()
+        if as_json:
+            for flow in found:
+                print(json.dumps(flow))
+        else:
+            print(table([HEAD, *map(row, found)], NUMBERS), end="")
+        return 0
+    for answer in chosen.lines("flows", follow=True):
+        for event in answer.get("flows", [answer] if "event" in answer else []):
+            print(json.dumps(event) if as_json else line(event), flush=True)
+    return 0
+
+
+HEAD = ["PROTO", "GUEST", "", "DESTINATION", "HOST PEER", "STATE", "AGE", "SENT", "RECEIVED", "RTT", "RESENT", "NAME"]
+NUMBERS = frozenset((6, 7, 8, 9, 10))
+
+
+def end(flow: "dict[str, Any]", which: str) -> str:
+    """An end of a flow: `guest`, `dest` or `peer`."""
+    address = str(flow.get(which, ""))
+    port = flow.get(f"{which}_port")
+    if not address or port is None:
+        return plain(address)
+    return plain(f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+
+
+def row(flow: "dict[str, Any]") -> list[str]:
+    """A flow as a row under HEAD."""
+    dest, peer = end(flow, "dest"), end(flow, "peer")
+    rtt = f"{flow['rtt_us'] / 1000:.1f}ms" if "rtt_us" in flow else ""
+    return [
+        plain(flow["protocol"]), end(flow, "guest"), "<-" if flow["from"] == "host" else "->", dest, "" if peer == dest else peer,
+        plain(flow["state"]), span(flow["duration_s"]), size(flow["sent_bytes"]), size(flow["received_bytes"]), rtt,
+        str(flow.get("retransmits", "")), plain(flow.get("name", "")),
+    ]  # fmt: skip
+
+
+def line(event: "dict[str, Any]") -> str:
+    """An event as a line."""
+    if event["event"] == "lost":
+        return f"{event['count']} events are lost: they came faster than they were read"
+    when, kind = plain(event["time"])[11:23], plain("open" if event["event"] == "flow" else event["event"])
+    arrow = "<-" if event["from"] == "host" else "->"
+    parts = [when, kind.ljust(7), plain(event["protocol"]), end(event, "guest"), arrow, end(event, "dest")]
+    if event.get("name"):
+        parts.append(f"({plain(event['name'])})")
+    if "sent_bytes" in event:
+        parts.append(f"{size(event['sent_bytes'])} sent, {size(event['received_bytes'])} received in {span(event['duration_s'])}")
+    if "reason" in event:
+        parts.append(plain(event["reason"]) + (f": {plain(event['error'])}" if "error" in event else ""))
+    return " ".join(parts)

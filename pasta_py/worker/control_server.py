@@ -1,0 +1,282 @@
+"""The server of the control socket: JSON lines (docs/control.md), several clients at a time. Loaded at the first connection.
+
+A request is one line, {"v":1,"command":NAME,...}; each answer is one or more lines. Commands are functions in other modules, loaded
+when they are first asked for (COMMANDS).
+
+Invariants: nothing here blocks. A client costs at most one request line, one piece of an answer and _FOLLOW_BYTES of events. A
+client of another user is let go. A client that neither asks nor reads is let go after IDLE_S. Where there is no room for a client
+it waits in the backlog.
+
+The sandbox allows neither fcntl(2) nor ioctl(2), so MSG_DONTWAIT stands in for setblocking() and timeouts.
+"""
+
+import _socket
+import struct
+import time
+
+from pasta_py.errors import ConfError, ControlError
+from pasta_py.worker import json_lines, log, plane, readers, watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pasta_py.model import WorkerPlan
+    from pasta_py.worker.json_lines import Value
+
+    Request = dict[str, Value]
+    #: answers a request with the members of its answer
+    Command = Callable[["Context", Request], "dict[str, Value]"]
+
+VERSION = 1
+IDLE_S = 30.0  # without a request, or with an answer that is not read
+CLIENTS = 16
+REQUEST_BYTES = 16 << 10
+_FOLLOW_BYTES = 512 << 10  # of events, for a client that reads too slowly
+_RECEIVE_BYTES = 16 << 10
+_NEVER = float("inf")
+
+#: Command: where its function is. `flows` is the server's own, because its answer has many lines.
+COMMANDS = {"status": "control_commands:status", "stats": "control_commands:stats", "show": "control_commands:show"}
+#: Only on a socket that --control names.
+CHANGING: "dict[str, str]" = {}
+
+
+class Context:
+    """What commands work on."""
+
+    def __init__(
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", pid: int, since: float,
+        hub: "readers.Readers",
+    ) -> None:  # fmt: skip
+        self.core, self.plan, self.log, self.pid, self.readers = core, plan, journal, pid, hub
+        self.since = since
+
+
+class Server:
+    """A listening socket and its clients."""
+
+    def __init__(
+        self, fd: int, ident: int, context: Context, handlers: "dict[int, Callable[[], int | None]]", arm: "Callable[[], None]",
+        owner: int, *, changing: bool = False,
+    ) -> None:  # fmt: skip
+        """`ident`: under which the core watches the socket. `owner`: the user whose clients are served, as SO_PEERCRED shows it."""
+        self._listener = _socket.socket(fileno=fd)
+        self._ident, self.context, self._handlers, self._arm, self._owner = ident, context, handlers, arm, owner
+        self.commands = {**COMMANDS, **(CHANGING if changing else {})}
+        self._clients: dict[int, _Client] = {}
+        self._lister: _Client | None = None  # the core makes one list at a time
+        self._waiting: list[_Client] = []
+        self._watched = True
+
+    @property
+    def due(self) -> float:
+        """When on_tick() wants to be called (time.monotonic())."""
+        return min((client.deadline for client in self._clients.values()), default=_NEVER)
+
+    def on_listener(self) -> None:
+        """A client waits to be served."""
+        try:
+            fd, _address = self._listener._accept()  # type: ignore[attr-defined]  # socket.accept() is built on it
+        except OSError:
+            return  # the client has gone, or no descriptor is left: the core reports the socket again if one waits
+        sock = _socket.socket(fileno=fd)
+        # struct ucred (unix(7)): pid, uid, gid
+        _pid, uid, _gid = struct.unpack("iII", sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12))
+        if uid != self._owner:
+            self.context.log.write(log.WARNING, f"control socket: a client of user {uid} is let go")
+            sock.close()
+            return
+        number = next(n for n in range(CLIENTS) if n not in self._clients)
+        ident = watch.CLIENTS_FIRST + CLIENTS * self._ident + number
+        client = _Client(self, sock, number, ident)
+        self._clients[number] = client
+        self._handlers[ident] = client.on_ready
+        self.context.core.watch(fd, ident)
+        if len(self._clients) == CLIENTS:
+            self.context.core.unwatch(self._listener.fileno())
+            self._watched = False
+        self._arm()
+
+    def on_tick(self) -> None:
+        now = time.monotonic()
+        for client in tuple(self._clients.values()):
+            if now >= client.deadline:
+                client.drop()
+
+    def on_list(self, place: int, records: bytes) -> None:
+        """A piece of a list of flows has come."""
+        client, self._lister = self._lister, None
+        if client:
+            client.on_list(place, records)
+        self.list_next()
+
+    def ask_list(self, client: "_Client") -> None:
+        """Have the core make the next piece for this client, in its turn."""
+        self._waiting.append(client)
+        self.list_next()
+
+    def list_next(self) -> None:
+        while self._waiting and not self._lister:
+            client = self._waiting.pop(0)
+            try:
+                if self.context.core.list_flows(client.shard, client.place):
+                    self._lister = client
+                else:
+                    client.on_list_end()
+            except BlockingIOError:  # another server's turn: it comes again with that one's answer
+                self._waiting.insert(0, client)
+                return
+
+    def forget(self, client: "_Client") -> None:
+        self._clients.pop(client.number, None)
+        self._handlers.pop(client.ident, None)
+        if client in self._waiting:
+            self._waiting.remove(client)
+        if self._lister is client:
+            self._lister = None  # its piece will come, and is for no client
+        if not self._watched:
+            self.context.core.watch(self._listener.fileno(), self._ident)
+            self._watched = True
+
+    def answer(self, request: "Request") -> "dict[str, Value]":
+        """The members of the answer to a request of one line. ControlError: it is refused."""
+        name = request.get("command")
+        where = self.commands.get(name) if isinstance(name, str) else None
+        if where is None:
+            known = ", ".join(sorted((*self.commands, "flows")))
+            raise ControlError(f"unknown command {json_lines.text(name)[:80]}: choose one of {known}")
+        module, _, function = where.partition(":")
+        loaded = __import__(f"pasta_py.worker.{module}", fromlist=[function])
+        command: Command = getattr(loaded, function)
+        return command(self.context, request)
+
+
+
+class _Client:
+    def __init__(self, server: Server, sock: "_socket.socket", number: int, ident: int) -> None:
+        self.server, self.sock, self.number, self.ident = server, sock, number, ident
+        self.deadline = time.monotonic() + IDLE_S
+        self.shard = self.place = 0
+        self._request = b""  # what has come of the next one
+        self._id: Value = None
+        self._listing = self._follows = False
+        self._unsent = b""
+        self._missed = 0  # events that the client was too slow for
+        self._awaits_room = self._gone = False
+
+    def on_ready(self) -> None:
+        """Something has come, there is room again, or the client has closed."""
+        if self._unsent:
+            self._send(b"")
+        try:
+            data = self.sock.recv(_RECEIVE_BYTES, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.drop()
+            return
+        self._request += data
+        self._take_requests()
+
+    def _take_requests(self) -> None:
+        """Answer what is complete. While an answer is under way, the next request waits."""
+        while not self._listing and not self._unsent and not self._gone:
+            line, newline, rest = self._request.partition(b"\n")
+            if len(line) > REQUEST_BYTES:
+                self._refuse(ControlError(f"a request has at most {REQUEST_BYTES} bytes"))
+                self.drop()
+                return
+            if not newline:
+                return
+            self._request = rest
+            self._id = None
+            self.deadline = time.monotonic() + IDLE_S
+            try:
+                self._answer(json_lines.parse(line))
+            except (ControlError, ConfError, OSError) as error:
+                self._refuse(error)
+        if len(self._request) > 2 * REQUEST_BYTES:
+            self.drop()  # it asks and does not read
+
+    def _answer(self, request: "Request") -> None:
+        self._id = request.get("id")
+        if isinstance(self._id, (dict, list)):
+            self._id = None
+        if request.get("v", VERSION) != VERSION:
+            raise ControlError(f"version {json_lines.text(request['v'])[:20]} is not known: this is version {VERSION}")
+        if self._follows:
+            raise ControlError("this connection follows flows: open another one")
+        if request.get("command") != "flows":
+            self._say(self.server.answer(request))
+            return
+        if request.get("follow") is True:
+            self.server.context.readers.add(self.on_events)
+            self._follows = True
+            self.deadline = _NEVER
+        self._listing, self.shard, self.place = True, 0, 0
+        self.server.ask_list(self)
+
+    def on_list(self, place: int, records: bytes) -> None:
+        flows = plane.events_json(records, readers.clock_ms(), b",")[:-1]
+        head = json_lines.text({"v": VERSION, "id": self._id})
+        self.shard, self.place = (self.shard, place) if place else (self.shard + 1, 0)
+        self._send(head[:-1].encode() + b',"flows":[' + flows + b'],"more":true}\n')
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Ask for the next piece when the client has read the last one."""
+        if self._listing and not self._unsent and not self._gone:
+            self.server.ask_list(self)
+
+    def on_list_end(self) -> None:
+        self._listing = False
+        self._say({"flows": [], "more": False})
+        self._take_requests()
+
+    def on_events(self, lines: bytes) -> None:
+        if len(self._unsent) + len(lines) > _FOLLOW_BYTES:
+            self._missed += lines.count(b"\n")
+            return
+        if self._missed:
+            lines = readers.lost_line(self._missed) + lines
+            self._missed = 0
+        self._send(lines)
+
+    def _refuse(self, error: Exception) -> None:
+        self._say({"error": " ".join(str(error).splitlines())})
+
+    def _say(self, members: "dict[str, Value]") -> None:
+        self._send(json_lines.text({"v": VERSION, "id": self._id, **members}).encode() + b"\n")
+
+    def _send(self, data: bytes) -> None:
+        self._unsent += data
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self.sock.send(self._unsent, _socket.MSG_DONTWAIT) :]
+                if not self._follows:
+                    self.deadline = time.monotonic() + IDLE_S
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.drop()
+            return
+        if bool(self._unsent) == self._awaits_room:
+            return
+        self._awaits_room = bool(self._unsent)
+        self.server.context.core.await_room(self.sock.fileno(), self.ident, self._awaits_room)
+        if not self._unsent and not data:
+            self._go_on()
+            self._take_requests()
+
+    def drop(self) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        if self._follows:
+            self.server.context.readers.remove(self.on_events)
+        self.server.context.core.unwatch(self.sock.fileno())
+        self.sock.close()
+        self.server.forget(self)

@@ -1,0 +1,60 @@
+"""Who reads events of flows: the flow log, clients that follow, the decision log. The core keeps events only while there is one.
+
+Invariant: a reader gets whole JSON lines, in the order of the events of each thread of the core. A reader never waits.
+"""
+
+import time
+
+from pasta_py.worker import plane
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    #: takes lines of JSON, each with its newline
+    Reader = Callable[[bytes], None]
+
+
+def clock_ms() -> int:
+    """What to add to CLOCK_MONOTONIC for CLOCK_REALTIME, in milliseconds."""
+    return (time.time_ns() - time.monotonic_ns()) // 10**6
+
+
+class Readers:
+    """The readers of one core."""
+
+    def __init__(self, core: "plane.Plane") -> None:
+        self._core = core
+        self._readers: list[Reader] = []
+        self._lost = 0
+
+    def add(self, reader: "Reader") -> None:
+        """From now on `reader` gets events. MemoryError, OSError: the core has no memory for them."""
+        if not self._readers:
+            self._core.want_events(True)
+            self._lost = self._core.lost_events()
+        self._readers.append(reader)
+
+    def remove(self, reader: "Reader") -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+            if not self._readers:
+                self._core.want_events(False)
+
+    def on_events(self) -> None:
+        """Give the readers what waits."""
+        clock = clock_ms()
+        while records := self._core.take_events():
+            lines = plane.events_json(records, clock, b"\n")
+            for reader in tuple(self._readers):
+                reader(lines)
+        lost = self._core.lost_events()
+        if lost != self._lost:
+            for reader in tuple(self._readers):
+                reader(lost_line(lost - self._lost))
+            self._lost = lost
+
+
+def lost_line(count: int) -> bytes:
+    """The line that stands for `count` lost ones."""
+    return b'{"v":1,"event":"lost","count":%d}\n' % count

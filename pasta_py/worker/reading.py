@@ -1,0 +1,74 @@
+"""What of the control socket and the readers of events every worker has: as little as lets the rest be loaded when it is needed."""
+
+import _socket
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pasta_py.model import WorkerPlan
+    from pasta_py.worker import control_server, log, plane, readers
+
+    Handlers = dict[int, Callable[[], int | None]]
+
+_NEVER = float("inf")
+
+
+def owner_of(sock: "_socket.socket") -> int:
+    """The user at the other end of the socket to control, in the present user namespace (SO_PEERCRED, unix(7))."""
+    return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+
+
+class Reading:
+    """The readers of one core's events, and its control sockets."""
+
+    def __init__(self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int) -> None:
+        self._core, self._plan, self._log, self._owner = core, plan, journal, owner
+        self._readers: readers.Readers | None = None
+        self._context: control_server.Context | None = None
+        self._servers: list[control_server.Server] = []
+        self._since = time.time()
+
+    def readers(self) -> "readers.Readers":
+        """Where to add a reader of events."""
+        if not self._readers:
+            from pasta_py.worker import readers
+
+            self._readers = readers.Readers(self._core)
+        return self._readers
+
+    def listen(self, fd: int, ident: int, handlers: "Handlers", arm: "Callable[[], None]", *, changing: bool = False) -> None:
+        """Serve a control socket from its first client on. The core watches it under `ident`."""
+        self._core.watch(fd, ident)
+
+        def on_first() -> None:
+            from pasta_py.worker import control_server
+
+            if not self._context:
+                hub = self.readers()
+                self._context = control_server.Context(self._core, self._plan, self._log, self._log.pid, self._since, hub)
+            server = control_server.Server(fd, ident, self._context, handlers, arm, self._owner, changing=changing)
+            self._servers.append(server)
+            handlers[ident] = server.on_listener
+            server.on_listener()
+
+        handlers[ident] = on_first
+
+    @property
+    def due(self) -> float:
+        """When on_tick() wants to be called (time.monotonic())."""
+        return min((server.due for server in self._servers), default=_NEVER)
+
+    def on_tick(self) -> None:
+        for server in self._servers:
+            server.on_tick()
+
+    def on_events(self) -> None:
+        self.readers().on_events()
+
+    def on_list(self, place: int, records: bytes) -> None:
+        """A piece of a list of flows: for the server that has asked."""
+        for server in self._servers:
+            server.on_list(place, records)
