@@ -7,7 +7,7 @@ C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
 # Some tests start Python without site-packages, where an editable installation is unknown.
 PYTEST := PYTHONPATH=$(CURDIR) $(BIN)/pytest --durations=10
-# Two workers at most: more disturb each other, and what waits for seconds takes as long with two.
+# Of what tests at the same time. Two at most: more disturb each other.
 WORKERS := $(shell [ "$$(nproc)" -gt 1 ] && echo 2 || echo 1)
 # What end-to-end tests and `make bench` start, unless the caller names another: the programs as they are after `pip install .`.
 AS_INSTALLED = PASTA_UNDER_TEST=$${PASTA_UNDER_TEST:-$(CURDIR)/build/as-installed/bin/pasta}
@@ -51,9 +51,11 @@ test: ## lint, all tests, and short forms of fuzz, sanitize, valgrind, soak and 
 	@[ "$$(id -u)" != 0 ] || sh tests/runtimes/root.sh "$${PASTA_DEBIAN_ROOT:-$(CURDIR)/build/debian/$${SUITE:-trixie}}" ahead >/dev/null 2>&1 &
 	$(MAKE) --no-print-directory lint
 	@mkdir -p build
-	@# Fuzzing takes the CPU time that these tests leave free. It ends before the tests that measure time begin.
+	@# Fuzzing takes the CPU time that these tests leave free. It ends before the tests that measure time begin. Of two copies that are
+	@# tested at once only root can tell whose workers are left (tests/conftest.py).
 	@nice -n 19 $(BIN)/python fuzz/run.py $(FUZZ_QUICK_S) >build/fuzz-quick.txt 2>&1 & fuzz=$$!; trap 'kill $$fuzz 2>/dev/null' EXIT INT TERM; \
-		$(MAKE) --no-print-directory test-units && $(MAKE) --no-print-directory sanitize-quick && $(MAKE) --no-print-directory valgrind-quick && \
+		$(MAKE) --no-print-directory --output-sync=target -j $$([ "$$(id -u)" = 0 ] && echo $(WORKERS) || echo 1) \
+			test-units sanitize-quick valgrind-quick && \
 		{ wait $$fuzz; status=$$?; cat build/fuzz-quick.txt; exit $$status; }
 	$(MAKE) --no-print-directory test-as-built
 	$(MAKE) --no-print-directory coverage
