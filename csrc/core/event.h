@@ -76,7 +76,7 @@ const char *flow_reason_name(uint32_t reason);
 const char *flow_state_name(uint32_t state);
 const char *flow_protocol_name(uint32_t protocol);
 /* Writes each event as a JSON object and `separator`, and ends with a zero byte. Stops before the one for which there is no room.
- * clock_ms: what to add to CLOCK_MONOTONIC for CLOCK_REALTIME. *written: number of events. Returns the length. */
+ * clock_ms: what to add to CLOCK_MONOTONIC for the time of day. *written: number of events. Returns the length. */
 uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64_t clock_ms, char separator, char *out,
 			  uint32_t room, uint32_t *written);
 /* cdef end */

@@ -279,7 +279,7 @@ def log_line(fd: int, line: bytes) -> None:
 def events_json(records: bytes, clock_ms: int, separator: bytes) -> bytes:
     """Records of events as JSON objects (csrc/core/event_json.c), each with the separator behind it.
 
-    `clock_ms`: what to add to CLOCK_MONOTONIC for CLOCK_REALTIME.
+    `clock_ms`: what to add to CLOCK_MONOTONIC for the time of day.
     """
     events = ffi.from_buffer("struct flow_event[]", records)
     room = (len(events) + 1) * _JSON_BYTES
