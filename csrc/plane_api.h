@@ -192,6 +192,10 @@ int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len);
 void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint16_t port, struct plane_verdict *out);
 void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out);
 void plane_egress_address(struct plane *p, const char *name, uint32_t len, const uint8_t addr[16], struct plane_verdict *out);
+/* How rules that allow mention a name. */
+#define PLANE_NAMED 1       /* this very name */
+#define PLANE_NAMED_BELOW 2 /* a name below it */
+uint32_t plane_egress_named(struct plane *p, const char *name, uint32_t len);
 /* Pins an address to a name for keep_ms of CLOCK_BOOTTIME, in all threads: flows to it are judged by the rules of the name too.
  * -ENOSPC: there is no room, and nothing that could go. */
 int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms);

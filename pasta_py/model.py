@@ -152,6 +152,11 @@ class WorkerPlan(Record):
     splice: bool  # local connections go from socket to socket
     lo_to_lo: bool  # spliced connections go to the guest's loopback instead of its own address
 
+    # What the guest may reach
+    egress: bytes = b""  # the policy, as plane_egress() of csrc/plane_api.h takes it; b"": there is none
+    egress_default: str = ""  # "open", "internet" or "none": what no rule matches
+    egress_rules: tuple[str, ...] = ()  # of each rule where it stands, the rule, its note; with tabs between them
+
     # The process
     program: str  # name at the head of log lines
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace

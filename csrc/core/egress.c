@@ -207,6 +207,16 @@ struct egress_verdict egress_name_verdict(struct egress *e, const char *name, ui
 	return verdict;
 }
 
+uint32_t egress_named(struct egress *e, const char *name, uint32_t len)
+{
+	uint32_t named;
+
+	pthread_mutex_lock(&e->lock);
+	named = egress_rules_named(e->rules, name, len);
+	pthread_mutex_unlock(&e->lock);
+	return named;
+}
+
 struct egress_verdict egress_address_verdict(struct egress *e, const char *name, uint32_t len, const struct addr *a)
 {
 	struct egress_verdict verdict;

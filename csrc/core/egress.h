@@ -45,6 +45,10 @@ struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, con
 
 /* Names are lower-case A-labels without a final dot, of len bytes. */
 
+#define EGRESS_NAMED 1       /* a rule allows this very name */
+#define EGRESS_NAMED_BELOW 2 /* a rule allows a name below it */
+/* How rules mention the name: these bits. */
+uint32_t egress_named(struct egress *e, const char *name, uint32_t len);
 /* Whether a query for this name is answered. */
 struct egress_verdict egress_name_verdict(struct egress *e, const char *name, uint32_t len);
 /* Whether an answer for this name may contain the address: whether any flow to it could be allowed then. */

@@ -145,17 +145,41 @@ static struct egress_name_node *name_place(const struct egress_rules *r, uint32_
 	return &r->by_name[i];
 }
 
-static struct egress_name_node *name_add(struct egress_rules *r, uint32_t at, uint8_t len, bool below)
+static struct egress_name_node *name_at(struct egress_rules *r, uint32_t hash, uint32_t at, uint8_t len, bool below)
 {
-	const char *name = name_text(r, at);
-	struct egress_name_node *n;
+	struct egress_name_node *n = name_place(r, hash, name_text(r, at), len, below);
+
+	if (!n->used)
+		*n = (struct egress_name_node){.hash = hash,
+					       .at = at,
+					       .len = len,
+					       .below = below,
+					       .used = true,
+					       .rules = {EGRESS_NO_RULE, EGRESS_NO_RULE}};
+	return n;
+}
+
+/* The node of a rule's name. The nodes of the names above it are marked if the rule allows. */
+static struct egress_name_node *name_add(struct egress_rules *r, const struct egress_rule *rule)
+{
+	bool below = rule->kind == EGRESS_BELOW;
+	const char *name = name_text(r, rule->name_at);
 	uint32_t hash = FNV_BASIS;
 
-	for (uint32_t i = len; i-- > 0;)
+	for (uint32_t i = rule->name_len; i-- > 0;) {
 		hash = fnv(hash, (uint8_t)name[i]);
-	n = name_place(r, hash, name, len, below);
-	if (!n->used)
-		*n = (struct egress_name_node){hash, at, len, below, true, {EGRESS_NO_RULE, EGRESS_NO_RULE}};
+		if (rule->allow && (i ? name[i - 1] == '.' : below))
+			name_at(r, hash, rule->name_at + i, (uint8_t)(rule->name_len - i), false)->above = true;
+	}
+	return name_at(r, hash, rule->name_at, rule->name_len, below);
+}
+
+static uint32_t labels(const struct egress_rules *r, const struct egress_rule *rule)
+{
+	uint32_t n = 2;
+
+	for (uint32_t i = 0; i < rule->name_len; i++)
+		n += name_text(r, rule->name_at)[i] == '.';
 	return n;
 }
 
@@ -287,7 +311,7 @@ static void file_rule(struct egress_rules *r, uint16_t index)
 	if (rule->kind == EGRESS_PREFIX)
 		append(r, &prefix_add(r, &rule->prefix)->rules, index);
 	else if (rule->kind == EGRESS_NAME || rule->kind == EGRESS_BELOW)
-		append(r, &name_add(r, rule->name_at, rule->name_len, rule->kind == EGRESS_BELOW)->rules, index);
+		append(r, &name_add(r, rule)->rules, index);
 	else
 		append(r, &r->any, index);
 }
@@ -331,7 +355,7 @@ static int compile(struct egress_rules *r, struct reader *in, uint32_t group_pre
 	for (uint32_t i = 0; i < r->count; i++) {
 		r->rule[i] = take_rule(in);
 		prefixes += r->rule[i].kind == EGRESS_PREFIX;
-		names += r->rule[i].kind >= EGRESS_NAME;
+		names += r->rule[i].kind >= EGRESS_NAME && !in->bad ? labels(r, &r->rule[i]) : 0;
 	}
 	if (in->bad || in->at != in->len)
 		return -EINVAL;
@@ -443,7 +467,12 @@ struct egress_view egress_rules_view(const struct egress_rules *r, const struct 
 		embedded(r, &v);
 	if (v.form_bits)
 		v.inner_groups = groups_of(r, &v.inner);
-	v.groups = groups_of(r, &v.addr) | v.inner_groups;
+	v.groups = groups_of(r, &v.addr);
+	/* Whether such an address is public, only what is embedded says. */
+	if (v.form_bits)
+		v.groups = (v.groups & (uint8_t)~EGRESS_PRIVATE) | v.inner_groups;
+	if (v.groups & EGRESS_MULTICAST)
+		v.groups = EGRESS_MULTICAST;
 	return v;
 }
 
@@ -586,4 +615,20 @@ struct egress_verdict egress_rules_name(const struct egress_rules *r, const char
 	if (r->no_names)
 		return (struct egress_verdict){false, EGRESS_BY_DEFAULT, EGRESS_NO_RULE};
 	return could(r, NULL, name, len, r->all_names);
+}
+
+uint32_t egress_rules_named(const struct egress_rules *r, const char *name, uint32_t len)
+{
+	uint32_t hash = FNV_BASIS, named = 0;
+	const struct egress_name_node *n;
+
+	for (uint32_t i = len; i-- > 0;)
+		hash = fnv(hash, (uint8_t)name[i]);
+	n = name_place(r, hash, name, len, false);
+	if (n->used && n->above)
+		named |= EGRESS_NAMED_BELOW;
+	for (uint16_t i = n->used ? n->rules.first : EGRESS_NO_RULE; i != EGRESS_NO_RULE; i = r->rule[i].next)
+		if (r->rule[i].allow)
+			named |= EGRESS_NAMED;
+	return named;
 }

@@ -63,6 +63,7 @@ struct egress_name_node {
 	uint8_t len;
 	bool below; /* rules for the names that end in this one */
 	bool used;
+	bool above; /* a rule allows a name below this one */
 	struct egress_list rules;
 };
 
@@ -104,5 +105,6 @@ uint16_t egress_rules_match(const struct egress_rules *r, const struct egress_vi
 /* Whether any flow to the address could be allowed under the name, by which rule. */
 struct egress_verdict egress_rules_reach(const struct egress_rules *r, const struct egress_view *v, const char *name, uint32_t len);
 struct egress_verdict egress_rules_name(const struct egress_rules *r, const char *name, uint32_t len);
+uint32_t egress_rules_named(const struct egress_rules *r, const char *name, uint32_t len);
 
 #endif

@@ -95,7 +95,8 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 	X(no_room)       /* a limit of flows, descriptors or memory; or it made room for a newer one */ \
 	X(rate_limit)    /* too many new flows in a second */ \
 	X(address)       /* an address that this guest cannot reach through us */ \
-	X(rule)          /* a rule of the egress policy denies it */ \
+	X(rule)          /* the egress policy denies it */ \
+	X(name_ended)    /* the egress policy allows a name of the address, which was resolved too long ago */ \
 	X(port_removed)  /* the forwarded port is gone */ \
 	X(address_gone)  /* the host's address that it used is gone */ \
 	X(end)           /* pasta-py ended */ \

@@ -3,6 +3,7 @@
 #define PASTA_IO_IO_H
 
 #include "base/log.h"
+#include "core/bucket.h"
 #include "core/counters.h"
 #include "core/egress.h"
 #include "core/event.h"
@@ -20,6 +21,7 @@ struct io {
 	struct event_ring *events;
 	const struct policy *policy;
 	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `policy` translates */
+	struct bucket denials; /* answers to what `egress` denies */
 	struct descriptors descriptors;
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */

@@ -5,8 +5,9 @@
 #include "plane/plane.h"
 #include "plane_api.h"
 
-_Static_assert(PLANE_BY_RULE == (int)EGRESS_BY_RULE && PLANE_BY_DEFAULT == (int)EGRESS_BY_DEFAULT &&
-		       PLANE_PIN_ENDED == (int)EGRESS_PIN_ENDED && PLANE_NO_RULE == EGRESS_NO_RULE,
+_Static_assert(PLANE_BY_RULE == (int)EGRESS_BY_RULE && PLANE_BY_DEFAULT == (int)EGRESS_BY_DEFAULT && PLANE_NAMED == EGRESS_NAMED &&
+		       PLANE_NAMED_BELOW == EGRESS_NAMED_BELOW && PLANE_PIN_ENDED == (int)EGRESS_PIN_ENDED &&
+		       PLANE_NO_RULE == EGRESS_NO_RULE,
 	       "Python sees the core's own values");
 
 int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len)
@@ -47,6 +48,11 @@ void plane_egress_address(struct plane *p, const char *name, uint32_t len, const
 	struct addr a = addr_from_v6(addr);
 
 	report(egress_address_verdict(p->shard[0]->io.egress, name, len, &a), out);
+}
+
+uint32_t plane_egress_named(struct plane *p, const char *name, uint32_t len)
+{
+	return egress_named(p->shard[0]->io.egress, name, len);
 }
 
 int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms)

@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/gate.h"
 #include "io/sock.h"
 #include "plane_api.h"
 
@@ -239,9 +240,11 @@ static struct addr asked_address(int client)
 static void to_host(struct listeners *ls, int client, const struct endpoint *peer, uint16_t port)
 {
 	struct endpoint dst = {asked_address(client), port};
+	struct flow_key ends = {peer->addr, dst.addr, peer->port, port};
+	uint16_t rule;
 
 	/* The guest's loopback interface can have other addresses too. The host's service is not offered there. */
-	if (addr_is_loopback(&dst.addr))
+	if (addr_is_loopback(&dst.addr) && gate_opens(ls->io, FLOW_SPLICE_TCP, &ends, &dst, &rule))
 		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), peer, &dst, false);
 	else
 		sock_close(client, true);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "io/datagram.h"
+#include "io/gate.h"
 #include "io/icmp_error.h"
 #include "io/packet.h"
 #include "io/sock_error.h"
@@ -127,11 +128,16 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 {
 	struct endpoint host_peer;
 	struct icmp_flow *f = NULL;
+	uint16_t rule;
 	int fd, rc;
 
 	if (!policy_outbound(io->policy, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		report_refused(io, key, REASON_address, 0);
+		return NULL;
+	}
+	if (!gate_opens(io, FLOW_PING, key, &host_peer, &rule)) {
+		gate_answer(io, ip);
 		return NULL;
 	}
 	fd = open_socket(m, &host_peer.addr, key->guest_port);
@@ -165,7 +171,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
 	sock_receive_errors(fd, !addr_is_v4(&host_peer.addr));
 	COUNT(io->counters, icmp_flows);
-	f->rule = FLOW_NO_RULE;
+	f->rule = rule;
 	account_open(&f->account, io->loop->now_ms, false);
 	report(io, f, FLOW_OPENED, REASON_none);
 	return f;

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "io/gate.h"
 #include "io/icmp_error.h"
 #include "proto/tcp_private.h"
 
@@ -91,6 +92,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 {
 	struct endpoint host_peer;
 	struct tcp_flow *f;
+	uint16_t rule;
 	int fd, rc;
 
 	if (policy_serves_dns(io->policy, &(struct endpoint){key->dest, key->dest_port})) {
@@ -105,6 +107,11 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 			icmp_error_answer(io, ip, ENETUNREACH);
 		else
 			tcp_send_rst_reply(io, ip, seg);
+		return;
+	}
+	if (!gate_opens(io, FLOW_TCP, key, &host_peer, &rule)) {
+		gate_answer(io, ip);
+		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
 	fd = open_socket(t, io, &host_peer.addr);
@@ -123,6 +130,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
+	f->rule = rule;
 	account_sent(&f->account, 1, 0);
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);

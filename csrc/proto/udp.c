@@ -270,7 +270,7 @@ bool udp_describe(const struct udp *u, const struct io *io, uint32_t index, stru
 }
 
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *host_peer, bool from_host)
+			      const struct endpoint *host_peer, bool from_host, uint16_t rule)
 {
 	struct flow_key pk = peer_key(s, host_peer);
 	struct udp_flow *f = NULL;
@@ -298,7 +298,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	s->users++;
 	COUNT(io->counters, udp_opened);
 	COUNT(io->counters, udp_flows);
-	f->rule = FLOW_NO_RULE;
+	f->rule = rule;
 	account_open(&f->account, io->loop->now_ms, from_host);
 	report(io, f, FLOW_OPENED, REASON_none);
 	return f;

@@ -13,6 +13,7 @@ struct udp_socket {
 	int fd;
 	uint32_t users;         /* flows; a socket that is not listening closes with the last one */
 	uint32_t groups;        /* flows of these to groups; while there are some, the socket takes datagrams from any sender */
+	int64_t asked_ms;       /* when the guest last wrote to a group */
 	struct sched_rate rate; /* of datagrams */
 	struct endpoint target; /* of a listening socket */
 	uint8_t discover[2];    /* IP_MTU_DISCOVER, IPV6_MTU_DISCOVER as set, or DATAGRAM_DISCOVER_UNKNOWN */
@@ -41,6 +42,7 @@ struct udp_flow {
 	bool guest_last;        /* the last datagram came from the guest */
 	uint8_t group;          /* enum udp_group */
 	uint16_t rule;          /* of the egress policy, or FLOW_NO_RULE */
+	bool member;            /* of a group that the guest wrote to: it may answer, but the guest has not written to it */
 };
 
 /* A host peer of a socket, in udp.peers. */
@@ -60,7 +62,7 @@ void udp_limit_reached(struct udp *u, struct io *io, int error);
 struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct endpoint *guest, const struct addr *host_peer);
 /* NULL as above. Then a socket without flows is closed. from_host: the host peer has written first. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
-			      const struct endpoint *host_peer, bool from_host);
+			      const struct endpoint *host_peer, bool from_host, uint16_t rule);
 /* Tells those who read events that no flow was made. error: errno, or 0 for a limit of ours. */
 static inline void udp_report_refused(struct io *io, const struct flow_key *key, const struct endpoint *host_peer,
 				      enum flow_reason reason, int error)

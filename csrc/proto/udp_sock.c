@@ -18,6 +18,7 @@
 #include "proto/udp_private.h"
 
 #define PORT_TRIES 64
+#define GROUP_ANSWER_MS 5000 /* with an egress policy: how long the members of a group may answer */
 
 /* Opens a flow for the first datagram of host_peer to a forwarded port, or to a socket whose flow to a group it may answer. */
 static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct endpoint *host_peer)
@@ -25,6 +26,7 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 	struct flow_key key = {.guest = s->listening ? s->target.addr : s->flow.key.guest,
 			       .guest_port = s->listening ? s->target.port : s->flow.key.guest_port,
 			       .dest_port = host_peer->port};
+	struct udp_flow *f;
 
 	/* A flood of senders must leave flows for the guest to open. */
 	if (u->flows.used >= u->flows.limit / 4 * 3) {
@@ -43,7 +45,16 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 			return NULL;
 		key.dest_port = key.dest_port == 65535 ? 1024 : (uint16_t)(key.dest_port + 1);
 	}
-	return udp_add_flow(u, io, s, &key, host_peer, true);
+	f = udp_add_flow(u, io, s, &key, host_peer, true, FLOW_NO_RULE);
+	if (f)
+		f->member = !s->listening;
+	return f;
+}
+
+/* Whether any sender may write to the socket now. */
+static bool takes_any(const struct io *io, const struct udp_socket *s)
+{
+	return s->listening || (s->groups && (!io->egress || io->loop->now_ms - s->asked_ms < GROUP_ANSWER_MS));
 }
 
 static void to_guest(struct io *io, const struct udp_flow *f, const uint8_t *data, uint32_t len, const struct datagram_info *a)
@@ -110,7 +121,7 @@ static void forward(struct udp *u, struct io *io, struct udp_socket *s, const st
 		return;
 	}
 	f = udp_find_peer(u, s, &d->from);
-	if (!f && (s->listening || s->groups))
+	if (!f && takes_any(io, s))
 		f = inbound_flow(u, io, s, &d->from);
 	if (!f) {
 		COUNT(io->counters, udp_unsolicited);

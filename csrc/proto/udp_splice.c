@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "io/datagram.h"
+#include "io/gate.h"
 #include "proto/udp_private.h"
 
 struct udp_splice {
@@ -127,6 +128,16 @@ static int connect_to_server(struct udp *u, struct io *io, const struct udp_sock
 	return rc < 0 ? rc : fd;
 }
 
+/* Whether the egress policy lets a client in the guest reach the host's port. */
+static bool may_open(struct io *io, const struct udp_socket *s, const struct endpoint *client, const struct addr *asked)
+{
+	struct endpoint to = {policy_same_loopback(*asked, addr_is_v4(&client->addr)), s->target.port};
+	struct flow_key ends = {client->addr, to.addr, client->port, to.port};
+	uint16_t rule;
+
+	return !s->to_host || gate_opens(io, FLOW_SPLICE_UDP, &ends, &to, &rule);
+}
+
 static void limit_reached(struct udp *u, struct io *io, int error)
 {
 	COUNT(io->counters, udp_limit);
@@ -201,7 +212,7 @@ void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s
 		return;
 	}
 	f = (struct udp_splice *)flow_find(&u->splices, &key);
-	if (!f)
+	if (!f && may_open(io, s, &d->from, &d->info.local))
 		f = open_splice(u, io, s, &d->from, &d->info.local);
 	if (!f)
 		return;

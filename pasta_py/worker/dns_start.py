@@ -3,14 +3,16 @@
 import _socket
 import time
 
-from pasta_py.worker import dns_decide, dns_service, dns_upstream, frames, watch
+from pasta_py.worker import dns_decide, dns_service, dns_upstream, frames, plane, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import plane
+
+
+_PIN_GRACE_S = 3600  # how long after an answer has ended its addresses may be connected to
 
 
 class Watches:
@@ -60,11 +62,37 @@ class NoRules:
         return False
 
 
+class CoreRules:
+    """The egress policy of the core."""
+
+    def __init__(self, core: "plane.Plane") -> None:
+        self._core = core
+
+    def name(self, name: str) -> "dns_decide.Verdict":
+        allow, reason, rule = self._core.name_verdict(name.encode())
+        by_rule = reason == plane.BY_RULE
+        return dns_decide.Verdict(allow, by_rule, rule if by_rule else -1)
+
+    def address(self, name: str, address: bytes) -> bool:
+        return self._core.answer_verdict(name.encode(), address)[0]
+
+    def pin(self, name: str, address: bytes, ttl_s: int) -> bool:
+        if self._core.name_verdict(name.encode())[1] != plane.BY_RULE:
+            return True  # no rule is for this name: addresses alone decide
+        return self._core.pin(address, name.encode(), (max(ttl_s, dns_decide.PIN_MIN_S) + _PIN_GRACE_S) * 1000)
+
+    def exact(self, name: str) -> bool:
+        return self._core.names_rule(name.encode())[0]
+
+    def above(self, name: str) -> bool:
+        return self._core.names_rule(name.encode())[1]
+
+
 def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.Handler]") -> "dns_service.Service":
     """The service as the plan has it."""
     watches = Watches(core, handlers)
     host_names = [wire for wire in map(frames.dns_name, plan.host_names) if wire]
-    decider = dns_decide.Decider(NoRules(plan.all_names), host_names)
+    decider = dns_decide.Decider(CoreRules(core) if plan.egress else NoRules(plan.all_names), host_names)
     upstream = dns_upstream.Upstream([server(plan, address) for address in plan.dns_servers], watches, time.monotonic)
     return dns_service.Service(plan, decider, upstream, watches, core.send)
 

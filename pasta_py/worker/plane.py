@@ -209,6 +209,11 @@ class Plane:
         """Whether an answer for the name may contain the address."""
         return self._verdict(lib.plane_egress_address, name, len(name), address)
 
+    def names_rule(self, name: bytes) -> tuple[bool, bool]:
+        """Whether rules allow this very name, and whether they allow a name below it."""
+        named = lib.plane_egress_named(self._plane, name, len(name))
+        return bool(named & lib.PLANE_NAMED), bool(named & lib.PLANE_NAMED_BELOW)
+
     def _verdict(self, function: "Callable[..., None]", *args: "int | bytes") -> "Verdict":
         out = ffi.new("struct plane_verdict *")
         function(self._plane, *args, out)

@@ -140,6 +140,8 @@ def _build(
     signals = watch.catch_signals()
     taps, conf = roles.get(model.FD_TAP, [-1]), model.FD_CONF in roles
     core = plane.Plane(plan, taps[0])
+    if plan.egress:
+        core.set_egress(plan.egress)
     changing = conf or plan.changing
     host_fds = list(fds) if changing or plan.auto_rules else []  # 40 bytes each, for those who need them later
     for listener in plan.listeners:

@@ -150,6 +150,7 @@ struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const stru
 struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port);
 struct egress_verdict egress_name_verdict(struct egress *e, const char *name, uint32_t len);
 struct egress_verdict egress_address_verdict(struct egress *e, const char *name, uint32_t len, const struct addr *a);
+uint32_t egress_named(struct egress *e, const char *name, uint32_t len);
 int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms);
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
 """

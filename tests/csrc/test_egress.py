@@ -196,6 +196,19 @@ def test_names_match_as_wholes_and_below() -> None:
     assert e.name(".".join(["a"] * 127)) == (False, NO_RULE)
 
 
+def test_ancestors_of_allowed_names_are_known() -> None:
+    e = egress("allow www.example.org", "allow *.cdn.test:443", "deny x.y.test")
+    for name, named in (
+        ("www.example.org", 1),
+        ("example.org", 2),
+        ("org", 2),
+        ("cdn.test", 2),
+        ("y.test", 0),
+        ("a.cdn.test", 0),
+    ):
+        assert lib.egress_named(e.own, name.encode(), len(name)) == named, name
+
+
 def test_which_names_are_answered_follows_the_mode() -> None:
     every = egress("deny bad.test", "deny worse.test:25", names=egress_policy.ALL_NAMES)
     assert every.name("good.test")[0] and not every.name("bad.test")[0] and every.name("worse.test")[0]

@@ -17,8 +17,8 @@ ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.lo
 MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
 
 RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
-MACHINES = "Virtual machines (passt)"
-SECTIONS = (RUNNING, GUEST, TRANSLATION, OURS, MACHINES)
+EGRESS, MACHINES = "What the guest may reach", "Virtual machines (passt)"
+SECTIONS = (RUNNING, GUEST, TRANSLATION, EGRESS, OURS, MACHINES)
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
@@ -59,6 +59,7 @@ def _table() -> tuple[Option, ...]:
     _guest(add)
     _translation(add)
     _machines(add)
+    _egress(add)
     return tuple(rows)
 
 
@@ -227,6 +228,23 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "How many files --pcap-size writes in turn, 2 to 64. Default: 2."),
     ):  # fmt: skip
         add(OURS, *row)
+
+
+def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+    for row in (
+        ("allow", "RULE", "egress_rules", "list", takes.allow,
+         "Let the guest open connections to DEST[:PORT[-PORT]][/tcp|/udp|/icmp]; may be repeated. DEST is a name, *.NAME for all "
+         "names below it, an address or prefix (IPv6 in brackets), *, or one of @host @lan @private @metadata @multicast "
+         "@internet. NAME=PREFIX: the name may resolve into a private network. The first rule that matches counts; what no rule "
+         "matches is denied."),
+        ("deny", "RULE", "egress_rules", "list", takes.deny, "Do not let the guest do so; may be repeated."),
+        ("egress", "PRESET", "egress", "list", takes.preset,
+         "What no rule matches: `open`: allow it; `internet`: allow all but @host @lan @private @metadata @multicast; `none`: "
+         "deny it. Default: none with any --allow, else open."),
+        ("egress-file", "FILE", "egress_rules", "list", takes.text,
+         "Read rules from FILE, as if they stood here: lines `allow RULE`, `deny RULE`, `default PRESET`, and notes behind #."),
+    ):  # fmt: skip
+        add(EGRESS, *row)
 
 
 def _machines(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:

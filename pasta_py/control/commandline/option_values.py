@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pasta_py.control.commandline.egress_rule import Rule
     from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 MIN_MTU = 68  # RFC 791, 3.2
@@ -172,6 +173,26 @@ def netmask(text: str) -> int:
     if not bits or mask != (0xFFFFFFFF << (32 - bits)) & 0xFFFFFFFF:
         raise Refused(accepted)
     return bits
+
+
+def allow(text: str) -> "Rule":
+    from pasta_py.control.commandline import egress_rule
+
+    return egress_rule.parse(text, allow=True, where="--allow")
+
+
+def deny(text: str) -> "Rule":
+    from pasta_py.control.commandline import egress_rule
+
+    return egress_rule.parse(text, allow=False, where="--deny")
+
+
+def preset(text: str) -> str:
+    from pasta_py.control.commandline import egress_rule
+
+    if text not in egress_rule.PRESETS:
+        raise Refused(", ".join(egress_rule.PRESETS))
+    return text
 
 
 def ports(option: str, *, listen: bool) -> "Callable[[str], port_spec.PortSpec]":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from pasta_py.control.commandline.egress_rule import Rule
     from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
 DEFAULT_MAC = bytes.fromhex("9a559a559a55")
@@ -111,6 +112,9 @@ class Options(Record):
     tcp_ns: tuple[port_spec.PortSpec, ...] = ()
     udp_ns: tuple[port_spec.PortSpec, ...] = ()
     freebind: bool = False
+    # Egress
+    egress: str = ""  # a preset; "": not said
+    egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
     # Ours
     network: str = ""
     pcap: str = ""
@@ -290,6 +294,10 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
     level = values.setdefault("log_level", WARNING if spawn else INFO)
     values["quiet"] = level <= WARNING
+    presets = tuple(dict.fromkeys(values.pop("egress", ())))
+    if len(presets) > 1:
+        raise UsageError(f"--egress {presets[0]} and --egress {presets[1]} are both given: give one of them")
+    values["egress"] = presets[0] if presets else ""
     _finish_addresses(values)
 
 

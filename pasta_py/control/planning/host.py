@@ -46,6 +46,7 @@ class HostSnapshot(Record):
     interfaces: tuple[str, ...] = ()  # names of all interfaces
     alternatives: tuple[tuple[str, str], ...] = ()  # pairs of an alternative name and the interface's own
     addresses: tuple[Ip, ...] = ()  # all of the host's own, of both families and all interfaces, without loopback's
+    networks: tuple[Network, ...] = ()  # that these are in
     name: str = ""  # the host's own
     leading: tuple[int, ...] = ()  # indices of all interfaces that have routes which lead anywhere
 
@@ -67,13 +68,14 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
                 families[family] = _family(family, routes, links, addresses, name)
     except OSError as error:
         raise HostError(f"cannot read the host's addresses and routes: {reason(error, 'try again')}") from None
-    own = [a.interface.ip for a in addresses if not a.interface.ip.is_loopback]
+    own = [a.interface for a in addresses if not a.interface.ip.is_loopback]
     return HostSnapshot(
         ipv4=families[objects.AF_INET],
         ipv6=families[objects.AF_INET6],
         interfaces=tuple(link.name for link in links.values()),
         alternatives=_alternatives(links.values()),
-        addresses=tuple(dict.fromkeys(own)),
+        addresses=tuple(dict.fromkeys(interface.ip for interface in own)),
+        networks=tuple(dict.fromkeys(interface.network for interface in own)),
         name=os.uname().nodename,
         leading=tuple(sorted(leading)),
     )

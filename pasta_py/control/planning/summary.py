@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.plan import Plan
     from pasta_py.model import ForwardRule
 
+_RULES_SHOWN = 20
 _NOT_ANNOUNCED = " (not told by DHCP, DHCPv6 or NDP)"
 
 
@@ -23,7 +24,7 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     if plan.worker.local_only:
         return ["interface: none, only ports are forwarded", *ports]
     mac = f"our MAC address: {plan.worker.our_mac.hex(':')}"
-    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *ports]
+    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *ports]
 
 
 def socket_lines(path: str) -> list[str]:
@@ -66,13 +67,23 @@ def _families(plan: "Plan") -> list[str]:
     return found
 
 
+def _egress(plan: "Plan") -> list[str]:
+    worker = plan.worker
+    if not worker.egress_default:
+        return []
+    rules = [text.split("\t")[1] for text in worker.egress_rules]
+    shown = rules[:_RULES_SHOWN] + ([f"{len(rules) - _RULES_SHOWN} more rules"] if len(rules) > _RULES_SHOWN else [])
+    last = "allow others" if worker.egress_default == "open" else "deny others"
+    return [f"egress: {'; '.join([*shown, last])}"]
+
+
 def _names(plan: "Plan") -> list[str]:
     worker = plan.worker
     found = []
     if plan.dns:
         found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_ANNOUNCED}")
     if worker.serves_dns:
-        which = "all names" if worker.all_names else "no names"
+        which = "all names" if worker.all_names else "names of rules" if worker.egress_default else "no names"
         found.append(f"DNS: {which}, answered here; asked: {', '.join(map(_text, worker.dns_servers))}")
         return found + ([f"search domains: {', '.join(plan.search)}"] if plan.search else [])
     for family in (worker.family4, worker.family6):

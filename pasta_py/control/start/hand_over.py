@@ -346,11 +346,19 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     from pasta_py.control.commandline import port_spec
     from pasta_py.control.planning import host, plan, resolv_conf
 
+    policy = None
+    if options.egress or options.egress_rules:
+        from pasta_py.control.planning import egress
+
+        policy = egress.read(options)
+        options = egress.fitting(options, policy) if policy else options
     seen = host.snapshot(*plan.interfaces(options))
     tcp, udp = (port_spec.real_names(specs, seen.alternatives) for specs in (options.tcp_ports, options.udp_ports))
     shares_etc = os.geteuid() == 0 and options.fd is None
     names = resolv_conf.read()
     made = plan.build(options, seen, names, shares_etc=shares_etc)
+    if policy:
+        made = egress.into(made, policy, options, seen)
     return made, options.replace(tcp_ports=tcp, udp_ports=udp), (seen, names, shares_etc)
 
 

@@ -1,0 +1,44 @@
+/* How: a client that gets "administratively prohibited" fails at once, and knows that a filter did it. Linux aborts a connect()
+ * for any such error, as long as no program holds the socket at that moment (net/ipv4/tcp_ipv4.c, tcp_v4_err()); for that case TCP
+ * sends a reset behind it.
+ */
+#include "io/gate.h"
+
+#include <errno.h>
+
+#include "io/icmp_error.h"
+
+#define ANSWERS_PER_S 1000
+#define ANSWERS_BURST 200
+
+static struct egress_verdict ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer)
+{
+	static const uint8_t numbers[] = {
+		[FLOW_TCP] = IPPROTO_TCP,        [FLOW_UDP] = IPPROTO_UDP,        [FLOW_PING] = IPPROTO_ICMP,
+		[FLOW_SPLICE_TCP] = IPPROTO_TCP, [FLOW_SPLICE_UDP] = IPPROTO_UDP,
+	};
+
+	if (protocol == FLOW_SPLICE_TCP || protocol == FLOW_SPLICE_UDP)
+		return egress_splice_verdict(io->egress, numbers[protocol], &host_peer->addr, host_peer->port);
+	return egress_verdict(io->egress, numbers[protocol], &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms());
+}
+
+bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer, uint16_t *rule)
+{
+	struct egress_verdict verdict = ask(io, protocol, key, host_peer);
+
+	*rule = verdict.rule;
+	if (verdict.allow)
+		return true;
+	COUNT(io->counters, drop_egress);
+	if (event_wanted(io->events))
+		event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
+			      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);
+	return false;
+}
+
+void gate_answer(struct io *io, const struct ip_view *ip)
+{
+	if (bucket_take(&io->denials, io->loop->now_ms, ANSWERS_PER_S, ANSWERS_BURST))
+		icmp_error_answer(io, ip, EACCES);
+}

@@ -1,0 +1,23 @@
+/* Purpose: ask the egress policy about a flow that the guest opens, and tell the guest of a no. */
+#ifndef PASTA_IO_GATE_H
+#define PASTA_IO_GATE_H
+
+#include "io/io.h"
+#include "wire/ip.h"
+
+/* For gate_opens() only. */
+bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer, uint16_t *rule);
+
+/* Whether the guest may open this flow, by which rule. protocol: FLOW_TCP and following; host_peer: where it leads. A no is counted
+ * and told to readers of events. */
+static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
+			      uint16_t *rule)
+{
+	*rule = FLOW_NO_RULE;
+	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, rule);
+}
+
+/* Answers the guest's packet as a filtering router does (RFC 1812, 5.2.7.1; RFC 4443, 3.1), at a limited rate. */
+void gate_answer(struct io *io, const struct ip_view *ip);
+
+#endif

@@ -1,0 +1,259 @@
+"""The egress policy of a start: from the options and the host to what the core and the log get.
+
+`read` reads the files that the options name; the rest is pure.
+"""
+
+from pasta_py.control.commandline import egress_rule, port_spec
+from pasta_py.control.commandline.egress_rule import (
+    ANY,
+    BELOW,
+    GROUPS,
+    HOST,
+    INTERNET,
+    INTERNET_ONLY,
+    LAN,
+    METADATA,
+    MULTICAST,
+    NAME,
+    NONE,
+    OPEN,
+    PREFIX,
+    PRIVATE,
+    Rule,
+)  # fmt: skip
+from pasta_py.control.ip import ip_network, packed
+from pasta_py.control.planning import egress_policy
+from pasta_py.errors import HostError, UsageError, reason
+from pasta_py.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pasta_py.control.commandline.options import Options
+    from pasta_py.control.netlink.objects import Network
+    from pasta_py.control.planning.host import HostSnapshot
+    from pasta_py.control.planning.plan import Plan
+    from pasta_py.model import WorkerPlan
+
+_EXPANDED = 20  # rules whose meaning is spelled out
+_FILE_BYTES = 16 << 20
+
+# What is not global unicast (IANA's registries of special-purpose addresses, RFC 6890 and following). Documentation addresses
+# are left out: nothing has them. Of IPv6 only 2000::/3 is global (RFC 4291, 2.4), and what NAT64 makes of a global IPv4 address.
+_PRIVATE = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "240.0.0.0/4",
+    "::/3", "4000::/2", "8000::/2", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fc00::/7", "fe00::/8",
+    "2001:2::/48", "2001:10::/28",
+)  # fmt: skip
+_MULTICAST = ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8")
+_LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+# Where clouds hand a machine its credentials. Source: each one's own documentation of its metadata service.
+_METADATA = (
+    "169.254.169.254/32",  # AWS, Azure, Google, OpenStack, DigitalOcean, Hetzner, Oracle
+    "fd00:ec2::254/128",  # AWS
+    "169.254.170.2/32",  # AWS ECS: credentials of a task
+    "169.254.170.23/32",  # AWS EKS: credentials of a pod
+    "fd00:ec2::23/128",
+    "fd20:ce::254/128",  # Google
+    "168.63.129.16/32",  # Azure: WireServer, a public address
+    "100.100.100.200/32",  # Alibaba
+    "192.0.0.192/32",  # Oracle, earlier
+    "169.254.0.23/32",  # Tencent
+    "169.254.42.42/32",  # Scaleway
+    "fd00:42::42/128",
+    "fe80::a9fe:a9fe/128",  # OpenStack
+)
+_NAT64 = ("64:ff9b::/96",)  # RFC 6052, 2.1
+
+
+class Said(Record):
+    """What the options and files say."""
+
+    rules: "tuple[Rule, ...]"
+    default: str  # of egress_rule.PRESETS
+
+
+def read(options: "Options") -> "Said | None":
+    """The policy that the options ask for; None: none. UsageError, HostError: a file cannot be read, or contradicts another."""
+    rules: list[Rule] = []
+    defaults = {options.egress: "--egress"} if options.egress else {}
+    for item in options.egress_rules:
+        if isinstance(item, Rule):
+            rules.append(item)
+            continue
+        parsed = egress_rule.parse_file(_contents(item), item)
+        rules += parsed.rules
+        if parsed.default:
+            defaults.setdefault(parsed.default, item)
+    if len(defaults) > 1:
+        said = " and ".join(f"{where} says {default!r}" for default, where in defaults.items())
+        raise UsageError(f"two defaults for what no rule matches: {said}: give one")
+    default = next(iter(defaults), NONE if any(rule.allow for rule in rules) else OPEN)
+    if not rules and default == OPEN:
+        return None
+    if len(rules) >= egress_policy.MAX_RULES:
+        raise UsageError(f"{len(rules)} egress rules: {egress_policy.MAX_RULES - 1} are the most")
+    return Said(rules=tuple(rules), default=default)
+
+
+def _contents(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_FILE_BYTES + 1)
+    except OSError as error:
+        raise HostError(f"--egress-file {path!r}: {reason(error, 'give a file that can be read')}") from None
+    if len(data) > _FILE_BYTES:
+        raise UsageError(f"--egress-file {path!r} has more than {_FILE_BYTES} bytes")
+    return data
+
+
+def fitting(options: "Options", said: Said) -> "Options":
+    """The options with what the policy changes of their defaults: ports that are closed unless given, DNS that is answered here."""
+    closed = {OPEN: (), INTERNET_ONLY: ("tcp_ns", "udp_ns")}.get(said.default, ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns"))
+    ports = {name: (port_spec.NONE,) for name in closed if not getattr(options, name)}
+    names = options.egress_dns or ("rules" if said.default == NONE else "all")
+    changed: Options = options.replace(egress_dns=names, **ports)
+    return changed
+
+
+def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> "Plan":
+    """The plan with the policy in it, and with what the user should know."""
+    names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
+    worker = plan.worker.replace(egress=compiled(said, names, host, plan.worker), egress_rules=texts(said))
+    worker = worker.replace(egress_default=said.default)
+    changed: Plan = plan.replace(
+        worker=worker, warnings=plan.warnings + warnings(said), notices=plan.notices + tuple(_expansions(said))
+    )
+    return changed
+
+
+def _expansions(said: Said) -> "Iterable[str]":
+    for rule in said.rules[:_EXPANDED]:
+        if rule.allow and (rule.first, rule.protocols) == (0, egress_rule.ALL_PROTOCOLS):
+            yield f"egress rule {_named(rule)} is for every port of TCP and UDP, and for ping"
+
+
+def compiled(said: Said, names: int, host: "HostSnapshot", worker: "WorkerPlan") -> bytes:
+    """The policy for the core. names: NO_NAMES and following of egress_policy. worker: has the mapped addresses."""
+    return egress_policy.encode(
+        egress_policy.Policy(
+            rules=all_rules(said),
+            allow_others=said.default == OPEN,
+            names=names,
+            groups=tuple(_groups(host, worker)),
+            nat64=tuple(map(_prefix, map(ip_network, _NAT64))),
+        )
+    )
+
+
+def all_rules(said: Said) -> "tuple[Rule, ...]":
+    """The rules in the core's order: the last may stand for the default."""
+    if said.default != INTERNET_ONLY:
+        return said.rules
+    return (*said.rules, Rule(allow=True, kind=GROUPS, groups=INTERNET, where=f"--egress {INTERNET_ONLY}"))
+
+
+def texts(said: Said) -> "tuple[str, ...]":
+    """For the log, of each rule: where it stands, the rule, its note; with tabs between them."""
+    return tuple(f"{rule.where}\t{'allow' if rule.allow else 'deny'} {rule}\t{rule.note}" for rule in all_rules(said))
+
+
+def _prefix(network: "Network") -> "tuple[bytes, int]":
+    return packed(network.network_address), network.prefixlen + (96 if network.version == 4 else 0)
+
+
+def _groups(host: "HostSnapshot", worker: "WorkerPlan") -> "Iterable[tuple[bytes, int, int]]":
+    for texts_of, group in ((_PRIVATE, PRIVATE), (_METADATA, METADATA), (_MULTICAST, MULTICAST), (_LOOPBACK, HOST)):
+        for text in texts_of:
+            yield (*_prefix(ip_network(text)), group)
+    for network in host.networks:
+        if not network.is_loopback and network.prefixlen:
+            yield (*_prefix(network), LAN)
+    for address in host.addresses:
+        yield (packed(address), 128, HOST)
+    for family in (worker.family4, worker.family6):
+        for mapped in (family.map_host_loopback, family.map_guest_addr):
+            if mapped:
+                yield (mapped, 128, HOST)
+    for network in host.networks:
+        if network.version == 4 and network.prefixlen < 31:  # RFC 3021
+            yield (packed(network.broadcast_address), 128, MULTICAST)
+
+
+# ---- what is worth a warning ----
+
+
+def warnings(said: Said, *, strict: bool = False) -> "tuple[str, ...]":
+    """Rules that an earlier one makes useless, and others that are wider than they look.
+
+    UsageError instead of a warning: both rules stand in one file, or `strict`.
+    """
+    found = [_too_wide(rule) for rule in said.rules if rule.allow and rule.kind == BELOW and "." not in rule.name]
+    for rule, earlier in useless(said.rules):
+        text = f"egress rule {_named(rule)} has no effect: {_named(earlier)} comes first and covers it"
+        file, other = rule.where.rpartition(":")[0], earlier.where.rpartition(":")[0]
+        if strict or (file and file == other):
+            raise UsageError(f"{text}: remove it, or put it first")
+        found.append(text)
+    return tuple(found)
+
+
+def _too_wide(rule: Rule) -> str:
+    return f"egress rule {_named(rule)} allows every name that ends in .{rule.name}"
+
+
+def _named(rule: Rule) -> str:
+    text = f"'{'allow' if rule.allow else 'deny'} {rule}'"
+    return f"{text} ({rule.where})" if rule.where else text
+
+
+def useless(rules: "tuple[Rule, ...]") -> "Iterable[tuple[Rule, Rule]]":
+    """Pairs of a rule that can never decide, and the earlier rule because of which."""
+    earlier: dict[tuple[object, ...], list[Rule]] = {}
+    lengths: set[int] = set()
+    for rule in rules:
+        for key in _wider(rule, lengths):
+            match = next((other for other in earlier.get(key, ()) if _covers(other, rule)), None)
+            if match:
+                yield rule, match
+                break
+        earlier.setdefault(_key(rule), []).append(rule)
+        if rule.kind == PREFIX:
+            lengths.add(rule.bits)
+
+
+def _key(rule: Rule) -> "tuple[object, ...]":
+    return (rule.kind, rule.name or rule.address or rule.groups, rule.bits if rule.kind == PREFIX else 0)
+
+
+def _wider(rule: Rule, lengths: "set[int]") -> "Iterable[tuple[object, ...]]":
+    """Keys of the destinations that hold this one."""
+    yield _key(rule)
+    if rule.kind != ANY:
+        yield (ANY, 0, 0)
+    if rule.kind in (NAME, BELOW):
+        name = rule.name
+        while "." in name:
+            name = name.partition(".")[2]
+            yield (BELOW, name, 0)
+    if rule.kind == PREFIX:
+        value = int.from_bytes(rule.address, "big")
+        v4 = rule.bits >= 96 and rule.address.startswith(bytes(10) + b"\xff\xff")
+        for bits in lengths:
+            if bits < rule.bits and not (v4 and bits < 96):
+                yield (PREFIX, (value >> 128 - bits << 128 - bits).to_bytes(16, "big"), bits)
+
+
+def _covers(earlier: Rule, rule: Rule) -> bool:
+    """Whether the earlier rule, whose destination holds the other's, matches whatever the other does."""
+    limit, other = ((each.limit, each.groups, each.address, each.bits) for each in (earlier, rule))
+    named = earlier.kind in (NAME, BELOW)
+    return (
+        earlier.first <= rule.first
+        and rule.last <= earlier.last
+        and not rule.protocols & ~earlier.protocols
+        and (not named or not earlier.allow or limit == other)
+    )

@@ -1,0 +1,137 @@
+"""From options and files to the policy of the core: defaults, groups, ports that close, and rules that are useless."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pasta_py.control.commandline import egress_rule, options, port_spec
+from pasta_py.control.ip import ip_address, packed
+from pasta_py.control.planning import egress
+from pasta_py.errors import HostError, UsageError
+
+
+def said(*args: str) -> egress.Said | None:
+    return egress.read(options.parse([*args, "--", "true"], "pasta-py"))
+
+
+def test_the_default_follows_from_the_rules_unless_it_is_said() -> None:
+    def default(*args: str) -> str:
+        policy = said(*args)
+        return policy.default if policy else "no policy"
+
+    assert default() == "no policy" and default("--egress", "open") == "no policy"
+    assert default("--allow", "a.test") == "none" and default("--deny", "a.test") == "open"
+    assert default("--allow", "a.test", "--egress", "internet") == "internet"
+
+
+def test_files_stand_where_they_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "rules"
+    file.write_text("deny b.test\ndefault none\n")
+    policy = said("--allow", "a.test", "--egress-file", str(file), "--allow", "c.test")
+    assert policy and [str(rule) for rule in policy.rules] == ["a.test", "b.test", "c.test"]
+    with pytest.raises(UsageError, match="two defaults"):
+        said("--egress", "open", "--egress-file", str(file))
+    with pytest.raises(HostError, match="No such file"):
+        said("--egress-file", str(tmp_path / "other"))
+
+
+def test_ports_close_with_the_default_unless_they_are_given() -> None:
+    def closed(*args: str) -> list[str]:
+        parsed = options.parse([*args, "--", "true"], "pasta-py")
+        policy = egress.read(parsed)
+        assert policy
+        fitting = egress.fitting(parsed, policy)
+        names = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns")
+        return [name for name in names if getattr(fitting, name) == (port_spec.NONE,)]
+
+    assert closed("--egress", "none") == ["tcp_ports", "udp_ports", "tcp_ns", "udp_ns"]
+    assert closed("--allow", "a.test", "-t", "80", "-U", "53") == ["udp_ports", "tcp_ns"]
+    assert closed("--egress", "internet") == ["tcp_ns", "udp_ns"] and closed("--deny", "a.test") == []
+
+
+def pairs(*lines: str) -> list[tuple[str, str]]:
+    rules = tuple(egress_rule.parse(text, allow=verdict == "allow") for verdict, text in map(str.split, lines))
+    return [(str(rule), str(earlier)) for rule, earlier in egress.useless(rules)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("allow *", "deny a.test"),
+        ("allow *:1-100/tcp", "allow 10.0.0.1:80/tcp"),
+        ("deny 10.0.0.0/8", "allow 10.1.0.0/16:22"),
+        ("allow [2001:db8::/32]", "deny [2001:db8::1]"),
+        ("deny *.test", "allow a.b.test:443"),
+        ("deny *.test", "allow *.b.test=10.0.0.0/8"),
+        ("allow a.test", "allow a.test:443"),
+        ("deny a.test", "allow a.test=@private"),
+        ("deny @lan", "allow @lan:80"),
+    ],
+)
+def test_a_rule_behind_a_wider_one_is_useless(first: str, second: str) -> None:
+    assert pairs(first, second) == [(second.split()[1], first.split()[1])]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("allow *.test", "allow test"),
+        ("allow [::/0]", "allow 10.0.0.1"),
+        ("allow 10.0.0.0/8:443", "allow 10.0.0.0/8"),
+        ("allow 10.0.0.0/8/tcp", "allow 10.0.0.1"),
+        ("allow a.test", "allow a.test=10.0.0.0/8"),
+        ("allow a.test=10.0.0.0/8", "deny a.test"),
+        ("deny @internet", "deny 8.8.8.8"),
+        ("deny 10.0.0.1", "deny @private"),
+    ],
+)
+def test_a_rule_that_can_decide_is_not(first: str, second: str) -> None:
+    assert pairs(first, second) == []
+
+
+RULES = st.lists(
+    st.tuples(
+        st.sampled_from(["allow", "deny"]),
+        st.sampled_from(
+            ["*", "10.0.0.0/8", "10.1.0.0/16", "10.1.1.1", "[::/0]", "[fd00::/8]", "a.test", "*.test", "*.a.test"]
+        ),
+        st.sampled_from(["", ":443", ":1-500", "/tcp", ":53/udp"]),
+    ).map(lambda parts: f"{parts[0]} {parts[1]}{parts[2]}"),
+    max_size=6,
+)
+
+
+@given(RULES)
+def test_property_a_useless_rule_changes_nothing(lines: list[str]) -> None:
+    """Without the useless rules, every question has the same answer."""
+    rules = tuple(egress_rule.parse(text, allow=verdict == "allow") for verdict, text in map(str.split, lines))
+    dropped = {id(rule) for rule, _ in egress.useless(rules)}
+    kept = tuple(rule for rule in rules if id(rule) not in dropped)
+    for destination in ("10.1.1.1", "10.2.2.2", "fd00::1", "a.test", "b.a.test", "x.test"):
+        for port in (1, 53, 443, 501):
+            for protocol in (egress_rule.TCP, egress_rule.UDP):
+                assert first(rules, destination, port, protocol) == first(kept, destination, port, protocol)
+
+
+def first(rules: tuple[egress_rule.Rule, ...], destination: str, port: int, protocol: int) -> bool | None:
+    return next(
+        (r.allow for r in rules if r.first <= port <= r.last and r.protocols & protocol and holds(r, destination)), None
+    )
+
+
+def holds(rule: egress_rule.Rule, destination: str) -> bool:
+    if rule.kind == egress_rule.ANY:
+        return True
+    named = destination[-1].isalpha()
+    if rule.kind == egress_rule.PREFIX:
+        if named or (rule.bits < 96 and "." in destination):
+            return False
+        there, shift = int.from_bytes(packed(ip_address(destination)), "big"), 128 - rule.bits
+        return there >> shift == int.from_bytes(rule.address, "big") >> shift
+    if rule.kind == egress_rule.NAME:
+        return destination == rule.name
+    return named and destination.endswith(f".{rule.name}")

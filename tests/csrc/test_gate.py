@@ -1,0 +1,97 @@
+"""The egress policy in the data plane: who is asked, how a no is told, and what is never judged."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+from datagrams import UDP, send, udp_packet
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, RST, SYN, Guest, Packet, Segment, TcpPeer, ip_frame
+from test_egress import policy
+
+PROHIBITED = {False: (3, 13), True: (1, 1)}  # type and code of ICMP and ICMPv6
+
+
+def closed(*lines: str, **options: object) -> Guest:
+    guest = Guest(**options)  # type: ignore[arg-type]
+    guest.plane.set_egress(policy(*lines))
+    return guest
+
+
+def icmp(guest: Guest) -> list[tuple[int, int]]:
+    return [(p.payload[0], p.payload[1]) for p in guest.received() if isinstance(p, Packet) and p.proto in (1, 58)]
+
+
+def listener(v6: bool = False) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if v6 else socket.AF_INET)
+    sock.bind(("::1" if v6 else "127.0.0.1", 0))
+    sock.listen()
+    return sock
+
+
+@pytest.mark.parametrize("v6", [False, True])
+def test_a_denied_syn_gets_an_icmp_error_and_then_a_reset(v6: bool) -> None:
+    with listener(v6) as server, closed() as guest:
+        TcpPeer(guest, server.getsockname()[1], v6=v6).send(SYN)
+        first, second = guest.received()
+        assert isinstance(first, Packet) and tuple(first.payload[:2]) == PROHIBITED[v6]
+        assert isinstance(second, Segment) and second.flags & RST
+        assert guest.counter("tcp_opened") == 0 and guest.counter("drop_egress") == 1
+
+
+def test_an_allowed_syn_connects() -> None:
+    with listener() as server, closed(f"allow {GATEWAY4}") as guest:
+        TcpPeer(guest, server.getsockname()[1]).connect()
+        assert guest.counter("tcp_opened") == 1 and guest.counter("drop_egress") == 0
+
+
+def test_denied_datagrams_and_pings_get_icmp_errors_up_to_a_limit() -> None:
+    with closed() as guest:
+        send(guest, GUEST4, 5000, GATEWAY4, 7)
+        assert icmp(guest) == [PROHIBITED[False]]
+        send(guest, GUEST6, 5000, GATEWAY6, 7)
+        assert icmp(guest) == [PROHIBITED[True]]
+        echo = struct.pack("!BBHHH", 8, 0, 0xF7FF - 1, 1, 0)
+        guest.send(ip_frame(GUEST4, GATEWAY4, 1, echo))
+        assert icmp(guest) == [PROHIBITED[False]]
+        for port in range(1000, 1599):
+            guest.send(ip_frame(GUEST4, GATEWAY4, UDP, udp_packet(GUEST4, 5000, GATEWAY4, port, b"x")))
+        assert 0 < len(icmp(guest)) < 599
+        assert guest.counter("drop_egress") == 602 and guest.counter("udp_opened") == 0
+
+
+def test_a_denied_group_gets_no_answer() -> None:
+    with closed(multicast=True, broadcast=True) as guest:
+        for group in ("224.0.0.251", "255.255.255.255"):
+            frame = ip_frame(GUEST4, group, UDP, udp_packet(GUEST4, 5000, group, 5353, b"?"))
+            guest.send(b"\xff" * 6 + frame[6:])
+        assert guest.received() == [] and guest.counter("udp_opened") == 0
+
+
+def test_flows_that_come_in_are_not_judged() -> None:
+    with closed() as guest, listener() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        guest.listen(socket.IPPROTO_TCP, server, 80)
+        guest.listen(socket.IPPROTO_UDP, udp, 81)
+        with socket.create_connection(server.getsockname()), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            syn = guest.wait_segments()[0]
+            assert syn.dport == 80 and syn.flags == SYN
+            client.sendto(b"question", udp.getsockname())
+            guest.pump()
+            (question,) = [p for p in guest.received() if isinstance(p, Packet)]
+            sport, dport = struct.unpack_from("!HH", question.payload)
+            send(guest, GUEST4, dport, question.src, sport, b"answer")
+            assert client.recv(100) == b"answer"
+            send(guest, GUEST4, 9000, question.src, sport, b"another port of the guest")
+            assert icmp(guest) == [PROHIBITED[False]]
+
+
+def test_a_replaced_policy_counts_for_the_next_flow() -> None:
+    with listener() as server, closed() as guest:
+        port = server.getsockname()[1]
+        guest.plane.set_egress(policy(f"allow {GATEWAY4}:{port}"))
+        TcpPeer(guest, port).connect()
+        with pytest.raises(OSError, match="Invalid argument"):
+            guest.plane.set_egress(b"other bytes")
+        assert guest.plane.flow_verdict(6, b"\0" * 10 + b"\xff\xff" + socket.inet_aton(GATEWAY4), port) == (True, 0, 0)

@@ -1,0 +1,49 @@
+"""How long clients wait for the end of each attempt, and what it is.
+
+    denied.py     a JSON array of [KIND, ADDRESS, PORT] on standard input; KIND is tcp, udp or ping. Prints {"results": [[WHAT,
+                  MILLISECONDS], ...]}; WHAT is "answered", "end" without an answer, "silence" after 5 s, or the name of an
+                  errno
+"""
+
+import errno
+import json
+import socket
+import sys
+import time
+
+WAIT_S = 5
+SO_BROADCAST = 6
+
+
+def attempt(kind: str, address: str, port: int) -> str:
+    v6 = ":" in address
+    proto = (socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) if kind == "ping" else 0
+    family, style = socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
+    with socket.socket(family, style, proto) as sock:
+        sock.settimeout(WAIT_S)
+        try:
+            if kind != "tcp":
+                sock.setsockopt(socket.SOL_SOCKET, SO_BROADCAST, 1)
+            sock.connect(socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][4])
+            if kind != "tcp":
+                sock.send(bytes((128 if v6 else 8, 0)) + bytes(6) if kind == "ping" else b"?")
+            if not sock.recv(1000):
+                return "end"
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+        return "answered"
+
+
+def main() -> None:
+    results = []
+    for kind, address, port in json.load(sys.stdin):
+        began = time.monotonic()
+        what = attempt(kind, address, port)
+        results.append([what, (time.monotonic() - began) * 1000])
+    print(json.dumps({"results": results}))
+
+
+if __name__ == "__main__":
+    main()
