@@ -141,6 +141,32 @@ int link_received(struct link *l, struct link_frame *f)
 	return 0;
 }
 
+const uint8_t link_lent[1];
+
+void link_linearize(struct link *l)
+{
+	uint8_t *to = l->tail.at;
+
+	for (uint32_t i = 0; i < l->tail.count; i++) {
+		memcpy(to, l->tail.parts[i].iov_base, l->tail.parts[i].iov_len);
+		to += l->tail.parts[i].iov_len;
+	}
+	l->tail.count = 0;
+}
+
+uint32_t link_parts(const struct link *l, const uint8_t *from, uint32_t bytes, struct iovec *parts, uint32_t room)
+{
+	uint32_t first = u32_min(bytes, (uint32_t)(l->tail.at - from)), count = 1;
+
+	parts[0] = (struct iovec){(void *)(uintptr_t)from, first};
+	bytes -= first;
+	for (uint32_t i = 0; i < l->tail.count && bytes && count < room; i++, count++) {
+		parts[count] = (struct iovec){l->tail.parts[i].iov_base, u32_min(bytes, (uint32_t)l->tail.parts[i].iov_len)};
+		bytes -= (uint32_t)parts[count].iov_len;
+	}
+	return count;
+}
+
 void link_complete_checksum(struct link_frame *f)
 {
 	if (!f->partial_checksum)

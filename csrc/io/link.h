@@ -61,6 +61,8 @@ struct link_kind {
 	int (*read)(struct link *l, struct link_frame *f);
 	bool (*send)(struct link *l, const struct link_tx *tx);
 	void (*flush)(struct link *l);
+	/* link_lend() */
+	uint32_t (*lend)(struct link *l, uint32_t head_len, uint32_t bytes, const struct iovec **parts, uint32_t *count);
 	/* Something other than a frame has come: which is the index of its event. 0; -errno: the peer is gone. */
 	int (*event)(struct link *l, uint32_t which);
 };
@@ -73,6 +75,13 @@ extern const struct link_kind link_datagram;
 extern const struct link_kind link_stream;
 /* A vhost-user front end: frames are in the guest's memory, and fd has the messages about it. */
 extern const struct link_kind link_vhost_user;
+
+/* The rest of a frame's payload where it lies in the guest's memory, which may change. count 0: all of the frame is at its data. */
+struct link_tail {
+	const struct iovec *parts;
+	uint32_t count;
+	uint8_t *at; /* behind the first bytes of the frame; there is room for the rest */
+};
 
 struct link {
 	const struct link_kind *kind;
@@ -88,10 +97,11 @@ struct link {
 	uint8_t *rx;             /* the receive buffer: one frame with its header, or as the kind needs it */
 	void *state;             /* of the kind */
 	struct loop *loop;       /* where a kind adds descriptors of its own, with OWNER_TAP and an index above 0 */
+	struct link_tail tail;   /* of the frame that was read last */
 	const char *fault;       /* what the peer did wrong, for one line of the log; NULL: nothing */
 };
 
-/* A received frame, valid until the next link_read(). */
+/* A received frame, valid until the next link_read(). Only TCP segments without SYN have a link_tail, which begins in their payload. */
 struct link_frame {
 	uint8_t *data;
 	uint32_t len;
@@ -134,6 +144,20 @@ static inline bool link_send(struct link *l, const struct link_tx *tx)
 {
 	return l->kind->send(l, tx);
 }
+
+/* Room in the guest's memory for the payload of the next frame, so that it is read there and not copied. Returns how many of `bytes`
+ * fit into *parts; 0: the link has no such room. A frame that is sent right then, with link_lent as its body and head_len bytes of
+ * headers, has what was read there. Without one, the room is taken back. */
+static inline uint32_t link_lend(struct link *l, uint32_t head_len, uint32_t bytes, const struct iovec **parts, uint32_t *count)
+{
+	return l->kind->lend ? l->kind->lend(l, head_len, bytes, parts, count) : 0;
+}
+extern const uint8_t link_lent[1];
+
+/* Copies the tail behind the first bytes of the frame that was read last. */
+void link_linearize(struct link *l);
+/* Parts of the frame that was read last: `bytes` from `from` on, which is before its tail. Returns their number, at most `room`. */
+uint32_t link_parts(const struct link *l, const uint8_t *from, uint32_t bytes, struct iovec *parts, uint32_t room);
 
 /* Lets go of frames that were kept to leave together; needed before anything waits for an answer. Sets `blocked`. */
 static inline void link_flush(struct link *l)

@@ -8,10 +8,15 @@
  * A frame for which the guest offers too little room is kept, and the link is `blocked` until there is room: TCP leaves its data in
  * the host's sockets. Frames that come meanwhile are kept too, up to KEPT_BYTES, then dropped.
  *
+ * The payload of a TCP stream is not copied here. From the guest it stays in its memory as the link_tail of a frame whose headers are
+ * copied, and the kernel takes it from there. To the guest the kernel reads it into chains that link_lend() took, and the headers
+ * follow.
+ *
  * Invariants: a header is copied out of the guest's memory once and checked there. A ring that the guest has broken is not touched
  * again until the front end starts it anew. Frames keep their order.
  */
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -19,8 +24,11 @@
 #include "io/vhost_memory.h"
 #include "io/vhost_user.h"
 #include "wire/offload.h"
+#include "wire/tcp.h"
 
 #define TELL_BYTES (64u << 10)
+#define LEAVE_BYTES 2048        /* the payload of a longer frame stays in the guest's memory if it can; */
+#define COPY_BYTES 256          /* then its first bytes, with all headers, are copied */
 #define KEPT_BYTES (256u << 10) /* a frame of 64 KiB in segments of 100 bytes */
 
 /* Without VIRTIO_VERSION_1 and VIRTIO_NET_MRG_RXBUF the last field is missing (VIRTIO 1.2, 5.1.6.1). */
@@ -30,14 +38,22 @@ struct net_header {
 };
 #define SHORT_HEADER_BYTES 10
 
+/* What a guest has to take so that a frame for it is read in one piece. */
+#define WHOLE (1ull << VIRTIO_NET_GUEST_CSUM | 1ull << VIRTIO_NET_GUEST_TSO4 | 1ull << VIRTIO_NET_GUEST_TSO6)
+
 struct vhost_link {
 	struct vhost_user device;
 	struct loop *loops[1];
 	uint32_t untold;             /* bytes in chains that the guest has not been told about */
 	bool gone;                   /* the guest's memory has shrunk */
 	uint32_t kept_from, kept_to; /* frames that wait for room, each behind its length in 32 bits: a part of `kept` */
-	struct iovec iov[VIRTQ_IOVECS_MAX];
-	struct virtq_chain chain[VIRTQ_SIZE_MAX];
+	bool held;                   /* a chain of the guest's, `from`, whose frame is being handled */
+	struct virtq_chain from;
+	struct iovec from_parts[VIRTQ_IOVECS_MAX];
+	uint32_t lent; /* chains that link_lend() took */
+	uint32_t lent_parts;
+	struct virtq_chain chain[VIRTQ_SIZE_MAX]; /* to the guest */
+	struct iovec parts[VIRTQ_IOVECS_MAX], lent_body[VIRTQ_IOVECS_MAX];
 	uint8_t kept[KEPT_BYTES]; /* memory only where it was used */
 };
 
@@ -83,10 +99,10 @@ static void gather(uint8_t *to, const struct iovec *iov, uint32_t parts, uint32_
 }
 
 /* Takes the next chain of the guest's. 0; -EAGAIN: there is none, and the guest will kick. */
-static int take(struct link *l, struct vhost_link *v, struct vhost_queue *q, struct virtq_chain *chain)
+static int take(struct link *l, struct vhost_link *v, struct vhost_queue *q)
 {
 	for (;;) {
-		switch (virtq_take(&q->ring, &v->device.memory, false, v->iov, VIRTQ_IOVECS_MAX, chain)) {
+		switch (virtq_take(&q->ring, &v->device.memory, false, v->from_parts, VIRTQ_IOVECS_MAX, &v->from)) {
 		case VIRTQ_TAKEN:
 			return 0;
 		case VIRTQ_EMPTY:
@@ -101,14 +117,57 @@ static int take(struct link *l, struct vhost_link *v, struct vhost_queue *q, str
 	}
 }
 
+/* The frame that was read last has been handled. */
+static void give_back(struct link *l)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_FROM_GUEST);
+
+	l->tail.count = 0;
+	if (v->held && q->ring.size && !q->ring.broken)
+		virtq_give(&q->ring, v->from.head, 0);
+	v->held = false;
+}
+
+/* Whether the payload of this frame may stay where it is: a TCP segment whose headers are among its first `have` bytes, and whose
+ * checksum the guest left to us. */
+static bool is_stream(const struct link_frame *f, uint32_t have)
+{
+	const uint8_t *ip = f->data + ETH_HLEN, *tcp = f->data + f->csum_start;
+	bool v4 = eth_type(f->data) == ETH_TYPE_IPV4;
+	uint32_t header = v4 ? (ip[0] & 15u) * 4 : IP6_HLEN;
+
+	if (!v4 && eth_type(f->data) != ETH_TYPE_IPV6)
+		return false;
+	if ((v4 ? ip[9] : ip[6]) != IPPROTO_TCP || (v4 && load_be16(ip + 6) & IP4_FRAGMENT))
+		return false;
+	if (!f->partial_checksum || f->csum_start != ETH_HLEN + header || f->csum_offset != TCP_CSUM_OFFSET)
+		return false;
+	return (uint32_t)f->csum_start + TCP_HLEN + TCP_MAX_OPTIONS_BYTES <= have && !(tcp[13] & TCP_SYN);
+}
+
+/* Leaves in the guest's memory what lies `skip` bytes into the chain and after. */
+static void leave_tail(struct link *l, struct vhost_link *v, uint32_t skip)
+{
+	uint32_t first = 0;
+
+	l->tail.at = l->rx + skip;
+	while (skip >= v->from_parts[first].iov_len)
+		skip -= (uint32_t)v->from_parts[first++].iov_len;
+	v->from_parts[first].iov_base = (uint8_t *)v->from_parts[first].iov_base + skip;
+	v->from_parts[first].iov_len -= skip;
+	l->tail.parts = v->from_parts + first;
+	l->tail.count = v->from.parts - first;
+}
+
 static int read_frame(struct link *l, struct link_frame *f)
 {
 	struct vhost_link *v = l->state;
 	struct vhost_queue *q = queue(v, VHOST_FROM_GUEST);
-	uint32_t head = header_bytes(&v->device);
-	struct virtq_chain chain;
+	uint32_t head = header_bytes(&v->device), have;
 	struct vnet_hdr vh;
 
+	give_back(l);
 	if (memory_is_gone(l)) {
 		l->fault = "memory that has shrunk";
 		return -EFAULT;
@@ -116,20 +175,24 @@ static int read_frame(struct link *l, struct link_frame *f)
 	if (!l->buffered)
 		virtq_poll(&q->ring);
 	l->buffered = false;
-	if (!vhost_queue_runs(&v->device, q) || take(l, v, q, &chain))
+	if (!vhost_queue_runs(&v->device, q) || take(l, v, q))
 		return -EAGAIN;
-	l->buffered = true;
-	if (chain.bytes >= head && chain.bytes - head <= LINK_FRAME_MAX)
-		gather(l->rx, v->iov, chain.parts, chain.bytes);
-	else
-		chain.bytes = head; /* no frame at all, which is counted as malformed */
-	virtq_give(&q->ring, chain.head, 0);
+	l->buffered = v->held = true;
+	if (v->from.bytes < head || v->from.bytes - head > LINK_FRAME_MAX)
+		v->from.bytes = head; /* no frame at all, which is counted as malformed */
+	have = !l->capture && v->from.bytes > LEAVE_BYTES ? COPY_BYTES : v->from.bytes;
+	gather(l->rx, v->from_parts, v->from.parts, have);
 	memcpy(&vh, l->rx, sizeof(vh));
-	*f = (struct link_frame){.data = l->rx + head, .len = chain.bytes - head};
+	*f = (struct link_frame){.data = l->rx + head, .len = v->from.bytes - head};
 	if (f->len)
 		link_offloads(f, &vh);
 	if (f->gso_type & VNET_GSO_TUNNEL)
 		f->len = 0; /* not offered */
+	if (have < v->from.bytes) {
+		leave_tail(l, v, have);
+		if (!is_stream(f, have - head))
+			link_linearize(l);
+	}
 	return link_received(l, f);
 }
 
@@ -161,7 +224,7 @@ static void scatter(const struct iovec *iov, uint32_t parts, uint32_t offset, co
 	}
 }
 
-/* Takes chains for `bytes` bytes: v->chain[] and v->iov[]. Returns how many; 0: the guest offers too little room, or the ring is
+/* Takes chains for `bytes` bytes: v->chain[] and v->parts[]. Returns how many; 0: the guest offers too little room, or the ring is
  * broken. Sets *parts. */
 static uint32_t take_room(struct link *l, struct vhost_link *v, struct vhost_queue *q, uint32_t bytes, uint32_t *parts)
 {
@@ -171,7 +234,7 @@ static uint32_t take_room(struct link *l, struct vhost_link *v, struct vhost_que
 	while (room < bytes && count < most) {
 		struct virtq_chain *chain = &v->chain[count];
 		enum virtq_taken rc =
-			virtq_take(&q->ring, &v->device.memory, true, v->iov + *parts, VIRTQ_IOVECS_MAX - *parts, chain);
+			virtq_take(&q->ring, &v->device.memory, true, v->parts + *parts, VIRTQ_IOVECS_MAX - *parts, chain);
 
 		if (rc == VIRTQ_BROKEN)
 			note_broken(l, q);
@@ -188,24 +251,21 @@ static uint32_t take_room(struct link *l, struct vhost_link *v, struct vhost_que
 	return 0;
 }
 
-/* Puts a frame, headers first, into the guest's buffers. False: there is no room for it. */
-static bool put(struct link *l, const struct iovec *from, int pieces)
+/* The chains that were lent go back: nothing was read into them. */
+static void take_back(struct vhost_link *v)
 {
-	struct vhost_link *v = l->state;
-	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
-	uint32_t bytes = 0, offset = 0, parts, chains;
+	struct virtq *ring = &queue(v, VHOST_TO_GUEST)->ring;
 
-	for (int i = 0; i < pieces; i++)
-		bytes += (uint32_t)from[i].iov_len;
-	chains = take_room(l, v, q, bytes, &parts);
-	if (!chains)
-		return false;
-	for (int i = 0; i < pieces; i++) {
-		scatter(v->iov, parts, offset, from[i].iov_base, (uint32_t)from[i].iov_len);
-		offset += (uint32_t)from[i].iov_len;
-	}
+	if (v->lent && ring->size && !ring->broken)
+		virtq_untake(ring, (uint16_t)v->lent);
+	v->lent = 0;
+}
+
+/* Writes the header of a frame of `bytes` bytes that lies in these chains, and gives them back. */
+static void finish(struct vhost_link *v, struct vhost_queue *q, uint32_t chains, uint32_t parts, uint32_t bytes)
+{
 	if (header_bytes(&v->device) == sizeof(struct net_header))
-		scatter(v->iov, parts, offsetof(struct net_header, chains), &(uint16_t){(uint16_t)chains}, sizeof(uint16_t));
+		scatter(v->parts, parts, offsetof(struct net_header, chains), &(uint16_t){(uint16_t)chains}, sizeof(uint16_t));
 	v->untold += bytes;
 	for (uint32_t i = 0; i < chains; i++) {
 		uint32_t part = u32_min(bytes, v->chain[i].bytes);
@@ -217,7 +277,42 @@ static bool put(struct link *l, const struct iovec *from, int pieces)
 		vhost_queue_tell(q);
 		v->untold = 0;
 	}
+}
+
+/* Puts a frame, headers first, into the guest's buffers. False: there is no room for it. */
+static bool put(struct link *l, const struct iovec *from, int pieces)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+	uint32_t bytes = 0, offset = 0, parts, chains;
+
+	take_back(v);
+	for (int i = 0; i < pieces; i++)
+		bytes += (uint32_t)from[i].iov_len;
+	chains = take_room(l, v, q, bytes, &parts);
+	if (!chains)
+		return false;
+	for (int i = 0; i < pieces; i++) {
+		scatter(v->parts, parts, offset, from[i].iov_base, (uint32_t)from[i].iov_len);
+		offset += (uint32_t)from[i].iov_len;
+	}
+	finish(v, q, chains, parts, bytes);
 	return true;
+}
+
+/* Puts the headers before a body that was read into the chains that were lent. */
+static void put_lent(struct vhost_link *v, const struct iovec *head, uint32_t body_len)
+{
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+	uint32_t bytes = (uint32_t)(head[0].iov_len + head[1].iov_len) + body_len, chains = 0, room = 0;
+
+	while (room < bytes)
+		room += v->chain[chains++].bytes;
+	virtq_untake(&q->ring, (uint16_t)(v->lent - chains));
+	v->lent = 0;
+	scatter(v->parts, v->lent_parts, 0, head[0].iov_base, (uint32_t)head[0].iov_len);
+	scatter(v->parts, v->lent_parts, (uint32_t)head[0].iov_len, head[1].iov_base, (uint32_t)head[1].iov_len);
+	finish(v, q, chains, v->lent_parts, bytes);
 }
 
 /* Whether a frame that has found no room may be tried again: the guest has offered more. Else it will kick when it does. */
@@ -283,12 +378,42 @@ static bool send_one(struct link *l, const struct link_tx *tx)
 		header.common = (struct vnet_hdr){0};
 		sent = (struct link_tx){0};
 	}
-	if (!put_or_keep(l, iov, 3))
+	if (tx->body == link_lent)
+		put_lent(v, iov, tx->body_len);
+	else if (!put_or_keep(l, iov, 3))
 		return false;
 	COUNT(l->counters, tap_tx_frames);
 	COUNT_ADD(l->counters, tap_tx_bytes, tx->head_len + tx->body_len);
 	link_sent(l, iov + 1, 2, &sent);
 	return true;
+}
+
+/* Chains for the headers and the body are taken; the parts of the body are lent. A guest that segments nothing gets its frames in
+ * pieces, so none is read for it in one. */
+static uint32_t lend(struct link *l, uint32_t head_len, uint32_t bytes, const struct iovec **parts, uint32_t *count)
+{
+	struct vhost_link *v = l->state;
+	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
+	uint32_t skip = header_bytes(&v->device) + head_len, left = bytes;
+
+	take_back(v);
+	if (l->blocked || l->capture || (v->device.features & WHOLE) != WHOLE || !vhost_queue_runs(&v->device, q))
+		return 0;
+	v->lent = take_room(l, v, q, skip + bytes, &v->lent_parts);
+	*parts = v->lent_body;
+	*count = 0;
+	for (uint32_t i = 0; v->lent && left; i++) {
+		struct iovec part = v->parts[i];
+		uint32_t skipped = u32_min(skip, (uint32_t)part.iov_len);
+
+		skip -= skipped;
+		part.iov_base = (uint8_t *)part.iov_base + skipped;
+		part.iov_len = u32_min(left, (uint32_t)part.iov_len - skipped);
+		left -= (uint32_t)part.iov_len;
+		if (part.iov_len)
+			v->lent_body[(*count)++] = part;
+	}
+	return v->lent ? bytes : 0;
 }
 
 static bool takes_large(const struct vhost_user *d, uint8_t gso_type)
@@ -333,7 +458,11 @@ static void flush(struct link *l)
 {
 	struct vhost_link *v = l->state;
 
-	if (l->fd < 0 || memory_is_gone(l))
+	if (l->fd < 0)
+		return;
+	give_back(l);
+	take_back(v);
+	if (memory_is_gone(l))
 		return;
 	for (int i = 0; i < 2; i++)
 		if (vhost_queue_runs(&v->device, &v->device.queue[i]))
@@ -350,7 +479,10 @@ static int event(struct link *l, uint32_t which)
 	struct vhost_link *v = l->state;
 	int rc = 0;
 
+	l->buffered |= which == 1 + VHOST_FROM_GUEST; /* an edge that is not followed by a read must not be lost */
 	if (which == 0) {
+		give_back(l);
+		take_back(v);
 		rc = vhost_user_receive(&v->device);
 		l->fault = v->device.fault;
 		if (!vhost_queue_runs(&v->device, queue(v, VHOST_TO_GUEST)))
@@ -385,7 +517,8 @@ static int attach(struct link *l)
 
 	v->loops[0] = l->loop;
 	v->kept_from = v->kept_to = v->untold = 0;
-	v->gone = false;
+	v->gone = v->held = false;
+	v->lent = 0;
 	vhost_user_init(&v->device, 1, v->loops);
 	vhost_user_attach(&v->device, l->fd);
 	l->blocked = true;
@@ -396,6 +529,7 @@ static void detach(struct link *l)
 {
 	struct vhost_link *v = l->state;
 
+	l->tail.count = 0;
 	vhost_user_detach(&v->device);
 	(void)vhost_memory_has_gone();
 }
@@ -408,4 +542,5 @@ const struct link_kind link_vhost_user = {.offloads = true,
 					  .read = read_frame,
 					  .send = send_frame,
 					  .flush = flush,
+					  .lend = lend,
 					  .event = event};

@@ -27,6 +27,7 @@ static enum demux_verdict slow_path(struct demux *d, const struct link_frame *f)
 
 static enum demux_verdict other_shard(struct demux *d, const struct link_frame *f, uint32_t shard, bool reassembled, bool is_tcp)
 {
+	link_linearize(d->io->link);
 	d->frame = *f;
 	d->to_shard = shard;
 	d->reassembled = reassembled;

@@ -234,13 +234,19 @@ static void acknowledged(struct tcp *t, struct io *io, struct tcp_flow *f, seq_t
 		f->flags &= (uint16_t)~TCPF_RECOVERY;
 }
 
-static void duplicate_ack(struct tcp *t, struct io *io, struct tcp_flow *f)
+static void recover(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	if (f->flags & TCPF_RECOVERY || ++f->dup_acks < DUP_ACKS)
+	if (f->flags & TCPF_RECOVERY)
 		return;
 	f->flags |= TCPF_RECOVERY;
 	f->recover = f->snd_nxt;
 	tcp_retransmit_one(t, io, f);
+}
+
+static void duplicate_ack(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	if (++f->dup_acks >= DUP_ACKS)
+		recover(t, io, f);
 }
 
 /* RFC 9293, 3.10.7.4, fifth, and RFC 5961, 5. False: drop the segment. */
@@ -258,6 +264,9 @@ static bool process_ack(struct tcp *t, struct io *io, struct tcp_flow *f, const 
 		acknowledged(t, io, f, seg->ack);
 	else if (seq_eq(seg->ack, f->snd_una) && tcp_in_flight(f) && !tcp_seq_len(seg) && window == f->snd_wnd)
 		duplicate_ack(t, io, f);
+	/* A guest short of memory drops what is in flight and closes its window over it (RFC 9293, 3.8.6). It opens it again. */
+	else if (seq_eq(seg->ack, f->snd_una) && tcp_in_flight(f) && !f->snd_wnd && window)
+		recover(t, io, f);
 	/* RFC 9293, 3.10.7.4, except that a new acknowledgement always sets the window: the old window, counted from the new
 	 * snd_una, would reach too far. */
 	if (newer || (!older && (seq_lt(f->wl1, seg->seq) || (seq_eq(f->wl1, seg->seq) && seq_le(f->wl2, seg->ack))))) {
@@ -282,6 +291,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 		if (!tcp_seq_len(seg) || f->flags & TCPF_GUEST_FIN)
 			return;
 		COUNT(io->counters, tcp_out_of_order);
+		link_linearize(io->link);
 		if (seg->payload_len)
 			tcp_ooo_add(t, io, f, seg->seq, seg->payload, seg->payload_len);
 		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
@@ -298,7 +308,7 @@ static void process_data(struct tcp *t, struct io *io, struct tcp_flow *f, const
 	if (len) {
 		if (len <= SCHED_SHORT_BYTES)
 			sched_note_short(&io->sched, io->loop->now_ms);
-		kept = tcp_deliver(t, io, f, seg->payload + skip, len);
+		kept = tcp_deliver_payload(t, io, f, seg->payload + skip, len);
 		f->rcv_nxt = seq_add(f->rcv_nxt, kept);
 		account_sent(&f->account, 0, kept);
 		/* Computing the window asks the socket, which costs as much as sending a short message. */

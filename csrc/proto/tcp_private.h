@@ -182,6 +182,8 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
 /* Gives in-sequence bytes of the guest to the socket, and what does not fit to the backlog. Returns how many bytes were taken. */
 uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
+/* The same for payload of the frame that was read last. */
+uint32_t tcp_deliver_payload(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
 void tcp_free_backlog(struct tcp *t, struct tcp_flow *f);
 /* Does all that the flow needs now. frames: data frames to the guest at most. True: only that limit stopped it. The flow may be
  * gone afterwards. */

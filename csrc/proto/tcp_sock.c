@@ -22,6 +22,7 @@
 #include "proto/tcp_private.h"
 
 #define BACKLOG_MIN_BYTES 16384
+#define PAYLOAD_PARTS 64 /* of a frame in the guest's memory; Linux makes frames of at most 45 pieces */
 
 /* --- guest to host --- */
 
@@ -98,6 +99,26 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 	return len;
 }
 
+uint32_t tcp_deliver_payload(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
+{
+	struct iovec parts[PAYLOAD_PARTS];
+	struct msghdr msg = {.msg_iov = parts};
+	ssize_t n = 0;
+
+	if (LIKELY(!io->link->tail.count))
+		return tcp_deliver(t, io, f, bytes, len);
+	if (!f->backlog.len && !f->error && bytes <= io->link->tail.at) {
+		msg.msg_iovlen = link_parts(io->link, bytes, len, parts, PAYLOAD_PARTS);
+		n = sendmsg(f->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	}
+	if (n == (ssize_t)len)
+		return len;
+	/* What the socket did not take, and errors, are dealt with as with any frame. */
+	link_linearize(io->link);
+	n = n < 0 ? 0 : n;
+	return (uint32_t)n + tcp_deliver(t, io, f, bytes + n, len - (uint32_t)n);
+}
+
 static void drain_backlog(struct tcp *t, struct tcp_flow *f)
 {
 	struct send_backlog *b = &f->backlog;
@@ -116,12 +137,13 @@ static void drain_backlog(struct tcp *t, struct tcp_flow *f)
 
 /* --- host to guest --- */
 
-/* Peeks at most len bytes, from_una bytes after snd_una. Returns their number, 0 at the end of the stream, or -errno. */
-static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_t *into, uint32_t len)
+/* Peeks at what fills `parts` at most, from_una bytes after snd_una. Returns the number of bytes, 0 at the end of the stream, or
+ * -errno. Without SO_PEEK_OFF there is one part. */
+static ssize_t peek_parts(struct tcp *t, struct tcp_flow *f, uint32_t from_una, const struct iovec *parts, uint32_t count)
 {
 	uint32_t offset = f->acked_bytes + from_una; /* in the socket's queue */
 	struct iovec iov[TCP_DISCARD_IOVECS + 1];
-	struct msghdr msg = {.msg_iov = iov};
+	struct msghdr msg = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = count};
 	bool from_start = t->peek_offset && f->peek_offset == TCP_PEEK_OFF && !offset;
 	uint32_t skipped = 0;
 	ssize_t n;
@@ -132,14 +154,15 @@ static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_
 			return -errno;
 		f->peek_offset = offset;
 	} else if (!t->peek_offset) {
+		msg = (struct msghdr){.msg_iov = iov};
 		for (; skipped < offset; msg.msg_iovlen++) {
 			uint32_t part = u32_min(offset - skipped, TCP_DISCARD_BYTES);
 
 			iov[msg.msg_iovlen] = (struct iovec){t->discard, part};
 			skipped += part;
 		}
+		iov[msg.msg_iovlen++] = parts[0];
 	}
-	iov[msg.msg_iovlen++] = (struct iovec){into, len};
 	do
 		n = recvmsg(f->fd, &msg, MSG_PEEK | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -154,6 +177,11 @@ static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_
 	else if ((uint32_t)n <= skipped && skipped)
 		return (f->flags & (TCPF_RDHUP | TCPF_URGENT)) == TCPF_RDHUP ? 0 : -EAGAIN;
 	return n - (ssize_t)skipped;
+}
+
+static ssize_t peek(struct tcp *t, struct tcp_flow *f, uint32_t from_una, uint8_t *into, uint32_t len)
+{
+	return peek_parts(t, f, from_una, &(struct iovec){into, len}, 1);
 }
 
 /* Drops from the socket's queue what the guest has acknowledged. A UNIX socket has to copy it. */
@@ -227,13 +255,13 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
 	return n == 0;
 }
 
-/* Sends the len bytes in io->scratch, as long as the link takes them; fin: the stream ends after them. Returns how many bytes are
- * left, and counts the frames. */
-static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool fin, uint32_t *frames)
+/* Sends the len bytes at `at`, as long as the link takes them; fin: the stream ends after them. Returns how many bytes are left, and
+ * counts the frames. */
+static uint32_t send_read(struct io *io, struct tcp_flow *f, const uint8_t *at, uint32_t len, bool fin, uint32_t *frames)
 {
 	uint32_t part;
 
-	for (const uint8_t *at = io->scratch; len && !io->link->blocked; at += part, len -= part, ++*frames) {
+	for (; len && !io->link->blocked; at += part, len -= part, ++*frames) {
 		bool last = fin && len <= frame_room(f);
 
 		part = u32_min(len, frame_room(f));
@@ -244,12 +272,34 @@ static uint32_t send_read(struct io *io, struct tcp_flow *f, uint32_t len, bool 
 	return len;
 }
 
+/* Peeks at `*room` bytes at most: into the guest's memory if its link lends some, else into io->scratch. *at is what to send. A stream
+ * that has just begun may be a short message, for which borrowing would cost more than copying. */
+static ssize_t peek_to_send(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t *room, const uint8_t **at)
+{
+	uint32_t head = ETH_HLEN + ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + TCP_HLEN, count, lent = 0;
+	const struct iovec *parts;
+
+	if (tcp_in_flight(f) && t->peek_offset)
+		lent = link_lend(io->link, head, u32_min(*room, frame_room(f)), &parts, &count);
+	if (lent) {
+		ssize_t n = peek_parts(t, f, tcp_in_flight(f), parts, count);
+
+		*at = link_lent;
+		*room = lent;
+		if (n != -EFAULT) /* the memory has gone: the link notes that when it writes there */
+			return n;
+	}
+	*at = io->scratch;
+	return peek(t, f, tcp_in_flight(f), io->scratch, *room);
+}
+
 /* Sends what the socket has and the window allows, in `frames` frames at most. True: only that limit, or the link, stopped it. One read
  * fills all frames and they leave together, so that the guest's reader finds the next one and does not sleep. */
 static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
 	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
 		uint32_t room = send_room(t, f, u32_max(frames, 1));
+		const uint8_t *at;
 		ssize_t n;
 
 		if (!room) {
@@ -260,7 +310,7 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 		}
 		if (!frames || io->link->blocked)
 			return true;
-		n = peek(t, f, tcp_in_flight(f), io->scratch, room);
+		n = peek_to_send(t, io, f, &room, &at);
 		if (n == 0) {
 			f->flags |= TCPF_SOCK_EOF;
 		} else if (n == -EAGAIN) {
@@ -278,7 +328,7 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 
 			if (n <= SCHED_SHORT_BYTES && !tcp_in_flight(f))
 				sched_note_short(&io->sched, io->loop->now_ms);
-			if (send_read(io, f, (uint32_t)n, last, &sent))
+			if (send_read(io, f, at, (uint32_t)n, last, &sent))
 				return true;
 			frames -= sent;
 			if (last)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from clocked import StillClock
-from guest import Guest, Segment, TcpPeer, server
+from guest import Guest, Segment, TcpPeer, connected, server
 
 COUNT = 150
 PIECE = 9000  # more than after which a window is computed again
@@ -105,3 +105,22 @@ def test_acknowledgements_wait_for_one_look_where_several_send(monkeypatch: pyte
         assert order(20000) == [40000, 40001], "nobody else sends"
         for each in senders:
             each.sock.close()
+
+
+def test_what_a_guest_short_of_memory_drops_comes_again_when_its_window_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It closes the window over data in flight. Time stands still, so no timer sends them again."""
+    StillClock(monkeypatch)
+    with Guest() as guest:
+        peer, sock = connected(guest)
+        with sock:
+            sock.sendall(bytes(5000))
+            dropped = [s for s in guest.wait_segments(4) if s.payload]
+            assert dropped[0].seq == peer.ack
+            peer.send(window=0)
+            assert guest.segments() == [] and guest.counter("tcp_retransmits") == 0
+            peer.send()
+            while guest.counter("tcp_retransmits") < len(dropped):
+                again = guest.wait_segments()
+                peer.take(again[:1])
+                peer.send()
+            assert again[0].seq == dropped[-1].seq

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import front_end as fe
 import pytest
@@ -101,6 +102,59 @@ def test_64_kib_from_the_guest_are_one_frame() -> None:
             machine.send(frame, header)
             assert all_of(sock, len(payload), machine) == payload
             assert machine.counter("tap_rx_frames") == before + 1
+
+
+def test_large_frames_out_of_order_repeated_and_overlapping_arrive_as_one_stream() -> None:
+    """Payload that stays in the guest's memory is delivered once, in order, whatever the order of the frames."""
+    with Machine(ALL) as machine:
+        peer, sock = connected(machine)
+        payload, first = os.urandom(90_000), peer.seq
+        with sock:
+            for begin, end in ((30_000, 60_000), (0, 20_000), (0, 30_000), (50_000, 90_000), (59_000, 90_000)):
+                peer.seq = first + begin
+                header, frame = open_tcp(peer, payload[begin:end])
+                machine.send(frame, header)
+                machine.pump()
+            assert all_of(sock, len(payload), machine) == payload
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+
+
+def test_large_frames_for_a_slow_reader_wait() -> None:
+    """What the host's socket does not take is copied; the guest may use its buffers again at once."""
+    with Machine(ALL, size=64) as machine:
+        peer, sock = connected(machine, rcvbuf=4096)
+        sent, edge = b"", peer.seq + 60_000
+        with sock:
+            while peer.seq + 60_000 <= edge:
+                part = os.urandom(60_000)
+                header, frame = open_tcp(peer, part)
+                machine.send(frame, header)
+                sent += part
+                edge = max([edge, *(s.ack + (s.window << peer.peer_wscale) for s in machine.segments())])
+            assert machine.counter("tcp_backlog_bytes") > 0
+            assert all_of(sock, len(sent), machine) == sent
+
+
+def test_large_frames_in_a_capture_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x.pcap"
+    with path.open("wb") as file, Machine(ALL) as machine:
+        machine.plane.capture([file.fileno()])
+        peer, sock = connected(machine, window=1 << 20)
+        payload = os.urandom(40_000)
+        with sock:
+            header, frame = open_tcp(peer, payload)
+            machine.send(frame, header)
+            assert all_of(sock, len(payload), machine) == payload
+            sock.sendall(payload[::-1])
+            got = b""
+            while len(got) < len(payload):
+                got += peer.take(machine.segments())
+                peer.send()
+    data = path.read_bytes()
+    assert payload in data
+    assert payload[-500:][::-1] in data
 
 
 def test_64_kib_to_the_guest_are_one_frame_in_many_buffers() -> None:
