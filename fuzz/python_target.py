@@ -259,7 +259,10 @@ def control(data: bytes) -> None:
 def dns(data: bytes) -> None:
     """Record data may outgrow 16 bits when its names are uncompressed: such a message is not written."""
     try:
-        dns_wire.read_query(data)
+        quick = dns_wire.question(data)
+        query = dns_wire.read_query(data)
+        if query and dns_wire.is_query(query) and b"\xc0" not in data[12:270]:
+            assert quick == (query.name, query.kind)
         message = dns_wire.read(data)
     except dns_wire.Malformed:
         return

@@ -107,6 +107,8 @@ class Service:
     # ---- queries ----
 
     def on_query(self, data: bytes, client: Client) -> None:
+        if self._flooded() and not self._is_allowed(data):
+            return
         try:
             query = dns_wire.read_query(data)
         except Malformed:
@@ -141,15 +143,25 @@ class Service:
             own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
             _answer(query, client, own, error=(_BLOCKED, _explained(judgement)))
 
-    def _may_deny(self) -> bool:
-        """A token of the bucket for answers that say no."""
+    def _flooded(self) -> bool:
+        """Whether the bucket for answers that say no is empty."""
         now = self._clock()
         self._denials = min(_DENIALS_BURST, self._denials + (now - self._denials_at) * _DENIALS_PER_S)
         self._denials_at = now
-        if self._denials < 1:
+        return self._denials < 1
+
+    def _may_deny(self) -> bool:
+        if self._flooded():
             return False
         self._denials -= 1
         return True
+
+    def _is_allowed(self, data: bytes) -> bool:
+        """Whether a query is for an allowed name: the least that has to be known of it in a flood."""
+        asked = dns_wire.question(data)
+        if asked is None:
+            return False
+        return self._decider.judge(asked[0].lower(), asked[1], self._clock()).what in (dns_decide.ALLOWED, dns_decide.LOCALHOST)
 
     def _ask(self, query: Message, name: bytes, client: Client, judgement: dns_decide.Judgement) -> None:
         key = (name, query.kind, bool(query.edns and query.edns.do), bool(query.flags & dns_wire.CD))

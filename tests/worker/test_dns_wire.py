@@ -195,6 +195,17 @@ def understood(record: Rr) -> bool:
     return bytes(rdata.to_wire() or b"") == record.data
 
 
+@given(st.binary(max_size=300))
+def test_the_quick_look_at_a_question_never_fails(data: bytes) -> None:
+    dns_wire.question(data)
+
+
+@settings(max_examples=40)
+@given(messages())
+def test_the_quick_look_sees_the_question(message: Message) -> None:
+    assert dns_wire.question(dns_wire.write(message)) == (message.name, message.kind)
+
+
 # ---- what a hostile side sends ----
 
 
