@@ -141,7 +141,8 @@ class WorkerPlan(Record):
     serves_dns: bool = False
     dns_servers: tuple[bytes, ...] = ()  # the host's nameservers, in order
     host_names: tuple[str, ...] = ()  # the host's own, which are not asked for without a rule
-    all_names: bool = False  # names that no rule names are answered
+    all_names: bool = False  # names that no rule names are answered; where there is a policy, it says that
+    pin_grace_s: int = 3600  # how long flows to what a name resolved to may begin after the answer has ended
 
     # Port forwarding
     listeners: tuple[Listener, ...]

@@ -185,6 +185,24 @@ struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const stru
 	return verdict;
 }
 
+bool egress_opens_dns(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,
+		      int64_t now_ms)
+{
+	struct egress_verdict v = egress_verdict(e, proto, dest, host_dest, port, now_ms);
+	const struct egress_rule *rule;
+	bool names = false;
+
+	if (!v.allow || v.reason != EGRESS_BY_RULE)
+		return false;
+	pthread_mutex_lock(&e->lock);
+	if (v.rule < e->rules->count) { /* they may have been replaced meanwhile */
+		rule = &e->rules->rule[v.rule];
+		names = rule->kind == EGRESS_PREFIX || rule->first_port > 1 || rule->last_port < UINT16_MAX;
+	}
+	pthread_mutex_unlock(&e->lock);
+	return names;
+}
+
 struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port)
 {
 	struct egress_verdict verdict;

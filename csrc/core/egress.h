@@ -39,6 +39,10 @@ void egress_free(struct egress *e);
  * port: 0 for echo. now_ms: of CLOCK_BOOTTIME, as in all functions here. */
 struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
 				     uint16_t port, int64_t now_ms);
+/* Whether the guest may send DNS queries there itself: a rule allows it and names the address or some ports. A rule for all
+ * addresses, or for a name, does not mean to open a way around the names. */
+bool egress_opens_dns(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,
+		      int64_t now_ms);
 /* The verdict on a spliced flow of the guest to a port of the host's loopback, which --tcp-ns or --udp-ns offers: it is allowed
  * unless a rule denies it. */
 struct egress_verdict egress_splice_verdict(struct egress *e, uint8_t proto, const struct addr *host_dest, uint16_t port);

@@ -37,6 +37,18 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	return false;
 }
 
+bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key)
+{
+	struct endpoint to = {key->dest, key->dest_port}, host_peer;
+	uint8_t number = protocol == FLOW_TCP ? IPPROTO_TCP : IPPROTO_UDP;
+
+	if (!policy_serves_dns(io->policy, &to))
+		return false;
+	return !io->egress || !policy_outbound(io->policy, number, &to, &host_peer) ||
+	       addr_eq(&to.addr, &io->policy->dns_forward[addr_family_index(&to.addr)]) ||
+	       !egress_opens_dns(io->egress, number, &to.addr, &host_peer.addr, to.port, loop_boot_ms());
+}
+
 void gate_answer(struct io *io, const struct ip_view *ip)
 {
 	if (bucket_take(&io->denials, io->loop->now_ms, ANSWERS_PER_S, ANSWERS_BURST))

@@ -17,6 +17,15 @@ static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flo
 	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, rule);
 }
 
+/* For gate_serves_dns() only. */
+bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key);
+
+/* Whether Python answers what the guest sends there: DNS queries, unless a rule opens that very way. */
+static inline bool gate_serves_dns(struct io *io, uint32_t protocol, const struct flow_key *key)
+{
+	return UNLIKELY(io->policy->serves_dns) && gate_ask_dns(io, protocol, key);
+}
+
 /* Answers the guest's packet as a filtering router does (RFC 1812, 5.2.7.1; RFC 4443, 3.1), at a limited rate. */
 void gate_answer(struct io *io, const struct ip_view *ip);
 

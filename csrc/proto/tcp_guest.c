@@ -95,7 +95,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	uint16_t rule;
 	int fd, rc;
 
-	if (policy_serves_dns(io->policy, &(struct endpoint){key->dest, key->dest_port})) {
+	if (gate_serves_dns(io, FLOW_TCP, key)) {
 		open_served(t, io, ip, seg, key);
 		return;
 	}

@@ -318,7 +318,7 @@ bool udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	key.guest_port = d.src_port;
 	key.dest_port = d.dst_port;
 	f = (struct udp_flow *)flow_find(&u->flows, &key);
-	if (!f && policy_serves_dns(io->policy, &(struct endpoint){ip->dst, d.dst_port}) && !eth_is_group(eth_dst(frame->data)))
+	if (!f && !eth_is_group(eth_dst(frame->data)) && gate_serves_dns(io, FLOW_UDP, &key))
 		return gso_size; /* no resolver sends queries in batches */
 	if (!f)
 		f = open_flow(u, io, ip, &key, eth_is_group(eth_dst(frame->data)));

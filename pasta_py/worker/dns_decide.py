@@ -35,6 +35,7 @@ PIN_MIN_S = 60
 TTL_MAX_S = 86400  # what is told is never longer than what is kept
 _DERIVED_MAX = 4096
 _CHAIN_MAX = 16
+_TEXT_MAX = 253  # more is possible only with bytes that no name of a host has, because they are shown as four characters
 
 ALLOWED, NEGATIVE, LOCALHOST, DENIED = range(4)
 
@@ -100,6 +101,8 @@ class Decider:
     def judge(self, name: bytes, kind: int, now_s: float) -> Judgement:
         """Whether a query goes upstream. `name`: lower-case, in wire form."""
         shown = dns_wire.text(name)
+        if len(shown) > _TEXT_MAX:
+            return Judgement(DENIED, shown, why="no name of a host")
         if name == _LOCALHOST or name.endswith(_LOCALHOST) and below(name, _LOCALHOST):
             return Judgement(LOCALHOST, shown)
         verdict = self._rules.name(shown)
@@ -165,11 +168,11 @@ class Decider:
             ttl = min(record.ttl, TTL_MAX_S)
             data = record.data
             if record.kind in (dns_wire.A, dns_wire.AAAA):
-                if not self._admit(owner, record.kind, data, ttl, withheld):
+                if not self._admit(judgement, record.kind, data, ttl, withheld):
                     touched.add((record.name.lower(), record.kind))
                     continue
             elif record.kind in _BINDINGS:
-                data = self._binding(owner, data, ttl, withheld)
+                data = self._binding(judgement, data, ttl, withheld)
                 if data != record.data:
                     touched.add((record.name.lower(), record.kind))
             if record.kind in _DERIVING:
@@ -181,19 +184,25 @@ class Decider:
         proofs = [r for r in answer.sections[1] if r.kind in _PROOFS and r.klass == IN]
         if positive:
             proofs = [r for r in proofs if r.kind != dns_wire.SOA]
+        elif not any(r.kind == dns_wire.SOA for r in proofs):
+            proofs.append(soa(name))  # without one, resolvers take it for a broken server
         return Message(answer.ident, flags, name, kind, sections=(kept, proofs, [])), withheld
 
-    def _admit(self, owner: str, kind: int, data: bytes, ttl_s: int, withheld: "list[str]") -> bool:
-        """Pin an address, unless the name may not lead there or there is no room."""
+    def _admit(self, judgement: Judgement, kind: int, data: bytes, ttl_s: int, withheld: "list[str]") -> bool:
+        """Pin an address, unless the name may not lead there or there is no room.
+
+        A name that no rule names gets no pin: addresses alone decide. Where most of them are closed it still learns public ones.
+        """
         if len(data) != (4 if kind == dns_wire.A else 16):
             return False
         address = _MAPPED + data if kind == dns_wire.A else data
-        if not self._rules.address(owner, address):
+        named = judgement.rule >= 0
+        if not self._rules.address(judgement.owner, address) and (named or not _is_public(address)):
             withheld.append(shown_address(address))
             return False
-        return self._rules.pin(owner, address, ttl_s)
+        return not named or self._rules.pin(judgement.owner, address, ttl_s)
 
-    def _binding(self, owner: str, data: bytes, ttl_s: int, withheld: "list[str]") -> bytes:
+    def _binding(self, judgement: Judgement, data: bytes, ttl_s: int, withheld: "list[str]") -> bytes:
         """The data of an SVCB or HTTPS record without hints that may not be reached; with verified names also without ECH."""
         head = b"".join(piece for _field, piece in dns_wire.split(dns_wire.SVCB, data)[:2])
         rest, result = data[len(head) :], head
@@ -203,7 +212,7 @@ class Decider:
             if key in (_IPV4HINT, _IPV6HINT):
                 kind, width = (dns_wire.A, 4) if key == _IPV4HINT else (dns_wire.AAAA, 16)
                 hints = (value[at : at + width] for at in range(0, len(value), width))
-                value = b"".join(hint for hint in hints if self._admit(owner, kind, hint, ttl_s, withheld))
+                value = b"".join(hint for hint in hints if self._admit(judgement, kind, hint, ttl_s, withheld))
                 if not value:
                     continue
             elif key == _ECH and self._verifying:
@@ -277,6 +286,19 @@ def shown_address(address: bytes) -> str:
     if address[:12] == _MAPPED:
         return _socket.inet_ntop(_socket.AF_INET, address[12:])
     return _socket.inet_ntop(_socket.AF_INET6, address)
+
+
+def _is_public(address: bytes) -> bool:
+    """Whether an address is global unicast (RFC 6890; RFC 4291, 2.4)."""
+    if address[:12] != _MAPPED:
+        return address[0] & 0xE0 == 0x20 and address[:2] != b"\x20\x02"  # 6to4 embeds an IPv4 address
+    first, second = address[12], address[13]
+    if first in (0, 10, 127) or first >= 224:
+        return False
+    return not (
+        (first == 100 and 64 <= second < 128) or (first == 169 and second == 254) or (first == 172 and 16 <= second < 32)
+        or (first == 192 and second == 168)
+    )  # fmt: skip
 
 
 def is_loopback(address: bytes) -> bool:

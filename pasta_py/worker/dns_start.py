@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
 
 
-_PIN_GRACE_S = 3600  # how long after an answer has ended its addresses may be connected to
-
-
 class Watches:
     """Gives each descriptor a number for the core's events, and its handler to the loop."""
 
@@ -65,8 +62,8 @@ class NoRules:
 class CoreRules:
     """The egress policy of the core."""
 
-    def __init__(self, core: "plane.Plane") -> None:
-        self._core = core
+    def __init__(self, core: "plane.Plane", grace_s: int) -> None:
+        self._core, self._grace_s = core, grace_s
 
     def name(self, name: str) -> "dns_decide.Verdict":
         allow, reason, rule = self._core.name_verdict(name.encode())
@@ -77,9 +74,7 @@ class CoreRules:
         return self._core.answer_verdict(name.encode(), address)[0]
 
     def pin(self, name: str, address: bytes, ttl_s: int) -> bool:
-        if self._core.name_verdict(name.encode())[1] != plane.BY_RULE:
-            return True  # no rule is for this name: addresses alone decide
-        return self._core.pin(address, name.encode(), (max(ttl_s, dns_decide.PIN_MIN_S) + _PIN_GRACE_S) * 1000)
+        return self._core.pin(address, name.encode(), (max(ttl_s, dns_decide.PIN_MIN_S) + self._grace_s) * 1000)
 
     def exact(self, name: str) -> bool:
         return self._core.names_rule(name.encode())[0]
@@ -92,7 +87,7 @@ def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.
     """The service as the plan has it."""
     watches = Watches(core, handlers)
     host_names = [wire for wire in map(frames.dns_name, plan.host_names) if wire]
-    decider = dns_decide.Decider(CoreRules(core) if plan.egress else NoRules(plan.all_names), host_names)
+    decider = dns_decide.Decider(CoreRules(core, plan.pin_grace_s) if plan.egress else NoRules(plan.all_names), host_names)
     upstream = dns_upstream.Upstream([server(plan, address) for address in plan.dns_servers], watches, time.monotonic)
     return dns_service.Service(plan, decider, upstream, watches, core.send)
 

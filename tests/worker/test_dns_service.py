@@ -303,6 +303,20 @@ def test_a_flood_of_denied_queries_gets_few_answers_and_delays_no_allowed_name()
     assert guest.ask("files.test").rcode() == dns.rcode.NXDOMAIN
 
 
+def test_names_that_no_rule_names_are_not_pinned() -> None:
+    zone = "any.test A 93.184.215.14\nany.test A 10.0.0.1"
+    guest = Guest(Rules("allow api.test", allow_others=True), zone)
+    assert texts(guest.ask("any.test")) == ["any.test. 93.184.215.14"] and not guest.rules.pins
+
+
+def test_names_of_other_bytes_that_are_too_long_to_be_shown_are_denied() -> None:
+    guest = Guest(Rules("allow *.api.test", allow_others=True))
+    for name in (b"\x3f" + b"\0" * 63 + b"\x3f" + b"\xff" * 63 + b"\3api\4test\0",):
+        (answer,) = guest.send(b"\0\1\1\0\0\1" + bytes(6) + name + b"\0\1\0\1")
+        assert answer[3] & 15 == dns_wire.NXDOMAIN
+    assert guest.upstream.asked == []
+
+
 def test_hints_of_services_are_pinned_or_taken_out() -> None:
     zone = 'web.test HTTPS 1 . alpn="h2" ipv4hint=192.0.2.1,10.0.0.1 ipv6hint=fd00::1'
     guest = Guest(Rules("allow web.test"), zone)
