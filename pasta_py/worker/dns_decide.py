@@ -34,6 +34,7 @@ DENIED_S = 5  # a rule that is added takes effect after this time at the latest
 PIN_MIN_S = 60
 TTL_MAX_S = 86400  # what is told is never longer than what is kept
 _DERIVED_MAX = 4096
+_NAMES_MAX = 8192
 _CHAIN_MAX = 16
 _TEXT_MAX = 253  # more is possible only with bytes that no name of a host has, because they are shown as four characters
 
@@ -97,6 +98,7 @@ class Decider:
     def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, verifying: bool = False) -> None:
         self._rules, self._host_names, self._verifying = rules, frozenset(name.lower() for name in host_names), verifying
         self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
+        self._names: dict[bytes, str] = {}  # by address; the oldest first
 
     def judge(self, name: bytes, kind: int, now_s: float) -> Judgement:
         """Whether a query goes upstream. `name`: lower-case, in wire form."""
@@ -150,6 +152,10 @@ class Decider:
             return Judgement(NEGATIVE, shown, why="queries of this type are not allowed")
         return Judgement(ALLOWED, shown)
 
+    def lookup(self, address: bytes) -> "str | None":
+        """The name that an address of 16 bytes was last an answer for; plain text, as dns_wire.text() makes it."""
+        return self._names.get(address)
+
     # ---- answers ----
 
     def filtered(self, name: bytes, kind: int, judgement: Judgement, answer: Message, now_s: float) -> "tuple[Message, list[str]]":
@@ -200,7 +206,13 @@ class Decider:
         if not self._rules.address(judgement.owner, address) and (named or not _is_public(address)):
             withheld.append(shown_address(address))
             return False
-        return not named or self._rules.pin(judgement.owner, address, ttl_s)
+        if named and not self._rules.pin(judgement.owner, address, ttl_s):
+            return False
+        self._names.pop(address, None)
+        self._names[address] = judgement.owner
+        if len(self._names) > _NAMES_MAX:
+            del self._names[next(iter(self._names))]
+        return True
 
     def _binding(self, judgement: Judgement, data: bytes, ttl_s: int, withheld: "list[str]") -> bytes:
         """The data of an SVCB or HTTPS record without hints that may not be reached; with verified names also without ECH."""

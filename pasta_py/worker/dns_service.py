@@ -64,6 +64,10 @@ class Service:
         self._streams: dict[int, Stream] = {}
         self._denials, self._denials_at = float(_DENIALS_BURST), clock()
 
+    def lookup(self, address: bytes) -> "str | None":
+        """The name that an address of 16 bytes was last resolved under, as plain text; None: it was not, or long ago."""
+        return self._decider.lookup(address)
+
     @property
     def busy(self) -> bool:
         """Whether anything has a time-out, which on_tick() is for."""
@@ -79,7 +83,8 @@ class Service:
 
     def on_frame(self, frame: bytes, udp_at: int) -> None:
         """A datagram to port 53. The core has checked it: it ends with the datagram, whose UDP header is at udp_at."""
-        if udp_at < frames.ETHER_BYTES + frames.IPV4_BYTES:
+        data = frame[udp_at + frames.UDP_BYTES :]
+        if udp_at < frames.ETHER_BYTES + frames.IPV4_BYTES or (self._flooded() and not self._is_allowed(data)):
             return
         version = frame[frames.ETHER_BYTES] >> 4
         at, size = (26, 4) if version == 4 else (22, 16)
@@ -88,11 +93,10 @@ class Service:
         macs = self._plan.our_mac, frame[6:12]
         room = self._plan.mtu - (frames.IPV4_BYTES if version == 4 else frames.IPV6_BYTES) - frames.UDP_BYTES
 
-
         def reply(answer: bytes) -> None:
             self._send(frames.udp_frame(macs, addresses, ports, answer))
 
-        self.on_query(frame[udp_at + frames.UDP_BYTES :], Client(reply, max(room, dns_wire.UDP_PLAIN_BYTES)))
+        self.on_query(data, Client(reply, max(room, dns_wire.UDP_PLAIN_BYTES)))
 
     def on_stream(self, fd: int, _address: bytes) -> None:
         """A connection to port 53: fd becomes ours."""
@@ -107,8 +111,6 @@ class Service:
     # ---- queries ----
 
     def on_query(self, data: bytes, client: Client) -> None:
-        if self._flooded() and not self._is_allowed(data):
-            return
         try:
             query = dns_wire.read_query(data)
         except Malformed:

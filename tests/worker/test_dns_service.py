@@ -317,6 +317,16 @@ def test_names_of_other_bytes_that_are_too_long_to_be_shown_are_denied() -> None
     assert guest.upstream.asked == []
 
 
+def test_an_address_has_the_name_that_it_was_last_an_answer_for() -> None:
+    guest = Guest(Rules("allow api.test", "allow other.test"), "api.test A 192.0.2.7\nother.test A 192.0.2.7\napi.test A 10.0.0.1")
+    address = bytes(10) + b"\xff\xff\xc0\0\2\7"
+    assert guest.service.lookup(address) is None
+    for name in ("api.test", "other.test", "API.test"):
+        guest.ask(name)
+        assert guest.service.lookup(address) == name.lower()
+    assert guest.service.lookup(bytes(10) + b"\xff\xff\x0a\0\0\1") is None  # withheld
+
+
 def test_hints_of_services_are_pinned_or_taken_out() -> None:
     zone = 'web.test HTTPS 1 . alpn="h2" ipv4hint=192.0.2.1,10.0.0.1 ipv6hint=fd00::1'
     guest = Guest(Rules("allow web.test"), zone)

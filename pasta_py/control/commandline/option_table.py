@@ -243,6 +243,8 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
          "deny it. Default: none with any --allow, else open."),
         ("egress-file", "FILE", "egress_rules", "list", takes.text,
          "Read rules from FILE, as if they stood here: lines `allow RULE`, `deny RULE`, `default PRESET`, and notes behind #."),
+        ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
+         "How long the addresses of an allowed name may still be connected to after its answer has ended. Default: 3600."),
     ):  # fmt: skip
         add(EGRESS, *row)
 

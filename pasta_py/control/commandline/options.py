@@ -113,6 +113,7 @@ class Options(Record):
     udp_ns: tuple[port_spec.PortSpec, ...] = ()
     freebind: bool = False
     # Egress
+    pin_grace: int = 3600  # seconds
     egress: str = ""  # a preset; "": not said
     egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
     # Ours

@@ -122,7 +122,8 @@ def fitting(options: "Options", said: Said) -> "Options":
 def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> "Plan":
     """The plan with the policy in it, and with what the user should know."""
     names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
-    worker = plan.worker.replace(egress=compiled(said, names, host, plan.worker), egress_rules=texts(said))
+    policy = compiled(said, names, host, plan.worker)
+    worker = plan.worker.replace(egress=policy, egress_rules=texts(said), pin_grace_s=options.pin_grace)
     worker = worker.replace(egress_default=said.default)
     changed: Plan = plan.replace(
         worker=worker, warnings=plan.warnings + warnings(said), notices=plan.notices + tuple(_expansions(said))

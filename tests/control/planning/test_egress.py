@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_host import HOST
 
 from pasta_py.control.commandline import egress_rule, options, port_spec
 from pasta_py.control.ip import ip_address, packed
-from pasta_py.control.planning import egress
+from pasta_py.control.planning import egress, plan
+from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, UsageError
 
 
@@ -51,6 +53,34 @@ def test_ports_close_with_the_default_unless_they_are_given() -> None:
     assert closed("--egress", "none") == ["tcp_ports", "udp_ports", "tcp_ns", "udp_ns"]
     assert closed("--allow", "a.test", "-t", "80", "-U", "53") == ["udp_ports", "tcp_ns"]
     assert closed("--egress", "internet") == ["tcp_ns", "udp_ns"] and closed("--deny", "a.test") == []
+
+
+def made(*args: str) -> plan.Plan:
+    """The plan of a start with these options on a host whose nameservers are 192.0.2.53 and a loopback address."""
+    parsed = options.parse([*args, "--", "true"], "pasta")
+    policy = egress.read(parsed)
+    assert policy
+    parsed = egress.fitting(parsed, policy)
+    servers = Resolv(nameservers=(ip_address("192.0.2.53"), ip_address("127.0.0.53")))
+    return egress.into(plan.build(parsed, HOST.replace(name="box"), servers), policy, parsed, HOST)
+
+
+@pytest.mark.option("--pin-grace")
+def test_how_long_addresses_of_names_stay_reachable_is_said() -> None:
+    assert made("--allow", "a.test").worker.pin_grace_s == 3600
+    assert made("--allow", "a.test", "--pin-grace", "7").worker.pin_grace_s == 7
+
+
+def test_a_policy_brings_our_own_nameserver_and_asks_all_of_the_hosts() -> None:
+    worker = made("--allow", "a.test").worker
+    assert worker.serves_dns and worker.dns == (packed(ip_address("169.254.1.1")), worker.our_link_local)[: len(worker.dns)]
+    assert worker.dns_servers == (packed(ip_address("192.0.2.53")), packed(ip_address("127.0.0.53")))
+    assert worker.host_names == ("box",) and not worker.dns_tls
+    assert made("--allow", "a.test", "--dns-host", "192.0.2.7").worker.dns_servers == (packed(ip_address("192.0.2.7")),)
+    resolv = made("--allow", "a.test").resolv
+    assert resolv and resolv.from_user == ("169.254.1.1",)
+    with pytest.raises(UsageError, match="--dns-host 192.0.2.9"):
+        made("--allow", "a.test", "--dns", "192.0.2.9")
 
 
 def pairs(*lines: str) -> list[tuple[str, str]]:
