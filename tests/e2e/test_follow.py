@@ -473,6 +473,7 @@ def test_they_end_with_the_worker() -> None:
         wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
 
 
+@pytest.mark.quiet
 def test_hundreds_of_other_interfaces_cost_almost_nothing_and_hide_no_change() -> None:
     """Beside it, pairs of interfaces are made and deleted as fast as one processor makes them."""
     with following() as f:
