@@ -19,7 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman test-browser man bench bench-quick bench-redraw bench-peer clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman test-vm test-browser man bench bench-quick bench-redraw \
+	bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	$(BIN)/python bench/demo.py
@@ -46,8 +47,9 @@ dev: $(VENV)/dev ## build, and what tests and linters need from PyPI
 # prepare.sh comes first: it names the tools that are missing before anything else takes time.
 test: ## lint, all tests, and short forms of fuzz, sanitize, valgrind, soak and test-podman
 	@tests/prepare.sh test >/dev/null
-	@# Only the tests of the runtimes need these downloads: they run in the background meanwhile.
+	@# Only the tests of runtimes and virtual machines need these downloads: they run in the background meanwhile.
 	@tests/sid.sh "$$PASTA_SID_ROOT" >/dev/null 2>&1 &
+	@tests/sid.sh build/vm $$(sed -n 's/^\([^# ][^ ]*\) \([^ ]*\)$$/\1=\2/p' tests/vm/packages.txt) >/dev/null 2>&1 &
 	@[ "$$(id -u)" != 0 ] || sh tests/runtimes/root.sh "$${PASTA_DEBIAN_ROOT:-$(CURDIR)/build/debian/$${SUITE:-trixie}}" ahead >/dev/null 2>&1 &
 	$(MAKE) --no-print-directory lint
 	@mkdir -p build
@@ -147,6 +149,11 @@ test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE
 
 test-browser: dev ## the report in Chromium (Debian packages chromium and chromium-driver)
 	$(PYTEST) tests/browser/report_in_browser.py
+
+# `make test` has a short form: one boot.
+test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration
+	tests/as_installed.sh $(VENV) build/as-installed
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm
 
 man: build ## write docs/pasta-py.1 from the option table
 	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1

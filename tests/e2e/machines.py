@@ -40,11 +40,16 @@ def passt(
     listens: bool = True,
     pass_fds: Sequence[int] = (),
     socket: str = SOCKET,
+    fresh: bool = True,
 ) -> Iterator[Passt]:
-    """passt in the foreground. `listens`: at `socket`; otherwise the options say what it serves. `peer`: another passt."""
+    """passt in the foreground. `listens`: at `socket`; otherwise the options say what it serves. `peer`: another passt.
+
+    `fresh`: no socket is there before.
+    """
     path, log = lab.directory / socket, lab.directory / "passt.log"
     pidfile = lab.directory / "passt.pid"
-    path.unlink(missing_ok=True)
+    if fresh:
+        path.unlink(missing_ok=True)
     pidfile.unlink(missing_ok=True)
     with log.open("w") as file:
         words = ("-s", path) if listens else ()
@@ -75,7 +80,7 @@ def machine(lab: Lab, socket: Path, *, mtu: int = 65520, configure: bool = True)
         line = guest.tap.stdout.readline()  # type: ignore[attr-defined]
         assert line == "ready\n", guest.tap.stderr.read()  # type: ignore[attr-defined]
         guest.sysctl(ipv6__conf__eth0__accept_dad=0)
-        guest.setup(f"link set lo up\nlink set eth0 mtu {mtu}\nlink set eth0 up")
+        guest.setup(f"link set lo up\nlink set eth0 mtu {mtu} txqueuelen 10000\nlink set eth0 up")
         if configure:
             guest.setup(
                 f"addr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}\n"

@@ -1,0 +1,178 @@
+"""A Linux guest under QEMU: Debian sid's cloud kernel, an initramfs of busybox and three modules, a shell on the serial line.
+
+There is no acceleration, so that it runs wherever the tests run. packages.txt says what of Debian sid it is made of.
+"""
+
+import contextlib
+import functools
+import json
+import lzma
+import os
+import re
+import selectors
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lab import PATIENCE_S, Lab, wait_until
+
+HERE = Path(__file__).resolve().parent
+ROOT = Path(os.environ.get("PASTA_VM_ROOT") or HERE.parents[1] / "build" / "vm")
+MODULES = ("failover", "net_failover", "virtio_net")
+BOOT_S = 120
+MAC = "52:54:00:12:34:56"
+
+INIT = r"""#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc none /proc; mount -t sysfs none /sys; mount -t devtmpfs none /dev
+for m in failover net_failover virtio_net; do insmod /$m.ko; done
+ip link set lo up
+ip link set eth0 up
+stty -F /dev/ttyS0 -echo raw
+exec setsid sh -c 'exec /shell </dev/ttyS0 >/dev/ttyS0 2>&1'
+"""
+SHELL = r"""#!/bin/sh
+echo "@@ready"
+while IFS= read -r line; do eval "$line"; echo "@@$?"; done
+"""
+#: udhcpc's: sets what it was told, and keeps it in /lease.
+DHCP = r"""#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add $ip/$mask dev $interface; ip route add default via $router; ip link set $interface mtu ${mtu:-1500}
+: >/etc/resolv.conf; for d in $dns; do echo nameserver $d >>/etc/resolv.conf; done
+echo "$ip/$mask $router $mtu $dns" >/lease
+"""
+
+
+@functools.cache
+def fetch() -> Path:
+    """Where the packages are; they are fetched where they are not."""
+    wanted = [line.replace(" ", "=") for line in (HERE / "packages.txt").read_text().splitlines() if not line.startswith("#")]
+    subprocess.run(["sh", HERE.parent / "sid.sh", ROOT, *wanted], stdout=subprocess.DEVNULL, check=True)
+    return ROOT
+
+
+@functools.cache
+def modules() -> Path:
+    (found,) = (fetch() / "usr/lib/modules").glob("*-cloud-amd64")
+    return found
+
+
+def entry(name: str, data: bytes, mode: int) -> bytes:
+    """One file of a cpio archive (newc)."""
+    path = name.encode() + b"\0"
+    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(path), 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + path
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+
+
+def initramfs(path: Path) -> Path:
+    files = {"init": INIT.encode(), "shell": SHELL.encode(), "dhcp": DHCP.encode()}
+    files["bin/busybox"] = (fetch() / "usr/bin/busybox").read_bytes()
+    for name in MODULES:
+        (packed,) = modules().rglob(f"{name}.ko.xz")
+        files[f"{name}.ko"] = lzma.decompress(packed.read_bytes())
+    folders = ("bin", "dev", "etc", "proc", "sys", "tmp")
+    archive = b"".join(entry(name, b"", 0o040755) for name in folders)
+    archive += b"".join(entry(name, data, 0o100755) for name, data in files.items())
+    path.write_bytes(archive + entry("TRAILER!!!", b"", 0))
+    return path
+
+
+class Vm:
+    """A running machine: its shell, and its monitor (QMP)."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", monitor: Path) -> None:
+        assert process.stdin and process.stdout
+        self.process, self.data = process, b""
+        self.monitor_path = monitor
+        os.set_blocking(process.stdout.fileno(), False)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(process.stdout, selectors.EVENT_READ)
+        self._read(rb"@@ready\r?\n", BOOT_S)
+        self.monitor = socket.socket(socket.AF_UNIX)
+        self.monitor.settimeout(PATIENCE_S)
+        self.monitor.connect(str(monitor))
+        self.replies = self.monitor.makefile("r")
+        json.loads(self.replies.readline())
+        self.qmp("qmp_capabilities")
+
+    def _read(self, pattern: bytes, seconds: float) -> "re.Match[bytes]":
+        assert self.process.stdout
+        deadline = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.data)):
+            if not self.selector.select(max(0, deadline - time.monotonic())):
+                raise AssertionError(f"no {pattern!r} within {seconds} s: {self.data[-3000:]!r}")
+            piece = self.process.stdout.read()
+            assert piece, f"QEMU has ended: {self.data[-3000:]!r}"
+            self.data += piece
+        self.data = self.data[found.end() :]
+        return found
+
+    def start(self, command: str) -> None:
+        """Type a command; result() waits for its end."""
+        assert self.process.stdin and "\n" not in command
+        self.process.stdin.write(command.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def result(self, timeout: float = 60) -> tuple[int, str]:
+        found = self._read(rb"(?s)(.*?)@@(\d+)\r?\n", timeout)
+        return int(found[2]), found[1].decode("utf-8", "replace").replace("\r", "")
+
+    def run(self, command: str, timeout: float = 60, check: bool = True) -> str:
+        self.start(command)
+        status, out = self.result(timeout)
+        assert not check or status == 0, f"{command}: status {status}: {out}"
+        return out
+
+    def qmp(self, command: str, **arguments: object) -> object:
+        request = {"execute": command, **({"arguments": arguments} if arguments else {})}
+        self.monitor.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            reply = json.loads(self.replies.readline())
+            if "event" not in reply:
+                assert "return" in reply, reply
+                return reply["return"]
+
+    def rebooted(self) -> None:
+        """Wait until the guest is up again."""
+        self.data = b""
+        self._read(rb"@@ready\r?\n", BOOT_S)
+
+    def configure(self) -> str:
+        """By DHCP; what it was told."""
+        return self.run("udhcpc -i eth0 -n -q -f -t 20 -O mtu -s /dhcp >/dev/null 2>&1 && cat /lease")
+
+    def close(self) -> None:
+        self.replies.close()
+        self.monitor.close()
+        self.selector.close()
+
+
+@contextlib.contextmanager
+def qemu(lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 512) -> Iterator[Vm]:
+    """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts."""
+    root = fetch()
+    monitor = lab.directory / "qmp.sock"
+    monitor.unlink(missing_ok=True)
+    image = initramfs(lab.directory / "initramfs")
+    command = (
+        root / "usr/bin/qemu-system-x86_64", "-L", root / "usr/share/qemu", "-L", root / "usr/share/seabios",
+        "-accel", "tcg", "-cpu", "max", "-m", memory, "-nographic", "-nodefaults", "-no-user-config", "-serial", "stdio",
+        "-qmp", f"unix:{monitor},server=on,wait=off",
+        "-kernel", modules() / "vmlinuz", "-initrd", image, "-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on",
+        "-netdev", ",".join(netdev), "-device", f"virtio-net-pci,netdev=n,mac={MAC}{device}", *more,
+    )  # fmt: skip
+    process = lab.host.popen(*command, text=False, stderr=subprocess.STDOUT)
+    vm = None
+    try:
+        wait_until(lambda: process.poll() is not None or monitor.exists(), 20, "QEMU")
+        vm = Vm(process, monitor)  # type: ignore[arg-type]
+        yield vm
+    finally:
+        process.kill()
+        process.wait()
+        if vm:
+            vm.close()
