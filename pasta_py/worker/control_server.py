@@ -220,7 +220,7 @@ class _Client:
         self.server.ask_list(self)
 
     def on_list(self, place: int, records: bytes) -> None:
-        flows = plane.events_json(records, readers.clock_ms(), b",")[:-1]
+        flows = b",".join(self.server.context.readers.lines(records).splitlines())
         head = json_lines.text({"v": VERSION, "id": self._id})
         self.shard, self.place = (self.shard, place) if place else (self.shard + 1, 0)
         self._send(head[:-1].encode() + b',"flows":[' + flows + b'],"more":true}\n')

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     #: takes lines of JSON, each with its newline
     Reader = Callable[[bytes], None]
+    #: the name of an address of 16 bytes, as plain text, or None
+    Lookup = Callable[[bytes], str | None]
 
 
 def clock_ms() -> int:
@@ -23,8 +25,9 @@ def clock_ms() -> int:
 class Readers:
     """The readers of one core."""
 
-    def __init__(self, core: "plane.Plane") -> None:
-        self._core = core
+    def __init__(self, core: "plane.Plane", lookup: "Lookup | None" = None) -> None:
+        """`lookup`: where names of destinations are known."""
+        self._core, self._lookup = core, lookup
         self._readers: list[Reader] = []
         self._lost = 0
 
@@ -41,11 +44,15 @@ class Readers:
             if not self._readers:
                 self._core.want_events(False)
 
+    def lines(self, records: bytes) -> bytes:
+        """Records of events as JSON objects, one a line, with the names of their destinations."""
+        lines = plane.events_json(records, clock_ms(), b"\n")
+        return with_names(lines, plane.event_addresses(records), self._lookup) if self._lookup else lines
+
     def on_events(self) -> None:
         """Give the readers what waits."""
-        clock = clock_ms()
         while records := self._core.take_events():
-            lines = plane.events_json(records, clock, b"\n")
+            lines = self.lines(records)
             for reader in tuple(self._readers):
                 reader(lines)
         lost = self._core.lost_events()
@@ -53,6 +60,18 @@ class Readers:
             for reader in tuple(self._readers):
                 reader(lost_line(lost - self._lost))
             self._lost = lost
+
+
+def with_names(lines: bytes, addresses: "list[bytes]", lookup: "Lookup") -> bytes:
+    """JSON objects, one a line, with the member "name" in those whose address has one."""
+    found = []
+    for line, address in zip(lines.splitlines(keepends=True), addresses):
+        name = lookup(address)
+        if name:
+            escaped = name.replace("\\", "\\\\").encode("ascii")  # plain text otherwise
+            line = line.rstrip()[:-1] + b',"name":"%s"}\n' % escaped
+        found.append(line)
+    return b"".join(found)
 
 
 def lost_line(count: int) -> bytes:

@@ -24,8 +24,11 @@ def owner_of(sock: "_socket.socket") -> int:
 class Reading:
     """The readers of one core's events, and its control sockets."""
 
-    def __init__(self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int) -> None:
-        self._core, self._plan, self._log, self._owner = core, plan, journal, owner
+    def __init__(
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int, lookup: "readers.Lookup | None" = None
+    ) -> None:  # fmt: skip
+        """`owner`: see owner_of(). `lookup`: see readers.Readers."""
+        self._core, self._plan, self._log, self._owner, self._lookup = core, plan, journal, owner, lookup
         self._readers: readers.Readers | None = None
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
@@ -36,7 +39,7 @@ class Reading:
         if not self._readers:
             from pasta_py.worker import readers
 
-            self._readers = readers.Readers(self._core)
+            self._readers = readers.Readers(self._core, self._lookup)
         return self._readers
 
     def listen(self, fd: int, ident: int, handlers: "Handlers", arm: "Callable[[], None]", *, changing: bool = False) -> None:

@@ -179,7 +179,7 @@ def _build(
         from pasta_py.worker import dns_start  # loaded before the worker was locked in
 
         dns = dns_start.service(core, plan, handlers)
-    read = reading.Reading(core, plan, journal, reading.owner_of(sock))
+    read = reading.Reading(core, plan, journal, reading.owner_of(sock), dns.lookup if dns else None)
     ticks = serve.Ticks(core, plan, journal, auto, pesto, read, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)

@@ -3,6 +3,7 @@
 The nameserver is tests/programs/nameserver.py.
 """
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import dns.message
 import pytest
-from lab import FAR4, FAR6, GATEWAY4, HOST4, HOST6, NO_PORTS, PROGRAMS, Guest, Lab, routed
+from lab import FAR4, FAR6, GATEWAY4, HOST4, HOST6, NO_PORTS, PROGRAMS, Guest, Lab, program, routed
 from servers import nginx
 
 OURS = "169.254.1.1"
@@ -275,6 +276,20 @@ print(sorted(took(f"x{n}.denied.test") for n in range(31))[15], sorted(took("api
     with lab.guest(*allow("api.test")) as guest:
         denied, allowed = map(float, guest.run(sys.executable, "-c", code).stdout.split())
         assert denied < 2 * allowed + 0.05
+
+
+def test_flows_are_listed_with_the_name_that_led_to_them(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.host.run("mkdir", "-m", "700", lab.directory / "run")
+    there = {**lab.environment(), "XDG_RUNTIME_DIR": f"{lab.directory}/run"}  # where the control socket is
+    monkeypatch.setattr(lab, "environment", lambda: there)
+    code = "import socket; s = socket.create_connection(('api.test', 80)); print('open', flush=True); input()"
+    with lab.guest(*allow("api.test:80"), "-4") as guest:
+        held = guest.popen(sys.executable, "-c", code)
+        assert held.stdout and held.stdout.readline() == "open\n"
+        listed = lab.host.run(program("pasta-py"), "flows", "--json").stdout.splitlines()
+        (name,) = [flow["name"] for flow in map(json.loads, listed) if flow["dest"] == FAR4]
+        assert name == "api.test"
+        held.communicate("\n", timeout=20)
 
 
 def test_servfail_when_the_nameserver_is_gone() -> None:
