@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-podman test-vm test-browser man bench bench-quick bench-redraw \
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser man bench bench-quick bench-redraw \
 	bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
@@ -141,6 +141,11 @@ SOAK_S = $(if $(filter command environment,$(firstword $(origin TIME))),$(TIME),
 soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME seconds (1200) of mixed traffic
 	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
+
+# `make test` has a short form.
+test-follow: dev ## two random walks of 1,000 changes of the host each, about two minutes
+	tests/as_installed.sh $(VENV) build/as-installed
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/e2e/test_follow.py -k walk
 
 # `make test` has a short form, with fewer containers.
 test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root

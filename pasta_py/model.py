@@ -136,6 +136,7 @@ class WorkerPlan(Record):
     hostname: str
     fqdn: str
     assign_mtu: bool  # announce the MTU
+    lease_s: int = 0  # how long the leases of DHCP and DHCPv6 last; 0: without end
 
     # Names: the worker answers the guest's DNS queries itself (pasta_py.worker.dns_service)
     serves_dns: bool = False
@@ -196,4 +197,5 @@ class HostUpdate(Record):
     barred_sources: tuple[bytes, ...]
     dns: tuple[bytes, ...]
     search: tuple[str, ...]
+    dns_servers: tuple[bytes, ...] = ()
     gone: tuple[bytes, ...] = ()  # all addresses that the host had and has no more: flows bound to them end

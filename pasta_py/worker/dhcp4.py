@@ -1,7 +1,8 @@
 """A DHCP server (RFC 2131, RFC 2132) that gives out one address, or one per neighbour (Leases); and BOOTP (RFC 1534).
 
-Each client gets the guest's address, with an infinite lease. A client that asks for another address gets a DHCPNAK, so that it
-starts over. A client that has chosen another server gets no answer. Relayed messages get none either: the link has no relay.
+Each client gets the guest's address, with an infinite lease unless the guest follows the host. A client that asks for another
+address gets a DHCPNAK, so that it starts over. A client that has chosen another server gets no answer. Relayed messages get none
+either: the link has no relay.
 
 A reply is no longer than the client accepts (RFC 2132, 9.10). Options that do not fit are left out, first those that the client
 did not ask for; lists are cut at the end. Options over 255 bytes are split (RFC 3396).
@@ -185,7 +186,7 @@ def _options(plan: "WorkerPlan", asked: "dict[int, bytes]", kind: int, room: int
     if kind == _NAK:
         return out + _encode(_TEXT, b"not the address of this guest", room - len(out))
     if kind and asked[_TYPE] != bytes((_INFORM,)):
-        out += bytes((_LEASE, 4)) + _FOREVER
+        out += bytes((_LEASE, 4)) + (plan.lease_s.to_bytes(4, "big") if plan.lease_s else _FOREVER)
     if kind == _ACK and asked[_TYPE] == bytes((_DISCOVER,)):
         out += bytes((_RAPID_COMMIT, 0))
     rank = {code: place for place, code in reversed(list(enumerate(asked.get(_PARAMETERS, b""))))}

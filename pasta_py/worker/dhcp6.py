@@ -167,12 +167,18 @@ def _associations(plan: "WorkerPlan", kind: int, options: "Options") -> "list[by
     return answers
 
 
+def _times(lease_s: int) -> "tuple[int, int, int]":
+    return lease_s // 2, lease_s * 4 // 5, lease_s
+
+
 def _lease(plan: "WorkerPlan", kind: int, named: "list[bytes]") -> bytes:
     """What follows the IAID in the IA_NA that gets the guest's address: T1, T2, options (21.4). `named`: what the client named."""
     others = [address for address in dict.fromkeys(named) if address != plan.family6.guest]
     if kind == _REQUEST and others:  # 18.3.2
         return bytes(8) + _status(_NOT_ON_LINK, b"not the address of this guest")
-    lease = _FOREVER * 2 + _option(_IA_ADDRESS, plan.family6.guest + _FOREVER * 2)
+    # T1 and T2 are 0.5 and 0.8 times the preferred lifetime (21.4).
+    t1, t2, end = (_FOREVER,) * 3 if not plan.lease_s else (s.to_bytes(4, "big") for s in _times(plan.lease_s))
+    lease = t1 + t2 + _option(_IA_ADDRESS, plan.family6.guest + end * 2)
     if kind in (_RENEW, _REBIND):  # lifetimes of 0 for addresses that the client must give up (18.3.4, 18.3.5)
         lease += b"".join(_option(_IA_ADDRESS, address + bytes(8)) for address in others[:8])
     return lease

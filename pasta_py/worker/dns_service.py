@@ -15,10 +15,10 @@ from pasta_py.worker.dns_wire import Edns, Malformed, Message
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker.dns_upstream import Upstream, Watches
+    from pasta_py.worker.dns_upstream import Server, Upstream, Watches
 
 _PORT = 53
 _WAITING_MAX = 64  # clients of one question
@@ -72,6 +72,11 @@ class Service:
     def busy(self) -> bool:
         """Whether anything has a time-out, which on_tick() is for."""
         return self._upstream.busy or bool(self._streams)
+
+    def adopt(self, plan: "WorkerPlan", servers: "Sequence[Server]") -> None:
+        """Go on with a changed plan, and its nameservers."""
+        self._plan = plan
+        self._upstream.adopt(servers)
 
     def on_tick(self) -> None:
         self._upstream.on_tick()

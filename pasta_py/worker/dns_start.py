@@ -88,8 +88,13 @@ def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.
     watches = Watches(core, handlers)
     host_names = [wire for wire in map(frames.dns_name, plan.host_names) if wire]
     decider = dns_decide.Decider(CoreRules(core, plan.pin_grace_s) if plan.egress else NoRules(plan.all_names), host_names)
-    upstream = dns_upstream.Upstream([server(plan, address) for address in plan.dns_servers], watches, time.monotonic)
+    upstream = dns_upstream.Upstream(servers(plan), watches, time.monotonic)
     return dns_service.Service(plan, decider, upstream, watches, core.send)
+
+
+def servers(plan: "WorkerPlan") -> "list[dns_upstream.Server]":
+    """The host's nameservers."""
+    return [server(plan, address) for address in plan.dns_servers]
 
 
 def server(plan: "WorkerPlan", address: bytes) -> "dns_upstream.Server":

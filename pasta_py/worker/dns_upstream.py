@@ -108,6 +108,13 @@ class Upstream:
         self._send(asked)
         return True
 
+    def adopt(self, servers: "Sequence[Server]") -> None:
+        """Ask these nameservers from now on, also what is under way."""
+        self._servers, self._good = servers, 0
+        for asked in list(self._asking):
+            asked.order, asked.turn = range(len(servers)), -1
+            self._next(asked)
+
     def on_tick(self) -> None:
         now = self._clock()
         for asked in [each for each in self._asking if each.deadline <= now]:

@@ -58,6 +58,23 @@ def advertisement(plan: "WorkerPlan") -> bytes:
     return _router_advertisement(plan, frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6)
 
 
+def withdrawals(before: "WorkerPlan", now: "WorkerPlan") -> "list[bytes]":
+    """What tells the guest that what `before` advertised is no longer so: its prefix and its router are not in `now`.
+
+    Lifetimes of 0 (RFC 4861, 6.2.5 and 6.2.8). A guest keeps an address of the prefix for two hours more, but uses it for no new
+    connection (RFC 4862, 5.5.3 e).
+    """
+    if not advertisement(before):
+        return []
+    prefix = _prefix_information(before, lifetime=bytes(4)) if _prefix_information(before) != _prefix_information(now) else b""
+    gone = before.our_link_local != now.our_link_local or not advertisement(now)
+    if not prefix and not gone:
+        return []
+    body = bytes((_HOP_LIMIT, 0)) + (0 if gone else _ROUTER_LIFETIME_S).to_bytes(2, "big") + bytes(8) + prefix
+    mac, destination = frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6
+    return [frames.icmp6_frame((before.our_mac, mac), (before.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)]
+
+
 def solicitation(plan: "WorkerPlan", mac: bytes, target: bytes) -> bytes:
     """A neighbour solicitation from us to that very address (RFC 4861, 7.2.2 and 7.3.3), in a frame to `mac`."""
     addresses = plan.our_link_local, target
@@ -132,7 +149,7 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
     return frames.icmp6_frame((plan.our_mac, mac), (plan.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)
 
 
-def _prefix_information(plan: "WorkerPlan") -> bytes:
+def _prefix_information(plan: "WorkerPlan", lifetime: bytes = _FOREVER) -> bytes:
     """The prefix information option (RFC 4861, 4.6.2); b"" without an address.
 
     The prefix has 64 bits, also where the host's has more, so that the guest can make an address from it. That address need not be
@@ -142,4 +159,4 @@ def _prefix_information(plan: "WorkerPlan") -> bytes:
         return b""
     prefix = plan.family6.guest[: _AUTONOMOUS_PREFIX_BITS // 8] + bytes(8)
     head = bytes((_PREFIX, 4, _AUTONOMOUS_PREFIX_BITS, _ON_LINK | _AUTONOMOUS))
-    return head + _FOREVER + _FOREVER + bytes(4) + prefix
+    return head + lifetime + lifetime + bytes(4) + prefix

@@ -38,9 +38,15 @@ class Worker:
         self._short_of_memory, self._tell_shortage_at = False, 0.0
 
     def adopt(self, plan: "WorkerPlan") -> None:
-        """Go on with a changed plan."""
+        """Go on with a changed plan. The guest hears at once what it cannot see by itself: router advertisements."""
+        for frame in ndp.withdrawals(self._plan, plan):
+            self._core.send(frame)
         self._plan = plan
         self._ticks.adopt(plan)
+        if self._dns:
+            from pasta_py.worker import dns_start  # loaded before the worker was locked in
+
+            self._dns.adopt(plan, dns_start.servers(plan))
 
     def serve(self) -> int:
         """Run until the end; returns the exit status (worker_protocol)."""
@@ -134,7 +140,7 @@ class Ticks:
         self._shown: dict[str, int] = {}
 
     def adopt(self, plan: "WorkerPlan") -> None:
-        """Go on with a changed plan; the guest hears of it at once."""
+        """Go on with a changed plan, which is advertised at once."""
         self._plan = plan
         self.advertise()
         self.arm()

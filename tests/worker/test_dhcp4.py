@@ -251,3 +251,8 @@ def test_no_answer(frame: bytes) -> None:
 @pytest.mark.parametrize("off", [{"ipv4": False}, {"dhcp": False}, {"guest4": b""}])
 def test_switched_off(off: dict[str, object]) -> None:
     no_answer(dhcp(DISCOVER), sample_plan(**off))
+
+
+def test_a_guest_that_follows_the_host_has_a_lease_that_ends() -> None:
+    assert answer(dhcp(DISCOVER))[51] == b"\xff" * 4
+    assert answer(dhcp(DISCOVER), PLAN.replace(lease_s=120))[51] == (120).to_bytes(4, "big")

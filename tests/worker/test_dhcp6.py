@@ -190,3 +190,9 @@ def test_switched_off(off: str) -> None:
 
 def test_the_identifier_of_the_server_is_its_mac_address() -> None:
     assert answer(dhcp6(INFORMATION, b""), REPLY)[2] == bytes.fromhex("000300019a559a559a55")
+
+
+def test_a_guest_that_follows_the_host_has_a_lease_that_ends() -> None:
+    """T1 and T2 at 0.5 and 0.8 of it (RFC 8415, 21.4)."""
+    lease = b"".join(seconds.to_bytes(4, "big") for seconds in (60, 96)) + opt6(5, addr(GUEST6) + (120).to_bytes(4, "big") * 2)
+    assert answer(dhcp6(SOLICIT, ia_na(iaid=7)), ADVERTISE, PLAN.replace(lease_s=120))[3][4:] == lease

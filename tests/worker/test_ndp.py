@@ -127,3 +127,23 @@ def test_without_router_advertisements_neighbours_are_still_found() -> None:
     plan = sample_plan(ra=False)
     assert [ndp.reply(plan, rs()), ndp.advertisement(plan)] == [None, b""]
     check(ndp.reply(plan, messages.ns("2001:db8:1::77")), icmp6(type=136))
+
+
+def test_what_is_advertised_no_more_is_withdrawn() -> None:
+    """A new prefix withdraws the old one; a new router, or none, the old router; what stays is not said again."""
+    before = PLAN
+    new_prefix = before.replace(family6=before.family6.replace(guest=addr("fd77::15")))
+    new_router = before.replace(our_link_local=addr("fe80::77"))
+    assert ndp.withdrawals(before, before) == [] == ndp.withdrawals(before.replace(ra=False), new_prefix)
+    for now, router_s, prefixes in ((new_prefix, 65535, 1), (new_router, 0, 0), (before.replace(ipv6=False), 0, 0)):
+        (frame,) = ndp.withdrawals(before, now)
+        assert frame[22:38] == before.our_link_local and frame[54] == 134
+        assert int.from_bytes(frame[60:62], "big") == router_s
+        options = frame[70:]
+        assert len(options) == 32 * prefixes
+        if prefixes:
+            assert (
+                options[:2] == bytes((3, 4))
+                and options[4:12] == bytes(8)
+                and options[16:24] == before.family6.guest[:8]
+            )
