@@ -216,6 +216,9 @@ uint64_t plane_lost_events(struct plane *p);
 /* Begins a piece of the list of one shard's open flows, from the place `from`, 0 at first. It comes as PLANE_LIST. -EBUSY: one is on
  * its way. -ENOENT: there is no such shard. */
 int plane_list_flows(struct plane *p, uint32_t shard, uint32_t from);
+/* Before plane_free(): passes on what the guest has sent by now, and ends the threads. Afterwards events can be taken and flows be
+ * listed, and nothing else happens. */
+void plane_finish(struct plane *p);
 
 /* The sandbox. Each function gives up one thing, so that the caller can say which one the kernel refused. */
 #define CONFINE_USER 1

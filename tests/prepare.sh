@@ -26,7 +26,7 @@ declare -A packages=(
     [clang-tidy]=clang-tidy [valgrind]=valgrind
 )
 build=(cc ip unshare)
-tests=(apparmor_parser checkmodule clang clang-format clang-tidy curl debootstrap dhclient dhcpcd dig dnsmasq iperf3 nft node nginx passt patchelf ping rdisc6 semodule_package setpriv slirp4netns socat ss strace systemd-socket-activate tshark valgrind)
+tests=(apparmor_parser checkmodule clang clang-format clang-tidy curl debootstrap dhclient dhcpcd dig dnsmasq iperf3 jq nft node nginx passt patchelf ping rdisc6 semodule_package setpriv slirp4netns socat ss strace systemd-socket-activate tshark valgrind)
 PATH=$PATH:/usr/sbin:/sbin
 
 # The system's Python first: ordinary users can always start it, which root's own installation may not allow.

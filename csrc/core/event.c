@@ -150,6 +150,7 @@ const char *flow_reason_name(uint32_t reason)
 #undef FLOW_REASON_NAME
 	};
 
+	_Static_assert(REASON_end == FLOW_REASON_END, "what Python knows");
 	return reason < ARRAY_LEN(names) ? names[reason] : NULL;
 }
 

@@ -41,6 +41,8 @@
 #define FLOW_SPLICE_TCP 3
 #define FLOW_SPLICE_UDP 4
 
+#define FLOW_REASON_END 1 /* flow_event.reason: pasta-py ended */
+
 #define FLOW_NO_RULE 65535 /* flow_event.rule: no rule of an egress policy was asked */
 
 /* Addresses are 16 bytes, IPv4 in v4-mapped form (RFC 4291, 2.5.5.2). Sent and received are the guest's words. */
@@ -84,6 +86,7 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 /* Why a flow was refused or closed. docs/control.md explains them to users. */
 #define FLOW_REASONS(X) \
 	X(none) \
+	X(end)           /* pasta-py ended */ \
 	X(finished)      /* both ends have closed, or everything is answered */ \
 	X(guest_reset)   /* the guest reset it, or gave up before it was open */ \
 	X(peer_reset)    /* the host peer reset it, or left before it was open */ \
@@ -99,7 +102,6 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 	X(name_ended)    /* the egress policy allows a name of the address, which was resolved too long ago */ \
 	X(port_removed)  /* the forwarded port is gone */ \
 	X(address_gone)  /* the host's address that it used is gone */ \
-	X(end)           /* pasta-py ended */ \
 	X(error)         /* another error of the host's socket */
 
 enum flow_reason {

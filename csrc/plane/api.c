@@ -67,12 +67,18 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	return 0;
 }
 
+void plane_finish(struct plane *p)
+{
+	threads_stop(p);
+	threads_drain(p);
+	p->finished = true;
+}
+
 void plane_free(struct plane *p)
 {
 	if (!p)
 		return;
-	threads_stop(p);
-	threads_drain(p);
+	plane_finish(p);
 	release(p);
 }
 
@@ -255,6 +261,8 @@ static bool pending(struct plane *p, struct plane_event *event)
 	struct shard *s = p->shard[0];
 	const struct log_line *line;
 
+	if (events_pending(p, event))
+		return true;
 	if (log_take(&s->log, &line)) {
 		*event = (struct plane_event){PLANE_LOG, line->level, line->len, (const uint8_t *)line->text};
 		return true;
@@ -279,7 +287,7 @@ static bool pending(struct plane *p, struct plane_event *event)
 		*event = (struct plane_event){.kind = PLANE_TICK, .id = s->more || s->loop.taken < s->loop.ready};
 		return true;
 	}
-	return events_pending(p, event);
+	return false;
 }
 
 static int64_t earlier(int64_t a, int64_t b)

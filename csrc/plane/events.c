@@ -88,15 +88,13 @@ uint64_t plane_lost_events(struct plane *p)
 
 int plane_list_flows(struct plane *p, uint32_t shard, uint32_t from)
 {
-	struct shard *first = p->shard[0];
-
 	if (shard >= p->shard_count)
 		return -ENOENT;
 	if (p->listing)
 		return -EBUSY;
-	if (!shard)
-		shard_list(first, from);
-	else if (!messages_ask_list(&first->messages, shard, from))
+	if (!shard || p->finished)
+		shard_list(p->shard[shard], from);
+	else if (!messages_ask_list(&p->shard[0]->messages, shard, from))
 		return -ENOMEM;
 	p->listing = shard + 1;
 	return 0;

@@ -25,6 +25,7 @@ struct plane {
 	struct host_state host_state;
 	int64_t tick_ms, next_tick_ms;
 	bool events_wanted;
+	bool finished;         /* plane_finish() */
 	int64_t events_due_ms; /* when Python is to take the events that wait; 0: none do */
 	uint32_t listing;      /* one more than the shard that makes a piece of a list of flows; 0: none does */
 

@@ -269,6 +269,10 @@ class Plane:
         raise_errno(result)
         return True
 
+    def finish(self) -> None:
+        """Pass on what the guest has sent by now. Afterwards only events can be taken, and flows be listed; then close()."""
+        lib.plane_finish(self._plane)
+
     def close(self) -> None:
         """Flush the capture and end every flow. No other call is allowed afterwards."""
         if self._plane:
@@ -281,12 +285,14 @@ def log_line(fd: int, line: bytes) -> None:
     raise_errno(lib.plane_log_line(fd, line, len(line)))
 
 
-def events_json(records: bytes, clock_ms: int, separator: bytes) -> bytes:
+def events_json(records: bytes, clock_ms: int, separator: bytes, *, ended: bool = False) -> bytes:
     """Records of events as JSON objects (csrc/core/event_json.c), each with the separator behind it.
 
-    `clock_ms`: what to add to CLOCK_MONOTONIC for the time of day.
+    `clock_ms`: what to add to CLOCK_MONOTONIC for the time of day. `ended`: listed flows become closed ones, as at the end.
     """
-    events = ffi.from_buffer("struct flow_event[]", records)
+    events = ffi.from_buffer("struct flow_event[]", bytearray(records) if ended else records)
+    for event in events if ended else ():
+        event.kind, event.reason, event.has_details = lib.FLOW_CLOSED, lib.FLOW_REASON_END, 0
     room = (len(events) + 1) * _JSON_BYTES
     out, written = ffi.new("char[]", room), ffi.new("uint32_t *")
     size = lib.flow_events_json(events, len(events), clock_ms, separator, out, room, written)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, log, plane, readers
+    from pasta_py.worker import control_server, flow_log, log, plane, readers
 
     Handlers = dict[int, Callable[[], int | None]]
 
@@ -32,6 +32,7 @@ class Reading:
         self._readers: readers.Readers | None = None
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
+        self._flow_log: flow_log.FlowLog | None = None
         self._since = time.time()
 
     def readers(self) -> "readers.Readers":
@@ -58,6 +59,20 @@ class Reading:
             server.on_listener()
 
         handlers[ident] = on_first
+
+    def log_flows(self, fds: "list[int]", limit: int) -> None:
+        """Write the flow log to these files, `limit` bytes each."""
+        from pasta_py.worker import flow_log
+
+        self._flow_log = flow_log.FlowLog(self._core, fds, limit, self)
+
+    def finish(self) -> None:
+        """The core ends: the flow log gets what is left."""
+        if self._flow_log:
+            try:
+                self._flow_log.finish()
+            except MemoryError:
+                pass  # the log lacks its end
 
     @property
     def due(self) -> float:

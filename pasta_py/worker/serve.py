@@ -65,6 +65,7 @@ class Worker:
             self._log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
             return 1
         finally:
+            self._reading.finish()
             self._end_capture()
             self._core.close()
             self._log.close()

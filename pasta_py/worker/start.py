@@ -70,7 +70,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
-    files = [fd for role in (model.FD_CAPTURE, model.FD_LOG) for fd in roles.get(role, ())]
+    files = [fd for role in (model.FD_CAPTURE, model.FD_LOG, model.FD_FLOW_LOG) for fd in roles.get(role, ())]
     # Where the worker has no filter either, its own warning says enough.
     warnings += sandbox.close(files) or unfiltered
     for level, line in plan.said:
@@ -185,6 +185,8 @@ def _build(
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= watch.pesto_handlers(pesto, ticks)
+    if model.FD_FLOW_LOG in roles:
+        read.log_flows(roles[model.FD_FLOW_LOG], plan.flow_log_file_bytes)
     for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):
         for fd in roles.get(role, ()):
             read.listen(fd, ident, handlers, ticks.arm, changing=role == model.FD_CONTROL_CHANGING)

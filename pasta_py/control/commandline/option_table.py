@@ -226,6 +226,11 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "overwritten."),
         ("pcap-files", "N", "pcap_files", "last", takes.number(2, 64),
          "How many files --pcap-size writes in turn, 2 to 64. Default: 2."),
+        ("flow-log", "FILE", "flow_log", "last", takes.text,
+         "Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. `-` is standard output; the "
+         "command's own output then goes to standard error."),
+        ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
+         "Keep the flow log below this size, in the two files FILE and FILE.1, which are written in turn. Default: 64 MiB."),
     ):  # fmt: skip
         add(OURS, *row)
 
@@ -285,6 +290,7 @@ SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "ps": ("ps", "List the running instances: what they serve, since when, how much passed."),
     "flows": ("flows", "List the open flows of an instance, or follow what is opened, refused and closed."),
     "stats": ("stats", "Show the counters of an instance."),
+    "top": ("top", "Watch the flows of an instance, live."),
     "show": ("show", "Show what an instance has set up: interface, addresses, DNS, ports."),
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),

@@ -59,6 +59,8 @@ class Options(Record):
     conf_path: str = ""
     control_socket: bool = True
     control: str = ""
+    flow_log: str = ""
+    flow_log_size: int = 64 << 20
     threads: int = 1
     # What the guest sees
     config_net: bool = False

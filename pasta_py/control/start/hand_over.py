@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
+_FLOW_LOG_FILES = 2
 _CAPTURE_FILES = 2  # of --pcap-size
 _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
@@ -56,6 +57,7 @@ def hand_over(
         sockets = _listeners(options, inherited, stack, listeners)
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
+        descriptors += _flow_log(options, stack)
         descriptors += _changing(options, stack, rollback)
         if control:
             rollback.callback(control.remove)
@@ -74,6 +76,7 @@ def hand_over(
             guest_ports=bind_ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
             rules=bind_ports.rules(options) if guest or options.conf_path else (),
+            flow_log_file_bytes=options.flow_log_size // _FLOW_LOG_FILES,
             serves=_serves(options),
             shown=_shown(plan),
             splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
@@ -214,6 +217,19 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
     return sock.fileno(), True, 0
 
 
+def _flow_log(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
+    """All files are opened now: the worker opens none. A log begins anew, as a capture does."""
+    if not options.flow_log:
+        return []
+    first = 1 if options.flow_log == "-" else _open(options.flow_log, os.O_WRONLY, "flow log", stack)
+    fds = [first]
+    if first != 1 and os.fstat(first).st_mode & _TYPE == _REGULAR:
+        fds.append(_open(f"{options.flow_log}.1", os.O_WRONLY, "flow log", stack))
+        for fd in fds:
+            os.ftruncate(fd, 0)
+    return [(model.FD_FLOW_LOG, fd) for fd in fds]
+
+
 def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
     if not options.pcap:
         return []
@@ -319,7 +335,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         hostname=options.hostname,
         pidns=options.pidns,
         userns=not options.netns_only,
-        stdout=2 if _capture_is_stdout(options) else 1,  # only the capture may write there
+        stdout=2 if options.flow_log == "-" or _capture_is_stdout(options) else 1,  # only the capture may write there
     )
     stack.callback(command.close)
     return command

@@ -6,16 +6,14 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import stat
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from instance_helpers import as_user, as_user_words, ask, connected, instance, schema, subcommand
 from process_helpers import (
     ROOT,
     UID,
@@ -25,7 +23,6 @@ from process_helpers import (
     eventually,
     guest,
     pasta,
-    running,
     worker_of,
 )
 
@@ -34,64 +31,6 @@ from pasta_py.control.subcommands.instances import Instance
 from pasta_py.errors import ControlError
 
 pytestmark = pytest.mark.as_built
-
-
-@pytest.fixture
-def runtime() -> Iterator[Path]:
-    """A directory like /run/user/UID, with a short path, of the user whom the tests run instances as."""
-    path = Path(tempfile.mkdtemp(prefix="run", dir="/tmp"))
-    if os.geteuid() == 0:
-        os.chown(path, UID, UID)
-    yield path
-    shutil.rmtree(path)
-
-
-@contextlib.contextmanager
-def instance(runtime: Path, *options: str, name: str = "pasta-py") -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A running instance, and its socket."""
-    env = environment({"XDG_RUNTIME_DIR": str(runtime)})
-    argv = ("--config-net", *options, "--", "sh", "-c", "echo up; read line; exit 5")
-    with running(*argv, name=name, env=env, stdin=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stdin is not None
-        assert process.stdout.readline() == "up\n"
-        yield process, runtime / "pasta-py" / f"{process.pid}.sock"
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write("\n")
-            process.stdin.flush()
-        process.wait(WAIT_S)
-
-
-def ask(path: Path, *lines: bytes) -> list[dict[str, object]]:
-    """Send these lines as the user of the instance; what comes back until the instance closes or nothing is left to come."""
-    with connected(path) as sock:
-        for line in lines:
-            sock.sendall(line + b"\n")
-        sock.shutdown(socket.SHUT_WR)
-        with sock.makefile() as stream:
-            return [json.loads(line) for line in stream]
-
-
-@contextlib.contextmanager
-def connected(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX) as sock, as_user():
-        sock.settimeout(WAIT_S)
-        sock.connect(str(path))
-        yield sock
-
-
-@contextlib.contextmanager
-def as_user() -> Iterator[None]:
-    """SO_PEERCRED of what connects meanwhile is that of the instances' user."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setresgid(UID, UID, 0)
-    os.setresuid(UID, UID, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-        os.setresgid(0, 0, 0)
 
 
 def test_an_instance_has_a_socket_of_its_users_alone_as_long_as_it_runs(runtime: Path) -> None:
@@ -147,17 +86,6 @@ def test_in_the_background_it_has_the_name_of_the_pidfile_and_the_next_start_rem
     assert path.exists()
     with instance(runtime) as (_process, other):
         assert other.exists() and not path.exists()
-
-
-def as_user_words() -> list[str]:
-    return ["setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--"] if os.geteuid() == 0 else []
-
-
-def subcommand(runtime: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from pasta_py.control.start.typer_command import main; main()"
-    argv = [*as_user_words(), command_line("x")[0], "-c", code, *words]
-    env = environment({"XDG_RUNTIME_DIR": str(runtime), "TERM": "dumb", "COLUMNS": "120"})
-    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_ps_shows_what_runs_and_removes_what_does_not(runtime: Path) -> None:
@@ -285,12 +213,6 @@ def test_another_user_is_let_go(runtime: Path) -> None:
 
 
 # ---- what the pages say ----
-
-
-def schema() -> dict[str, object]:
-    text = (ROOT / "docs" / "control.md").read_text()
-    found: dict[str, object] = json.loads(text.partition("```json\n")[2].partition("```")[0])
-    return found
 
 
 def test_answers_are_valid_by_the_schema_of_the_page(runtime: Path) -> None:

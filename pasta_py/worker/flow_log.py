@@ -1,0 +1,29 @@
+"""The flow log (--flow-log): a JSON line for each flow opened, refused and closed, as docs/control.md describes them."""
+
+from pasta_py.worker import plane, readers, rotating
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pasta_py.worker import reading
+
+
+class FlowLog:
+    """A reader that writes to files."""
+
+    def __init__(self, core: "plane.Plane", fds: "list[int]", limit: int, read: "reading.Reading") -> None:
+        """`limit`: bytes in each of the files."""
+        self._core, self._reading = core, read
+        self._files = rotating.Rotating(fds, limit)
+        read.readers().add(self._files.write)
+
+    def finish(self) -> None:
+        """The end: what waits, and a line for each flow that is still open."""
+        self._core.finish()
+        self._reading.on_events()
+        shard = place = 0
+        while self._core.list_flows(shard, place):
+            kind, place, records = self._core.run()
+            while kind != plane.LIST:
+                kind, place, records = self._core.run()
+            self._files.write(plane.events_json(records, readers.clock_ms(), b"\n", ended=True))
+            shard += not place
