@@ -1,7 +1,7 @@
 """The virtual machine at the other end of the link: it connects, sends frames, leaves, and may come again.
 
-One client is served at a time; another is closed at once. A client that leaves without a frame was none: it only looked whether
-the socket is in use. Flows and ports outlive a client, and so does what was learnt of its addresses.
+One client is served at a time; another is closed at once. A client that leaves at once, without a frame, was none: it only looked
+whether the socket is in use. Flows and ports outlive a client, and so does what was learnt of its addresses.
 
 At connect the guest is asked for its MAC address, so that forwarded connections reach one that is silent: an ARP request and a
 neighbour solicitation for the addresses that it has, or gets.
@@ -10,6 +10,7 @@ neighbour solicitation for the addresses that it has, or gets.
 import _socket
 import errno
 import posix as os  # os takes 0.8 ms to import
+import time
 
 from pasta_py.worker import frames, log, ndp
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
     from pasta_py.worker import plane
 
+_LOOK_S = 1.0  # a program that looks whether the socket is in use has closed by then
 _ARP_REQUEST = b"\0\1\x08\0\6\4\0\1"  # RFC 826: Ethernet, IPv4, lengths 6 and 4, request
 
 
@@ -29,7 +31,7 @@ class Server:
         self._core, self._plan, self._log = core, plan, journal
         self._listener = _socket.socket(fileno=listener) if listener >= 0 else None
         self._client: _socket.socket | None = None
-        self._frames_before = 0
+        self._frames_before, self._came_at = 0, 0.0
         self._mac = b""
         if self._listener:
             core.watch(listener, ident)
@@ -59,7 +61,7 @@ class Server:
             self._log.write(log.WARNING, f"a client cannot be served: {error.strerror}")
             return None
         self._client = client
-        self._frames_before = self._frames()
+        self._frames_before, self._came_at = self._frames(), time.monotonic()
         self._log.write(log.INFO, "accepted connection")
         self._ask()
         return None
@@ -87,7 +89,7 @@ class Server:
             self._log.write(log.WARNING, "Bad frame size from guest, resetting connection")
         elif number not in (errno.ENODEV, errno.ECONNRESET, errno.EPIPE):
             self._log.write(log.WARNING, f"the socket of the virtual machine: {os.strerror(number)}")
-        served = self._frames() > self._frames_before or number == errno.EPROTO
+        served = self._frames() > self._frames_before or number == errno.EPROTO or time.monotonic() > self._came_at + _LOOK_S
         if self._plan.one_off and (served or not self._listener):
             self._log.write(log.INFO, "Client connection closed, exiting")
             return 0

@@ -324,6 +324,15 @@ def test_one_off_ends_with_its_client(lab: Lab, option: str) -> None:
         assert "Client connection closed, exiting" in made.said()
 
 
+def test_a_machine_that_never_sends_is_a_client(lab: Lab) -> None:
+    """Its guest may have no driver; --one-off must not outlive it. What only looks has closed within a second."""
+    with passt(lab, "-1") as made:
+        client = Client.connected(made.socket)
+        made.wait_said("accepted connection")
+        time.sleep(1.2)
+        assert quiet_end(made, client) == 0
+
+
 def test_without_one_off_the_next_client_is_served(served: Passt) -> None:
     for _ in range(3):
         client = Client.connected(served.socket)

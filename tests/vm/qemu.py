@@ -47,11 +47,11 @@ echo "$ip/$mask $router $mtu $dns" >/lease
 
 
 @functools.cache
-def fetch() -> Path:
-    """Where the packages are; they are fetched where they are not."""
-    wanted = [line.replace(" ", "=") for line in (HERE / "packages.txt").read_text().splitlines() if not line.startswith("#")]
-    subprocess.run(["sh", HERE.parent / "sid.sh", ROOT, *wanted], stdout=subprocess.DEVNULL, check=True)
-    return ROOT
+def fetch(named: str = "packages.txt", where: Path = ROOT) -> Path:
+    """Where the packages are that a file names; they are fetched where they are not."""
+    wanted = [line.replace(" ", "=") for line in (HERE / named).read_text().splitlines() if not line.startswith("#")]
+    subprocess.run(["sh", HERE.parent / "sid.sh", where, *wanted], stdout=subprocess.DEVNULL, check=True)
+    return where
 
 
 @functools.cache
@@ -81,31 +81,27 @@ def initramfs(path: Path) -> Path:
     return path
 
 
-class Vm:
-    """A running machine: its shell, and its monitor (QMP)."""
+class Shell:
+    """The shell of a machine at the far end of its serial line."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", monitor: Path) -> None:
-        assert process.stdin and process.stdout
-        self.process, self.data = process, b""
-        self.monitor_path = monitor
-        os.set_blocking(process.stdout.fileno(), False)
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader, self.writer, self.data = reader, writer, b""
+        os.set_blocking(reader, False)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(process.stdout, selectors.EVENT_READ)
+        self.selector.register(reader, selectors.EVENT_READ)
+        self.booted()
+
+    def booted(self) -> None:
+        """Wait until the guest is up."""
+        self.data = b""
         self._read(rb"@@ready\r?\n", BOOT_S)
-        self.monitor = socket.socket(socket.AF_UNIX)
-        self.monitor.settimeout(PATIENCE_S)
-        self.monitor.connect(str(monitor))
-        self.replies = self.monitor.makefile("r")
-        json.loads(self.replies.readline())
-        self.qmp("qmp_capabilities")
 
     def _read(self, pattern: bytes, seconds: float) -> "re.Match[bytes]":
-        assert self.process.stdout
         deadline = time.monotonic() + seconds
         while not (found := re.search(pattern, self.data)):
             if not self.selector.select(max(0, deadline - time.monotonic())):
                 raise AssertionError(f"no {pattern!r} within {seconds} s: {self.data[-3000:]!r}")
-            piece = self.process.stdout.read()
+            piece = os.read(self.reader, 1 << 16)
             assert piece, f"QEMU has ended: {self.data[-3000:]!r}"
             self.data += piece
         self.data = self.data[found.end() :]
@@ -113,9 +109,8 @@ class Vm:
 
     def start(self, command: str) -> None:
         """Type a command; result() waits for its end."""
-        assert self.process.stdin and "\n" not in command
-        self.process.stdin.write(command.encode() + b"\n")
-        self.process.stdin.flush()
+        assert "\n" not in command
+        os.write(self.writer, command.encode() + b"\n")
 
     def result(self, timeout: float = 60) -> tuple[int, str]:
         found = self._read(rb"(?s)(.*?)@@(\d+)\r?\n", timeout)
@@ -127,6 +122,27 @@ class Vm:
         assert not check or status == 0, f"{command}: status {status}: {out}"
         return out
 
+    def configure(self) -> str:
+        """By DHCP; what it was told."""
+        return self.run("udhcpc -i eth0 -n -q -f -t 20 -O mtu -s /dhcp >/dev/null 2>&1 && cat /lease")
+
+    def close(self) -> None:
+        self.selector.close()
+
+
+class Vm(Shell):
+    """A running machine: its shell, and its monitor (QMP)."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", monitor: Path) -> None:
+        assert process.stdin and process.stdout
+        super().__init__(process.stdout.fileno(), process.stdin.fileno())
+        self.monitor = socket.socket(socket.AF_UNIX)
+        self.monitor.settimeout(PATIENCE_S)
+        self.monitor.connect(str(monitor))
+        self.replies = self.monitor.makefile("r")
+        json.loads(self.replies.readline())
+        self.qmp("qmp_capabilities")
+
     def qmp(self, command: str, **arguments: object) -> object:
         request = {"execute": command, **({"arguments": arguments} if arguments else {})}
         self.monitor.sendall(json.dumps(request).encode() + b"\n")
@@ -136,23 +152,16 @@ class Vm:
                 assert "return" in reply, reply
                 return reply["return"]
 
-    def rebooted(self) -> None:
-        """Wait until the guest is up again."""
-        self.data = b""
-        self._read(rb"@@ready\r?\n", BOOT_S)
-
-    def configure(self) -> str:
-        """By DHCP; what it was told."""
-        return self.run("udhcpc -i eth0 -n -q -f -t 20 -O mtu -s /dhcp >/dev/null 2>&1 && cat /lease")
-
     def close(self) -> None:
         self.replies.close()
         self.monitor.close()
-        self.selector.close()
+        super().close()
 
 
 @contextlib.contextmanager
-def qemu(lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 512) -> Iterator[Vm]:
+def qemu(
+    lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 512
+) -> Iterator[Vm]:
     """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts."""
     root = fetch()
     monitor = lab.directory / "qmp.sock"

@@ -37,7 +37,7 @@ def test_a_thousand_connections_a_reboot_and_a_pause(lab: Lab, checks: Checks) -
         checks.addresses(vm)
         checks.connections(vm, 1000)
         vm.qmp("system_reset")
-        vm.rebooted()
+        vm.booted()
         checks.addresses(vm)
         checks.forwarded(vm, 4)
         paused_in_the_middle_of_a_file(vm, checks)
