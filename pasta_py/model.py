@@ -200,4 +200,5 @@ class HostUpdate(Record):
     dns: tuple[bytes, ...]
     search: tuple[str, ...]
     dns_servers: tuple[bytes, ...] = ()
+    egress: bytes = b""
     gone: tuple[bytes, ...] = ()  # all addresses that the host had and has no more: flows bound to them end

@@ -44,6 +44,8 @@ class Following:
             changed = worker_protocol.decode(update)
             assert isinstance(changed, model.HostUpdate)
             values = {name: value for name, value in changed.__dict__.items() if name != "gone"}
+            if changed.egress != self._plan.egress:  # first: what the host has now is closed before it is reached
+                self._core.set_egress(changed.egress)
             self._plan = self._plan.replace(**values)
             self._core.follow(self._plan, changed.gone)
             self.adopt(self._plan)

@@ -13,7 +13,22 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, Space, dual, wait_until, wire
+from lab import (
+    GATEWAY4,
+    GATEWAY6,
+    HOST4,
+    HOST6,
+    NO_PORTS,
+    REMOTE4,
+    REMOTE6,
+    Guest,
+    Lab,
+    Space,
+    dual,
+    program,
+    wait_until,
+    wire,
+)
 from servers import own_etc, write
 from test_autoconf import dhclient
 
@@ -303,6 +318,15 @@ def test_after_any_walk_the_guest_is_as_after_a_fresh_start(seed: int) -> None:
 
 
 @pytest.mark.option("--follow-grace")
+def test_without_a_grace_what_goes_is_gone_at_once() -> None:
+    with following(grace=0) as f:
+        f.change("addr add 192.0.2.77/24 dev eth0")
+        f.has(HOST4, HOST6, "192.0.2.77")
+        f.change("addr del 192.0.2.77/24 dev eth0\nroute add 203.0.113.0/24 via 192.0.2.1")
+        wait_until(lambda: "203.0.113.0/24" in str(picture(f.guest)["routes"]), SOON_S, "the route, which came later")
+        assert "192.0.2.77" not in str(picture(f.guest)["addresses"])
+
+
 def test_what_goes_stays_for_the_grace_then_the_guest_is_as_after_a_fresh_start() -> None:
     with following(grace=GRACE_S) as f:
         f.change("addr add 192.0.2.77/24 dev eth0")
@@ -557,7 +581,61 @@ def test_a_guest_with_dhcp_learns_the_new_address_when_it_asks_again() -> None:
         wait_until(lambda: dhclient(lab, guest, "-4")["new_ip_address"] == "192.0.2.99", SOON_S, "the new address")
 
 
+# ---- rules ----
+
+_ACCEPT = """
+import socket
+l = socket.create_server(("203.0.113.10", 7500))
+print("ready", flush=True)
+while True:
+    l.accept()[0].close()
+"""
+_CONNECT = "import socket; socket.create_connection(('203.0.113.10', 7500), 20); print('connected')"
+
+
+def test_rules_about_the_hosts_networks_follow_the_host() -> None:
+    """A network that the host joins while the guest runs is @lan from then on."""
+    with following(extra=("--deny", "@lan")) as f:
+        f.lab.remote.setup("addr add 203.0.113.10/24 dev eth0")
+        f.change(f"route add 203.0.113.0/24 via {REMOTE4}")
+        server = f.lab.remote.popen(sys.executable, "-c", _ACCEPT)
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        assert f.guest.run(sys.executable, "-c", _CONNECT).stdout == "connected\n"
+        f.change("addr add 203.0.113.2/24 dev eth0")
+        f.says("address 203.0.113.2/24 is new")
+        refused = f.guest.run(sys.executable, "-c", _CONNECT, check=False)
+        assert refused.returncode and "connected" not in refused.stdout, refused
+
+
 # ---- the processes ----
+
+
+def test_where_the_right_would_count_on_the_host_addresses_are_not_followed() -> None:
+    """Root of the namespace that the host's network belongs to, and a guest without a user namespace. Nameservers are followed."""
+    with Lab(mapped_root=True) as lab:
+        log = lab.directory / "log"
+        lab.host.run("ip", "netns", "add", "box", caps=True)
+        options = (
+            "--config-net",
+            "--follow",
+            "--dns-forward",
+            "10.53.53.53",
+            "-l",
+            log,
+            "-f",
+            *NO_PORTS,
+            "--netns",
+            "box",
+        )
+        lab.host.popen(program(), *options, caps=True)
+        wait_until(lambda: log.exists() and "would count on the host too" in log.read_text(), SOON_S, "a line says so")
+        assert not [pid for pid in lab.descendants() if comm(pid) == "pasta-apply"]
+        lab.host.setup("addr add 192.0.2.77/24 dev eth0")
+        lab.resolv(f"nameserver {REMOTE4}\n")
+        wait_until(
+            lambda: "another nameserver" in log.read_text() or "nameservers:" in log.read_text(), SOON_S, "nameservers"
+        )
+        assert "192.0.2.77" not in lab.host.run("ip", "netns", "exec", "box", "ip", "addr", caps=True).stdout
 
 
 def status(pid: int) -> dict[str, str]:

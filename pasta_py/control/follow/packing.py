@@ -44,6 +44,14 @@ def unpack(data: bytes) -> "Any":
         raise WireError(f"not a value: {error}") from None
 
 
+def _egress_record(name: str) -> "type[Record]":
+    """A record of the egress policy, which is loaded only where there is one."""
+    from pasta_py.control.commandline.egress_rule import Rule
+    from pasta_py.control.planning.egress import Said
+
+    return {"Rule": Rule, "Said": Said}[name]
+
+
 def _plain(value: "Any") -> "Any":
     if isinstance(value, tuple):
         return ("t", *map(_plain, value))
@@ -60,6 +68,6 @@ def _rich(value: "Any") -> "Any":
     if tag == "t":
         return tuple(map(_rich, value[1:]))
     if tag == "r":
-        cls = _RECORDS[value[1]]
+        cls = _RECORDS.get(value[1]) or _egress_record(value[1])
         return cls(**dict(zip(cls._fields, map(_rich, value[2:]), strict=True)))
     return _ADDRESSES[tag][0](value[1])

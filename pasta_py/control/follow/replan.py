@@ -37,7 +37,12 @@ def run(data: bytes, inotify: int, now_ms: int) -> "worker_protocol.Value":
 
 
 def _plan(now: "state.State") -> plan.Plan:
-    return plan.build(now.options, now.counted.host, now.counted.resolv, shares_etc=now.shares_etc)
+    made = plan.build(now.options, now.counted.host, now.counted.resolv, shares_etc=now.shares_etc)
+    if not now.policy:
+        return made
+    from pasta_py.control.planning import egress
+
+    return egress.into(made, now.policy, now.options, now.counted.host)
 
 
 def _update(made: plan.Plan, counted: grace.Counted) -> model.HostUpdate:

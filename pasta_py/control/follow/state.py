@@ -17,6 +17,7 @@ from pasta_py.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
+    from pasta_py.control.planning.egress import Said
     from pasta_py.control.planning.plan import LinkPlan
 
 # linux/rtnetlink.h: RTMGRP_LINK, _IPV4_IFADDR, _IPV4_ROUTE, _IPV6_IFADDR, _IPV6_ROUTE
@@ -24,7 +25,7 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _NETLINK_ROUTE = 0
 _RECEIVE_BYTES = 1 << 20
 _WATCHED = path_watch.CHANGES | syscalls.IN_CLOSE_WRITE
-_UNUSED = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command")  # options that no plan depends on
+_UNUSED = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command", "egress_rules")  # options that no later plan depends on
 
 
 class State(Record):
@@ -33,6 +34,7 @@ class State(Record):
     options: "Options"
     shares_etc: bool  # as for plan.build()
     counted: Counted
+    policy: "Said | None" = None  # what the options say of egress; None: nothing
     trouble: str = ""  # why the last change was not followed, as it was said
 
 
@@ -60,8 +62,9 @@ class Sources:
         return found + ([(model.FD_FOLLOW_INOTIFY, self._inotify)] if self._inotify >= 0 else [])
 
     def send(
-        self, options: "Options", host: HostSnapshot, resolv: Resolv, link: "LinkPlan", index: int, *, shares_etc: bool
-    ) -> None:
+        self, options: "Options", host: HostSnapshot, resolv: Resolv, link: "LinkPlan", index: int, policy: "Said | None",
+        *, shares_etc: bool,
+    ) -> None:  # fmt: skip
         """What the watcher begins with, once the worker has the descriptors: what the start's plan was made from, and the guest's
         interface as it was set up (`index` 0: it was not)."""
         from pasta_py.control.follow import packing
@@ -70,7 +73,7 @@ class Sources:
         self._reader = -1
         kept = {name: value for name, value in options.__dict__.items() if name not in _UNUSED}
         pinned = type(options)(**{**kept, "ns_ifname": link.ifname})
-        state = State(options=pinned, shares_etc=shares_etc, counted=Counted(host=host, resolv=resolv))
+        state = State(options=pinned, shares_etc=shares_etc, counted=Counted(host=host, resolv=resolv), policy=policy)
         links = tuple(links_that_matter(host))
         data = worker_protocol.encode((packing.pack(state), packing.pack(link), index, tuple(self._names), links))
         try:

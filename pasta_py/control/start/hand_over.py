@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.spawn import Command
     from pasta_py.control.guest.tap import Tap
+    from pasta_py.control.planning.egress import Said
     from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
     from pasta_py.control.planning.resolv_conf import Resolv
@@ -113,8 +114,8 @@ def hand_over(
             tell(options, INFO, line)
         if sources:
             index = tap.index if guest and options.config_net else 0
-            host, names, shares_etc = read
-            sources.send(options, host, names, plan.link, index, shares_etc=shares_etc)
+            host, names, policy, shares_etc = read
+            sources.send(options, host, names, plan.link, index, policy, shares_etc=shares_etc)
 
 
 def _serves(options: "Options") -> str:
@@ -357,7 +358,7 @@ def _find_guest(options: "Options", command: "Command | None", stack: ExitStack)
     return guest
 
 
-def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resolv, bool]]":
+def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resolv, Said | None, bool]]":
     """The plan, the options with the interfaces' own names in the port specifications, and what the plan was made from."""
     from pasta_py.control.commandline import port_spec
     from pasta_py.control.planning import host, plan, resolv_conf
@@ -375,7 +376,7 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     made = plan.build(options, seen, names, shares_etc=shares_etc)
     if policy:
         made = egress.into(made, policy, options, seen)
-    return made, options.replace(tcp_ports=tcp, udp_ports=udp), (seen, names, shares_etc)
+    return made, options.replace(tcp_ports=tcp, udp_ports=udp), (seen, names, policy, shares_etc)
 
 
 # ---- following the host ----
