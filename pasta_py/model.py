@@ -27,6 +27,7 @@ FD_FOLLOW_INOTIFY = "follow-inotify"
 FD_FLOW_LOG = "flow-log"  # the files of --flow-log, which are written in turn, or a stream
 FD_CONTROL = "control"  # the control socket: a listening UNIX socket for commands that only read
 FD_CONTROL_CHANGING = "control-changing"  # that of --control, for all commands
+FD_METRICS = "metrics"  # a listening socket for scrapers (--metrics)
 FD_CONF = "conf"  # the control socket (--conf-path): a listening UNIX socket for changes of port forwarding
 
 

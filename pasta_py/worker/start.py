@@ -190,11 +190,21 @@ def _build(
     for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):
         for fd in roles.get(role, ()):
             read.listen(fd, ident, handlers, ticks.arm, changing=role == model.FD_CONTROL_CHANGING)
+    for fd in roles.get(model.FD_METRICS, ()):
+        _serve_metrics(core, fd, handlers)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
     worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
     if launcher:
         _follow(core, plan, journal, handlers, launcher, worker)
     return worker
+
+
+def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handler]") -> None:
+    from pasta_py.worker import metrics  # loaded before the worker was locked in
+
+    server = metrics.Server(core, fd, watch.METRICS_CLIENTS, handlers, time.time())
+    handlers[watch.METRICS] = server.on_listener
+    core.watch(fd, watch.METRICS)
 
 
 def _follow(

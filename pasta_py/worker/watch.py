@@ -29,6 +29,7 @@ DNS_FIRST, DNS_LAST = 1 << 16, (1 << 20) - 1  # sockets that come and go (dns_st
 CLIENTS_FIRST = 1 << 20  # clients of the control sockets (control_server)
 
 FOLLOW = 16
+METRICS, METRICS_CLIENTS = 17, 32  # the socket; the first of metrics.CLIENTS
 
 _SIGNAL_BYTES = 64
 _INOTIFY_BYTES = 16 << 10

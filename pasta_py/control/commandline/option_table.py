@@ -93,6 +93,8 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
          "Instead of making a tap, use this open descriptor: a tap, or a socket with one frame in each message."),
         ("chroot-fallback", "", "chroot_fallback", "set", True,
          "Where pivot_root is refused, as on an initramfs, confine the worker to an empty directory by chroot."),
+        ("metrics", "unix:PATH|ADDRESS:PORT", "metrics", "last", takes.text,
+         "Serve metrics for Prometheus over HTTP, at /metrics."),
         ("c conf-path", "PATH", "conf_path", "last", takes.text,
          "Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports."),
         ("control", "PATH", "control", "last", takes.text,

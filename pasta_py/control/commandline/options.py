@@ -61,6 +61,7 @@ class Options(Record):
     control: str = ""
     flow_log: str = ""
     flow_log_size: int = 64 << 20
+    metrics: str = ""
     threads: int = 1
     # What the guest sees
     config_net: bool = False

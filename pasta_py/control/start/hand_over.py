@@ -63,6 +63,7 @@ def hand_over(
         if control:
             rollback.callback(control.remove)
             descriptors.append((model.FD_CONTROL, control.fd))
+        descriptors += _metrics(options, stack, rollback)
         if guest and guest.userns >= 0:
             descriptors.append((model.FD_GUEST_USERNS, guest.userns))
         if guest:
@@ -298,6 +299,19 @@ def _empty_capture(options: "Options", descriptors: "Sequence[tuple[str, int]]")
     for role, fd in descriptors:
         if role == model.FD_CAPTURE and options.pcap != "-" and os.fstat(fd).st_mode & _TYPE == _REGULAR:
             os.ftruncate(fd, 0)
+
+
+def _metrics(options: "Options", stack: ExitStack, rollback: ExitStack) -> list[tuple[str, int]]:
+    if not options.metrics:
+        return []
+    from pasta_py.control.forwarding import pesto_socket
+    from pasta_py.control.start import metrics_socket
+
+    fd = metrics_socket.listen(options.metrics)
+    stack.callback(os.close, fd)
+    if metrics_socket.path_of(options.metrics):
+        rollback.callback(pesto_socket.remove, metrics_socket.path_of(options.metrics))
+    return [(model.FD_METRICS, fd)]
 
 
 def _conf(options: "Options", stack: ExitStack, rollback: ExitStack) -> list[tuple[str, int]]:
