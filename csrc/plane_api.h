@@ -149,6 +149,14 @@ struct plane_captured {
  * line has reported. */
 int plane_capture_end(struct plane *p, struct plane_captured *captured);
 const char *plane_capture_error_text(int error);
+/* Begins a capture to a stream socket, while the plane runs: `first`, then records of a pcap file without its header, whose highest
+ * bit of the original length tells that a frame is for the guest. Frames for which it has no room are left out. Returns a number for
+ * plane_capture_detach(), or -errno (-EBUSY: there are too many). */
+int plane_capture_attach(struct plane *p, int fd, const void *filter, uint32_t filter_len, uint32_t snaplen, const char *first,
+			 uint32_t first_len);
+#define PLANE_CAPTURE_REST_BYTES 262160
+/* Ends it. rest: gets what the socket has not taken of the last record. Returns its length. */
+uint32_t plane_capture_detach(struct plane *p, uint32_t number, struct plane_captured *captured, uint8_t *rest);
 /* Writes one line of a log, newline included. Never waits for the reader: -EAGAIN if there is no room. */
 int plane_log_line(int fd, const uint8_t *line, uint32_t len);
 /* Starts a thread for each of these queues of the tap, made non-blocking, not closed. The threads read nothing before the first

@@ -34,8 +34,6 @@
 #include "base/bytes.h"
 #include "io/capture_files.h"
 #include "io/thread.h"
-#include "wire/udp.h"
-#include "wire/offload.h"
 
 /* Sizes. */
 #define RING_BYTES (8u << 20)
@@ -72,9 +70,8 @@ struct capture {
 	/* Set once. */
 	uint8_t *ring;
 	bool pcapng;
-	uint32_t snaplen;
-	struct packet_filter_insn *filter; /* NULL: all frames */
-	bool stream;                       /* its reader may be slow */
+	struct capture_choice choice;
+	bool stream; /* its reader may be slow */
 	size_t frame_offset;
 	pthread_t thread;
 	bool shared;
@@ -150,13 +147,6 @@ static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 	return at;
 }
 
-static void complete_checksum(uint8_t *frame, uint32_t len, const struct slot *slot)
-{
-	/* Offsets beyond the frame come from the guest: the frame stays as it is. */
-	if ((uint32_t)slot->csum_start + slot->csum_offset + 2 <= len)
-		checksum_complete(frame, len, slot->csum_start, slot->csum_offset, NULL, 0);
-}
-
 /* Turns the slot at record into bytes of the file. Returns their number; 0: the rest of the ring is skipped. */
 static size_t finish_slot(struct capture *c, uint8_t *record)
 {
@@ -171,7 +161,7 @@ static size_t finish_slot(struct capture *c, uint8_t *record)
 	frame.full_len = slot.len_flags & SLOT_CUT ? slot.full_len : frame.len;
 	frame.direction = slot.len_flags & SLOT_TO_GUEST ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST;
 	if (slot.len_flags & SLOT_NEEDS_CSUM)
-		complete_checksum(record + c->frame_offset, frame.len, &slot);
+		capture_complete_checksum(record + c->frame_offset, frame.len, slot.csum_start, slot.csum_offset);
 	pcap_record_finish(c->pcapng, record, &frame);
 	return pcap_record_size(c->pcapng, frame.len);
 }
@@ -398,32 +388,23 @@ static void add_one(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
-/* Adds one record, if the filter takes the frame: the frame in iov. slot has everything but the length. */
-static void put(struct capture *c, struct slot slot, const struct iovec *iov, int iovcnt)
+/* Adds one record, if the filter takes the packet. */
+static void put(void *to, const struct capture_packet *packet, const struct iovec *iov, int iovcnt)
 {
+	struct capture *c = to;
 	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
-	size_t offset = head % RING_BYTES, full_len = 0, len, record_len, skip, part, left;
-	uint32_t wanted = c->snaplen, matched;
-	uint8_t *to;
+	struct slot slot = {.time_ns = packet->time_ns, .len_flags = packet->direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u};
+	size_t offset = head % RING_BYTES, record_len, skip;
+	struct pcap_frame frame;
 
 	add_one(&c->seen);
-	if (c->filter) {
-		matched = packet_filter_run(c->filter, iov, iovcnt);
-		if (!matched)
-			return;
-		wanted = matched < wanted ? matched : wanted;
-	}
-	add_one(&c->matched);
-	for (int i = 0; i < iovcnt; i++)
-		full_len += iov[i].iov_len;
-	len = size_min(full_len, wanted);
-	if (UNLIKELY(full_len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed))) {
-		add_one(&c->dropped);
+	if (!capture_takes(&c->choice, iov, iovcnt, &frame))
 		return;
-	}
-	record_len = pcap_record_size(c->pcapng, (uint32_t)len);
+	add_one(&c->matched);
+	record_len = pcap_record_size(c->pcapng, frame.len);
 	skip = record_len > RING_BYTES - offset ? RING_BYTES - offset : 0;
-	if (UNLIKELY(!make_room(c, head, skip + record_len))) {
+	if (UNLIKELY(frame.full_len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed) ||
+		     !make_room(c, head, skip + record_len))) {
 		add_one(&c->dropped);
 		return;
 	}
@@ -431,60 +412,20 @@ static void put(struct capture *c, struct slot slot, const struct iovec *iov, in
 		skip_end(c, offset);
 		offset = 0;
 	}
-	if (len < full_len) {
-		slot.len_flags = (slot.len_flags & ~(uint32_t)SLOT_NEEDS_CSUM) | SLOT_CUT;
-		slot.full_len = (uint32_t)full_len;
+	if (frame.len < frame.full_len) {
+		slot.len_flags |= SLOT_CUT;
+		slot.full_len = frame.full_len;
+	} else if (packet->needs_csum) {
+		slot.len_flags |= SLOT_NEEDS_CSUM;
+		slot.csum_start = packet->csum_start;
+		slot.csum_offset = packet->csum_offset;
 	}
-	slot.len_flags |= (uint32_t)len << SLOT_LEN_SHIFT;
+	slot.len_flags |= frame.len << SLOT_LEN_SHIFT;
 	memcpy(c->ring + offset, &slot, sizeof(slot));
-	to = c->ring + offset + c->frame_offset;
-	left = len;
-	for (int i = 0; i < iovcnt && left; i++) {
-		part = size_min(iov[i].iov_len, left);
-		if (part)
-			memcpy(to, iov[i].iov_base, part);
-		to += part;
-		left -= part;
-	}
+	capture_gather(c->ring + offset + c->frame_offset, frame.len, iov, iovcnt);
 	c->accepted++;
-	c->accepted_bytes += len;
+	c->accepted_bytes += frame.len;
 	publish(c, head + skip + record_len);
-}
-
-/* Adds one record for each datagram of a segmentation offload frame. False: it is none, or its payload is not in one piece. */
-static bool put_datagrams(struct capture *c, const struct slot *slot, const struct iovec *iov, int iovcnt, uint32_t size)
-{
-	uint32_t head_len = (uint32_t)slot->csum_start + UDP_HLEN, linear = (uint32_t)iov[0].iov_len;
-	uint32_t len = linear + (iovcnt > 1 ? (uint32_t)iov[1].iov_len : 0);
-	struct iovec part[2];
-	struct segmenter s;
-	int32_t n;
-
-	if (!(slot->len_flags & SLOT_NEEDS_CSUM) || slot->csum_offset != UDP_CSUM_OFFSET || iovcnt > 2 ||
-	    (iovcnt == 2 && linear != head_len) || !segment_udp(&s, iov[0].iov_base, linear, len, slot->csum_start, size))
-		return false;
-	part[0] = (struct iovec){s.head, s.head_len};
-	part[1].iov_base = iovcnt == 2 ? iov[1].iov_base : (uint8_t *)iov[0].iov_base + head_len;
-	while ((n = segment_next(&s)) >= 0) {
-		part[1].iov_len = (size_t)n;
-		put(c, *slot, part, 2);
-		part[1].iov_base = (uint8_t *)part[1].iov_base + n;
-	}
-	return true;
-}
-
-static void take_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
-		       const struct capture_offload *offload)
-{
-	const struct slot slot = {
-		.time_ns = (uint64_t)clock_ns(CLOCK_REALTIME),
-		.len_flags = (offload->needs_csum ? SLOT_NEEDS_CSUM : 0u) | (direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u),
-		.csum_start = offload->csum_start,
-		.csum_offset = offload->csum_offset,
-	};
-
-	if (!offload->udp_size || !put_datagrams(c, &slot, iov, iovcnt, offload->udp_size))
-		put(c, slot, iov, iovcnt);
 }
 
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
@@ -492,7 +433,7 @@ void capture_frame(struct capture *c, enum capture_direction direction, const st
 {
 	if (c->shared)
 		pthread_mutex_lock(&c->lock);
-	take_frame(c, direction, iov, iovcnt, offload);
+	capture_split(direction, iov, iovcnt, offload, put, c);
 	if (c->shared)
 		pthread_mutex_unlock(&c->lock);
 }
@@ -574,24 +515,15 @@ static int start_writer(struct capture *c)
 /* Copies what the configuration says. Returns 0 or -errno. */
 static int configure(struct capture *c, const struct capture_config *config)
 {
-	size_t filter_bytes = config->filter_len * sizeof(*config->filter);
+	int rc = capture_choose(&c->choice, config->snaplen, config->filter, config->filter_len);
 
-	if (!config->files || config->files > CAPTURE_FILES_MAX)
-		return -EINVAL;
+	if (rc || !config->files || config->files > CAPTURE_FILES_MAX)
+		return rc ? rc : -EINVAL;
 	c->pcapng = config->pcapng;
 	c->frame_offset = pcap_frame_offset(config->pcapng);
-	c->snaplen = config->snaplen && config->snaplen < PCAP_SNAPLEN_BYTES ? config->snaplen : PCAP_SNAPLEN_BYTES;
 	c->files = (struct capture_files){
-		.count = config->files, .limit_bytes = config->file_bytes, .pcapng = c->pcapng, .snaplen = c->snaplen};
+		.count = config->files, .limit_bytes = config->file_bytes, .pcapng = c->pcapng, .snaplen = c->choice.snaplen};
 	memcpy(c->files.fds, config->fds, config->files * sizeof(*config->fds));
-	if (!filter_bytes)
-		return 0;
-	if (!packet_filter_check(config->filter, config->filter_len))
-		return -EINVAL;
-	c->filter = malloc(filter_bytes);
-	if (!c->filter)
-		return -ENOMEM;
-	memcpy(c->filter, config->filter, filter_bytes);
 	return 0;
 }
 
@@ -626,7 +558,7 @@ int capture_open(struct capture **out, const struct capture_config *config)
 	return 0;
 fail:
 	pthread_mutex_destroy(&c->lock);
-	free(c->filter);
+	capture_choice_free(&c->choice);
 	free(c);
 	return error;
 }
@@ -643,7 +575,7 @@ int capture_stop(struct capture *c, struct capture_counters *counters)
 		*counters = capture_counters(c);
 	munmap(c->ring, RING_BYTES);
 	pthread_mutex_destroy(&c->lock);
-	free(c->filter);
+	capture_choice_free(&c->choice);
 	free(c);
 	return error;
 }

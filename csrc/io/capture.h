@@ -13,8 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "core/packet_filter.h"
-#include "io/pcap_format.h"
+#include "io/capture_packet.h"
 
 struct capture;
 
@@ -38,13 +37,6 @@ struct capture_config {
 /* Writes the header of the first file and starts the writer. The caller keeps the descriptors open until capture_stop(), and closes
  * them. Returns 0 or -errno (-EAGAIN: the reader of a stream does not take the header). */
 int capture_open(struct capture **out, const struct capture_config *config);
-
-/* What a frame leaves to be done, as in VIRTIO 1.2, 5.1.6.2. */
-struct capture_offload {
-	bool needs_csum; /* the field at csum_start + csum_offset holds the folded sum of the pseudo-header only */
-	uint16_t csum_start, csum_offset;
-	uint16_t udp_size; /* payload bytes of each datagram where there are several behind one header; 0: one packet */
-};
 
 /* Records one Ethernet frame with the time of the call, if the filter takes it. The file gets complete checksums, and several datagrams in one frame each
  * as a frame of its own, which the filter sees. Large TCP segments stay as they are, as in other captures. A frame that is cut keeps an

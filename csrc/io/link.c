@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "io/capture.h"
+#include "io/captures.h"
 #include "wire/offload.h"
 
 static int make_non_blocking(int fd)
@@ -76,8 +76,10 @@ static void capture(struct link *l, const struct iovec *iov, int iovcnt, const s
 	const struct capture_offload offload = {tx->csum_start != 0, tx->csum_start, tx->csum_offset,
 						tx->gso_type == VNET_GSO_UDP_L4 ? tx->gso_size : 0};
 
-	if (UNLIKELY(l->capture != NULL))
-		capture_frame(l->capture, direction, iov, iovcnt, &offload);
+	struct captures *captures = atomic_load_explicit(&l->captures, memory_order_relaxed);
+
+	if (UNLIKELY(captures != NULL))
+		captures_frame(captures, direction, iov, iovcnt, &offload);
 }
 
 int link_read_bytes(struct link *l)

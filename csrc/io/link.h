@@ -2,6 +2,7 @@
 #ifndef PASTA_IO_LINK_H
 #define PASTA_IO_LINK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -11,7 +12,7 @@
 #include "wire/eth.h"
 #include "wire/ip.h"
 
-struct capture;
+struct captures;
 struct loop;
 
 #define LINK_FRAME_MAX (ETH_HLEN + IP_MAX_BYTES)
@@ -93,12 +94,12 @@ struct link {
 	struct neighbour_table neighbours; /* learnt from the guest's frames */
 	uint8_t our_mac[ETH_ALEN];
 	struct counters *counters;
-	struct capture *capture; /* NULL: none */
-	uint8_t *rx;             /* the receive buffer: one frame with its header, or as the kind needs it */
-	void *state;             /* of the kind */
-	struct loop *loop;       /* where a kind adds descriptors of its own, with OWNER_TAP and an index above 0 */
-	struct link_tail tail;   /* of the frame that was read last */
-	const char *fault;       /* what the peer did wrong, for one line of the log; NULL: nothing */
+	struct captures *_Atomic captures; /* NULL: there are none. Set by the thread of shard 0 */
+	uint8_t *rx;                       /* the receive buffer: one frame with its header, or as the kind needs it */
+	void *state;                       /* of the kind */
+	struct loop *loop;                 /* where a kind adds descriptors of its own, with OWNER_TAP and an index above 0 */
+	struct link_tail tail;             /* of the frame that was read last */
+	const char *fault;                 /* what the peer did wrong, for one line of the log; NULL: nothing */
 };
 
 /* A received frame, valid until the next link_read(). Only TCP segments without SYN have a link_tail, which begins in their payload. */

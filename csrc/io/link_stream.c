@@ -149,7 +149,7 @@ static int read_frame(struct link *l, struct link_frame *f)
 		return len;
 	*f = (struct link_frame){.data = l->rx + s->rx_from + LENGTH_BYTES, .len = (uint32_t)len};
 	s->rx_from += LENGTH_BYTES + (uint32_t)len;
-	if (!l->capture)
+	if (!l->captures)
 		join(l, s, f);
 	l->buffered = next_length(l, s) != 0;
 	return link_received(l, f);

@@ -180,7 +180,7 @@ static int read_frame(struct link *l, struct link_frame *f)
 	l->buffered = v->held = true;
 	if (v->from.bytes < head || v->from.bytes - head > LINK_FRAME_MAX)
 		v->from.bytes = head; /* no frame at all, which is counted as malformed */
-	have = !l->capture && v->from.bytes > LEAVE_BYTES ? COPY_BYTES : v->from.bytes;
+	have = !l->captures && v->from.bytes > LEAVE_BYTES ? COPY_BYTES : v->from.bytes;
 	gather(l->rx, v->from_parts, v->from.parts, have);
 	memcpy(&vh, l->rx, sizeof(vh));
 	*f = (struct link_frame){.data = l->rx + head, .len = v->from.bytes - head};
@@ -397,7 +397,7 @@ static uint32_t lend(struct link *l, uint32_t head_len, uint32_t bytes, const st
 	uint32_t skip = header_bytes(&v->device) + head_len, left = bytes;
 
 	take_back(v);
-	if (l->blocked || l->capture || (v->device.features & WHOLE) != WHOLE || !vhost_queue_runs(&v->device, q))
+	if (l->blocked || l->captures || (v->device.features & WHOLE) != WHOLE || !vhost_queue_runs(&v->device, q))
 		return 0;
 	v->lent = take_room(l, v, q, skip + bytes, &v->lent_parts);
 	*parts = v->lent_body;

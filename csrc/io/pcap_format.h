@@ -13,7 +13,8 @@
 #define PCAP_SNAPLEN_BYTES 262144u
 #define PCAP_HEADER_MAX_BYTES 128
 #define PCAP_STATISTICS_BYTES 64
-#define PCAP_FRAME_OFFSET_MIN 16 /* bytes before the frame in a record of either format, at least */
+#define PCAP_RECORD_MAX_BYTES (16 + PCAP_SNAPLEN_BYTES) /* of pcap */
+#define PCAP_FRAME_OFFSET_MIN 16                        /* bytes before the frame in a record of either format, at least */
 
 enum capture_direction { CAPTURE_FROM_GUEST, CAPTURE_TO_GUEST };
 

@@ -13,8 +13,9 @@ static void release(struct plane *p)
 {
 	struct egress *egress = p->shard[0]->io.egress;
 
-	if (p->capture)
-		capture_stop(p->capture, NULL);
+	if (p->captures.file)
+		capture_stop(p->captures.file, NULL);
+	captures_free(&p->captures);
 	for (uint32_t i = 0; i < p->shard_count; i++) {
 		shard_free(p->shard[i]);
 		free(p->shard[i]);
@@ -46,6 +47,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->started, NULL);
 	helper_init(&p->helper, -1);
+	captures_init(&p->captures);
 	s->link_state = &p->link_state;
 	s->host_state = &p->host_state;
 	host_state_init(&p->host_state);
@@ -155,43 +157,6 @@ int plane_diag_in_guest(struct plane *p)
 	return helper_diag_socket(&p->helper);
 }
 
-int plane_capture(struct plane *p, const struct plane_capture_config *config)
-{
-	const struct capture_config c = {
-		.fds = config->fds,
-		.files = config->files,
-		.file_bytes = config->file_bytes,
-		.pcapng = config->flags & PLANE_CAPTURE_PCAPNG,
-		.snaplen = config->snaplen,
-		.filter = (const struct packet_filter_insn *)config->filter,
-		.filter_len = config->filter_len,
-	};
-	int rc = p->capture || p->shard_count > 1 ? -EBUSY : capture_open(&p->capture, &c);
-
-	p->shard[0]->link.capture = p->capture;
-	return rc;
-}
-
-int plane_capture_end(struct plane *p, struct plane_captured *captured)
-{
-	struct capture_counters counters;
-	int error;
-
-	threads_stop(p);
-	for (uint32_t i = 0; i < p->shard_count; i++)
-		p->shard[i]->link.capture = NULL;
-	error = p->capture ? capture_stop(p->capture, &counters) : EINVAL;
-	if (p->capture)
-		*captured = (struct plane_captured){counters.frames, counters.bytes, counters.dropped};
-	p->capture = NULL;
-	return -error;
-}
-
-const char *plane_capture_error_text(int error)
-{
-	return capture_error_text(error);
-}
-
 int plane_log_line(int fd, const uint8_t *line, uint32_t len)
 {
 	return sink_write_line(fd, line, len);
@@ -298,7 +263,7 @@ static int64_t earlier(int64_t a, int64_t b)
 static int wait_for_events(struct plane *p)
 {
 	struct shard *s = p->shard[0];
-	int error = p->capture ? capture_error(p->capture) : 0;
+	int error = p->captures.file ? capture_error(p->captures.file) : 0;
 	int64_t until = shard_next_ms(s);
 
 	listen_timers(&p->listeners);

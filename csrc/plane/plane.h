@@ -2,7 +2,7 @@
 #ifndef PASTA_PLANE_PLANE_H
 #define PASTA_PLANE_PLANE_H
 
-#include "io/capture.h"
+#include "io/captures.h"
 #include "plane/listen.h"
 #include "plane/shard.h"
 
@@ -18,7 +18,7 @@ struct shard_thread {
 
 struct plane {
 	struct plane_config config;
-	struct capture *capture;
+	struct captures captures;
 	struct listeners listeners;
 	struct helper helper;
 	struct link_state link_state;

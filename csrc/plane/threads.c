@@ -93,7 +93,7 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 	p->shard[p->shard_count++] = s;
 	s->io.descriptors = first->io.descriptors;
 	s->io.egress = first->io.egress;
-	s->link.capture = p->capture;
+	s->link.captures = p->captures.file ? &p->captures : NULL;
 	if (!rc)
 		rc = policy_copy(&s->policy, &first->policy);
 	if (!rc)
@@ -120,8 +120,7 @@ int plane_add_shards(struct plane *p, const int tap_fds[], uint32_t count)
 #ifdef M_ARENA_MAX
 	mallopt(M_ARENA_MAX, 1); /* a heap for each thread costs more than a lock that is rarely taken */
 #endif
-	if (p->capture)
-		capture_share(p->capture);
+	captures_share(&p->captures);
 	rc = shard_join(first, &steering);
 	for (uint32_t i = 0; i < count && !rc; i++)
 		rc = add(p, tap_fds[i], steering);

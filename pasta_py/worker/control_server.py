@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
+    from pasta_py.worker import control_capture
     from pasta_py.worker.json_lines import Value
 
     Request = dict[str, Value]
@@ -144,7 +145,7 @@ class Server:
         name = request.get("command")
         where = self.commands.get(name) if isinstance(name, str) else None
         if where is None:
-            known = ", ".join(sorted((*self.commands, "flows")))
+            known = ", ".join(sorted((*self.commands, "capture", "flows")))
             raise ControlError(f"unknown command {json_lines.text(name)[:80]}: choose one of {known}")
         module, _, function = where.partition(":")
         loaded = __import__(f"pasta_py.worker.{module}", fromlist=[function])
@@ -164,6 +165,7 @@ class _Client:
         self._unsent = b""
         self._missed = 0  # events that the client was too slow for
         self._awaits_room = self._gone = False
+        self._capture: control_capture.Capture | None = None
 
     def on_ready(self) -> None:
         """Something has come, there is room again, or the client has closed."""
@@ -177,6 +179,9 @@ class _Client:
             data = b""
         if not data:
             self.drop()
+            return
+        if self._capture:
+            self._end_capture()
             return
         self._request += data
         self._take_requests()
@@ -209,6 +214,9 @@ class _Client:
             raise ControlError(f"version {json_lines.text(request['v'])[:20]} is not known: this is version {VERSION}")
         if self._follows:
             raise ControlError("this connection follows flows: open another one")
+        if request.get("command") == "capture":
+            self._begin_capture(request)
+            return
         if request.get("command") != "flows":
             self._say(self.server.answer(request))
             return
@@ -218,6 +226,24 @@ class _Client:
             self.deadline = _NEVER
         self._listing, self.shard, self.place = True, 0, 0
         self.server.ask_list(self)
+
+    def _begin_capture(self, request: "Request") -> None:
+        """Answer, and leave the connection to the core, which captures to it."""
+        from pasta_py.worker import control_capture
+
+        answer = self._line({"capturing": True})
+        self._capture = control_capture.Capture(self.server.context.core, self.sock, request, answer)
+        self.deadline = _NEVER
+
+    def _end_capture(self) -> None:
+        from pasta_py.worker import control_capture
+
+        if self._capture:
+            rest, answer = self._capture.end()
+            self._capture = None
+            self.deadline = time.monotonic() + IDLE_S
+            self._unsent = rest + control_capture.END
+            self._say(answer)
 
     def on_list(self, place: int, records: bytes) -> None:
         flows = b",".join(self.server.context.readers.lines(records).splitlines())
@@ -249,7 +275,10 @@ class _Client:
         self._say({"error": " ".join(str(error).splitlines())})
 
     def _say(self, members: "dict[str, Value]") -> None:
-        self._send(json_lines.text({"v": VERSION, "id": self._id, **members}).encode() + b"\n")
+        self._send(self._line(members))
+
+    def _line(self, members: "dict[str, Value]") -> bytes:
+        return json_lines.text({"v": VERSION, "id": self._id, **members}).encode() + b"\n"
 
     def _send(self, data: bytes) -> None:
         self._unsent += data
@@ -277,6 +306,8 @@ class _Client:
         self._gone = True
         if self._follows:
             self.server.context.readers.remove(self.on_events)
+        if self._capture:
+            self._capture.end()
         self.server.context.core.unwatch(self.sock.fileno())
         self.sock.close()
         self.server.forget(self)

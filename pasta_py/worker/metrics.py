@@ -8,6 +8,7 @@ new connection has room for (16 KiB, tcp(7)), so it is sent at once or not at al
 """
 
 import _socket
+import time
 
 from pasta_py import __version__
 
@@ -51,11 +52,9 @@ FAMILIES = (
 class Server:
     """A listening socket and its clients."""
 
-    def __init__(
-        self, core: "plane.Plane", fd: int, first_ident: int, handlers: "dict[int, Callable[[], int | None]]", since: float
-    ) -> None:
-        """`first_ident`: the core watches client n under this number plus n. `since`: when the start was, in seconds since 1970."""
-        self._core, self._listener, self._handlers, self._since = core, _socket.socket(fileno=fd), handlers, since
+    def __init__(self, core: "plane.Plane", fd: int, first_ident: int, handlers: "dict[int, Callable[[], int | None]]") -> None:
+        """`first_ident`: the core watches client n under this number plus n."""
+        self._core, self._listener, self._handlers, self._since = core, _socket.socket(fileno=fd), handlers, time.time()
         self._first = first_ident
         self._clients: dict[int, _Client] = {}  # the oldest first
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Verdict = tuple[bool, int, int]
 
 ffi, lib = _plane.ffi, _plane.lib
+_EBUSY = 16
 _INSTRUCTION_BYTES = 8  # struct sock_filter
 
 PUNT: int = lib.PLANE_PUNT
@@ -147,6 +148,21 @@ class Plane:
         error = lib.plane_capture_end(self._plane, captured)
         why = ffi.string(lib.plane_capture_error_text(-error)).decode() if error else ""
         return captured.frames, captured.bytes, captured.dropped, why
+
+    def attach_capture(self, fd: int, code: bytes, snaplen: int, first: bytes) -> int:
+        """Send `first` and then frames to a stream socket; a number for detach_capture. BlockingIOError: too many capture."""
+        filtered = ffi.from_buffer(code), len(code) // _INSTRUCTION_BYTES
+        number: int = lib.plane_capture_attach(self._plane, fd, *filtered, snaplen, first, len(first))
+        if number == -_EBUSY:
+            raise BlockingIOError(_EBUSY, "too many captures")
+        raise_errno(number)
+        return number
+
+    def detach_capture(self, number: int) -> "tuple[bytes, int, int, int]":
+        """End it: what is left of the last record, and how many frames and bytes there were, and frames that had no room."""
+        captured, rest = ffi.new("struct plane_captured *"), ffi.new("uint8_t[]", lib.PLANE_CAPTURE_REST_BYTES)
+        size = lib.plane_capture_detach(self._plane, number, captured, rest)
+        return ffi.buffer(rest, size)[:], captured.frames, captured.bytes, captured.dropped
 
     def add_shards(self, tap_fds: "list[int]") -> None:
         """Start a thread for each of these queues of the tap; they stay the caller's. The last call before the sandbox closes."""

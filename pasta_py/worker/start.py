@@ -202,7 +202,7 @@ def _build(
 def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handler]") -> None:
     from pasta_py.worker import metrics  # loaded before the worker was locked in
 
-    server = metrics.Server(core, fd, watch.METRICS_CLIENTS, handlers, time.time())
+    server = metrics.Server(core, fd, watch.METRICS_CLIENTS, handlers)
     handlers[watch.METRICS] = server.on_listener
     core.watch(fd, watch.METRICS)
 

@@ -11,7 +11,7 @@ import cffi
 import counted
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["core/packet_filter.c", "io/capture.c", "io/capture_files.c", "io/pcap_format.c", "io/sink.c"]
+SOURCES = ["core/packet_filter.c", "io/capture.c", "io/capture_files.c", "io/capture_packet.c", "io/pcap_format.c", "io/sink.c"]
 SOURCES += ["wire/offload.c", "base/checksum.c"]
 
 CDEF = """

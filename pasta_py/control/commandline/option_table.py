@@ -295,5 +295,6 @@ SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "top": ("top", "Watch the flows of an instance, live."),
     "show": ("show", "Show what an instance has set up: interface, addresses, DNS, ports."),
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
+    "capture": ("capture", "Capture the frames of a running instance."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),
 }

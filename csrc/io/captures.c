@@ -1,0 +1,143 @@
+/* How: a frame is copied once for each client that takes it, behind the header of its record, gets its checksum there, and is sent. */
+#include "io/captures.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/bytes.h"
+
+void captures_init(struct captures *cs)
+{
+	*cs = (struct captures){0};
+	pthread_mutex_init(&cs->lock, NULL);
+	for (size_t i = 0; i < ARRAY_LEN(cs->client); i++)
+		cs->client[i].fd = -1;
+}
+
+static void release(struct capture_client *c)
+{
+	free(c->record);
+	capture_choice_free(&c->choice);
+	*c = (struct capture_client){.fd = -1};
+}
+
+void captures_free(struct captures *cs)
+{
+	for (size_t i = 0; i < ARRAY_LEN(cs->client); i++)
+		release(&cs->client[i]);
+	pthread_mutex_destroy(&cs->lock);
+}
+
+void captures_share(struct captures *cs)
+{
+	cs->shared = true;
+	if (cs->file)
+		capture_share(cs->file);
+}
+
+/* Sends what is left of the record. False: something is left. */
+static bool send_rest(struct capture_client *c)
+{
+	while (c->sent < c->len && !c->failed) {
+		ssize_t n = send(c->fd, c->record + c->sent, c->len - c->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EAGAIN)
+			return false;
+		if (n < 0 && errno != EINTR)
+			c->failed = true;
+		c->sent += n > 0 ? (uint32_t)n : 0;
+	}
+	return !c->failed;
+}
+
+/* pcap has no place for the direction, and no frame has 2^31 bytes: the highest bit of the length is free. */
+static void mark_to_guest(uint8_t *record)
+{
+	uint32_t full_len;
+
+	memcpy(&full_len, record + 12, sizeof(full_len));
+	full_len |= CAPTURE_CLIENT_TO_GUEST;
+	memcpy(record + 12, &full_len, sizeof(full_len));
+}
+
+static void put(void *to, const struct capture_packet *packet, const struct iovec *iov, int iovcnt)
+{
+	struct capture_client *c = to;
+	struct pcap_frame frame = {.time_ns = packet->time_ns, .direction = packet->direction};
+	uint8_t *data = c->record + pcap_frame_offset(false);
+
+	if (!capture_takes(&c->choice, iov, iovcnt, &frame))
+		return;
+	if (frame.full_len > PCAP_SNAPLEN_BYTES || !send_rest(c)) {
+		c->counters.dropped++;
+		return;
+	}
+	capture_gather(data, frame.len, iov, iovcnt);
+	if (packet->needs_csum && frame.len == frame.full_len)
+		capture_complete_checksum(data, frame.len, packet->csum_start, packet->csum_offset);
+	pcap_record_finish(false, c->record, &frame);
+	if (packet->direction == CAPTURE_TO_GUEST)
+		mark_to_guest(c->record);
+	c->len = (uint32_t)pcap_record_size(false, frame.len);
+	c->sent = 0;
+	c->counters.frames++;
+	c->counters.bytes += frame.len;
+	(void)send_rest(c);
+}
+
+void captures_frame(struct captures *cs, enum capture_direction direction, const struct iovec *iov, int iovcnt,
+		    const struct capture_offload *offload)
+{
+	if (cs->shared)
+		pthread_mutex_lock(&cs->lock);
+	if (cs->file)
+		capture_frame(cs->file, direction, iov, iovcnt, offload);
+	for (size_t i = 0; i < ARRAY_LEN(cs->client); i++)
+		if (cs->client[i].fd >= 0)
+			capture_split(direction, iov, iovcnt, offload, put, &cs->client[i]);
+	if (cs->shared)
+		pthread_mutex_unlock(&cs->lock);
+}
+
+int captures_attach(struct captures *cs, int fd, struct capture_choice choice, const void *first, uint32_t first_len)
+{
+	struct capture_client c = {.fd = fd, .choice = choice, .record = malloc(PCAP_RECORD_MAX_BYTES)};
+	int number = 0;
+
+	while (number < CAPTURE_CLIENTS_MAX && cs->client[number].fd >= 0)
+		number++;
+	if (number == CAPTURE_CLIENTS_MAX || !c.record || first_len > PCAP_RECORD_MAX_BYTES) {
+		release(&c);
+		return number == CAPTURE_CLIENTS_MAX ? -EBUSY : -ENOMEM;
+	}
+	memcpy(c.record, first, first_len);
+	c.len = first_len;
+	(void)send_rest(&c);
+	pthread_mutex_lock(&cs->lock);
+	cs->client[number] = c;
+	cs->clients++;
+	pthread_mutex_unlock(&cs->lock);
+	return number;
+}
+
+uint32_t captures_detach(struct captures *cs, uint32_t number, struct capture_counters *counters,
+			 uint8_t rest[PCAP_RECORD_MAX_BYTES])
+{
+	struct capture_client *c = &cs->client[number];
+	uint32_t left;
+
+	*counters = (struct capture_counters){0};
+	if (c->fd < 0)
+		return 0;
+	pthread_mutex_lock(&cs->lock);
+	*counters = c->counters;
+	left = c->failed ? 0 : c->len - c->sent;
+	if (left)
+		memcpy(rest, c->record + c->sent, left);
+	release(c);
+	cs->clients--;
+	pthread_mutex_unlock(&cs->lock);
+	return left;
+}
