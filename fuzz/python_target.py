@@ -7,6 +7,7 @@
     slirp_api             input: requests to slirp4netns's API socket. Result: a JSON object for each, and the rules that it names
     control               input: what a client sends to the control socket. Result: an answer to each line, one JSON object or more
     dns                   input: a DNS message of either side. Result: a message that is written and read again, or Malformed
+    dns_service           input: a guest's query, "--", a nameserver's answer. Result: one well-formed answer at most
     portspec options      input: text of a user. Result: a value, or a one-line error
 
 The first byte of a frame's input chooses the plan, and what the rest of the input is: a whole frame, or a message that gets valid
@@ -36,9 +37,10 @@ with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=Fal
     from pasta_py.control.pesto import main as pesto
     from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
-    from pasta_py.worker import control_server, dns_wire, readers, slowpath
+    from pasta_py.worker import control_server, dns_decide, dns_service, dns_wire, readers, slowpath
 
 from checker.frame import decode  # noqa: E402
+from dns_rules import Rules  # noqa: E402
 from messages import GUEST_LL6, OUR_LL6, ether, ip6, udp4  # noqa: E402
 from sample_plan import addr, sample_plan  # noqa: E402
 
@@ -279,6 +281,47 @@ def dns(data: bytes) -> None:
         assert record.data.lower() == other.data.lower()
 
 
+class Answering:
+    """Stands in for the nameservers: answers every question with the same bytes, whatever question these repeat."""
+
+    busy = False
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def ask(self, name: bytes, _kind: int, done: Callable[[object], None], *, do: bool, cd: bool) -> bool:
+        assert isinstance(do, bool) and isinstance(cd, bool)
+        try:
+            answer = dns_wire.read(self.data)
+        except dns_wire.Malformed:
+            done(None)
+            return True
+        for record in answer.sections[0][:2]:
+            record.name = name
+        done(answer)
+        return True
+
+
+def answered(data: bytes) -> None:
+    """What the guest gets is well-formed, and has no address that is not allowed."""
+    query, _, upstream = data[1:].partition(b"--")
+    rules = Rules("allow *.test", "deny bad.test", "allow inside.test=10.0.0.0/8", allow_others=bool(data[0] & 1), room=data[0])
+    got: list[bytes] = []
+    made = dns_service.Service(PLANS[0], dns_decide.Decider(rules, ()), Answering(upstream), None, got.append)  # type: ignore[arg-type]
+    made.on_query(query, dns_service.Client(got.append, 512 if data[0] & 2 else 65535))
+    assert len(got) <= 1
+    for answer in got:
+        assert answer[:2] == query[:2] and answer[2] & 0x80
+        assert not data[0] & 2 or len(answer) <= 512
+        if answer[4:6] == b"\0\0":  # FORMERR and NOTIMP have no question
+            continue
+        told = dns_wire.read(answer)
+        for record in told.sections[0]:
+            if record.kind == dns_wire.A and not told.name.lower().endswith(dns_wire.from_text("inside.test")):
+                assert record.data[:1] != b"\x0a"
+    assert len(rules.pins) <= data[0]
+
+
 def ports(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape").removesuffix("\n")
     specs: tuple[port_spec.PortSpec, ...] = ()
@@ -315,6 +358,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "slirp_api": api,
     "control": control,
     "dns": dns,
+    "dns_service": answered,
     "portspec": ports,
     "options": command_line,
 }

@@ -43,6 +43,7 @@ PYTHON_TARGETS = {
     "slirp_api": (1, 1000),
     "control": (1, 600),
     "dns": (1, 1500),
+    "dns_service": (1, 1500),
     "portspec": (1, 200),
     "options": (1, 300),
 }

@@ -154,7 +154,7 @@ class _Reader:
     def rdata(self, kind: int, size: int) -> bytes:
         """The data of a record, its names uncompressed."""
         layout = _LAYOUTS.get(kind)
-        if layout is None or not size:
+        if layout is None:
             return self.take(size)
         whole, pieces = self.end, b""
         if size > whole - self.at:
@@ -267,7 +267,7 @@ class _Writer:
         self.name(record.name)
         self.data += record.kind.to_bytes(2, "big") + record.klass.to_bytes(2, "big") + record.ttl.to_bytes(4, "big") + b"\0\0"
         start = len(self.data)
-        if record.kind in _COMPRESSED and record.data:
+        if record.kind in _COMPRESSED:
             for field, piece in split(record.kind, record.data):
                 if field == "n":
                     self.name(piece)
@@ -345,7 +345,7 @@ def split(kind: int, data: bytes) -> "list[tuple[str, bytes]]":
 
 def target(record: Rr) -> bytes:
     """The last name in the data of a record; b"" if it has none."""
-    if record.kind not in _LAYOUTS or not record.data:
+    if record.kind not in _LAYOUTS:
         return b""
     return [piece for field, piece in split(record.kind, record.data) if field == "n"][-1]
 

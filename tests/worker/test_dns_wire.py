@@ -238,6 +238,13 @@ def test_each_name_is_read_once_however_many_pointers_lead_to_it() -> None:
     assert steps < 20 * len(data)
 
 
+def test_a_record_without_the_data_of_its_type_is_malformed() -> None:
+    head = bytes.fromhex("000181800001000100000000") + b"\1a\0" + b"\0\1\0\1"
+    for kind in LAYOUTS:
+        with pytest.raises(Malformed):
+            dns_wire.read(head + b"\xc0\x0c" + kind.to_bytes(2, "big") + b"\0\1" + bytes(6))
+
+
 def test_a_query_in_an_unknown_form_is_no_query() -> None:
     assert dns_wire.read_query(b"\0" * 11) is None
     assert dns_wire.read_query(b"\0\1\x80\0" + bytes(8)) is None
