@@ -9,7 +9,7 @@ where the rules do not allow are taken out, and their signatures with them.
 """
 
 from pasta_py.worker import dns_wire
-from pasta_py.worker.dns_wire import IN, Message, Rr
+from pasta_py.worker.dns_wire import IN, Edns, Message, Rr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ class Decider:
             proofs = [r for r in proofs if r.kind != dns_wire.SOA]
         elif not any(r.kind == dns_wire.SOA for r in proofs):
             proofs.append(soa(name))  # without one, resolvers take it for a broken server
-        return Message(answer.ident, flags, name, kind, sections=(kept, proofs, [])), withheld
+        signs = Edns(0, bool(answer.edns and answer.edns.do))  # by DO a validating guest knows what its nameserver can
+        return Message(answer.ident, flags, name, kind, sections=(kept, proofs, []), edns=signs), withheld
 
     def _admit(self, judgement: Judgement, kind: int, data: bytes, ttl_s: int, withheld: "list[str]") -> bool:
         """Pin an address, unless the name may not lead there or there is no room.

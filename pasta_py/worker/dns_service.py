@@ -226,7 +226,8 @@ def _answer(
     if asked:
         most = min(client.most_bytes, max(asked.udp_bytes, dns_wire.UDP_PLAIN_BYTES), _UDP_BYTES)
         options = [(dns_wire.EDE, error[0].to_bytes(2, "big") + error[1].encode("ascii", "replace"))] if error else []
-        edns = Edns(_UDP_BYTES, asked.do, rcode_high=rcode_high, options=options)
+        signed = told.edns is None or told.edns.do  # an answer of our own never is, and no reason to ask us for less
+        edns = Edns(_UDP_BYTES, asked.do and signed, rcode_high=rcode_high, options=options)
     if client.most_bytes == dns_wire.MESSAGE_MAX_BYTES:
         most = client.most_bytes
     client.reply(dns_wire.write(Message(query.ident, flags, query.name, query.kind, query.klass, told.sections, edns), most))

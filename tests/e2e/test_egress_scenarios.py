@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dns.message
 import pytest
-from lab import FAR4, FAR6, GATEWAY4, HOST4, HOST6, NO_PORTS, PROGRAMS, Guest, Lab, program, routed
+import sid
+from lab import FAR4, FAR6, GATEWAY4, HOST4, HOST6, NO_PORTS, PROGRAMS, Guest, Lab, program, routed, wait_until
 from servers import nginx
 
 OURS = "169.254.1.1"
@@ -259,6 +260,33 @@ def test_a_policy_that_allows_answers_all_names_but_the_denied(lab: Lab, options
         assert status(guest, "db.test") == "NXDOMAIN"
         assert status(guest, "@8.8.8.8", "db.test") == "NXDOMAIN"
         assert fetched(guest, f"http://{FAR4}/") == "it works"  # a name says nothing about addresses that others have too
+
+
+@pytest.mark.parametrize("dnssec", ["no", "allow-downgrade"])
+def test_systemd_resolved_in_the_guest(lab: Lab, dnssec: str) -> None:
+    """A denied name does not mark our nameserver as broken: allowed names go on resolving, and so does what it follows itself."""
+    conf = f"[Resolve]\nDNS={OURS}\nFallbackDNS=\nDNSSEC={dnssec}\nLLMNR=no\nMulticastDNS=no\n"
+    files = "/etc/passwd /etc/group /etc/nsswitch.conf /etc/hosts /etc/resolv.conf"
+    made = f"""
+mount -t tmpfs none /run
+mkdir -p /run/etc/systemd /run/systemd/resolve
+cp {files} /run/etc
+echo systemd-resolve:x:0:0::/:/bin/false >>/run/etc/passwd
+cat >/run/etc/systemd/resolved.conf
+mount --bind /run/etc /etc
+exec {sid.program("systemd-resolved", "systemd-resolved")}
+"""
+    with lab.guest(*allow("api.test:80", "shop.test:80")) as guest:
+        resolved = guest.popen("sh", "-ec", made)
+        assert resolved.stdin
+        resolved.stdin.write(conf)
+        resolved.stdin.close()
+        wait_until(lambda: guest.run("ss", "-ulnH", "sport = :53").stdout, 10, "systemd-resolved")
+        for _ in range(3):
+            assert dig(guest, "@127.0.0.53", "api.test")[-1:] == [FAR4]
+            assert status(guest, "@127.0.0.53", "files.test") == "NXDOMAIN"
+            assert dig(guest, "@127.0.0.53", "shop.test")[-1:] == [FAR4]
+        resolved.kill()
 
 
 def test_a_denied_name_costs_one_query_and_no_wait(lab: Lab) -> None:

@@ -34,11 +34,13 @@ def found(name: str) -> list[tuple[int, str, str]]:
 def answer(data: bytes) -> dns.message.Message:
     query = dns.message.from_wire(data)
     reply = dns.message.make_response(query, recursion_available=True)
+    reply.ednsflags &= ~dns.flags.DO  # it signs nothing (RFC 3225, 3)
     (question,) = query.question
     wanted, name = dns.rdatatype.to_text(question.rdtype), question.name
     for _ in range(20):
         records = found(str(name).rstrip(".").lower())
-        if not records or any(kind == f"!{wanted}" for _ttl, kind, _data in records):
+        above = any(each.endswith("." + str(name).rstrip(".").lower()) for each in ZONE)
+        if (not records and not above) or any(kind == f"!{wanted}" for _ttl, kind, _data in records):
             reply.set_rcode(dns.rcode.NXDOMAIN)
             break
         rows = [row for row in records if row[1] == wanted] or [row for row in records if row[1] == "CNAME"]

@@ -146,6 +146,26 @@ def test_txt_is_asked_for_the_very_name_of_a_rule_only() -> None:
     assert guest.upstream.asked == [("db.test", 16)]
 
 
+def test_do_is_passed_on_as_the_nameserver_has_it() -> None:
+    """systemd-resolved takes a nameserver without it for one that cannot validate, and one with it for one that can."""
+    guest = Guest(Rules("allow api.test"), "api.test A 192.0.2.7")
+    real = guest.upstream.ask
+    for can in (False, True):
+
+        def signing(name: bytes, kind: int, done: "Callable[[object], None]", can: bool = can, **options: bool) -> bool:
+            def mark(answer: object) -> None:
+                assert isinstance(answer, dns_wire.Message)
+                answer.edns = dns_wire.Edns(1232, can)
+                done(answer)
+
+            return real(name, kind, mark, **options)
+
+        guest.upstream.ask = signing  # type: ignore[method-assign]
+        assert bool(guest.ask("api.test", want_dnssec=True).ednsflags & dns.flags.DO) == can
+        assert not guest.ask("api.test", use_edns=0).ednsflags & dns.flags.DO
+    assert guest.ask("files.test", want_dnssec=True).ednsflags & dns.flags.DO
+
+
 def test_another_class_and_another_opcode_are_not_asked() -> None:
     guest = Guest(Rules(allow_others=True))
     assert guest.ask("version.bind", "TXT", rdclass="CH").rcode() == dns.rcode.NOERROR
