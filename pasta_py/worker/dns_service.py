@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PORT = 53
 _WAITING_MAX = 64  # clients of one question
+_FORGOTTEN_S = 60  # no question takes that long: its answer was lost for lack of memory
 _DENIALS_PER_S, _DENIALS_BURST = 1000, 500
 _STREAMS_MAX = 64
 
@@ -42,10 +43,10 @@ class Client:
 class Waiting:
     """A question that is asked upstream, and who waits for the answer."""
 
-    __slots__ = ("judgement", "clients", "denial")
+    __slots__ = ("judgement", "clients", "denial", "until")
 
-    def __init__(self, judgement: dns_decide.Judgement) -> None:
-        self.judgement = judgement
+    def __init__(self, judgement: dns_decide.Judgement, until: float) -> None:
+        self.judgement, self.until = judgement, until
         self.clients: list[tuple[Message, Client]] = []
         self.denial: Message | None = None  # NXDOMAIN, while another type is asked
 
@@ -173,17 +174,19 @@ class Service:
     def _ask(self, query: Message, name: bytes, client: Client, judgement: dns_decide.Judgement) -> None:
         key = (name, query.kind, bool(query.edns and query.edns.do), bool(query.flags & dns_wire.CD))
         waiting = self._waiting.get(key)
-        if waiting:
+        if waiting and self._clock() < waiting.until:
             if len(waiting.clients) < _WAITING_MAX:
                 waiting.clients.append((query, client))
             return
-        waiting = self._waiting[key] = Waiting(judgement)
+        waiting = self._waiting[key] = Waiting(judgement, self._clock() + _FORGOTTEN_S)
         waiting.clients.append((query, client))
         if not self._upstream.ask(name, query.kind, lambda answer: self._answered(key, answer), do=key[2], cd=key[3]):
             del self._waiting[key]
 
     def _answered(self, key: "tuple[bytes, int, bool, bool]", answer: "Message | None") -> None:
-        waiting, (name, kind, do, cd) = self._waiting[key], key
+        waiting, (name, kind, do, cd) = self._waiting.get(key), key
+        if waiting is None:
+            return
         if answer is not None and answer.rcode == dns_wire.NXDOMAIN and kind in (dns_wire.AAAA, dns_wire.HTTPS):
             # Some nameservers say so for a type that they do not have, and musl would not look for another one then. Whether
             # the name exists is what the answer for A says.
@@ -193,8 +196,10 @@ class Service:
         self._finish(key, answer)
 
     def _resolved_doubt(self, key: "tuple[bytes, int, bool, bool]", other: "Message | None") -> None:
-        denial = self._waiting[key].denial
-        assert denial
+        waiting = self._waiting.get(key)
+        denial = waiting.denial if waiting else None
+        if denial is None:
+            return
         if other is not None and other.rcode == dns_wire.NOERROR:
             denial.flags &= ~(15 | dns_wire.AD)
         self._finish(key, denial)

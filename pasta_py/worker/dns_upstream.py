@@ -2,8 +2,8 @@
 
 Every question has an ID, a mix of upper and lower case and a source port of its own, all random. What comes back counts only from
 the address that was asked, on the socket that asked, with that ID and that very name. Nameservers are asked one after another, a
-second each, the last good one first; all of them twice, the second time in lower case (some nameservers change the case). A
-truncated answer is asked for again over TCP.
+second each, the last good one first, all of them twice. One that changes the case is asked in lower case from then on. A truncated
+answer is asked for again over TCP.
 
 Invariants: each question has one socket at most, and ends with one call of its `done`; there are _ASKING_MAX questions at most.
 """
@@ -41,12 +41,13 @@ _TRY_NEXT = frozenset((dns_wire.SERVFAIL, dns_wire.FORMERR, dns_wire.NOTIMP, 5))
 class Server:
     """A nameserver. `address`: for socket.connect(). `source`: to bind to, or None; `ifname`: to bind to, or ""."""
 
-    __slots__ = ("family", "address", "source", "ifname")
+    __slots__ = ("family", "address", "source", "ifname", "keeps_case")
 
     def __init__(
         self, family: int, address: "tuple[str | int, ...]", source: "tuple[str, int] | None" = None, ifname: str = ""
     ) -> None:  # fmt: skip
         self.family, self.address, self.source, self.ifname = family, address, source, ifname
+        self.keeps_case = True
 
     def open(self, kind: int) -> "_socket.socket":
         sock = _socket.socket(self.family, kind | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
@@ -134,7 +135,7 @@ class Upstream:
     def _message(self, asked: Asked) -> bytes:
         random = self._random(2 + len(asked.name) // 8 + 1)
         name = asked.name
-        if asked.turn < len(asked.order):
+        if self._server(asked).keeps_case and asked.turn < len(asked.order):
             bits = int.from_bytes(random[2:], "big")
             name = bytes(
                 byte & 0xDF if bits >> at & 1 and 0x61 <= byte <= 0x7A else byte for at, byte in enumerate(asked.name)
@@ -234,8 +235,13 @@ class Upstream:
             asked.edns = False
             self._send(asked)
             return
+        server, question, sent = self._server(asked), data[12:question_end], asked.sent[12:question_end]
+        if question != sent and question.lower() == sent.lower() and server.keeps_case:
+            server.keeps_case = False  # or somebody guessed ID and port: what comes now is another question, with others
+            self._send(asked)
+            return
         # Some nameservers answer an error without the question.
-        if data[12:question_end] != asked.sent[12:question_end] and not (rcode in _TRY_NEXT and data[4:6] == b"\0\0"):
+        if question != sent and not (rcode in _TRY_NEXT and data[4:6] == b"\0\0"):
             self._refuse(asked)
             return
         if data[2] << 8 & dns_wire.TC and not asked.stream:
