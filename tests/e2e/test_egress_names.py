@@ -43,6 +43,17 @@ def test_names_resolve_whatever_nameserver_is_asked(lab: Lab, entry: str) -> Non
         assert guest.run("curl", "-sS", "-m", "20", f"http://{DNS_NAME}/").stdout == "it works\n"
 
 
+@pytest.mark.parametrize("options", [("-6",), ("-4", "--threads", "4")], ids=["ipv6", "threads"])
+def test_with_one_family_and_with_threads(lab: Lab, options: tuple[str, ...]) -> None:
+    """With IPv6 alone the nameserver that the guest is told is our link-local address."""
+    with lab.guest(*ALL, *options) as guest:
+        (server,) = re.findall("nameserver (.*)", guest.run("cat", "/etc/resolv.conf").stdout)
+        assert server == OURS if "-4" in options else re.fullmatch("fe80::.*%eth0", server)
+        assert guest.run("getent", "hosts", DNS_NAME).stdout.split()[0] == REMOTE4
+        for _ in range(8):  # each is a flow of its own, which may belong to any thread
+            assert dig(guest, "+tcp", DNS_NAME) == [REMOTE4]
+
+
 def test_a_long_answer_comes_over_tcp(lab: Lab) -> None:
     """2,880 bytes: more than goes into one datagram, from the nameserver and to the guest."""
     with lab.guest(*ALL, "--threads", "2") as guest:
