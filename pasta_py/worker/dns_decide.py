@@ -36,6 +36,7 @@ TTL_MAX_S = 86400  # what is told is never longer than what is kept
 _DERIVED_MAX = 4096
 _NAMES_MAX = 8192
 _CHAIN_MAX = 16
+_SERVICE_LABELS, _SERVICE_BYTES = 2, 15  # RFC 2782; RFC 6335, 5.1
 _TEXT_MAX = 253  # more is possible only with bytes that no name of a host has, because they are shown as four characters
 
 ALLOWED, NEGATIVE, LOCALHOST, DENIED = range(4)
@@ -287,8 +288,10 @@ def parent(name: bytes) -> bytes:
 
 
 def _without_underscores(name: bytes) -> bytes:
-    while name[0] and name[1] == 0x5F:
-        name = parent(name)
+    """A name without the labels of a service and its protocol. Longer ones would carry what a guest likes to tell."""
+    for _ in range(_SERVICE_LABELS):
+        if name[0] and name[1] == 0x5F and name[0] <= 1 + _SERVICE_BYTES:
+            name = parent(name)
     return name
 
 

@@ -237,7 +237,7 @@ class Upstream:
             return
         server, question, sent = self._server(asked), data[12:question_end], asked.sent[12:question_end]
         if question != sent and question.lower() == sent.lower() and server.keeps_case:
-            server.keeps_case = False  # or somebody guessed ID and port: what comes now is another question, with others
+            server.keeps_case = False  # a forger knows the ID and the port then: the next question has others
             self._send(asked)
             return
         # Some nameservers answer an error without the question.

@@ -218,7 +218,10 @@ def test_srv_and_underscores() -> None:
     assert texts(guest.ask("m1.cdn.test")) == ["m1.cdn.test. 192.0.2.9"]
     assert ("mirror.test", "192.0.2.9") in guest.rules.pins
     assert texts(guest.ask("my_host.test")) == ["my_host.test. 192.0.2.3"]
-    assert guest.ask("_http._tcp.other.test", "SRV").rcode() == dns.rcode.NXDOMAIN
+    asked = len(guest.upstream.asked)
+    for name in ("_http._tcp.other.test", "_sixteen-letters-._tcp.mirror.test", "_c._b._a.mirror.test", "a._tcp.mirror.test"):
+        assert guest.ask(name, "SRV").rcode() == dns.rcode.NXDOMAIN
+    assert len(guest.upstream.asked) == asked
 
 
 REBINDING = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.1")
