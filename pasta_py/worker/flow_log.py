@@ -1,6 +1,6 @@
 """The flow log (--flow-log): a JSON line for each flow opened, refused and closed, as docs/control.md describes them."""
 
-from pasta_py.worker import plane, readers, rotating
+from pasta_py.worker import plane, rotating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,5 +25,5 @@ class FlowLog:
             kind, place, records = self._core.run()
             while kind != plane.LIST:
                 kind, place, records = self._core.run()
-            self._files.write(plane.events_json(records, readers.clock_ms(), b"\n", ended=True))
+            self._files.write(self._reading.readers().lines(records, ended=True))
             shard += not place

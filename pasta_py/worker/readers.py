@@ -44,9 +44,9 @@ class Readers:
             if not self._readers:
                 self._core.want_events(False)
 
-    def lines(self, records: bytes) -> bytes:
-        """Records of events as JSON objects, one a line, with the names of their destinations."""
-        lines = plane.events_json(records, clock_ms(), b"\n")
+    def lines(self, records: bytes, *, ended: bool = False) -> bytes:
+        """Records of events as JSON objects, one a line, with the names of destinations. `ended`: as for plane.events_json."""
+        lines = plane.events_json(records, clock_ms(), b"\n", ended=ended)
         return with_names(lines, plane.event_addresses(records), self._lookup) if self._lookup else lines
 
     def on_events(self) -> None:
