@@ -231,6 +231,8 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("flow-log", "FILE", "flow_log", "last", takes.text,
          "Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. `-` is standard output; the "
          "command's own output then goes to standard error."),
+        ("report", "FILE", "report", "last", takes.text,
+         "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log."),
         ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
          "Keep the flow log below this size, in the two files FILE and FILE.1, which are written in turn. Default: 64 MiB."),
     ):  # fmt: skip

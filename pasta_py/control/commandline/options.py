@@ -60,6 +60,7 @@ class Options(Record):
     control_socket: bool = True
     control: str = ""
     flow_log: str = ""
+    report: str = ""
     flow_log_size: int = 64 << 20
     metrics: str = ""
     threads: int = 1

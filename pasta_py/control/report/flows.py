@@ -41,6 +41,7 @@ DENIED = {
     "rate_limit": "too many new connections in a second",
     "address": "this address is out of bounds for the command",
     "rule": "a rule forbids it",
+    "name_ended": "its name leads there no more",
 }
 
 
@@ -77,6 +78,7 @@ def read(lines: Iterable[bytes]) -> Log:
     """The flows of a log. `lines`: as a file that is open for reading bytes has them."""
     flows: list[Flow] = []
     opened: dict[str, dict[str, Any]] = {}
+    ended: dict[str, float] = {}  # the files of a log may come in any order
     last, lost, unreadable = 0.0, 0, 0
     for line in lines:
         record = _record(line)
@@ -95,9 +97,9 @@ def read(lines: Iterable[bytes]) -> Log:
         elif event == "refused":
             flows.append(_refused(record, when))
         elif event == "closed":
-            opened.pop(flow, None)
+            ended[flow] = max(when, ended.get(flow, when))
             flows.append(_closed(record, when))
-    flows += [_still_open(record, last) for record in opened.values()]
+    flows += [_still_open(record, last) for flow, record in opened.items() if _began(record) > ended.get(flow, -1.0)]
     return Log(flows=tuple(sorted(flows, key=lambda flow: flow.started)), lost=lost, unreadable=unreadable)
 
 
@@ -172,6 +174,10 @@ def _closed(record: dict[str, Any], when: float) -> Flow:
     return _flow(record, when - min(_seconds(record.get("duration_s")), when), when, outcome, why)
 
 
+def _began(record: dict[str, Any]) -> float:
+    return _time(record.get("time")) or 0.0
+
+
 def _still_open(record: dict[str, Any], last: float) -> Flow:
-    started = _time(record.get("time")) or last
+    started = _began(record) or last
     return _flow(record, started, max(last, started), "open", "it was open when the log ended")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.plan import Plan
     from pasta_py.control.planning.resolv_conf import Resolv
     from pasta_py.control.start.control_socket import ControlSocket
+    from pasta_py.control.start.report_file import Report
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
@@ -36,7 +37,7 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 def hand_over(
     options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str],
-    control: "ControlSocket | None" = None,
+    control: "ControlSocket | None" = None, report: "Report | None" = None,
 ) -> None:  # fmt: skip
     """Set up everything, up to a worker that serves. No descriptor stays open here. `control`: the instance's control socket."""
     from pasta_py.control.forwarding import bind_ports
@@ -58,7 +59,7 @@ def hand_over(
         sockets = _listeners(options, inherited, stack, listeners)
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
-        descriptors += _flow_log(options, stack)
+        descriptors += report.descriptors() if report else _flow_log(options, stack)
         descriptors += _changing(options, stack, rollback)
         if control:
             rollback.callback(control.remove)
@@ -217,6 +218,16 @@ def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
     except OSError:  # no syslog here: the lines are dropped, as by syslog(3)
         pass
     return sock.fileno(), True, 0
+
+
+def open_report(options: "Options", stack: ExitStack) -> "Report | None":
+    if not options.report:
+        return None
+    from pasta_py.control.start import report_file
+
+    report = report_file.Report(options)
+    stack.callback(report.close)
+    return report
 
 
 def _flow_log(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:

@@ -60,7 +60,8 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
         pid_fd = hand_over.open_pid_file(options, stack)
         command = hand_over.prepare_command(options, stack)
         control = hand_over.open_control(options, stack)
-        hand_over.hand_over(options, worker, command, inherited, control)
+        report = hand_over.open_report(options, stack)
+        hand_over.hand_over(options, worker, command, inherited, control, report)
         if not options.foreground:
             if control:
                 control.rename(worker.pid)
@@ -76,6 +77,8 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
         if command:
             command.close()
         worker.finish()
+        if report:
+            report.write()
         if control:
             control.remove()
         return status
@@ -103,6 +106,10 @@ def _refuse_unavailable(options: "Options") -> None:
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
+    if options.report and not options.foreground:
+        raise UsageError("--report is written at the end, and a start in the background has none: give a command, or --foreground")
+    if options.report and options.flow_log:
+        raise UsageError("--report and --flow-log are both given: give --flow-log, and make the page later with `pasta-py report`")
     for name in ("filter", "snaplen", "size", "files"):
         if getattr(options, f"pcap_{name}") and not options.pcap:
             raise UsageError(f"--pcap-{name} is given without --pcap: name the capture's file with --pcap")
