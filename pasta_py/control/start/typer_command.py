@@ -42,6 +42,7 @@ def app() -> "typer.Typer":
     from typing import Annotated, Any
 
     import typer
+    from rich.markup import escape  # brackets in help texts are no markup
     from typer.core import TyperCommand
 
     class TableCommand(TyperCommand):
@@ -64,7 +65,7 @@ def app() -> "typer.Typer":
             continue
         names = [f"--{option.long}"] + ([f"-{option.short}"] if option.short else [])
         info = typer.Option(
-            *names, help=option.help, rich_help_panel=option.section, metavar=option.metavar or " ", show_default=False
+            *names, help=escape(option.help), rich_help_panel=option.section, metavar=option.metavar or " ", show_default=False
         )
         kind: Any = bool if not option.metavar else str
         parameters.append(
