@@ -663,6 +663,28 @@ def test_what_the_two_processes_may_do() -> None:
         assert kinds[apply] == ["/dev/null"] * 3 + ["socket"], kinds
 
 
+_ROOTLESS = 'unshare -n sleep 1000 & while [ "$(readlink /proc/$!/exe)" != "$(readlink -f "$(which sleep)")" ]; do :; done; "$@" $!'
+
+
+def test_in_the_background_as_rootless_podman_calls_it() -> None:
+    """The program is root of a user namespace, as is the guest; the host's network belongs to the one above."""
+    with Lab() as lab:
+        log = lab.directory / "log"
+        options = ("--config-net", "--follow", "--follow-grace", 1, "-l", log, *NO_PORTS, "--netns-only")
+        rootless = lab.host.popen("unshare", "-Ur", "sh", "-c", _ROOTLESS + "; wait", "sh", program(), *options)
+        wait_until(lambda: lab.translators(), SOON_S, "the program serves")
+        (guest,) = [pid for pid in lab.descendants() if comm(pid) == "sleep"]  # has the namespaces of the guest
+
+        def known(address: str) -> bool:
+            return address in Path(f"/proc/{guest}/net/fib_trie").read_text()
+
+        lab.host.setup("addr add 192.0.2.77/24 dev eth0")
+        wait_until(lambda: known("192.0.2.77"), SOON_S, "the guest has the new address")
+        lab.host.setup("addr del 192.0.2.77/24 dev eth0")
+        wait_until(lambda: not known("192.0.2.77"), SOON_S, "and then no longer")
+        rootless.kill()
+
+
 @pytest.mark.parametrize("name", ["pasta-watch", "pasta-apply"])
 def test_one_of_them_is_killed_and_traffic_goes_on(name: str) -> None:
     with following() as f:
