@@ -160,7 +160,7 @@ class Vm(Shell):
 
 @contextlib.contextmanager
 def qemu(
-    lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 512
+    lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 768
 ) -> Iterator[Vm]:
     """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts."""
     root = fetch()

@@ -65,7 +65,7 @@ def test_qemu_reconnects_to_a_new_passt(lab: Lab, checks: Checks) -> None:
 
 
 def test_qemu_starts_passt_itself(lab: Lab, checks: Checks) -> None:
-    netdev = ("passt", "id=n", f"path={program('passt')}", "quiet=off", f"tcp-ports.0.str={PORT}")
+    netdev = ("passt", "id=n", f"path={program('passt')}", "quiet=off", f"tcp-ports={PORT}")
     with qemu(lab, netdev) as vm:
         checks.addresses(vm)
         checks.pings(vm)
