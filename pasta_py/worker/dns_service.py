@@ -61,6 +61,7 @@ class Service:
         """`send`: gives a frame to the guest."""
         self._plan, self._decider, self._upstream, self._watches = plan, decider, upstream, watches
         self._send, self._clock = send, clock
+        self.on_denied: Callable[[str], None] = lambda _name: None
         self._waiting: dict[tuple[bytes, int, bool, bool], Waiting] = {}
         self._streams: dict[int, Stream] = {}
         self._denials, self._denials_at = float(_DENIALS_BURST), clock()
@@ -140,13 +141,17 @@ class Service:
         judgement = self._decider.judge(name, query.kind, now)
         if judgement.what == dns_decide.ALLOWED:
             self._ask(query, name, client, judgement)
-        elif judgement.what == dns_decide.LOCALHOST:
+            return
+        if judgement.what == dns_decide.LOCALHOST:
             records = dns_decide.localhost(query.name, query.kind)
             own = Message(0, dns_wire.NOERROR, query.name, query.kind, sections=(records, [], []))
             if not records:
                 own.sections[1].append(dns_decide.soa(query.name))
             _answer(query, client, own)
-        elif self._may_deny():
+            return
+        if judgement.what == dns_decide.DENIED:
+            self.on_denied(judgement.owner)
+        if self._may_deny():
             rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
             own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
             _answer(query, client, own, error=(_BLOCKED, _explained(judgement)))

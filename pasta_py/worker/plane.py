@@ -11,7 +11,7 @@ from pasta_py.worker.confine import raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any, Literal
 
     Verdict = tuple[bool, int, int]
@@ -53,6 +53,7 @@ _FLAGS = (
 _ADDRESSES = ("guest", "gateway", "map_host_loopback", "map_guest_addr", "host", "dns_forward", "dns_host", "outbound")
 _NONE = bytes(16)
 _PINNED_BYTES = 4096
+_DENIED = (b"rule", b"name_ended")  # reasons
 
 #: Reasons of a verdict, and the rule of one that comes from no rule.
 BY_RULE: int = lib.PLANE_BY_RULE
@@ -314,6 +315,14 @@ def events_json(records: bytes, clock_ms: int, separator: bytes, *, ended: bool 
     size = lib.flow_events_json(events, len(events), clock_ms, separator, out, room, written)
     text: bytes = ffi.buffer(out)[:size]
     return text
+
+
+def denied_flows(records: bytes) -> "Iterator[tuple[bytes, int, str, int]]":
+    """Of these records the flows that the egress policy has denied: destination, port, protocol (tcp, udp, ping), rule."""
+    for event in ffi.from_buffer("struct flow_event[]", records):
+        if event.kind == lib.FLOW_REFUSED and ffi.string(lib.flow_reason_name(event.reason)) in _DENIED:
+            protocol = {lib.FLOW_PING: "ping", lib.FLOW_UDP: "udp", lib.FLOW_SPLICE_UDP: "udp"}.get(event.protocol, "tcp")
+            yield ffi.buffer(event.dest)[:], event.dest_port, protocol, event.rule
 
 
 def event_addresses(records: bytes) -> "list[bytes]":

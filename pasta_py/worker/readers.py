@@ -29,19 +29,28 @@ class Readers:
         """`lookup`: where names of destinations are known."""
         self._core, self._lookup = core, lookup
         self._readers: list[Reader] = []
+        self._takers: list[Callable[[bytes], None]] = []
         self._lost = 0
 
     def add(self, reader: "Reader") -> None:
         """From now on `reader` gets events. MemoryError, OSError: the core has no memory for them."""
-        if not self._readers:
+        self._begin()
+        self._readers.append(reader)
+
+    def add_taker(self, taker: "Callable[[bytes], None]") -> None:
+        """The same for one that takes the records themselves, as Plane.take_events() returns them, to the end."""
+        self._begin()
+        self._takers.append(taker)
+
+    def _begin(self) -> None:
+        if not self._readers and not self._takers:
             self._core.want_events(True)
             self._lost = self._core.lost_events()
-        self._readers.append(reader)
 
     def remove(self, reader: "Reader") -> None:
         if reader in self._readers:
             self._readers.remove(reader)
-            if not self._readers:
+            if not self._readers and not self._takers:
                 self._core.want_events(False)
 
     def lines(self, records: bytes, *, ended: bool = False) -> bytes:
@@ -52,7 +61,9 @@ class Readers:
     def on_events(self) -> None:
         """Give the readers what waits."""
         while records := self._core.take_events():
-            lines = self.lines(records)
+            for taker in self._takers:
+                taker(records)
+            lines = self.lines(records) if self._readers else b""
             for reader in tuple(self._readers):
                 reader(lines)
         lost = self._core.lost_events()

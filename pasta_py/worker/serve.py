@@ -36,6 +36,7 @@ class Worker:
         self._handlers, self._ticks, self._reading, self._dns, self._link = handlers, ticks, read, dns, link
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
+        self.at_end: Callable[[], None] = lambda: None  # what is told last
 
     def adopt(self, plan: "WorkerPlan") -> None:
         """Go on with a changed plan. The guest hears at once what it cannot see by itself: router advertisements."""
@@ -65,6 +66,7 @@ class Worker:
             self._log.write(log.ERROR, f"internal error: {type(error).__name__}: {error}")
             return 1
         finally:
+            self.at_end()
             self._reading.finish()
             self._end_capture()
             self._core.close()

@@ -32,7 +32,7 @@ from pasta_py.worker import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.worker import link_server
+    from pasta_py.worker import dns_service, link_server
 
     #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
     Roles = dict[str, list[int]]
@@ -194,6 +194,8 @@ def _build(
         _serve_metrics(core, fd, handlers)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
     worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
+    if plan.tells_denials:
+        _count_denials(core, plan, journal, read, dns, worker)
     if launcher:
         _follow(core, plan, journal, handlers, launcher, worker)
     return worker
@@ -218,6 +220,25 @@ def _follow(
     follower.adopt = worker.adopt
     core.watch(follower.fileno(), watch.FOLLOW)
     handlers[watch.FOLLOW] = follower.on_readable
+
+
+def _count_denials(
+    core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, read: reading.Reading,
+    dns: "dns_service.Service | None", worker: "serve.Worker",
+) -> None:  # fmt: skip
+    """At the end, say what the egress policy has denied."""
+    from pasta_py.worker import denials
+
+    counted = denials.Denials(core, plan)
+    read.readers().add_taker(counted.on_records)
+    if dns:
+        dns.on_denied = counted.on_name
+
+    def tell() -> None:
+        read.on_events()
+        counted.tell(journal)
+
+    worker.at_end = tell
 
 
 def _serve_link(

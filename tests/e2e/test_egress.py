@@ -236,3 +236,32 @@ def send(guest: Guest, these: Iterator[bytes]) -> int:
     text = "\n".join(frame.hex() for frame in these)
     done = guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input=text, timeout=90)
     return int(json.loads(done.stdout)["sent"])
+
+
+# ---- what is told at the end ----
+
+
+def told(lab: Lab, *options: str, command: str) -> list[str]:
+    done = lab.host.run(program("pasta-py"), *options, "--", "sh", "-c", command, check=False)
+    return [line.partition(": ")[2] for line in done.stderr.splitlines() if line.startswith("pasta-py: egress: ")]
+
+
+def test_a_command_ends_with_what_was_denied_and_the_rule_that_would_allow_it(lab: Lab, nameserver: None) -> None:
+    """Attempts at one destination within a second count once. The rules that are named do allow it."""
+    curl = f"curl -s -m 5 http://good.test:{PORT}/; "
+    more = f"getent ahostsv4 other.test; curl -s -m 5 http://{REMOTE4}:{PORT}/; ping -c1 {GATEWAY4}; curl -m 5 http://{METADATA}:80/"
+    lines = told(lab, "-4", "--allow", f"good.test:{PORT + 1}", "--deny", METADATA, command=curl + more)
+    assert sorted(line.partition(": denied once: ")[2] for line in lines) == [
+        f"{METADATA}:80/tcp: --deny: 'deny {METADATA}' closes it",
+        f"{GATEWAY4}/icmp: --allow {GATEWAY4}/icmp would allow it",
+        f"{REMOTE4}:{PORT}/tcp: --allow {REMOTE4}:{PORT}/tcp would allow it",
+        f"{PUBLIC4}:{PORT}/tcp: --allow good.test:{PORT}/tcp would allow it",
+        f"the name other.test: --allow other.test:{PORT + 1} would allow it, if this is the port",
+    ]
+    assert told(lab, "-4", "--allow", f"good.test:{PORT}/tcp", command=curl) == []
+
+
+def test_what_is_told_has_an_end(lab: Lab) -> None:
+    many = " ".join(f"{REMOTE4}:{port}" for port in range(1, 31))
+    lines = told(lab, "-4", "--egress", "none", command=f"for at in {many}; do curl -s -m 5 http://$at/; done")
+    assert len(lines) == 21 and lines[-1] == "egress: 10 other destinations were denied", lines

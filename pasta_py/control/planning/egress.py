@@ -124,7 +124,7 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
     policy = compiled(said, names, host, plan.worker)
     worker = plan.worker.replace(egress=policy, egress_rules=texts(said), pin_grace_s=options.pin_grace)
-    worker = worker.replace(egress_default=said.default)
+    worker = worker.replace(egress_default=said.default, tells_denials=options.spawn)
     changed: Plan = plan.replace(
         worker=worker, warnings=plan.warnings + warnings(said), notices=plan.notices + tuple(_expansions(said))
     )

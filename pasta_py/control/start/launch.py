@@ -94,7 +94,8 @@ def _tell_api() -> None:
 
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
-    dns = ("dns_start",) if options.egress_dns or options.egress or options.egress_rules else ()
+    policy = ("dns_start", "denials") if options.egress or options.egress_rules else ()
+    dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
     follow = ("follower", "following") if options.follow else ()
     return (*dns, *metrics, *follow, *(("link_server",) if options.program == "passt" else ()))
