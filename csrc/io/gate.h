@@ -26,7 +26,7 @@ static inline bool gate_serves_dns(struct io *io, uint32_t protocol, const struc
 	return UNLIKELY(io->policy->serves_dns) && gate_ask_dns(io, protocol, key);
 }
 
-/* Answers the guest's packet as a filtering router does (RFC 1812, 5.2.7.1; RFC 4443, 3.1), at a limited rate. */
+/* Answers the guest's datagram or echo request as a filtering router does (RFC 1812, 5.2.7.1; RFC 4443, 3.1), at a limited rate. */
 void gate_answer(struct io *io, const struct ip_view *ip);
 
 #endif

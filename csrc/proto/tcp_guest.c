@@ -110,7 +110,6 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		return;
 	}
 	if (!gate_opens(io, FLOW_TCP, key, &host_peer, &rule)) {
-		gate_answer(io, ip);
 		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
