@@ -263,6 +263,7 @@ int confine_limits(int files);
 #define CONFINE_HELPER 2
 #define CONFINE_WATCHER 4
 #define CONFINE_APPLIER 8
+#define CONFINE_VHOST_USER 16 /* with CONFINE_WORKER: also those of a vhost-user link */
 int confine_calls(uint32_t who);
 /* Following the host. fd: a socket for rtnetlink's events. It drops those that cannot matter: of interfaces that are not in the list
  * but for their addresses and routes. Of big lists: -E2BIG, and all events pass. */

@@ -10,10 +10,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "csrc/io/seccomp_table.c"
-WORKER, HELPER = 1, 2
-NAMES = {"WORKER": "worker", "HELPER": "helper", "BOTH": "both"}
+WORKER, HELPER, MACHINE = 1, 2, 16
+NAMES = {"WORKER": "worker", "HELPER": "helper", "BOTH": "both", "MACHINE": "worker, `--vhost-user`"}
 NOT_HERE = "not here: "
-_ROW = re.compile(r"^\t\{__NR_(\w+), (WORKER|HELPER|BOTH), \{(.*)\}\}, /\* (.*) \*/$")
+_ROW = re.compile(r"^\t\{__NR_(\w+), (WORKER|HELPER|BOTH|MACHINE), \{(.*)\}\}, /\* (.*) \*/$")
 _CALL = re.compile(r"^\[ *(\d+)\] (\w+)\((.*?)(?:\)\s+=|$)")
 _PRINT = """
 #include "io/seccomp_table.c"
@@ -89,8 +89,10 @@ def rows() -> tuple[Row, ...]:
     return tuple(found)
 
 
-def used(traces: list[Path]) -> tuple[Counter[tuple[int, Row]], Counter[str]]:
+def used(traces: list[Path], also: int = 0) -> tuple[Counter[tuple[int, Row]], Counter[str]]:
     """How often the worker and the helper used each row once they were locked in, and what no row allows.
+
+    `also`: MACHINE, where the worker has those rows too.
 
     The traces are those of `strace -ff -n -e raw=all`, one file for each thread; only the program's own.
     """
@@ -104,7 +106,7 @@ def used(traces: list[Path]) -> tuple[Counter[tuple[int, Row]], Counter[str]]:
             if not match:
                 continue
             number, arguments = int(match[1]), [int(word, 0) for word in match[3].split(", ") if word]
-            row = next((row for row in rows() if row.who & who and row.allows(number, arguments)), None)
+            row = next((row for row in rows() if row.who & (who | also) and row.allows(number, arguments)), None)
             if row:
                 found[who, row] += 1
             else:

@@ -10,6 +10,7 @@
 	X(tap_tx_frames) /* frames to the guest */ \
 	X(tap_tx_bytes) \
 	X(tap_tx_dropped)   /* frames that the tap did not take */ \
+	X(vhost_messages)   /* of a vhost-user front end */ \
 	X(drop_malformed)   /* wrong lengths, checksums or options */ \
 	X(drop_unsupported) /* other protocols or group addresses */ \
 	X(reassembled)      /* packets made from fragments */ \

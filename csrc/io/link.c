@@ -21,11 +21,18 @@ static int make_non_blocking(int fd)
 	return flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -errno : 0;
 }
 
-int link_init(struct link *l, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso, struct counters *counters)
+int link_init(struct link *l, struct loop *loop, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso,
+	      struct counters *counters)
 {
 	int rc = 0;
 
-	*l = (struct link){.kind = kind, .fd = -1, .blocked = true, .header_bytes = header_bytes, .uso = uso, .counters = counters};
+	*l = (struct link){.kind = kind,
+			   .fd = -1,
+			   .blocked = true,
+			   .loop = loop,
+			   .header_bytes = header_bytes,
+			   .uso = uso,
+			   .counters = counters};
 	if (kind->init) {
 		rc = kind->init(l);
 		return rc || fd < 0 ? rc : link_attach(l, fd);

@@ -127,7 +127,8 @@ struct link_tx {
 
 /* fd: of the peer; -1: it comes later, with link_attach(). header_bytes: the size of struct vnet_hdr or struct vnet_hdr_tunnel for a
  * tap, else 0. 0 or -errno. */
-int link_init(struct link *l, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso, struct counters *counters);
+int link_init(struct link *l, struct loop *loop, const struct link_kind *kind, int fd, uint8_t header_bytes, bool uso,
+	      struct counters *counters);
 void link_free(struct link *l);
 /* A peer has come. -EBUSY: there is one. -EOPNOTSUPP: a link of this kind keeps the peer that it has from the start. */
 int link_attach(struct link *l, int fd);

@@ -477,13 +477,16 @@ static void flush(struct link *l)
 static int event(struct link *l, uint32_t which)
 {
 	struct vhost_link *v = l->state;
+	uint64_t before;
 	int rc = 0;
 
 	l->buffered |= which == 1 + VHOST_FROM_GUEST; /* an edge that is not followed by a read must not be lost */
 	if (which == 0) {
 		give_back(l);
 		take_back(v);
+		before = v->device.handled;
 		rc = vhost_user_receive(&v->device);
+		COUNT_ADD(l->counters, vhost_messages, v->device.handled - before);
 		l->fault = v->device.fault;
 		if (!vhost_queue_runs(&v->device, queue(v, VHOST_TO_GUEST)))
 			v->kept_from = v->kept_to = 0;

@@ -35,6 +35,7 @@
 
 #define WORKER CONFINE_WORKER
 #define HELPER CONFINE_HELPER
+#define MACHINE CONFINE_VHOST_USER
 #define BOTH (CONFINE_WORKER | CONFINE_HELPER)
 
 /* Conditions: the argument is a number; has no bits but these; has these bits set; has these of some bits set; is a type of
@@ -100,6 +101,8 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_getsockname, WORKER, {{0}}}, /* which address the host chose for a flow of UDP */
 	{__NR_pipe2, WORKER, {{0}}}, /* for splice */
 	{__NR_fcntl, WORKER, {IS(1, F_SETPIPE_SZ)}}, /* the size of that pipe */
+	{__NR_fcntl, MACHINE, {IS(1, F_GETFL)}}, /* vhost-user: a descriptor that wakes a machine must not block us */
+	{__NR_fcntl, MACHINE, {IS(1, F_SETFL)}}, /* vhost-user: a descriptor that wakes a machine must not block us */
 	{__NR_socket, BOTH, {IS(0, AF_INET), TYPE(1, SOCK_STREAM), IS(2, 0)}}, /* TCP */
 	{__NR_socket, BOTH, {IS(0, AF_INET6), TYPE(1, SOCK_STREAM), IS(2, 0)}}, /* TCP */
 	{__NR_socket, BOTH, {IS(0, AF_INET), TYPE(1, SOCK_DGRAM), IS(2, 0)}}, /* UDP */
@@ -151,6 +154,7 @@ const struct seccomp_row seccomp_table[] = {
 	/* memory, time, signals, the end */
 	{__NR_brk, WORKER, {{0}}}, /* memory */
 	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* data memory */
+	{__NR_mmap, MACHINE, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_SHARED)}}, /* vhost-user: a machine's memory */
 	{__NR_mremap, WORKER, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, WORKER, {{0}}}, /* memory given back */
 	{__NR_madvise, WORKER, {ADVICE(MADV_DONTNEED)}}, /* the C library ends a thread */

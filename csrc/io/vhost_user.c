@@ -530,6 +530,7 @@ static int receive_one(struct vhost_user *v)
 	if (rc)
 		return rc;
 	v->have = 0;
+	v->handled++;
 	rc = handle(v, &m);
 	close_fds(v);
 	return rc;

@@ -51,6 +51,7 @@ struct vhost_user {
 	/* The message that is being read. */
 	uint8_t in[VHOST_MESSAGE_MAX];
 	uint32_t have;
+	uint64_t handled; /* messages so far */
 	int fds[VHOST_FDS_MAX];
 	uint32_t fd_count;
 };

@@ -94,7 +94,8 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 				  .icmp = &s->icmp};
 	rc = loop_init(&s->loop);
 	if (!rc)
-		rc = link_init(&s->link, link_kind(c->flags), tap_fd, header_bytes(c->flags), c->flags & PLANE_USO, &s->counters);
+		rc = link_init(&s->link, &s->loop, link_kind(c->flags), tap_fd, header_bytes(c->flags), c->flags & PLANE_USO,
+			       &s->counters);
 	if (!rc)
 		rc = init_protocols(s, c);
 	memcpy(s->link.neighbours.last, c->guest_mac, ETH_ALEN);
@@ -429,10 +430,8 @@ int shard_wait(struct shard *s, int64_t until_ms)
 
 int shard_attach(struct shard *s, int fd)
 {
-	int rc;
+	int rc = link_attach(&s->link, fd);
 
-	s->link.loop = &s->loop;
-	rc = link_attach(&s->link, fd);
 	if (!rc)
 		rc = loop_add(&s->loop, fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0));
 	if (rc && rc != -EBUSY && rc != -EOPNOTSUPP)

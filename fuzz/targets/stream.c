@@ -116,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	     data[0] & 128 && at + 4 + ETH_HLEN <= len && load_be32(sent + at) >= ETH_HLEN && load_be32(sent + at) <= len - at - 4;
 	     at += 4 + load_be32(sent + at))
 		correct(sent + at + 4, load_be32(sent + at), &next);
-	REQUIRE(link_init(&l, &link_stream, pair[1], 0, false, &counters) == 0);
+	REQUIRE(link_init(&l, NULL, &link_stream, pair[1], 0, false, &counters) == 0);
 	for (size_t at = 0; at < len && rc != -EPROTO; at += piece) {
 		REQUIRE(write(pair[0], sent + at, size_min(piece, len - at)) > 0);
 		while ((rc = link_read(&l, &f)) == 0)

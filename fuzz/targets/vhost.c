@@ -244,8 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	memset(g.memory, 0, MEMORY_BYTES);
 	lowest = dup(0);
 	close(lowest);
-	REQUIRE(!loop_init(&g.loop) && !link_init(&g.link, &link_vhost_user, -1, 0, false, &g.counters));
-	g.link.loop = &g.loop;
+	REQUIRE(!loop_init(&g.loop) && !link_init(&g.link, &g.loop, &link_vhost_user, -1, 0, false, &g.counters));
 	connect_front_end();
 	run(&s);
 	disconnect();

@@ -18,6 +18,8 @@ MOUNT: int = lib.CONFINE_MOUNT
 PID: int = lib.CONFINE_PID
 IPC: int = lib.CONFINE_IPC
 UTS: int = lib.CONFINE_UTS
+WORKER: int = lib.CONFINE_WORKER
+VHOST_USER: int = lib.CONFINE_VHOST_USER
 WATCHER: int = lib.CONFINE_WATCHER
 APPLIER: int = lib.CONFINE_APPLIER
 CAP_NET_ADMIN = 1 << 12  # linux/capability.h
@@ -64,7 +66,7 @@ def limit_resources(*, files: bool) -> None:
     raise_errno(lib.confine_limits(files))
 
 
-def filter_calls(who: int = lib.CONFINE_WORKER) -> None:
+def filter_calls(who: int = WORKER) -> None:
     """Allow every thread only the system calls of csrc/io/seccomp_table.c; any other kills the process. WATCHER, APPLIER: those of
     csrc/io/seccomp_follow.c; any other fails."""
     raise_errno(lib.confine_calls(who))

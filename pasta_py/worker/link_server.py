@@ -1,7 +1,8 @@
 """The virtual machine at the other end of the link: it connects, sends frames, leaves, and may come again.
 
-One client is served at a time; another is closed at once. A client that leaves at once, without a frame, was none: it only looked
-whether the socket is in use. Flows and ports outlive a client, and so does what was learnt of its addresses.
+One client is served at a time; another is closed at once. A client that leaves at once, without a frame or a message of
+vhost-user, was none: it only looked whether the socket is in use. Flows and ports outlive a client, and so does what was learnt of
+its addresses.
 
 At connect the guest is asked for its MAC address, so that forwarded connections reach one that is silent: an ARP request and a
 neighbour solicitation for the addresses that it has, or gets.
@@ -31,7 +32,7 @@ class Server:
         self._core, self._plan, self._log = core, plan, journal
         self._listener = _socket.socket(fileno=listener) if listener >= 0 else None
         self._client: _socket.socket | None = None
-        self._frames_before, self._came_at = 0, 0.0
+        self._received_before, self._came_at = 0, 0.0
         self._mac = b""
         if self._listener:
             core.watch(listener, ident)
@@ -61,7 +62,7 @@ class Server:
             self._log.write(log.WARNING, f"a client cannot be served: {error.strerror}")
             return None
         self._client = client
-        self._frames_before, self._came_at = self._frames(), time.monotonic()
+        self._received_before, self._came_at = self._received(), time.monotonic()
         self._log.write(log.INFO, "accepted connection")
         self._ask()
         return None
@@ -85,11 +86,14 @@ class Server:
 
     def on_end(self, number: int) -> "int | None":
         """The client has gone, or the core cannot read it; the exit status, if that is the end."""
-        if number == errno.EPROTO:
+        if self._plan.vhost_user and number in (errno.EPROTO, errno.EFAULT):
+            pass  # the core has said what was wrong
+        elif number == errno.EPROTO:
             self._log.write(log.WARNING, "Bad frame size from guest, resetting connection")
         elif number not in (errno.ENODEV, errno.ECONNRESET, errno.EPIPE):
             self._log.write(log.WARNING, f"the socket of the virtual machine: {os.strerror(number)}")
-        served = self._frames() > self._frames_before or number == errno.EPROTO or time.monotonic() > self._came_at + _LOOK_S
+        heard = self._received() > self._received_before or number == errno.EPROTO
+        served = heard or time.monotonic() > self._came_at + _LOOK_S
         if self._plan.one_off and (served or not self._listener):
             self._log.write(log.INFO, "Client connection closed, exiting")
             return 0
@@ -100,8 +104,8 @@ class Server:
         self._log.write(log.INFO, "Client connection closed")
         return None
 
-    def _frames(self) -> int:
-        return self._core.counters()["tap_rx_frames"]
+    def _received(self) -> int:
+        return self._core.counters()["vhost_messages" if self._plan.vhost_user else "tap_rx_frames"]
 
     def _ask(self) -> None:
         plan = self._plan

@@ -77,15 +77,17 @@ def enter(
     return pid, warnings
 
 
-def close(files: "Iterable[int]") -> "list[str]":
-    """The last layers: limits and the filter on system calls. `files`: descriptors of the log and the capture.
+def close(files: "Iterable[int]", *, vhost_user: bool = False) -> "list[str]":
+    """The last layers: limits and the filter on system calls. `files`: descriptors of the log and the capture. `vhost_user`: the
+    memory of a virtual machine will be mapped.
 
     Returns one line for each layer that is missing.
     """
     warnings: list[str] = []
     grows = any(os.fstat(fd).st_mode & _TYPE == _REGULAR for fd in files)
     _try(warnings, "no limits", lambda: confine.limit_resources(files=grows))
-    _try(warnings, "no filter on system calls", confine.filter_calls)
+    who = confine.WORKER | (confine.VHOST_USER if vhost_user else 0)
+    _try(warnings, "no filter on system calls", lambda: confine.filter_calls(who))
     return warnings
 
 

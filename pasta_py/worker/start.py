@@ -72,7 +72,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     os.close(null)
     files = [fd for role in (model.FD_CAPTURE, model.FD_LOG, model.FD_FLOW_LOG) for fd in roles.get(role, ())]
     # Where the worker has no filter either, its own warning says enough.
-    warnings += sandbox.close(files) or unfiltered
+    warnings += sandbox.close(files, vhost_user=plan.vhost_user) or unfiltered
     for level, line in plan.said:
         journal.write(level, line, asked=True)
     if journal.lost and not plan.log_syslog:

@@ -1,4 +1,7 @@
-"""passt with a virtual machine that is none: a namespace whose tap is at the far end of passt's socket (stream_tap.c)."""
+"""passt with a virtual machine that is none: a namespace whose tap is at the far end of passt's socket.
+
+stream_tap.c and vhost_tap.c are that end.
+"""
 
 import contextlib
 import dataclasses
@@ -73,10 +76,23 @@ def is_socket(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def machine(lab: Lab, socket: Path, *, mtu: int = 65520, configure: bool = True) -> Iterator[Guest]:
-    """A machine that connects to the socket, with the addresses that passt gives it, unless it is left alone."""
+def machine(
+    lab: Lab,
+    socket: Path | int,
+    *,
+    mtu: int = 65520,
+    configure: bool = True,
+    vhost_user: int | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Iterator[Guest]:
+    """A machine that connects to the socket, with the addresses that passt gives it, unless it is left alone.
+
+    `vhost_user`: it does so by vhost-user, and takes these features of those that are offered.
+    """
+    words = ("stream_tap",) if vhost_user is None else ("vhost_tap", hex(vhost_user))
     with lab.stray() as guest:
-        guest.tap = guest.popen(tool("stream_tap"), "eth0", socket, caps=True)  # type: ignore[attr-defined]
+        command = (tool(words[0]), "eth0", socket, *words[1:])
+        guest.tap = guest.popen(*command, caps=True, pass_fds=pass_fds)  # type: ignore[attr-defined]
         line = guest.tap.stdout.readline()  # type: ignore[attr-defined]
         assert line == "ready\n", guest.tap.stderr.read()  # type: ignore[attr-defined]
         guest.sysctl(ipv6__conf__eth0__accept_dad=0)

@@ -478,12 +478,6 @@ def test_options_of_migration_need_vhost_user(lab: Lab, option: str) -> None:
     assert (done.returncode, done.stderr) == (1, f"passt: {option} is for vhost-user mode only\n")
 
 
-@pytest.mark.option("--vhost-user")
-def test_vhost_user_is_refused(lab: Lab) -> None:
-    done = lab.host.run(program("passt"), "--vhost-user", check=False)
-    assert done.returncode == 1 and "--vhost-user is not offered" in done.stderr and len(done.stderr.splitlines()) == 1
-
-
 @pytest.mark.option("--mac-addr", "--pcap")
 def test_our_mac_address_and_a_capture(lab: Lab) -> None:
     capture = lab.directory / "vm.pcap"

@@ -49,15 +49,15 @@ def remove(path: str) -> None:
         pass
 
 
-def adopt(number: int) -> tuple[int, bool]:
-    """A duplicate of --fd, and whether frames may get lost in it, as they may in a socket of packets."""
+def adopt(number: int, *, stream: bool = False) -> tuple[int, bool]:
+    """A duplicate of --fd, and whether frames may get lost in it, as they may in a socket of packets. `stream`: it is none."""
     sock = None
     try:
         import fcntl
 
         fd = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
         sock = _socket.socket(fileno=fd)
-        if sock.type not in KINDS:
+        if sock.type not in (KINDS[:1] if stream else KINDS):
             raise OSError(errno.ESOCKTNOSUPPORT, os.strerror(errno.ESOCKTNOSUPPORT))
         return sock.detach(), sock.type != _socket.SOCK_STREAM
     except OSError as error:

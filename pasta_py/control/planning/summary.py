@@ -27,8 +27,12 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *ports]
 
 
-def socket_lines(path: str) -> list[str]:
+def socket_lines(path: str, *, vhost_user: bool) -> list[str]:
     """Where a virtual machine connects to, and how QEMU does that."""
+    if vhost_user:
+        memory = "-object memory-backend-memfd,id=m,size=RAM,share=on -numa node,memdev=m"
+        network = f"-device virtio-net-pci,netdev=n -netdev vhost-user,id=n,chardev=c -chardev socket,id=c,path={path}"
+        return [f"UNIX domain socket bound at {path}", f"QEMU connects with: {memory} {network}"]
     device = "-device virtio-net-pci,netdev=s -netdev stream,id=s,server=off,addr.type=unix,addr.path="
     return [f"UNIX domain socket bound at {path}", f"QEMU (>= 7.2) connects with: {device}{path}"]
 

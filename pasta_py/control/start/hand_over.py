@@ -103,6 +103,7 @@ def hand_over(
             uso=tap.uso,
             tunnels=tap.tunnels,
             stream=tap.stream,
+            vhost_user=options.vhost_user,
             one_off=options.one_off,
             lossy=tap.lossy if tap.stream else ready.lossy,
             descriptors=tuple(role for role, _fd in descriptors),
@@ -151,7 +152,7 @@ def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) 
     from pasta_py.control.planning import summary
 
     lines = summary.lines(made, bind_ports.rules(options) if with_ports else ())
-    return [*summary.socket_lines(tap.path), *lines] if tap.path else lines
+    return [*summary.socket_lines(tap.path, vhost_user=options.vhost_user), *lines] if tap.path else lines
 
 
 def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
@@ -452,7 +453,7 @@ def _link_of_machine(options: "Options", rollback: ExitStack) -> "Tap":
     from pasta_py.control.guest import tap as taps
 
     if options.fd is not None:
-        fd, lossy = machine_socket.adopt(options.fd)
+        fd, lossy = machine_socket.adopt(options.fd, stream=options.vhost_user)
         return taps.Tap(fd, vnet_hdr=False, uso=False, mac=_UNKNOWN_MAC, stream=True, lossy=lossy)
     if options.repair_path not in ("", "none"):
         tell(options, WARNING, f"--repair-path {options.repair_path!r}: migration is not offered: connections end with this host")

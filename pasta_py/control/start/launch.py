@@ -102,8 +102,6 @@ def _modules(options: "Options") -> "tuple[str, ...]":
 
 
 def _refuse_unavailable(options: "Options") -> None:
-    if options.vhost_user:
-        raise UsageError("--vhost-user is not offered: leave it out, and give QEMU -netdev stream in place of -netdev vhost-user")
     if options.splice_only and (options.fd is not None or options.pcap):
         other = "--fd" if options.fd is not None else "--pcap"
         raise UsageError(f"--splice-only and {other} are both given: without a tap there are no frames; give one of them")
