@@ -8,7 +8,7 @@ from lab import Lab
 
 #: What takes minutes runs with `make test-vm` only.
 LONG = bool(os.environ.get("PASTA_LONG"))
-collect_ignore = [] if LONG else ["test_qemu_long.py", "test_libvirt.py"]
+collect_ignore = [] if LONG else ["test_qemu_long.py", "test_qemu_vhost.py", "test_libvirt.py", "test_uml.py"]
 
 
 @pytest.fixture(scope="module")
