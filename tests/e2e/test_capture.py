@@ -12,6 +12,14 @@ from lab import NO_PORTS, REMOTE4, UID, Lab, program
 ENTRIES = ("pasta", "pasta-py")
 
 
+@pytest.fixture(autouse=True)
+def _nameserver(lab: Lab) -> Iterator[None]:
+    """The host has one, so that a start warns of none."""
+    lab.resolv(f"nameserver {REMOTE4}\n")
+    yield
+    lab.resolv("")
+
+
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, int]]:
     """Both ends of a pseudoterminal, that of the user first; the program may open the other by its name."""
