@@ -160,8 +160,10 @@ test-vm: dev ## real virtual machines under QEMU behind passt, without accelerat
 	tests/as_installed.sh $(VENV) build/as-installed
 	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm
 
-man: build ## write docs/pasta-py.1 from the option table
+man: build ## write docs/pasta-py.1 and contrib/completions from the option table
 	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1
+	@for each in bash/pasta-py zsh/_pasta-py fish/pasta-py.fish; do \
+		$(BIN)/python -m pasta_py.control.subcommands.completion --show-completion $${each%/*} >contrib/completions/$$each || exit 1; done
 
 # `make test` checks that each option has such a test.
 options-off: dev ## ignore each option once: the tests that are marked with it must fail

@@ -15,7 +15,7 @@ import pytest
 pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("csrc", "pasta_py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+SHIPPED = ("csrc", "pasta_py", "docs", "contrib", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build(tree: Path, what: str, **environment: str) -> None:
@@ -57,8 +57,13 @@ def test_the_wheel_holds_the_extension_and_installs(unpacked: Path, tmp_path: Pa
     assert "pasta_py/py.typed" in names
     stem = "-".join(wheel.name.split("-")[:2])
     assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}
-    scripts = [tmp_path / "site" / name for name in names if name.startswith(f"{stem}.data")]
-    assert sorted(script.name for script in scripts) == ["pasta", "pesto", "slirp4netns"]
+    scripts = [tmp_path / "site" / name for name in names if name.startswith(f"{stem}.data/scripts/")]
+    shared = {name.removeprefix(f"{stem}.data/data/share/") for name in names if name.startswith(f"{stem}.data/data/share/")}
+    programs = ("pasta-py", "pasta", "passt", "pesto", "slirp4netns")
+    assert shared == {"man/man1/pasta-py.1", "zsh/site-functions/_pasta-py"} | {
+        path for name in programs for path in (f"bash-completion/completions/{name}", f"fish/vendor_completions.d/{name}.fish")
+    }
+    assert sorted(script.name for script in scripts) == ["passt", "pasta", "pesto", "slirp4netns"]
     assert len({script.read_bytes() for script in scripts}) == 1  # by its name it knows what it is
     code = "import pasta_py.worker.plane as p; print(p.PUNT, p.__file__)"
     paths = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

@@ -16,9 +16,10 @@ ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.lo
 
 MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
 
-RUNNING, GUEST, TRANSLATION, OURS = "Running", "What the guest sees", "Translation", "Capture and runtimes"
+PORTS, OURS, GUEST, TRANSLATION, RUNNING = "Ports", "Capture and runtimes", "What the guest sees", "Translation", "Running"
 EGRESS, MACHINES = "What the guest may reach", "Virtual machines (passt)"
-SECTIONS = (RUNNING, GUEST, TRANSLATION, EGRESS, OURS, MACHINES)
+#: In the order of the help: what is used most comes first.
+SECTIONS = (PORTS, OURS, EGRESS, GUEST, TRANSLATION, RUNNING, MACHINES)
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
@@ -87,7 +88,7 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
          "Largest size of the log file, 4096 or more; its oldest lines are deleted first. Default: 1048576."),
         ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),
          "Log counters of frames, flows and drops at most that often, when they have changed."),
-        ("runas", "UID|UID:GID|LOGIN|LOGIN:GROUP", "runas", "last", takes.runas,
+        ("runas", "USER[:GROUP]", "runas", "last", takes.runas,
          "Started as root, serve the guest as this user. Default: UID and GID 65534."),
         ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20),
          "Instead of making a tap, use this open descriptor: a tap, or a socket with one frame in each message."),
@@ -201,6 +202,9 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("no-splice", "", "splice", "set", False,
          "Do not join connections from the host's loopback socket to socket: send them through the tap."),
         ("splice-only", "", "splice_only", "set", True, "Make no tap: only forward ports between the two loopbacks."),
+    ):  # fmt: skip
+        add(TRANSLATION, *row)
+    for row in (
         ("t tcp-ports", "SPEC", "tcp_ports", "ports", takes.ports("-t", listen=True),
          f"TCP ports forwarded to the namespace. {default}"),
         ("u udp-ports", "SPEC", "udp_ports", "ports", takes.ports("-u", listen=True),
@@ -212,7 +216,7 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("freebind", "", "freebind", "set", True,
          "Let -t and -u listen at addresses that the host does not have (yet)."),
     ):  # fmt: skip
-        add(TRANSLATION, *row)
+        add(PORTS, *row)
     add(OURS, "network", "STRING", "network", "network", takes.text,
         "Options in the form of podman's --network, pasta:OPT,OPT. The options that podman itself adds are not added.")  # fmt: skip
     add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
@@ -299,4 +303,9 @@ SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
     "capture": ("capture", "Capture the frames of a running instance."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),
+}
+#: The same, of pasta-py's first option.
+COMPLETION: "dict[str, tuple[str, str]]" = {
+    "--install-completion": ("completion", "Install completion for a shell. Default: that of $SHELL."),
+    "--show-completion": ("completion", "Print the completion script of a shell."),
 }

@@ -19,40 +19,32 @@ from pasta_py.errors import ConfError, HostError, PastaError, UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
 from pasta_py.record import Record
 
-USAGE = """\
+#: Short form, long form, name of the value ("" for none), help.
+TABLE = (
+    ("t", "tcp-ports", "SPEC", "TCP ports forwarded to the namespace, as for pasta"),
+    ("u", "udp-ports", "SPEC", "UDP ports forwarded to it"),
+    ("T", "tcp-ns", "SPEC", "TCP ports forwarded from it to the host"),
+    ("U", "udp-ns", "SPEC", "UDP ports forwarded from it to the host"),
+    ("A", "add", "", "Add the rules that follow"),
+    ("D", "delete", "", "Delete the rules that follow; each must be there just so"),
+    ("C", "clear", "TABLE", "Empty the table HOST (of -t and -u) or SPLICE (of -T and -U)"),
+    ("s", "show", "", "Show the rules before and after the change"),
+    ("d", "debug", "", "Say what is read and sent"),
+    ("h", "help", "", "Show this help"),
+    ("", "version", "", "Show the version"),
+)
+_TAKES_VALUE = {long: bool(value) for _short, long, value, _help in TABLE}
+_LETTERS = {short: long for short, long, _value, _help in TABLE if short}
+_HELP_COLUMN = 24
+_USAGE = """\
 Usage: pesto [OPTION]... SOCKET
 
 Show the port forwarding of a running pasta, or change it. SOCKET is what it was given with --conf-path.
 
-  -t, --tcp-ports SPEC  TCP ports forwarded to the namespace, as for pasta
-  -u, --udp-ports SPEC  UDP ports forwarded to it
-  -T, --tcp-ns SPEC     TCP ports forwarded from it to the host
-  -U, --udp-ns SPEC     UDP ports forwarded from it to the host
-  -A, --add             Add the rules that follow
-  -D, --delete          Delete the rules that follow; each must be there just so
-  -C, --clear TABLE     Empty the table HOST (of -t and -u) or SPLICE (of -T and -U)
-  -s, --show            Show the rules before and after the change
-  -d, --debug           Say what is read and sent
-  -h, --help            Show this help
-      --version         Show the version
+@OPTIONS@
 
 Without -A, -D or -C before it, the first -t or -u empties HOST, and the first -T or -U empties SPLICE.
 """
-_TAKES_VALUE = {
-    "tcp-ports": True,
-    "udp-ports": True,
-    "tcp-ns": True,
-    "udp-ns": True,
-    "add": False,
-    "delete": False,
-    "clear": True,
-    "show": False,
-    "debug": False,
-    "help": False,
-    "version": False,
-}
-_LETTERS = {"t": "tcp-ports", "u": "udp-ports", "T": "tcp-ns", "U": "udp-ns", "A": "add", "D": "delete"}
-_LETTERS |= {"C": "clear", "s": "show", "d": "debug", "h": "help"}
 _DIRECTIONS = {
     "tcp-ports": (IPPROTO_TCP, False),
     "udp-ports": (IPPROTO_UDP, False),
@@ -64,6 +56,15 @@ _TIMEOUT_S = 30.0  # the server gives stalled clients before us 5 s each
 _MAX_RULES = 65536  # that a server may show in a table
 _MAX_REASON_BYTES = 4096
 _TABLES = {name: table == pesto_protocol.SPLICE for table, name in pesto_protocol.NAMES.items()}
+
+
+def help_text() -> str:
+    """Usage and all options."""
+    rows = []
+    for short, long, value, text in TABLE:
+        names = (f"-{short}, " if short else "    ") + f"--{long}" + (f" {value}" if value else "")
+        rows.append(f"  {names}".ljust(_HELP_COLUMN) + text)
+    return _USAGE.replace("@OPTIONS@", "\n".join(rows))
 
 
 class Tables(Record):
@@ -268,7 +269,7 @@ def _run(argv: list[str]) -> None:
     named, path = _options(argv)
     names = [name for name, _ in named]
     if "help" in names:
-        notices.show(USAGE)
+        notices.show(help_text())
         return
     if "version" in names:
         notices.show(version("pesto"))

@@ -1,13 +1,12 @@
 """The typer command of `pasta-py`, made from the option table; the only module that imports typer.
 
-typer gives --help with its sections, and shell completion. The values always go through options.parse(), so that
-`pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help and completion. Importing
+typer gives --help with its sections. The values always go through options.parse(), so that
+`pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help. Importing
 typer takes 150 ms, so main() handles everything else without it: `pasta-py` starts as fast as `pasta`.
 
 A subcommand is the very first word. Behind an option, or behind `--`, the same word is a command.
 """
 
-import os
 import sys
 
 from pasta_py.control.commandline import option_table, options
@@ -22,14 +21,24 @@ if TYPE_CHECKING:
     import typer
 
 NAME = "pasta-py"
-_COMPLETE_VAR = "_PASTA_PY_COMPLETE"
-_COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
+_EXAMPLES = """\
+[bold]Examples[/]:
+
+[cyan]pasta-py -- curl -s https://example.org[/]  a command in a network of its own
+
+[cyan]pasta-py -t 8080 -- python3 -m http.server 8080[/]  reachable at the host's port 8080
+
+[cyan]pasta-py --pcap out.pcap -- ping -c 1 192.0.2.1[/]  and all its frames in a file
+
+[bold]Ports[/]: [cyan]SPEC[/] is [cyan]none[/], [cyan]auto[/], [cyan]all[/], or ports such as [cyan]8080[/],
+[cyan]8080:80[/] (80 in the guest), [cyan]8000-8010[/], [cyan]127.0.0.1/8080[/], [cyan]%eth0/8080[/],
+[cyan]~22[/] (all but 22), with commas between them.
+
+"""
 
 
 def wants_typer(argv: "Sequence[str]") -> bool:
-    """Whether typer answers this command line: help and completion."""
-    if _COMPLETE_VAR in os.environ or (argv and argv[0] in _COMPLETION_OPTIONS):
-        return True
+    """Whether typer answers this command line: help."""
     try:
         return options.parse(argv, NAME).action == "help"
     except UsageError:
@@ -46,11 +55,9 @@ def app() -> "typer.Typer":
     from typer.core import TyperCommand
 
     class TableCommand(TyperCommand):
-        """Hands everything but help and completion to the table's own parser."""
+        """Hands everything but help to the table's own parser."""
 
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-            if ctx.resilient_parsing or (args and args[0] in _COMPLETION_OPTIONS):
-                return super().parse_args(ctx, args)
             if wants_typer(args):
                 return super().parse_args(ctx, ["--help"])
             ctx.obj = tuple(args)
@@ -60,8 +67,8 @@ def app() -> "typer.Typer":
         raise typer.Exit(run(NAME, ctx.obj))
 
     parameters = [inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)]
-    for option in option_table.TABLE:
-        if option.dest == "help":
+    for option in sorted(option_table.TABLE, key=lambda option: option_table.SECTIONS.index(option.section)):
+        if option.dest == "help" or option.mode == "passt":
             continue
         names = [f"--{option.long}"] + ([f"-{option.short}"] if option.short else [])
         info = typer.Option(
@@ -74,18 +81,25 @@ def app() -> "typer.Typer":
                 default=False if kind is bool else "",
             )
         )  # fmt: skip
+    for name, (_module, text) in option_table.COMPLETION.items():
+        info = typer.Option(name, help=text, rich_help_panel="Completion", metavar="bash|zsh|fish", show_default=False)
+        parameters.append(
+            inspect.Parameter(
+                name[2:].replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[str, info], default=""
+            )
+        )
     info = typer.Argument(metavar="COMMAND|PID", help="What to run, or whose namespaces to join.", show_default=False)
     parameters.append(
         inspect.Parameter("command", inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[list[str], info], default=[])
     )
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    made = typer.Typer(name=NAME, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    made = typer.Typer(name=NAME, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     made.command(
         cls=TableCommand,
         options_metavar="[OPTION]...",
         help=SUMMARY,
-        epilog=_subcommands(),
+        epilog=_EXAMPLES + _subcommands(),
         context_settings={"help_option_names": ["-h", "--help"], "allow_interspersed_args": False},
     )(command)
     return made
@@ -100,9 +114,10 @@ def _subcommands() -> str:
 def main() -> int:
     """Console script `pasta-py`."""
     argv = sys.argv[1:]
-    if argv and argv[0] in option_table.SUBCOMMANDS:
-        module = f"pasta_py.control.subcommands.{option_table.SUBCOMMANDS[argv[0]][0]}"
-        leave(__import__(module, fromlist=["main"]).main(argv[1:]))
+    words = {**option_table.SUBCOMMANDS, **option_table.COMPLETION}
+    if argv and argv[0] in words:
+        module = f"pasta_py.control.subcommands.{words[argv[0]][0]}"
+        leave(__import__(module, fromlist=["main"]).main(argv[1:] if argv[0] in option_table.SUBCOMMANDS else argv))
     if not wants_typer(argv):
         leave(run(NAME, argv))
     try:
