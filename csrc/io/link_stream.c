@@ -288,8 +288,10 @@ static bool send_one(struct link *l, const struct link_tx *tx)
 	} else if (len <= SMALL_BYTES && make_room(s, len)) {
 		keep(s, &iov[1], 0);
 		keep(s, &iov[2], 0);
+		count(l, iov + 1);
 		if (!l->blocked && s->tx_len >= TX_EARLY_BYTES)
 			flush(l);
+		return true;
 	} else if (!write_frames(l, iov, 1)) {
 		return dropped(l);
 	}
