@@ -18,7 +18,7 @@ def forked_init(messages: list[bytes], command: list[str]) -> int:
         ours.close()
         child = os.fork()
         if child == 0:
-            spawn._init(theirs, command, pidns=False)
+            spawn._init(theirs, "pasta", command, pidns=False)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -39,7 +39,7 @@ def test_init_that_was_killed_before_the_command_ran_starts_no_command(tmp_path:
             os._exit(0)
         while os.getppid() == parent:
             os.sched_yield()
-        spawn._execute(["touch", str(tmp_path / "ran")], {}, parent=parent)
+        spawn._execute("pasta", ["touch", str(tmp_path / "ran")], {}, parent=parent)
     os.close(writer)
     os.waitpid(init, 0)
     assert os.read(reader, 1) == b"", "the command's process has ended, too"
