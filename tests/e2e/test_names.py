@@ -202,7 +202,8 @@ def test_without_inotify_a_command_has_its_file_and_a_warning() -> None:
         lab.resolv(HOSTS_OWN)
         lab.host.run("sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances", caps=True)
         done = lab.host.run(program("pasta-py"), *NO_PORTS, "--", "getent", "hosts", DNS_NAME)
-        assert done.stdout.split()[0] == REMOTE4 and done.stderr.startswith("pasta-py: warning: the command's /etc/resolv.conf is lost when")
+        assert done.stdout.split()[0] == REMOTE4
+        assert done.stderr.startswith("pasta-py: warning: the command's /etc/resolv.conf is lost when")
         assert "fs.inotify.max_user_instances" in done.stderr
 
 
