@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_py.control.commandline import option_table, options, port_spec
+from pasta_py.control.commandline import option_table, option_values, options, port_spec
 from pasta_py.control.commandline.options import Options
 from pasta_py.errors import UsageError
 
@@ -123,6 +123,32 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--network", "pasta:--mtu,1500", "mtu", 1500),
     ("--pcap", "out.pcap", "pcap", "out.pcap"),
     ("-p", "-", "pcap", "-"),
+    ("--pcap-filter", "tcp port 80", "pcap_filter", "tcp port 80"),
+    ("--pcap-snaplen", "96", "pcap_snaplen", 96),
+    ("--pcap-files", "4", "pcap_files", 4),
+    ("--metrics", "unix:/run/m", "metrics", "unix:/run/m"),
+    ("--control", "/run/c", "control", "/run/c"),
+    ("--no-control", None, "control_socket", False),
+    ("--follow", None, "follow", True),
+    ("--follow-grace", "5", "follow_grace", 5),
+    ("--flow-log", "flows", "flow_log", "flows"),
+    ("--flow-log-size", "1000000", "flow_log_size", 1000000),
+    ("--report", "out.html", "report", "out.html"),
+    ("--allow", "*:443", "egress_rules", (option_values.allow("*:443"),)),
+    ("--deny", "*:25", "egress_rules", (option_values.deny("*:25"),)),
+    ("--egress", "none", "egress", "none"),
+    ("--egress-file", "/etc/egress", "egress_rules", ("/etc/egress",)),
+]
+#: The same of passt alone.
+OF_PASST: list[tuple[str, str | None, str, Any]] = [
+    ("--socket", "/run/s", "socket", "/run/s"),
+    ("--socket-path", "/run/s", "socket", "/run/s"),
+    ("-s", "/run/s", "socket", "/run/s"),
+    ("--one-off", None, "one_off", True),
+    ("-1", None, "one_off", True),
+    ("--vhost-user", None, "vhost_user", True),
+    ("--repair-path", "/run/r", "repair_path", "/run/r"),
+    ("--print-capabilities", None, "action", "print-capabilities"),
 ]
 
 
@@ -141,9 +167,20 @@ def test_each_option_changes_its_field_in_every_spelling(name: str, value: str |
     assert getattr(parse(joined, *tail), field) == held
 
 
+@pytest.mark.parametrize(("name", "value", "field", "held"), OF_PASST, ids=[f"{e[0]}{e[1] or ''}" for e in OF_PASST])
+def test_each_option_of_passt_changes_its_field_and_is_unknown_to_pasta(
+    name: str, value: str | None, field: str, held: Any
+) -> None:
+    words = [name] if value is None else [name, value]
+    assert getattr(parse(entry="passt"), field) != held
+    assert getattr(parse(*words, entry="passt"), field) == held
+    with pytest.raises(UsageError):
+        parse(*words, "1234")
+
+
 def test_the_list_above_covers_the_whole_table() -> None:
-    tried = {name for name, *_ in EACH} | {"--userns", "--stderr", "-e", "--help", "-h", "--version"}
-    tried |= {"--map-gw", "--no-config-net"}
+    tried = {name for name, *_ in EACH + OF_PASST} | {"--userns", "--stderr", "-e", "--help", "-h", "--version"}
+    tried |= {"--map-gw", "--no-config-net", "--no-follow", "--pcap-size", "--migrate-exit", "--migrate-no-linger"}
     table = {f"--{o.long}" for o in option_table.TABLE} | {f"-{o.short}" for o in option_table.TABLE if o.short}
     assert tried == table
 
@@ -151,7 +188,7 @@ def test_the_list_above_covers_the_whole_table() -> None:
 def test_names_are_unique_and_every_destination_is_a_field() -> None:
     assert len(option_table.BY_LONG) == len(option_table.TABLE)
     assert len(option_table.LETTERS) == sum(bool(o.short) for o in option_table.TABLE)
-    known = set(Options._fields) | {"", "help", "version", "only", "gateway", "outbound"}
+    known = set(Options._fields) | {"", "help", "version", "print-capabilities", "only", "gateway", "outbound"}
     assert {o.dest for o in option_table.TABLE} <= known
     assert {o.section for o in option_table.TABLE} == set(option_table.SECTIONS)
 
@@ -161,6 +198,9 @@ def test_options_without_effect_and_pairs() -> None:
     assert parse("--userns", "/u", "--netns", "/n").userns == "/u"
     assert parse("--no-map-gw", "--map-gw").map_gw
     assert not parse("--map-gw", "--no-map-gw").map_gw
+    assert parse("--no-follow", "--follow").follow and not parse("--follow", "--no-follow").follow
+    assert parse("--pcap", "x", "--pcap-size", "1000000").pcap_size == 1000000
+    assert parse("--vhost-user", "--migrate-exit", "--migrate-no-linger", entry="passt").vhost_user
     assert not parse("--config-net", "--no-config-net", entry="pasta-py").config_net
 
 
