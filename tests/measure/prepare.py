@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPIED = ("bench", "csrc", "docs", "fuzz", "pasta_py", "tests", "README.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile")
+COPIED = ("bench", "contrib", "csrc", "docs", "examples", "fuzz", "pasta_py", "tests", "README.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile")
 DATA = "data"
 
 
