@@ -8,7 +8,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPIED = ("bench", "contrib", "csrc", "docs", "examples", "fuzz", "pasta_py", "tests", "README.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile")
+COPIED = (
+    "bench", "contrib", "csrc", "docs", "examples", "fuzz", "pasta_py", "tests",
+    "README.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile",
+)  # fmt: skip
 DATA = "data"
 
 
