@@ -70,8 +70,8 @@ NO_NODE = ("the kernel has the driver, but the device is missing", "mknod -m 666
 KERNEL = "mount -t tmpfs none /proc/sys/kernel; mkdir /proc/sys/kernel/seccomp; echo {value} >/proc/sys/kernel/{name}"
 SELINUX = "mount -t tmpfs none /sys/fs; mkdir -p /sys/fs/selinux/booleans; echo {enforce} >/sys/fs/selinux/enforce"
 CHROOT = (
-    "mkdir /tmp/root; for d in /*; do if [ -L $d ]; then cp -P $d /tmp/root; elif [ -d $d ] && [ $d != /tmp ]; then"
-    " mkdir /tmp/root$d; mount --rbind $d /tmp/root$d; fi; done; set -- chroot /tmp/root \"$@\""
+    "mkdir /mnt/root; for d in /*; do if [ -L $d ]; then cp -P $d /mnt/root; elif [ -d $d ] && [ $d != /mnt ]; then"
+    " mkdir /mnt/root$d; mount --rbind $d /mnt/root$d; fi; done; set -- chroot /mnt/root \"$@\""
 )
 
 
@@ -115,7 +115,7 @@ CHROOT = (
             "RestrictNamespaces=no", id="seccomp-by-flag",
         ),
         pytest.param(
-            machine("mount -t tmpfs none /tmp;" + CHROOT), "user namespaces", "this is a chroot",
+            machine("mount -t tmpfs none /mnt;" + CHROOT), "user namespaces", "this is a chroot",
             "enter it with unshare -m and pivot_root", id="chroot",
         ),
         pytest.param(
