@@ -67,7 +67,7 @@ ATTEMPTS: dict[str, list[Call]] = {
     "name a process": [("pidfd_open", "VICTIM", 0)],
     "limit a process": [("prlimit64", "VICTIM", 7, 0, 0)],
     "UNIX socket": [("socket", socket.AF_UNIX, 1, 0)],
-    "pair of UNIX sockets": [("socketpair", socket.AF_UNIX, 1, 0, "#" + "00" * 8)],
+    "pair of UNIX datagram sockets": [("socketpair", socket.AF_UNIX, 2, 0, "#" + "00" * 8)],
     "netlink socket": [("socket", socket.AF_NETLINK, 3, 0)],
     "packet socket": [("socket", socket.AF_PACKET, 3, 0)],
     "raw socket": [("socket", socket.AF_INET, 3, 1)],

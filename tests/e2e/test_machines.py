@@ -30,6 +30,7 @@ from machines import Passt, is_socket, machine, passt
 from servers import make_file, nginx
 from test_autoconf import dhclient
 
+ROOT = Path(__file__).resolve().parents[2]
 SIZE = 50_000_000
 URLS = {4: f"http://{REMOTES[4]}", 6: f"http://[{REMOTES[6]}]"}
 GUEST_MAC = bytes.fromhex("525400123456")
@@ -274,7 +275,9 @@ def connects(path: Path) -> bool:
 def test_default_paths_are_numbered(lab: Lab) -> None:
     """In a /tmp of their own: one that is in use is passed over, one that nothing serves is taken."""
     script = f"""
-        mount -t tmpfs none /tmp; cd /tmp; p={program("passt")}
+        mount -t tmpfs none /mnt; mkdir /mnt/tmp; mount --rbind /tmp /mnt/tmp; mount -t tmpfs none /tmp; cd /tmp
+        case {ROOT} in /tmp/*) mkdir -p {ROOT}; mount --rbind /mnt{ROOT} {ROOT} ;; esac
+        p={program("passt")}
         $p -f 2>one & a=$!; while ! grep -q bound one; do sleep 0.05; done
         $p -f 2>two & b=$!; while ! grep -q bound two; do sleep 0.05; done
         kill -9 $a; while socat -u OPEN:/dev/null UNIX-CONNECT:passt_1.socket 2>/dev/null; do sleep 0.05; done

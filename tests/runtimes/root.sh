@@ -41,7 +41,7 @@ rm -rf "$root/src" "$root/home/user"
 mkdir -p "$root/src" "$root/home/user/.config/containers"
 cp "$here/containers.conf" "$root/home/user/.config/containers/"
 chown -R 1000:1000 "$root/home/user"
-(cd "$project" && cp -r csrc pasta_py setup.py pyproject.toml README.md LICENSE "$root/src/")
+(cd "$project" && cp -r contrib csrc docs pasta_py setup.py pyproject.toml README.md LICENSE "$root/src/")
 rm -f "$root"/src/pasta_py/*.so "$root"/src/pasta_py/_*.c
 # Everything that a pip of this machine is told by its environment counts inside too.
 chroot "$root" sh -c '

@@ -52,7 +52,7 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
     if options.dns is not None:
         return Names(announced=tuple(dict.fromkeys(options.dns)), view=view)
     warnings: tuple[str, ...] = ()
-    if not resolv.nameservers and not options.dns_host:
+    if options.program == "pasta-py" and not resolv.nameservers and not options.dns_host:
         warnings = ("the host's /etc/resolv.conf names no nameserver, or is missing: give one with --dns",)
     own = options.program == "pasta-py" and not options.splice_only
     if own and not any(map(view.reaches, resolv.nameservers)):
