@@ -112,7 +112,7 @@ const struct addr *policy_guest_addr(const struct policy *p, const struct addr *
 const struct addr *policy_local_addr(const struct policy *p, bool v4);
 void policy_free(struct policy *p);
 
-void *aligned_alloc(size_t alignment, size_t size);
+int posix_memalign(void **at, size_t alignment, size_t size);
 void free(void *p);
 struct guest_region { uint64_t guest, front_end, bytes; uint8_t *at; };
 struct guest_memory { uint32_t count; struct guest_region region[8]; };

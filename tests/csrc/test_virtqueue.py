@@ -31,7 +31,9 @@ class Memory:
         self.table = ffi.new("struct guest_memory *")
         self.buffers: list[tuple[int, int, Any]] = []
         for guest, size in regions:
-            at = ffi.cast("uint8_t *", lib.aligned_alloc(4096, size))
+            made = ffi.new("void **")
+            assert lib.posix_memalign(made, 4096, size) == 0
+            at = ffi.cast("uint8_t *", made[0])
             ffi.memmove(at, bytes(size), size)
             self.buffers.append((guest, size, at))
             assert lib.guest_memory_add(self.table, ffi.new("struct guest_region *", [guest, FRONT_END + guest, size, at]))
