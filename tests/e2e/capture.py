@@ -52,11 +52,17 @@ def frames(space: Space, path: str, timeout: float = 120) -> list[Frame]:
 
 
 def assert_sound(found: list[Frame]) -> None:
-    """No malformed frame, no bad checksum, no cut frame; at least one checksum was really verified."""
+    """No malformed frame, no bad checksum, no cut frame; at least one checksum was really verified.
+
+    What an ICMP error of the guest quotes is not judged: its kernel quotes a datagram as it was given to it, and that may have a
+    checksum which is not finished yet.
+    """
     assert found, "the capture is empty"
     verified = 0
     for number, frame in enumerate(found, 1):
-        wrong = [name for name in CHECKSUMS if BAD in frame[name].split(",")]
+        quotes = frame["icmp.checksum.status"] or frame["icmpv6.checksum.status"]
+        judged = [name for name in CHECKSUMS if not quotes or name not in ("tcp.checksum.status", "udp.checksum.status")]
+        wrong = [name for name in judged if BAD in frame[name].split(",")]
         assert not wrong and not frame["_ws.malformed"], f"frame {number}: {wrong or 'malformed'}: {frame}"
         assert frame["frame.len"] == frame["frame.cap_len"], f"frame {number} is cut short: {frame}"
         verified += any(GOOD in frame[name].split(",") for name in CHECKSUMS)
