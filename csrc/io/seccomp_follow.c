@@ -11,6 +11,7 @@
  * machine, and a call that fails does as little.
  */
 #include "io/seccomp.h"
+#include "io/seccomp_conditions.h"
 
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -50,23 +51,6 @@
 #define WATCHER CONFINE_WATCHER
 #define APPLIER CONFINE_APPLIER
 #define READING (O_CLOEXEC | O_NONBLOCK | O_DIRECTORY | O_NOFOLLOW | O_LARGEFILE | O_NOCTTY)
-
-#define IS(arg, number) \
-	{ \
-		arg, UINT32_MAX, (uint32_t)(number) \
-	}
-#define ONLY(arg, bits) \
-	{ \
-		arg, ~(uint32_t)(bits), 0 \
-	}
-#define WITH(arg, bits) \
-	{ \
-		arg, (uint32_t)(bits), (uint32_t)(bits) \
-	}
-#define TYPE(arg, type) \
-	{ \
-		arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type \
-	}
 
 /* clang-format off */
 const struct seccomp_row seccomp_follow_table[] = {

@@ -8,6 +8,7 @@
  * instructions a call, so calls of the data path have none. A condition cannot follow a pointer.
  */
 #include "io/seccomp.h"
+#include "io/seccomp_conditions.h"
 
 #include <fcntl.h>
 #include <linux/netlink.h>
@@ -37,30 +38,6 @@
 #define HELPER CONFINE_HELPER
 #define MACHINE CONFINE_VHOST_USER
 #define BOTH (CONFINE_WORKER | CONFINE_HELPER)
-
-/* Conditions: the argument is a number; has no bits but these; has these bits set; has these of some bits set; is a type of
- * socket. */
-#define IS(arg, number) \
-	{ \
-		arg, UINT32_MAX, (uint32_t)(number) \
-	}
-#define ONLY(arg, bits) \
-	{ \
-		arg, ~(uint32_t)(bits), 0 \
-	}
-#define WITH(arg, bits) \
-	{ \
-		arg, (uint32_t)(bits), (uint32_t)(bits) \
-	}
-#define OF(arg, bits, set) \
-	{ \
-		arg, (uint32_t)(bits), (uint32_t)(set) \
-	}
-#define TYPE(arg, type) \
-	{ \
-		arg, ~(uint32_t)(SOCK_NONBLOCK | SOCK_CLOEXEC), type \
-	}
-#define OPTION(level, name) IS(1, level), IS(2, name)
 
 /* Further calls of the sanitizers' run-time libraries, in builds for tests. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

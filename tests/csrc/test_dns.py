@@ -129,7 +129,7 @@ def test_a_lost_answer_is_sent_again(guest: Asking) -> None:
     assert guest.wait_segments()[0].payload == b"answer"  # nothing was acknowledged
 
 
-def test_connections_that_nobody_takes_are_bounded_and_closed_at_the_end() -> None:
+def test_connections_that_python_does_not_take_are_bounded_and_closed_at_the_end() -> None:
     with Guest(serves_dns=True) as guest:
         for port in range(40000, 40032):
             TcpPeer(guest, 53, sport=port).send(SYN)

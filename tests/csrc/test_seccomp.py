@@ -26,10 +26,6 @@ _PRINT = """
 #include "io/seccomp.c"
 #include "io/seccomp_table.c"
 #undef BOTH
-#undef IS
-#undef ONLY
-#undef WITH
-#undef TYPE
 #include "io/seccomp_follow.c"
 #include <stdio.h>
 #include <stdlib.h>
