@@ -1,6 +1,7 @@
 /* `virtqueue_race ROUNDS`: takes chains from rings that another thread overwrites all the time. Prints how many chains were taken,
  * and how often the ring was broken. Exit status 1: a part of a chain lies outside the guest's memory. */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,11 @@
 #define TABLE 4096
 
 static _Alignas(16) _Atomic uint16_t words[BYTES / 2];
+#define ROUNDS_PER_CHANGE 8   /* after at most this many rounds we wait for a change of the guest, */
+#define CHANGES_PER_YIELD 256 /* which gives way after this many changes: the two may share one processor */
+
 static atomic_bool stop;
+static _Atomic uint32_t changes;
 
 static uint32_t next_random(uint32_t *state)
 {
@@ -53,6 +58,8 @@ static void *guest(void *unused)
 		else
 			store_descriptor(at + (r >> 28 & 1) * TABLE, r >> 28 == 15 ? r : address, r >> 28 == 14 ? r : len,
 					 r >> 4 & 1, (uint16_t)(r >> 5 & (SIZE - 1)));
+		if (atomic_fetch_add_explicit(&changes, 1, memory_order_relaxed) % CHANGES_PER_YIELD == 0)
+			sched_yield();
 	}
 	return NULL;
 }
@@ -76,12 +83,16 @@ int main(int argc, char **argv)
 	struct virtq q;
 	pthread_t thread;
 	uint16_t offered = 0;
+	uint32_t seen = 0;
 
 	if (!iov || !guest_memory_add(&m, &(struct guest_region){0, 0, BYTES, memory}) || !virtq_start(&q, &m, SIZE, &at, 0, true))
 		return 2;
 	if (pthread_create(&thread, NULL, guest, NULL))
 		return 2;
 	for (long i = 0; i < rounds; i++) {
+		while (i % ROUNDS_PER_CHANGE == 0 && atomic_load_explicit(&changes, memory_order_relaxed) == seen)
+			sched_yield();
+		seen = atomic_load_explicit(&changes, memory_order_relaxed);
 		store(AVAILABLE + 4 + offered % SIZE * 2u, (uint16_t)(i * 7 % SIZE));
 		store(AVAILABLE + 2, ++offered);
 		switch (virtq_take(&q, &m, false, iov, VIRTQ_IOVECS_MAX, &chain)) {
