@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
 
 LIMIT_KIB = 12 * 1024
 HEAVY = {
-    "argparse", "array", "asyncio", "collections", "ctypes", "dataclasses", "enum", "importlib.metadata", "inspect",
+    "argparse", "array", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum", "importlib.metadata", "inspect",
     "ipaddress", "json", "logging", "os", "pyroute2", "re", "select", "signal", "site", "socket", "subprocess", "typer", "typing",
 }  # fmt: skip
 IMPORTS = "import sys; sys.path += sys.argv[1:]; import pasta_py.worker.__main__; print(*sys.modules)"
@@ -45,7 +45,8 @@ def test_what_a_worker_loads_for_dns_is_lean_too() -> None:
 def test_controls_imports_are_lean() -> None:
     """Of a start of `pasta`: each of these modules would add a millisecond to it, or many."""
     names = ["start.dispatch", "start.main", "start.launch", "start.hand_over", "forwarding.bind_ports", "planning.host"]
-    names += ["planning.plan", "planning.resolv_conf", "guest.namespaces", "guest.tap", "guest.interface"]
+    names += ["planning.plan", "planning.resolv_conf", "guest.namespaces", "guest.tap", "guest.interface", "guest.spawn"]
+    names += ["start.foreground"]
     paths = [str(Path(module.__file__ or "").parent) for module in (_cffi_backend, pasta_py)]
     paths[1] = str(Path(paths[1]).parent)
     code = IMPORTS.replace("pasta_py.worker.__main__", ", ".join(f"pasta_py.control.{name}" for name in names))

@@ -1,6 +1,6 @@
 """The environment of a command: that of our caller, not what Python has made of it."""
 
-import os
+import posix as os  # lean imports: docs/architecture.md
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 def environment() -> "Mapping[bytes, bytes]":
     """Our caller's environment: without the LC_CTYPE that Python sets for itself where the locale is C (PEP 538)."""
-    ours = dict(os.environb)
+    ours = dict(os.environ)
     if ours.get(b"LC_CTYPE") not in _COERCED:
         return ours
     try:

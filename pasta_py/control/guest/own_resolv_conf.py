@@ -17,7 +17,6 @@ import _socket
 import errno
 import fcntl
 import os
-import signal
 import stat
 
 from pasta_py import worker_protocol
@@ -25,6 +24,12 @@ from pasta_py.control.guest import path_watch, syscalls
 from pasta_py.control.planning import resolv_conf
 from pasta_py.control.planning.resolv_conf import View
 from pasta_py.errors import HostError, reason
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal  # lean imports: docs/architecture.md
+else:
+    import _signal
 
 _EVENTS_BYTES = 64 << 10
 _OPTIONS = f"mode=755,size={2 * resolv_conf.MAX_BYTES}"
@@ -42,7 +47,7 @@ class OwnResolv:
     def start(self) -> None:
         """Make it, once, and block SIGIO. HostError if there is none, or if it vanishes when the host replaces its own."""
         refused = ""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGIO,))
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGIO,))
         try:
             self._events = syscalls.inotify()
             fcntl.fcntl(self._events, fcntl.F_SETOWN, os.getpid())

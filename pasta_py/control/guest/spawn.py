@@ -12,14 +12,10 @@ its own, the View for it, then "run". When control ends, even by SIGKILL, all of
 the command's, 128+n for death by signal n.
 """
 
-import contextlib
+import _socket
 import errno
-import os
-import signal
-import socket
+import posix as os  # lean imports: docs/architecture.md
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pasta_py import worker_protocol
 from pasta_py.control.guest import syscalls
@@ -27,27 +23,34 @@ from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
 from pasta_py.errors import HostError, reason
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal  # lean imports: docs/architecture.md
+    from collections.abc import Mapping, Sequence
+
     from pasta_py.control.guest.own_resolv_conf import OwnResolv
     from pasta_py.control.planning.resolv_conf import View
+else:
+    import _signal
 
 _SETUP_TIMEOUT_S = 30
 _REPLY_BYTES = 4096
 _VIEW_BYTES = 64 << 10
 _FAILED = 1
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit statuses of a shell (POSIX, XCU 2.8.2)
+_DEFAULT_PATH = b"/bin:/usr/bin"  # where there is no $PATH
 _MAX_FD = 1 << 20
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
 # Signals that a terminal or a user sends to the whole job: init ignores them, the command handles them.
 _FOR_COMMAND = (
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGHUP,
-    signal.SIGTERM,
+    _signal.SIGINT,
+    _signal.SIGQUIT,
+    _signal.SIGTSTP,
+    _signal.SIGTTIN,
+    _signal.SIGTTOU,
+    _signal.SIGHUP,
+    _signal.SIGTERM,
 )
 _HINTS = {
     errno.ENOENT: "give the path of a program, or the name of one in $PATH",
@@ -59,7 +62,7 @@ _HINTS = {
 class Command:
     """A command that waits in its namespaces; `pid` is init's, as control sees it."""
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
+    def __init__(self, pid: int, sock: _socket.socket) -> None:
         self.pid, self._sock = pid, sock
         self.ended = False  # set by start/foreground.py, which reaps it
 
@@ -81,27 +84,33 @@ class Command:
         """End it, started or not."""
         self._sock.close()
         if not self.ended:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+            try:
+                os.kill(self.pid, _signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
 
-def argv_of(command: Sequence[str]) -> tuple[str, list[str]]:
+def argv_of(command: "Sequence[str]") -> tuple[str, list[str]]:
     """The file to execute and its arguments; without a command, the user's shell as a login shell."""
     if command:
         return command[0], list(command)
-    shell = os.environ.get("SHELL") or "/bin/sh"
-    return shell, ["-" + os.path.basename(shell)]
+    shell = _decoded(os.environ.get(b"SHELL") or b"/bin/sh")
+    return shell, ["-" + shell.rpartition("/")[2]]
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
 
 
 def prepare(
-    command: Sequence[str], *, program: str, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
+    command: "Sequence[str]", *, program: str, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
 ) -> Command:
     """Make the namespaces for a command, which then waits there. HostError when the kernel refuses them.
 
     `program`: whose name error lines begin with. A command that cannot be executed ends with status 126 or 127 under pasta-py, as
     under a shell, and with 1 under other names. `stdout`: the descriptor that becomes its standard output.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flush_streams()
     entrant = os.fork()
     if entrant == 0:
@@ -115,7 +124,7 @@ def prepare(
             reply = worker_protocol.decode(ours.recv(_REPLY_BYTES) or b"n")
         except TimeoutError:
             reply = "Couldn't create namespaces: no answer for too long"
-            os.kill(entrant, signal.SIGKILL)
+            os.kill(entrant, _signal.SIGKILL)
         if pidns or not isinstance(reply, int):  # else the entrant has become init
             os.waitpid(entrant, 0)
         if not isinstance(reply, int):
@@ -129,14 +138,15 @@ def prepare(
 
 
 def _hostname(wanted: str) -> str:
-    return os.fsencode(wanted or f"pasta-{os.uname().nodename}")[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
+    name = wanted or f"pasta-{os.uname().nodename}"
+    return name.encode("utf-8", "surrogateescape")[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
 
 
 # ---- in the entrant and its descendants: nothing below returns to the caller ----
 
 
 def _enter(
-    sock: socket.socket, program: str, command: Sequence[str], hostname: str, *, pidns: bool, userns: bool
+    sock: _socket.socket, program: str, command: "Sequence[str]", hostname: str, *, pidns: bool, userns: bool
 ) -> None:
     try:
         # Close control's other sockets and files: their readers wait for the last descriptor to close.
@@ -195,12 +205,12 @@ def _refusal(error: OSError, *, userns: bool = True) -> HostError:
     return HostError(str(try_namespaces.first_refusal(userns=userns) or try_namespaces.Refusal(kind="user", number=number)))
 
 
-def _init(sock: socket.socket, program: str, command: Sequence[str], *, pidns: bool) -> None:
+def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns: bool) -> None:
     status = _FAILED
     try:
         if sock.recv(8) != b"arm":
             return
-        syscalls.set_parent_death_signal(signal.SIGKILL)
+        syscalls.set_parent_death_signal(_signal.SIGKILL)
         if pidns:
             _mount_proc(program)
         message = sock.recv(_VIEW_BYTES)
@@ -211,7 +221,7 @@ def _init(sock: socket.socket, program: str, command: Sequence[str], *, pidns: b
         # If control ends after this, the parent death signal ends us; if it has ended before, the socket is closed.
         if message != b"run" or _is_closed(sock):
             return
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in _FOR_COMMAND}
+        before = {number: _signal.signal(number, _signal.SIG_IGN) for number in _FOR_COMMAND}
         parent = os.getpid()
         child = os.fork()
         if child == 0:
@@ -228,9 +238,9 @@ def _init(sock: socket.socket, program: str, command: Sequence[str], *, pidns: b
         os._exit(status)
 
 
-def _is_closed(sock: socket.socket) -> bool:
+def _is_closed(sock: _socket.socket) -> bool:
     try:
-        return not sock.recv(8, socket.MSG_DONTWAIT)
+        return not sock.recv(8, _socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False
 
@@ -264,45 +274,71 @@ def _own_resolv(program: str, encoded: bytes) -> "OwnResolv":
 def _wait(child: int, resolv: "OwnResolv | None") -> int:
     """Reap every child that ends, until the command does; its exit status."""
     if resolv:
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))  # SIGIO is blocked already
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))  # SIGIO is blocked already
     while True:
         pid, raw = os.waitpid(-1, os.WNOHANG if resolv else 0)
         if pid == child:
             code = os.waitstatus_to_exitcode(raw)
             return code if code >= 0 else 128 - code
-        if resolv and not pid and signal.sigwait((signal.SIGCHLD, signal.SIGIO)) == signal.SIGIO:
+        if resolv and not pid and _signal.sigwait((_signal.SIGCHLD, _signal.SIGIO)) == _signal.SIGIO:
             resolv.changed()
 
 
-def _execute(program: str, command: Sequence[str], before: "Mapping[signal.Signals, object]", *, parent: int) -> None:
+def _execute(program: str, command: "Sequence[str]", before: "Mapping[_signal.Signals, object]", *, parent: int) -> None:
     """`parent`: the process with which the command ends; 0 where its PID namespace ends it."""
     file, argv = argv_of(command)
     status = _FAILED
     try:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these for itself
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            _signal.signal(number, handler)  # type: ignore[arg-type]
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores these for itself
+            _signal.signal(number, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
         if parent:
-            syscalls.set_parent_death_signal(signal.SIGKILL)
+            syscalls.set_parent_death_signal(_signal.SIGKILL)
             if os.getppid() != parent:
                 return
-        os.execvpe(file, argv, environment())
+        _replace_process(_paths(file), argv)
     except OSError as error:
-        refused = error
-        if "/" not in file and not any(os.path.exists(f"{each}/{file}") for each in os.get_exec_path()):
-            refused = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))  # what exec said is about a directory of $PATH
-        print(f"{program}: Failed to start command or shell: {file}: {_why_not(refused, command)}", file=sys.stderr, flush=True)
+        print(f"{program}: Failed to start command or shell: {file}: {_why_not(error, command)}", file=sys.stderr, flush=True)
         if program == "pasta-py":
-            status = _NOT_FOUND if refused.errno == errno.ENOENT else _CANNOT_EXECUTE
+            status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
 
 
-def _why_not(error: OSError, command: Sequence[str]) -> str:
+def _paths(file: str) -> list[str]:
+    """Where a program of that name may be: $PATH, as exec(3) reads it."""
+    if "/" in file:
+        return [file]
+    directories = _decoded(os.environ.get(b"PATH", _DEFAULT_PATH)).split(":")
+    return [f"{each}/{file}" if each else file for each in directories]
+
+
+def _replace_process(paths: "Sequence[str]", argv: list[str]) -> None:
+    """Execute the first that is there. OSError: why the first that is there cannot be executed."""
+    refused: OSError = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    for path in paths:
+        try:
+            os.execve(path, argv, environment())
+        except OSError as error:
+            # EACCES may be about a directory of $PATH.
+            if refused.errno == errno.ENOENT and error.errno not in (errno.ENOENT, errno.ENOTDIR) and _exists(path):
+                refused = error
+    raise refused
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _why_not(error: OSError, command: "Sequence[str]") -> str:
     """Why a command cannot be executed, and what to do."""
     hint = _HINTS.get(error.errno or 0, "")
     if error.errno == errno.ENOENT and command:
@@ -319,10 +355,12 @@ def _why_not(error: OSError, command: Sequence[str]) -> str:
 
 def _interpreter(file: str) -> str:
     """The interpreter that a script names; "" for what is no script."""
-    paths = [file] if "/" in file else [f"{each}/{file}" for each in os.get_exec_path()]
-    for path in paths:
-        with contextlib.suppress(OSError), open(path, "rb") as script:
-            first = script.readline(256)
-            if first.startswith(b"#!") and first[2:].split():
-                return first[2:].split()[0].decode(errors="replace")
+    for path in _paths(file):
+        try:
+            with open(path, "rb") as script:
+                first = script.readline(256)
+        except OSError:
+            continue
+        if first.startswith(b"#!") and first[2:].split():
+            return first[2:].split()[0].decode(errors="replace")
     return ""

@@ -1,23 +1,24 @@
 """What an instance in the foreground does after "ready": it waits for the command, the worker and signals, with one sigwait."""
 
-import os
-import signal
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py.control.start.notices import WARNING, tell
 from pasta_py.errors import WorkerError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal  # lean imports: docs/architecture.md
     from collections.abc import Sequence
 
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.guest.spawn import Command
     from pasta_py.control.start.worker_process import WorkerProcess
+else:
+    import _signal
 
 _SI_USER = 0  # siginfo: sent by a process with kill(2); above 0 the kernel itself, such as Ctrl-C on a terminal
-_ALWAYS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGQUIT)
-_UNLESS_IGNORED = (signal.SIGINT, signal.SIGHUP)
+_ALWAYS = (_signal.SIGCHLD, _signal.SIGTERM, _signal.SIGQUIT)
+_UNLESS_IGNORED = (_signal.SIGINT, _signal.SIGHUP)
 
 
 def hold_signals() -> "Sequence[int]":
@@ -25,8 +26,8 @@ def hold_signals() -> "Sequence[int]":
 
     SIGINT and SIGHUP stay ignored if our caller ignores them (nohup(1), a background job of a script).
     """
-    held = [*_ALWAYS, *(number for number in _UNLESS_IGNORED if signal.getsignal(number) is not signal.SIG_IGN)]
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    held = [*_ALWAYS, *(number for number in _UNLESS_IGNORED if _signal.getsignal(number) != _signal.SIG_IGN)]
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, held)
     return held
 
 
@@ -40,12 +41,12 @@ def wait(options: "Options", worker: "WorkerProcess", command: "Command | None",
             status = _reap(options, worker, command)
             if status is not None:
                 return status
-            info = signal.sigwaitinfo(held)
-            if info.si_signo == signal.SIGCHLD:
+            info = _signal.sigwaitinfo(held)
+            if info.si_signo == _signal.SIGCHLD:
                 continue
             if command and info.si_code > _SI_USER:
                 continue  # typed on the terminal: the command got it too, and decides
-            if info.si_signo in (signal.SIGTERM, signal.SIGQUIT):
+            if info.si_signo in (_signal.SIGTERM, _signal.SIGQUIT):
                 return 0
             _die_of(info.si_signo)
     finally:
@@ -78,32 +79,36 @@ def _reap(options: "Options", worker: "WorkerProcess", command: "Command | None"
 
 
 def _ending(code: int) -> str:
-    if code == -signal.SIGSYS:
+    if code == -_signal.SIGSYS:
         return "by its sandbox, for a system call that is not allowed (the kernel's log names it; please report it)"
-    if code == -signal.SIGKILL:
+    if code == -_signal.SIGKILL:
         return "by signal 9 (from another process, or from the kernel, for lack of memory: see its log)"
     return f"by signal {-code}" if code < 0 else f"with status {code}"
 
 
 def _die_of(signum: int) -> None:
     """Take the default action of a signal that we blocked."""
-    signal.signal(signum, signal.SIG_DFL)
+    _signal.signal(signum, _signal.SIG_DFL)
     os.kill(os.getpid(), signum)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signum])
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [signum])
 
 
 def _terminal() -> int:
     """A standard stream that is a terminal with us in the foreground; -1: none."""
     for stream in (0, 1, 2):
-        with suppress(OSError):
+        try:
             if os.tcgetpgrp(stream) == os.getpgrp():
                 return stream
+        except OSError:  # no terminal
+            pass
     return -1
 
 
 def _take_back(terminal: int) -> None:
     """Take the terminal back from a shell with job control that ended in the foreground."""
-    with suppress(OSError):
+    try:
         if os.tcgetpgrp(terminal) != os.getpgrp():
-            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            _signal.signal(_signal.SIGTTOU, _signal.SIG_IGN)
             os.tcsetpgrp(terminal, os.getpgrp())
+    except OSError:  # it is gone
+        pass
