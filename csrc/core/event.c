@@ -22,7 +22,7 @@ void event_ring_free(struct event_ring *r)
 	r->at = NULL;
 }
 
-void event_add(struct event_ring *r, const struct flow_event *e)
+static void add(struct event_ring *r, const struct flow_event *e)
 {
 	uint32_t added = atomic_load_explicit(&r->added, memory_order_relaxed);
 
@@ -79,32 +79,49 @@ static void fill_ends(struct flow_event *e, const struct flow_key *key, const st
 void event_refused(struct event_ring *r, int64_t now_ms, uint32_t protocol, const struct flow_key *key, const struct endpoint *peer,
 		   enum flow_reason reason, int error, uint16_t rule, bool repeats)
 {
-	struct flow_event e = {.at_ms = now_ms,
-			       .opened_ms = now_ms,
-			       .kind = FLOW_REFUSED,
-			       .protocol = (uint8_t)protocol,
-			       .reason = (uint8_t)reason,
-			       .error = (uint16_t)error,
-			       .rule = rule,
-			       .index = FLOW_NONE};
+	struct flow_event e;
 
+	if (!event_wanted(r))
+		return;
+	e = (struct flow_event){.at_ms = now_ms,
+				.opened_ms = now_ms,
+				.kind = FLOW_REFUSED,
+				.protocol = (uint8_t)protocol,
+				.reason = (uint8_t)reason,
+				.error = (uint16_t)error,
+				.rule = rule,
+				.index = FLOW_NONE};
 	fill_ends(&e, key, peer);
 	if (!repeats || !is_repeated(r, &e))
-		event_add(r, &e);
+		add(r, &e);
+}
+
+void event_report(struct event_ring *r, int64_t now_ms, event_describe *describe, const struct flow *f, uint8_t kind,
+		  enum flow_reason reason, int error)
+{
+	struct flow_event e;
+
+	if (!event_wanted(r))
+		return;
+	describe(f, &e);
+	e.at_ms = now_ms;
+	e.kind = kind;
+	e.reason = (uint8_t)reason;
+	e.error = (uint16_t)error;
+	add(r, &e);
 }
 
 void event_fill(struct flow_event *e, uint32_t protocol, const struct flow *f, const struct flow_account *a,
-		const struct endpoint *peer, int64_t now_ms)
+		const struct endpoint *peer, uint16_t rule)
 {
-	*e = (struct flow_event){.at_ms = now_ms,
-				 .opened_ms = account_opened_ms(a),
+	*e = (struct flow_event){.opened_ms = account_opened_ms(a),
 				 .sent_bytes = a->sent_bytes,
 				 .received_bytes = a->received_bytes,
 				 .sent_packets = a->sent_packets,
 				 .received_packets = a->received_packets,
 				 .from_host = a->from_host,
 				 .protocol = (uint8_t)protocol,
-				 .rule = FLOW_NO_RULE,
+				 .rule = rule,
 				 .index = f->index,
 				 .generation = f->generation};
 	fill_ends(e, &f->key, peer);

@@ -193,17 +193,21 @@ static inline uint32_t event_waiting(const struct event_ring *r)
 {
 	return atomic_load_explicit(&r->added, memory_order_acquire) - atomic_load_explicit(&r->taken, memory_order_relaxed);
 }
-/* Adds a record, with the shard's number, or counts it as lost. */
-void event_add(struct event_ring *r, const struct flow_event *e);
-/* Adds the record that a flow without an object was refused. repeats: it may come again and again. */
+/* Describes a flow: each protocol has one. It fills all but what event_report() is told. */
+typedef void event_describe(const struct flow *f, struct flow_event *e);
+/* These two add a record with the shard's number, or count it as lost. Without a reader they do nothing. */
+/* kind: a flow was opened, refused or closed (FLOW_). error: errno, or 0. */
+void event_report(struct event_ring *r, int64_t now_ms, event_describe *describe, const struct flow *f, uint8_t kind,
+		  enum flow_reason reason, int error);
+/* A flow without an object was refused. peer: NULL for not known. repeats: it may come again and again. */
 void event_refused(struct event_ring *r, int64_t now_ms, uint32_t protocol, const struct flow_key *key, const struct endpoint *peer,
 		   enum flow_reason reason, int error, uint16_t rule, bool repeats);
 /* Takes the oldest record. */
 bool event_take(struct event_ring *r, struct flow_event *out);
 
-/* The part of a record that all protocols fill alike. peer: NULL for not known. */
+/* The part of a description that all protocols fill alike. */
 void event_fill(struct flow_event *e, uint32_t protocol, const struct flow *f, const struct flow_account *a,
-		const struct endpoint *peer, int64_t now_ms);
+		const struct endpoint *peer, uint16_t rule);
 /* Why a flow that had this errno failed. */
 enum flow_reason event_reason_of(int error);
 

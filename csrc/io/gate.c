@@ -34,9 +34,8 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	if (verdict.allow)
 		return true;
 	COUNT(io->counters, drop_egress);
-	if (event_wanted(io->events))
-		event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
-			      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);
+	event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
+		      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);
 	return false;
 }
 

@@ -9,39 +9,7 @@
 #define PIECE_PLACES 8192
 #define TABLE_SHIFT 24 /* no table has more than 2^24 places */
 
-static uint32_t places(const struct flow_tables *t, uint32_t table)
-{
-	switch (table) {
-	case FLOW_TCP:
-		return t->tcp->flows.made;
-	case FLOW_UDP:
-		return t->udp->flows.made;
-	case FLOW_PING:
-		return t->icmp->flows.made;
-	case FLOW_SPLICE_TCP:
-		return t->splice->flows.made;
-	default:
-		return t->udp->splices.made;
-	}
-}
-
-static bool describe(const struct flow_tables *t, uint32_t table, uint32_t index, struct flow_event *e)
-{
-	switch (table) {
-	case FLOW_TCP:
-		return tcp_describe(t->tcp, t->io, index, e);
-	case FLOW_UDP:
-		return udp_describe(t->udp, t->io, index, e);
-	case FLOW_PING:
-		return icmp_describe(t->icmp, t->io, index, e);
-	case FLOW_SPLICE_TCP:
-		return splice_describe(t->splice, t->io, index, e);
-	default:
-		return udp_splice_describe(t->udp, t->io, index, e);
-	}
-}
-
-void flow_list_fill(struct flow_list *l, const struct flow_tables *t, uint32_t from)
+void flow_list_fill(struct flow_list *l, const struct flow_tables *t, int64_t now_ms, uint32_t from)
 {
 	uint32_t table = from >> TABLE_SHIFT, index = from & ((1u << TABLE_SHIFT) - 1);
 
@@ -50,14 +18,20 @@ void flow_list_fill(struct flow_list *l, const struct flow_tables *t, uint32_t f
 		l->at = malloc(PIECE_FLOWS * sizeof(*l->at));
 	if (!l->at)
 		return;
-	for (uint32_t looked = 0; table <= FLOW_SPLICE_UDP; table++, index = 0)
-		for (uint32_t end = places(t, table); index < end; index++) {
+	for (uint32_t looked = 0; table < ARRAY_LEN(t->of); table++, index = 0)
+		for (uint32_t end = t->of[table].flows->made; index < end; index++) {
+			const struct flow *f;
+
 			if (l->count == PIECE_FLOWS || looked++ == PIECE_PLACES) {
 				l->next = table << TABLE_SHIFT | index;
 				return;
 			}
-			if (describe(t, table, index, &l->at[l->count]))
-				l->at[l->count++].shard = t->shard;
+			f = flow_at(t->of[table].flows, index);
+			if (!f)
+				continue;
+			t->of[table].describe(f, &l->at[l->count]);
+			l->at[l->count].at_ms = now_ms;
+			l->at[l->count++].shard = t->shard;
 		}
 }
 

@@ -2,11 +2,7 @@
 #ifndef PASTA_PLANE_FLOW_LIST_H
 #define PASTA_PLANE_FLOW_LIST_H
 
-#include "io/io.h"
-#include "proto/icmp.h"
-#include "proto/splice.h"
-#include "proto/tcp.h"
-#include "proto/udp.h"
+#include "core/event.h"
 
 struct flow_list {
 	struct flow_event *at; /* NULL before the first piece */
@@ -15,16 +11,15 @@ struct flow_list {
 };
 
 struct flow_tables {
-	const struct tcp *tcp;
-	const struct udp *udp;
-	const struct icmp *icmp;
-	const struct splice *splice;
-	struct io *io;
 	uint32_t shard;
+	struct {
+		const struct flow_table *flows;
+		event_describe *describe;
+	} of[FLOW_SPLICE_UDP + 1];
 };
 
 /* Makes the piece that begins at `from`; 0: the first. Without memory it is empty and the last. */
-void flow_list_fill(struct flow_list *l, const struct flow_tables *t, uint32_t from);
+void flow_list_fill(struct flow_list *l, const struct flow_tables *t, int64_t now_ms, uint32_t from);
 void flow_list_free(struct flow_list *l);
 
 #endif

@@ -218,9 +218,8 @@ static void join(struct listeners *ls, int client, int fd, const struct endpoint
 			splice_join(ls->splice, ls->io, client, fd, &s.ends, from_host);
 		return;
 	}
-	if (event_wanted(ls->io->events))
-		event_refused(ls->io->events, ls->io->loop->now_ms, FLOW_SPLICE_TCP, &s.ends, NULL, event_reason_of(-rc), -rc,
-			      FLOW_NO_RULE, false);
+	event_refused(ls->io->events, ls->io->loop->now_ms, FLOW_SPLICE_TCP, &s.ends, NULL, event_reason_of(-rc), -rc, FLOW_NO_RULE,
+		      false);
 	if (fd < 0)
 		tcp_limit_reached(ls->tcp, ls->io, -fd);
 	else

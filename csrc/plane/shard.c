@@ -282,9 +282,14 @@ static void handle_messages(struct shard *s)
 
 void shard_list(struct shard *s, uint32_t from)
 {
-	const struct flow_tables tables = {&s->tcp, &s->udp, &s->icmp, &s->splice, &s->io, s->index};
+	const struct flow_tables tables = {.shard = s->index,
+					   .of = {[FLOW_TCP] = {&s->tcp.flows, tcp_describe_open},
+						  [FLOW_UDP] = {&s->udp.flows, udp_describe},
+						  [FLOW_PING] = {&s->icmp.flows, icmp_describe},
+						  [FLOW_SPLICE_TCP] = {&s->splice.flows, splice_describe},
+						  [FLOW_SPLICE_UDP] = {&s->udp.splices, udp_splice_describe}}};
 
-	flow_list_fill(&s->list, &tables, from);
+	flow_list_fill(&s->list, &tables, s->loop.now_ms, from);
 	atomic_store(&s->listed, true);
 }
 

@@ -9,6 +9,7 @@
 #include "plane/flow_list.h"
 #include "plane/link_state.h"
 #include "plane/messages.h"
+#include "proto/splice.h"
 
 #define PUNT_MAX_BYTES 2048 /* no slow-path protocol needs larger frames */
 

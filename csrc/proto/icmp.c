@@ -41,37 +41,16 @@ struct icmp_flow {
 	uint16_t rule;              /* of the egress policy, or FLOW_NO_RULE */
 };
 
-static void fill(const struct io *io, const struct icmp_flow *f, struct flow_event *e)
+void icmp_describe(const struct flow *flow, struct flow_event *e)
 {
-	event_fill(e, FLOW_PING, &f->flow, &f->account, &(struct endpoint){f->host_peer, 0}, io->loop->now_ms);
-	e->rule = f->rule;
-}
+	const struct icmp_flow *f = (const struct icmp_flow *)flow;
 
-static void report(struct io *io, const struct icmp_flow *f, uint8_t kind, enum flow_reason reason)
-{
-	struct flow_event e;
-
-	if (!event_wanted(io->events))
-		return;
-	fill(io, f, &e);
-	e.kind = kind;
-	e.reason = (uint8_t)reason;
-	event_add(io->events, &e);
+	event_fill(e, FLOW_PING, flow, &f->account, &(struct endpoint){f->host_peer, 0}, f->rule);
 }
 
 static void report_refused(struct io *io, const struct flow_key *key, enum flow_reason reason, int error)
 {
-	if (event_wanted(io->events))
-		event_refused(io->events, io->loop->now_ms, FLOW_PING, key, NULL, reason, error, FLOW_NO_RULE, true);
-}
-
-bool icmp_describe(const struct icmp *m, const struct io *io, uint32_t index, struct flow_event *e)
-{
-	const struct icmp_flow *f = (const struct icmp_flow *)flow_at(&m->flows, index);
-
-	if (f)
-		fill(io, f, e);
-	return f;
+	event_refused(io->events, io->loop->now_ms, FLOW_PING, key, NULL, reason, error, FLOW_NO_RULE, true);
 }
 
 int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key)
@@ -94,7 +73,7 @@ void icmp_free(struct icmp *m)
 
 static void close_flow(struct icmp *m, struct io *io, struct icmp_flow *f, enum flow_reason reason)
 {
-	report(io, f, FLOW_CLOSED, reason);
+	event_report(io->events, io->loop->now_ms, icmp_describe, &f->flow, FLOW_CLOSED, reason, 0);
 	close(f->fd);
 	timer_stop(&m->timers, &f->timer);
 	flow_remove(&m->flows, &f->flow);
@@ -173,7 +152,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	COUNT(io->counters, icmp_flows);
 	f->rule = rule;
 	account_open(&f->account, io->loop->now_ms, false);
-	report(io, f, FLOW_OPENED, REASON_none);
+	event_report(io->events, io->loop->now_ms, icmp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	return f;
 }
 

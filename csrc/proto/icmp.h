@@ -27,8 +27,7 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 void icmp_timers(struct icmp *m, struct io *io);
 /* Ends the flows whose host sockets have one of these addresses. */
 void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs);
-/* Describes the flow of this index. False: there is none. */
-bool icmp_describe(const struct icmp *m, const struct io *io, uint32_t index, struct flow_event *e);
+event_describe icmp_describe;
 static inline int64_t icmp_next_ms(const struct icmp *m)
 {
 	return timer_next_ms(&m->timers);

@@ -120,13 +120,13 @@ static void return_pipe(struct splice *s, struct splice_pipe *p)
 
 /* --- beginning and end --- */
 
-static void fill(const struct io *io, const struct splice_flow *f, struct flow_event *e)
+void splice_describe(const struct flow *flow, struct flow_event *e)
 {
-	const struct flow_key *key = &f->flow.key;
+	const struct splice_flow *f = (const struct splice_flow *)flow;
 	bool from_host = f->account.from_host;
 	uint8_t guest = f->side[from_host], peer = f->side[!from_host];
 
-	event_fill(e, FLOW_SPLICE_TCP, &f->flow, &f->account, &(struct endpoint){key->dest, key->dest_port}, io->loop->now_ms);
+	event_fill(e, FLOW_SPLICE_TCP, flow, &f->account, &(struct endpoint){flow->key.dest, flow->key.dest_port}, FLOW_NO_RULE);
 	if (f->connecting)
 		e->state = FLOW_STATE_connecting;
 	else if (guest & SPLICE_EOF)
@@ -135,34 +135,13 @@ static void fill(const struct io *io, const struct splice_flow *f, struct flow_e
 		e->state = FLOW_STATE_peer_closed;
 }
 
-static void report(struct io *io, const struct splice_flow *f, uint8_t kind, enum flow_reason reason, int error)
-{
-	struct flow_event e;
-
-	if (!event_wanted(io->events))
-		return;
-	fill(io, f, &e);
-	e.kind = kind;
-	e.reason = (uint8_t)reason;
-	e.error = (uint16_t)error;
-	event_add(io->events, &e);
-}
-
-bool splice_describe(const struct splice *s, const struct io *io, uint32_t index, struct flow_event *e)
-{
-	const struct splice_flow *f = (const struct splice_flow *)flow_at(&s->flows, index);
-
-	if (f)
-		fill(io, f, e);
-	return f;
-}
-
 /* error: errno that ends the flow, and both sides with a reset; 0: it has come to its end. */
 static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, int error)
 {
 	bool abort = error;
 
-	report(io, f, f->connecting ? FLOW_REFUSED : FLOW_CLOSED, error ? event_reason_of(error) : REASON_finished, error);
+	event_report(io->events, io->loop->now_ms, splice_describe, &f->flow, f->connecting ? FLOW_REFUSED : FLOW_CLOSED,
+		     error ? event_reason_of(error) : REASON_finished, error);
 	worklist_remove(&s->work, &f->work);
 	for (int d = 0; d < 2; d++) {
 		sock_close(f->fd[d], abort);
@@ -192,9 +171,7 @@ void splice_join(struct splice *s, struct io *io, int accepted, int connecting, 
 
 	if (!f) {
 		limit_reached(s, io, flow_no_room(&s->flows));
-		if (event_wanted(io->events))
-			event_refused(io->events, io->loop->now_ms, FLOW_SPLICE_TCP, ends, NULL, REASON_no_room, 0, FLOW_NO_RULE,
-				      false);
+		event_refused(io->events, io->loop->now_ms, FLOW_SPLICE_TCP, ends, NULL, REASON_no_room, 0, FLOW_NO_RULE, false);
 		sock_close(accepted, true);
 		sock_close(connecting, true);
 		return;
@@ -325,7 +302,7 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 		f->side[side] |= SPLICE_WRITABLE;
 	if (side == 1 && events & EPOLLOUT && f->connecting) {
 		f->connecting = false;
-		report(io, f, FLOW_OPENED, REASON_none, 0);
+		event_report(io->events, io->loop->now_ms, splice_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	}
 	if (!f->connecting)
 		worklist_add(&s->work, &f->work);

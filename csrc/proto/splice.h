@@ -31,8 +31,7 @@ void splice_share(struct splice *s, uint32_t shards);
 /* Joins an accepted socket with one whose connect() is under way or done. Takes both over, also when it fails (counted). ends: those
  * of the connection, for readers of events; from_host: the accepted one is the host's. */
 void splice_join(struct splice *s, struct io *io, int accepted, int connecting, const struct flow_key *ends, bool from_host);
-/* Describes the flow of this index. False: there is none. */
-bool splice_describe(const struct splice *s, const struct io *io, uint32_t index, struct flow_event *e);
+event_describe splice_describe;
 /* side: 0 the accepted socket, 1 the other. */
 void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t generation, int side, uint32_t events);
 /* Gives each flow on the work list a turn. True: call again without waiting. */

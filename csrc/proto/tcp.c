@@ -186,7 +186,7 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enu
 {
 	bool was_open = f->state != TCPS_CONNECTING && f->state != TCPS_SYN_SENT;
 
-	tcp_report(io, f, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
+	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
 	sock_close(f->fd, abort);
 	tcp_free_backlog(t, f);
 	tcp_ooo_free(t, f);

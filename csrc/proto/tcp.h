@@ -75,8 +75,8 @@ bool tcp_client_key(const struct io *io, const struct endpoint *host_peer, const
 void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *host_peer, const struct endpoint *target);
 /* Counts and logs a connection that was refused. error: the errno of a system call, ENOMEM if no flow was made. */
 void tcp_limit_reached(struct tcp *t, struct io *io, int error);
-/* Describes the flow of this index. False: there is none. */
-bool tcp_describe(const struct tcp *t, struct io *io, uint32_t index, struct flow_event *e);
+/* With state and details, which lists have. */
+event_describe tcp_describe_open;
 /* Does all that events and packets since the last call made necessary. True: call again without waiting. */
 bool tcp_service(struct tcp *t, struct io *io);
 void tcp_timers(struct tcp *t, struct io *io);

@@ -9,25 +9,12 @@
 
 #include "proto/tcp_private.h"
 
-static void fill(const struct io *io, const struct tcp_flow *f, struct flow_event *e)
+void tcp_describe(const struct flow *flow, struct flow_event *e)
 {
+	const struct tcp_flow *f = (const struct tcp_flow *)flow;
 	struct endpoint host_peer = sock_peer(f->fd);
 
-	event_fill(e, FLOW_TCP, &f->flow, &f->account, &host_peer, io->loop->now_ms);
-	e->rule = f->rule;
-}
-
-void tcp_report(struct io *io, const struct tcp_flow *f, uint8_t kind, enum flow_reason reason, int error)
-{
-	struct flow_event e;
-
-	if (!event_wanted(io->events))
-		return;
-	fill(io, f, &e);
-	e.kind = kind;
-	e.reason = (uint8_t)reason;
-	e.error = (uint16_t)error;
-	event_add(io->events, &e);
+	event_fill(e, FLOW_TCP, flow, &f->account, &host_peer, f->rule);
 }
 
 static enum flow_state state_of(const struct tcp_flow *f)
@@ -41,26 +28,23 @@ static enum flow_state state_of(const struct tcp_flow *f)
 	return guest ? FLOW_STATE_guest_closed : peer ? FLOW_STATE_peer_closed : FLOW_STATE_open;
 }
 
-bool tcp_describe(const struct tcp *t, struct io *io, uint32_t index, struct flow_event *e)
+void tcp_describe_open(const struct flow *flow, struct flow_event *e)
 {
-	const struct tcp_flow *f = (const struct tcp_flow *)flow_at(&t->flows, index);
+	const struct tcp_flow *f = (const struct tcp_flow *)flow;
 	struct tcp_info info = {0};
 	socklen_t len = sizeof(info);
 
-	if (!f)
-		return false;
-	fill(io, f, e);
+	tcp_describe(flow, e);
 	e->state = (uint8_t)state_of(f);
 	e->guest_window = f->snd_wnd;
 	e->unacked_bytes = tcp_in_flight(f);
 	e->backlog_bytes = f->backlog.len;
 	if (e->state == FLOW_STATE_connecting || getsockopt(f->fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
-		return true;
+		return;
 	e->has_details = 1;
 	e->rtt_us = info.tcpi_rtt;
 	e->rtt_variation_us = info.tcpi_rttvar;
 	e->retransmits = info.tcpi_total_retrans;
 	if (len >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof(info.tcpi_snd_wnd))
 		e->peer_window = info.tcpi_snd_wnd;
-	return true;
 }

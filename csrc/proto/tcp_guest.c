@@ -101,8 +101,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	}
 	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
-		if (event_wanted(io->events))
-			event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, NULL, REASON_address, 0, FLOW_NO_RULE, true);
+		event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, NULL, REASON_address, 0, FLOW_NO_RULE, true);
 		if (policy_is_virtual(io->policy, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		else
@@ -121,9 +120,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	f = fd < 0 ? NULL : tcp_new_flow(t, io, key, fd, TCPS_CONNECTING);
 	if (!f) {
 		tcp_limit_reached(t, io, fd < 0 ? -fd : ENOMEM);
-		if (event_wanted(io->events))
-			event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, &host_peer,
-				      fd < 0 ? event_reason_of(-fd) : REASON_no_room, fd < 0 ? -fd : 0, FLOW_NO_RULE, false);
+		event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, &host_peer,
+			      fd < 0 ? event_reason_of(-fd) : REASON_no_room, fd < 0 ? -fd : 0, FLOW_NO_RULE, false);
 		if (fd >= 0)
 			close(fd);
 		tcp_send_rst_reply(io, ip, seg);
@@ -170,7 +168,7 @@ static void syn_sent(struct tcp *t, struct io *io, struct tcp_flow *f, const str
 		return;
 	syn_options(io, f, seg);
 	established(f, seg);
-	tcp_report(io, f, FLOW_OPENED, REASON_none, 0);
+	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	f->snd_wnd = seg->window;
 	tcp_update_window(t, io, f); /* our SYN advertised one, and not even a challenge ACK may take it back */
 	f->flags |= TCPF_ACK_NOW | TCPF_READABLE;

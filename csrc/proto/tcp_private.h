@@ -171,8 +171,7 @@ static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 
 /* --- tcp_event.c --- */
 
-/* Tells those who read events that the flow is opened, refused or closed: a FLOW_ kind of core/event.h. */
-void tcp_report(struct io *io, const struct tcp_flow *f, uint8_t kind, enum flow_reason reason, int error);
+event_describe tcp_describe;
 
 /* --- tcp_sock.c --- */
 

@@ -363,7 +363,7 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	worklist_remove(&t->connecting, &f->run_entry);
 	f->state = TCPS_SYN_RECEIVED;
-	tcp_report(io, f, FLOW_OPENED, REASON_none, 0);
+	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;

@@ -242,31 +242,11 @@ struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, 
 	return p ? (struct udp_flow *)flow_at(&u->flows, p->index) : NULL;
 }
 
-static void fill(const struct io *io, const struct udp_flow *f, struct flow_event *e)
+void udp_describe(const struct flow *flow, struct flow_event *e)
 {
-	event_fill(e, FLOW_UDP, &f->flow, &f->account, &f->host_peer, io->loop->now_ms);
-	e->rule = f->rule;
-}
+	const struct udp_flow *f = (const struct udp_flow *)flow;
 
-static void report(struct io *io, const struct udp_flow *f, uint8_t kind, enum flow_reason reason)
-{
-	struct flow_event e;
-
-	if (!event_wanted(io->events))
-		return;
-	fill(io, f, &e);
-	e.kind = kind;
-	e.reason = (uint8_t)reason;
-	event_add(io->events, &e);
-}
-
-bool udp_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e)
-{
-	const struct udp_flow *f = (const struct udp_flow *)flow_at(&u->flows, index);
-
-	if (f)
-		fill(io, f, e);
-	return f;
+	event_fill(e, FLOW_UDP, flow, &f->account, &f->host_peer, f->rule);
 }
 
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
@@ -300,7 +280,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 	COUNT(io->counters, udp_flows);
 	f->rule = rule;
 	account_open(&f->account, io->loop->now_ms, from_host);
-	report(io, f, FLOW_OPENED, REASON_none);
+	event_report(io->events, io->loop->now_ms, udp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	return f;
 }
 
@@ -350,7 +330,7 @@ static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f, enum f
 	struct udp_socket *s = udp_socket_of(u, f);
 	struct udp_peer *p = (struct udp_peer *)flow_at(&u->peers, f->peer);
 
-	report(io, f, FLOW_CLOSED, reason);
+	event_report(io->events, io->loop->now_ms, udp_describe, &f->flow, FLOW_CLOSED, reason, 0);
 	if (--p->users == 0)
 		flow_remove(&u->peers, &p->flow);
 	else if (p->index == f->flow.index)

@@ -83,9 +83,7 @@ void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t gen
 void udp_timers(struct udp *u, struct io *io);
 /* Ends the flows that send from one of these addresses of the host. No GSO batch may be under way. */
 void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs);
-/* Describes the flow of this index, or the spliced one. False: there is none. */
-bool udp_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e);
-bool udp_splice_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e);
+event_describe udp_describe, udp_splice_describe;
 /* When to call udp_timers() for polled sockets. */
 static inline int64_t udp_next_us(const struct udp *u)
 {

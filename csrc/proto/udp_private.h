@@ -67,8 +67,7 @@ struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s
 static inline void udp_report_refused(struct io *io, const struct flow_key *key, const struct endpoint *host_peer,
 				      enum flow_reason reason, int error)
 {
-	if (event_wanted(io->events))
-		event_refused(io->events, io->loop->now_ms, FLOW_UDP, key, host_peer, reason, error, FLOW_NO_RULE, true);
+	event_refused(io->events, io->loop->now_ms, FLOW_UDP, key, host_peer, reason, error, FLOW_NO_RULE, true);
 }
 /* The flow that takes what this host peer sends to this socket, or NULL. */
 struct udp_flow *udp_find_peer(const struct udp *u, const struct udp_socket *s, const struct endpoint *host_peer);

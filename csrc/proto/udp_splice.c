@@ -30,36 +30,16 @@ struct udp_splice {
 	int fd;
 };
 
-/* The ends of the flow: the server's as its socket says. */
-static void fill(const struct io *io, const struct udp_splice *f, struct flow_event *e)
+/* The server's end is what its socket says. */
+void udp_splice_describe(const struct flow *flow, struct flow_event *e)
 {
+	const struct udp_splice *f = (const struct udp_splice *)flow;
 	struct endpoint server = sock_peer(f->fd), guest = f->account.from_host ? server : f->client;
 	struct endpoint host = f->account.from_host ? f->client : server;
-	struct flow named = f->flow;
+	struct flow named = *flow;
 
 	named.key = (struct flow_key){guest.addr, host.addr, guest.port, host.port};
-	event_fill(e, FLOW_SPLICE_UDP, &named, &f->account, &host, io->loop->now_ms);
-}
-
-static void report(struct io *io, const struct udp_splice *f, uint8_t kind, enum flow_reason reason)
-{
-	struct flow_event e;
-
-	if (!event_wanted(io->events))
-		return;
-	fill(io, f, &e);
-	e.kind = kind;
-	e.reason = (uint8_t)reason;
-	event_add(io->events, &e);
-}
-
-bool udp_splice_describe(const struct udp *u, const struct io *io, uint32_t index, struct flow_event *e)
-{
-	const struct udp_splice *f = (const struct udp_splice *)flow_at(&u->splices, index);
-
-	if (f)
-		fill(io, f, e);
-	return f;
+	event_fill(e, FLOW_SPLICE_UDP, &named, &f->account, &host, FLOW_NO_RULE);
 }
 
 /* A datagram from the client, or an answer of the server. The guest is either. */
@@ -104,7 +84,7 @@ bool udp_is_spliced(const struct udp *u, const struct udp_socket *s, const struc
 
 static void close_splice(struct udp *u, struct io *io, struct udp_splice *f, enum flow_reason reason)
 {
-	report(io, f, FLOW_CLOSED, reason);
+	event_report(io->events, io->loop->now_ms, udp_splice_describe, &f->flow, FLOW_CLOSED, reason, 0);
 	close(f->fd);
 	timer_stop(&u->splice_timers, &f->timer);
 	COUNT_SUB(io->counters, udp_splice_flows, 1);
@@ -173,7 +153,7 @@ static struct udp_splice *open_splice(struct udp *u, struct io *io, const struct
 	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
 	COUNT(io->counters, udp_splice_flows);
 	account_open(&f->account, io->loop->now_ms, !s->to_host);
-	report(io, f, FLOW_OPENED, REASON_none);
+	event_report(io->events, io->loop->now_ms, udp_splice_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	return f;
 }
 
