@@ -1,28 +1,16 @@
 /* vhost_tap IFNAME SOCKET|FD [FEATURES]: a virtual machine without the machine: a vhost-user front end whose guest's stack is that of this
  * network namespace, behind a tap with all offloads.
  *
- * The rings and all buffers are in a memfd. FEATURES is a number: what the guest takes of what is offered; default: all. SOCKET is a path
- * to connect to, again and again when the other end closes, or after SIGUSR1; FD is an open socket. It prints "ready" when the first
- * device runs. */
+ * The rings and all buffers are in a memfd. FEATURES is a number: what the guest takes of what is offered; default: all. SOCKET|FD:
+ * machine.h. It prints "ready" when the first device runs. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
 #include <poll.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
-#include <sys/un.h>
-#include <unistd.h>
+
+#include "machine.h"
 
 enum { TO_GUEST, FROM_GUEST };
 /* Message types of the protocol. */
@@ -63,31 +51,9 @@ struct queue {
 
 static uint8_t *memory;
 static int memory_fd, sock, tap;
-static uint64_t features;
+static uint64_t wanted = UINT64_MAX; /* features that the guest takes */
+static uint64_t features;            /* what of these the back end offers, and what is needed */
 static struct queue queue[2];
-static volatile sig_atomic_t leave;
-
-static void on_signal(int number)
-{
-	leave = number;
-}
-
-static _Noreturn void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static void open_tap(const char *name)
-{
-	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-	int header = HEADER_BYTES;
-
-	tap = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-	if (tap < 0 || ioctl(tap, TUNSETIFF, &request) < 0 || ioctl(tap, TUNSETVNETHDRSZ, &header) < 0)
-		die("tap");
-}
 
 /* What the guest's kernel may leave to the link: what the back end takes of it. */
 static void set_offloads(void)
@@ -175,7 +141,7 @@ static void start_queue(uint32_t index)
 	tell_pair(SET_VRING_ENABLE, index, 1);
 }
 
-static void start_device(uint64_t wanted)
+static void start_device(void)
 {
 	uint64_t table[5] = {1, 0, MEMORY_BYTES, 0, 0};
 
@@ -277,17 +243,16 @@ static bool from_tap(struct queue *q)
 }
 
 /* Serves one connection until the other end closes. */
-static void serve(uint64_t wanted, bool *told)
+static void serve(int connection)
 {
 	bool full = false;
 
-	start_device(wanted);
+	sock = connection;
+	start_device();
 	for (uint32_t i = 0; i < ENTRIES; i++)
 		offer(&queue[TO_GUEST], i);
 	show(&queue[TO_GUEST]);
-	if (!*told)
-		puts("ready"), fflush(stdout);
-	*told = true;
+	say_ready();
 	for (;;) {
 		struct pollfd wait[4] = {{.fd = sock, .events = POLLIN},
 					 {.fd = queue[TO_GUEST].call, .events = POLLIN},
@@ -306,51 +271,29 @@ static void serve(uint64_t wanted, bool *told)
 		if (wait[2].revents || wait[3].revents)
 			full = from_tap(&queue[FROM_GUEST]);
 	}
-	leave = 0;
 	for (int i = 0; i < 2; i++) {
 		close(queue[i].kick);
 		close(queue[i].call);
 	}
 }
 
-/* -1: nothing listens there. */
-static int connected(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || strlen(path) >= sizeof(address.sun_path))
-		die("socket");
-	strcpy(address.sun_path, path);
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-		return fd;
-	close(fd);
-	return -1;
-}
-
 int main(int argc, char **argv)
 {
-	bool told = false, path = argc > 2 && strchr(argv[2], '/');
-	uint64_t wanted = argc == 4 ? strtoull(argv[3], NULL, 0) : UINT64_MAX;
+	int header = HEADER_BYTES;
 
 	if (argc < 3 || argc > 4)
 		return 2;
-	sigaction(SIGUSR1, &(struct sigaction){.sa_handler = on_signal}, NULL);
-	open_tap(argv[1]);
+	if (argc == 4)
+		wanted = strtoull(argv[3], NULL, 0);
+	tap = open_tap(argv[1], IFF_VNET_HDR);
+	if (ioctl(tap, TUNSETVNETHDRSZ, &header) < 0)
+		die("tap");
 	memory_fd = memfd_create("guest", MFD_CLOEXEC);
 	if (memory_fd < 0 || ftruncate(memory_fd, MEMORY_BYTES) < 0)
 		die("memory");
 	memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
 	if (memory == MAP_FAILED)
 		die("memory");
-	do {
-		sock = path ? connected(argv[2]) : atoi(argv[2]);
-		if (sock < 0) {
-			usleep(20000);
-			continue;
-		}
-		serve(wanted, &told);
-		close(sock);
-	} while (path);
+	serve_each(argv[2], serve);
 	return 0;
 }
