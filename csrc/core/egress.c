@@ -45,7 +45,7 @@ int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *ke
 	if (e)
 		e->bucket = calloc(BUCKETS_MIN, sizeof(struct pin *));
 	if (e && e->bucket)
-		rc = egress_rules_parse(policy, len, &e->rules);
+		rc = egress_rules_read(policy, len, &e->rules);
 	if (rc) {
 		if (e)
 			free(e->bucket);
@@ -107,7 +107,7 @@ void egress_free(struct egress *e)
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
 {
 	struct egress_rules *rules, *before;
-	int rc = egress_rules_parse(policy, len, &rules);
+	int rc = egress_rules_read(policy, len, &rules);
 
 	if (rc)
 		return rc;

@@ -1,6 +1,6 @@
 /* Purpose: the egress policy: which flows the guest may open, and which names it may ask for. Pure but for a lock.
  *
- * egress.c has the verdicts, egress_rules.c the compiled rules, egress_pins.c the addresses that names were resolved to.
+ * egress.c has the verdicts and the addresses that names were resolved to, egress_rules.h the compiled rules.
  */
 #ifndef PASTA_CORE_EGRESS_H
 #define PASTA_CORE_EGRESS_H

@@ -1,4 +1,4 @@
-/* The compiled rules of an egress policy, for egress.c only. */
+/* The compiled rules of an egress policy, for egress.c only: egress_read.c makes them, egress_match.c searches them. */
 #ifndef PASTA_CORE_EGRESS_RULES_H
 #define PASTA_CORE_EGRESS_RULES_H
 
@@ -94,9 +94,14 @@ struct egress_view {
 	uint8_t groups;       /* of addr and inner */
 	uint8_t inner_groups; /* of inner */
 };
+
+/* --- egress_read.c --- */
+
 /* 0, -EINVAL or -ENOMEM; egress_rules_free() in the case of success only. */
-int egress_rules_parse(const uint8_t *policy, uint32_t len, struct egress_rules **out);
+int egress_rules_read(const uint8_t *policy, uint32_t len, struct egress_rules **out);
 void egress_rules_free(struct egress_rules *r);
+
+/* --- egress_match.c --- */
 
 struct egress_view egress_rules_view(const struct egress_rules *r, const struct addr *dest, const struct addr *host_dest);
 /* The first rule that matches; EGRESS_NO_RULE: none. name: the address is pinned to it; NULL: none. */
