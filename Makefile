@@ -20,7 +20,7 @@ export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser man bench bench-quick bench-redraw \
-	bench-peer clean
+	bench-start bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	$(BIN)/python bench/demo.py
@@ -183,6 +183,17 @@ bench-quick: build ## fewer cells, less than two minutes, changes no file
 
 bench-redraw: dev ## table and picture of docs/performance.md again, from build/bench.json
 	$(BIN)/python -m bench --from $(BENCHED) --doc docs/performance.md
+
+# Best on a quiet machine. BENCH has further options, such as BENCH='--rounds 40'. As root also in a Debian root of sid, with its Python.
+bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Python, about two minutes
+	tests/as_installed.sh $(VENV) build/as-installed
+	@[ -x build/peer/usr/bin/pasta ] || $(MAKE) --no-print-directory bench-peer
+	$(BIN)/python bench/starts.py --ours build/as-installed/bin --python build/as-installed/bin/python3 --peer build/peer/usr/bin/pasta \
+		--slirp4netns "$$(command -v slirp4netns || true)" $(BENCH)
+	@[ "$$(id -u)" = 0 ] || { echo "bench-start: only root can measure in a Debian root of sid"; exit 0; }; \
+		SUITE=sid sh tests/runtimes/root.sh build/debian/sid && cp bench/starts.py build/debian/sid/src/ && \
+		unshare --mount --pid --net --fork --kill-child sh tests/runtimes/enter.sh build/debian/sid /usr/bin/python3 /src/starts.py \
+			--ours /opt/pasta-py/bin --peer /usr/bin/pasta --slirp4netns /usr/bin/slirp4netns $(BENCH)
 
 bench-peer: ## fetch the passt of Debian sid into build/peer for the bench; installs nothing
 	rm -rf build/peer

@@ -1,0 +1,29 @@
+"""What a start costs beside a bare interpreter, which no start can be cheaper than. `make bench-start` has more, with the peers."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import program
+
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.quiet]
+
+STARTS = Path(__file__).resolve().parents[2] / "bench" / "starts.py"
+# CPU time of a start, in starts of `python -I -S -c pass`: what `make bench-start` says with Python 3.11 and 3.14.
+RECORDED = {"attached": 4.4, "slirp4netns": 3.9}
+
+
+def test_a_start_costs_no_more_interpreters_than_recorded(tmp_path: Path) -> None:
+    """A quarter more fails. Pairs of one run are compared, so what else the machine does meets both."""
+    ours, result = Path(program()).parent, tmp_path / "starts.json"
+    only = ["--only", ",".join(RECORDED), "--rounds", "11", "--json", str(result)]
+    subprocess.run(
+        [sys.executable, STARTS, "--ours", ours, "--python", ours / "python3", *only], check=True, timeout=120
+    )
+    found = json.loads(result.read_text())["starts"]
+    for what, recorded in RECORDED.items():
+        pairs = zip(found[what]["pasta-py"], found[what]["bare python"], strict=True)
+        assert statistics.median(start[1] / bare[1] for start, bare in pairs) <= 1.25 * recorded, what
