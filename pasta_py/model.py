@@ -79,7 +79,8 @@ class ForwardRule(Record):
 class FamilyPlan(Record):
     """What the guest and the core use of one IP version: struct plane_family of csrc/plane_api.h. The defaults are "none"."""
 
-    guest: bytes = b""  # the guest's first address; IPv6: not link-local
+    on: bool = False  # the guest has this IP version
+    guest: bytes = b""  # its first address; IPv6: not link-local
     prefix: int = 0  # its prefix length
     gateway: bytes = b""  # the guest's default gateway
     map_host_loopback: bytes = b""  # stands for the host's loopback
@@ -110,8 +111,6 @@ class WorkerPlan(Record):
     one_off: bool = False  # the end of that peer is the end of the worker
 
     # What is on
-    ipv4: bool
-    ipv6: bool
     tcp: bool
     udp: bool
     icmp: bool
@@ -181,13 +180,15 @@ class WorkerPlan(Record):
     local_only: bool  # FD_TAP leads nowhere: there are no frames, only local connections
     descriptors: tuple[str, ...]  # the role of each descriptor, in order, without the sockets of `listeners`
 
+    def family(self, version: int) -> FamilyPlan:
+        """Of IP version 4 or 6."""
+        return self.family4 if version == 4 else self.family6
+
 
 class HostUpdate(Record):
     """What a change of the host means for a worker that serves. All fields but the last are those of WorkerPlan."""
 
     link_mtu: int
-    ipv4: bool
-    ipv6: bool
     dhcp: bool
     dhcpv6: bool
     ndp: bool

@@ -165,7 +165,7 @@ def test_no_wing_imports_a_later_one() -> None:
     ("path", "text"),
     [
         ("planning/plan.py", "from pasta_py.control.guest import tap"),
-        ("netlink/objects.py", "def f():\n    import pasta_py.control.start.launch"),
+        ("netlink/links_addresses_routes.py", "def f():\n    import pasta_py.control.start.launch"),
         ("ip.py", "from pasta_py.control.netlink import messages"),
     ],
 )

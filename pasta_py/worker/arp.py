@@ -24,7 +24,7 @@ _REPLY = b"\0\x02"
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     """The ARP reply to an ARP request; None for a frame that gets no reply."""
     message = frame[frames.ETHER_BYTES : frames.ETHER_BYTES + _ARP_BYTES]
-    if not plan.ipv4 or not frames.for_us(plan, frame) or frame[12:14] != frames.ETHERTYPE_ARP:
+    if not plan.family4.on or not frames.for_us(plan, frame) or frame[12:14] != frames.ETHERTYPE_ARP:
         return None
     if len(message) != _ARP_BYTES or message[:6] != _ETHERNET_IPV4 or message[6:8] != _REQUEST:
         return None

@@ -185,7 +185,7 @@ class AutoPorts:
             (at, port - shift)
             for family, port, address, device, inode in found
             if inode not in self._own
-            and (self._plan.ipv4 if family == 4 else self._plan.ipv6)
+            and self._plan.family(family).on
             and rule.first <= port - shift <= rule.last
             and (at := _place_in_guest(address, device) if rule.to_host else self._place_on_host(rule, family, address, device))
         }

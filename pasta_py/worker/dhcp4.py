@@ -68,7 +68,7 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
 
     `leases`: where the guest's link may have several neighbours. Without it each client gets the guest's address.
     """
-    if not plan.ipv4 or not plan.dhcp or not plan.family4.guest:
+    if not plan.family4.on or not plan.dhcp or not plan.family4.guest:
         return None
     datagram = frames.datagram(frames.packet4(plan, frame, frames.UDP), _SERVER_PORT)
     if datagram is None or datagram.destination not in (frames.BROADCAST4, _subnet(plan)[1], _server(plan)):

@@ -49,7 +49,7 @@ _MOST_BYTES = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - frames.UDP_BYTES
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     """The Advertise or Reply to a client's message; None for a frame that gets no reply."""
-    if not plan.ipv6 or not plan.dhcpv6 or not plan.our_link_local:
+    if not plan.family6.on or not plan.dhcpv6 or not plan.our_link_local:
         return None
     datagram = frames.datagram(frames.packet6(plan, frame, frames.UDP), _SERVER_PORT)
     if datagram is None or len(datagram.data) < 4:

@@ -114,8 +114,8 @@ class _Full(Exception):
 def _listen(core: "plane.Plane", plan: model.WorkerPlan, listener: model.Listener, offset: int, room: int) -> "list[int]":
     where = f"{_NAMES[listener.proto]} port {listener.port + offset}"
     made: list[int] = []
-    for on, address in ((plan.ipv4, LOOPBACK4), (plan.ipv6, LOOPBACK6)):
-        if not on:
+    for version, address in ((4, LOOPBACK4), (6, LOOPBACK6)):
+        if not plan.family(version).on:
             continue
         try:
             fd = bind_loopback(core, listener.proto, address, listener.port + offset)

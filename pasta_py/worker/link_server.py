@@ -110,7 +110,7 @@ class Server:
     def _ask(self) -> None:
         plan = self._plan
         own, gateway = frames.ipv4(plan.family4.guest), frames.ipv4(plan.family4.gateway)
-        if plan.ipv4 and own and gateway:
+        if plan.family4.on and own and gateway:
             # passt leaves the target's hardware address at all ones, too: RFC 826 gives it no meaning in a request.
             body = _ARP_REQUEST + plan.our_mac + gateway + frames.BROADCAST_MAC + own
             self._core.send(frames.BROADCAST_MAC + plan.our_mac + frames.ETHERTYPE_ARP + body)

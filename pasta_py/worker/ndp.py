@@ -38,7 +38,7 @@ _AUTONOMOUS_PREFIX_BITS = 64  # hosts ignore a prefix of another length: no inte
 
 def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     """The advertisement that answers a neighbour or router solicitation; None for a frame that gets no answer."""
-    if not plan.ipv6 or not plan.ndp or not plan.our_link_local:
+    if not plan.family6.on or not plan.ndp or not plan.our_link_local:
         return None
     packet = frames.packet6(plan, frame, frames.ICMPV6)
     message = frames.icmp6(packet)
@@ -53,7 +53,7 @@ def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
 
 def advertisement(plan: "WorkerPlan") -> bytes:
     """An unsolicited router advertisement to all nodes (RFC 4861, 6.2.4); b"" where they are off."""
-    if not plan.ipv6 or not plan.ndp or not plan.ra or not plan.our_link_local:
+    if not plan.family6.on or not plan.ndp or not plan.ra or not plan.our_link_local:
         return b""
     return _router_advertisement(plan, frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6)
 

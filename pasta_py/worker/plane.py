@@ -37,8 +37,6 @@ _FLAGS = (
     ("vhost_user", lib.PLANE_VHOST_USER),
     ("uso", lib.PLANE_USO),
     ("tunnels", lib.PLANE_TUNNELS),
-    ("ipv4", lib.PLANE_IPV4),
-    ("ipv6", lib.PLANE_IPV6),
     ("tcp", lib.PLANE_TCP),
     ("udp", lib.PLANE_UDP),
     ("icmp", lib.PLANE_ICMP),
@@ -86,6 +84,7 @@ class Plane:
         config = ffi.new("struct plane_config *")
         config.tap_fd = self._tap_fd
         config.flags = self._extra_flags | sum(bit for name, bit in _FLAGS if getattr(plan, name))
+        config.flags |= lib.PLANE_IPV4 * plan.family4.on | lib.PLANE_IPV6 * plan.family6.on
         config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
         config.guest_scope6 = plan.guest_scope6
         config.log_level = plan.log_level

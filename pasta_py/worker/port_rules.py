@@ -49,7 +49,7 @@ class Rules:
         self._held: dict[Key, Sockets] = {}
         self.guest = auto is not None  # whether sockets can be made in the guest's namespace
         self.rules = tuple(rule.replace(address=self._canonical(rule.address)) for rule in plan.rules)
-        self.capabilities = pesto_protocol.IPV4 * plan.ipv4 | pesto_protocol.IPV6 * plan.ipv6 | pesto_protocol.IFNAME
+        self.capabilities = pesto_protocol.IPV4 * plan.family4.on | pesto_protocol.IPV6 * plan.family6.on | pesto_protocol.IFNAME
         self.capabilities |= pesto_protocol.TCP * plan.tcp | pesto_protocol.UDP * plan.udp | pesto_protocol.SCAN * self.guest
         taken = 0
         for listener in plan.listeners:
@@ -69,7 +69,7 @@ class Rules:
 
     def _canonical(self, address: bytes) -> bytes:
         """0.0.0.0 becomes b"" (any address) where IPv6 is off: pesto_protocol writes both in the same way."""
-        return b"" if address == hostports.ANY4 and not self._plan.ipv6 else address
+        return b"" if address == hostports.ANY4 and not self._plan.family6.on else address
 
     def swap(self, rules: "tuple[ForwardRule, ...]") -> None:
         """Make these the rules. ConfError if they cannot be; the old ones stay in force."""
@@ -122,7 +122,7 @@ class Rules:
         plan, what = self._plan, pesto_protocol.describe(rule)
         if not (plan.tcp if rule.proto == IPPROTO_TCP else plan.udp):
             raise ConfError(f"rule {what}: the protocol is switched off")
-        if rule.address and not (plan.ipv4 if hostports.is_ipv4(rule.address) else plan.ipv6):
+        if rule.address and not plan.family(4 if hostports.is_ipv4(rule.address) else 6).on:
             raise ConfError(f"rule {what}: the family of its address is switched off")
         if (rule.to_host or rule.scan) and not self.guest and rule not in self.rules:
             raise ConfError(f"rule {what}: the guest's namespace cannot be entered: see the warnings at the start")
@@ -191,12 +191,12 @@ class Rules:
         if key in self._given:
             return [self._in_room(self._given.pop(key))]
         if not to_host:
-            families = {"ipv4": self._plan.ipv4, "ipv6": self._plan.ipv6}
+            families = {"ipv4": self._plan.family4.on, "ipv6": self._plan.family6.on}
             return [self._in_room(hostports.bind(proto, address, ifname, port, **families))]
         fds: list[int] = []
         last = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         for version, loopback in ((4, helper.LOOPBACK4), (6, helper.LOOPBACK6)):
-            if not (self._plan.ipv4 if version == 4 else self._plan.ipv6):
+            if not self._plan.family(version).on:
                 continue
             try:
                 fds.append(self._in_room(helper.bind_loopback(self._core, proto, loopback, port)))

@@ -2,7 +2,7 @@
 
 from ipaddress import ip_address, ip_interface, ip_network
 
-from pasta_py.control.netlink.objects import IFF_UP, Address, Link, NextHop, Route
+from pasta_py.control.netlink.links_addresses_routes import IFF_UP, Address, Link, NextHop, Route
 from pasta_py.control.planning.host import Family, HostSnapshot
 
 ETH0 = Link(index=2, name="eth0", mtu=1500, flags=IFF_UP, mac=b"\2\0\0\0\0\2")

@@ -38,7 +38,7 @@ def plan(**changes: object) -> WorkerPlan:
     """A plan with both families, the gateways mapped to the host's loopback, and no offloads."""
     values: dict[str, object] = dict(
         guest_mac=GUEST_MAC, our_mac=OUR_MAC, mtu=1500, link_mtu=65536, vnet_hdr=False, uso=False,
-        ipv4=True, ipv6=True, tcp=True, udp=True, icmp=True, dhcp=True, dhcpv6=True, ndp=True, ra=True,
+        on4=True, on6=True, tcp=True, udp=True, icmp=True, dhcp=True, dhcpv6=True, ndp=True, ra=True,
         guest4=mapped(GUEST4), prefix4=24, guest6=mapped(GUEST6), prefix6=64,
         gateway4=mapped(GATEWAY4), gateway6=mapped(GATEWAY6), our_link_local=mapped("fe80::1"),
         map_host_loopback4=mapped(GATEWAY4), map_host_loopback6=mapped(GATEWAY6),

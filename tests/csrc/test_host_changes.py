@@ -96,7 +96,7 @@ def test_the_guests_new_address_takes_what_the_host_sends(guest: Guest) -> None:
 
 
 def test_a_family_can_be_switched_on() -> None:
-    with Guest(ipv6=False) as guest, server(True) as listener:
+    with Guest(on6=False) as guest, server(True) as listener:
         peer = TcpPeer(guest, listener.getsockname()[1], v6=True)
         peer.send(SYN, options=peer.options())
         assert guest.segments() == []

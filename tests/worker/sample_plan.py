@@ -39,7 +39,7 @@ def sample_plan(**changes: object) -> WorkerPlan:
     """Everything switched on; a field that is not named here has its default, or is b""."""
     values: dict[str, object] = {
         **{name: getattr(WorkerPlan, name, b"") for name in WorkerPlan._fields},
-        **dict.fromkeys(("ipv4", "ipv6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
+        **dict.fromkeys(("on4", "on6", "tcp", "udp", "icmp", "dhcp", "dhcpv6", "ndp", "ra", "assign_mtu"), True),
         **dict.fromkeys(("vnet_hdr", "uso", "log_syslog", "pcapng", "splice", "lo_to_lo", "lossy", "local_only"), False),
         "netns_name": "",
         **dict.fromkeys(("listeners", "guest_ports", "auto_rules", "said", "descriptors"), ()),

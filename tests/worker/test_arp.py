@@ -51,4 +51,4 @@ def test_what_is_no_request_to_us_gets_no_answer(frame: bytes) -> None:
 
 
 def test_no_answer_without_ipv4() -> None:
-    assert arp.reply(sample_plan(ipv4=False), messages.arp(GUEST4, GATEWAY4)) is None
+    assert arp.reply(sample_plan(on4=False), messages.arp(GUEST4, GATEWAY4)) is None

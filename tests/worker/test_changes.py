@@ -66,11 +66,11 @@ def refused(proto: int, port: int) -> bool:
 
 
 @pytest.mark.parametrize("proto", [TCP, UDP])
-@pytest.mark.parametrize("ipv6", [True, False])
-def test_a_port_comes_and_goes(proto: int, ipv6: bool) -> None:
+@pytest.mark.parametrize("on6", [True, False])
+def test_a_port_comes_and_goes(proto: int, on6: bool) -> None:
     guest, tap = pair()
     with guest, tap, worker() as control:
-        ready(control, tap, changing=True, ipv6=ipv6)
+        ready(control, tap, changing=True, on6=on6)
         remote = Remote(control)
         with bound(proto) as sock:
             port = sock.getsockname()[1]

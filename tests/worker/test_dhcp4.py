@@ -248,7 +248,7 @@ def test_no_answer(frame: bytes) -> None:
     no_answer(frame)
 
 
-@pytest.mark.parametrize("off", [{"ipv4": False}, {"dhcp": False}, {"guest4": b""}])
+@pytest.mark.parametrize("off", [{"on4": False}, {"dhcp": False}, {"guest4": b""}])
 def test_switched_off(off: dict[str, object]) -> None:
     no_answer(dhcp(DISCOVER), sample_plan(**off))
 

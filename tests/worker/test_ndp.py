@@ -117,7 +117,7 @@ def test_a_nameless_solicitation_and_nobodys_get_the_same_advertisement() -> Non
     check(ndp.advertisement(PLAN), ethernet(dst="33:33:00:00:00:01"), ipv6(dst="ff02::1", hop_limit=255))
 
 
-@pytest.mark.parametrize("off", ["ipv6", "ndp"])
+@pytest.mark.parametrize("off", ["on6", "ndp"])
 def test_switched_off(off: str) -> None:
     plan = sample_plan(**{off: False})
     assert [ndp.reply(plan, ns("2001:db8:1::77")), ndp.reply(plan, rs()), ndp.advertisement(plan)] == [None, None, b""]
@@ -135,7 +135,8 @@ def test_what_is_advertised_no_more_is_withdrawn() -> None:
     new_prefix = before.replace(family6=before.family6.replace(guest=addr("fd77::15")))
     new_router = before.replace(our_link_local=addr("fe80::77"))
     assert ndp.withdrawals(before, before) == [] == ndp.withdrawals(before.replace(ra=False), new_prefix)
-    for now, router_s, prefixes in ((new_prefix, 65535, 1), (new_router, 0, 0), (before.replace(ipv6=False), 0, 0)):
+    off = before.replace(family6=before.family6.replace(on=False))
+    for now, router_s, prefixes in ((new_prefix, 65535, 1), (new_router, 0, 0), (off, 0, 0)):
         (frame,) = ndp.withdrawals(before, now)
         assert frame[22:38] == before.our_link_local and frame[54] == 134
         assert int.from_bytes(frame[60:62], "big") == router_s

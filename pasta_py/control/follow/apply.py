@@ -11,9 +11,9 @@ is set again.
 import errno
 
 from pasta_py.control.guest import interface
-from pasta_py.control.netlink import objects
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.exchange import Netlink
-from pasta_py.control.netlink.objects import Address, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Route
 from pasta_py.control.planning.our_addresses import prefix_of
 from pasta_py.control.planning.plan import LinkPlan
 
@@ -33,7 +33,7 @@ def change(index: int, ours: LinkPlan, wanted: LinkPlan) -> tuple[LinkPlan, list
 def _as_read(link: LinkPlan) -> LinkPlan:
     """The plan with the metric that IPv6 gives a route without one: so the kernel reports it."""
     routes = (
-        route.replace(metric=objects.IP6_RT_PRIO_USER) if route.destination.version == 6 and not route.metric else route
+        route.replace(metric=rtnl.IP6_RT_PRIO_USER) if route.destination.version == 6 and not route.metric else route
         for route in link.routes
     )
     return LinkPlan(**{**link.__dict__, "routes": tuple(routes)})
@@ -46,12 +46,12 @@ class _Change:
         self._failed: list[str] = []
 
     def _present(self) -> tuple[list[Address], list[Route]]:
-        addresses = [address for address in objects.addresses(self._kernel) if address.link == self._index]
+        addresses = [address for address in rtnl.addresses(self._kernel) if address.link == self._index]
         routes: list[Route] = []
-        for family in (objects.AF_INET, objects.AF_INET6):
+        for family in (rtnl.AF_INET, rtnl.AF_INET6):
             try:
                 routes += [
-                    interface.key(r) for r in objects.routes(self._kernel, family) if interface.through(r, self._index)
+                    interface.key(r) for r in rtnl.routes(self._kernel, family) if interface.through(r, self._index)
                 ]
             except OSError:
                 continue  # the namespace does not have the family
@@ -81,7 +81,7 @@ class _Change:
         routes = tuple(r for r in wanted.routes if r not in failed)
         return LinkPlan(**{**wanted.__dict__, "addresses": addresses, "routes": routes}), self._failed
 
-    def _set_addresses(self, new: "Iterable[Address]", old: "dict[objects.Interface, Address]") -> list[Address]:
+    def _set_addresses(self, new: "Iterable[Address]", old: "dict[rtnl.Interface, Address]") -> list[Address]:
         """Those that are there then."""
         done = []
         present = {address.interface for address in self._addresses}
@@ -90,7 +90,7 @@ class _Change:
             if own in old and own not in present:
                 continue  # the guest's root has removed it
             try:
-                objects.add_address(self._kernel, self._index, address, replace=own in old)
+                rtnl.add_address(self._kernel, self._index, address, replace=own in old)
             except OSError as error:
                 if error.errno == errno.EEXIST:
                     continue  # the guest's root has set it before us: it stays theirs
@@ -116,7 +116,7 @@ class _Change:
                 or route.destination not in nets
             ):
                 continue
-            if route.proto == objects.RTPROT_KERNEL and not route.destination.is_link_local:
+            if route.proto == rtnl.RTPROT_KERNEL and not route.destination.is_link_local:
                 self._try_delete(route)
                 dropped.append(route)
         return dropped
@@ -133,7 +133,7 @@ class _Change:
         return [
             route
             for route in new
-            if route not in refused and (route not in self._routes or route.proto == objects.RTPROT_KERNEL)
+            if route not in refused and (route not in self._routes or route.proto == rtnl.RTPROT_KERNEL)
         ]
 
     def _remove(self, routes: "Sequence[Route]", addresses: "Sequence[Address]", automatic: "set[Route]") -> None:
@@ -157,14 +157,14 @@ class _Change:
         for address in interface.in_setting_order(present_addresses):
             if address.interface not in left and address.interface not in going:
                 try:
-                    objects.add_address(self._kernel, self._index, address)
+                    rtnl.add_address(self._kernel, self._index, address)
                 except OSError:
                     pass  # it has no use any more
         left_routes = set(self._present()[1])
         pending = [r for r in present_routes if r not in left_routes and r not in going_routes and r not in automatic]
         known_wanted = set(self._wanted.routes)
         interface.set_in_passes(
-            self._kernel, self._index, [r for r in pending if r.proto != objects.RTPROT_KERNEL or r in known_wanted]
+            self._kernel, self._index, [r for r in pending if r.proto != rtnl.RTPROT_KERNEL or r in known_wanted]
         )
 
     @staticmethod
@@ -179,14 +179,14 @@ class _Change:
 
     def _try_delete_address(self, address: Address) -> None:
         try:
-            objects.delete_address(self._kernel, self._index, address)
+            rtnl.delete_address(self._kernel, self._index, address)
         except OSError as error:
             if error.errno not in _NONE:
                 self._failed.append(f"address {address.interface} stays in the guest: {error.strerror}")
 
     def _try_delete(self, route: Route) -> None:
         try:
-            objects.delete_route(self._kernel, self._index, route)
+            rtnl.delete_route(self._kernel, self._index, route)
         except OSError as error:
             if error.errno not in _NONE:
                 self._failed.append(f"{interface.described(route)} stays in the guest: {error.strerror}")

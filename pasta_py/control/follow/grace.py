@@ -12,7 +12,7 @@ For each family:
 Nameservers stay while the host names none.
 """
 
-from pasta_py.control.netlink.objects import Address, Ip, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Ip, Route
 from pasta_py.control.planning.guest_family import is_copied
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv

@@ -9,7 +9,7 @@ from pasta_py.control import ip
 from pasta_py.control.commandline.options import Options
 from pasta_py.control.follow.grace import Counted
 from pasta_py.control.follow.state import State
-from pasta_py.control.netlink.objects import Address, Link, NextHop, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import LinkPlan
 from pasta_py.control.planning.resolv_conf import Resolv

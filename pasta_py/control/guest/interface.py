@@ -16,9 +16,9 @@ of the network works.
 import errno
 
 from pasta_py.control.ip import ip_interface
-from pasta_py.control.netlink import objects
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.exchange import Netlink
-from pasta_py.control.netlink.objects import Address, Link, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Link, Route
 from pasta_py.control.planning.our_addresses import link_local_of
 from pasta_py.control.planning.plan import LinkPlan
 from pasta_py.errors import HostError, reason
@@ -52,7 +52,7 @@ def configure(link: LinkPlan) -> ConfigResult:
         if link.mac and link.mac != tap.mac:
             _do(
                 f"set the MAC address of {tap.name} to {link.mac.hex(':')}",
-                objects.set_link,
+                rtnl.set_link,
                 kernel,
                 tap.index,
                 mac=link.mac,
@@ -61,7 +61,7 @@ def configure(link: LinkPlan) -> ConfigResult:
         mac = link.mac or tap.mac
         mtu = link.mtu if link.configure and link.mtu != tap.mtu else 0
         what, hint = f"set the MTU of {tap.name} to {mtu}" if mtu else f"set the queue of {tap.name}", "give another with --mtu"
-        _do(what, objects.set_link, kernel, tap.index, mtu=mtu, queue=_QUEUE_FRAMES, hint=hint if mtu else "")
+        _do(what, rtnl.set_link, kernel, tap.index, mtu=mtu, queue=_QUEUE_FRAMES, hint=hint if mtu else "")
         if not link.configure:
             return ConfigResult(mac=mac, index=tap.index, warnings=())
         warnings = _bring_up(kernel, tap, mac, link)
@@ -78,14 +78,14 @@ def bring_loopback_up() -> None:
 
 def _links(kernel: Netlink) -> dict[str, Link]:
     try:
-        return {each.name: each for each in objects.links(kernel)}
+        return {each.name: each for each in rtnl.links(kernel)}
     except OSError as error:
         raise HostError(f"cannot read the namespace's interfaces: {error.strerror}") from None
 
 
 def _loopback_up(kernel: Netlink, found: dict[str, Link]) -> None:
-    if _LOOPBACK in found and not found[_LOOPBACK].flags & objects.IFF_UP:
-        _do(f"bring {_LOOPBACK} up", objects.set_link, kernel, found[_LOOPBACK].index, up=True)
+    if _LOOPBACK in found and not found[_LOOPBACK].flags & rtnl.IFF_UP:
+        _do(f"bring {_LOOPBACK} up", rtnl.set_link, kernel, found[_LOOPBACK].index, up=True)
 
 
 def _do(what: str, action: object, *args: object, hint: str = "", **kwargs: object) -> None:
@@ -100,17 +100,17 @@ def _bring_up(kernel: Netlink, tap: Link, mac: bytes, link: LinkPlan) -> list[st
     """Up, with a usable link-local IPv6 address, or with none if IPv6 is off."""
     ours = True
     try:
-        objects.set_link_local_mode(kernel, tap.index, objects.IN6_ADDR_GEN_MODE_NONE)
+        rtnl.set_link_local_mode(kernel, tap.index, rtnl.IN6_ADDR_GEN_MODE_NONE)
     except OSError:  # no IPv6 in this namespace, or a kernel without the setting
         ours = False
-    _do(f"bring {tap.name} up", objects.set_link, kernel, tap.index, up=True)
+    _do(f"bring {tap.name} up", rtnl.set_link, kernel, tap.index, up=True)
     if not (ours and link.ipv6):
         return []
     own = ip_interface(f"{link_local_of(mac)}/64")
-    address = Address(interface=own, scope=objects.RT_SCOPE_LINK, flags=objects.IFA_F_NODAD)
+    address = Address(interface=own, scope=rtnl.RT_SCOPE_LINK, flags=rtnl.IFA_F_NODAD)
     try:
-        objects.add_address(kernel, tap.index, address)
-        objects.set_link_local_mode(kernel, tap.index, objects.IN6_ADDR_GEN_MODE_EUI64)
+        rtnl.add_address(kernel, tap.index, address)
+        rtnl.set_link_local_mode(kernel, tap.index, rtnl.IN6_ADDR_GEN_MODE_EUI64)
     except OSError as error:
         if error.errno != errno.EEXIST:
             return [
@@ -129,7 +129,7 @@ def _set_addresses(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
     warnings = []
     for address in in_setting_order(link.addresses):
         try:
-            objects.add_address(kernel, tap.index, address)
+            rtnl.add_address(kernel, tap.index, address)
         except OSError as error:
             if error.errno == errno.EEXIST:
                 continue
@@ -139,9 +139,9 @@ def _set_addresses(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
 
 def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
     present = []
-    for version, family in ((4, objects.AF_INET), (6, objects.AF_INET6)):
+    for version, family in ((4, rtnl.AF_INET), (6, rtnl.AF_INET6)):
         try:
-            present += [(version, route) for route in objects.routes(kernel, family) if through(route, tap.index)]
+            present += [(version, route) for route in rtnl.routes(kernel, family) if through(route, tap.index)]
         except OSError:
             continue  # without a comparison: setting the routes will say what is wrong
     wanted = {key(route) for route in link.routes}
@@ -151,13 +151,13 @@ def _set_routes(kernel: Netlink, tap: Link, link: LinkPlan) -> list[str]:
         link_local = version == 6 and route.destination.is_link_local
         if (
             version in link.mirrored
-            and route.proto == objects.RTPROT_KERNEL
+            and route.proto == rtnl.RTPROT_KERNEL
             and not link_local
             and key(route) not in wanted
         ):
             # The host has removed or changed this route of an address. It may be gone already.
             try:
-                objects.delete_route(kernel, tap.index, route)
+                rtnl.delete_route(kernel, tap.index, route)
             except OSError:
                 pass
     failed = set_in_passes(kernel, tap.index, pending)
@@ -170,7 +170,7 @@ def set_in_passes(kernel: Netlink, index: int, pending: list[Route]) -> list[tup
         failed: list[tuple[Route, OSError]] = []
         for route in pending:
             try:
-                objects.add_route(kernel, index, route)
+                rtnl.add_route(kernel, index, route)
             except OSError as error:
                 if error.errno != errno.EEXIST:
                     failed.append((route, error))

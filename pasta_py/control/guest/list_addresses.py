@@ -4,7 +4,7 @@ import sys
 
 from pasta_py.control.commandline import options
 from pasta_py.control.guest import namespaces
-from pasta_py.control.netlink import objects
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.exchange import Netlink
 from pasta_py.errors import PastaError
 
@@ -18,7 +18,7 @@ def main() -> None:
 
     def job() -> "tuple[worker_protocol.Value, list[int]]":
         with Netlink() as kernel:
-            return tuple(str(a.interface) for a in objects.addresses(kernel) if a.scope == objects.RT_SCOPE_UNIVERSE), []
+            return tuple(str(a.interface) for a in rtnl.addresses(kernel) if a.scope == rtnl.RT_SCOPE_UNIVERSE), []
 
     try:
         parsed = options.parse(sys.argv[1:], "pasta")

@@ -1,6 +1,6 @@
 """Routing netlink (rtnetlink, RFC 3549): the exchange with the kernel over one plain socket.
 
-`objects` knows what the messages mean, `messages` what they look like.
+`links_addresses_routes` knows what the messages mean, `messages` what they look like.
 """
 
 import _socket

@@ -2,8 +2,8 @@
 
 Every start reads the host's links, addresses and routes, and importing pyroute2's message classes costs it 12 ms: as much as all
 the rest of control. So the tables here decode and encode numbers, names, addresses and simple nests of these, with a line for each
-attribute that `objects` reads or writes. The two attributes of a route with several next hops, or with a gateway of another
-family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`pyroute2_messages`).
+attribute that `links_addresses_routes` reads or writes. The two attributes of a route with several next hops, or with a gateway of
+another family (RFC 5549), are left to pyroute2, which is imported when the first one comes (`pyroute2_messages`).
 
 Invariants: what is decoded or encoded here is what pyroute2 makes of the same bytes or values
 (tests/control/netlink/test_messages.py). Decoding never fails: an attribute that has another form than expected is `unknown`,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pasta_py.control.commandline.options import Options
-    from pasta_py.control.netlink.objects import Network
+    from pasta_py.control.netlink.links_addresses_routes import Network
     from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
     from pasta_py.model import WorkerPlan

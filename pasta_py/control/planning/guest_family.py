@@ -12,8 +12,8 @@ Invariant: a family that is off has no addresses and no routes.
 """
 
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
-from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import Address, Interface, Ip, NextHop, Route
+from pasta_py.control.netlink import links_addresses_routes as rtnl
+from pasta_py.control.netlink.links_addresses_routes import Address, Interface, Ip, NextHop, Route
 from pasta_py.control.planning import our_addresses
 from pasta_py.control.planning.host import Family, leads_out
 from pasta_py.errors import HostError, UsageError
@@ -93,7 +93,7 @@ def plan_family(version: int, options: "Options", family: Family, mtu: int) -> G
 def is_copied(address: Address) -> bool:
     """Whether the guest gets it: no link-local IPv6, which it makes itself, no loopback, no duplicate (RFC 4862, 5.4)."""
     own = address.interface.ip
-    if not is_mappable(own) or address.flags & objects.IFA_F_DADFAILED:
+    if not is_mappable(own) or address.flags & rtnl.IFA_F_DADFAILED:
         return False
     return own.version == 4 or not own.is_link_local
 
@@ -166,7 +166,7 @@ def _user_address(interface: Interface) -> Address:
     own = interface.ip
     if not is_mappable(own):
         raise UsageError(f"-a {interface}: the guest cannot have this address: give a unicast address")
-    scope = objects.RT_SCOPE_LINK if interface.version == 6 and own.is_link_local else objects.RT_SCOPE_UNIVERSE
+    scope = rtnl.RT_SCOPE_LINK if interface.version == 6 and own.is_link_local else rtnl.RT_SCOPE_UNIVERSE
     if isinstance(own, IPv4Address):
         network = interface.network
         broadcast = IPv4Address(network.broadcast_address.packed) if network.prefixlen < 31 else None
@@ -179,8 +179,8 @@ def _fitted(address: Address, host_name: str, name: str) -> Address:
     label = address.label
     if name and label.startswith(host_name):
         label = name + label[len(host_name) :]
-    keep = objects.IFA_F_HOMEADDRESS | objects.IFA_F_NOPREFIXROUTE | _IFA_F_TEMPORARY
-    flags = address.flags & keep | (objects.IFA_F_NODAD if address.interface.version == 6 else 0)
+    keep = rtnl.IFA_F_HOMEADDRESS | rtnl.IFA_F_NOPREFIXROUTE | _IFA_F_TEMPORARY
+    flags = address.flags & keep | (rtnl.IFA_F_NODAD if address.interface.version == 6 else 0)
     return Address(**{**address.__dict__, "flags": flags, "label": label[:15], "link": 0})
 
 
@@ -212,9 +212,9 @@ def _routes(
     own = {address.interface.ip for address in addresses}
     for route in routes:
         automatic = route.destination.version == 6 and (route.destination.is_link_local or route.destination.is_multicast)
-        if automatic and route.proto == objects.RTPROT_KERNEL:
+        if automatic and route.proto == rtnl.RTPROT_KERNEL:
             continue  # the kernel makes it for every interface
-        if not mirrored and route.proto == objects.RTPROT_KERNEL:
+        if not mirrored and route.proto == rtnl.RTPROT_KERNEL:
             continue  # the kernel makes it with its address
         hops = tuple(hop.replace(link=0, down=False) for hop in route.hops)
         source = route.source if route.source in own else None

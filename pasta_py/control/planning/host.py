@@ -16,9 +16,9 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py.control.ip import ip_interface
-from pasta_py.control.netlink import objects
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.exchange import Netlink
-from pasta_py.control.netlink.objects import Address, Ip, Link, Network, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Ip, Link, Network, Route
 from pasta_py.errors import HostError, UsageError, reason
 from pasta_py.record import Record
 
@@ -58,20 +58,20 @@ def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
     """
     try:
         with Netlink() as kernel:
-            links = {link.index: link for link in objects.links(kernel)}
-            addresses = objects.addresses(kernel)
+            links = {link.index: link for link in rtnl.links(kernel)}
+            addresses = rtnl.addresses(kernel)
             families = {}
             leading: set[int] = set()
-            for family, name in ((objects.AF_INET, interface4), (objects.AF_INET6, interface6)):
-                routes = objects.routes(kernel, family) if _supported(family) else []
+            for family, name in ((rtnl.AF_INET, interface4), (rtnl.AF_INET6, interface6)):
+                routes = rtnl.routes(kernel, family) if _supported(family) else []
                 leading |= {hop.link for route in routes if leads_out(route.destination) for hop in route.hops}
                 families[family] = _family(family, routes, links, addresses, name)
     except OSError as error:
         raise HostError(f"cannot read the host's addresses and routes: {reason(error, 'try again')}") from None
     own = [a.interface for a in addresses if not a.interface.ip.is_loopback]
     return HostSnapshot(
-        ipv4=families[objects.AF_INET],
-        ipv6=families[objects.AF_INET6],
+        ipv4=families[rtnl.AF_INET],
+        ipv6=families[rtnl.AF_INET6],
         interfaces=tuple(link.name for link in links.values()),
         alternatives=_alternatives(links.values()),
         addresses=tuple(dict.fromkeys(interface.ip for interface in own)),
@@ -85,7 +85,7 @@ def alternatives() -> tuple[tuple[str, str], ...]:
     """Pairs of an alternative name and its interface's own; HostError when the kernel does not answer."""
     try:
         with Netlink() as kernel:
-            return _alternatives(objects.links(kernel))
+            return _alternatives(rtnl.links(kernel))
     except OSError as error:
         raise HostError(f"cannot read the host's interfaces: {reason(error, 'try again')}") from None
 
@@ -106,7 +106,7 @@ def _supported(family: int) -> bool:
 
 
 def _family(family: int, routes: list[Route], links: dict[int, Link], addresses: list[Address], name: str) -> Family:
-    version = 4 if family == objects.AF_INET else 6
+    version = 4 if family == rtnl.AF_INET else 6
     mine = [address for address in addresses if address.interface.version == version]
     available = _supported(family) and (version == 4 or bool(mine) or not _switched_off(links))
     index = _named(name, links) if name else outbound(routes, links.values())
@@ -118,7 +118,7 @@ def _family(family: int, routes: list[Route], links: dict[int, Link], addresses:
 
 def _switched_off(links: dict[int, Link]) -> bool:
     """Whether no IPv6 address anywhere means disable_ipv6: an interface that is up has one, unless that is set."""
-    return any(link.flags & objects.IFF_UP for link in links.values())
+    return any(link.flags & rtnl.IFF_UP for link in links.values())
 
 
 def _named(name: str, links: dict[int, Link]) -> int:
@@ -136,7 +136,7 @@ def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tupl
         return ()
     sources = [route.source for route in used if route.source is not None]
     candidates = [a for a in addresses if a.interface.ip in sources] or [
-        a for a in addresses if a.scope == objects.RT_SCOPE_UNIVERSE and not a.interface.ip.is_loopback
+        a for a in addresses if a.scope == rtnl.RT_SCOPE_UNIVERSE and not a.interface.ip.is_loopback
     ]
     if not candidates:
         return ()
@@ -147,7 +147,7 @@ def _borrowed(index: int, routes: list[Route], addresses: list[Address]) -> tupl
 
 def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
     """Index of the outbound interface by the rule above, 0 if there is none; `routes` of one family."""
-    usable = {link.index for link in links if not link.flags & objects.IFF_LOOPBACK}
+    usable = {link.index for link in links if not link.flags & rtnl.IFF_LOOPBACK}
     best: tuple[bool, int, int, int] | None = None
     chosen = 0
     for route in routes:

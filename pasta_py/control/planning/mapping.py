@@ -3,7 +3,7 @@
 Invariant: no mapped address is one of the guest's own.
 """
 
-from pasta_py.control.netlink.objects import Ip
+from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning.guest_family import GuestFamily, is_mappable
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import UsageError

@@ -8,7 +8,7 @@ lead nowhere.
 """
 
 from pasta_py.control.ip import IPv4Address, IPv6Address
-from pasta_py.control.netlink.objects import Ip
+from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning.mapping import Mapping
 from pasta_py.control.planning.resolv_conf import Resolv, View
 from pasta_py.errors import UsageError

@@ -6,8 +6,8 @@ happens to have the address. So nothing leaves for it.
 """
 
 from pasta_py.control.ip import IPv6Address, ip_network
-from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import Address, Ip, Route
+from pasta_py.control.netlink import links_addresses_routes as rtnl
+from pasta_py.control.netlink.links_addresses_routes import Address, Ip, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def link_local(options: "Options", gateway: Ip | None, addresses: "Iterable[Addr
     """
     if gateway is not None and gateway.is_link_local:
         return gateway
-    own = [a.interface.ip for a in addresses if not a.flags & objects.IFA_F_DADFAILED]
+    own = [a.interface.ip for a in addresses if not a.flags & rtnl.IFA_F_DADFAILED]
     guests = link_local_of(options.ns_mac_addr) if options.ns_mac_addr else None
     return next((a for a in own if a.is_link_local and a != guests), link_local_of(options.mac_addr))
 
@@ -62,13 +62,13 @@ def broadcasts(addresses: "Iterable[Address]") -> list[Ip]:
     return [*found, *(net.broadcast_address for net in networks if net.prefixlen < 31)]
 
 
-def on_link(addresses: "Iterable[Address]", routes: "Iterable[Route]") -> list[objects.Network]:
+def on_link(addresses: "Iterable[Address]", routes: "Iterable[Route]") -> list[rtnl.Network]:
     """The networks whose machines are reached without a gateway."""
     near = [prefix_of(address) for address in addresses]
     return near + [route.destination for route in routes if all(hop.gateway is None for hop in route.hops)]
 
 
-def prefix_of(address: Address) -> objects.Network:
+def prefix_of(address: Address) -> rtnl.Network:
     """The network of an address, or of its peer's on a point-to-point link."""
     if address.peer is None:
         return address.interface.network

@@ -8,8 +8,8 @@ Invariants: every planned address and route is of a family that is on; no mapped
 
 from pasta_py.control.commandline.option_values import DEFAULT_MTU, MAX_MTU, MIN_MTU
 from pasta_py.control.ip import ip_network, packed
-from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import Address, Ip, NextHop, Route
+from pasta_py.control.netlink import links_addresses_routes as rtnl
+from pasta_py.control.netlink.links_addresses_routes import Address, Ip, NextHop, Route
 from pasta_py.control.planning import mapping, nameservers, our_addresses
 from pasta_py.control.planning.guest_family import GuestFamily, is_copied, plan_family
 from pasta_py.control.planning.host import Family, HostSnapshot
@@ -216,7 +216,7 @@ def _with_forwarder_route(guest4: GuestFamily, names: Names) -> GuestFamily:
     leading = [route.destination for route in guest4.routes] + [our_addresses.prefix_of(address) for address in guest4.addresses]
     if ours is None or not names.only_dns or any(ours in network for network in leading):
         return guest4
-    route = Route(destination=ip_network(f"{ours}/32"), hops=(NextHop(),), scope=objects.RT_SCOPE_LINK)
+    route = Route(destination=ip_network(f"{ours}/32"), hops=(NextHop(),), scope=rtnl.RT_SCOPE_LINK)
     changed: GuestFamily = guest4.replace(routes=(*guest4.routes, route))
     return changed
 
@@ -287,6 +287,7 @@ def _family_plan(version: int, options: "Options", host: HostSnapshot, guest: Gu
     )
     first = guest.first()
     return FamilyPlan(
+        on=guest.on,
         guest=packed(first.interface.ip if first else None),
         prefix=first.interface.network.prefixlen if first else 0,
         gateway=packed(guest.gateway),
@@ -324,8 +325,6 @@ def _worker(
         link_mtu=min((g.link_mtu for g in guests if g.on and g.link_mtu), default=DEFAULT_MTU),
         vnet_hdr=False,
         uso=False,
-        ipv4=guest4.on,
-        ipv6=guest6.on,
         tcp=options.tcp,
         udp=options.udp,
         icmp=options.icmp,

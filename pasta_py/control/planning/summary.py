@@ -54,8 +54,8 @@ def _families(plan: "Plan") -> list[str]:
     worker = plan.worker
     families = worker.family4, worker.family6
     found = []
-    for version, on, family in zip((4, 6), (worker.ipv4, worker.ipv6), families):
-        if not on:
+    for version, family in zip((4, 6), families):
+        if not family.on:
             found.append(f"IPv{version}: off")
             continue
         set_up = [str(each.interface) for each in plan.link.addresses if each.interface.version == version]

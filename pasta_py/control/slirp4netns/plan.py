@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, ip_interface
 
 from pasta_py.control.commandline import options
 from pasta_py.control.ip import packed
-from pasta_py.control.netlink.objects import Ip
+from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning import our_addresses, plan
 from pasta_py.control.planning.host import HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv
@@ -83,7 +83,7 @@ def build(asked: SlirpOptions, pasta: options.Options, host: HostSnapshot, resol
     made = plan.build(pasta, host, resolv)
     # Virtual even if a machine of the host's network has one of these addresses: the guest means ours.
     virtual = [address(asked.network, GATEWAY), address(asked.network, DNS)]
-    if made.worker.ipv6:
+    if made.worker.family6.on:
         virtual += [address6(GATEWAY), address6(DNS), GATEWAY6]
     # DHCP's first address. With --configure the guest has another one and needs no DHCP.
     family4 = made.worker.family4.replace(guest=packed(address(asked.network, DHCP)), prefix=asked.network.prefixlen)

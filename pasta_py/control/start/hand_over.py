@@ -424,7 +424,7 @@ def _sources(options: "Options", stack: ExitStack) -> "Sources | None":
 def _for_loopback(options: "Options", plan: model.WorkerPlan) -> "Options":
     from pasta_py.control.commandline import port_spec
 
-    versions = [version for version, on in ((4, plan.ipv4), (6, plan.ipv6)) if on]
+    versions = [version for version in (4, 6) if plan.family(version).on]
     tcp, udp = (port_spec.loopback_only(specs, versions) for specs in (options.tcp_ports, options.udp_ports))
     changed: Options = options.replace(tcp_ports=tcp, udp_ports=udp)
     return changed

@@ -13,7 +13,7 @@ from pasta_py.control.commandline import options
 from pasta_py.control.follow import packing, sentences
 from pasta_py.control.follow.grace import Counted, settle
 from pasta_py.control.follow.state import State
-from pasta_py.control.netlink.objects import Address, Link, NextHop, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv

@@ -10,7 +10,7 @@ import pytest
 from network_helpers import in_new_namespace, ip, make_tap, options
 
 from pasta_py.control.guest import interface
-from pasta_py.control.netlink.objects import Address, NextHop, Route
+from pasta_py.control.netlink.links_addresses_routes import Address, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import LinkPlan

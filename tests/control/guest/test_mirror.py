@@ -6,7 +6,7 @@ import pytest
 from network_helpers import guest_side, host_side, in_new_namespace, options
 
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_interface, ip_network
-from pasta_py.control.netlink.objects import NextHop, Route
+from pasta_py.control.netlink.links_addresses_routes import NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.resolv_conf import Resolv
 
@@ -264,7 +264,7 @@ def test_a_host_with_ipv6_switched_off_gives_a_guest_without_any(off: str) -> No
     snapshot, _ = in_new_namespace(host_side, shape, "eth0")
     made = plan.build(options(), snapshot, Resolv())
     _, shown, links = in_new_namespace(guest_side, made.link)
-    assert made.notices == ("IPv6 is off: the host has none",) and not made.worker.ipv6
+    assert made.notices == ("IPv6 is off: the host has none",) and not made.worker.family6.on
     assert shown["-6"] == []
     assert not [a for link in links if link["ifname"] == "eth0" for a in link["addr_info"] if a["family"] == "inet6"]
 

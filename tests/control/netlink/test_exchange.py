@@ -7,16 +7,17 @@ import struct
 import pytest
 from network_helpers import in_new_namespace, script
 
-from pasta_py.control.netlink import exchange, messages, objects
+from pasta_py.control.netlink import exchange, messages
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 
 
 def _refused() -> tuple[int | None, str]:
     with exchange.Netlink() as kernel:
-        route = objects.Route(
-            destination=objects.ip_network("10.0.0.0/8"), hops=(objects.NextHop(gateway=objects.ip_address("192.0.2.1")),)
+        route = rtnl.Route(
+            destination=rtnl.ip_network("10.0.0.0/8"), hops=(rtnl.NextHop(gateway=rtnl.ip_address("192.0.2.1")),)
         )
         try:
-            objects.add_route(kernel, 1, route)
+            rtnl.add_route(kernel, 1, route)
         except OSError as error:
             return error.errno, error.strerror
     return None, ""
@@ -32,9 +33,9 @@ def _many(count: int) -> tuple[int, int]:
     script("link set lo up")
     with exchange.Netlink() as kernel:
         for number in range(count):
-            own = objects.ip_interface(f"10.{number >> 8 & 255}.{number & 255}.1/32")
-            objects.add_address(kernel, 1, objects.Address(interface=own))
-        return count, len([a for a in objects.addresses(kernel) if a.interface.version == 4])
+            own = rtnl.ip_interface(f"10.{number >> 8 & 255}.{number & 255}.1/32")
+            rtnl.add_address(kernel, 1, rtnl.Address(interface=own))
+        return count, len([a for a in rtnl.addresses(kernel) if a.interface.version == 4])
 
 
 def test_a_dump_of_many_messages_is_read_to_its_end() -> None:
@@ -50,9 +51,9 @@ def test_a_mac_address_reads_back_as_it_was_set(mac: str) -> None:
 def _mac_of(mac: str) -> bytes:
     script("link add eth0 type veth peer name far0")
     with exchange.Netlink() as kernel:
-        index = next(link.index for link in objects.links(kernel) if link.name == "eth0")
-        objects.set_link(kernel, index, mac=bytes.fromhex(mac.replace(":", "")))
-        return next(link.mac for link in objects.links(kernel) if link.index == index)
+        index = next(link.index for link in rtnl.links(kernel) if link.name == "eth0")
+        rtnl.set_link(kernel, index, mac=bytes.fromhex(mac.replace(":", "")))
+        return next(link.mac for link in rtnl.links(kernel) if link.index == index)
 
 
 def _end(sequence: int, flags: int = 0) -> bytes:
@@ -63,7 +64,7 @@ def _links_beside_a_forger() -> list[str]:
     with exchange.Netlink() as kernel, socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as forger:
         for sequence in range(1, 9):
             forger.sendto(_end(sequence), (kernel._socket.getsockname()[0], 0))
-        return [link.name for link in objects.links(kernel)]
+        return [link.name for link in rtnl.links(kernel)]
 
 
 def test_nobody_answers_in_place_of_the_kernel() -> None:

@@ -15,7 +15,8 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 import pasta_py
-from pasta_py.control.netlink import exchange, messages, objects, pyroute2_messages
+from pasta_py.control.netlink import exchange, messages, pyroute2_messages
+from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.messages import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, Message
 
 THEIRS = {RTM_NEWLINK: ifinfmsg, RTM_NEWADDR: ifaddrmsg, RTM_NEWROUTE: rtmsg}
@@ -161,16 +162,16 @@ def test_an_address_of_another_family_is_no_obstacle() -> None:
     )
 
 
-def _imported_by_the_reading_of(*commands: str) -> tuple[bool, list[objects.Route]]:
+def _imported_by_the_reading_of(*commands: str) -> tuple[bool, list[rtnl.Route]]:
     """Whether pyroute2 was asked, and the routes read, after these commands of ip(8)."""
     for command in ("link add eth0 type veth peer name far0", "link set eth0 up", "link set far0 up", *commands):
         script(command)
     asked: list[int] = []
     real, pyroute2_messages.message_class = pyroute2_messages.message_class, lambda kind: asked.append(kind) or real(kind)  # type: ignore[func-returns-value]
     with exchange.Netlink() as kernel:
-        objects.links(kernel)
-        objects.addresses(kernel)
-        found = [route for family in (objects.AF_INET, objects.AF_INET6) for route in objects.routes(kernel, family)]
+        rtnl.links(kernel)
+        rtnl.addresses(kernel)
+        found = [route for family in (rtnl.AF_INET, rtnl.AF_INET6) for route in rtnl.routes(kernel, family)]
     return bool(asked), found
 
 
@@ -232,7 +233,7 @@ def _attribute(number: int, payload: bytes) -> bytes:
     ids=["as they are", "too wide for a route", "one of them tiny"],
 )
 def test_the_weights_of_a_nexthop_group_fit_into_a_route(weights: tuple[int, int], expected: tuple[int, int]) -> None:
-    ways = objects._nexthop_objects(_Nexthops(*weights))[5]  # type: ignore[arg-type]
+    ways = rtnl._nexthop_objects(_Nexthops(*weights))[5]  # type: ignore[arg-type]
     assert tuple(way.fields["hops"] + 1 for way in ways) == expected
 
 
@@ -282,12 +283,12 @@ print(OnceOnly.refused, rare.message_class(24).__name__, OnceOnly.refused, "pyro
     assert _python(code) == "False rtmsg True True"
 
 
-def _with_alternative_names(*names: str) -> list[objects.Link]:
+def _with_alternative_names(*names: str) -> list[rtnl.Link]:
     script("link add eth0 type veth peer name far0")
     for each in names:
         script(f"link property add dev eth0 altname {each}")
     with exchange.Netlink() as kernel:
-        return objects.links(kernel)
+        return rtnl.links(kernel)
 
 
 @pytest.mark.parametrize("names", [(), ("enp0s3",), ("enp0s3", "x" * 127)], ids=len)

@@ -3,7 +3,15 @@
 import pytest
 from network_helpers import host_side, in_new_namespace, script
 
-from pasta_py.control.netlink.objects import IFF_LOOPBACK, IFF_UP, Link, NextHop, Route, ip_address, ip_network
+from pasta_py.control.netlink.links_addresses_routes import (
+    IFF_LOOPBACK,
+    IFF_UP,
+    Link,
+    NextHop,
+    Route,
+    ip_address,
+    ip_network,
+)
 from pasta_py.control.planning import host
 from pasta_py.control.planning.host import HostSnapshot, outbound
 from pasta_py.errors import UsageError

@@ -12,8 +12,8 @@ from sample_host import ETH0, HOST, HOST4, HOST6, NONE4, NONE6
 
 from pasta_py import worker_protocol
 from pasta_py.control.commandline.options import parse
-from pasta_py.control.netlink import objects
-from pasta_py.control.netlink.objects import Address, NextHop, Route
+from pasta_py.control.netlink import links_addresses_routes as rtnl
+from pasta_py.control.netlink.links_addresses_routes import Address, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import build, packed
@@ -203,7 +203,7 @@ def test_arguments_of_rootlesskit_give_its_addresses() -> None:
     assert [str(a.interface) for a in made.link.addresses] == ["10.0.2.100/24"]
     assert [(str(r.destination), str(r.hops[0].gateway)) for r in made.link.routes] == [("0.0.0.0/0", "10.0.2.2")]
     assert (made.worker.family4.dns_forward, made.worker.family4.dns_host) == (_v("10.0.2.3"), _v("127.0.0.53"))
-    assert made.worker.family4.map_host_loopback == b"" and not made.worker.ipv6 and made.link.ifname == "tap0"
+    assert made.worker.family4.map_host_loopback == b"" and not made.worker.family6.on and made.link.ifname == "tap0"
 
 
 def test_arguments_of_podman_give_its_mappings() -> None:
@@ -250,7 +250,7 @@ def test_no_interface_gives_local_mode_in_both_families() -> None:
 def test_an_interface_named_for_a_family_it_does_not_have_is_as_none(more: dict[str, Any]) -> None:
     """What every interface has, its link-local network and that of multicast, leads nowhere."""
     bare = tuple(
-        Route(destination=ip_network(text), proto=objects.RTPROT_KERNEL, hops=(NextHop(link=2),))
+        Route(destination=ip_network(text), proto=rtnl.RTPROT_KERNEL, hops=(NextHop(link=2),))
         for text in ("fe80::/64", "ff00::/8")
     )
     link_local = HOST.ipv6.replace(addresses=(Address(interface=ip_interface("fe80::2/64")),), routes=bare)
@@ -280,7 +280,7 @@ def test_a_gateway_that_is_no_unicast_address_is_refused(gateway: str) -> None:
 def test_a_host_without_ipv6_is_one_notice() -> None:
     made = build(options(), HOST.replace(ipv6=Family(available=False)), Resolv())
     assert made.notices == ("IPv6 is off: the host has none",)
-    assert not made.worker.ipv6 and not made.worker.ndp and made.worker.family6.gateway == b"" and not made.link.ipv6
+    assert not made.worker.family6.on and not made.worker.ndp and made.worker.family6.gateway == b"" and not made.link.ipv6
 
 
 def test_ipv6_alone_on_a_host_without_it_is_refused() -> None:
@@ -290,8 +290,8 @@ def test_ipv6_alone_on_a_host_without_it_is_refused() -> None:
 
 def test_an_mtu_below_1280_switches_ipv6_off() -> None:
     made = build(options(mtu=1279), HOST, Resolv())
-    assert not made.worker.ipv6 and made.worker.ipv4 and "1280" in made.warnings[0]
-    assert build(options(mtu=1280), HOST, Resolv()).worker.ipv6
+    assert not made.worker.family6.on and made.worker.family4.on and "1280" in made.warnings[0]
+    assert build(options(mtu=1280), HOST, Resolv()).worker.family6.on
     with pytest.raises(UsageError, match="1280"):
         build(options(mtu=1279, ipv4=False), HOST, Resolv())
 
@@ -612,7 +612,7 @@ def test_any_plan_is_sound_or_refused_in_one_line(given_options: Any, host: Host
         assert isinstance(error, (UsageError, HostError)) and "\n" not in str(error) and str(error)
         return
     worker, link = made.worker, made.link
-    on = {version for version, is_on in ((4, worker.ipv4), (6, worker.ipv6)) if is_on}
+    on = {version for version in (4, 6) if worker.family(version).on}
     assert on
     assert {a.interface.version for a in link.addresses} | {r.destination.version for r in link.routes} <= on
     assert set(link.mirrored) <= on
