@@ -22,7 +22,7 @@
 #define PLANE_LIST 7 /* a piece of the list of flows: data is an array of flow_event, id where the next begins, 0: it is the last */
 /* With PLANE_SERVES_DNS: */
 #define PLANE_DNS 8        /* a frame with a datagram to port 53: data, len; id is where its UDP header begins */
-#define PLANE_DNS_STREAM 9 /* a TCP connection to port 53: id is a socket to it, the caller's; data the address that it went to */
+#define PLANE_DNS_STREAM 9 /* a TCP connection to port 53: id is a socket to it, the caller's; data the guest's address */
 
 /* What the tap can do: plane_config.flags. */
 #define PLANE_VNET_HDR 1       /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */

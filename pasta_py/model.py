@@ -25,6 +25,7 @@ FD_FOLLOW_STATE = "follow-state"
 FD_FOLLOW_NETLINK = "follow-netlink"
 FD_FOLLOW_INOTIFY = "follow-inotify"
 FD_FLOW_LOG = "flow-log"  # the files of --flow-log, which are written in turn, or a stream
+FD_DECISION_LOG = "decision-log"  # those of --decision-log
 FD_CONTROL = "control"  # the control socket: a listening UNIX socket for commands that only read
 FD_CONTROL_CHANGING = "control-changing"  # that of --control, for all commands
 FD_METRICS = "metrics"  # a listening socket for scrapers (--metrics)
@@ -166,7 +167,7 @@ class WorkerPlan(Record):
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
     log_syslog: bool  # FD_LOG is a datagram socket to syslog
     log_size: int  # limit of the log file in bytes; 0: FD_LOG is not a log file
-    flow_log_file_bytes: int = 0  # limit of each file of FD_FLOW_LOG
+    flow_log_file_bytes: int = 0  # limit of each file of FD_FLOW_LOG and FD_DECISION_LOG
     serves: str = ""  # what the user would call the guest: a command, a namespace, a process
     shown: tuple[tuple[str, str], ...] = ()  # of the summary of the start, what is not in this plan (control.planning.summary)
     said: tuple[tuple[int, str], ...] = ()  # level and line of what control has told the user, for a log that is not the terminal

@@ -240,7 +240,7 @@ static bool pending(struct plane *p, struct plane_event *event)
 	if (s->tcp.served.count) {
 		struct tcp_served_stream *stream = &s->tcp.served.at[--s->tcp.served.count];
 
-		*event = (struct plane_event){PLANE_DNS_STREAM, (uint32_t)stream->fd, sizeof(stream->dest), stream->dest.b};
+		*event = (struct plane_event){PLANE_DNS_STREAM, (uint32_t)stream->fd, sizeof(stream->guest), stream->guest.b};
 		return true;
 	}
 	if (s->end) {

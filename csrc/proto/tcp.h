@@ -13,11 +13,11 @@ struct tcp_flow;
 
 #define TCP_SERVED_MAX 8
 
-/* Connections to port 53 that wait for Python: its end of each, and where the guest wanted to go. */
+/* Connections to port 53 that wait for Python: its end of each, and the guest's address. */
 struct tcp_served {
 	struct tcp_served_stream {
 		int fd;
-		struct addr dest;
+		struct addr guest;
 	} at[TCP_SERVED_MAX];
 	uint32_t count;
 };

@@ -83,7 +83,7 @@ static void open_served(struct tcp *t, struct io *io, const struct ip_view *ip, 
 	f->served = true;
 	syn_options(io, f, seg);
 	f->tos = ip->tos & 0xfc;
-	t->served.at[t->served.count++] = (struct tcp_served_stream){ends[1], key->dest};
+	t->served.at[t->served.count++] = (struct tcp_served_stream){ends[1], key->guest};
 	tcp_connected(t, io, f);
 }
 

@@ -5,17 +5,18 @@ Invariants: it keeps at most _KEPT things, however many the guest tries; a name 
 
 import _socket
 
-from pasta_py.worker import frames, log, plane
+from pasta_py.worker import dns_decide, frames, log, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pasta_py.model import WorkerPlan
+    from pasta_py.worker import rule_set
 
     #: a name; or destination, port, protocol and rule of a flow
     Key = tuple[str] | tuple[bytes, int, str, int]
 
+PING = "ping"
 _KEPT = 1000
 _SHOWN = 20
 _REVERSE = ".arpa"
@@ -25,19 +26,22 @@ _ANY_PORT = 443  # for a name of which nothing but the query is known, where the
 class Denials:
     """Counts denied flows and names."""
 
-    def __init__(self, core: "plane.Plane", plan: "WorkerPlan") -> None:
-        self._core, self._plan = core, plan
+    def __init__(self, core: "plane.Plane", rules: "rule_set.RuleSet", search: "tuple[str, ...]") -> None:
+        """`search`: the guest's search domains."""
+        self._core, self._rules, self._search = core, rules, search
         self._counts: dict[Key, int] = {}
         self._others = 0
 
     def on_records(self, records: bytes) -> None:
         """Records of flow events, as of Plane.take_events()."""
-        for dest, port, protocol, rule in plane.denied_flows(records):
-            self._count((dest, port, protocol, rule))
+        for flow in plane.judged_flows(records):
+            if flow.outcome in plane.DENIED:
+                self._count((flow.dest, flow.port, flow.protocol, flow.rule))
 
-    def on_name(self, name: str) -> None:
-        if not name.endswith(_REVERSE):
-            self._count((name,))
+    def on_query(self, judgement: "dns_decide.Judgement", _name: str, _kind: int, _guest: bytes) -> None:
+        """As Service.on_judged has it."""
+        if judgement.what == dns_decide.DENIED and not judgement.owner.endswith(_REVERSE):
+            self._count((judgement.owner,))
 
     def _count(self, key: "Key") -> None:
         if key in self._counts or len(self._counts) < _KEPT:
@@ -61,31 +65,44 @@ class Denials:
         name = key[0]
         if not isinstance(name, str):
             return False
-        bare = (name.removesuffix(f".{domain}") for domain in self._plan.search)
+        bare = (name.removesuffix(f".{domain}") for domain in self._search)
         return any(other != name and (other,) in self._counts for other in bare)
 
     def _explained(self, key: "Key") -> tuple[str, str]:
         """What was denied, and what would allow it."""
         if len(key) == 1:
-            ports = {rule.rpartition(":")[2] for rule in self._allowed_names()}
-            usual = ports.pop() if len(ports) == 1 else str(_ANY_PORT)
-            return f"the name {key[0]}", f"--allow {key[0]}:{usual} would allow it, if this is the port"
-        dest, port, protocol, rule = key
-        address = _text(dest)
-        end = "/icmp" if protocol == "ping" else f":{port}/{protocol}"
-        what = f"{address}{end}"
-        if rule != plane.NO_RULE:
-            where, text, note = self._plan.egress_rules[rule].split("\t")
+            return f"the name {key[0]}", f"{name_hint(self._rules, key[0])} would allow it, if this is the port"
+        dest, port, protocol, index = key
+        what = f"{_text(dest)}{_end(port, protocol)}"
+        rule = self._rules.rule(index)
+        if rule:
+            where, text, note = rule
             return what, f"{where}: {text!r} closes it" + (f" ({note})" if note else "")
-        names = self._core.pinned(dest)
-        return what, f"--allow {names[0].decode() if names else address}{end} would allow it"
+        return what, f"{flow_hint(self._core, dest, port, protocol)} would allow it"
 
-    def _allowed_names(self) -> "Iterable[str]":
-        """Rules that allow one port of a name."""
-        for text in self._plan.egress_rules:
-            rule = text.split("\t")[1].partition("/")[0]
-            if rule.startswith("allow ") and rule[-1].isdigit() and any(c.isalpha() for c in rule[6:]) and "@" not in rule:
-                yield rule
+
+def flow_hint(core: "plane.Plane", dest: bytes, port: int, protocol: str) -> str:
+    """The narrowest option that would allow a flow; `protocol`: tcp, udp, PING."""
+    names = core.pinned(dest)
+    return f"--allow {names[0].decode() if names else _text(dest)}{_end(port, protocol)}"
+
+
+def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
+    """The same for a name of which nothing but the query is known: for the port that the rules name, if they name one."""
+    ports = {rule.rpartition(":")[2] for rule in _allowed_names(rules)}
+    return f"--allow {name}:{ports.pop() if len(ports) == 1 else _ANY_PORT}"
+
+
+def _end(port: int, protocol: str) -> str:
+    return "/icmp" if protocol == PING else f":{port}/{protocol}"
+
+
+def _allowed_names(rules: "rule_set.RuleSet") -> "Iterable[str]":
+    """Rules that allow one port of a name."""
+    for text in rules.texts:
+        rule = text.split("\t")[1].partition("/")[0]
+        if rule.startswith("allow ") and rule[-1].isdigit() and any(c.isalpha() for c in rule[6:]) and "@" not in rule:
+            yield rule
 
 
 def _text(address: bytes) -> str:

@@ -34,7 +34,8 @@ DENIED_S = 5  # a rule that is added takes effect after this time at the latest
 PIN_MIN_S = 60
 TTL_MAX_S = 86400  # what is told is never longer than what is kept
 _DERIVED_MAX = 4096
-_NAMES_MAX = 8192
+_NAMES_MAX = 8192  # addresses
+_FOUND_MAX = 4  # names of an address
 _CHAIN_MAX = 16
 _SERVICE_LABELS, _SERVICE_BYTES = 2, 15  # RFC 2782; RFC 6335, 5.1
 _TEXT_MAX = 253  # more is possible only with bytes that no name of a host has, because they are shown as four characters
@@ -85,12 +86,24 @@ class Verdict:
 
 
 class Judgement:
-    """What is done with a query. `owner`: the name whose rules count for what it resolves to; `rule`: -1 for none."""
+    """What is done with a query. `owner`: the name whose rules count for what it resolves to; `rule`: -1 for none.
 
-    __slots__ = ("what", "owner", "rule", "why")
+    `reason`: in one word, of decisions.REASONS; `why`: for people.
+    """
 
-    def __init__(self, what: int, owner: str = "", rule: int = -1, why: str = "") -> None:
-        self.what, self.owner, self.rule, self.why = what, owner, rule, why
+    __slots__ = ("what", "owner", "rule", "reason", "why")
+
+    def __init__(self, what: int, owner: str, reason: str, why: str = "", rule: int = -1) -> None:
+        self.what, self.owner, self.rule, self.reason, self.why = what, owner, rule, reason, why
+
+
+class Found:
+    """A name that an address was an answer for, the alias of it that had the address, or "", and when."""
+
+    __slots__ = ("name", "via", "at_s")
+
+    def __init__(self, name: str, via: str, at_s: float) -> None:
+        self.name, self.via, self.at_s = name, via, at_s
 
 
 class Decider:
@@ -99,63 +112,68 @@ class Decider:
     def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, verifying: bool = False) -> None:
         self._rules, self._host_names, self._verifying = rules, frozenset(name.lower() for name in host_names), verifying
         self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
-        self._names: dict[bytes, str] = {}  # by address; the oldest first
+        self._names: dict[bytes, tuple[Found, ...]] = {}  # by address; the oldest first
 
     def judge(self, name: bytes, kind: int, now_s: float) -> Judgement:
         """Whether a query goes upstream. `name`: lower-case, in wire form."""
         shown = dns_wire.text(name)
         if len(shown) > _TEXT_MAX:
-            return Judgement(DENIED, shown, why="no name of a host")
+            return Judgement(DENIED, shown, "no_name", "no name of a host")
         if name == _LOCALHOST or name.endswith(_LOCALHOST) and below(name, _LOCALHOST):
-            return Judgement(LOCALHOST, shown)
+            return Judgement(LOCALHOST, shown, "localhost")
         verdict = self._rules.name(shown)
         if verdict.by_rule:
             if not verdict.allow:
-                return Judgement(DENIED, shown, verdict.rule, "a rule denies this name")
-            return self._typed(shown, shown, verdict.rule, kind)
+                return Judgement(DENIED, shown, "rule", "a rule denies this name", verdict.rule)
+            return self._typed(shown, shown, verdict.rule, kind, "rule")
         service = _without_underscores(name)
         if service != name:
             counted = dns_wire.text(service)
             found = self._rules.name(counted)
             if found.by_rule and found.allow:
-                return self._typed(shown, counted, found.rule, kind)
+                return self._typed(shown, counted, found.rule, kind, "rule")
             if found.by_rule:
-                return Judgement(DENIED, counted, found.rule, "a rule denies this name")
+                return Judgement(DENIED, counted, "rule", "a rule denies this name", found.rule)
         for candidate in (name, service):
             derived = self._derived.get(candidate)
             if derived and derived[2] > now_s:
-                return self._typed(shown, derived[0], derived[1], kind)
+                return self._typed(shown, derived[0], derived[1], kind, "derived")
         if name in _CANARIES:
-            return Judgement(DENIED, shown, why="asks for a way around this nameserver")
+            return Judgement(DENIED, shown, "canary", "asks for a way around this nameserver")
         if self._rules.above(shown):
             if kind in _DS_KINDS:  # a resolver that validates an allowed name asks for the zones above it
-                return Judgement(ALLOWED, shown)
+                return Judgement(ALLOWED, shown, "above")
             if not verdict.allow:
-                return Judgement(NEGATIVE, shown, why="only names below this one are allowed")
+                return Judgement(NEGATIVE, shown, "above", "only names below this one are allowed")
         if not verdict.allow:
-            return Judgement(DENIED, shown, why="no rule allows this name")
+            return Judgement(DENIED, shown, "default", "no rule allows this name")
         return self._by_default(name, shown, kind)
 
-    def _typed(self, name: str, owner: str, rule: int, kind: int) -> Judgement:
+    def _typed(self, name: str, owner: str, rule: int, kind: int, reason: str) -> Judgement:
         if kind in _KINDS or (kind == dns_wire.TXT and (self._rules.exact(name) or self._rules.exact(owner))):
-            return Judgement(ALLOWED, owner, rule)
-        return Judgement(NEGATIVE, owner, rule, "queries of this type are not allowed")
+            return Judgement(ALLOWED, owner, reason, rule=rule)
+        return Judgement(NEGATIVE, owner, "type", "queries of this type are not allowed", rule)
 
     def _by_default(self, name: bytes, shown: str, kind: int) -> Judgement:
         """A name that no rule names, where names are allowed by default."""
         if name == b"\0" or len(name) == 2 + name[0]:
             if kind in _ZONE_KINDS:
-                return Judgement(ALLOWED, shown)
-            return Judgement(DENIED, shown, why="a single label is a name of the host's network: a rule has to allow it")
+                return Judgement(ALLOWED, shown, "default")
+            return Judgement(DENIED, shown, "local", "a single label is a name of the host's network: a rule has to allow it")
         if name in self._host_names or below(name, _LOCAL) or any(name == zone or below(name, zone) for zone in _PRIVATE_REVERSE):
-            return Judgement(DENIED, shown, why="a name of the host or its network: a rule has to allow it")
+            return Judgement(DENIED, shown, "local", "a name of the host or its network: a rule has to allow it")
         if kind == 0 or _META_KINDS <= kind < 256 or kind == dns_wire.OPT:
-            return Judgement(NEGATIVE, shown, why="queries of this type are not allowed")
-        return Judgement(ALLOWED, shown)
+            return Judgement(NEGATIVE, shown, "type", "queries of this type are not allowed")
+        return Judgement(ALLOWED, shown, "default")
 
     def lookup(self, address: bytes) -> "str | None":
         """The name that an address of 16 bytes was last an answer for; plain text, as dns_wire.text() makes it."""
-        return self._names.get(address)
+        found = self._names.get(address)
+        return found[-1].name if found else None
+
+    def origin(self, address: bytes, at_s: float) -> "Found | None":
+        """The same at an earlier time."""
+        return next((found for found in reversed(self._names.get(address, ())) if found.at_s <= at_s), None)
 
     # ---- answers ----
 
@@ -175,11 +193,11 @@ class Decider:
             ttl = min(record.ttl, TTL_MAX_S)
             data = record.data
             if record.kind in (dns_wire.A, dns_wire.AAAA):
-                if not self._admit(judgement, record.kind, data, ttl, withheld):
+                if not self._admit(judgement, record, data, record.kind, now_s, withheld):
                     touched.add((record.name.lower(), record.kind))
                     continue
             elif record.kind in _BINDINGS:
-                data = self._binding(judgement, data, ttl, withheld)
+                data = self._binding(judgement, record, now_s, withheld)
                 if data != record.data:
                     touched.add((record.name.lower(), record.kind))
             if record.kind in _DERIVING:
@@ -196,8 +214,10 @@ class Decider:
         signs = Edns(0, bool(answer.edns and answer.edns.do))  # by DO a validating guest knows what its nameserver can
         return Message(answer.ident, flags, name, kind, sections=(kept, proofs, []), edns=signs), withheld
 
-    def _admit(self, judgement: Judgement, kind: int, data: bytes, ttl_s: int, withheld: "list[str]") -> bool:
-        """Pin an address, unless the name may not lead there or there is no room.
+    def _admit(
+        self, judgement: Judgement, record: Rr, data: bytes, kind: int, now_s: float, withheld: "list[str]"
+    ) -> bool:
+        """Pin an address in a record, unless the name may not lead there or there is no room. `kind`: A or AAAA.
 
         A name that no rule names gets no pin: addresses alone decide. Where most of them are closed it still learns public ones.
         """
@@ -208,25 +228,26 @@ class Decider:
         if not self._rules.address(judgement.owner, address) and (named or not _is_public(address)):
             withheld.append(shown_address(address))
             return False
-        if named and not self._rules.pin(judgement.owner, address, ttl_s):
+        if named and not self._rules.pin(judgement.owner, address, min(record.ttl, TTL_MAX_S)):
             return False
-        self._names.pop(address, None)
-        self._names[address] = judgement.owner
+        end = dns_wire.text(record.name.lower())
+        found = Found(judgement.owner, end if end != judgement.owner else "", now_s)
+        self._names[address] = (*(each for each in self._names.pop(address, ()) if each.name != found.name), found)[-_FOUND_MAX:]
         if len(self._names) > _NAMES_MAX:
             del self._names[next(iter(self._names))]
         return True
 
-    def _binding(self, judgement: Judgement, data: bytes, ttl_s: int, withheld: "list[str]") -> bytes:
+    def _binding(self, judgement: Judgement, record: Rr, now_s: float, withheld: "list[str]") -> bytes:
         """The data of an SVCB or HTTPS record without hints that may not be reached; with verified names also without ECH."""
-        head = b"".join(piece for _field, piece in dns_wire.split(dns_wire.SVCB, data)[:2])
-        rest, result = data[len(head) :], head
+        head = b"".join(piece for _field, piece in dns_wire.split(dns_wire.SVCB, record.data)[:2])
+        rest, result = record.data[len(head) :], head
         while len(rest) >= 4:
             key, size = int.from_bytes(rest[:2], "big"), int.from_bytes(rest[2:4], "big")
             value, rest = rest[4 : 4 + size], rest[4 + size :]
             if key in (_IPV4HINT, _IPV6HINT):
                 kind, width = (dns_wire.A, 4) if key == _IPV4HINT else (dns_wire.AAAA, 16)
                 hints = (value[at : at + width] for at in range(0, len(value), width))
-                value = b"".join(hint for hint in hints if self._admit(judgement, kind, hint, ttl_s, withheld))
+                value = b"".join(hint for hint in hints if self._admit(judgement, record, hint, kind, now_s, withheld))
                 if not value:
                     continue
             elif key == _ECH and self._verifying:

@@ -32,12 +32,12 @@ _BLOCKED, _NO_REACHABLE_AUTHORITY = 15, 22
 
 
 class Client:
-    """Where an answer goes, and how long it may be over that way."""
+    """Where an answer goes, and how long it may be over that way. `guest`: its address, 16 bytes."""
 
-    __slots__ = ("reply", "most_bytes")
+    __slots__ = ("reply", "most_bytes", "guest")
 
-    def __init__(self, reply: "Callable[[bytes], None]", most_bytes: int) -> None:
-        self.reply, self.most_bytes = reply, most_bytes
+    def __init__(self, reply: "Callable[[bytes], None]", most_bytes: int, guest: bytes = b"") -> None:
+        self.reply, self.most_bytes, self.guest = reply, most_bytes, guest
 
 
 class Waiting:
@@ -61,7 +61,9 @@ class Service:
         """`send`: gives a frame to the guest."""
         self._plan, self._decider, self._upstream, self._watches = plan, decider, upstream, watches
         self._send, self._clock = send, clock
-        self.on_denied: Callable[[str], None] = lambda _name: None
+        # Readers of what is decided: of a query, with its name, type and the guest's address; of addresses that are left out.
+        self.on_judged: list[Callable[[dns_decide.Judgement, str, int, bytes], None]] = []
+        self.on_withheld: list[Callable[[dns_decide.Judgement, list[str], bytes], None]] = []
         self._waiting: dict[tuple[bytes, int, bool, bool], Waiting] = {}
         self._streams: dict[int, Stream] = {}
         self._denials, self._denials_at = float(_DENIALS_BURST), clock()
@@ -69,6 +71,10 @@ class Service:
     def lookup(self, address: bytes) -> "str | None":
         """The name that an address of 16 bytes was last resolved under, as plain text; None: it was not, or long ago."""
         return self._decider.lookup(address)
+
+    def origin(self, address: bytes, at_s: float) -> "dns_decide.Found | None":
+        """The same at an earlier time of the clock."""
+        return self._decider.origin(address, at_s)
 
     @property
     def busy(self) -> bool:
@@ -103,17 +109,18 @@ class Service:
         def reply(answer: bytes) -> None:
             self._send(frames.udp_frame(macs, addresses, ports, answer))
 
-        self.on_query(data, Client(reply, max(room, dns_wire.UDP_PLAIN_BYTES)))
+        guest = addresses[1] if version == 6 else frames.MAPPED + addresses[1]
+        self.on_query(data, Client(reply, max(room, dns_wire.UDP_PLAIN_BYTES), guest))
 
-    def on_stream(self, fd: int, _address: bytes) -> None:
-        """A connection to port 53: fd becomes ours."""
+    def on_stream(self, fd: int, guest: bytes) -> None:
+        """A connection to port 53 from this address: fd becomes ours."""
         if len(self._streams) >= _STREAMS_MAX:
             next(iter(self._streams.values())).close()  # the oldest
-        stream = Stream(fd, self._watches, self._clock, self._on_stream_query, self._streams.pop)
+        stream = Stream(fd, guest, self._watches, self._clock, self._on_stream_query, self._streams.pop)
         self._streams[fd] = stream
 
     def _on_stream_query(self, stream: Stream, query: bytes) -> None:
-        self.on_query(query, Client(stream.reply, dns_wire.MESSAGE_MAX_BYTES))
+        self.on_query(query, Client(stream.reply, dns_wire.MESSAGE_MAX_BYTES, stream.guest))
 
     # ---- queries ----
 
@@ -139,6 +146,8 @@ class Service:
     def _on_question(self, query: Message, client: Client) -> None:
         name, now = query.name.lower(), self._clock()
         judgement = self._decider.judge(name, query.kind, now)
+        for tell in self.on_judged:
+            tell(judgement, dns_wire.text(name), query.kind, client.guest)
         if judgement.what == dns_decide.ALLOWED:
             self._ask(query, name, client, judgement)
             return
@@ -149,8 +158,6 @@ class Service:
                 own.sections[1].append(dns_decide.soa(query.name))
             _answer(query, client, own)
             return
-        if judgement.what == dns_decide.DENIED:
-            self.on_denied(judgement.owner)
         if self._may_deny():
             rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
             own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
@@ -218,6 +225,8 @@ class Service:
                 _answer(query, client, failure, error=error)
             return
         told, withheld = self._decider.filtered(key[0], key[1], waiting.judgement, answer, self._clock())
+        for tell in self.on_withheld if withheld else ():
+            tell(waiting.judgement, withheld, waiting.clients[0][1].guest)
         for query, client in waiting.clients:
             why = f"pasta-py: {waiting.judgement.owner} may not lead to {', '.join(withheld[:3])}"
             error = (_BLOCKED, why) if withheld else None

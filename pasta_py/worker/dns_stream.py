@@ -21,9 +21,10 @@ class Stream:
     """One connection. `on_query` gets each message, `on_close` the descriptor that is no longer used."""
 
     def __init__(
-        self, fd: int, watches: "Watches", clock: "Callable[[], float]", on_query: "Callable[[Stream, bytes], None]",
-        on_close: "Callable[[int], object]",
+        self, fd: int, guest: bytes, watches: "Watches", clock: "Callable[[], float]",
+        on_query: "Callable[[Stream, bytes], None]", on_close: "Callable[[int], object]",
     ) -> None:  # fmt: skip
+        self.guest = guest
         self._fd, self._watches, self._clock, self._on_query, self._on_close = fd, watches, clock, on_query, on_close
         self._received = b""
         self._unanswered, self._ended = 0, False

@@ -27,6 +27,11 @@ IN = 1
 A, NS, CNAME, SOA, PTR, MX, TXT, AAAA, SRV, NAPTR, DNAME, OPT, DS, SSHFP = 1, 2, 5, 6, 12, 15, 16, 28, 33, 35, 39, 41, 43, 44
 RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, TLSA, SVCB, HTTPS, CAA = 46, 47, 48, 50, 51, 52, 64, 65, 257
 
+_KIND_NAMES = (
+    "A", "NS", "CNAME", "SOA", "PTR", "MX", "TXT", "AAAA", "SRV", "NAPTR", "DNAME", "OPT", "DS", "SSHFP", "RRSIG", "NSEC",
+    "DNSKEY", "NSEC3", "NSEC3PARAM", "TLSA", "SVCB", "HTTPS", "CAA",
+)  # fmt: skip
+
 _DO = 0x8000  # RFC 6891, 6.1.4
 EDE = 15  # RFC 8914, 2: the option for Extended DNS Errors
 
@@ -394,3 +399,8 @@ def from_text(name: str) -> bytes:
     if len(wire) >= NAME_MAX_BYTES:
         raise ValueError(f"not a name: {name!r}")
     return wire + b"\0"
+
+
+def kind_name(kind: int) -> str:
+    """The name of a type; RFC 3597, 5 for those that have none here."""
+    return next((name for name in _KIND_NAMES if globals()[name] == kind), f"TYPE{kind}")

@@ -38,7 +38,7 @@ ALL_NODES6 = b"\xff\x02" + bytes(13) + b"\x01"  # RFC 4291, 2.7.1
 #: Every IPv6 link carries packets of this size (RFC 8200, 5). No answer that we send over IPv6 is longer.
 IPV6_SAFE_BYTES = 1280
 
-_MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291, 2.5.5.2
 
 
 class Packet(Record):
@@ -73,12 +73,12 @@ def checksum(data: bytes) -> int:
 
 def ipv4(address: bytes) -> bytes:
     """The 4 bytes of a v4-mapped address, b"" for anything else (none, IPv6)."""
-    return address[12:] if len(address) == 16 and address[:12] == _MAPPED else b""
+    return address[12:] if len(address) == 16 and address[:12] == MAPPED else b""
 
 
 def ipv6(address: bytes) -> bytes:
     """The 16 bytes of an IPv6 address, b"" for anything else (none, v4-mapped)."""
-    return address if len(address) == 16 and address[:12] != _MAPPED else b""
+    return address if len(address) == 16 and address[:12] != MAPPED else b""
 
 
 def for_us(plan: "WorkerPlan", frame: bytes) -> bool:

@@ -7,6 +7,7 @@ import sys
 
 from pasta_py import _plane
 from pasta_py.model import Listener, WorkerPlan
+from pasta_py.record import Record
 from pasta_py.worker.confine import raise_errno
 
 TYPE_CHECKING = False
@@ -51,7 +52,8 @@ _FLAGS = (
 _ADDRESSES = ("guest", "gateway", "map_host_loopback", "map_guest_addr", "host", "dns_forward", "dns_host", "outbound")
 _NONE = bytes(16)
 _PINNED_BYTES = 4096
-_DENIED = (b"rule", b"name_ended")  # reasons
+#: Reasons of a refused flow that the egress policy denied.
+DENIED = frozenset(("rule", "name_ended"))
 
 #: Reasons of a verdict, and the rule of one that comes from no rule.
 BY_RULE: int = lib.PLANE_BY_RULE
@@ -61,6 +63,7 @@ NO_RULE: int = lib.PLANE_NO_RULE
 _EVENTS_AT_ONCE = 128
 _JSON_BYTES = 1024  # room for one event
 _ENOENT, _EBUSY = 2, 16
+_DNS_PORT = 53
 
 
 class Plane:
@@ -316,12 +319,33 @@ def events_json(records: bytes, clock_ms: int, separator: bytes, *, ended: bool 
     return text
 
 
-def denied_flows(records: bytes) -> "Iterator[tuple[bytes, int, str, int]]":
-    """Of these records the flows that the egress policy has denied: destination, port, protocol (tcp, udp, ping), rule."""
+class JudgedFlow(Record):
+    """A flow that the guest has asked for, for readers of the egress policy's decisions."""
+
+    guest: bytes
+    dest: bytes
+    port: int
+    protocol: str  # tcp, udp, ping
+    rule: int  # or NO_RULE
+    outcome: str  # the reason for which it was refused; "": it is open
+    at_ms: int  # CLOCK_MONOTONIC; since when the guest wants it
+
+_PROTOCOLS = {lib.FLOW_PING: "ping", lib.FLOW_UDP: "udp", lib.FLOW_SPLICE_UDP: "udp"}
+
+
+def judged_flows(records: bytes) -> "Iterator[JudgedFlow]":
+    """Of these records the flows that the guest has opened, or was refused."""
     for event in ffi.from_buffer("struct flow_event[]", records):
-        if event.kind == lib.FLOW_REFUSED and ffi.string(lib.flow_reason_name(event.reason)) in _DENIED:
-            protocol = {lib.FLOW_PING: "ping", lib.FLOW_UDP: "udp", lib.FLOW_SPLICE_UDP: "udp"}.get(event.protocol, "tcp")
-            yield ffi.buffer(event.dest)[:], event.dest_port, protocol, event.rule
+        if event.from_host or event.kind not in (lib.FLOW_OPENED, lib.FLOW_REFUSED):
+            continue
+        refused = event.kind == lib.FLOW_REFUSED
+        if not refused and event.dest_port == _DNS_PORT and not any(event.peer):
+            continue  # the worker itself is the other end
+        yield JudgedFlow(
+            guest=ffi.buffer(event.guest)[:], dest=ffi.buffer(event.dest)[:], port=event.dest_port,
+            protocol=_PROTOCOLS.get(event.protocol, "tcp"), rule=event.rule,
+            outcome=ffi.string(lib.flow_reason_name(event.reason)).decode() if refused else "", at_ms=event.opened_ms,
+        )  # fmt: skip
 
 
 def event_addresses(records: bytes) -> "list[bytes]":

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, flow_log, log, plane, readers
+    from pasta_py.worker import control_server, decisions, dns_service, flow_log, log, plane, readers, rule_set
 
     Handlers = dict[int, Callable[[], int | None]]
 
@@ -33,6 +33,7 @@ class Reading:
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
         self._flow_log: flow_log.FlowLog | None = None
+        self._decisions: decisions.Decisions | None = None
         self._since = time.time()
 
     def readers(self) -> "readers.Readers":
@@ -66,22 +67,43 @@ class Reading:
 
         self._flow_log = flow_log.FlowLog(self._core, fds, limit, self)
 
+    def log_decisions(
+        self, fds: "list[int]", limit: int, rules: "rule_set.RuleSet", search: "tuple[str, ...]", dns: "dns_service.Service",
+        arm: "Callable[[], None]",
+    ) -> None:  # fmt: skip
+        """Write the decision log to these files, `limit` bytes each. `search`: the guest's search domains."""
+        from pasta_py.worker import decision_lines, decisions, rotating
+
+        lines = decision_lines.Lines(arm)
+        self._decisions = decisions.Decisions(self._core, rules, search, dns.origin, lines)
+        self.readers().add_taker(self._decisions.on_records)
+        dns.on_judged.append(self._decisions.on_query)
+        dns.on_withheld.append(self._decisions.on_withheld)
+        files = rotating.Rotating(fds, limit)
+        lines.add(lambda line, _denied: files.write(line))
+
     def finish(self) -> None:
-        """The core ends: the flow log gets what is left."""
-        if self._flow_log:
-            try:
+        """The core ends: the logs get what is left."""
+        try:
+            if self._flow_log:
                 self._flow_log.finish()
-            except MemoryError:
-                pass  # the log lacks its end
+            if self._decisions:
+                self.on_events()
+                self._decisions.lines.on_tick(end=True)
+        except MemoryError:
+            pass  # a log lacks its end
 
     @property
     def due(self) -> float:
         """When on_tick() wants to be called (time.monotonic())."""
-        return min((server.due for server in self._servers), default=_NEVER)
+        logged = self._decisions.lines.due if self._decisions else _NEVER
+        return min([logged, *(server.due for server in self._servers)])
 
     def on_tick(self) -> None:
         for server in self._servers:
             server.on_tick()
+        if self._decisions:
+            self._decisions.lines.on_tick()
 
     def on_events(self) -> None:
         self.readers().on_events()

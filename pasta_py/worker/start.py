@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
     Roles = dict[str, list[int]]
 
+_FILES = (model.FD_CAPTURE, model.FD_LOG, model.FD_FLOW_LOG, model.FD_DECISION_LOG)
 _LISTENERS_AT_ONCE = 256  # sockets in one call of the core
 
 
@@ -70,7 +71,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
-    files = [fd for role in (model.FD_CAPTURE, model.FD_LOG, model.FD_FLOW_LOG) for fd in roles.get(role, ())]
+    files = [fd for role in _FILES for fd in roles.get(role, ())]
     # Where the worker has no filter either, its own warning says enough.
     warnings += sandbox.close(files, vhost_user=plan.vhost_user) or unfiltered
     for level, line in plan.said:
@@ -194,8 +195,8 @@ def _build(
         _serve_metrics(core, fd, handlers)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
     worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
-    if plan.tells_denials:
-        _count_denials(core, plan, journal, read, dns, worker)
+    if plan.egress and dns:
+        _tell_decisions(core, plan, roles, journal, read, dns, worker, ticks)
     if launcher:
         _follow(core, plan, journal, handlers, launcher, worker)
     return worker
@@ -222,17 +223,23 @@ def _follow(
     handlers[watch.FOLLOW] = follower.on_readable
 
 
-def _count_denials(
-    core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, read: reading.Reading,
-    dns: "dns_service.Service | None", worker: "serve.Worker",
+def _tell_decisions(
+    core: plane.Plane, plan: "model.WorkerPlan", roles: "Roles", journal: log.Log, read: reading.Reading,
+    dns: "dns_service.Service", worker: "serve.Worker", ticks: "serve.Ticks",
 ) -> None:  # fmt: skip
-    """At the end, say what the egress policy has denied."""
-    from pasta_py.worker import denials
+    """What the egress policy decides: in the decision log, and at the end what it has denied."""
+    from pasta_py.worker import denials, rule_set
 
-    counted = denials.Denials(core, plan)
+    rules = rule_set.RuleSet(plan)
+    # Those of a command's resolv.conf are not always told by DHCP.
+    search = tuple(value for name, value in plan.shown if name == "search") or plan.search
+    if model.FD_DECISION_LOG in roles:
+        read.log_decisions(roles[model.FD_DECISION_LOG], plan.flow_log_file_bytes, rules, search, dns, ticks.arm)
+    if not plan.tells_denials:
+        return
+    counted = denials.Denials(core, rules, search)
     read.readers().add_taker(counted.on_records)
-    if dns:
-        dns.on_denied = counted.on_name
+    dns.on_judged.append(counted.on_query)
 
     def tell() -> None:
         read.on_events()

@@ -12,7 +12,6 @@ from guest import (
     ACK,
     FIN,
     GATEWAY4,
-    GATEWAY6,
     GUEST4,
     GUEST6,
     GUEST_MAC,
@@ -101,7 +100,7 @@ def test_a_connection_to_port_53_is_a_socket_and_opens_nothing_on_the_host(guest
     peer = TcpPeer(guest, 53, v6=v6)
     peer.connect()
     ((stream, address),) = guest.streams
-    assert address == mapped(GATEWAY6 if v6 else GATEWAY4)
+    assert address == mapped(GUEST6 if v6 else GUEST4)
     assert stream.family == socket.AF_UNIX
     stream.settimeout(PATIENCE_S)
     peer.send(payload=b"\0\5query")

@@ -238,7 +238,8 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("report", "FILE", "report", "last", takes.text,
          "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log."),
         ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
-         "Keep the flow log below this size, in the two files FILE and FILE.1, which are written in turn. Default: 64 MiB."),
+         "Keep the flow log, and the decision log, below this size, in two files FILE and FILE.1, which are written in turn. "
+         "Default: 64 MiB."),
     ):  # fmt: skip
         add(OURS, *row)
 
@@ -256,6 +257,9 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
          "deny it. Default: none with any --allow, else open."),
         ("egress-file", "FILE", "egress_rules", "list", takes.text,
          "Read rules from FILE, as if they stood here: lines `allow RULE`, `deny RULE`, `default PRESET`, and notes behind #."),
+        ("decision-log", "FILE", "decision_log", "last", takes.text,
+         "Write a JSON line to FILE for each decision about a connection or a name: docs/egress.md. `-` is standard output; the "
+         "command's own output then goes to standard error. Without rules all is allowed, and logged."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
          "How long the addresses of an allowed name may still be connected to after its answer has ended. Default: 3600."),
     ):  # fmt: skip

@@ -62,6 +62,7 @@ class Options(Record):
     flow_log: str = ""
     report: str = ""
     flow_log_size: int = 64 << 20
+    decision_log: str = ""
     metrics: str = ""
     threads: int = 1
     # What the guest sees

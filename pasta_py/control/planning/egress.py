@@ -77,7 +77,10 @@ class Said(Record):
 
 
 def read(options: "Options") -> "Said | None":
-    """The policy that the options ask for; None: none. UsageError, HostError: a file cannot be read, or contradicts another."""
+    """The policy that the options ask for; None: none. A log of decisions needs one, even if it allows all.
+
+    UsageError, HostError: a file cannot be read, or contradicts another.
+    """
     rules: list[Rule] = []
     defaults = {options.egress: "--egress"} if options.egress else {}
     for item in options.egress_rules:
@@ -92,7 +95,7 @@ def read(options: "Options") -> "Said | None":
         said = " and ".join(f"{where} says {default!r}" for default, where in defaults.items())
         raise UsageError(f"two defaults for what no rule matches: {said}: give one")
     default = next(iter(defaults), NONE if any(rule.allow for rule in rules) else OPEN)
-    if not rules and default == OPEN:
+    if not rules and default == OPEN and not options.decision_log:
         return None
     if len(rules) >= egress_policy.MAX_RULES:
         raise UsageError(f"{len(rules)} egress rules: {egress_policy.MAX_RULES - 1} are the most")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
-_FLOW_LOG_FILES = 2
+_LOG_FILES = 2
 _CAPTURE_FILES = 2  # of --pcap-size
 _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
@@ -59,7 +59,8 @@ def hand_over(
         sockets = _listeners(options, inherited, stack, listeners)
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
-        descriptors += report.descriptors() if report else _flow_log(options, stack)
+        descriptors += report.descriptors() if report else _rotating(model.FD_FLOW_LOG, options.flow_log, "flow log", stack)
+        descriptors += _rotating(model.FD_DECISION_LOG, options.decision_log, "decision log", stack)
         descriptors += _changing(options, stack, rollback)
         if control:
             rollback.callback(control.remove)
@@ -79,7 +80,7 @@ def hand_over(
             guest_ports=bind_ports.guest_ports(options) if guest else (),
             auto_rules=auto_rules,
             rules=bind_ports.rules(options) if guest or options.conf_path else (),
-            flow_log_file_bytes=options.flow_log_size // _FLOW_LOG_FILES,
+            flow_log_file_bytes=options.flow_log_size // _LOG_FILES,
             serves=_serves(options),
             shown=_shown(plan),
             splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
@@ -231,17 +232,16 @@ def open_report(options: "Options", stack: ExitStack) -> "Report | None":
     return report
 
 
-def _flow_log(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
-    """All files are opened now: the worker opens none. A log begins anew, as a capture does."""
-    if not options.flow_log:
+def _rotating(role: str, path: str, what: str, stack: ExitStack) -> list[tuple[str, int]]:
+    """The files of a log that are written in turn, or a stream. All are opened now: the worker opens none. The log begins anew."""
+    if not path:
         return []
-    first = 1 if options.flow_log == "-" else _open(options.flow_log, os.O_WRONLY, "flow log", stack)
-    fds = [first]
-    if first != 1 and os.fstat(first).st_mode & _TYPE == _REGULAR:
-        fds.append(_open(f"{options.flow_log}.1", os.O_WRONLY, "flow log", stack))
+    fds = [1 if path == "-" else _open(path, os.O_WRONLY, what, stack)]
+    if path != "-" and os.fstat(fds[0]).st_mode & _TYPE == _REGULAR:
+        fds.append(_open(f"{path}.1", os.O_WRONLY, what, stack))
         for fd in fds:
             os.ftruncate(fd, 0)
-    return [(model.FD_FLOW_LOG, fd) for fd in fds]
+    return [(role, fd) for fd in fds]
 
 
 def _capture(options: "Options", stack: ExitStack) -> list[tuple[str, int]]:
@@ -362,7 +362,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         hostname=options.hostname,
         pidns=options.pidns,
         userns=not options.netns_only,
-        stdout=2 if options.flow_log == "-" or _capture_is_stdout(options) else 1,  # only the capture may write there
+        stdout=2 if "-" in (options.flow_log, options.decision_log) or _capture_is_stdout(options) else 1,  # theirs alone
     )
     stack.callback(command.close)
     return command
@@ -390,7 +390,7 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     from pasta_py.control.planning import host, plan, resolv_conf
 
     policy = None
-    if options.egress or options.egress_rules:
+    if options.egress or options.egress_rules or options.decision_log:
         from pasta_py.control.planning import egress
 
         policy = egress.read(options)

@@ -94,7 +94,8 @@ def _tell_api() -> None:
 
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
-    policy = ("dns_start", "denials") if options.egress or options.egress_rules else ()
+    ruled = options.egress or options.egress_rules or options.decision_log
+    policy = ("dns_start", "denials", "rule_set", *(("decisions", "rotating") if options.decision_log else ())) if ruled else ()
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
     follow = ("follower", "following") if options.follow else ()
