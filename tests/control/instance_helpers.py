@@ -10,7 +10,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from process_helpers import ROOT, UID, WAIT_S, command_line, environment, running
+import pages
+from process_helpers import UID, WAIT_S, command_line, environment, running
 
 
 @contextlib.contextmanager
@@ -73,6 +74,5 @@ def subcommand(runtime: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def schema() -> dict[str, object]:
-    text = (ROOT / "docs" / "control.md").read_text()
-    found: dict[str, object] = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    found: dict[str, object] = json.loads(pages.block("docs/control.md", "{"))
     return found

@@ -1,15 +1,18 @@
 """Real servers: nginx with upload and dnsmasq in the remote, nameservers of the host's own."""
 
 import subprocess
+from pathlib import Path
 
 import sid
 from lab import BIG, Lab, Space, wait_until
 
 
-def nginx(lab: Lab, port: int = 80) -> None:
-    """Start nginx in the remote, serving BIG/www and taking PUT there."""
+def nginx(lab: Lab, port: int = 80, certificate: "Path | None" = None) -> None:
+    """Start nginx in the remote, serving BIG/www and taking PUT there; over TLS too with `pem` and `key` of a directory."""
     lab.remote.run("mkdir", "-p", f"{BIG}/www")
     conf = lab.directory / f"nginx-{port}.conf"
+    listening = "listen 443 ssl; listen [::]:443 ssl;"
+    tls = f"{listening} ssl_certificate {certificate}/pem; ssl_certificate_key {certificate}/key;" if certificate else ""
     conf.write_text(
         f"""\
 daemon off;
@@ -30,6 +33,7 @@ http {{
     server {{
         listen {port};
         listen [::]:{port};
+        {tls}
         root {BIG}/www;
         dav_methods PUT;
     }}

@@ -2,15 +2,13 @@
 
 import re
 
-from lab import HERE, Lab
+import pages
+from lab import Lab
 from slirp import NAMES, path
-
-GUIDE = HERE.parents[1] / "docs" / "slirp4netns.md"
 
 
 def test_the_documented_session(lab: Lab) -> None:
-    text = GUIDE.read_text().partition("## A session\n")[2].partition("\n## ")[0]
-    commands = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    commands = pages.block("docs/slirp4netns.md", "unshare ")
     web = lab.remote.serve("python3", "-m", "http.server", "80", port=80)
     for name in NAMES:
         where = f"{lab.directory}/{name}"

@@ -4,22 +4,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import pages
 from lab import HOST4, Lab, program, wait_until
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "ports.md"
 PORT = 7510
 
 
 def units() -> dict[str, str]:
     """The socket and the service unit, as the document shows them."""
-    blocks = [
-        "\n".join(line[4:] for line in block.group().strip("\n").splitlines()) + "\n"
-        for block in re.finditer(r"(?m)(?:^ {4}.*\n|^\n(?= {4}))+", DOCUMENT.read_text())
-    ]
-    found = {}
-    for suffix, section in (("socket", "[Socket]"), ("service", "[Service]")):
-        (found[suffix],) = [block for block in blocks if block.startswith(section)]
-    return found
+    return {name.lower(): pages.block("docs/ports.md", f"[{name}]") for name in ("Socket", "Service")}
 
 
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import os
 import select
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
+import pages
 import pytest
 from machine import HOST, OURS, PASST, REMOTE, Machine, root_directory, wait_until
 
@@ -206,6 +206,23 @@ def test_options_of_containers_conf(machine: Machine) -> None:
         assert machine.run("env", "CONTAINERS_CONF=/home/user/with.conf", *command).stdout == f"{mtu}\n"
 
 
+def test_the_documented_configuration(machine: Machine) -> None:
+    text = pages.block("docs/podman.md", "[engine]")
+    machine.run("sh", "-c", "cat >page.conf", input=text)
+    with_page = ("env", "CONTAINERS_CONF_OVERRIDE=/home/user/page.conf", "podman")
+    assert machine.run(*with_page, "info", "-f", "{{.Host.Pasta.Executable}}").stdout == f"{OURS}\n"
+    machine.run(*with_page, "run", "-d", "base", *HTTPD)
+    (shown,) = {line.strip() for line in machine.processes(OURS)}
+    assert " --map-gw " in shown
+
+
+def test_the_documented_recipes(machine: Machine) -> None:
+    """As they stand there, each for a container that ends at once."""
+    recipes = pages.block("docs/podman.md", "# The container reaches")
+    assert recipes.count("podman run") == recipes.count("IMAGE") > 5
+    machine.run("sh", "-ec", recipes.replace("podman run", "podman run --rm").replace("IMAGE", "base true"), timeout=120)
+
+
 def test_host_containers_internal(machine: Machine) -> None:
     """The host itself, though the container has its address."""
     with machine.serving("busybox", "httpd", "-f", "-p", "9000", "-h", "/opt"):
@@ -293,9 +310,8 @@ def test_a_live_capture_through_a_fifo(machine: Machine, web: None) -> None:
 
 
 def test_the_documented_unit_is_one_that_quadlet_takes(machine: Machine) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "podman.md").read_text()
-    unit = "\n".join(line.strip() for line in text.partition("web.container`:")[2].partition("##")[0].splitlines())
-    machine.run("sh", "-c", "mkdir -p .config/containers/systemd && cat >.config/containers/systemd/web.container", input=unit)
+    put = "mkdir -p .config/containers/systemd && cat >.config/containers/systemd/web.container"
+    machine.run("sh", "-c", put, input=pages.block("docs/podman.md", "[Container]"))
     service = machine.run("/usr/libexec/podman/quadlet", "-user", "-dryrun").stdout
     (command,) = [line for line in service.splitlines() if line.startswith("ExecStart=")]
     assert " pasta:-t,%%eth0/8080:80 " in command  # which systemd takes for %eth0

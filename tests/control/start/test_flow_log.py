@@ -8,9 +8,10 @@ import re
 import subprocess
 from pathlib import Path
 
+import pages
 import pytest
 from instance_helpers import schema
-from process_helpers import ROOT, command_line, environment, pasta, user_prefix
+from process_helpers import command_line, environment, pasta, user_prefix
 
 pytestmark = pytest.mark.as_built
 
@@ -126,9 +127,7 @@ def test_a_log_that_cannot_be_opened_is_refused() -> None:
 
 def test_the_recipes_of_the_page_work(runtime: Path) -> None:
     assert run(runtime, "--flow-log", str(runtime / "flows.json")).returncode == 0
-    page = (ROOT / "docs" / "control.md").read_text()
-    recipes = page.partition("```sh\n")[2].partition("```")[0]
-    found = re.split(r"^# .*\n", recipes, flags=re.MULTILINE)[1:]
+    found = re.split(r"^# .*\n", pages.block("docs/control.md", "# Where did it connect"), flags=re.MULTILINE)[1:]
     assert len(found) == 5
     answers = []
     for recipe in found:

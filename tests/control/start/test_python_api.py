@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import pages
 import pytest
 from process_helpers import alive, command_line, environment, eventually, pasta
 
@@ -147,8 +148,8 @@ def test_importing_the_package_imports_nothing_else_and_the_api_is_typed(tmp_pat
     code = "import pasta_py, sys; print([m for m in sys.modules if m.startswith('pasta_py.')])"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['pasta_py._trace']")
-    lines = (ROOT / "docs" / "api.md").read_text().splitlines()
-    (tmp_path / "example.py").write_text("\n".join(line[4:] for line in lines if line.startswith("    ") or not line))
+    examples = [block.text for block in pages.blocks(ROOT / "docs" / "api.md") if block.language == "python"]
+    (tmp_path / "example.py").write_text("\n\n".join(examples))
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--cache-dir=/dev/null", str(tmp_path / "example.py")]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout
