@@ -27,6 +27,7 @@ from pathlib import Path
 
 AT_ONCE = 10
 IDLE = 50
+IDLE_S = 10
 LIMIT_S = 30
 CLONE_NEWNET = 0x40000000
 MS_BIND, MNT_DETACH = 4096, 2
@@ -224,6 +225,21 @@ def idle_pss_mb(program: str, guests: Guests) -> float:
     return total / 1e6 / IDLE
 
 
+def idle_cpu_ms(program: str) -> float:
+    """CPU time in ms that a second costs an idle instance with automatic ports, the default of a command."""
+    before = processes()
+    process = subprocess.Popen([program, "--config-net", "--quiet", "--", "/bin/sleep", str(LIMIT_S)])
+    time.sleep(1)  # the start is over
+    left = offspring(before)
+    used = cpu_running_ms(left)
+    time.sleep(IDLE_S)
+    used = cpu_running_ms(left) - used
+    process.terminate()
+    process.wait()
+    stop(offspring(before))
+    return used / IDLE_S
+
+
 def measure(rounds: int, starts: dict[str, dict[str, Start]]) -> dict[str, dict[str, list[Sample]]]:
     """`starts`: by what is started, then by program."""
     found: dict[str, dict[str, list[Sample]]] = {}
@@ -282,6 +298,7 @@ def inside(options: argparse.Namespace) -> None:
         idle = {} if options.only else {name: idle_pss_mb(path, guests) for name, path in pastas.items()}
         for name, pss in idle.items():
             print(f"{f'memory, {IDLE} idle':24} {name:14} {pss:9.2f} MB of PSS each")
+            print(f"{'idle, automatic ports':24} {name:14} {idle_cpu_ms(pastas[name]):9.2f} ms of CPU time a second")
     if options.json:
         Path(options.json).write_text(json.dumps({"starts": found, "idle_pss_mb": idle}, indent=1) + "\n")
 
