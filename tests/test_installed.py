@@ -51,6 +51,13 @@ def test_the_interpreter_is_found(installed: Path, interpreter: str) -> None:
     assert version(installed / "pasta", env={}) == EXPECTED
 
 
+def test_another_interpreter_of_that_version_takes_the_place_of_a_deleted_one(installed: Path, tmp_path: Path) -> None:
+    beside(installed, "named")
+    (installed / "pasta-py").write_text("#!/nonexistent/python3\n")
+    (tmp_path / "python3").symlink_to(sys.executable)
+    assert version(installed / "pasta", env={"PATH": f"{tmp_path}:/usr/bin:/bin"}) == EXPECTED
+
+
 def test_each_script_is_the_program_of_its_name(installed: Path) -> None:
     beside(installed, "beside")
     said = {script.name: version(script, env={}).split("\n")[0] for script in installed.iterdir() if script.name != "python3"}

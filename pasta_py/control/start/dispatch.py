@@ -61,6 +61,9 @@ def _fork_worker(called: "list[str]") -> None:
             from pasta_py.worker import __main__ as worker
 
             worker.forked(theirs.fileno(), called)
+        except (ImportError, MemoryError) as error:
+            what = error if isinstance(error, ImportError) else "out of memory: free some, or raise the limit (ulimit -v)"
+            sys.stderr.write(f"{called[0].rpartition('/')[2]}: the worker process cannot load: {what}\n")
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
