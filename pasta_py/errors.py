@@ -1,6 +1,9 @@
 """The exceptions of the project: each message is one line that says what was refused, why, and what to do."""
 
 import errno
+import posix as os  # lean imports: docs/architecture.md
+
+RED, YELLOW = 31, 33  # ECMA-48, 8.3.117 (SGR)
 
 
 class PastaError(Exception):
@@ -60,3 +63,16 @@ def last_resort(error: "OSError | MemoryError") -> str:
     if isinstance(error, MemoryError):
         return "out of memory: free some, or raise the limit (ulimit -v)"
     return reason(error) + (f" ({error.filename})" if error.filename else "")
+
+
+def bold(name: str, text: str, code: int) -> str:
+    """`text` in bold and in a colour, where the standard error of the program `name` can have it; else as it is.
+
+    `name`: also with a subcommand behind it. Only `pasta-py` has colour: programs read the lines of the others. NO_COLOR
+    (no-color.org) comes before FORCE_COLOR (force-color.org).
+    """
+    if name.partition(" ")[0] != "pasta-py" or os.environ.get(b"NO_COLOR"):
+        return text
+    if not os.environ.get(b"FORCE_COLOR") and (os.environ.get(b"TERM", b"dumb") == b"dumb" or not os.isatty(2)):
+        return text
+    return f"\x1b[1;{code}m{text}\x1b[m"

@@ -154,6 +154,10 @@ class AutoPorts:
         """Undo exclude(), before the socket is closed."""
         self._own.discard(os.fstat(fd).st_ino)
 
+    def holds(self, proto: int, port: int) -> bool:
+        """Whether a port of the host is bound here."""
+        return any((rule.proto, rule.to_host) == (proto, False) and number == port for rule, (_at, number) in self._bound)
+
     def release(self, proto: int, to_host: bool, port: int) -> bool:
         """Close the sockets of a port, until the next scan; whether there were any."""
         held = [key for key in self._bound if key[1][1] == port and (key[0].proto, key[0].to_host) == (proto, to_host)]

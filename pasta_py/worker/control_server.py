@@ -38,7 +38,7 @@ _RECEIVE_BYTES = 16 << 10
 _NEVER = float("inf")
 
 #: Command: where its function is. `flows` is the server's own, because its answer has many lines.
-COMMANDS = {"status": "control_commands:status", "stats": "control_commands:stats", "show": "control_commands:show"}
+COMMANDS = {name: f"control_commands:{name}" for name in ("status", "stats", "show", "port")}
 #: Only on a socket that --control names.
 CHANGING: "dict[str, str]" = {}
 
@@ -52,6 +52,7 @@ class Context:
     ) -> None:  # fmt: skip
         self.core, self.plan, self.log, self.pid, self.readers = core, plan, journal, pid, hub
         self.since = since
+        self.holds: Callable[[int, int], bool] = lambda _proto, _port: False  # whether a port of the host is bound here
 
 
 class Server:

@@ -71,6 +71,10 @@ class Rules:
         """0.0.0.0 becomes b"" (any address) where IPv6 is off: pesto_protocol writes both in the same way."""
         return b"" if address == hostports.ANY4 and not self._plan.family6.on else address
 
+    def holds(self, proto: int, port: int) -> bool:
+        """Whether a port of the host is bound here."""
+        return any(key[:2] == (False, proto) and key[4] == port for key in self._held)
+
     def swap(self, rules: "tuple[ForwardRule, ...]") -> None:
         """Make these the rules. ConfError if they cannot be; the old ones stay in force."""
         if rules == self.rules:

@@ -35,6 +35,7 @@ class Reading:
         self._flow_log: flow_log.FlowLog | None = None
         self._decisions: decisions.Decisions | None = None
         self._since = time.time()
+        self.holds: Callable[[int, int], bool] = lambda _proto, _port: False
 
     def readers(self) -> "readers.Readers":
         """Where to add a reader of events."""
@@ -54,6 +55,7 @@ class Reading:
             if not self._context:
                 hub = self.readers()
                 self._context = control_server.Context(self._core, self._plan, self._log, self._log.pid, self._since, hub)
+                self._context.holds = self.holds
             server = control_server.Server(fd, ident, self._context, handlers, arm, self._owner, changing=changing)
             self._servers.append(server)
             handlers[ident] = server.on_listener

@@ -181,6 +181,7 @@ def _build(
 
         dns = dns_start.service(core, plan, handlers)
     read = reading.Reading(core, plan, journal, reading.owner_of(sock), dns.lookup if dns else None)
+    read.holds = lambda proto, port: _holds(plan, rules, auto, proto, port)
     ticks = serve.Ticks(core, plan, journal, auto, pesto, read, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
@@ -200,6 +201,17 @@ def _build(
     if launcher:
         _follow(core, plan, journal, handlers, launcher, worker)
     return worker
+
+
+def _holds(
+    plan: "model.WorkerPlan", rules: "port_rules.Rules | None", auto: "autoports.AutoPorts | None", proto: int, port: int
+) -> bool:  # fmt: skip
+    """Whether a port of the host is bound here."""
+    if auto and auto.holds(proto, port):
+        return True
+    if rules:
+        return rules.holds(proto, port)
+    return any(each.proto == proto and each.port <= port < each.port + each.count for each in plan.listeners)
 
 
 def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handler]") -> None:

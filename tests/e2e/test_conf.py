@@ -200,6 +200,20 @@ def test_automatic_rules_come_and_go(lab: Lab) -> None:
         assert ask(lab, 7001) == "ECONNREFUSED"
 
 
+def test_a_port_beside_automatic_ones_is_refused_with_the_command_that_works(lab: Lab) -> None:
+    with running(lab, "-t", "auto", "-u", "none", "-T", "auto", "-U", "none") as guest:
+        for option, port, side in (("-t", "7003", "in the guest"), ("-T", "7100-7102", "on the host")):
+            refused = pesto(lab, "-A", option, port, check=False)
+            said = f"'{port}' is forwarded already while a program {side} listens there (auto): to forward it always: "
+            assert refused.returncode == 1 and said in refused.stderr and len(refused.stderr.splitlines()) == 1
+            words = refused.stderr.strip().rpartition(": ")[2].split()
+            assert words[0] == "pesto" and words[-1] == "SOCKET"
+            pesto(lab, *words[1:-1])
+            assert f":{port}  =>  {port}\n" in pesto(lab).stdout
+        with serving(guest, 7003):
+            assert ask(lab, 7003) is None
+
+
 def test_rules_are_bound_to_an_interface(lab: Lab) -> None:
     with running(lab) as guest, serving(guest, 7001):
         pesto(lab, "-t", "%lo/7001")

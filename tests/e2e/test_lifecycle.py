@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, program, tool, wait_until
+import sid
+from lab import HOST4, NO_PORTS, REMOTE4, REMOTE6, Guest, Lab, program, tool, wait_until
 
 QUIT_S = 3  # a vanished namespace is noticed: one that is polled, is polled each second
 MISSING = "No such file or directory"
@@ -86,6 +87,24 @@ def test_a_command_has_its_callers_environment(lab: Lab, entry: str, given: list
 def test_no_command_is_a_login_shell(lab: Lab) -> None:
     done = lab.host.run(program(), check=False, input="echo $0; exit 5\n")
     assert (done.stdout, done.returncode) == ("-sh\n", 5)
+
+
+@pytest.mark.option("--as-pid-1")
+def test_an_init_runs_as_process_1(lab: Lab) -> None:
+    """busybox is no init under another number. It ends by reboot(2), which the parent of a PID namespace sees as SIGINT."""
+    busybox = sid.program("busybox", "busybox")
+    etc = lab.directory / "etc"
+    etc.mkdir()
+    (etc / "inittab").write_text(f"::sysinit:{etc}/rc\n::once:{busybox} poweroff -f\n")
+    (etc / "rc").write_text(f"#!{busybox} sh\necho started by $PPID\n{busybox} ip -4 -o addr show scope global\n")
+    (etc / "rc").chmod(0o755)
+    command = ("sh", "-c", f"mount --bind {etc} /etc && exec {busybox} init")
+    refused = lab.host.run(program("pasta-py"), "--", *command, check=False)
+    assert "init: must be run as PID 1" in refused.stderr and refused.returncode == 1
+    done = lab.host.run(program("pasta-py"), "--as-pid-1", "--", *command, check=False)
+    said = done.stdout + done.stderr
+    assert "started by 1\n" in said and HOST4 in said
+    assert done.returncode == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])

@@ -478,7 +478,8 @@ def test_migration_is_not_offered(lab: Lab) -> None:
 @pytest.mark.parametrize("option", ["--migrate-exit", "--migrate-no-linger"])
 def test_options_of_migration_need_vhost_user(lab: Lab, option: str) -> None:
     done = lab.host.run(program("passt"), option, check=False)
-    assert (done.returncode, done.stderr) == (1, f"passt: {option} is for vhost-user mode only\n")
+    said = f"passt: {option} is for vhost-user mode only: leave it out, or give --vhost-user\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 @pytest.mark.option("--mac-addr", "--pcap")
@@ -514,7 +515,7 @@ def test_what_only_pasta_has_is_refused_in_the_peers_words(lab: Lab) -> None:
             done = lab.host.run(command, "-f", *words, check=False)
             assert done.returncode == 1 and line in done.stderr, done
     done = lab.host.run(program("pasta"), "--socket", "x", check=False)
-    assert (done.returncode, done.stderr) == (1, "pasta: --socket is for passt mode only\n")
+    assert (done.returncode, done.stderr) == (1, "pasta: --socket is for passt mode only: start passt for a virtual machine\n")
 
 
 # ---- callers' own command lines ----

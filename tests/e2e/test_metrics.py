@@ -147,8 +147,8 @@ def test_tcp_serves_too(lab: Lab, place: str) -> None:
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("9090", "invalid value '9090' for --metrics: give unix:PATH, or ADDRESS:PORT, as in 127.0.0.1:9090 or [::1]:9090"),
-        ("::1:9090", "invalid value '::1:9090' for --metrics: give unix:PATH"),
+        ("9090", "invalid value '9090' for --metrics: expected unix:PATH, or ADDRESS:PORT, as in 127.0.0.1:9090 or [::1]:9090"),
+        ("::1:9090", "invalid value '::1:9090' for --metrics: expected unix:PATH"),
         ("127.0.0.1:0", "invalid value '127.0.0.1:0' for --metrics: "),
         ("192.0.2.77:9090", "Couldn't listen at --metrics '192.0.2.77:9090': Cannot assign requested address: choose another"),
         ("unix:/none/x", "'/none/x': No such file or directory: choose a path that can be written"),

@@ -113,7 +113,7 @@ def parse(text: str, *, allow: bool, where: str = "", note: str = "") -> Rule:
     try:
         return _rule(text, allow, where, note)
     except _Refused as refused:
-        at = f"{where}: " if where else ""
+        at = f"{where}: " if where and not where.startswith("-") else ""  # the reader of options names the option
         raise UsageError(f"{at}rule {text!r}, column {refused.column + 1}: {refused.why}") from None
 
 
@@ -179,7 +179,7 @@ def _read_addresses(text: str, at: int) -> "tuple[Fields, int]":
         end = _token_end(text, at)
         group = GROUP_NAMES.get(text[at:end])
         if group is None:
-            raise _Refused(at, f"{text[at:end]!r} is no group: {', '.join(GROUP_NAMES)} are")
+            raise _Refused(at, f"{text[at:end]!r} is no group: expected one of {', '.join(GROUP_NAMES)}")
         if group == INTERNET and at:
             raise _Refused(at, "a name resolves into @internet without saying so: leave it out")
         return {"kind": GROUPS, "groups": group}, end
@@ -210,7 +210,7 @@ def _prefix(text: str, at: int, family: int, address: str, length: "str | None")
     bits = whole
     if length is not None:
         if not (length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= whole):
-            raise _Refused(at + len(address) + 1, f"{length!r} is no prefix length: 0 to {whole} is accepted")
+            raise _Refused(at + len(address) + 1, f"{length!r} is no prefix length: expected a number from 0 to {whole}")
         bits = int(length)
     value = int.from_bytes(packed, "big")
     first = value >> whole - bits << whole - bits
@@ -233,20 +233,20 @@ def _read_ports(text: str, at: int) -> "tuple[int, int, int]":
     low = _port(first, at)
     high = _port(last, at + len(first) + 1) if dash else low
     if high < low:
-        raise _Refused(at, f"the range {first}-{last} ends before it begins")
+        raise _Refused(at, f"the range {first}-{last} ends before it begins: did you mean {last}-{first}?")
     return low, high, end
 
 
 def _port(text: str, at: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT):
-        raise _Refused(at, f"{text!r} is no port: a number from 1 to {MAX_PORT} is accepted")
+        raise _Refused(at, f"{text!r} is no port: expected a number from 1 to {MAX_PORT}")
     return int(text)
 
 
 def _read_protocol(text: str, at: int, ports: bool) -> int:
     protocol = _PROTOCOLS.get(text[at:])
     if protocol is None:
-        raise _Refused(at, f"{text[at:]!r} is no protocol: {', '.join(_PROTOCOLS)} are accepted")
+        raise _Refused(at, f"{text[at:]!r} is no protocol: expected one of {', '.join(_PROTOCOLS)}")
     if protocol == ECHO and ports:
         raise _Refused(at, "icmp has no ports: leave the port or the protocol out")
     return protocol
@@ -311,9 +311,9 @@ def parse_file(data: bytes, path: str) -> Parsed:
             default = _file_default(values[0], default, f"{path}:{row}")
         elif word == "version" and len(values) == 1:
             if values[0] != FILE_VERSION:
-                raise UsageError(f"{path}:{row}: version {values[0]!r} is not known: {FILE_VERSION} is")
+                raise UsageError(f"{path}:{row}: version {values[0]!r} is not known: expected {FILE_VERSION}")
         elif word:
-            expected = "'allow RULE', 'deny RULE', 'default PRESET' and 'version 1' are accepted"
+            expected = "expected 'allow RULE', 'deny RULE', 'default PRESET' or 'version 1'"
             raise UsageError(f"{path}:{row}: {line.strip()!r} is not understood: {expected}")
     if not rules and not default:
         raise UsageError(f"{path}: the file says nothing: give it a rule, or a line 'default none'")
@@ -322,7 +322,7 @@ def parse_file(data: bytes, path: str) -> Parsed:
 
 def _file_default(value: str, before: str, where: str) -> str:
     if value not in PRESETS:
-        raise UsageError(f"{where}: {value!r} is no default: {', '.join(PRESETS)} are accepted")
+        raise UsageError(f"{where}: {value!r} is no default: expected one of {', '.join(PRESETS)}")
     if before:
         raise UsageError(f"{where}: a second default: one line of a file says it")
     return value

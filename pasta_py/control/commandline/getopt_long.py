@@ -8,6 +8,14 @@ Rejected: getopt of the standard library, which words its errors differently; ar
 
 from pasta_py.errors import UnknownOption, UsageError
 
+#: Options that users know from other programs, and what stands in their place in `pasta`.
+_OF_OTHERS = {
+    "port": "-t and -u forward ports",
+    "publish": "-t and -u forward ports",
+    "rm": "nothing is left behind anyway",
+    "verbose": "--debug says more",
+}
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,6 +88,8 @@ def _meant(name: str, known: "Iterable[str]") -> str:
     """A question with the names that the misspelt one is most like; "" if it is like none."""
     import difflib  # 5 ms, for an error only
 
+    if name in _OF_OTHERS and "tcp-ports" in known:
+        return f": {_OF_OTHERS[name]}"
     near = [f"'--{each}'" for each in difflib.get_close_matches(name, known, n=2, cutoff=0.65)]
     return f": did you mean {' or '.join(near)}?" if near else ""
 

@@ -23,7 +23,7 @@ SECTIONS = (PORTS, OURS, EGRESS, GUEST, TRANSLATION, RUNNING, MACHINES)
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
-    "netns", "userns", "netns-only", "no-netns-quit", "no-pidns", "threads", "config-net", "no-config-net", "ns-ifname",
+    "netns", "userns", "netns-only", "no-netns-quit", "no-pidns", "as-pid-1", "threads", "config-net", "no-config-net", "ns-ifname",
     "ns-mac-addr", "no-copy-routes", "no-copy-addrs", "host-lo-to-ns-lo", "splice-only", "tcp-ns", "udp-ns", "network",
 ))  # fmt: skip
 
@@ -75,6 +75,9 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
          "Stay when the path or the process that names the namespace goes away. Default: quit within a second."),
         ("no-pidns", "", "pidns", "set", False,
          "Run the command in the caller's PID namespace, with the caller's /proc."),
+        ("as-pid-1", "", "as_pid_1", "set", True,
+         "Run the command as process 1, as an init wants it. Signals that it does not handle, such as Ctrl-C, do not reach it, and "
+         "a resolv.conf of its own is not kept up to date."),
         ("f foreground", "", "foreground", "set", True, "Do not go to the background. Implied for a command."),
         ("P pid", "FILE", "pid_file", "last", takes.text,
          "Write the process ID, as seen from here, to FILE when everything is ready."),

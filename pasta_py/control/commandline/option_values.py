@@ -191,7 +191,7 @@ def preset(text: str) -> str:
     from pasta_py.control.commandline import egress_rule
 
     if text not in egress_rule.PRESETS:
-        raise Refused(", ".join(egress_rule.PRESETS))
+        raise Refused(f"one of {', '.join(egress_rule.PRESETS)}")
     return text
 
 

@@ -46,6 +46,7 @@ class Options(Record):
     netns_only: bool = False  # true also for netns without userns
     netns_quit: bool = True
     pidns: bool = True
+    as_pid_1: bool = False
     foreground: bool = False  # true also for spawn
     pid_file: str = ""
     quiet: bool = False  # log_level is WARNING or less; true also for spawn, unless -d or --trace
@@ -156,7 +157,8 @@ class _Parser:
     def _store(self, option: Option, text: str) -> None:
         values, dest = self.values, option.dest
         if option.mode not in ("", self.mode):
-            raise UsageError(f"--{option.long} is for {option.mode} mode only")
+            hint = "start passt for a virtual machine" if option.mode == "passt" else "leave it out"
+            raise UsageError(f"--{option.long} is for {option.mode} mode only: {hint}")
         if option.rule == "stop":
             self.action = dest
         elif option.rule == "migrate":
@@ -209,7 +211,7 @@ class _Parser:
     def _network(self, text: str) -> None:
         """The option string of podman's --network: cut at the first ":", split at ",", each piece one argument."""
         if self.in_network:
-            raise UsageError(f"invalid value {text!r} for --network: it stands inside another --network")
+            raise UsageError(f"invalid value {text!r} for --network: it stands inside another --network: leave it out")
         mode, _, rest = text.partition(":")
         if mode != "pasta":
             raise UsageError(f"invalid value {text!r} for --network: expected pasta, or pasta:OPTION,OPTION")
@@ -222,7 +224,8 @@ class _Parser:
         finally:
             self.in_network = False
         if left:
-            raise UsageError(f"invalid value {text!r} for --network: {left[0]!r} is not an option")
+            expected = "expected those of pasta, as in -t,8080"
+            raise UsageError(f"invalid value {text!r} for --network: {left[0]!r} is not an option: {expected}")
 
 
 def parse(argv: "Sequence[str]", entry: str) -> Options:
@@ -243,15 +246,15 @@ def parse(argv: "Sequence[str]", entry: str) -> Options:
 def _for_machines(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
     """Defaults of passt, and what it refuses."""
     if rest:
-        raise UsageError(f"Extra non-option argument: {rest[0]}")
+        raise UsageError(f"Extra non-option argument: {rest[0]}: passt runs no command, a virtual machine connects to its socket")
     for dest in ("tcp_ports", "udp_ports"):
         specs = values.setdefault(dest, (port_spec.NONE,))
         if any(chunk.kind == port_spec.AUTO for spec in specs for chunk in spec.chunks):
-            raise UsageError("'auto' port forwarding is only allowed for pasta")
+            raise UsageError("'auto' port forwarding is only allowed for pasta: name the ports")
         values[f"{dest[:3]}_ns"] = (port_spec.NONE,)
     migrates = values.pop("migrates", "")
     if migrates and not values.get("vhost_user"):
-        raise UsageError(f"--{migrates} is for vhost-user mode only")
+        raise UsageError(f"--{migrates} is for vhost-user mode only: leave it out, or give --vhost-user")
     if "socket" in values:
         values.pop("fd", None)
     elif "fd" in values:
@@ -284,6 +287,10 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
         raise UsageError("--host-lo-to-ns-lo and --no-splice are both given: give one of them")
     if not spawn and values.get("pidns") is False:
         raise UsageError("--no-pidns is for a command, and there is none: leave it out")
+    if not spawn and values.get("as_pid_1"):
+        raise UsageError("--as-pid-1 is for a command, and there is none: leave it out")
+    if values.get("as_pid_1") and values.get("pidns") is False:
+        raise UsageError("--as-pid-1 and --no-pidns are both given: give one of them")
     if spawn and values.get("userns"):
         raise UsageError(f"--userns {values['userns']!r} needs a namespace to join: give --netns or a PID")
     only = values.pop("only", 0)

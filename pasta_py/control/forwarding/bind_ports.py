@@ -27,8 +27,20 @@ _NAMES = {IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 Bound = list[tuple[Listener, list[int]]]
 
 
-def bind(options: "Options", warn: "Callable[[str], None]") -> Bound:
+class Taken(HostError):
+    """Another program listens at the port. `proto`: "TCP" or "UDP"."""
+
+    def __init__(self, message: str, proto: str, port: int) -> None:
+        super().__init__(message)
+        self.proto, self.port = proto, port
+
+
+def bind(
+    options: "Options", warn: "Callable[[str], None]", owner_of: "Callable[[str, int], str]" = lambda _proto, _port: ""
+) -> Bound:  # fmt: skip
     """Runs of ports to forward, and for each port a bound, non-blocking, close-on-exec socket, the caller's to close.
+
+    `owner_of`: says who holds a port of "TCP" or "UDP" that is taken; "" if that is not known.
 
     HostError, with nothing left bound, when a port cannot be bound. A best-effort rule (`all`) stops with a warning before it
     takes the descriptors that traffic needs.
@@ -39,10 +51,12 @@ def bind(options: "Options", warn: "Callable[[str], None]") -> Bound:
     try:
         for proto, specs in wanted:
             _bind_option(bound, proto, specs, options, warn)
-    except BaseException:
+    except BaseException as error:
         for _listener, fds in bound:
             for fd in fds:
                 os.close(fd)
+        if isinstance(error, Taken):
+            raise HostError(f"{error}: {hostports.taken(owner_of(error.proto, error.port) or 'another program')}") from None
         raise
     return bound
 
@@ -188,10 +202,6 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
         from pasta_py.control.machine import settings
 
         hint = f": {settings.low_port(start[0], port)}, or choose another port"
-    elif error.errno == errno.EADDRINUSE:
-        from pasta_py.control.forwarding import port_owner
-
-        hint = f": {hostports.taken(port_owner.of_port(_NAMES[proto], port) or 'another program')}"
     elif error.errno == errno.EADDRNOTAVAIL:
         hint = ": the host has no such address: --freebind binds it all the same"
     elif error.errno == errno.EINVAL and rule.address and rule.address.is_link_local:
@@ -200,8 +210,8 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
         hint = f": the host has no interface {rule.ifname!r}"
     elif error.errno in (errno.EMFILE, errno.ENFILE):
         hint = ": raise the limit of open files (ulimit -n), or forward fewer ports"
-    reason = os.strerror(error.errno or 0)
-    return HostError(f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {reason}{hint}")
+    line = f"Couldn't listen on host {_NAMES[proto]} port {port}, {where}: {os.strerror(error.errno or 0)}{hint}"
+    return Taken(line, _NAMES[proto], port) if error.errno == errno.EADDRINUSE else HostError(line)
 
 
 def ephemeral_ports() -> tuple[int, int]:

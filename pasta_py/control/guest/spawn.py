@@ -4,8 +4,8 @@
        └────── init        that process; adopts orphans, ends with the command and kills what is left
                  └── command
 
-The command is not the first process itself: the kernel shields that one from most signals, Ctrl-C among them.
-All stay in control's process group, so that the terminal treats them as one job.
+The command is not the first process itself, unless the caller asks for that (`as_pid_1`): the kernel shields that one from most
+signals, Ctrl-C among them. All stay in control's process group, so that the terminal treats them as one job.
 
 Control sends "arm" (the entrant is gone: from now on die with control), then, for a command that needs a resolv.conf of
 its own, the View for it, then "run". When control ends, even by SIGKILL, all of them end. Exit statuses: init's is
@@ -17,7 +17,7 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import worker_protocol
+from pasta_py import errors, worker_protocol
 from pasta_py.control.guest import syscalls
 from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
@@ -103,12 +103,14 @@ def _decoded(value: bytes) -> str:
 
 
 def prepare(
-    command: "Sequence[str]", *, program: str, hostname: str = "", pidns: bool = True, userns: bool = True, stdout: int = 1
-) -> Command:
+    command: "Sequence[str]", *, program: str, hostname: str = "", pidns: bool = True, as_pid_1: bool = False, userns: bool = True,
+    stdout: int = 1,
+) -> Command:  # fmt: skip
     """Make the namespaces for a command, which then waits there. HostError when the kernel refuses them.
 
     `program`: whose name error lines begin with. A command that cannot be executed ends with status 126 or 127 under pasta-py, as
-    under a shell, and with 1 under other names. `stdout`: the descriptor that becomes its standard output.
+    under a shell, and with 1 under other names. `as_pid_1`: the command is the first process of its PID namespace. `stdout`: the
+    descriptor that becomes its standard output.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flush_streams()
@@ -116,7 +118,7 @@ def prepare(
     if entrant == 0:
         ours.close()
         os.dup2(stdout, 1)
-        _enter(theirs, program, command, _hostname(hostname), pidns=pidns, userns=userns)
+        _enter(theirs, program, command, _hostname(hostname), pidns=pidns, as_pid_1=as_pid_1, userns=userns)
     theirs.close()
     try:
         ours.settimeout(_SETUP_TIMEOUT_S)
@@ -146,7 +148,7 @@ def _hostname(wanted: str) -> str:
 
 
 def _enter(
-    sock: _socket.socket, program: str, command: "Sequence[str]", hostname: str, *, pidns: bool, userns: bool
+    sock: _socket.socket, program: str, command: "Sequence[str]", hostname: str, *, pidns: bool, as_pid_1: bool, userns: bool
 ) -> None:
     try:
         # Close control's other sockets and files: their readers wait for the last descriptor to close.
@@ -158,7 +160,7 @@ def _enter(
             _init(sock, program, command, pidns=False)
         child = os.fork()
         if child == 0:
-            _init(sock, program, command, pidns=True)
+            _init(sock, program, command, pidns=True, as_pid_1=as_pid_1)
         sock.send(worker_protocol.encode(child))
         os._exit(0)
     except HostError as error:
@@ -205,7 +207,7 @@ def _refusal(error: OSError, *, userns: bool = True) -> HostError:
     return HostError(str(try_namespaces.first_refusal(userns=userns) or try_namespaces.Refusal(kind="user", number=number)))
 
 
-def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns: bool) -> None:
+def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns: bool, as_pid_1: bool = False) -> None:
     status = _FAILED
     try:
         if sock.recv(8) != b"arm":
@@ -221,6 +223,8 @@ def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns
         # If control ends after this, the parent death signal ends us; if it has ended before, the socket is closed.
         if message != b"run" or _is_closed(sock):
             return
+        if as_pid_1:
+            _execute(program, command, {}, parent=0)
         before = {number: _signal.signal(number, _signal.SIG_IGN) for number in _FOR_COMMAND}
         parent = os.getpid()
         child = os.fork()
@@ -231,7 +235,7 @@ def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns
             os.close(fd)
         status = _wait(child, resolv)
     except OSError as error:
-        print(f"{program}: Failed to start command or shell: {reason(error)}", file=sys.stderr, flush=True)
+        _refuse(program, f"Failed to start command or shell: {reason(error)}")
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -254,7 +258,11 @@ def _mount_proc(program: str) -> None:
 
 
 def _warn(program: str, line: str) -> None:
-    print(f"{program}: warning: {line}", file=sys.stderr, flush=True)
+    print(f"{program}: {errors.bold(program, 'warning:', errors.YELLOW)} {line}", file=sys.stderr, flush=True)
+
+
+def _refuse(program: str, line: str) -> None:
+    print(f"{errors.bold(program, f'{program}:', errors.RED)} {line}", file=sys.stderr, flush=True)
 
 
 def _own_resolv(program: str, encoded: bytes) -> "OwnResolv":
@@ -300,7 +308,7 @@ def _execute(program: str, command: "Sequence[str]", before: "Mapping[_signal.Si
                 return
         _replace_process(_paths(file), argv)
     except OSError as error:
-        print(f"{program}: Failed to start command or shell: {file}: {_why_not(error, command)}", file=sys.stderr, flush=True)
+        _refuse(program, f"Failed to start command or shell: {file}: {_why_not(error, command)}")
         if program == "pasta-py":
             status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
     except BaseException:

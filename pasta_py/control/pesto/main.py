@@ -204,6 +204,8 @@ class Change:
             if self._mode and not spec.chunks:
                 raise UsageError(f"port specification 'none': nothing to {self._mode}: --clear empties a table")
             rules = self._resolved(proto, to_host, spec)
+            if self._mode == "add":
+                self._refuse_beside_auto(name, value, rules)
         except UsageError as error:
             raise UsageError(f"--{name}: {error}") from None
         for rule in rules:
@@ -226,6 +228,22 @@ class Change:
             # As the server will send it back.
             found.append(pesto_protocol.read_rule(pesto_protocol.write_rule(made, ipv6=ipv6), to_host=to_host, ipv6=ipv6))
         return found
+
+    def _refuse_beside_auto(self, name: str, value: str, rules: list[ForwardRule]) -> None:
+        """Say what to do about ports that rules of `auto` have already."""
+        proto, to_host = _DIRECTIONS[name]
+        found = [rule for rule in self.rules if rule.scan and (rule.proto, rule.to_host) == (proto, to_host)]
+        fixed = [rule for rule in rules if not rule.scan]
+        if not any(rule.first <= other.last and other.first <= rule.last for rule in fixed for other in found):
+            return
+        if found != self._resolved(proto, to_host, port_spec.DEFAULT):
+            return  # the general line about a conflict names the two
+        option = next(short for short, long, _value, _help in TABLE if long == name)
+        without = ",".join(f"~{rule.first}-{rule.last}" if rule.last > rule.first else f"~{rule.first}" for rule in fixed)
+        change = f"pesto -D -{option} auto -A -{option} auto,{without} -{option} {value} SOCKET"
+        side = "on the host" if to_host else "in the guest"
+        already = f"{value!r} is forwarded already while a program {side} listens there (auto)"
+        raise UsageError(f"{already}: to forward it always: {change}")
 
     def _delete(self, rule: ForwardRule) -> None:
         if rule not in self.rules:

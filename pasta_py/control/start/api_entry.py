@@ -12,7 +12,8 @@ import sys
 
 from pasta_py.control.commandline import options
 from pasta_py.control.start import launch
-from pasta_py.control.start.main import leave, say
+from pasta_py.control.start.main import leave
+from pasta_py.control.start.notices import refuse
 from pasta_py.errors import HostError, PastaError, last_resort
 
 
@@ -39,5 +40,5 @@ def _tell(name: str, error: PastaError) -> int:
     try:
         os.write(launch.start_fd, f"{type(error).__name__}: {' '.join(str(error).splitlines())}".encode("utf-8", "replace"))
     except OSError:  # the start is over: it is for the user of the command
-        say(name, str(error))
+        refuse(name, str(error))
     return error.status

@@ -361,6 +361,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         program=options.program,
         hostname=options.hostname,
         pidns=options.pidns,
+        as_pid_1=options.as_pid_1,
         userns=not options.netns_only,
         stdout=2 if "-" in (options.flow_log, options.decision_log) or _capture_is_stdout(options) else 1,  # theirs alone
     )
@@ -468,7 +469,7 @@ def _listeners(
     """Bind what is forwarded from the host: the sockets. `listeners` gets what they are for."""
     from pasta_py.control.forwarding import bind_ports
 
-    bound = bind_ports.bind(options, lambda line: tell(options, WARNING, line))
+    bound = bind_ports.bind(options, lambda line: tell(options, WARNING, line), _owner_of)
     if inherited:
         from pasta_py.control.forwarding import systemd_sockets
 
@@ -477,6 +478,12 @@ def _listeners(
     stack.callback(_close_all, sockets)
     listeners += [listener for listener, _fds in bound]
     return sockets
+
+
+def _owner_of(proto: str, port: int) -> str:
+    from pasta_py.control.start import port_owner
+
+    return port_owner.of_port(proto, port)
 
 
 def _close_all(fds: "Sequence[int]") -> None:

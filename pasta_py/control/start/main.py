@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import option_table, options
-from pasta_py.control.start.notices import complain, show
+from pasta_py.control.start.notices import complain, refuse, show
 from pasta_py.errors import PastaError, UnknownOption, last_resort
 
 TYPE_CHECKING = False
@@ -74,11 +74,6 @@ def plain_help(name: str, width: int = 100) -> str:
     return "\n".join(lines) + "\n"
 
 
-def say(name: str, message: str) -> None:
-    """One line on standard error."""
-    complain(f"{name}: {' '.join(message.splitlines())}\n")
-
-
 def run(name: str, argv: "Sequence[str]") -> int:
     """Parse `argv` as the entry point `name` ("pasta" or "pasta-py") and do it; the exit status."""
     try:
@@ -88,11 +83,11 @@ def run(name: str, argv: "Sequence[str]") -> int:
             return 0
         return start(parsed)
     except UnknownOption as error:
-        say(name, str(error))
+        refuse(name, str(error))
         complain(usage(name) + f"Try '{name} --help' for all options.\n")
         return error.status
     except PastaError as error:
-        say(name, str(error))
+        refuse(name, str(error))
         return error.status
     except (OSError, MemoryError) as error:
         return failed(name, error)
@@ -108,7 +103,7 @@ def _told(name: str, action: str) -> str:
 
 def failed(name: str, error: OSError | MemoryError) -> int:
     """Report an unexpected error in one line; the exit status. For all programs here."""
-    say(name, f"cannot go on: {last_resort(error)}")
+    refuse(name, f"cannot go on: {last_resort(error)}")
     return 1
 
 

@@ -8,7 +8,7 @@ from pasta_py.errors import HostError, UsageError, reason
 
 _BACKLOG = 16
 _UNIX = "unix:"
-_FORM = "give unix:PATH, or ADDRESS:PORT, as in 127.0.0.1:9090 or [::1]:9090"
+_FORM = "expected unix:PATH, or ADDRESS:PORT, as in 127.0.0.1:9090 or [::1]:9090"
 
 
 def path_of(value: str) -> str:

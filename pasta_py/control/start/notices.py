@@ -3,6 +3,8 @@
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
+from pasta_py import errors
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
@@ -32,6 +34,11 @@ def complain(text: str) -> None:
         _discard(2)
 
 
+def refuse(name: str, message: str) -> None:
+    """Print an error of the program `name` (with a subcommand behind it) in one line."""
+    complain(f"{errors.bold(name, f'{name}:', errors.RED)} {' '.join(message.splitlines())}\n")
+
+
 def _discard(fd: int) -> None:
     """Redirect the stream to /dev/null: the interpreter would try to flush the rest at its end, and fail."""
     os.dup2(os.open("/dev/null", os.O_WRONLY), fd)
@@ -40,5 +47,5 @@ def _discard(fd: int) -> None:
 def tell(options: "Options", level: int, line: str) -> None:
     """Print one line, unless the options exclude its level."""
     if options.log_level >= level:
-        prefix = "warning: " if level == WARNING else ""
+        prefix = errors.bold(options.program, "warning:", errors.YELLOW) + " " if level == WARNING else ""
         print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 
-from pasta_py.control.start.notices import complain
+from pasta_py.control.start.notices import complain, refuse
 from pasta_py.errors import PastaError, last_resort
 
 TYPE_CHECKING = False
@@ -45,7 +45,7 @@ def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, sum
 
 
 def _say(word: str, message: str) -> None:
-    complain(f"pasta-py {word}: {' '.join(message.splitlines())}\n")
+    refuse(f"pasta-py {word}", message)
 
 
 def _hint(word: str, argv: "Sequence[str]") -> str:

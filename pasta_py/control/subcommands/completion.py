@@ -11,7 +11,7 @@ from pathlib import Path
 from pasta_py.control.commandline import option_table
 from pasta_py.control.pesto import main as pesto
 from pasta_py.control.slirp4netns import options as slirp4netns
-from pasta_py.control.start.notices import complain, show
+from pasta_py.control.start.notices import refuse, show
 from pasta_py.errors import HostError, PastaError, UsageError, reason
 from pasta_py.record import Record
 
@@ -296,7 +296,7 @@ def main(argv: list[str]) -> int:
         show(script(shell) if option == "--show-completion" else _install(shell))
         return 0
     except PastaError as error:
-        complain(f"pasta-py: {error}\n")
+        refuse("pasta-py", str(error))
         return error.status
 
 

@@ -35,6 +35,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--netns-only", None, "netns_only", True),
     ("--no-netns-quit", None, "netns_quit", False),
     ("--no-pidns", None, "pidns", False),
+    ("--as-pid-1", None, "as_pid_1", True),
     ("--foreground", None, "foreground", True),
     ("-f", None, "foreground", True),
     ("--pid", "/run/p", "pid_file", "/run/p"),
@@ -156,7 +157,7 @@ OF_PASST: list[tuple[str, str | None, str, Any]] = [
 @pytest.mark.parametrize(("name", "value", "field", "held"), EACH, ids=[f"{e[0]}{e[1] or ''}" for e in EACH])
 def test_each_option_changes_its_field_in_every_spelling(name: str, value: str | None, field: str, held: Any) -> None:
     assert getattr(parse("1234"), field) != held
-    if name == "--no-pidns":
+    if name in ("--no-pidns", "--as-pid-1"):
         assert getattr(parse(name, "--", "true"), field) == held
         return
     if value is None:
@@ -333,6 +334,8 @@ def test_an_empty_text_is_refused(name: str) -> None:
         (["--host-lo-to-ns-lo", "--no-splice", "1"], "--host-lo-to-ns-lo and --no-splice"),
         (["--no-pidns", "1"], "--no-pidns is for a command"),
         (["--netns", "/n", "--no-pidns"], "--no-pidns is for a command"),
+        (["--as-pid-1", "1"], "--as-pid-1 is for a command"),
+        (["--as-pid-1", "--no-pidns", "true"], "--as-pid-1 and --no-pidns are both given"),
         (["-a", "10.0.0.1/8", "-n", "24"], "--netmask beside --address"),
         (["-n", "24", "-a", "10.0.0.1/8"], "--netmask beside --address"),
         (["0"], "invalid PID '0'"),

@@ -140,7 +140,7 @@ def test_requests_that_are_none_are_refused_and_the_next_one_is_answered(runtime
         lines = [b"garbage", b"{}", b'{"command":7}', b'{"command":"no such"}', b'{"v":2,"command":"status"}', b"\xff\0", b"[]"]
         answers = ask(path, *lines, b'{"command":"stats"}')
         assert ["error" in answer for answer in answers] == [True] * len(lines) + [False]
-        assert "choose one of capture, flows, show, stats, status" in str(answers[3]["error"])
+        assert "choose one of capture, flows, port, show, stats, status" in str(answers[3]["error"])
 
 
 def test_a_line_without_end_costs_its_client_the_connection_and_no_memory(runtime: Path) -> None:

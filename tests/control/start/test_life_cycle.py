@@ -209,13 +209,22 @@ def test_a_signal_ends_the_program_and_its_command(signum: int, status: int) -> 
         eventually(lambda: not _sleepers("298"), "the command is gone")
 
 
-@pytest.mark.parametrize("extra", [(), ("--no-pidns",)], ids=["pidns", "no-pidns"])
+@pytest.mark.option("--as-pid-1")
+def test_a_command_can_be_process_1_and_has_its_own_status() -> None:
+    assert pasta("--", "sh", "-c", "echo $$").stdout != "1\n"
+    result = pasta("--as-pid-1", "--", "sh", "-c", "echo $$; readlink /proc/1/exe; exit 7")
+    number, first = result.stdout.splitlines()
+    assert (number, first.rpartition("/")[2], result.returncode) == ("1", Path("/bin/sh").resolve().name, 7)
+    assert pasta("--as-pid-1", "--", "/nonexistent", name="pasta-py").returncode == 127
+
+
+@pytest.mark.parametrize("extra", [(), ("--no-pidns",), ("--as-pid-1",)], ids=["pidns", "no-pidns", "as-pid-1"])
 def test_a_killed_program_leaves_nothing_behind(extra: tuple[str, ...]) -> None:
     with running(*extra, "--", "sh", "-c", "echo up; exec sleep 297") as process:
         assert process.stdout is not None
         process.stdout.readline()
         left = descendants(process.pid)
-        assert len(left) >= 3  # the worker, init, the command
+        assert len(left) >= 3 - (extra == ("--as-pid-1",))  # the worker, init, the command
         process.kill()
         eventually(lambda: not any(map(alive, left)), "worker and command are gone")
 
