@@ -240,8 +240,8 @@ int confine_unshare(uint32_t which);
  * kernel refuses pivot_root(2). */
 int confine_root(uint32_t by_chroot);
 /* Drops all capabilities but `kept` (bits below 32) from every set of this thread and of those it starts. No way to gain one, not
- * dumpable, no core dumps. */
-int confine_privileges(uint32_t kept);
+ * dumpable, no core dumps. inherited: a program that it starts has those kept, too. */
+int confine_privileges(uint32_t kept, int inherited);
 /* Raises the limit of open descriptors to the hard limit. */
 int confine_descriptors(void);
 /* Gives /proc/self back to the present user after a change of user: uid_map needs it. */
@@ -255,6 +255,8 @@ int confine_name(const char *name);
  * signalled. An older kernel enforces the part that it knows. -ENOSYS or -EOPNOTSUPP: the kernel has no Landlock.
  * readable: paths, NULL ends the list, below which files can be read all the same; those that are missing are left out. NULL: none. */
 int confine_landlock(const char *const readable[]);
+/* The same, but every file can be read and executed as before. */
+int confine_reading_only(void);
 /* No process can be started. No regular file can grow, unless `files` is set. */
 int confine_limits(int files);
 /* Allows only the system calls that csrc/io/seccomp_table.c has for `who`, in all threads. Any other kills the process. Watcher and
@@ -269,6 +271,12 @@ int confine_calls(uint32_t who);
  * but for their addresses and routes. Of big lists: -E2BIG, and all events pass. */
 #define FOLLOW_LINKS_MAX 64
 int follow_filter(int fd, const uint32_t links[], uint32_t count);
+/* Forks the process that waits for changes of the host (csrc/io/follow.c). null: becomes its standard streams. ours: the number that the
+ * caller's end of the socket to it gets. words, environment: of the program that looks at a change, strings that end with a zero byte
+ * each; the word "plan" or "apply" is put behind them. Where addresses are not followed, the socket says why: one number of 32 bits,
+ * FOLLOW_COUNTS_ON_HOST or -errno. */
+#define FOLLOW_COUNTS_ON_HOST 1
+int follow_start(int null, int ours, const char *words, uint32_t words_len, const char *environment, uint32_t environment_len);
 /* cdef end */
 
 #endif

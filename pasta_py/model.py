@@ -19,11 +19,13 @@ FD_NETNS_PIDFD = "netns-pidfd"  # of the process whose namespace the guest has: 
 FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory that has the namespace's name
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
-# Following the host (worker/follower.py): a pipe that brings what control knows; rtnetlink and inotify, which say that something
-# has changed
+# Following the host (csrc/io/follow.c): a memory file with what control knows; a pipe that says what to wait for; rtnetlink and
+# inotify, which say that something has changed
 FD_FOLLOW_STATE = "follow-state"
+FD_FOLLOW_LOOK = "follow-look"
 FD_FOLLOW_NETLINK = "follow-netlink"
 FD_FOLLOW_INOTIFY = "follow-inotify"
+FOLLOW_ROLES = (FD_FOLLOW_STATE, FD_FOLLOW_LOOK, FD_FOLLOW_NETLINK, FD_FOLLOW_INOTIFY)
 FD_FLOW_LOG = "flow-log"  # the files of --flow-log, which are written in turn, or a stream
 FD_DECISION_LOG = "decision-log"  # those of --decision-log
 FD_CONTROL = "control"  # the control socket: a listening UNIX socket for commands that only read

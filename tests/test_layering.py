@@ -23,15 +23,11 @@ PYROUTE2_USERS = ("control/netlink/pyroute2_messages.py",)
 EXTENSION_USERS = {"_plane": ("worker/plane.py", "worker/confine.py"), "_calls": ("control/guest/syscalls.py",)}
 SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The one way from the package to control, taken when the Python API is asked for; that of a fork which is to be the worker; and
-#: those of forks of the worker that follow the host, which are neither.
+#: that of programs which follow the host, and are neither.
 CROSSINGS = (
     *(("__init__.py", f"pasta_py.control.api.{name}") for name in ("arguments", "command", "connection", "network")),
     ("control/start/dispatch.py", "pasta_py.worker.__main__"),
-    ("worker/follower.py", "pasta_py.control.guest.syscalls"),
-    ("worker/follower.py", "pasta_py.control.follow.apply"),
-    ("worker/follower.py", "pasta_py.control.follow.packing"),
-    ("worker/follower.py", "pasta_py.control.follow.replan"),
-    ("worker/follower.py", "select"),
+    *(("worker/follow_change.py", f"pasta_py.control.follow.{name}") for name in ("apply", "packing", "replan", "state")),
 )
 IMPORTERS = ("import_module", "__import__")
 LEAN = {"_frozen_importlib_external", "_signal", "_socket", "errno", "fcntl", "gc", "marshal", "posix", "struct", "sys", "time"}

@@ -57,7 +57,16 @@ int confine_root(uint32_t by_chroot)
 	return 0;
 }
 
-int confine_privileges(uint32_t kept)
+/* ambient: a program that this one starts has them too (capabilities(7)). */
+static int raise_ambient(uint32_t kept)
+{
+	for (unsigned long cap = 0; cap < 32; cap++)
+		if (kept >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))
+			return -errno;
+	return 0;
+}
+
+int confine_privileges(uint32_t kept, int inherited)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3];
@@ -68,6 +77,7 @@ int confine_privileges(uint32_t kept)
 		return -errno;
 	for (size_t i = 0; i < ARRAY_LEN(sets); i++)
 		sets[i].effective = sets[i].permitted;
+	sets[0].inheritable |= inherited ? kept & sets[0].permitted : 0; /* impossible once the bounding set lacks them */
 	if (syscall(SYS_capset, &header, sets))
 		return -errno;
 	/* Shrinking the bounding set takes CAP_SETPCAP. Without it the set stays, which does no harm: no_new_privs keeps exec from
@@ -79,7 +89,8 @@ int confine_privileges(uint32_t kept)
 		return -errno;
 	memset(sets, 0, sizeof(sets));
 	sets[0].effective = sets[0].permitted = kept;
-	if (syscall(SYS_capset, &header, sets))
+	sets[0].inheritable = inherited ? kept : 0;
+	if (syscall(SYS_capset, &header, sets) || (inherited && raise_ambient(kept)))
 		return -errno;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return -errno;
@@ -108,6 +119,7 @@ struct landlock_attr {
 #define LANDLOCK_VERSION 1      /* LANDLOCK_CREATE_RULESET_VERSION */
 #define LANDLOCK_SCOPED (1 | 2) /* abstract UNIX sockets, signals */
 #define LANDLOCK_PATH_BENEATH 1 /* LANDLOCK_RULE_PATH_BENEATH */
+#define LANDLOCK_EXECUTE (1u << 0)
 #define LANDLOCK_READ_FILE (1u << 2)
 #define LANDLOCK_READ_DIR (1u << 3)
 
@@ -130,7 +142,8 @@ static void allow_reading(int ruleset, const char *path)
 	close(rule.parent_fd);
 }
 
-int confine_landlock(const char *const readable[])
+/* free: rights to files that stay for all of them. */
+static int restrict_files(uint64_t free, const char *const readable[])
 {
 	/* How many access rights to files ABI 1 to 5 have. All are handled, and a rule grants only reading. */
 	static const uint8_t rights[] = {13, 14, 15, 15, 16};
@@ -140,6 +153,7 @@ int confine_landlock(const char *const readable[])
 	if (abi < 1)
 		return abi < 0 ? -errno : -EOPNOTSUPP;
 	attr.handled_access_fs = (1u << rights[abi > (long)ARRAY_LEN(rights) ? ARRAY_LEN(rights) - 1 : (size_t)abi - 1]) - 1;
+	attr.handled_access_fs &= ~free;
 	if (abi >= 6)
 		attr.scoped = LANDLOCK_SCOPED;
 	/* No rules for TCP: they name ports only, and a guest may use any port. */
@@ -151,6 +165,16 @@ int confine_landlock(const char *const readable[])
 	rc = syscall(SYS_landlock_restrict_self, (int)fd, 0) ? -errno : 0;
 	close((int)fd);
 	return (int)rc;
+}
+
+int confine_landlock(const char *const readable[])
+{
+	return restrict_files(0, readable);
+}
+
+int confine_reading_only(void)
+{
+	return restrict_files(LANDLOCK_EXECUTE | LANDLOCK_READ_FILE | LANDLOCK_READ_DIR, NULL);
 }
 
 int confine_limits(int files)

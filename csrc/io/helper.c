@@ -165,8 +165,8 @@ static int give_up_privileges(void)
 		if (setgroups(0, NULL) < 0 || setresuid(OVERFLOW_ID, OVERFLOW_ID, OVERFLOW_ID) < 0)
 			return -errno;
 	}
-	rc = confine_privileges(1u << CAP_NET_BIND_SERVICE);
-	return rc == -EPERM ? confine_privileges(0) : rc; /* we did not have it */
+	rc = confine_privileges(1u << CAP_NET_BIND_SERVICE, 0);
+	return rc == -EPERM ? confine_privileges(0, 0) : rc; /* we did not have it */
 }
 
 /* Locks the helper in. The empty root takes rights in the guest's user namespace; without them Landlock and the filter on system

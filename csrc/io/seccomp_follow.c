@@ -1,11 +1,12 @@
 /* Purpose: the system calls that the two processes which follow the host may make once they are ready (docs/follow.md). Any other
  * fails with ENOSYS.
  *
- * How: both are Python and load modules when there is something to do, so they read files (those that Landlock leaves them), fork and
- * wait. A row is as in seccomp_table.c. "Not here" marks a call of other architectures, C libraries or machines.
+ * How: both wait in C (follow.c), and start a Python when there is something to do, which has the same filter. So the table has what an
+ * interpreter needs to start and to load modules. A row is as in seccomp_table.c. "Not here" marks a call of other architectures, C
+ * libraries or machines.
  *
- * Conditions make sure of this: no file is opened for writing, no memory is executable, the only sockets are rtnetlink's, and the
- * ones that are asked whether the kernel has a family. They are never connected: there is no connect().
+ * Conditions make sure of this: no file is opened for writing, no memory is writable and executable, the only sockets are rtnetlink's,
+ * and the ones that are asked whether the kernel has a family. They are never connected: there is no connect().
  *
  * Rejected: killing the process, as the worker's filter does. The calls of an interpreter that loads modules differ from machine to
  * machine, and a call that fails does as little.
@@ -18,6 +19,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -37,8 +39,14 @@
 #ifndef __NR_poll
 #define __NR_poll SECCOMP_ABSENT
 #endif
-#ifndef __NR_fork
-#define __NR_fork SECCOMP_ABSENT
+#ifndef __NR_access
+#define __NR_access SECCOMP_ABSENT
+#endif
+#ifndef __NR_dup2
+#define __NR_dup2 SECCOMP_ABSENT
+#endif
+#ifndef __NR_arch_prctl
+#define __NR_arch_prctl SECCOMP_ABSENT
 #endif
 #ifndef __NR_rseq
 #define __NR_rseq 334
@@ -47,10 +55,15 @@
 #define __NR_statx 332
 #endif
 
+/* Some headers are older than these calls, which have the same numbers on all architectures. */
+#define LANDLOCK_CREATE_RULESET 444
+#define LANDLOCK_ADD_RULE 445
+#define LANDLOCK_RESTRICT_SELF 446
+
 #define BOTH (CONFINE_WATCHER | CONFINE_APPLIER)
 #define WATCHER CONFINE_WATCHER
 #define APPLIER CONFINE_APPLIER
-#define READING (O_CLOEXEC | O_NONBLOCK | O_DIRECTORY | O_NOFOLLOW | O_LARGEFILE | O_NOCTTY)
+#define READING (O_CLOEXEC | O_PATH | O_NONBLOCK | O_DIRECTORY | O_NOFOLLOW | O_LARGEFILE | O_NOCTTY)
 
 /* clang-format off */
 const struct seccomp_row seccomp_follow_table[] = {
@@ -66,11 +79,36 @@ const struct seccomp_row seccomp_follow_table[] = {
 	{__NR_pipe2, BOTH, {{0}}}, /* for a child's result */
 	{__NR_close, BOTH, {{0}}}, /* */
 	/* children, which load what a change needs */
-	{__NR_clone, BOTH, {WITH(0, SIGCHLD), ONLY(0, SIGCHLD | 0x1200000)}}, /* CLONE_CHILD_SETTID, CLONE_CHILD_CLEARTID: fork */
-	{__NR_fork, BOTH, {{0}}}, /* not here: the same with another C library */
-	{__NR_wait4, BOTH, {{0}}}, /* a child's end */
-	{__NR_set_robust_list, BOTH, {{0}}}, /* a child of the C library */
-	{__NR_rseq, BOTH, {{0}}}, /* not here: a child of a newer C library */
+	{__NR_clone, BOTH, {IS(0, SIGCHLD)}}, /* fork */
+	{__NR_dup2, BOTH, {{0}}}, /* the descriptors that a program gets */
+	{__NR_dup3, BOTH, {{0}}}, /* not here: dup2 of aarch64 */
+	{__NR_execve, BOTH, {{0}}}, /* a Python for a change */
+	{__NR_wait4, BOTH, {{0}}}, /* its end */
+	{__NR_arch_prctl, BOTH, {{0}}}, /* a program starts */
+	{__NR_set_tid_address, BOTH, {{0}}}, /* the same */
+	{__NR_set_robust_list, BOTH, {{0}}}, /* the same */
+	{__NR_rseq, BOTH, {{0}}}, /* the same */
+	{__NR_prlimit64, BOTH, {{0}}}, /* the same */
+	{__NR_access, BOTH, {{0}}}, /* the same: /etc/ld.so.preload */
+	{__NR_faccessat, BOTH, {{0}}}, /* not here: the same on aarch64 */
+	{__NR_pread64, BOTH, {{0}}}, /* the same: libraries */
+	{__NR_sigaltstack, BOTH, {{0}}}, /* not here: the same */
+	{__NR_geteuid, BOTH, {{0}}}, /* the same: whether the environment can be trusted */
+	{__NR_getuid, BOTH, {{0}}}, /* the same */
+	{__NR_getegid, BOTH, {{0}}}, /* the same */
+	{__NR_getgid, BOTH, {{0}}}, /* the same */
+	{__NR_sysinfo, BOTH, {{0}}}, /* not here */
+	{__NR_prctl, BOTH, {IS(0, PR_SET_NAME)}}, /* a program gives up what it does not need */
+	{__NR_prctl, BOTH, {IS(0, PR_SET_DUMPABLE)}}, /* the same */
+	{__NR_prctl, BOTH, {IS(0, PR_SET_NO_NEW_PRIVS)}}, /* the same */
+	{__NR_prctl, BOTH, {IS(0, PR_CAPBSET_READ)}}, /* the same */
+	{__NR_prctl, BOTH, {IS(0, PR_CAPBSET_DROP)}}, /* the same */
+	{__NR_prctl, BOTH, {IS(0, PR_CAP_AMBIENT), IS(1, PR_CAP_AMBIENT_CLEAR_ALL)}}, /* the same */
+	{__NR_capget, BOTH, {{0}}}, /* the same */
+	{__NR_capset, BOTH, {{0}}}, /* the same */
+	{LANDLOCK_CREATE_RULESET, BOTH, {{0}}}, /* the same: what it may read */
+	{LANDLOCK_ADD_RULE, BOTH, {{0}}}, /* the same */
+	{LANDLOCK_RESTRICT_SELF, BOTH, {{0}}}, /* the same */
 	{__NR_gettid, BOTH, {{0}}}, /* not here */
 	{__NR_uname, WATCHER, {{0}}}, /* the host's name */
 	{__NR_getpid, BOTH, {{0}}}, /* */
@@ -98,9 +136,14 @@ const struct seccomp_row seccomp_follow_table[] = {
 	{__NR_getsockopt, BOTH, {{0}}}, /* the same */
 	{__NR_setsockopt, BOTH, {IS(1, SOL_NETLINK)}}, /* short answers, filtered dumps */
 	{__NR_setsockopt, WATCHER, {IS(1, SOL_SOCKET), IS(2, SO_ATTACH_FILTER)}}, /* which events matter */
+	{__NR_setsockopt, WATCHER, {IS(1, SOL_SOCKET), IS(2, SO_DETACH_FILTER)}}, /* not here: all matter */
+	/* the state between two changes, in a memory file */
+	{__NR_pwrite64, WATCHER, {{0}}},
+	{__NR_ftruncate, WATCHER, {{0}}},
 	/* memory, time, signals, the end */
 	{__NR_brk, BOTH, {{0}}}, /* memory */
 	{__NR_mmap, BOTH, {ONLY(2, PROT_READ | PROT_WRITE)}}, /* data memory */
+	{__NR_mmap, BOTH, {ONLY(2, PROT_READ | PROT_EXEC), OF(3, MAP_ANONYMOUS | MAP_SHARED, 0)}}, /* libraries */
 	{__NR_mremap, BOTH, {{0}}}, /* memory of a table that grows */
 	{__NR_munmap, BOTH, {{0}}}, /* memory given back */
 	{__NR_madvise, BOTH, {{0}}}, /* memory given back */

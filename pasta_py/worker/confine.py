@@ -20,8 +20,6 @@ IPC: int = lib.CONFINE_IPC
 UTS: int = lib.CONFINE_UTS
 WORKER: int = lib.CONFINE_WORKER
 VHOST_USER: int = lib.CONFINE_VHOST_USER
-WATCHER: int = lib.CONFINE_WATCHER
-APPLIER: int = lib.CONFINE_APPLIER
 CAP_NET_ADMIN = 1 << 12  # linux/capability.h
 
 _ARG_START = 45  # index of arg_start in /proc/PID/stat after the name, proc(5); arg_end follows
@@ -51,7 +49,7 @@ def empty_root(*, by_chroot: bool = False) -> None:
 
 def drop_privileges(kept: int = 0) -> None:
     """No capability in any set but `kept`, no way to gain one, not dumpable, no core dumps. Only before any thread starts."""
-    raise_errno(lib.confine_privileges(kept))
+    raise_errno(lib.confine_privileges(kept, False))
 
 
 def landlock(readable: "Sequence[str]" = ()) -> None:
@@ -67,14 +65,8 @@ def limit_resources(*, files: bool) -> None:
 
 
 def filter_calls(who: int = WORKER) -> None:
-    """Allow every thread only the system calls of csrc/io/seccomp_table.c; any other kills the process. WATCHER, APPLIER: those of
-    csrc/io/seccomp_follow.c; any other fails."""
+    """Allow every thread only the system calls of csrc/io/seccomp_table.c; any other kills the process."""
     raise_errno(lib.confine_calls(who))
-
-
-def filter_events(netlink: int, links: "Sequence[int]") -> None:
-    """Have a socket for rtnetlink's events drop those of other interfaces than these; OSError where there are too many of them."""
-    raise_errno(lib.follow_filter(netlink, links, len(links)))
 
 
 def raise_descriptor_limit() -> None:

@@ -12,7 +12,7 @@ from pasta_py.worker.confine import raise_errno
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Literal
 
     Verdict = tuple[bool, int, int]
@@ -362,3 +362,15 @@ def serve_helper(fd: int, *, by_chroot: bool) -> int:
     """Make sockets for the other end of fd until it closes; 0 or -errno. `by_chroot`: as in confine.empty_root."""
     result: int = lib.helper_serve(fd, by_chroot)
     return result
+
+
+# ---- following the host (pasta_py.worker.following) ----
+
+FOLLOW_COUNTS_ON_HOST: int = lib.FOLLOW_COUNTS_ON_HOST
+
+
+def start_watcher(null: int, ours: int, command: "Iterable[bytes]", environment: "Iterable[bytes]") -> None:
+    """Fork the process that waits for changes of the host (csrc/io/follow.c); OSError. `ours` becomes the socket to it, `null` its
+    standard streams. For a change it runs `command` with `environment`."""
+    words, variables = (b"".join(each + b"\0" for each in strings) for strings in (command, environment))
+    raise_errno(lib.follow_start(null, ours, words, len(words), variables, len(variables)))

@@ -48,10 +48,11 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     """
     later.keep()
     null, helper_fd = _start_helper(sock, by_chroot)
-    follows = "pasta_py.worker.follower" in sys.modules  # control had it loaded
-    launcher = _start_launcher(null, helper_fd) if follows else None
+    lost: list[str] = []
+    watcher = _start_watcher(null, helper_fd, lost)
+    keep_fd = helper_fd + 1 if watcher else helper_fd
     try:
-        pid, warnings = sandbox.enter(helper_fd + follows, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
+        pid, warnings = sandbox.enter(keep_fd, (runas[0], runas[1]) if runas else None, by_chroot=by_chroot)
     except OSError as error:
         if not runas:
             raise
@@ -64,10 +65,15 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     roles = _by_role(plan, fds)
     journal = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
     unfiltered: list[str] = []
-    if model.FD_FOLLOW_STATE not in roles and launcher:
-        launcher.close()
-        launcher = None
-    worker = _build(sock, plan, fds, roles, helper_fd, launcher, journal, warnings, unfiltered)
+    warnings += lost
+    if watcher and model.FD_FOLLOW_STATE not in roles:
+        watcher.close()
+        watcher = None
+    if not watcher:
+        for role in model.FOLLOW_ROLES:
+            for fd in roles.pop(role, ()):
+                os.close(fd)
+    worker = _build(sock, plan, fds, roles, helper_fd, watcher, journal, warnings, unfiltered)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.close(null)
@@ -84,21 +90,28 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
             journal.write(log.WARNING, line)
     gc.enable()  # control disables it before it forks
     worker_protocol.send_line(sock, f"ready {pid}")
-    if launcher:
-        _begin_to_follow(launcher, roles)
+    if watcher:
+        _begin_to_follow(watcher, roles)
     return worker
 
 
-def _start_launcher(null: int, helper_fd: int) -> "_socket.socket":
-    from pasta_py.worker import follower
+def _start_watcher(null: int, helper_fd: int, warnings: "list[str]") -> "_socket.socket | None":
+    """The socket to the process that will follow the host; None if there is none."""
+    if "pasta_py.worker.following" not in sys.modules:  # control has it loaded
+        return None
+    from pasta_py.worker import following
 
-    return follower.start(null, helper_fd + 1)
+    try:
+        return following.start(null, helper_fd + 1)
+    except OSError as error:
+        warnings.append(f"the host's network is not followed: {error.strerror}")
+        return None
 
 
-def _begin_to_follow(launcher: "_socket.socket", roles: "Roles") -> None:
-    from pasta_py.worker import follower
+def _begin_to_follow(watcher: "_socket.socket", roles: "Roles") -> None:
+    from pasta_py.worker import following
 
-    follower.begin(launcher, roles)
+    following.begin(watcher, roles)
 
 
 def _start_helper(sock: "_socket.socket", by_chroot: bool) -> "tuple[int, int]":
@@ -132,7 +145,7 @@ def _by_role(plan: "model.WorkerPlan", fds: worker_protocol.Descriptors) -> "Rol
 
 def _build(
     sock: "_socket.socket", plan: "model.WorkerPlan", fds: worker_protocol.Descriptors, roles: "Roles", helper_fd: int,
-    launcher: "_socket.socket | None", journal: log.Log, warnings: "list[str]", unfiltered: "list[str]",
+    watcher: "_socket.socket | None", journal: log.Log, warnings: "list[str]", unfiltered: "list[str]",
 ) -> "serve.Worker":  # fmt: skip
     """The core with all that the plan wants of it, what Python watches, and the worker around them.
 
@@ -198,8 +211,8 @@ def _build(
     worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
     if plan.egress and dns:
         _tell_decisions(core, plan, roles, journal, read, dns, worker, ticks)
-    if launcher:
-        _follow(core, plan, journal, handlers, launcher, worker)
+    if watcher:
+        _follow(core, plan, journal, handlers, watcher, worker)
     return worker
 
 
@@ -224,12 +237,12 @@ def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handle
 
 def _follow(
     core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
-    launcher: "_socket.socket", worker: "serve.Worker",
+    watcher: "_socket.socket", worker: "serve.Worker",
 ) -> None:  # fmt: skip
     """Hear what the watcher says."""
     from pasta_py.worker import following
 
-    follower = following.Following(core, plan, journal, launcher)
+    follower = following.Following(core, plan, journal, watcher)
     follower.adopt = worker.adopt
     core.watch(follower.fileno(), watch.FOLLOW)
     handlers[watch.FOLLOW] = follower.on_readable

@@ -140,6 +140,11 @@ struct reassembly { ...; };
 void reassembly_free(struct reassembly *r);
 int x_reassembly_add(struct reassembly *r, const struct ip_view *fragment, int64_t now_ms, uint8_t **packet, uint32_t *len);
 
+struct follow_seen { uint64_t hashes[512]; uint32_t count; bool overrun; };
+struct follow_events { struct siphash_key key; struct follow_seen seen, harmless; };
+bool follow_events_note(struct follow_events *e, uint8_t *data, size_t len);
+void follow_events_planned(struct follow_events *e, bool changed);
+
 struct egress_verdict { bool allow; uint8_t reason; uint16_t rule; };
 struct egress;
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
@@ -165,6 +170,7 @@ SOURCE = """
 #include "core/bucket.h"
 #include "core/egress.h"
 #include "core/flow.h"
+#include "core/follow_events.h"
 #include "core/policy.h"
 #include "core/reassembly.h"
 #include "core/timer.h"

@@ -144,9 +144,9 @@ def test_every_socket_option_of_the_source_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("who", [WATCHER, APPLIER])
-def test_what_follows_the_host_reads_files_and_speaks_rtnetlink_only(all_programs: dict[int, Program], who: int) -> None:
-    numbers = {"x86_64": dict(openat=257, socket=41, connect=42, execve=59, mmap=9, setns=308), "aarch64": dict(
-        openat=56, socket=198, connect=203, execve=221, mmap=222, setns=268)}[platform.machine()]  # fmt: skip
+def test_what_follows_the_host_reads_and_runs_files_and_speaks_rtnetlink_only(all_programs: dict[int, Program], who: int) -> None:
+    numbers = {"x86_64": dict(openat=257, socket=41, connect=42, execve=59, mmap=9, mprotect=10, setns=308), "aarch64": dict(
+        openat=56, socket=198, connect=203, execve=221, mmap=222, mprotect=226, setns=268)}[platform.machine()]  # fmt: skip
 
     def said(name: str, *arguments: int) -> int:
         return verdict(all_programs[who], numbers[name], [*arguments, *[0] * (6 - len(arguments))])
@@ -162,7 +162,11 @@ def test_what_follows_the_host_reads_files_and_speaks_rtnetlink_only(all_program
         == REFUSED
     )
     assert said("socket", socket.AF_INET, socket.SOCK_DGRAM, 0) == (ALLOW if who == WATCHER else REFUSED)
-    assert said("mmap", 0, 4096, 1 | 4) == said("mmap", 0, 4096, 2 | 4) == REFUSED  # PROT_EXEC
-    for name in ("connect", "execve", "setns"):
+    executable, writable, private, anonymous = 4, 2, 2, 0x20  # PROT_EXEC, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+    assert said("mmap", 0, 4096, 1 | executable, private) == ALLOW  # a library
+    assert said("mmap", 0, 4096, 1 | executable, private | anonymous) == REFUSED
+    assert said("mmap", 0, 4096, writable | executable, private) == said("mprotect", 0, 4096, executable) == REFUSED
+    assert said("execve") == ALLOW
+    for name in ("connect", "setns"):
         assert said(name) == REFUSED
     assert verdict(all_programs[who], numbers["openat"], [0] * 6, I386) == KILL

@@ -35,6 +35,7 @@ REMOTES = {4: REMOTE4, 6: REMOTE6}
 HOSTS = {4: HOST4, 6: HOST6}
 GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
 PATIENCE_S = 30.0  # for what has to come, on a machine however busy; whoever waits goes on at once
+WITHOUT_TAP = ("pasta-helper", "pasta-watch", "pasta-apply")  # forks of the translator
 BIG = "/run/big"  # memory-backed, private to each lab: for captures and the files of bulk transfers
 #: Options: nothing is forwarded, and nothing looks for ports once a second.
 NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
@@ -302,7 +303,7 @@ class Lab:
             try:
                 holds = any("/dev/net/tun" in link for link in descriptors(pid))
             except PermissionError:
-                holds = cmdline(pid)[:1] not in ([], [tool()])
+                holds = cmdline(pid)[:1] not in ([], [tool()]) and comm(pid) not in WITHOUT_TAP
             if holds:
                 found.append(pid)
         return found
@@ -434,6 +435,13 @@ def children(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return found
+
+
+def comm(pid: int) -> str:
+    """The name of a process; "": it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
 
 
 def cmdline(pid: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from lab import (
     Guest,
     Lab,
     Space,
+    comm,
     dual,
     program,
     wait_until,
@@ -110,19 +112,12 @@ class Followed:
 
         def seen() -> bool:
             found[:] = [
-                pid for pid in self.lab.descendants() if Path(f"/proc/{pid}/comm").exists() and comm(pid) == name
+                pid for pid in self.lab.descendants() if comm(pid) == name
             ]
             return len(found) == 1
 
         wait_until(seen, SOON_S, f"{name} runs")
         return found[0]
-
-
-def comm(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 @contextmanager
@@ -650,8 +645,8 @@ def test_what_the_two_processes_may_do() -> None:
         f.is_as_fresh()
         for pid, capabilities in ((watch, 0), (apply, 1 << 12)):
             found = status(pid)
-            for kind in ("CapEff", "CapPrm", "CapAmb", "CapInh"):
-                assert int(found[kind], 16) == (capabilities if kind in ("CapEff", "CapPrm") else 0), (pid, kind)
+            for kind in ("CapEff", "CapPrm", "CapAmb", "CapInh"):  # the programs that the applier starts have its capability
+                assert int(found[kind], 16) == capabilities, (pid, kind)
             assert found["NoNewPrivs"] == "1" and found["Seccomp"] == "2"
         host, guest = os.readlink(f"/proc/{f.lab.pid}/ns/net"), os.readlink(f"/proc/{f.guest.pid}/ns/net")
         assert os.readlink(f"/proc/{watch}/ns/net") == host and os.readlink(f"/proc/{apply}/ns/net") == guest
@@ -659,8 +654,42 @@ def test_what_the_two_processes_may_do() -> None:
             pid: sorted(os.readlink(f"/proc/{pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{pid}/fd"))
             for pid in (watch, apply)
         }
-        assert kinds[watch] == ["/dev/null"] * 3 + ["anon_inode", "socket", "socket", "socket"], kinds
+        assert kinds[watch] == ["/dev/null"] * 3 + ["/memfd", "anon_inode", "socket", "socket", "socket"], kinds
         assert kinds[apply] == ["/dev/null"] * 3 + ["socket"], kinds
+
+
+WAITING_KIB = 600
+
+
+def test_waiting_takes_little_memory() -> None:
+    """The anonymous pages of both, those included that they share with the process that they are forks of."""
+    with following() as f:
+        pages = [status(f.process(name))["RssAnon"].split()[0] for name in ("pasta-watch", "pasta-apply")]
+        assert sum(map(int, pages)) <= WAITING_KIB
+
+
+def test_a_change_needs_no_call_that_the_filter_refuses() -> None:
+    """Of the processes that wait, and of the programs that they start. A call that is refused fails with ENOSYS."""
+    with following(grace=0) as f:
+        trace = f.lab.directory / "trace"
+        pids = [f.process(name) for name in ("pasta-watch", "pasta-apply")]
+        strace = subprocess.Popen(
+            ["strace", "-f", "-o", str(trace), *(f"-p{pid}" for pid in pids)], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert strace.stderr
+            for _ in pids:
+                assert "attached" in strace.stderr.readline()
+            f.change("addr add 192.0.2.77/24 dev eth0")
+            f.has(HOST4, HOST6, "192.0.2.77")
+            f.change("addr del 192.0.2.77/24 dev eth0")
+            f.has(HOST4, HOST6)
+        finally:
+            strace.terminate()
+            strace.communicate()
+        lines = trace.read_text().splitlines()
+        assert len([line for line in lines if "execve(" in line]) >= 4  # two programs for each change
+        assert not [line for line in lines if "ENOSYS" in line]
 
 
 _ROOTLESS = 'unshare -n sleep 1000 & while [ "$(readlink /proc/$!/exe)" != "$(readlink -f "$(which sleep)")" ]; do :; done; "$@" $!'

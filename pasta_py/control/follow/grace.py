@@ -12,11 +12,11 @@ For each family:
 Nameservers stay while the host names none.
 """
 
-from pasta_py.control.netlink.links_addresses_routes import Address, Ip, Route
+from pasta_py.control.follow.state import Counted
+from pasta_py.control.netlink.links_addresses_routes import Address, Route
 from pasta_py.control.planning.guest_family import is_copied
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv
-from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     Since: TypeAlias = "dict[tuple[object, ...], int]"  # what is missing, and since when, ms
 
 _MOST_GONE = 512  # addresses that are remembered after they have gone: flows bound to older ones have ended long ago
-
-
-class Counted(Record):
-    """The host as it counts."""
-
-    host: HostSnapshot
-    resolv: Resolv
-    missing: "tuple[tuple[tuple[object, ...], int], ...]" = ()  # what stays for its grace, and since when it is missing, ms
-    gone: tuple[Ip, ...] = ()  # addresses that the host had and has no more; flows bound to them have no use
 
 
 def settle(before: Counted, host: HostSnapshot, resolv: Resolv, now_ms: int, grace_ms: int) -> tuple[Counted, int]:
@@ -116,7 +107,7 @@ def _addresses(before: tuple[Address, ...], now: tuple[Address, ...], pending: _
 
 
 def _routes(
-    before: tuple[Route, ...], now: tuple[Route, ...], sources: "set[Ip]", pending: _Pending
+    before: tuple[Route, ...], now: tuple[Route, ...], sources: "set[object]", pending: _Pending
 ) -> tuple[Route, ...]:
     present, known = set(map(_route_key, now)), set(map(_route_key, before))
     renewed = {route.destination for route in now if _route_key(route) not in known}

@@ -7,8 +7,7 @@ name. Decoding makes nothing but the classes named here, with the fields that th
 from pasta_py import worker_protocol
 from pasta_py.control import ip
 from pasta_py.control.commandline.options import Options
-from pasta_py.control.follow.grace import Counted
-from pasta_py.control.follow.state import State
+from pasta_py.control.follow.state import Counted, State
 from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import LinkPlan

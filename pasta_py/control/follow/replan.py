@@ -1,21 +1,31 @@
-"""After a change of the host: the plan again, and how it differs from the one before. Runs in a child of the watcher."""
+"""After a change of the host: the plan again, and how it differs from the one before."""
 
 from pasta_py import model, worker_protocol
 from pasta_py.control.follow import grace, packing, sentences, state
 from pasta_py.control.ip import packed
 from pasta_py.control.planning import host, plan, resolv_conf
 from pasta_py.errors import PastaError
+from pasta_py.record import Record
 
 #: Fields of WorkerPlan that follow from the host, which model.HostUpdate has too.
 _FOLLOWED = tuple(name for name in model.HostUpdate._fields if name in model.WorkerPlan._fields)
 
 
-def run(data: bytes, inotify: int, now_ms: int) -> "worker_protocol.Value":
-    """A tuple: the new state; the link plan and the worker's update, both encoded, b"" for what does not differ; lines for the log;
-    when to look again, ms, or -1; names of files, and indices of interfaces, whose events matter.
+class Replanned(Record):
+    """`state`, `link` and `update` are encoded; b"" for a link plan or worker's update that does not differ."""
 
-    Where the host has nothing to offer, or not what the options name, all stays as it was, and one line says why.
-    """
+    state: bytes
+    link: bytes = b""
+    update: bytes = b""
+    lines: tuple[str, ...] = ()  # for the log
+    due_ms: int = -1  # when to look again, by the monotonic clock; -1: at the next change
+    names: tuple[str, ...] = ()  # of files whose events matter
+    links: tuple[int, ...] = ()  # indices of interfaces whose events matter
+
+
+def run(data: bytes, inotify: int, now_ms: int) -> Replanned:
+    """From the encoded state to the next one. Where the host has nothing to offer, or not what the options name, all stays as it
+    was, and one line says why."""
     names = tuple(state.watch_resolv_conf(inotify))
     was: state.State = packing.unpack(data)
     options = was.options
@@ -25,15 +35,23 @@ def run(data: bytes, inotify: int, now_ms: int) -> "worker_protocol.Value":
         before, now = _plan(was), _plan(was.replace(counted=counted))
     except PastaError as error:
         said = f"the guest keeps its network as it is: {error}"
-        lines = () if was.trouble == said else (said,)
-        links = tuple(state.links_that_matter(was.counted.host))
-        return packing.pack(was.replace(trouble=said)), b"", b"", lines, -1, names, links
+        return Replanned(
+            state=packing.pack(was.replace(trouble=said)),
+            lines=() if was.trouble == said else (said,),
+            names=names,
+            links=tuple(state.links_that_matter(was.counted.host)),
+        )
     became = was.replace(counted=counted, trouble="")
-    link = packing.pack(now.link) if now.link != before.link else b""
     update = _update(now, counted)
-    changed = worker_protocol.encode(update) if update != _update(before, was.counted) else b""
-    links = tuple({*state.links_that_matter(seen), *state.links_that_matter(counted.host)})
-    return packing.pack(became), link, changed, tuple(sentences.lines(before, now)), due_ms, names, links
+    return Replanned(
+        state=packing.pack(became),
+        link=packing.pack(now.link) if now.link != before.link else b"",
+        update=worker_protocol.encode(update) if update != _update(before, was.counted) else b"",
+        lines=tuple(sentences.lines(before, now)),
+        due_ms=due_ms,
+        names=names,
+        links=tuple({*state.links_that_matter(seen), *state.links_that_matter(counted.host)}),
+    )
 
 
 def _plan(now: "state.State") -> plan.Plan:
@@ -45,6 +63,6 @@ def _plan(now: "state.State") -> plan.Plan:
     return egress.into(made, now.policy, now.options, now.counted.host)
 
 
-def _update(made: plan.Plan, counted: grace.Counted) -> model.HostUpdate:
+def _update(made: plan.Plan, counted: state.Counted) -> model.HostUpdate:
     values = {name: getattr(made.worker, name) for name in _FOLLOWED}
     return model.HostUpdate(**values, gone=tuple(map(packed, counted.gone)))

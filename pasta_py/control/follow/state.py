@@ -5,10 +5,11 @@ Control makes the sources of events first, then reads the host: what changes in 
 
 import _socket
 import posix as os  # lean imports: docs/architecture.md
+import struct
 
 from pasta_py import model, worker_protocol
-from pasta_py.control.follow.grace import Counted
 from pasta_py.control.guest import path_watch, syscalls
+from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning import resolv_conf
 from pasta_py.control.planning.host import HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv
@@ -16,6 +17,8 @@ from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.planning.egress import Said
     from pasta_py.control.planning.plan import LinkPlan
@@ -25,7 +28,18 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _NETLINK_ROUTE = 0
 _RECEIVE_BYTES = 1 << 20
 _WATCHED = path_watch.CHANGES | syscalls.IN_CLOSE_WRITE
+_LINKS_MAX = 65  # one more than a filter takes: then all events come through
+_NAMES_BYTES = 4096
 _UNUSED = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command", "egress_rules")  # options that no later plan depends on
+
+
+class Counted(Record):
+    """The host as it counts."""
+
+    host: HostSnapshot
+    resolv: Resolv
+    missing: "tuple[tuple[tuple[object, ...], int], ...]" = ()  # what stays for its grace, and since when it is missing, ms
+    gone: tuple[Ip, ...] = ()  # addresses that the host had and has no more; flows bound to them have no use
 
 
 class State(Record):
@@ -39,7 +53,7 @@ class State(Record):
 
 
 class Sources:
-    """Where events come from, and the pipe to the watcher."""
+    """Where events come from, the memory file for the state, and the pipe that says what to wait for."""
 
     def __init__(self) -> None:
         """OSError without rtnetlink. Without inotify nameservers are not followed."""
@@ -49,6 +63,7 @@ class Sources:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BYTES)
         sock.bind((0, _GROUPS))
         self._netlink, self._inotify, self._names = sock.detach(), -1, list[str]()
+        self._state = os.memfd_create("pasta-follow", os.MFD_CLOEXEC)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
         try:
             self._inotify = syscalls.inotify()
@@ -58,14 +73,18 @@ class Sources:
 
     def descriptors(self) -> list[tuple[str, int]]:
         """With their roles in the worker's plan."""
-        found = [(model.FD_FOLLOW_STATE, self._reader), (model.FD_FOLLOW_NETLINK, self._netlink)]
+        found = [
+            (model.FD_FOLLOW_STATE, self._state),
+            (model.FD_FOLLOW_LOOK, self._reader),
+            (model.FD_FOLLOW_NETLINK, self._netlink),
+        ]
         return found + ([(model.FD_FOLLOW_INOTIFY, self._inotify)] if self._inotify >= 0 else [])
 
     def send(
         self, options: "Options", host: HostSnapshot, resolv: Resolv, link: "LinkPlan", index: int, policy: "Said | None",
         *, shares_etc: bool,
     ) -> None:  # fmt: skip
-        """What the watcher begins with, once the worker has the descriptors: what the start's plan was made from, and the guest's
+        """What following begins with, once the worker has the descriptors: what the start's plan was made from, and the guest's
         interface as it was set up (`index` 0: it was not)."""
         from pasta_py.control.follow import packing
 
@@ -74,16 +93,16 @@ class Sources:
         kept = {name: value for name, value in options.__dict__.items() if name not in _UNUSED}
         pinned = type(options)(**{**kept, "ns_ifname": link.ifname})
         state = State(options=pinned, shares_etc=shares_etc, counted=Counted(host=host, resolv=resolv), policy=policy)
-        links = tuple(links_that_matter(host))
-        data = worker_protocol.encode((packing.pack(state), packing.pack(link), index, tuple(self._names), links))
+        data = worker_protocol.encode((packing.pack(state), packing.pack(link), index))
         try:
             while data:
-                data = data[os.write(self._writer, data) :]
+                data = data[os.write(self._state, data) :]
+            os.write(self._writer, look(links_that_matter(host), self._names, applies=index > 0))
         except OSError:
             pass  # the process has ended, as the worker says
 
     def close(self) -> None:
-        for fd in (self._netlink, self._inotify, self._reader, self._writer):
+        for fd in (self._netlink, self._inotify, self._state, self._reader, self._writer):
             if fd >= 0:
                 os.close(fd)
 
@@ -102,3 +121,18 @@ def watch_resolv_conf(inotify: int) -> list[str]:
 def links_that_matter(host: HostSnapshot) -> list[int]:
     """Indices of the interfaces whose events matter: those that lead anywhere."""
     return sorted({*host.leading, *(family.link.index for family in (host.ipv4, host.ipv6) if family.link)})
+
+
+def look(
+    links: "Iterable[int]", names: "Iterable[str]", *, due_ms: int = -1, changed: bool = True, applies: bool = False
+) -> bytes:
+    """What the watcher waits for, as csrc/io/follow.c reads it (`struct look` there).
+
+    `links`: indices of the interfaces whose events matter. `names`: of files that matter. `due_ms`: when to look again without an
+    event, by the monotonic clock, -1: never. `changed`: something is different. `applies`: the guest's interface is followed.
+    """
+    known = tuple(links)[:_LINKS_MAX]
+    listed = b"".join(worker_protocol.path_bytes(name) + b"\0" for name in names)
+    if len(listed) > _NAMES_BYTES:
+        listed = b""  # all matter
+    return struct.pack("qIII4x", due_ms, changed, applies, len(known)) + struct.pack(f"{len(known)}I", *known) + listed

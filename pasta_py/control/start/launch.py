@@ -98,7 +98,7 @@ def _modules(options: "Options") -> "tuple[str, ...]":
     policy = ("dns_start", "denials", "rule_set", *(("decisions", "rotating") if options.decision_log else ())) if ruled else ()
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
-    follow = ("follower", "following") if options.follow else ()
+    follow = ("following",) if options.follow else ()
     return (*dns, *metrics, *follow, *(("link_server",) if options.program == "passt" else ()))
 
 

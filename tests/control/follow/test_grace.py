@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pasta_py.control.commandline import options
 from pasta_py.control.follow import packing, sentences
-from pasta_py.control.follow.grace import Counted, settle
-from pasta_py.control.follow.state import State
+from pasta_py.control.follow.grace import settle
+from pasta_py.control.follow.state import Counted, State
 from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot

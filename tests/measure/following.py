@@ -1,0 +1,97 @@
+"""What following the host costs: memory (PSS), processor time of a start, and time until ready, with and without it.
+
+    PASTA_UNDER_TEST=build/as-installed/bin/pasta python tests/measure/following.py [INSTANCES [ROUNDS]]
+
+In one hermetic host INSTANCES run at once (default 20), half with --follow and half with --no-follow, started in turn. Each has a
+guest of its own. PSS and CPU time are sums over the processes of an instance; medians over the instances
+of ROUNDS rounds (default 1).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "e2e"))
+from lab import NO_PORTS, Guest, Lab, program, wait_until
+
+KINDS = ("--no-follow", "--follow")
+_QUIET_S, _IDLE_S = 1, 5
+
+
+def pss_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def cpu_ms(pid: int) -> float:
+    """Processor time of a process and of its children that have ended."""
+    own = int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+    ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]
+    return own + sum(map(int, ended)) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+class Instance:
+    def __init__(self, lab: Lab, guest: Guest, kind: str) -> None:
+        before = set(lab.descendants())
+        started = time.monotonic()
+        command = [program(), "--config-net", "-q", kind, "-f", *NO_PORTS, str(lab.inner_pid(guest.pid))]
+        marker = lab.directory / f"pid-{guest.pid}"
+        self.process = lab.host.popen(*command[:-1], "-P", marker, command[-1])
+        wait_until(lambda: marker.exists() and marker.read_text().endswith("\n"), 5, "it is ready")
+        self.ready_ms = (time.monotonic() - started) * 1000
+        wait_until(lambda: self._settled(lab, before, kind), 5, "its processes run")
+
+    def _settled(self, lab: Lab, before: set[int], kind: str) -> bool:
+        time.sleep(0.1)
+        self.pids = [pid for pid in lab.descendants() if pid not in before and name(pid) != "labtool"]
+        return kind == "--no-follow" or any(name(pid) == "pasta-apply" for pid in self.pids)
+
+    def costs(self) -> tuple[int, float, float]:
+        return sum(map(pss_kib, self.pids)), sum(map(cpu_ms, self.pids)), self.ready_ms
+
+
+def main() -> None:
+    instances, rounds = (*map(int, sys.argv[1:]), *(20, 1)[len(sys.argv) - 1 :])
+    found: dict[str, list[tuple[int, float, float]]] = {kind: [] for kind in KINDS}
+    each: dict[str, list[tuple[int, float]]] = {}
+    for _ in range(rounds):
+        with Lab() as lab, ExitStack() as stack:
+            running = [
+                (kind, Instance(lab, stack.enter_context(lab.stray()), kind)) for _ in range(instances // 2) for kind in KINDS
+            ]
+            time.sleep(_QUIET_S)
+            for kind, instance in running:
+                found[kind].append(instance.costs())
+                for pid in instance.pids:
+                    each.setdefault(f"{kind} {name(pid)}", []).append((pss_kib(pid), cpu_ms(pid)))
+            waiting = [pid for _kind, instance in running for pid in instance.pids if name(pid) in ("pasta-watch", "pasta-apply")]
+            before = {pid: cpu_ms(pid) for pid in waiting}
+            time.sleep(_IDLE_S)
+            idle = sum(cpu_ms(pid) - ms for pid, ms in before.items())
+            for _kind, instance in running:
+                instance.process.send_signal(signal.SIGTERM)
+    medians = {kind: [statistics.median(values) for values in zip(*found[kind], strict=True)] for kind in KINDS}
+    for kind, (memory, cpu, ready) in medians.items():
+        print(f"{kind:12} PSS {memory:.0f} KiB, CPU {cpu:.2f} ms, ready after {ready:.1f} ms")
+    off, on = (medians[kind] for kind in KINDS)
+    print(f"difference   PSS {on[0] - off[0]:.0f} KiB, CPU {on[1] - off[1]:.2f} ms, start {on[2] / off[2]:.3f} x")
+    print(f"CPU time of all that follow in {_IDLE_S} s while nothing changes: {idle:.3f} ms")
+    for what, values in sorted(each.items()):
+        memory, cpu = map(statistics.median, zip(*values, strict=True))
+        print(f"    {what}: PSS {memory:.0f} KiB, CPU {cpu:.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
