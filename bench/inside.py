@@ -11,6 +11,8 @@ import itertools
 import json
 import os
 import signal
+import socket
+import statistics
 import subprocess
 import sys
 import threading
@@ -51,6 +53,7 @@ ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = "127.0.0.1"
 ROUNDS_OF_IDLE = 3  # each takes seconds: the connections have to be made first
 SETTLE_S, IDLE_S = 2.0, 1.0
+LISTS, LIST_PAUSE_S = 5, 0.05
 SLICES_IN_HALF = 5  # of streams.c: 100 ms each
 LEAST_GREEDY_GBIT = 0.1  # a stream that gets no more beside requests is not what they are measured beside
 
@@ -90,7 +93,7 @@ class Bench:
             for number in range(self.order.rounds):
                 for index in members:
                     work, subjects = self.order.works[index], self.order.subjects
-                    if work.role == "idle" and number >= ROUNDS_OF_IDLE:
+                    if work.role in ("idle", "list") and number >= ROUNDS_OF_IDLE:
                         continue
                     shift = number % len(subjects)
                     for subject in subjects[shift:] + subjects[:shift]:
@@ -119,6 +122,8 @@ class Bench:
         try:
             if work.role == "idle":
                 return self.idle_sample(work, started)
+            if work.role == "list":
+                return self.list_sample(work, started)
             time.sleep(0.3)
             return Sample({"start_ms": started.start_ms, "rss_mb": resident_mb(started.pids())})
         finally:
@@ -129,12 +134,8 @@ class Bench:
         alone = self.measure(Work("crr"), running)
         if alone.error:
             return alone
-        rest = [REMOTES[4], str(next(self.ports)), "0", "30000", str(work.a)]
         before = resident_mb(running.pids())
-        server = self.server(self.remote.path, "idle", rest)
-        client = self.endpoint(running.netns, "idle-load", rest, stdin=subprocess.PIPE)
-        try:
-            report = self.report(client)
+        with self.idle_flows(work.a, running) as report:
             if "error" in report:
                 return Sample(error=str(report["error"]))
             time.sleep(SETTLE_S)
@@ -144,13 +145,53 @@ class Bench:
             beside = self.measure(Work("crr"), running)
             if beside.error:
                 return beside
-        finally:
-            end(client, server)
         values = {"rate_kept": beside.values["per_s"] / alone.values["per_s"]}
         values["connects_per_s"] = work.a / report["seconds"]
         if running.pid:
             values.update(bytes_per_flow=(after - before) * 1e6 / work.a, idle_cpu_percent=100 * cpu)
         return Sample(values)
+
+    def list_sample(self, work: Work, running: Running) -> Sample:
+        """What a list of many flows takes, alone and beside traffic, and what requests and responses notice of lists.
+
+        The translator's control socket is beside its namespace's path (watching.py).
+        """
+        path, values = f"{running.netns}.sock", {}
+        with self.idle_flows(work.a, running) as report:
+            if "error" in report:
+                return Sample(error=str(report["error"]))
+            time.sleep(SETTLE_S)
+            values["list_ms"] = statistics.median(list_flows(path)[0] for _ in range(LISTS)) * 1000
+            values["list_bytes"] = list_flows(path)[1]
+            alone, took = self.measure(Work("rr"), running), []
+            stop = threading.Event()
+
+            def lists() -> None:
+                while not stop.wait(LIST_PAUSE_S):
+                    took.append(list_flows(path)[0])
+
+            lister = threading.Thread(target=lists)
+            lister.start()
+            beside = self.measure(Work("rr"), running)
+            stop.set()
+            lister.join()
+            if alone.error or beside.error:
+                return Sample(error=alone.error or beside.error)
+        values["beside_ms"] = statistics.median(took) * 1000
+        for name in ("p50_us", "p99_us", "max_us"):
+            values[f"alone_{name}"], values[f"lists_{name}"] = alone.values[name], beside.values[name]
+        return Sample(values)
+
+    @contextlib.contextmanager
+    def idle_flows(self, count: int, running: Running) -> Iterator[dict[str, Any]]:
+        """Open this many connections and keep them; the client's report."""
+        rest = [REMOTES[4], str(next(self.ports)), "0", "30000", str(count)]
+        server = self.server(self.remote.path, "idle", rest)
+        client = self.endpoint(running.netns, "idle-load", rest, stdin=subprocess.PIPE)
+        try:
+            yield self.report(client)
+        finally:
+            end(client, server)
 
     def translator(self, subject: Subject, work: Work) -> Running:
         """The running translator of this subject; started where it is not there (any more)."""
@@ -254,6 +295,20 @@ class Bench:
         for running in self.running.values():
             running.close()
         self.running.clear()
+
+
+def list_flows(path: str) -> tuple[float, int]:
+    """Ask a control socket for all open flows; the time until the last of them is here, and the bytes."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(path)
+        begin, count, tail = time.perf_counter(), 0, b""
+        sock.sendall(b'{"command":"flows"}\n')
+        while not tail.endswith(b'"more":false}\n'):
+            data = sock.recv(1 << 20)
+            if not data:
+                raise StartError("the control socket closed in the middle of a list")
+            count, tail = count + len(data), (tail + data)[-16:]
+        return time.perf_counter() - begin, count
 
 
 def received_bytes() -> int:

@@ -19,40 +19,36 @@ struct text {
 	char stamp[32];
 };
 
-static void add(struct text *t, const char *string)
+static void add_bytes(struct text *t, const char *bytes, uint32_t len)
 {
-	uint32_t len = u32_min((uint32_t)strlen(string), t->room - t->len - 1);
-
-	memcpy(t->at + t->len, string, len);
+	len = u32_min(len, t->room - t->len - 1);
+	memcpy(t->at + t->len, bytes, len);
 	t->len += len;
 }
+
+static void add(struct text *t, const char *string)
+{
+	add_bytes(t, string, (uint32_t)strlen(string));
+}
+
+/* Of a string literal: its length is known here. A list of many flows spends a good part of its time in this file. */
+#define ADD(t, literal) add_bytes(t, "" literal, sizeof(literal) - 1)
 
 /* At least `digits` of them. printf() takes most of the time of a list otherwise. */
 static void add_number(struct text *t, uint64_t number, uint32_t digits)
 {
 	char shown[24];
-	uint32_t at = sizeof(shown) - 1;
+	uint32_t at = sizeof(shown);
 
-	shown[at] = 0;
 	do {
 		shown[--at] = (char)('0' + number % 10);
 		number /= 10;
-	} while (number || at > sizeof(shown) - 1 - digits);
-	add(t, shown + at);
+	} while (number || at > sizeof(shown) - digits);
+	add_bytes(t, shown + at, (uint32_t)sizeof(shown) - at);
 }
 
-static void add_member(struct text *t, const char *head, uint64_t number)
-{
-	add(t, head);
-	add_number(t, number, 1);
-}
-
-static void add_string(struct text *t, const char *head, const char *value)
-{
-	add(t, head);
-	add(t, value);
-	add(t, "\"");
-}
+#define ADD_MEMBER(t, head, number) (ADD(t, head), add_number(t, number, 1))
+#define ADD_STRING(t, head, value) (ADD(t, head), add(t, value), ADD(t, "\""))
 
 static void add_address(struct text *t, const struct addr *a)
 {
@@ -64,22 +60,28 @@ static void add_address(struct text *t, const struct addr *a)
 	}
 	for (int i = 12; i < 16; i++) {
 		add_number(t, a->b[i], 1);
-		add(t, i < 15 ? "." : "");
+		if (i < 15)
+			ADD(t, ".");
 	}
 }
 
-static void add_end(struct text *t, const char *head, const char *port_head, const uint8_t address[16], uint16_t port,
-		    bool has_port)
+/* An end of a flow: `name` and `name`_port. */
+static void add_end(struct text *t, const char *name, const uint8_t address[16], uint16_t port, bool has_port)
 {
 	struct addr a = addr_from_v6(address);
 
 	if (addr_is_none(&a))
 		return;
-	add(t, head);
+	ADD(t, ",\"");
+	add(t, name);
+	ADD(t, "\":\"");
 	add_address(t, &a);
-	add(t, "\"");
-	if (has_port)
-		add_member(t, port_head, port);
+	ADD(t, "\"");
+	if (!has_port)
+		return;
+	ADD(t, ",\"");
+	add(t, name);
+	ADD_MEMBER(t, "_port\":", port);
 }
 
 static const char *kind_name(uint8_t kind)
@@ -100,39 +102,39 @@ static void add_time(struct text *t, int64_t real_ms)
 		gmtime_r(&seconds, &tm);
 		strftime(t->stamp, sizeof(t->stamp), "%Y-%m-%dT%H:%M:%S", &tm);
 	}
-	add(t, ",\"time\":\"");
+	ADD(t, ",\"time\":\"");
 	add(t, t->stamp);
-	add(t, ".");
+	ADD(t, ".");
 	add_number(t, (uint64_t)(real_ms % 1000), 3);
-	add(t, "Z\"");
+	ADD(t, "Z\"");
 }
 
 static void add_details(struct text *t, const struct flow_event *e)
 {
 	if (!e->has_details)
 		return;
-	add_member(t, ",\"rtt_us\":", e->rtt_us);
-	add_member(t, ",\"rtt_variation_us\":", e->rtt_variation_us);
-	add_member(t, ",\"retransmits\":", e->retransmits);
-	add_member(t, ",\"peer_window\":", e->peer_window);
-	add_member(t, ",\"guest_window\":", e->guest_window);
-	add_member(t, ",\"unacked_bytes\":", e->unacked_bytes);
-	add_member(t, ",\"backlog_bytes\":", e->backlog_bytes);
+	ADD_MEMBER(t, ",\"rtt_us\":", e->rtt_us);
+	ADD_MEMBER(t, ",\"rtt_variation_us\":", e->rtt_variation_us);
+	ADD_MEMBER(t, ",\"retransmits\":", e->retransmits);
+	ADD_MEMBER(t, ",\"peer_window\":", e->peer_window);
+	ADD_MEMBER(t, ",\"guest_window\":", e->guest_window);
+	ADD_MEMBER(t, ",\"unacked_bytes\":", e->unacked_bytes);
+	ADD_MEMBER(t, ",\"backlog_bytes\":", e->backlog_bytes);
 }
 
 static void add_counters(struct text *t, const struct flow_event *e)
 {
 	uint64_t ms = e->at_ms > e->opened_ms ? (uint64_t)(e->at_ms - e->opened_ms) : 0;
 
-	add_member(t, ",\"duration_s\":", ms / 1000);
-	add(t, ".");
+	ADD_MEMBER(t, ",\"duration_s\":", ms / 1000);
+	ADD(t, ".");
 	add_number(t, ms % 1000, 3);
-	add_member(t, ",\"sent_bytes\":", e->sent_bytes);
-	add_member(t, ",\"received_bytes\":", e->received_bytes);
+	ADD_MEMBER(t, ",\"sent_bytes\":", e->sent_bytes);
+	ADD_MEMBER(t, ",\"received_bytes\":", e->received_bytes);
 	if (e->protocol == FLOW_SPLICE_TCP)
 		return;
-	add_member(t, ",\"sent_packets\":", e->sent_packets);
-	add_member(t, ",\"received_packets\":", e->received_packets);
+	ADD_MEMBER(t, ",\"sent_packets\":", e->sent_packets);
+	ADD_MEMBER(t, ",\"received_packets\":", e->received_packets);
 }
 
 static void add_object(struct text *t, const struct flow_event *e, int64_t clock_ms)
@@ -141,32 +143,32 @@ static void add_object(struct text *t, const struct flow_event *e, int64_t clock
 	const char *state = flow_state_name(e->state);
 	bool ports = e->protocol != FLOW_PING;
 
-	add_string(t, "{\"v\":1,\"event\":\"", kind_name(e->kind));
+	ADD_STRING(t, "{\"v\":1,\"event\":\"", kind_name(e->kind));
 	add_time(t, e->at_ms + clock_ms);
 	if (e->index != FLOW_NONE) {
-		add_member(t, ",\"flow\":\"", e->shard);
-		add_member(t, ".", e->protocol);
-		add_member(t, ".", e->index);
-		add_member(t, ".", e->generation / 2);
-		add(t, "\"");
+		ADD_MEMBER(t, ",\"flow\":\"", e->shard);
+		ADD_MEMBER(t, ".", e->protocol);
+		ADD_MEMBER(t, ".", e->index);
+		ADD_MEMBER(t, ".", e->generation / 2);
+		ADD(t, "\"");
 	}
-	add_string(t, ",\"protocol\":\"", protocol ? protocol : "other");
-	add_string(t, ",\"from\":\"", e->from_host ? "host" : "guest");
-	add_end(t, ",\"guest\":\"", ",\"guest_port\":", e->guest, e->guest_port, ports);
-	add_end(t, ",\"dest\":\"", ",\"dest_port\":", e->dest, e->dest_port, ports);
-	add_end(t, ",\"peer\":\"", ",\"peer_port\":", e->peer, e->peer_port, ports);
+	ADD_STRING(t, ",\"protocol\":\"", protocol ? protocol : "other");
+	ADD_STRING(t, ",\"from\":\"", e->from_host ? "host" : "guest");
+	add_end(t, "guest", e->guest, e->guest_port, ports);
+	add_end(t, "dest", e->dest, e->dest_port, ports);
+	add_end(t, "peer", e->peer, e->peer_port, ports);
 	if (e->rule != FLOW_NO_RULE)
-		add_member(t, ",\"rule\":", e->rule);
+		ADD_MEMBER(t, ",\"rule\":", e->rule);
 	if (e->kind == FLOW_LISTED)
-		add_string(t, ",\"state\":\"", state ? state : "open");
+		ADD_STRING(t, ",\"state\":\"", state ? state : "open");
 	else if (e->reason)
-		add_string(t, ",\"reason\":\"", reason ? reason : "error");
+		ADD_STRING(t, ",\"reason\":\"", reason ? reason : "error");
 	if (e->error)
-		add_string(t, ",\"error\":\"", strerror(e->error));
+		ADD_STRING(t, ",\"error\":\"", strerror(e->error));
 	if (e->kind == FLOW_LISTED || e->kind == FLOW_CLOSED)
 		add_counters(t, e);
 	add_details(t, e);
-	add(t, "}");
+	ADD(t, "}");
 }
 
 uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64_t clock_ms, char separator, char *out,

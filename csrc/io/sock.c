@@ -81,14 +81,15 @@ int sock_connect(int fd, const struct endpoint *to, uint32_t scope6)
 	return connect(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
 
-struct endpoint sock_peer(int fd)
+struct endpoint sock_peer(int fd, const struct addr *like)
 {
 	/* Unlike getpeername(), the option knows the peer of an ended connection. It takes only the address's own length. */
-	static const socklen_t lengths[] = {sizeof(struct sockaddr_in6), sizeof(struct sockaddr_in)};
+	static const socklen_t lengths[] = {sizeof(struct sockaddr_in), sizeof(struct sockaddr_in6)};
+	size_t first = addr_is_v4(like) ? 0 : 1;
 
 	for (size_t i = 0; i < ARRAY_LEN(lengths); i++) {
 		struct sockaddr_storage ss = {0};
-		socklen_t len = lengths[i];
+		socklen_t len = lengths[i ^ first];
 
 		if (!getsockopt(fd, SOL_SOCKET, SO_PEERNAME, &ss, &len))
 			return addr_from_sockaddr(&ss);

@@ -21,8 +21,9 @@ int sock_connect(int fd, const struct endpoint *to, uint32_t scope6);
 bool sock_is_broadcast(const struct sock_options *o, const struct endpoint *host_peer);
 /* Whether the socket has one of these addresses as its own. */
 bool sock_is_bound(int fd, const struct addr_list *addrs);
-/* The other end of a connected socket, also after the connection has ended; ADDR_NONE, port 0 if there is none. */
-struct endpoint sock_peer(int fd);
+/* The other end of a connected socket, also after the connection has ended; ADDR_NONE, port 0 if there is none. like: an address of
+ * the family that it probably has, which saves a system call. */
+struct endpoint sock_peer(int fd, const struct addr *like);
 /* setsockopt() of an int; 0 or -errno. */
 int sock_set(int fd, int level, int name, int value);
 /* abort: the host peer of a TCP connection gets a reset. */

@@ -278,7 +278,7 @@ static int wait_for_events(struct plane *p)
 		until = earlier(until, p->listeners.resume_ms);
 	/* Do not sleep while something waits for Python. Collect events all the same: other shards could send us frames for
 	 * Python without end. */
-	return shard_wait(s, s->slow.len || s->end || events_has_list(p) ? s->loop.now_ms : until);
+	return shard_wait(s, s->slow.len || s->end || events_listing(p) ? s->loop.now_ms : until);
 }
 
 int plane_run(struct plane *p, struct plane_event *event)

@@ -1,7 +1,8 @@
 /* Purpose: events of flows, and lists of them, from all shards to Python.
  *
  * How: Python takes events EVENT_DELAY_MS after the first of them, or sooner when a ring fills up. So a busy guest costs a few calls
- * a second, and an idle one none. A shard with a thread makes its list itself, when it has its turn: no lock, and no wait here.
+ * a second, and an idle one none. A shard makes its list itself: no lock, and no wait here. Between two pieces of a list a shard has a
+ * whole turn, so traffic waits for one piece at most.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -9,6 +10,7 @@
 #include "plane/plane.h"
 
 #define EVENT_DELAY_MS 50
+#define LIST_TURNS 2 /* what was there before Python asked is collected in the first and handled in the second */
 
 int plane_want_events(struct plane *p, int wanted)
 {
@@ -32,6 +34,8 @@ void events_note(struct plane *p)
 {
 	int64_t now_ms = p->shard[0]->loop.now_ms;
 
+	if (p->list_turns && !--p->list_turns)
+		shard_list(p->shard[0], p->list_from);
 	if (!p->events_wanted)
 		return;
 	for (uint32_t i = 0; i < p->shard_count; i++) {
@@ -44,14 +48,19 @@ void events_note(struct plane *p)
 	}
 }
 
-bool events_has_list(const struct plane *p)
+static bool is_listed(const struct plane *p)
 {
 	return p->listing && atomic_load(&p->shard[p->listing - 1]->listed);
 }
 
+bool events_listing(const struct plane *p)
+{
+	return p->list_turns || is_listed(p);
+}
+
 bool events_pending(struct plane *p, struct plane_event *event)
 {
-	if (events_has_list(p)) {
+	if (is_listed(p)) {
 		struct shard *s = p->shard[p->listing - 1];
 
 		*event = (struct plane_event){PLANE_LIST, s->list.next, (uint32_t)(s->list.count * sizeof(*s->list.at)),
@@ -92,10 +101,14 @@ int plane_list_flows(struct plane *p, uint32_t shard, uint32_t from)
 		return -ENOENT;
 	if (p->listing)
 		return -EBUSY;
-	if (!shard || p->finished)
-		shard_list(p->shard[shard], from);
-	else if (!messages_ask_list(&p->shard[0]->messages, shard, from))
+	if (p->finished) {
+		shard_list(p->shard[shard], from); /* there are no turns any more */
+	} else if (!shard) {
+		p->list_from = from;
+		p->list_turns = LIST_TURNS;
+	} else if (!messages_ask_list(&p->shard[0]->messages, shard, from)) {
 		return -ENOMEM;
+	}
 	p->listing = shard + 1;
 	return 0;
 }

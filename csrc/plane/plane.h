@@ -28,6 +28,8 @@ struct plane {
 	bool finished;         /* plane_finish() */
 	int64_t events_due_ms; /* when Python is to take the events that wait; 0: none do */
 	uint32_t listing;      /* one more than the shard that makes a piece of a list of flows; 0: none does */
+	uint32_t list_turns;   /* after which shard 0 makes its piece; 0: none is asked for */
+	uint32_t list_from;    /* where that begins */
 
 	uint32_t shard_count; /* 1 or more */
 	struct shard *shard[SHARDS_MAX];
@@ -40,10 +42,10 @@ struct plane {
 
 /* events.c: what Python learns of flows. */
 
-/* Notes that events wait. */
+/* Notes that events wait, and makes the piece of a list that shard 0 owes. Between the turns. */
 void events_note(struct plane *p);
-/* Whether a piece of the list of flows waits for Python. */
-bool events_has_list(const struct plane *p);
+/* Whether a piece of the list of flows is made, or is shard 0's to make: there is no time to sleep. */
+bool events_listing(const struct plane *p);
 /* Whether Python is to take events, or a piece of the list of flows, and which. */
 bool events_pending(struct plane *p, struct plane_event *event);
 

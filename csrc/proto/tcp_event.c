@@ -12,7 +12,7 @@
 void tcp_describe(const struct flow *flow, struct flow_event *e)
 {
 	const struct tcp_flow *f = (const struct tcp_flow *)flow;
-	struct endpoint host_peer = sock_peer(f->fd);
+	struct endpoint host_peer = sock_peer(f->fd, &f->flow.key.dest);
 
 	event_fill(e, FLOW_TCP, flow, &f->account, &host_peer, f->rule);
 }

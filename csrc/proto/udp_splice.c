@@ -34,7 +34,7 @@ struct udp_splice {
 void udp_splice_describe(const struct flow *flow, struct flow_event *e)
 {
 	const struct udp_splice *f = (const struct udp_splice *)flow;
-	struct endpoint server = sock_peer(f->fd), guest = f->account.from_host ? server : f->client;
+	struct endpoint server = sock_peer(f->fd, &f->client.addr), guest = f->account.from_host ? server : f->client;
 	struct endpoint host = f->account.from_host ? f->client : server;
 	struct flow named = *flow;
 

@@ -247,7 +247,7 @@ class _Client:
             self._say(answer)
 
     def on_list(self, place: int, records: bytes) -> None:
-        flows = b",".join(self.server.context.readers.lines(records).splitlines())
+        flows = self.server.context.readers.lines(records)[:-1].replace(b"\n", b",")  # faster than to split and join
         head = json_lines.text({"v": VERSION, "id": self._id})
         self.shard, self.place = (self.shard, place) if place else (self.shard + 1, 0)
         self._send(head[:-1].encode() + b',"flows":[' + flows + b'],"more":true}\n')

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Verdict = tuple[bool, int, int]
 
 ffi, lib = _plane.ffi, _plane.lib
+_unset = ffi.new_allocator(should_clear_after_alloc=False)
 _EBUSY = 16
 _INSTRUCTION_BYTES = 8  # struct sock_filter
 
@@ -264,7 +265,7 @@ class Plane:
 
     def take_events(self) -> bytes:
         """Records of events, struct flow_event of csrc/core/event.h one after the other; b"" if none waits."""
-        room = ffi.new("struct flow_event[]", _EVENTS_AT_ONCE)
+        room = _unset("struct flow_event[]", _EVENTS_AT_ONCE)
         count = lib.plane_take_events(self._plane, room, _EVENTS_AT_ONCE)
         records: bytes = ffi.buffer(room)[: count * ffi.sizeof("struct flow_event")]
         return records
@@ -313,7 +314,7 @@ def events_json(records: bytes, clock_ms: int, separator: bytes, *, ended: bool 
     for event in events if ended else ():
         event.kind, event.reason, event.has_details = lib.FLOW_CLOSED, lib.FLOW_REASON_END, 0
     room = (len(events) + 1) * _JSON_BYTES
-    out, written = ffi.new("char[]", room), ffi.new("uint32_t *")
+    out, written = _unset("char[]", room), ffi.new("uint32_t *")
     size = lib.flow_events_json(events, len(events), clock_ms, separator, out, room, written)
     text: bytes = ffi.buffer(out)[:size]
     return text
@@ -350,7 +351,8 @@ def judged_flows(records: bytes) -> "Iterator[JudgedFlow]":
 
 def event_addresses(records: bytes) -> "list[bytes]":
     """The destination of each record, as the guest sees it: 16 bytes."""
-    return [bytes(event.dest) for event in ffi.from_buffer("struct flow_event[]", records)]
+    size, at = ffi.sizeof("struct flow_event"), ffi.offsetof("struct flow_event", "dest")
+    return [records[start + at : start + at + 16] for start in range(0, len(records), size)]
 
 
 # ---- the helper (pasta_py.worker.helper) ----

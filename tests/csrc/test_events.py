@@ -343,6 +343,28 @@ def test_one_piece_at_a_time(guest: Guest) -> None:
         guest.plane.list_flows(0, 0)
 
 
+def test_traffic_has_its_turn_between_two_pieces_of_a_list(guest: Guest) -> None:
+    """However fast Python asks for the next piece, a datagram that waits is passed on before it comes."""
+    with host_socket(False) as sock:
+        sock.setblocking(False)
+        port = sock.getsockname()[1]
+        for own in range(5000, 5400):
+            send_quietly(guest, own, port)
+            guest.pump()
+            assert sock.recv(100) == b""
+        pieces = place = 0
+        while place or not pieces:
+            sent = b"%d" % pieces
+            guest.send(ip_frame(GUEST4, GATEWAY4, UDP, udp_packet(GUEST4, 5000, GATEWAY4, port, sent)))
+            assert guest.plane.list_flows(0, place)
+            kind, place, _records = guest.plane.run()
+            while kind != plane.LIST:
+                kind, place, _records = guest.plane.run()
+            assert sock.recv(100) == sent
+            pieces += 1
+        assert pieces > 3
+
+
 def test_python_is_told_of_events_and_of_none_that_are_not_wanted(guest: Guest) -> None:
     reader = Reader(guest.plane)
     connected(guest)[1].close()

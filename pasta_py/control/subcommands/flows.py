@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SUMMARY = "List the open flows of an instance, or follow what is opened, refused and closed."
+_EVENT = b'{"v":1,"event":'
 INSTANCE = "A PID, a part of what ps shows under SERVES, or the path of a control socket. One running instance needs none."
 
 
@@ -34,10 +35,20 @@ def flows(
         else:
             print(table([HEAD, *map(row, found)], NUMBERS), end="")
         return 0
-    for answer in chosen.lines("flows", follow=True):
-        for event in answer.get("flows", [answer] if "event" in answer else []):
-            print(json.dumps(event) if as_json else line(event), flush=True)
+    for lines in chosen.batches("flows", follow=True):
+        shown = [text for each in lines for text in followed(chosen, each, as_json)]
+        if shown:
+            print("\n".join(shown), flush=True)
     return 0
+
+
+def followed(chosen: instances.Instance, answer: bytes, as_json: bool) -> list[str]:
+    """The lines to show for one of the answer. A busy guest has thousands a second, so events stay the JSON that they are."""
+    if as_json and answer.startswith(_EVENT):
+        return [plain(answer.decode("ascii", "replace"))]
+    parsed = chosen.parsed(answer)
+    events = parsed.get("flows", [parsed] if "event" in parsed else [])
+    return [json.dumps(event) if as_json else line(event) for event in events]
 
 
 HEAD = ["PROTO", "GUEST", "", "DESTINATION", "HOST PEER", "STATE", "AGE", "SENT", "RECEIVED", "RTT", "RESENT", "NAME"]

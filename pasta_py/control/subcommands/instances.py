@@ -17,11 +17,13 @@ from pasta_py.errors import ControlError, UsageError
 
 VERSION = 1
 TIMEOUT_S = 10.0
+_RECEIVE_BYTES = 256 << 10
 
 
 def plain(text: object) -> str:
     """As shown in a terminal: escapes, other control characters and what is not Unicode become question marks."""
-    return "".join(c if c.isprintable() else "?" for c in str(text))
+    shown = str(text)
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
 
 
 @dataclass
@@ -33,16 +35,22 @@ class Instance:
 
     def lines(self, command: str, **members: object) -> "Iterator[dict[str, Any]]":
         """What the instance answers, object by object, until it closes. ControlError: it refuses, or cannot be asked."""
-        for line in self.raw_lines(command, **members):
-            try:
-                answer = json.loads(line)
-            except ValueError:
-                raise ControlError(f"instance {self.pid} does not speak this protocol: {plain(line[:60])!r}") from None
-            if "error" in answer:
-                raise ControlError(f"instance {self.pid}: {plain(answer['error'])}")
-            yield answer
+        for lines in self.batches(command, **members):
+            yield from map(self.parsed, lines)
 
-    def raw_lines(self, command: str, **members: object) -> "Iterator[str]":
+    def parsed(self, line: bytes) -> "dict[str, Any]":
+        """The object in a line. ControlError: it is a refusal, or none."""
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            why = plain(line[:60].decode("utf-8", "replace"))
+            raise ControlError(f"instance {self.pid} does not speak this protocol: {why!r}") from None
+        if "error" in answer and "event" not in answer:  # a flow has such a member too
+            raise ControlError(f"instance {self.pid}: {plain(answer['error'])}")
+        return answer
+
+    def batches(self, command: str, **members: object) -> "Iterator[list[bytes]]":
+        """The lines that the instance answers, without their newlines, as many at a time as have come."""
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(TIMEOUT_S)
             try:
@@ -50,8 +58,10 @@ class Instance:
                 sock.sendall(json.dumps({"v": VERSION, "command": command, **members}).encode() + b"\n")
                 if members.get("follow"):
                     sock.settimeout(None)
-                with sock.makefile(encoding="utf-8", errors="replace") as stream:
-                    yield from stream
+                rest = b""
+                while data := sock.recv(_RECEIVE_BYTES):
+                    *lines, rest = (rest + data).split(b"\n")
+                    yield lines
             except TimeoutError:
                 raise ControlError(f"instance {self.pid} does not answer for {TIMEOUT_S:.0f} s: is it stopped?") from None
             except OSError as error:
