@@ -165,11 +165,16 @@ class _Client:
         self._listing = self._follows = False
         self._unsent = b""
         self._missed = 0  # events that the client was too slow for
-        self._awaits_room = self._gone = False
+        self._awaits_room = self._asked_all = self._gone = False
         self._capture: control_capture.Capture | None = None
 
     def on_ready(self) -> None:
         """Something has come, there is room again, or the client has closed."""
+        if self._asked_all:
+            self.server.context.core.unwatch(self.sock.fileno())
+            self._awaits_room = False
+            self._send(b"")
+            return
         if self._unsent:
             self._send(b"")
         try:
@@ -179,13 +184,22 @@ class _Client:
         except OSError:
             data = b""
         if not data:
-            self.drop()
+            self._on_last_request()
             return
         if self._capture:
             self._end_capture()
             return
         self._request += data
         self._take_requests()
+
+    def _on_last_request(self) -> None:
+        """The client asks nothing more, but may still read: `nc -N` ends its side at once. The core would report that forever."""
+        if self._follows or self._capture or not (self._listing or self._unsent):
+            self.drop()
+            return
+        self._asked_all, self._awaits_room = True, False
+        self.server.context.core.unwatch(self.sock.fileno())
+        self._await_room()
 
     def _take_requests(self) -> None:
         """Answer what is complete. While an answer is under way, the next request waits."""
@@ -204,8 +218,8 @@ class _Client:
                 self._answer(json_lines.parse(line))
             except (ControlError, ConfError, OSError) as error:
                 self._refuse(error)
-        if len(self._request) > 2 * REQUEST_BYTES:
-            self.drop()  # it asks and does not read
+        if len(self._request) > 2 * REQUEST_BYTES or (self._asked_all and not self._listing and not self._unsent):
+            self.drop()  # it asks and does not read, or has all its answers
 
     def _answer(self, request: "Request") -> None:
         self._id = request.get("id")
@@ -293,13 +307,21 @@ class _Client:
         except OSError:
             self.drop()
             return
-        if bool(self._unsent) == self._awaits_room:
-            return
-        self._awaits_room = bool(self._unsent)
-        self.server.context.core.await_room(self.sock.fileno(), self.ident, self._awaits_room)
+        self._await_room()
         if not self._unsent and not data:
             self._go_on()
             self._take_requests()
+
+    def _await_room(self) -> None:
+        """Be called when there is room again, if something is left to send."""
+        wanted, core = bool(self._unsent), self.server.context.core
+        if wanted == self._awaits_room:
+            return
+        self._awaits_room = wanted
+        if not self._asked_all:
+            core.await_room(self.sock.fileno(), self.ident, wanted)
+        elif wanted:
+            core.watch_connect(self.sock.fileno(), self.ident)  # room to write is what it waits for
 
     def drop(self) -> None:
         if self._gone:
@@ -309,6 +331,7 @@ class _Client:
             self.server.context.readers.remove(self.on_events)
         if self._capture:
             self._capture.end()
-        self.server.context.core.unwatch(self.sock.fileno())
+        if self._awaits_room or not self._asked_all:
+            self.server.context.core.unwatch(self.sock.fileno())
         self.sock.close()
         self.server.forget(self)

@@ -251,9 +251,13 @@ def test_no_escape_of_a_guest_reaches_the_terminal(monkeypatch: pytest.MonkeyPat
     flow |= {"sent_bytes": 0, "received_bytes": 0, "duration_s": 0, "reason": evil, "error": evil, "name": evil}
     monkeypatch.setattr(Instance, "ask", lambda *_a, **_k: dict(answer))
     monkeypatch.setattr(instances, "running", lambda: [Instance("/x", 1)])
-    monkeypatch.setattr(Instance, "lines", lambda *_a, **_k: iter([{"flows": [flow], "more": False}]))
+    listed = json.dumps({"flows": [flow], "more": False}).encode()
+    raw = b'{"v":1,"event":"closed","name":"owned' + evil.strip().encode() + b'"}'
+    monkeypatch.setattr(Instance, "batches", lambda *_a, **_k: iter([[listed]]))
     assert ps.ps(as_json=False) == 0 and flows.flows("", as_json=False) == 0 and flows.flows("", follow=True, as_json=False) == 0
     assert ps.ps(as_json=True) == 0 and flows.flows("", as_json=True) == 0
+    monkeypatch.setattr(Instance, "batches", lambda *_a, **_k: iter([[raw]]))
+    assert flows.flows("", follow=True, as_json=True) == 0
     shown = capsys.readouterr().out
     assert "owned" in shown and not {*"\x1b\x07\u202e"} & set(shown)
     with pytest.raises(ControlError):

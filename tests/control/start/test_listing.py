@@ -46,11 +46,14 @@ def serve():
         if len(kept) == 1:
             threading.Thread(target=echo, daemon=True).start()
 threading.Thread(target=serve, daemon=True).start()
-def listed():
+def listed(shut=False):
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(path)
         begin, got = time.monotonic(), [b""]
         sock.sendall(b'{"command":"flows"}\\n')
+        if shut:
+            sock.shutdown(socket.SHUT_WR)
+            time.sleep(0.1)  # the answer has no room: the rest waits for the reader
         while not got[-1].endswith(b'"more":false}\\n'):
             got.append(sock.recv(1 << 20))
         return (time.monotonic() - begin) * 1000, b"".join(got)
@@ -61,7 +64,7 @@ def trips(seconds):
 words = [word.replace("@PORT", str(listener.getsockname()[1])).replace("@COUNT", count) for word in sys.argv[3:]]
 with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
     assert process.stdout.readline() == "up\\n"
-    listed()
+    shut = [flow for line in listed(shut=True)[1].splitlines() for flow in json.loads(line)["flows"]]
     lists = [listed() for _ in range(9)]
     flows = [flow for line in lists[0][1].splitlines() for flow in json.loads(line)["flows"]]
     bare = []
@@ -76,8 +79,9 @@ with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text
     while asking.is_alive():
         during.append(listed()[0])
     print(json.dumps({
-        "flows": len({flow["flow"] for flow in flows}), "list": sorted(took for took, _ in lists), "json": sorted(bare),
-        "alone": alone, "beside": beside[0], "during": sorted(during),
+        "flows": len({flow["flow"] for flow in flows}), "shut": len(shut),
+        "list": sorted(took for took, _ in lists), "json": sorted(bare), "alone": alone,
+        "beside": beside[0], "during": sorted(during),
     }))
     process.stdin.close()
     sys.exit(process.wait(30))
@@ -100,6 +104,6 @@ def test_a_list_takes_less_than_encoding_it_would_in_python_and_holds_up_no_traf
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     print({name: value if isinstance(value, int) else [middle(value), middle(value, 0.95)] for name, value in found.items()})
-    assert found["flows"] == FLOWS
+    assert (found["flows"], found["shut"]) == (FLOWS, FLOWS)
     assert middle(found["list"]) < 2 * middle(found["json"])
     assert middle(found["beside"]) < middle(found["alone"], 0.9) + middle(found["during"]) / 5
