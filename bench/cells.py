@@ -5,7 +5,7 @@ A direction is the data's: "in" is to the guest, "out" from it, whoever connecte
 
 import itertools
 
-from .model import DIRECT, FORWARD, LARGE_MTU, LOCAL_IN, LOCAL_OUT, Cell, Work
+from .model import DIRECT, DNS_PORT, FORWARD, LARGE_MTU, LOCAL_IN, LOCAL_OUT, OUT, Cell, Work
 
 PASTA = (DIRECT, "pasta")
 WORDS = {"in": "guest-bound", "out": "host-bound"}
@@ -105,6 +105,13 @@ def datagrams() -> list[Cell]:
         work = Work("quic", a=a, b=32, kinds=PASTA)
         name = f"QUIC-like {way}, 32 flows"
         cells.append(Cell(f"quic-{way}", name, work, "gbit", "Gb/s", True, way == "out", None, ("gbit >= 5 passt",)))
+    for way, words in ((OUT, "out"), (FORWARD, "in")):
+        work = Work("peers", a=4000, b=2, way=way, kinds=PASTA)
+        label = f"UDP {words}, 4,000 peers, 2 datagrams/s each"
+        cheap = ("cpu_share <= 0.3 passt",)
+        cells.append(Cell(f"peers-{words}", f"{label}: CPU", work, "cpu_share", "×", False, targets=cheap))
+        none = ("loss_percent <= 0 worst",)
+        cells.append(Cell(f"peers-{words}-loss", f"{label}: lost", work, "loss_percent", "%", False, targets=none))
     return cells
 
 
@@ -122,7 +129,9 @@ def latencies() -> list[Cell]:
         key = f"greedy-{label.lower()}"
         cells.append(Cell(key, name, greedy, "p99_us", "×", False, False, Work(role), ("p99_us <= 2",)))
     crr = Cell("tcp-crr", "TCP connect/request/response", Work("crr"), "per_s", "1/s", True, True, None, ("per_s >= 1.2 passt",))
-    return [*cells, crr]
+    asked = Work("ucrr", c=DNS_PORT, kinds=PASTA)
+    questions = Cell("udp-crr", "UDP questions to port 53, each from its own port", asked, "per_s", "1/s", True)
+    return [*cells, crr, questions]
 
 
 def holding() -> list[Cell]:

@@ -16,6 +16,8 @@
  *     udp-serve, udp-load    A: 1 = the server sends, 0 = the client does; B: bits per second to offer, 0 = no limit; C: bytes
  *     quic-serve, quic-load  A: 1 = the server sends, 0 = the client does; B flows
  *     urr-serve, urr-load    64 bytes there and back in datagrams
+ *     ucrr-serve, ucrr-load  the same, each from a socket of its own
+ *     peers-serve, peers-load  A sockets, each of which sends B datagrams a second, which come back
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -191,10 +193,12 @@ static void play(const char *role, const struct job *job)
 		rounds_server(job, *role == 'c');
 	else if (!strcmp(role, "rr-load") || !strcmp(role, "crr-load"))
 		rounds_client(job, SOCK_STREAM, *role == 'c');
-	else if (!strcmp(role, "urr-serve"))
+	else if (!strcmp(role, "urr-serve") || !strcmp(role, "ucrr-serve") || !strcmp(role, "peers-serve"))
 		echo_datagrams(job);
-	else if (!strcmp(role, "urr-load"))
-		rounds_client(job, SOCK_DGRAM, false);
+	else if (!strcmp(role, "urr-load") || !strcmp(role, "ucrr-load"))
+		rounds_client(job, SOCK_DGRAM, role[1] == 'c');
+	else if (!strcmp(role, "peers-load"))
+		peers_client(job);
 	else
 		fprintf(stderr, "endpoint: no such role: %s\n", role);
 }

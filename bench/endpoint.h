@@ -44,3 +44,6 @@ void udp_end(const struct job *job, bool server);
 
 /* quic.c */
 void quic_end(const struct job *job, bool server);
+
+/* peers.c */
+void peers_client(const struct job *job);

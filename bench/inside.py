@@ -204,7 +204,7 @@ class Bench:
         inbound = outbound = "none"
         if work.way != OUT:
             inbound, outbound = f"{first}-{first + PORTS_EACH - 1}", f"{first + PORTS_EACH}-{first + 2 * PORTS_EACH - 1}"
-        now = self.running[subject.name] = Running(subject, work.mtu, self.order, inbound, outbound)
+        now = self.running[subject.name] = Running(subject, work.mtu, self.order, inbound, outbound, inbound)
         return now
 
     def sample(self, subject: Subject, work: Work) -> Sample:
@@ -238,7 +238,8 @@ class Bench:
         """The namespaces of server and client, the addresses that they bind and connect to, and the port."""
         host = "/proc/self/ns/net"
         if work.way == OUT:
-            return self.remote.path, running.netns, REMOTES[work.family], REMOTES[work.family], next(self.ports)
+            port = work.c if work.role == "ucrr" else next(self.ports)
+            return self.remote.path, running.netns, REMOTES[work.family], REMOTES[work.family], port
         base = FIRST_FORWARDED + self.order.subjects.index(running.subject) * 2 * PORTS_EACH
         offset = next(self.forwarded.setdefault(running.subject.name, itertools.cycle(range(PORTS_EACH))))
         if work.way == FORWARD:
@@ -339,6 +340,8 @@ def combine(role: str, reports: list[dict[str, Any]], cpu_s: float, wall_s: floa
     if role == "tcp":
         values["slowest_gbit"] = sum(slowest_gbit(report) for report in reports)
         values["silence_ms"] = max(report["silence_ms"] for report in reports)
+    elif role == "peers":
+        values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
     elif role in ("udp", "quic"):
         values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
         values["offered_gbit"] = values["gbit"] / (reports[0]["count"] / reports[0]["sent"])

@@ -7,6 +7,7 @@ DIRECT = "direct"
 OURS = "pasta-py"
 PEER = "passt"
 LARGE_MTU = 65520
+DNS_PORT = 53
 
 #: Ways of a connection: from the guest to the remote machine; from there to a port of the host that leads into the
 #: guest; from the host's loopback into the guest's; and from the guest's loopback out to the host's.

@@ -8,6 +8,7 @@
 
 #define ROUNDS_KEPT (1u << 21)
 #define MESSAGE_BYTES 64u
+#define DATAGRAM_MS 200 /* how long to wait for an answer before the request is sent again */
 
 static int by_value(const void *a, const void *b)
 {
@@ -32,11 +33,20 @@ static bool one_round(const struct job *job, int fd, int type, bool fresh, unsig
 	char message[MESSAGE_BYTES] = "request";
 
 	if (type == SOCK_DGRAM) {
-		for (unsigned tries = 0; tries < 20; tries++, ++*lost)
-			if (send(fd, message, sizeof message, 0) == sizeof message &&
-			    recv(fd, message, sizeof message, 0) == sizeof message)
-				return true;
-		return false;
+		bool answered = false;
+
+		if (fresh) {
+			fd = connected(job, type);
+			patience(fd, DATAGRAM_MS);
+		}
+		for (unsigned tries = 0; tries < 20 && !answered; tries++) {
+			answered = send(fd, message, sizeof message, 0) == sizeof message &&
+				   recv(fd, message, sizeof message, 0) == sizeof message;
+			*lost += !answered;
+		}
+		if (fresh)
+			close(fd);
+		return answered;
 	}
 	if (!fresh)
 		return put_all(fd, message, sizeof message) && get_all(fd, message, sizeof message);
@@ -59,8 +69,8 @@ void rounds_client(const struct job *job, int type, bool fresh)
 		die("malloc");
 	if (type == SOCK_STREAM && !fresh)
 		no_delay(fd);
-	if (type == SOCK_DGRAM)
-		patience(fd, 200);
+	if (type == SOCK_DGRAM && !fresh)
+		patience(fd, DATAGRAM_MS);
 	while (t < from + job->run_ns && count < ROUNDS_KEPT) {
 		int64_t sent = t;
 

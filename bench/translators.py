@@ -114,11 +114,13 @@ def unmount(where: str) -> None:
 class Running:
     """A translator at work: `netns` is the path of its guest's namespace, `start_ms` what starting it took.
 
-    `inbound` and `outbound` are what -t and -T get, where it has these. StartError where it does not get ready.
+    `inbound`, `outbound` and `datagrams` are what -t, -T and -u get, where it has these. StartError where it does not get ready.
     """
 
-    def __init__(self, subject: Subject, mtu: int, order: Order, inbound: str = "none", outbound: str = "none") -> None:
-        self.inbound, self.outbound = inbound, outbound
+    def __init__(
+        self, subject: Subject, mtu: int, order: Order, inbound: str = "none", outbound: str = "none", datagrams: str = "none"
+    ) -> None:  # fmt: skip
+        self.inbound, self.outbound, self.datagrams = inbound, outbound, datagrams
         self.subject, self.start_ms, self.pid = subject, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.guest: Namespace | None = None
@@ -147,7 +149,7 @@ class Running:
 
     def start_pasta(self, mtu: int) -> None:
         """As podman does it: ready when the parent has exited and nothing holds its output any more."""
-        ports = ["-t", self.inbound, "-T", self.outbound, "-u", "none", "-U", "none"]
+        ports = ["-t", self.inbound, "-T", self.outbound, "-u", self.datagrams, "-U", "none"]
         command = [self.subject.path, "--config-net", *ports, "-m", str(mtu), "--pid", f"{self.netns}.pid"]
         command += ["--quiet", "--netns", self.netns]
         try:
