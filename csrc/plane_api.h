@@ -18,7 +18,7 @@
 #define PLANE_TICK 3   /* the interval of plane_tick() has passed; id is 0 if the plane is idle */
 #define PLANE_LOG 4    /* a line for the log: id is the level, data the text without newline */
 #define PLANE_END 5    /* the tap has ended: id is an errno */
-#define PLANE_EVENTS 6 /* events of flows wait: plane_take_events() */
+#define PLANE_EVENTS 6 /* events of flows wait: plane_take_events(); or answers: plane_take_answers() */
 #define PLANE_LIST 7 /* a piece of the list of flows: data is an array of flow_event, id where the next begins, 0: it is the last */
 /* With PLANE_SERVES_DNS: */
 #define PLANE_DNS 8        /* a frame with a datagram to port 53: data, len; id is where its UDP header begins */
@@ -219,6 +219,12 @@ struct flow_event;
 int plane_want_events(struct plane *p, int wanted);
 /* Takes at most `room` events; returns their number. */
 uint32_t plane_take_events(struct plane *p, struct flow_event *out, uint32_t room);
+/* Whether DNS answers for the guest are copied, for those who show names. -ENOMEM: they are not. */
+int plane_want_names(struct plane *p, int wanted);
+#define PLANE_ANSWERS_BYTES 32768
+/* Takes the copies: of each 2 bytes of length (big-endian), and the message. When many wait, PLANE_EVENTS comes too. Returns their
+ * bytes. */
+uint32_t plane_take_answers(struct plane *p, uint8_t *out);
 /* How many were lost so far, because they came faster than they were taken. */
 uint64_t plane_lost_events(struct plane *p);
 /* Begins a piece of the list of one shard's open flows, from the place `from`, 0 at first. It comes as PLANE_LIST. -EBUSY: one is on

@@ -34,6 +34,8 @@ void events_note(struct plane *p)
 {
 	int64_t now_ms = p->shard[0]->loop.now_ms;
 
+	if (UNLIKELY(dns_copies_full(&p->shard[0]->udp.answers)))
+		p->events_due_ms = now_ms;
 	if (p->list_turns && !--p->list_turns)
 		shard_list(p->shard[0], p->list_from);
 	if (!p->events_wanted)
@@ -84,6 +86,17 @@ uint32_t plane_take_events(struct plane *p, struct flow_event *out, uint32_t roo
 		while (count < room && event_take(&p->shard[i]->events, &out[count]))
 			count++;
 	return count;
+}
+
+int plane_want_names(struct plane *p, int wanted)
+{
+	return dns_copies_want(&p->shard[0]->udp.answers, wanted);
+}
+
+uint32_t plane_take_answers(struct plane *p, uint8_t *out)
+{
+	_Static_assert(PLANE_ANSWERS_BYTES == DNS_COPIES_BYTES, "what Python knows");
+	return dns_copies_take(&p->shard[0]->udp.answers, out);
 }
 
 uint64_t plane_lost_events(struct plane *p)

@@ -105,6 +105,7 @@ void udp_free(struct udp *u)
 		if (s && !s->listening)
 			close(s->fd);
 	}
+	dns_copies_free(&u->answers);
 	flow_table_free(&u->sockets);
 	flow_table_free(&u->flows);
 	flow_table_free(&u->peers);

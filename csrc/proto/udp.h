@@ -3,6 +3,7 @@
 #define PASTA_PROTO_UDP_H
 
 #include "core/bucket.h"
+#include "core/dns_copies.h"
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/datagram.h"
@@ -62,6 +63,8 @@ struct udp {
 	uint8_t to_guest_data[UDP_BATCH_BYTES];
 	const uint8_t *to_guest_one;
 	struct datagram_batch batch;
+
+	struct dns_copies answers; /* of nameservers that the guest has asked */
 };
 
 /* 0 or -errno. limit: flows at most. */

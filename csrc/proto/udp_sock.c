@@ -18,6 +18,7 @@
 #include "proto/udp_private.h"
 
 #define PORT_TRIES 64
+#define PORT_DNS 53          /* RFC 1035, 4.2.1 */
 #define GROUP_ANSWER_MS 5000 /* with an egress policy: how long the members of a group may answer */
 
 /* Opens a flow for the first datagram of host_peer to a forwarded port, or to a socket whose flow to a group it may answer. */
@@ -175,6 +176,20 @@ void udp_read_errors(struct udp *u, struct io *io, struct udp_socket *s, const s
 	}
 }
 
+/* For readers that show names: the answers among n datagrams that nameservers have sent to flows of the guest. */
+static void copy_answers(struct udp *u, const struct udp_socket *s, int n)
+{
+	for (int i = 0; i < n && !s->listening; i++) {
+		const struct datagram d = datagram_at(&u->batch, i);
+		uint32_t step = d.info.gso_size ? d.info.gso_size : d.len;
+
+		if (d.from.port != PORT_DNS || !udp_find_peer(u, s, &d.from))
+			continue;
+		for (uint32_t at = 0; at < d.len; at += step)
+			dns_copies_add(&u->answers, d.data + at, u32_min(step, d.len - at));
+	}
+}
+
 /* Forwards what one system call reads, `most` datagrams at most. Returns their number. */
 static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 {
@@ -182,6 +197,8 @@ static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
 
 	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->polled)
 		udp_read_errors(u, io, s, NULL); /* epoll does not report them */
+	if (UNLIKELY(u->answers.wanted))
+		copy_answers(u, s, n);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 

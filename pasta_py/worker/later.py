@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 #: Modules of pasta_py.worker, with what they import of these before them.
-KEPT = ("json_lines", "readers", "rotating", "flow_log", "control_commands", "control_capture", "control_server")
+KEPT = (
+    "json_lines", "dns_wire", "dns_names", "readers", "rotating", "flow_log", "control_commands", "control_capture",
+    "control_server",
+)  # fmt: skip
 
 _HEAD_BYTES = 16  # of a file of bytecode (PEP 552): magic, flags, and for flags 0 the source's time and size
 _PACKAGE = "pasta_py.worker."

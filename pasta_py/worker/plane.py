@@ -270,6 +270,20 @@ class Plane:
         records: bytes = ffi.buffer(room)[: count * ffi.sizeof("struct flow_event")]
         return records
 
+    def want_names(self, wanted: bool) -> None:
+        """Copy DNS answers for the guest from now on, or no longer."""
+        raise_errno(lib.plane_want_names(self._plane, wanted))
+
+    def take_answers(self) -> "list[bytes]":
+        """The copies that wait, oldest first."""
+        room = _unset("uint8_t[]", lib.PLANE_ANSWERS_BYTES)
+        data, at, found = ffi.buffer(room, lib.plane_take_answers(self._plane, room))[:], 0, []
+        while at < len(data):
+            end = at + 2 + (data[at] << 8 | data[at + 1])
+            found.append(data[at + 2 : end])
+            at = end
+        return found
+
     def lost_events(self) -> int:
         """How many events there was no room for, since the first was wanted."""
         lost: int = lib.plane_lost_events(self._plane)

@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pasta_py.worker import dns_names
+
     #: takes lines of JSON, each with its newline
     Reader = Callable[[bytes], None]
     #: the name of an address of 16 bytes, as plain text, or None
@@ -26,8 +28,9 @@ class Readers:
     """The readers of one core."""
 
     def __init__(self, core: "plane.Plane", lookup: "Lookup | None" = None) -> None:
-        """`lookup`: where names of destinations are known."""
+        """`lookup`: where names of destinations are known; without one, out of the answers that pass."""
         self._core, self._lookup = core, lookup
+        self._copied: dns_names.Copied | None = None
         self._readers: list[Reader] = []
         self._takers: list[Callable[[bytes], None]] = []
         self._lost = 0
@@ -35,6 +38,7 @@ class Readers:
     def add(self, reader: "Reader") -> None:
         """From now on `reader` gets events. MemoryError, OSError: the core has no memory for them."""
         self._begin()
+        self._want_names(stays=True)
         self._readers.append(reader)
 
     def add_taker(self, taker: "Callable[[bytes], None]") -> None:
@@ -50,16 +54,35 @@ class Readers:
     def remove(self, reader: "Reader") -> None:
         if reader in self._readers:
             self._readers.remove(reader)
+            if not self._readers:
+                self._want_names(stays=False)
             if not self._readers and not self._takers:
                 self._core.want_events(False)
 
     def lines(self, records: bytes, *, ended: bool = False) -> bytes:
         """Records of events as JSON objects, one a line, with the names of destinations. `ended`: as for plane.events_json."""
         lines = plane.events_json(records, clock_ms(), b"\n", ended=ended)
-        return with_names(lines, plane.event_addresses(records), self._lookup) if self._lookup else lines
+        if not self._readers:
+            self._want_names(stays=False)  # a list, and there may be more of them
+        if self._copied:
+            self._copied.refresh()
+        lookup = self._lookup or (self._copied.lookup if self._copied and self._copied.any else None)
+        return with_names(lines, plane.event_addresses(records), lookup) if lookup else lines
+
+    def _want_names(self, *, stays: bool) -> None:
+        """A reader wants names. `stays`: until it is removed."""
+        if self._lookup:
+            return
+        if not self._copied:
+            from pasta_py.worker import dns_names
+
+            self._copied = dns_names.Copied(self._core)
+        self._copied.want(stays=stays)
 
     def on_events(self) -> None:
-        """Give the readers what waits."""
+        """Give the readers what waits. It may be that only answers do."""
+        if self._copied:
+            self._copied.refresh()
         while records := self._core.take_events():
             for taker in self._takers:
                 taker(records)

@@ -48,6 +48,14 @@ void x_run_queue_remove(struct run_queue *l, struct work *w);
 #define SCHED_QUANTUM_MIN ...
 #define SCHED_ROUND ...
 
+struct dns_copies { bool wanted; uint8_t *at; uint32_t used; };
+#define DNS_COPIES_BYTES ...
+#define DNS_COPY_MAX_BYTES ...
+int dns_copies_want(struct dns_copies *c, bool wanted);
+void dns_copies_free(struct dns_copies *c);
+void dns_copies_add(struct dns_copies *c, const uint8_t *message, uint32_t len);
+uint32_t dns_copies_take(struct dns_copies *c, uint8_t *out);
+
 struct log_line { uint32_t level; uint32_t len; char text[240]; };
 struct log { uint32_t level; uint32_t head, count; uint64_t lost; ...; };
 bool log_take(struct log *log, const struct log_line **line);
@@ -168,6 +176,7 @@ SOURCE = """
 #include "base/seq.h"
 #include "base/siphash.h"
 #include "core/bucket.h"
+#include "core/dns_copies.h"
 #include "core/egress.h"
 #include "core/flow.h"
 #include "core/follow_events.h"

@@ -1,0 +1,66 @@
+"""Names of destinations where no policy answers the guest's queries: read out of the answers that pass."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program
+from servers import DNS_NAME, nginx, resolver
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """A host whose one nameserver is at 127.0.0.53, and a web server that DNS_NAME stands for."""
+    with Lab() as made:
+        resolver(made.host, "127.0.0.53", name_is=REMOTE4)
+        nginx(made)
+        made.remote.run("sh", "-c", "echo it works >/run/big/www/index.html")
+        made.resolv("nameserver 127.0.0.53\n")
+        yield made
+
+
+def listed(lab: Lab, path: object) -> list[dict[str, object]]:
+    done = lab.host.run(program("pasta-py"), "flows", "--json", path)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("options", [(), ("--threads", "3")], ids=["one thread", "three"])
+def test_flows_flow_log_and_report_have_the_name_that_was_resolved(lab: Lab, options: tuple[str, ...]) -> None:
+    log, path = lab.directory / "names.json", lab.directory / "names.sock"
+    with lab.guest(*NO_PORTS, *options, "--flow-log", log, "--control", path, entry="pasta-py") as guest:
+        assert guest.run("curl", "-sS", "-m", "20", f"http://{DNS_NAME}/").stdout == "it works\n"
+        with held(guest):
+            flows = [flow for flow in listed(lab, path) if flow["dest"] == REMOTE4]
+            assert [flow["name"] for flow in flows] == [DNS_NAME]
+            table = lab.host.run(program("pasta-py"), "flows", path).stdout
+            assert DNS_NAME in next(row for row in table.splitlines() if f"-> {REMOTE4}:" in row or REMOTE4 in row)
+    events = [event for event in map(json.loads, log.read_text().splitlines()) if event["dest"] == REMOTE4]
+    assert len(events) >= 4 and {event.get("name") for event in events} == {DNS_NAME}
+    page = lab.directory / "names.html"
+    lab.host.run(program("pasta-py"), "report", log, "-o", page)
+    assert DNS_NAME in page.read_text()
+
+
+def test_a_list_makes_names_known_from_then_on(lab: Lab) -> None:
+    """Without a reader nothing is copied: what was resolved before the first list has no name."""
+    path = lab.directory / "later.sock"
+    with lab.guest(*NO_PORTS, "--control", path, entry="pasta-py") as guest, held(guest):
+        assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [None]
+        guest.run("getent", "ahostsv4", DNS_NAME)
+        assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [DNS_NAME]
+
+
+class held:  # noqa: N801  # used as a function
+    """A connection of the guest to the name, open meanwhile."""
+
+    def __init__(self, guest: Guest) -> None:
+        code = f"import socket, sys; s = socket.create_connection(('{DNS_NAME}', 80)); print('up', flush=True); sys.stdin.read()"
+        self.process = guest.popen(sys.executable, "-c", code, stdin=subprocess.PIPE)
+
+    def __enter__(self) -> None:
+        assert self.process.stdout is not None and self.process.stdout.readline() == "up\n"
+
+    def __exit__(self, *_: object) -> None:
+        self.process.communicate(timeout=PATIENCE_S)
