@@ -23,7 +23,8 @@ export PASTA_TESTS_ALONE ?= 1
 	bench-start bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
-	$(BIN)/python bench/demo.py
+	@echo "[3/3] a file from the host into a network of its own, and back to you as a capture"
+	@$(BIN)/python bench/demo.py
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,11 +32,13 @@ help: ## this list
 build: $(VENV)/built ## compile the C core and install the programs into .venv, from this checkout
 
 $(VENV)/python:
+	@echo "[1/3] a virtual environment in $(VENV), with setuptools and cffi from PyPI"
 	@python=$$(tests/prepare.sh build) && $$python -m venv $(VENV) && $(BIN)/pip install -q 'setuptools>=77' 'cffi>=1.16'
 	@touch $@
 
 $(VENV)/built: $(VENV)/python $(SOURCES)
-	$(BIN)/pip install -q --no-build-isolation -e .
+	@echo "[2/3] compiling the C core, about a minute, and installing the programs into $(VENV)"
+	@$(BIN)/pip install -q --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/dev: $(VENV)/built
@@ -171,18 +174,20 @@ options-off: dev ## ignore each option once: the tests that are marked with it m
 	$(BIN)/python tests/measure/options_off.py build/options-off
 
 # The peer is the passt that bench-peer has fetched, else the machine's own. BENCH has further options, for example
-# BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/performance.md, all values into build/bench.json.
+# BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/dev/performance.md, ten rows into docs/performance.md, all
+# values into build/bench.json.
 BENCHED := build/bench.json
+BENCH_PAGES := --doc docs/dev/performance.md --page docs/performance.md
 bench: dev ## compare with passt, slirp4netns and no translator, about 15 minutes
 	tests/as_installed.sh $(VENV) build/as-installed
-	$(AS_INSTALLED) $(BIN)/python -m bench --json $(BENCHED) --doc docs/performance.md $(BENCH)
+	$(AS_INSTALLED) $(BIN)/python -m bench --json $(BENCHED) $(BENCH_PAGES) $(BENCH)
 
 bench-quick: build ## fewer cells, less than two minutes, changes no file
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench --quick $(BENCH)
 
-bench-redraw: dev ## table and picture of docs/performance.md again, from build/bench.json
-	$(BIN)/python -m bench --from $(BENCHED) --doc docs/performance.md
+bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/performance.md again, from build/bench.json
+	$(BIN)/python -m bench --from $(BENCHED) $(BENCH_PAGES)
 
 # Best on a quiet machine. BENCH has further options, such as BENCH='--rounds 40'. As root also in a Debian root of sid, with its Python.
 bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Python, about two minutes

@@ -216,6 +216,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--also", action="append", default=[], metavar="NAME=PATH", help="one more program like pasta")
     add("--json", default="", metavar="FILE", help="where to write all values (default build/bench.json)")
     add("--doc", default="", metavar="FILE", help="Markdown file whose table to replace, and draw a picture beside it")
+    add("--page", default="", metavar="FILE", help="Markdown file whose table of a few rows to replace")
     add("--from", dest="source", default="", metavar="JSON", help="measure nothing: print (and --doc) what was written before")
     add(
         "--congestion",
@@ -256,6 +257,8 @@ def benchmark(options: argparse.Namespace) -> int:
     target = Path(options.json) if options.json else CHECKOUT / "build" / "bench.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.open("a").close()  # now, not after a quarter of an hour
+    if options.page:
+        report.split_document(Path(options.page))
     if options.doc:
         refuse_document(options.doc)
     rounds, seconds = options.rounds or (2 if options.quick else 5), options.seconds or (0.3 if options.quick else 0.7)
@@ -272,7 +275,7 @@ def benchmark(options: argparse.Namespace) -> int:
         samples = run_inside(order, options.uid, limit_s)
     results = report.collect(order, cells, samples, busy, time.monotonic() - begin)
     target.write_text(json.dumps(results, indent=1) + "\n")
-    show(results, options.doc)
+    show(results, options.doc, options.page)
     return int(report.ours_failed(results))
 
 
@@ -285,8 +288,8 @@ def refuse_document(document: str) -> None:
         raise BenchError("--doc draws a picture with matplotlib, which is missing: run `make dev`, or install it")
 
 
-def show(results: dict[str, Any], document: str) -> None:
-    """Print the table; put it into the document, where there is one, and draw its picture beside it."""
+def show(results: dict[str, Any], document: str, page: str = "") -> None:
+    """Print the table; put it into the document, where there is one, and draw its picture beside it; a few rows into the page."""
     print(report.text(results))
     if document:
         from . import picture  # matplotlib takes a second, and only this needs it
@@ -295,22 +298,25 @@ def show(results: dict[str, Any], document: str) -> None:
         picture.draw(results, drawn)
         shown = f"![our ratios, cell by cell]({drawn.name})"
         report.into_document(Path(document), f"{report.markdown(results)}\n\n{shown}")
+    if page:
+        report.into_document(Path(page), report.first_rows(results))
 
 
 def stop(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def shown_again(source: str, document: str) -> int:
+def shown_again(source: str, document: str, page: str = "") -> int:
     """Show a run from its values."""
     if document:
         refuse_document(document)
     try:
         results = json.loads(Path(source).read_text())
+        results["cells"] = [report.without_stall(cell) for cell in results["cells"]]
         report.text(results)
     except (ValueError, LookupError, TypeError, AttributeError):
         raise BenchError(f"--from '{source}': this is not what a run has written") from None
-    show(results, document)
+    show(results, document, page)
     return 0
 
 
@@ -332,7 +338,7 @@ def told(job: Callable[[], int]) -> int:
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    return told(lambda: shown_again(options.source, options.doc) if options.source else benchmark(options))
+    return told(lambda: shown_again(options.source, options.doc, options.page) if options.source else benchmark(options))
 
 
 if __name__ == "__main__":

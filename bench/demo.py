@@ -127,13 +127,16 @@ def main() -> int:
         capture = Path(directory) / "out.pcap"
         command = [str(program), "--pcap", str(capture), "--", sys.executable, __file__, "inside", *ports]
         print("host:  " + " ".join(command), flush=True)
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=120)
-        print(done.stdout, end="")
-        if done.returncode:
-            print(f"host:  pasta-py exited with status {done.returncode}")
+        said = []
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as guest:
+            for line in guest.stdout or ():
+                print(line, end="", flush=True)
+                said.append(line)
+        if guest.returncode:
+            print(f"host:  pasta-py exited with status {guest.returncode}")
             return 1
         print(f"host:  capture: {summary(capture)}")
-        sums = [line.split()[-1] for line in done.stdout.splitlines() if " sha256 " in line]
+        sums = [line.split()[-1] for line in said if " sha256 " in line]
         intact = set(sums) == {wanted}
         print("host:  what was fetched is what was served" if intact else "host:  what was fetched DIFFERS from what was served")
         return 0 if intact else 1

@@ -11,7 +11,14 @@ from . import figures
 from .model import DIRECT, OURS, PEER, Cell, Order
 
 BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -->"
-MARKS = {True: "met", False: "**missed**", None: "-"}
+MARKS = {True: "met", False: "**missed**", None: "not measured"}
+#: The rows of docs/performance.md: what users ask first.
+FIRST = (
+    "tcp-in-1500", "tcp-in-65520", "tcp-out-1500", "tcp-out-65520", "splice-t-in", "udp1400-out", "quic-out", "tcp-rr-p50", "start",
+    "memory",
+)  # fmt: skip
+#: passt stalls where its window meets this kernel's send buffer: it then carries less than this share of what the kernel can.
+STALLED = 0.01
 
 
 def machine() -> str:
@@ -48,8 +55,18 @@ def collect(order: Order, cells: list[Cell], samples: list[figures.Taken], busy:
         "busy_before": round(busy, 3),
         "duration_s": round(duration_s, 1),
         "subjects": {subject.name: subject.version for subject in order.subjects},
-        "cells": [figures.cell_figures(cell, works, names) for cell in cells],
+        "cells": [without_stall(figures.cell_figures(cell, works, names)) for cell in cells],
     }
+
+
+def without_stall(cell: dict[str, Any]) -> dict[str, Any]:
+    """The cell without what compares us with a peer that stalls: such a ratio says nothing about us."""
+    peer, direct = cell["median"].get(PEER), cell["median"].get(DIRECT)
+    if cell["metric"] != "gbit" or peer is None or not direct or peer >= STALLED * direct:
+        return cell
+    targets = [{**each, "value": None, "met": None} if each["of"] == PEER else each for each in cell["targets"]]
+    costs = {name: value for name, value in cell["cpu_s_per_gb"].items() if name != PEER}
+    return {**cell, "ratio": {**cell["ratio"], PEER: None}, "cpu_ratio": None, "cpu_s_per_gb": costs, "targets": targets}
 
 
 def figure(value: float | None) -> str:
@@ -62,7 +79,8 @@ def figure(value: float | None) -> str:
 
 
 def target_text(target: dict[str, Any]) -> str:
-    return f"{target['text']}: {figure(target['value'])} {MARKS[target['met']]}"
+    value = "" if target["value"] is None else f"{figure(target['value'])} "
+    return f"{target['text']}: {value}{MARKS[target['met']]}"
 
 
 def rows(results: dict[str, Any]) -> list[list[str]]:
@@ -110,12 +128,26 @@ def text(results: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """For docs/performance.md."""
+    """For docs/dev/performance.md."""
     head, *body = rows(results)
     rule = ["---", "---", *("---:" for _ in head[2:-1]), "---"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
     failed = [f"- {line}" for line in failed_lines(results)]
     return "\n".join([summary(results), "", *lines, *(["", *failed] if failed else [])])
+
+
+def first_rows(results: dict[str, Any]) -> str:
+    """For docs/performance.md: a few cells, without processor time and targets."""
+    names = list(results["subjects"])
+    shown = {DIRECT: "no translator"}
+    head = ["", "unit", *(shown.get(name, name) for name in names), *(f"pasta-py : {shown.get(n, n)}" for n in (DIRECT, PEER))]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---", "---", *("---:" for _ in head[2:])]) + " |"]
+    cells = {cell["key"]: cell for cell in results["cells"]}
+    for cell in [cells[key] for key in FIRST if key in cells]:
+        figures_of = [figure(cell["median"].get(name)) for name in names] + [figure(cell["ratio"].get(n)) for n in (DIRECT, PEER)]
+        lines.append("| " + " | ".join([cell["name"], cell["unit"], *figures_of]) + " |")
+    versions = ", ".join(f"{name} {version}" for name, version in results["subjects"].items() if name != DIRECT)
+    return "\n".join([f"{results['machine']}, {results['date']}; {versions}.", "", *lines])
 
 
 def split_document(path: Path) -> tuple[str, str]:

@@ -204,6 +204,27 @@ def test_the_table_says_what_is_met() -> None:
     assert "2 met, 1 missed" in report.summary(results())
 
 
+def test_nothing_is_compared_with_a_peer_that_stalls() -> None:
+    """passt's window and this kernel's send buffer: it carries thousandths, and "2,000 times as fast" would say nothing."""
+    cells = [Cell("bulk", "bulk", Work("tcp"), "gbit", "Gb/s", targets=("gbit >= 0.8 direct", "cpu_s_per_gb <= 0.4 passt"))]
+    for peer, ratio, met in ((0.02, None, [True, None]), (1.0, 30.0, [True, True])):
+        took = {"pasta-py": (30.0, 0.2), "direct": (33.0, 0.0), "passt": (peer, 2.0)}
+        taken = {name: [{"values": {"gbit": gbit, "cpu_s_per_gb": cost}, "error": ""}] for name, (gbit, cost) in took.items()}
+        cell = report.without_stall(figures.cell_figures(cells[0], {cells[0].work: taken}, list(taken)))
+        assert (cell["ratio"]["passt"], cell["ratio"]["direct"]) == (ratio, pytest.approx(30 / 33))
+        assert [target["met"] for target in cell["targets"]] == met
+        assert (cell["cpu_ratio"] is None) == (ratio is None)
+
+
+def test_the_page_for_users_has_ten_rows_of_the_cells_that_there_are() -> None:
+    known = {cell.key for cell in all_cells()}
+    assert len(report.FIRST) == 10 and set(report.FIRST) <= known
+    run = results()
+    run["cells"][0]["key"] = "tcp-in-1500"
+    *_, row = report.first_rows(run).splitlines()
+    assert row.startswith("| bulk | Gb/s | ")
+
+
 def test_the_picture_has_better_to_the_right_and_shows_every_cell(tmp_path: Path) -> None:
     run = json.loads(json.dumps(results()))
     bar = picture.bar(run["cells"][1], "passt")

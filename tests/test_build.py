@@ -54,7 +54,7 @@ def test_the_wheel_holds_the_extension_and_installs(unpacked: Path, tmp_path: Pa
         packed.extractall(tmp_path / "site")
     for extension in ("_plane", "_calls"):
         assert [name for name in names if re.fullmatch(rf"pasta_py/{extension}\..*so", name)]
-    assert "pasta_py/py.typed" in names
+    assert {"pasta_py/py.typed", "pasta_py/control/guest/shell/.zshenv", "pasta_py/control/guest/shell/env.sh"} <= set(names)
     stem = "-".join(wheel.name.split("-")[:2])
     assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}
     scripts = [tmp_path / "site" / name for name in names if name.startswith(f"{stem}.data/scripts/")]

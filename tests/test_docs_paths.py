@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCS = (*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/dev").glob("*.md")))
+PAGES = (ROOT / "README.md", *DOCS)
 FOLDERS = ("bench", "csrc", "docs", "fuzz", "pasta_py", "tests")
 #: Words that begin with a folder of the project, and all words with a slash that end like a source file.
 PATH = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{'|'.join(FOLDERS)})/[\w./*-]*|\w[\w/]*/\w+\.(?:py|[ch]|sh)\b)")
@@ -42,6 +43,12 @@ def test_every_make_target_that_a_page_names_is_in_make_help() -> None:
     named = {target for page in PAGES for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert len(named) > 10
     assert named - explained == set()
+
+
+def test_every_page_begins_with_what_it_is_for() -> None:
+    begun = {page.name: page.read_text().split("\n\n")[1].split(". ")[0] for page in DOCS}
+    assert len(begun) > 15
+    assert {name: sentence for name, sentence in begun.items() if not sentence.startswith("This page ")} == {}
 
 
 def test_lines_fit_into_the_columns_unless_they_are_rows_or_written_by_the_bench() -> None:

@@ -41,6 +41,7 @@ class Options(Record):
     command: tuple[str, ...] = ()  # () with neither pid nor netns: a login shell
     pid: "int | None" = None
     spawn: bool = False  # neither pid nor netns: new namespaces
+    greets: bool = False  # a shell on a terminal says where it is: pasta-py without a command and without -q
     netns: str = ""
     userns: str = ""
     netns_only: bool = False  # true also for netns without userns
@@ -305,6 +306,7 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
                 f"expected up to {MAX_HOSTNAME_CHARS} characters for a command's own name"
             )
     values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
+    values["greets"] = entry == "pasta-py" and spawn and "command" not in values and values.get("log_level", INFO) >= INFO
     level = values.setdefault("log_level", WARNING if spawn else INFO)
     values["quiet"] = level <= WARNING
     presets = tuple(dict.fromkeys(values.pop("egress", ())))

@@ -94,8 +94,14 @@ def argv_of(command: "Sequence[str]") -> tuple[str, list[str]]:
     """The file to execute and its arguments; without a command, the user's shell as a login shell."""
     if command:
         return command[0], list(command)
-    shell = _decoded(os.environ.get(b"SHELL") or b"/bin/sh")
-    return shell, ["-" + shell.rpartition("/")[2]]
+    shell = login_shell()
+    prompt = ["-C", "eval $_pasta_py_fish"] if b"_pasta_py_fish" in os.environ else []
+    return shell, ["-" + shell.rpartition("/")[2], *prompt]
+
+
+def login_shell() -> str:
+    """The path of the user's shell."""
+    return _decoded(os.environ.get(b"SHELL") or b"/bin/sh")
 
 
 def _decoded(value: bytes) -> str:
@@ -118,7 +124,7 @@ def prepare(
     if entrant == 0:
         ours.close()
         os.dup2(stdout, 1)
-        _enter(theirs, program, command, _hostname(hostname), pidns=pidns, as_pid_1=as_pid_1, userns=userns)
+        _enter(theirs, program, command, hostname_of(hostname), pidns=pidns, as_pid_1=as_pid_1, userns=userns)
     theirs.close()
     try:
         ours.settimeout(_SETUP_TIMEOUT_S)
@@ -139,7 +145,8 @@ def prepare(
     return Command(reply, ours)
 
 
-def _hostname(wanted: str) -> str:
+def hostname_of(wanted: str) -> str:
+    """The name of a command's UTS namespace. `wanted`: --hostname, or ""."""
     name = wanted or f"pasta-{os.uname().nodename}"
     return name.encode("utf-8", "surrogateescape")[:_MAX_HOSTNAME_BYTES].decode(errors="ignore")
 

@@ -27,6 +27,20 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *ports]
 
 
+def greeting(plan: "Plan", name: str) -> list[str]:
+    """Where a shell finds itself, in two lines."""
+    worker, link = plan.worker, plan.link
+    families = (worker.family4, worker.family6)
+    own = ", ".join(str(each.interface.ip) for each in link.addresses) if link.configure else "not configured yet"
+    where = "forwarded ports only" if worker.local_only else f"{own} on {link.ifname}"
+    host = " and ".join(_text(family.map_host_loopback) for family in families if family.map_host_loopback)
+    means = f"the host's loopback is {host}" if host and not worker.local_only else "no address means the host"
+    return [
+        f"this shell is on {name}, with a network of its own: {where}; {means}",
+        '"exit" or Ctrl-D leaves it; "pasta-py ps" and "pasta-py top" in another terminal show what it does',
+    ]
+
+
 def socket_lines(path: str, *, vhost_user: bool) -> list[str]:
     """Where a virtual machine connects to, and how QEMU does that."""
     if vhost_user:

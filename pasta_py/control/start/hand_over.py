@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import model
 from pasta_py.control.exit_stack import ExitStack
-from pasta_py.control.start.notices import DEBUG, INFO, WARNING, tell
+from pasta_py.control.start.notices import DEBUG, INFO, WARNING, complain, tell
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
@@ -116,6 +116,8 @@ def hand_over(
         rollback.pop_all()
         for line in set_up:
             tell(options, INFO, line)
+        if command and _greets(options):
+            _greet(options, plan)
         if sources:
             index = tap.index if guest and options.config_net else 0
             host, names, policy, shares_etc = read
@@ -144,6 +146,18 @@ def _shown(plan: "Plan") -> tuple[tuple[str, str], ...]:
         *(("search", domain) for domain in plan.search),
         *(("notice", line) for line in plan.notices),
     )
+
+
+def _greets(options: "Options") -> bool:
+    return options.greets and os.isatty(0) and os.isatty(2)
+
+
+def _greet(options: "Options", made: "Plan") -> None:
+    from pasta_py.control.guest import spawn
+    from pasta_py.control.planning import summary
+
+    for line in summary.greeting(made, spawn.hostname_of(options.hostname)):
+        complain(f"{options.program}: {line}\n")
 
 
 def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) -> list[str]:
@@ -356,6 +370,10 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         return None
     from pasta_py.control.guest import spawn
 
+    if _greets(options):
+        from pasta_py.control.guest import prompt
+
+        prompt.mark(spawn.login_shell(), os.environ, prompt.name_of(spawn.hostname_of(options.hostname)))
     command = spawn.prepare(
         options.command,
         program=options.program,
