@@ -46,7 +46,7 @@ def test_controls_imports_are_lean() -> None:
     """Of a start of `pasta`: each of these modules would add a millisecond to it, or many."""
     names = ["start.dispatch", "start.main", "start.launch", "start.hand_over", "forwarding.bind_ports", "planning.host"]
     names += ["planning.plan", "planning.resolv_conf", "guest.namespaces", "guest.tap", "guest.interface", "guest.spawn"]
-    names += ["start.foreground"]
+    names += ["start.foreground", "slirp4netns.main", "slirp4netns.plan"]
     paths = [str(Path(module.__file__ or "").parent) for module in (_cffi_backend, pasta_py)]
     paths[1] = str(Path(paths[1]).parent)
     code = IMPORTS.replace("pasta_py.worker.__main__", ", ".join(f"pasta_py.control.{name}" for name in names))

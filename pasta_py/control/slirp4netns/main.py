@@ -4,11 +4,13 @@ The worker starts as soon as the command line is known to be good, and does what
 user's rights to bind ports: it binds what the API requests, and hands the sockets over. Either ends with the other.
 """
 
-import os
+import errno
+import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.slirp4netns import options
 from pasta_py.control.slirp4netns.options import PROGRAM, SlirpOptions
+from pasta_py.control.start import worker_process
 from pasta_py.control.start.notices import complain, show
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
@@ -55,34 +57,35 @@ def run(argv: "Sequence[str]") -> int:
 def _start(asked: SlirpOptions) -> int:
     from pasta_py.control.guest import syscalls
     from pasta_py.control.start import launch
-    from pasta_py.control.start.worker_process import WorkerProcess
 
     tap_fd = int(asked.target) if asked.target_type == "tapfd" else -1
     from_user = (("exit-fd", asked.exit_fd), ("ready-fd", asked.ready_fd), ("FD", tap_fd))
+    ours = {sock.fileno() for _pid, sock in worker_process.early}
     for name, fd in from_user:
-        _keep_from_others(name, fd)
-    launch.clean_inheritance({fd for _name, fd in from_user if fd >= 0})
+        _keep_from_others(name, fd, ours)
+    launch.clean_inheritance(ours | {fd for _name, fd in from_user if fd >= 0})
     syscalls.become_subreaper()
-    worker = WorkerProcess()
+    worker = worker_process.WorkerProcess()
     try:
         return _serve(asked, worker)
     finally:
         worker.close()
 
 
-def _keep_from_others(name: str, fd: int) -> None:
-    """Keep the descriptor from the worker: its other end shall see when this process ends."""
+def _keep_from_others(name: str, fd: int, ours: set[int]) -> None:
+    """Keep the descriptor from the worker: its other end shall see when this process ends. `ours`: those that we have opened."""
     if fd > 2:
         try:
+            if fd in ours:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             os.set_inheritable(fd, False)
         except OSError as error:
             raise UsageError(f"{name} {fd}: {error.strerror}: open it for this process first") from None
 
 
 def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
-    from contextlib import ExitStack
-    from ipaddress import IPv4Address
-
+    from pasta_py.control.exit_stack import ExitStack
+    from pasta_py.control.ip import IPv4Address
     from pasta_py.control.slirp4netns import plan
     from pasta_py.control.start.notices import WARNING, tell
 
@@ -159,9 +162,8 @@ def _mac(asked: SlirpOptions) -> bytes:
 
 def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess") -> None:
     """Set up everything, up to a worker that serves."""
-    from contextlib import ExitStack
-
     from pasta_py import model
+    from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.planning import host, plan, resolv_conf
     from pasta_py.control.slirp4netns import plan as slirp_plan
     from pasta_py.control.start.notices import WARNING, tell
@@ -208,9 +210,8 @@ def _guest(asked: SlirpOptions) -> "Guest":
 
     if asked.target_type == "pid":
         return namespaces.by_pid(int(asked.target), userns=asked.userns, watch=False)
-    if "/" not in asked.target and not os.path.exists(asked.target):
-        raise HostError(f"Couldn't open network namespace {asked.target}: No such file or directory: give an existing path")
-    return namespaces.by_path(os.path.abspath(asked.target), userns=asked.userns, watch=False)
+    path = asked.target if asked.target.startswith("/") else f"{os.getcwd()}/{asked.target}"  # a name alone is a path here
+    return namespaces.by_path(path, userns=asked.userns, watch=False)
 
 
 def _bess(path: str) -> int:

@@ -12,7 +12,8 @@ from pasta_py.record import Record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+    from pasta_py.control.ip import IPv4Address, IPv4Network, IPv6Address
 
 PROGRAM = "slirp4netns"
 #: The release whose options and API these are; callers that compare versions compare with this one.
@@ -164,7 +165,7 @@ def _mac(text: str, configure: bool) -> bytes:
 
 
 def _network(text: str) -> "IPv4Network":
-    from ipaddress import IPv4Address, IPv4Network
+    from pasta_py.control.ip import IPv4Address, IPv4Network
 
     address, slash, length = text.partition("/")
     try:
@@ -183,7 +184,7 @@ def _network(text: str) -> "IPv4Network":
 
 
 def _outbound(version: int, text: str) -> dict[str, object]:
-    from ipaddress import IPv4Address, IPv6Address
+    from pasta_py.control.ip import IPv4Address, IPv6Address
 
     convert: Callable[[str], object] = IPv4Address if version == 4 else IPv6Address
     try:

@@ -7,10 +7,8 @@ A difference from slirp4netns (docs/slirp4netns.md lists them): --configure sets
 advertisement, so that they are usable when the program is ready.
 """
 
-from ipaddress import IPv4Network, IPv6Address, ip_interface
-
 from pasta_py.control.commandline import options
-from pasta_py.control.ip import packed
+from pasta_py.control.ip import IPv4Network, IPv6Address, ip_interface, packed
 from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning import our_addresses, plan
 from pasta_py.control.planning.host import HostSnapshot

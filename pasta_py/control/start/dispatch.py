@@ -83,7 +83,7 @@ def main(*, bare: bool = False) -> None:
     bare = bare and _find_backend()
     del sys.argv[0]  # what remains is the command line of our caller
     name = sys.argv[0].rpartition("/")[2]
-    starts = name in ("passt", "pasta", "pasta-api") and not _ENDS_AT_ONCE.intersection(sys.argv)
+    starts = name in ("passt", "pasta", "pasta-api", "slirp4netns") and not _ENDS_AT_ONCE.intersection(sys.argv)
     if bare and starts and all((sys.stdin, sys.stdout, sys.stderr)):
         _fork_worker(sys.argv[3:] if name == "pasta-api" else sys.argv)
     module, _, function = ENTRIES[name].partition(":")
