@@ -86,7 +86,7 @@ calls.cdef("""
     int inotify_init1(int flags);
     int inotify_add_watch(int fd, const char *path, uint32_t mask);
     int die_after(long milliseconds);
-    int clone_mount(const char *path);
+    int clone_mount(const char *path, int below);
     int place_mount(int mount, const char *target);
 """)
 calls.set_source(
@@ -112,9 +112,12 @@ calls.set_source(
     #define MOVE_MOUNT_F_EMPTY_PATH 0x00000004
     #define MOVE_MOUNT_T_SYMLINKS 0x00000010
     #endif
-    static int clone_mount(const char *path)
+    #ifndef AT_RECURSIVE
+    #define AT_RECURSIVE 0x8000
+    #endif
+    static int clone_mount(const char *path, int below)
     {
-        return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+        return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (below ? AT_RECURSIVE : 0));
     }
     static int place_mount(int mount, const char *target)
     {

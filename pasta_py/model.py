@@ -161,6 +161,7 @@ class WorkerPlan(Record):
     # What the guest may reach
     egress: bytes = b""  # the policy, as plane_egress() of csrc/plane_api.h takes it; b"": there is none
     tells_denials: bool = False  # at the end: what was denied
+    whole_sandbox: bool = False  # a layer of the worker's sandbox that is missing ends the start
     egress_default: str = ""  # "open", "internet" or "none": what no rule matches
     egress_rules: tuple[str, ...] = ()  # of each rule where it stands, the rule, its note; with tabs between them
 

@@ -1,4 +1,4 @@
-"""Locks the worker in, layer by layer. A layer that the kernel refuses costs one warning, never the start.
+"""Locks the worker in, layer by layer. A layer that the kernel refuses costs one warning, or with --sandbox the start.
 
     descriptors   all closed but the standard streams, /dev/null, and the sockets to control and the helper
     user          a user namespace of its own; if started by real root, first another user: UID 65534, or --runas
@@ -77,13 +77,15 @@ def enter(
     return pid, warnings
 
 
-def close(files: "Iterable[int]", *, vhost_user: bool = False) -> "list[str]":
+def close(files: "Iterable[int]", *, vhost_user: bool = False, whole: bool = False) -> "list[str]":
     """The last layers: limits and the filter on system calls. `files`: descriptors of the log and the capture. `vhost_user`: the
-    memory of a virtual machine will be mapped.
+    memory of a virtual machine will be mapped. `whole`: a kernel without Landlock lacks a layer, also where there is an empty root.
 
     Returns one line for each layer that is missing.
     """
     warnings: list[str] = []
+    if whole:  # once more, which changes nothing where it is there
+        _landlock(warnings, needed=True)
     grows = any(os.fstat(fd).st_mode & _TYPE == _REGULAR for fd in files)
     _try(warnings, "no limits", lambda: confine.limit_resources(files=grows))
     who = confine.WORKER | (confine.VHOST_USER if vhost_user else 0)

@@ -61,6 +61,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     if received is None:
         return None
     plan, fds = received
+    lacking = list(warnings)
     confine.call_process(plan.program)
     roles = _by_role(plan, fds)
     journal = log.Log(roles.get(model.FD_LOG, [-1])[0], plan, pid)
@@ -79,7 +80,11 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
     os.close(null)
     files = [fd for role in _FILES for fd in roles.get(role, ())]
     # Where the worker has no filter either, its own warning says enough.
-    warnings += sandbox.close(files, vhost_user=plan.vhost_user) or unfiltered
+    closed = sandbox.close(files, vhost_user=plan.vhost_user, whole=plan.whole_sandbox) or unfiltered
+    warnings += closed
+    lacking += closed
+    if plan.whole_sandbox and lacking:
+        raise PastaError(f"--sandbox needs every layer of the sandbox, and one is missing: {lacking[0].removeprefix('sandbox: ')}")
     for level, line in plan.said:
         journal.write(level, line, asked=True)
     if journal.lost and not plan.log_syslog:

@@ -224,11 +224,12 @@ static void open_namespaces(const char *pid, const char *base, int fds[KINDS])
 	}
 }
 
-static void join(const int fds[KINDS])
+static void join(const int fds[KINDS], size_t first)
 {
 	for (size_t i = 0; i < KINDS; i++) {
-		if (fds[i] >= 0 && setns(fds[i], 0))
-			die(kinds[i]);
+		size_t at = i ? i - (i <= first) : first; /* `first`, then the others in their order */
+		if (fds[at] >= 0 && setns(fds[at], 0))
+			die(kinds[at]);
 	}
 }
 
@@ -278,8 +279,10 @@ static int enter(int argc, char **argv)
 		die("getcwd");
 	open_namespaces(argv[1], "self", host);
 	open_namespaces(argv[2], argv[1], guest);
-	join(host);
-	join(guest); /* in two steps: what the guest shares with its host is not the guest's to enter */
+	join(host, 0);
+	/* In two steps: what the guest shares with its host is not the guest's to enter. The user namespace that the guest is in may not
+	 * own its PID namespace. */
+	join(guest, 1);
 	if (strcmp(argv[3], "0"))
 		join_network(argv[3]);
 	if (chdir(cwd) && chdir("/"))

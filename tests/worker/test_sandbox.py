@@ -154,6 +154,17 @@ def test_the_option_for_that_saves_its_warning() -> None:
         assert ("sandbox: no empty root: the worker can see the file system" in result.stderr) is warned
 
 
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [("pivot_root", "no empty root"), ("landlock", "no Landlock"), ("seccomp", "no filter on system calls")],
+)
+def test_with_sandbox_a_missing_layer_ends_the_start(call: str, named: str) -> None:
+    """As much for a guest that is joined: the layers are the worker's."""
+    result = pasta("--sandbox", "--sandbox-keep", ".", "--", "echo", "started", prefix=refusing(call))
+    assert result.returncode == 1 and result.stdout == ""
+    assert f"--sandbox needs every layer of the sandbox, and one is missing: {named}" in result.stderr, result.stderr
+
+
 def test_a_kernel_that_allows_no_user_namespace_costs_a_warning_and_not_the_start() -> None:
     forbid = 'echo 0 >/proc/sys/user/max_user_namespaces; exec setpriv --bounding-set -all --inh-caps -all -- "$@"'
     locked = _Locked("unshare", "-Ur", "--", "sh", "-c", forbid, "sh")

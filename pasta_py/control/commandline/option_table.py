@@ -263,6 +263,12 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("decision-log", "FILE", "decision_log", "last", takes.text,
          "Write a JSON line to FILE for each decision about a connection or a name: docs/egress.md. `-` is standard output; the "
          "command's own output then goes to standard error. Without rules all is allowed, and logged."),
+        ("sandbox", "", "sandbox", "set", True,
+         "For what is not trusted: --egress none unless a preset is given, no host loopback, no multicast, and no start where a "
+         "layer of the worker's sandbox is missing. A command finds /tmp, /run and $XDG_RUNTIME_DIR empty: the host's UNIX sockets "
+         "there are ways out."),
+        ("sandbox-keep", "PATH", "sandbox_keep", "list", takes.text,
+         "Leave this file or directory to the command of --sandbox; may be repeated."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
          "How long the addresses of an allowed name may still be connected to after its answer has ended. Default: 3600."),
     ):  # fmt: skip

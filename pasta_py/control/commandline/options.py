@@ -123,6 +123,8 @@ class Options(Record):
     pin_grace: int = 3600  # seconds
     egress: str = ""  # a preset; "": not said
     egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
+    sandbox: bool = False
+    sandbox_keep: tuple[str, ...] = ()
     # Ours
     network: str = ""
     pcap: str = ""
@@ -314,6 +316,29 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
         raise UsageError(f"--egress {presets[0]} and --egress {presets[1]} are both given: give one of them")
     values["egress"] = presets[0] if presets else ""
     _finish_addresses(values)
+    _finish_sandbox(values)
+
+
+def _finish_sandbox(values: "dict[str, Any]") -> None:
+    """What --sandbox closes, and what would open it again."""
+    if not values.get("sandbox"):
+        if values.get("sandbox_keep"):
+            raise UsageError(f"--sandbox-keep {values['sandbox_keep'][0]!r} is given without --sandbox: nothing is covered")
+        return
+    if values.get("sandbox_keep") and not values["spawn"]:
+        raise UsageError(f"--sandbox-keep {values['sandbox_keep'][0]!r} is for a command, and there is none: leave it out")
+    against = (
+        (values["egress"] == "open", "--egress open"),
+        (values.get("egress_dns") == "all" and values["egress"] != "internet", "--egress-dns all"),
+        (values.get("map_host_loopback"), "--map-host-loopback"),
+        (values.get("broadcast"), "--broadcast"),
+        (values["spawn"] and values.get("netns_only"), "--netns-only"),
+        (values["spawn"] and values.get("pidns") is False, "--no-pidns"),
+    )
+    for given, name in against:
+        if given:
+            raise UsageError(f"--sandbox and {name} are both given: what one closes, the other opens: leave out one of them")
+    values["map_gw"] = values["multicast"] = False
 
 
 def _exclusive(values: "dict[str, Any]", one: str, other: str, one_name: str, other_name: str) -> None:

@@ -40,6 +40,8 @@ _FAILED = 1
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit statuses of a shell (POSIX, XCU 2.8.2)
 _DEFAULT_PATH = b"/bin:/usr/bin"  # where there is no $PATH
 _MAX_FD = 1 << 20
+_PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_MADE = b"made"  # the answer of a child whose namespaces are complete
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
 _MAX_HOSTNAME_BYTES = 64  # __NEW_UTS_LEN
 # Signals that a terminal or a user sends to the whole job: init ignores them, the command handles them.
@@ -110,13 +112,14 @@ def _decoded(value: bytes) -> str:
 
 def prepare(
     command: "Sequence[str]", *, program: str, hostname: str = "", pidns: bool = True, as_pid_1: bool = False, userns: bool = True,
-    stdout: int = 1,
+    stdout: int = 1, kept: "Sequence[str] | None" = None,
 ) -> Command:  # fmt: skip
     """Make the namespaces for a command, which then waits there. HostError when the kernel refuses them.
 
     `program`: whose name error lines begin with. A command that cannot be executed ends with status 126 or 127 under pasta-py, as
     under a shell, and with 1 under other names. `as_pid_1`: the command is the first process of its PID namespace. `stdout`: the
-    descriptor that becomes its standard output.
+    descriptor that becomes its standard output. `kept`: for --sandbox, paths that stay in directories that are covered
+    (sandbox_files.py); None: no directory is.
     """
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     flush_streams()
@@ -124,6 +127,8 @@ def prepare(
     if entrant == 0:
         ours.close()
         os.dup2(stdout, 1)
+        if kept is not None:
+            _enter_covered(theirs, program, command, hostname_of(hostname), kept, as_pid_1=as_pid_1)
         _enter(theirs, program, command, hostname_of(hostname), pidns=pidns, as_pid_1=as_pid_1, userns=userns)
     theirs.close()
     try:
@@ -158,9 +163,7 @@ def _enter(
     sock: _socket.socket, program: str, command: "Sequence[str]", hostname: str, *, pidns: bool, as_pid_1: bool, userns: bool
 ) -> None:
     try:
-        # Close control's other sockets and files: their readers wait for the last descriptor to close.
-        os.closerange(3, sock.fileno())
-        os.closerange(sock.fileno() + 1, _MAX_FD)
+        _close_others(sock)
         _make_namespaces(program, hostname, pidns=pidns, userns=userns)
         if not pidns:
             sock.send(worker_protocol.encode(os.getpid()))
@@ -180,17 +183,76 @@ def _enter(
         os._exit(_FAILED)
 
 
+def _enter_covered(
+    sock: _socket.socket, program: str, command: "Sequence[str]", hostname: str, kept: "Sequence[str]", *, as_pid_1: bool
+) -> None:
+    """As _enter, in a user namespace inside another one, which makes mounts that the command's root cannot take off.
+
+    The fresh /proc is one of them: below it lies the host's. So the PID namespace belongs to the outer one.
+    """
+    # The last two are for what comes later: the package itself may lie in a directory that is covered.
+    from pasta_py.control.guest import own_resolv_conf, sandbox_files, try_namespaces  # noqa: F401
+
+    uid, gid = os.geteuid(), os.getegid()
+    try:
+        _close_others(sock)
+        _unshare_or_explain(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+        map_ids(uid, gid)
+        syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+        try:
+            sandbox_files.cover(kept)
+        except OSError as error:
+            raise HostError(f"--sandbox: the host's directories cannot be covered: {error.filename}: {reason(error)}") from None
+        here, there = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(here)
+            _init_covered(sock, there, program, command, hostname, as_pid_1=as_pid_1)
+        os.close(there)
+        reply = os.read(here, _REPLY_BYTES)
+        sock.send(worker_protocol.encode(child if reply == _MADE else reply.decode() or "Couldn't create namespaces"))
+        os._exit(0)
+    except (HostError, OSError) as error:
+        sock.send(worker_protocol.encode(_told(error)))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(_FAILED)
+
+
+def _init_covered(
+    sock: _socket.socket, answer: int, program: str, command: "Sequence[str]", hostname: str, *, as_pid_1: bool
+) -> None:
+    try:
+        try:
+            syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS)
+        except OSError as error:
+            why = "in a container, let it have one (--security-opt unmask=ALL)"
+            raise HostError(f"--sandbox: no fresh /proc for the command: {error.strerror}: {why}") from None
+        _make_namespaces(program, hostname, pidns=False, userns=True)
+        os.write(answer, _MADE)
+    except (HostError, OSError) as error:
+        os.write(answer, _told(error).encode())
+        os._exit(_FAILED)
+    os.close(answer)
+    _init(sock, program, command, pidns=True, as_pid_1=as_pid_1, proc=False)
+
+
+def _told(error: "HostError | OSError") -> str:
+    return str(_refusal(error) if isinstance(error, OSError) else error)
+
+
+def _close_others(sock: _socket.socket) -> None:
+    """Close control's other sockets and files: their readers wait for the last descriptor to close."""
+    os.closerange(3, sock.fileno())
+    os.closerange(sock.fileno() + 1, _MAX_FD)
+
+
 def _make_namespaces(program: str, hostname: str, *, pidns: bool, userns: bool) -> None:
     uid, gid = os.geteuid(), os.getegid()
     flags = syscalls.CLONE_NEWNET | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     flags |= (syscalls.CLONE_NEWPID if pidns else 0) | (syscalls.CLONE_NEWUSER if userns else 0)
-    try:
-        syscalls.unshare(flags)
-    except OSError as error:
-        if not userns and error.errno == errno.EPERM:
-            why = "only root can with --netns-only: leave it out"
-            raise HostError(f"Couldn't create namespaces: {error.strerror}: {why}") from None
-        raise _refusal(error, userns=userns) from None
+    _unshare_or_explain(flags, userns=userns)
     if userns:
         map_ids(uid, gid)
     syscalls.set_hostname(hostname)
@@ -200,6 +262,16 @@ def _make_namespaces(program: str, hostname: str, *, pidns: bool, userns: bool) 
     except OSError as error:  # in a container, /proc/sys is often read-only
         _warn(program, f"the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}")
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
+
+
+def _unshare_or_explain(flags: int, *, userns: bool = True) -> None:
+    try:
+        syscalls.unshare(flags)
+    except OSError as error:
+        if not userns and error.errno == errno.EPERM:
+            why = "only root can with --netns-only: leave it out"
+            raise HostError(f"Couldn't create namespaces: {error.strerror}: {why}") from None
+        raise _refusal(error, userns=userns) from None
 
 
 def _refusal(error: OSError, *, userns: bool = True) -> HostError:
@@ -214,13 +286,16 @@ def _refusal(error: OSError, *, userns: bool = True) -> HostError:
     return HostError(str(try_namespaces.first_refusal(userns=userns) or try_namespaces.Refusal(kind="user", number=number)))
 
 
-def _init(sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns: bool, as_pid_1: bool = False) -> None:
+def _init(
+    sock: _socket.socket, program: str, command: "Sequence[str]", *, pidns: bool, as_pid_1: bool = False, proc: bool = True
+) -> None:
+    """`proc`: mount a /proc for the PID namespace."""
     status = _FAILED
     try:
         if sock.recv(8) != b"arm":
             return
         syscalls.set_parent_death_signal(_signal.SIGKILL)
-        if pidns:
+        if pidns and proc:
             _mount_proc(program)
         message = sock.recv(_VIEW_BYTES)
         resolv = None
@@ -258,7 +333,7 @@ def _is_closed(sock: _socket.socket) -> bool:
 
 def _mount_proc(program: str) -> None:
     try:
-        syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
+        syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS)
     except OSError as error:
         # In a container that hides parts of /proc, the kernel refuses a new mount of it.
         _warn(program, f"no fresh /proc for the command: {error.strerror}")

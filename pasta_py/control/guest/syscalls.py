@@ -66,9 +66,12 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
     _check(lib.mount(*what, flags, path_bytes(data) or ffi.NULL), "mount")
 
 
-def clone_mount(path: str) -> int:
-    """A descriptor of a new mount of what is at `path`, a file or a directory, that has no place yet (open_tree(2))."""
-    return _check(lib.clone_mount(path_bytes(path)), path)
+def clone_mount(path: str, *, below: bool = False) -> int:
+    """A descriptor of a new mount of what is at `path`, a file or a directory, that has no place yet (open_tree(2)).
+
+    `below`: with what is mounted below it.
+    """
+    return _check(lib.clone_mount(path_bytes(path), below), path)
 
 
 def place_mount(mount_fd: int, target: str) -> None:

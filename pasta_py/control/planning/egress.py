@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _EXPANDED = 20  # rules whose meaning is spelled out
 _FILE_BYTES = 16 << 20
+_ONLY_NETWORK = "--sandbox confines the network of what is joined: its files, and UNIX sockets among them, stay as they are"
 
 # What is not global unicast (IANA's registries of special-purpose addresses, RFC 6890 and following). Documentation addresses
 # are left out: nothing has them. Of IPv6 only 2000::/3 is global (RFC 4291, 2.4), and what NAT64 makes of a global IPv4 address.
@@ -94,7 +95,9 @@ def read(options: "Options") -> "Said | None":
     if len(defaults) > 1:
         said = " and ".join(f"{where} says {default!r}" for default, where in defaults.items())
         raise UsageError(f"two defaults for what no rule matches: {said}: give one")
-    default = next(iter(defaults), NONE if any(rule.allow for rule in rules) else OPEN)
+    default = next(iter(defaults), NONE if options.sandbox or any(rule.allow for rule in rules) else OPEN)
+    if options.sandbox and default == OPEN:
+        raise UsageError(f"{defaults[OPEN]} says 'default open', which --sandbox does not allow: say 'internet' or 'none'")
     if not rules and default == OPEN and not options.decision_log:
         return None
     if len(rules) >= egress_policy.MAX_RULES:
@@ -127,10 +130,11 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
     policy = compiled(said, names, host, plan.worker)
     worker = plan.worker.replace(egress=policy, egress_rules=texts(said), pin_grace_s=options.pin_grace)
-    worker = worker.replace(egress_default=said.default, tells_denials=options.spawn)
-    changed: Plan = plan.replace(
-        worker=worker, warnings=plan.warnings + warnings(said), notices=plan.notices + tuple(_expansions(said))
-    )
+    worker = worker.replace(egress_default=said.default, tells_denials=options.spawn, whole_sandbox=options.sandbox)
+    notices = plan.notices + tuple(_expansions(said))
+    if options.sandbox and not options.spawn and options.program != "passt":
+        notices += (_ONLY_NETWORK,)
+    changed: Plan = plan.replace(worker=worker, warnings=plan.warnings + warnings(said, strict=options.sandbox), notices=notices)
     return changed
 
 

@@ -382,6 +382,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         as_pid_1=options.as_pid_1,
         userns=not options.netns_only,
         stdout=2 if "-" in (options.flow_log, options.decision_log) or _capture_is_stdout(options) else 1,  # theirs alone
+        kept=options.sandbox_keep if options.sandbox else None,
     )
     stack.callback(command.close)
     return command
@@ -409,7 +410,7 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     from pasta_py.control.planning import host, plan, resolv_conf
 
     policy = None
-    if options.egress or options.egress_rules or options.decision_log:
+    if options.egress or options.egress_rules or options.decision_log or options.sandbox:
         from pasta_py.control.planning import egress
 
         policy = egress.read(options)

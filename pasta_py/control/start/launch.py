@@ -94,7 +94,7 @@ def _tell_api() -> None:
 
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
-    ruled = options.egress or options.egress_rules or options.decision_log
+    ruled = options.egress or options.egress_rules or options.decision_log or options.sandbox
     policy = ("dns_start", "denials", "rule_set", *(("decisions", "rotating") if options.decision_log else ())) if ruled else ()
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()

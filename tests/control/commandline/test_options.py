@@ -140,6 +140,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--deny", "*:25", "egress_rules", (option_values.deny("*:25"),)),
     ("--egress", "none", "egress", "none"),
     ("--egress-file", "/etc/egress", "egress_rules", ("/etc/egress",)),
+    ("--sandbox", None, "sandbox", True),
 ]
 #: The same of passt alone.
 OF_PASST: list[tuple[str, str | None, str, Any]] = [
@@ -181,7 +182,7 @@ def test_each_option_of_passt_changes_its_field_and_is_unknown_to_pasta(
 
 
 def test_the_list_above_covers_the_whole_table() -> None:
-    tried = {name for name, *_ in EACH + OF_PASST} | {"--userns", "--stderr", "-e", "--help", "-h", "--version"}
+    tried = {name for name, *_ in EACH + OF_PASST} | {"--userns", "--stderr", "-e", "--help", "-h", "--version", "--sandbox-keep"}
     tried |= {"--map-gw", "--no-config-net", "--no-follow", "--pcap-size", "--migrate-exit", "--migrate-no-linger"}
     table = {f"--{o.long}" for o in option_table.TABLE} | {f"-{o.short}" for o in option_table.TABLE if o.short}
     assert tried == table
@@ -345,10 +346,25 @@ def test_an_empty_text_is_refused(name: str) -> None:
         (["-t", "80", "-t", "none"], "'none' after '80'"),
         (["-H", ".".join(["a" * 40] * 2), "ls"], "64 characters"),
         (["-T", "127.0.0.1/80"], "no listening address"),
+        (["--sandbox", "--egress", "open"], "--sandbox and --egress open"),
+        (["--sandbox", "--egress-dns", "all"], "--sandbox and --egress-dns all"),
+        (["--sandbox", "--map-host-loopback", "192.0.2.1", "1"], "--sandbox and --map-host-loopback"),
+        (["--sandbox", "--broadcast"], "--sandbox and --broadcast"),
+        (["--sandbox", "--netns-only", "ls"], "--sandbox and --netns-only"),
+        (["--sandbox", "--no-pidns", "ls"], "--sandbox and --no-pidns"),
+        (["--sandbox-keep", "/tmp/x", "ls"], "--sandbox-keep '/tmp/x' is given without --sandbox"),
+        (["--sandbox", "--sandbox-keep", "/tmp/x", "1"], "--sandbox-keep '/tmp/x' is for a command"),
     ],
 )
 def test_contradictions_are_refused(argv: list[str], words: str) -> None:
     assert words in refused(*argv)
+
+
+def test_sandbox_closes_the_host_s_loopback_and_multicast() -> None:
+    for argv in (["ls"], ["1"]):
+        options = parse("--sandbox", *argv)
+        assert (options.map_gw, options.multicast, options.map_host_loopback) == (False, False, None)
+    assert parse("--sandbox", "--sandbox-keep", "/a", "--sandbox-keep", "/b", "ls").sandbox_keep == ("/a", "/b")
 
 
 def test_addresses_are_kept_once_per_family_and_the_last_one_counts() -> None:
