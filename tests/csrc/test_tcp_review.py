@@ -320,7 +320,8 @@ def test_an_answer_that_came_while_we_were_stopped_counts_before_its_timeout() -
         if not os.fork():
             os.read(go, 1)
             os.kill(core, signal.SIGSTOP)
-            time.sleep(0.1)  # it has stopped
+            while "State:\tT" not in Path(f"/proc/{core}/status").read_text():
+                time.sleep(0.01)
             peer.ack += len(question)
             peer.send()
             time.sleep(1)

@@ -25,13 +25,17 @@ FLOWS = 8400
 
 @pytest.fixture
 def traces(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the traces are of everything that the program starts from now on."""
+    """Where the traces are of everything that the program starts from now on.
+
+    With a fixed threshold the C library grows each larger table by mremap; else that depends on what has been freed before.
+    """
     folder = lab.directory / f"traces{time.monotonic_ns()}"
     lab.host.run("mkdir", folder)
     traced = lab.directory / "pasta"
     real = Path(sys.executable).parent / "pasta"
     lab.host.run("sh", "-c", f"cat >{traced}; chmod 755 {traced}", input=(
-        f'#!/bin/sh\nexec strace -ff -qq -n -e raw=all -e signal=none -o {folder}/t{time.monotonic_ns()}-$$ {real} "$@"\n'
+        f'#!/bin/sh\nexport MALLOC_MMAP_THRESHOLD_=32768\n'
+        f'exec strace -ff -qq -n -e raw=all -e signal=none -o {folder}/t{time.monotonic_ns()}-$$ {real} "$@"\n'
     ))  # fmt: skip
     monkeypatch.setenv("PASTA_UNDER_TEST", str(traced))
     return folder

@@ -167,14 +167,24 @@ def test_no_pidns_keeps_the_pid_namespace() -> None:
 
 
 def test_orphans_of_the_command_end_with_it() -> None:
-    with running("--", "sh", "-c", "sleep 299 & echo up; read line") as process:
+    seconds = _a_sleep()
+    with running("--", "sh", "-c", f"sleep {seconds} & echo up; read line") as process:
         assert process.stdout is not None
         process.stdout.readline()
         assert process.wait(WAIT_S) == 1  # read: end of /dev/null
-        eventually(lambda: not _sleepers("299"), "the sleeping orphan is gone")
+        eventually(lambda: not _sleepers(seconds), "the sleeping orphan is gone")
+
+
+_numbers = iter(range(100, 1000))
+
+
+def _a_sleep() -> str:
+    """An argument of sleep(1) that no other process on this machine has, not even one of another run of these tests."""
+    return f"300.{os.getpid()}{next(_numbers)}"
 
 
 def _sleepers(seconds: str) -> list[str]:
+    """The PIDs of the processes that sleep for so long."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -201,12 +211,13 @@ def test_the_capture_is_complete_when_the_program_ends(folder: Path) -> None:
     ("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGQUIT, 0), (signal.SIGINT, -signal.SIGINT)]
 )
 def test_a_signal_ends_the_program_and_its_command(signum: int, status: int) -> None:
-    with running("--", "sh", "-c", "echo up; exec sleep 298") as process:
+    seconds = _a_sleep()
+    with running("--", "sh", "-c", f"echo up; exec sleep {seconds}") as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signum)
         assert process.wait(WAIT_S) == status
-        eventually(lambda: not _sleepers("298"), "the command is gone")
+        eventually(lambda: not _sleepers(seconds), "the command is gone")
 
 
 @pytest.mark.option("--as-pid-1")
@@ -231,7 +242,8 @@ def test_a_killed_program_leaves_nothing_behind(extra: tuple[str, ...]) -> None:
 
 def test_a_program_killed_while_it_starts_leaves_nothing_behind() -> None:
     for delay_ms in range(0, 120, 15):
-        with running("--", "sleep", "296") as process:
+        seconds = _a_sleep()
+        with running("--", "sleep", seconds) as process:
             time.sleep(delay_ms / 1000)
             try:
                 left = descendants(process.pid)
@@ -239,7 +251,7 @@ def test_a_program_killed_while_it_starts_leaves_nothing_behind() -> None:
                 left = []
             process.kill()
             eventually(lambda: not any(map(alive, left)), f"all is gone after a kill at {delay_ms} ms")  # noqa: B023
-            eventually(lambda: not _sleepers("296"), "the command is gone")
+            eventually(lambda: not _sleepers(seconds), "the command is gone")  # noqa: B023
 
 
 def test_a_worker_that_dies_is_told_and_the_command_goes_on() -> None:
@@ -299,16 +311,16 @@ def test_control_c_goes_to_the_command_which_may_do_as_it_likes() -> None:
 
 
 def test_a_job_can_be_stopped_continued_and_interrupted() -> None:
-    terminal = _Terminal([*user_prefix(), "bash", "--norc", "-i"])
+    terminal, seconds = _Terminal([*user_prefix(), "bash", "--norc", "-i"]), _a_sleep()
     try:
         terminal.until("# ")
-        line = command_line("pasta", "--", "sh", "-c", "echo u''p; exec sleep 295")
+        line = command_line("pasta", "--", "sh", "-c", f"echo u''p; exec sleep {seconds}")
         terminal.type(" ".join(map(_quoted, line)) + "\n")
         terminal.until("\nup")
         terminal.type("\x1a")
         terminal.until("Stopped")
         terminal.type("fg\n")
-        terminal.until("sleep 295")
+        terminal.until(f"sleep {seconds}")
         eventually(lambda: os.tcgetpgrp(terminal.fd) != terminal.pid, "the shell has given the terminal to its job")
         terminal.type("\x03")
         terminal.until("# ")
@@ -316,7 +328,7 @@ def test_a_job_can_be_stopped_continued_and_interrupted() -> None:
         terminal.until("status=130")
     finally:
         terminal.close()
-    eventually(lambda: not _sleepers("295"), "the command is gone")
+    eventually(lambda: not _sleepers(seconds), "the command is gone")
 
 
 def test_a_shell_has_job_control() -> None:
@@ -324,8 +336,9 @@ def test_a_shell_has_job_control() -> None:
     try:
         terminal.until("# ")
         assert "no job control" not in terminal.seen
-        terminal.type("sleep 294\n")
-        eventually(lambda: str(os.tcgetpgrp(terminal.fd)) in _sleepers("294"), "it is in the foreground")
+        seconds = _a_sleep()
+        terminal.type(f"sleep {seconds}\n")
+        eventually(lambda: str(os.tcgetpgrp(terminal.fd)) in _sleepers(seconds), "it is in the foreground")
         terminal.type("\x1a")
         terminal.until("Stopped")
         terminal.type("kill %1; exit 3\n")
@@ -575,9 +588,10 @@ def test_no_permission_for_user_namespaces_names_the_setting() -> None:
 def test_a_taken_port_is_named_and_nothing_is_left() -> None:
     take = "import socket as s, subprocess as p, sys; t = s.create_server(('127.0.0.1', 8099)); "
     prefix = (PYTHON, "-c", take + "sys.exit(p.call(sys.argv[1:]))")
-    result = pasta("-t", "127.0.0.1/8099", "--", "sleep", "293", prefix=prefix)
+    seconds = _a_sleep()
+    result = pasta("-t", "127.0.0.1/8099", "--", "sleep", seconds, prefix=prefix)
     _refused_among_notices(result, "Couldn't listen on host TCP port 8099, address 127.0.0.1: Address already in use")
-    eventually(lambda: not _sleepers("293"), "the command was not started")
+    eventually(lambda: not _sleepers(seconds), "the command was not started")
 
 
 def test_a_privileged_port_names_the_setting() -> None:
