@@ -29,7 +29,7 @@ from typing import Any
 import atheris
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "worker"), str(ROOT / "tests" / "programs")]
 
 with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=False):
     from pasta_py import hostports, model, pesto_protocol, worker_protocol

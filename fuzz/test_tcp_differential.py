@@ -19,10 +19,11 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, checksum, ip_frame, parse, pseudo
+from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, ip_frame, parse
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from isolated import ip, isolated, sysctl
+from packets import checksum, pseudo
 
 GUEST_PORT = 40000
 MSS, WSCALE = 1460, 7

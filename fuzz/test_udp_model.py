@@ -17,17 +17,14 @@ import contextlib
 import select
 import socket
 import struct
-import sys
-from pathlib import Path
 
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
+from checker.frame import Frame, IPv4, IPv6, decode
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, ip_frame
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from isolated import isolated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
+from packets import checksum, pseudo
 
 UDP = 17
 GSO_UDP = 5  # virtio 1.3, 5.1.6

@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from packets import fold
+
 TCP_FLAGS = "FSRPAUEC"  # FIN first, from the lowest bit up
 TCP_OPTION_BYTES = {2: 2, 3: 1, 4: 0, 8: 8}  # values of a fixed size (RFC 9293, 3.2; RFC 7323; RFC 2018)
 
@@ -102,14 +104,6 @@ class Frame:
     udp: Udp | None = None
     icmp: Icmp | None = None
     payload: bytes = field(default=b"")  # of the innermost decoded layer
-
-
-def fold(data: bytes) -> int:
-    """The ones' complement sum of 16-bit words; 0xffff over anything that holds its own right checksum."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
 
 
 def mac(data: bytes) -> str:

@@ -3,9 +3,9 @@
 import struct
 
 import pytest
+from packets import fold
 
 from checker import arp, check, decode, empty, ethernet, icmp, icmp6, invoking, ipv4, ipv6, payload, tcp, udp
-from checker.frame import fold
 
 SRC4, DST4 = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
 SRC6, DST6 = bytes.fromhex("fe80" + "00" * 13 + "01"), bytes.fromhex("fe80" + "00" * 13 + "02")

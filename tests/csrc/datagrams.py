@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 import time
 from ipaddress import ip_address
-from pathlib import Path
 
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import Frame, IPv4, IPv6, decode  # noqa: E402
+from checker.frame import Frame, IPv4, IPv6, decode
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, ip_frame
+from packets import checksum, pseudo, udp
 
 UDP = 17
 DEFAULT_TTL = 64
@@ -33,11 +30,8 @@ def host_socket(v6: bool = False, address: str = "", port: int = 0) -> socket.so
 
 def udp_packet(src: str, sport: int, dst: str, dport: int, payload: bytes, *, summed: bool = True) -> bytes:
     """A UDP header and payload."""
-    head = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0)
-    if not summed:
-        return head + payload
-    total = checksum(pseudo(src, dst, UDP, 8 + len(payload)) + head + payload) or 0xFFFF
-    return head[:6] + struct.pack("!H", total) + payload
+    whole = udp(src, sport, dst, dport, payload)
+    return whole if summed else whole[:6] + bytes(2) + payload
 
 
 def send(guest: Guest, src: str, sport: int, dst: str, dport: int, payload: bytes = b"x", *, summed: bool = True,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from guest import checksum, ip_frame
+from guest import ip_frame
+from packets import checksum
 
 UDP, FRAGMENT = 17, 44
 

@@ -12,7 +12,8 @@ import socket
 import struct
 import time
 
-from guest import PATIENCE_S, Guest, checksum, plan
+from guest import PATIENCE_S, Guest, plan
+from packets import checksum
 
 from pasta_py.worker import plane
 

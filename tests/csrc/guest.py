@@ -13,7 +13,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from sample_plan import with_families
+from checker.frame import IPv6, decode
+from packets import ether, ip, tcp
+from sample_plan import addr as mapped
+from sample_plan import sample_plan
 
 from pasta_py.model import Listener, WorkerPlan
 from pasta_py.worker import plane
@@ -27,56 +30,20 @@ FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 PATIENCE_S = 30.0  # for what has to come, on a machine however busy; whoever waits goes on at once
 
 
-def mapped(address: str) -> bytes:
-    """The 16 bytes of an address, IPv4 in v4-mapped form."""
-    if ":" in address:
-        return socket.inet_pton(socket.AF_INET6, address)
-    return bytes(10) + b"\xff\xff" + socket.inet_aton(address)
-
-
 def plan(**changes: object) -> WorkerPlan:
-    """A plan with both families, the gateways mapped to the host's loopback, and no offloads."""
+    """The gateways are mapped to the host's loopback; the guest is told nothing; there are no offloads."""
     values: dict[str, object] = dict(
-        guest_mac=GUEST_MAC, our_mac=OUR_MAC, mtu=1500, link_mtu=65536, vnet_hdr=False, uso=False,
-        on4=True, on6=True, tcp=True, udp=True, icmp=True, dhcp=True, dhcpv6=True, ndp=True, ra=True,
-        guest4=mapped(GUEST4), prefix4=24, guest6=mapped(GUEST6), prefix6=64,
-        gateway4=mapped(GATEWAY4), gateway6=mapped(GATEWAY6), our_link_local=mapped("fe80::1"),
+        guest_mac=GUEST_MAC, our_mac=OUR_MAC, mtu=1500, link_mtu=65536,
+        guest4=mapped(GUEST4), guest6=mapped(GUEST6), gateway4=mapped(GATEWAY4), gateway6=mapped(GATEWAY6),
         map_host_loopback4=mapped(GATEWAY4), map_host_loopback6=mapped(GATEWAY6),
-        guest_addrs=(), virtual_addrs=(), barred_sources=(),
-        dns=(), search=(), hostname="", fqdn="", assign_mtu=True, listeners=(), guest_ports=(), auto_rules=(),
-        splice=False, lo_to_lo=False, lossy=False, local_only=False, program="test", log_level=3,
-        log_syslog=False, log_size=0, netns_name="", pcapng=False, stats_s=0, descriptors=(),
+        guest_addrs=(), dns=(), search=(), hostname="", fqdn="", log_level=3,
     )  # fmt: skip
-    values.update(changes)
-    return WorkerPlan(**with_families(values))  # type: ignore[arg-type]
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def pseudo(src: str, dst: str, proto: int, length: int) -> bytes:
-    if ":" in src:
-        return socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst) + struct.pack("!II", length, proto)
-    return socket.inet_aton(src) + socket.inet_aton(dst) + struct.pack("!BBH", 0, proto, length)
+    return sample_plan(**{**values, **changes})
 
 
 def ip_frame(src: str, dst: str, proto: int, payload: bytes, *, ttl: int = 64, tos: int = 0, df: bool = True) -> bytes:
     """An Ethernet frame from the guest with one IP packet."""
-    if ":" in src:
-        head = struct.pack("!IHBB", 6 << 28 | tos << 20, len(payload), proto, ttl)
-        head += socket.inet_pton(socket.AF_INET6, src) + socket.inet_pton(socket.AF_INET6, dst)
-        return OUR_MAC + GUEST_MAC + b"\x86\xdd" + head + payload
-    head = struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(payload), 0, 0x4000 if df else 0, ttl, proto, 0)
-    head += socket.inet_aton(src) + socket.inet_aton(dst)
-    head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    return OUR_MAC + GUEST_MAC + b"\x08\x00" + head + payload
+    return ether(ip(src, dst, proto, payload, ttl=ttl, tos=tos, fragment=0x4000 if df else 0), OUR_MAC, GUEST_MAC)
 
 
 @dataclass
@@ -109,23 +76,18 @@ class Packet:
 def parse(frame: bytes) -> Segment | Packet:
     """Checks every length and checksum of a frame that the core emitted, then takes it apart."""
     assert frame[:6] == GUEST_MAC and frame[6:12] == OUR_MAC
-    packet = frame[14:]
-    if frame[12:14] == b"\x08\x00":
-        assert packet[0] == 0x45 and checksum(packet[:20]) == 0
-        assert int.from_bytes(packet[2:4], "big") == len(packet)
-        src, dst, proto, payload = socket.inet_ntoa(packet[12:16]), socket.inet_ntoa(packet[16:20]), packet[9], packet[20:]
-    else:
-        assert frame[12:14] == b"\x86\xdd" and packet[0] >> 4 == 6
-        assert int.from_bytes(packet[4:6], "big") == len(packet) - 40
-        src, dst = (socket.inet_ntop(socket.AF_INET6, packet[i : i + 16]) for i in (8, 24))
-        proto, payload = packet[6], packet[40:]
-    summed = b"" if proto == 1 else pseudo(src, dst, proto, len(payload))
-    assert checksum(summed + payload) == 0, f"bad checksum in protocol {proto}"
-    if proto != 6:
-        return Packet(src, dst, proto, payload)
-    sport, dport, seq, ack, offset, flags, window = struct.unpack_from("!HHIIBBH", payload)
-    header = (offset >> 4) * 4
-    return Segment(src, dst, sport, dport, seq, ack, flags, window, payload[20:header], payload[header:], len(frame))
+    found = decode(frame)
+    assert found.ip and (found.tcp or found.udp or found.icmp)
+    src, dst, header = str(found.ip.src), str(found.ip.dst), 40 if isinstance(found.ip, IPv6) else 20
+    payload = frame[14 + header :]
+    assert len(payload) == found.ip.length - header % 40, "no options, and nothing behind the packet"
+    assert not found.udp or payload[6:8] != bytes(2), "the checksum is left out"
+    if not found.tcp:
+        return Packet(src, dst, found.ip.protocol, payload)
+    tcp, options = found.tcp, payload[20 : len(payload) - len(found.payload)]
+    return Segment(
+        src, dst, tcp.sport, tcp.dport, tcp.seq, tcp.ack, payload[13], tcp.window, options, found.payload, len(frame)
+    )
 
 
 class Guest:
@@ -220,13 +182,10 @@ class TcpPeer:
         number = self.seq if seq is None else seq
         ack_number = self.ack if ack is None else ack
         scaled = self.window if flags & SYN else self.window >> (self.wscale or 0)
-        head = struct.pack(
-            "!HHIIBBHHH", self.sport, self.dport, number % 2**32, ack_number % 2**32 if flags & ACK else 0,
-            (20 + len(options)) // 4 << 4, flags, min(scaled, 65535) if window is None else window, 0, 0,
+        body = tcp(
+            self.src, self.sport, self.dst, self.dport, flags, seq=number, ack=ack_number if flags & ACK else 0,
+            window=min(scaled, 65535) if window is None else window, options=options, payload=payload,
         )  # fmt: skip
-        body = head + options + payload
-        total = checksum(pseudo(self.src, self.dst, 6, len(body)) + body)
-        body = body[:16] + struct.pack("!H", total) + body[18:]
         self.guest.send(ip_frame(self.src, self.dst, 6, body))
         if seq is None:
             self.seq = (self.seq + len(payload) + bool(flags & SYN) + bool(flags & FIN)) % 2**32

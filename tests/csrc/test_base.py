@@ -6,9 +6,10 @@ import ipaddress
 
 import internals
 import pytest
-from guest import checksum, mapped
+from guest import mapped
 from hypothesis import given
 from hypothesis import strategies as st
+from packets import checksum
 
 module = internals.build()
 ffi, lib = module.ffi, module.lib

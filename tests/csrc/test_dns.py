@@ -19,12 +19,11 @@ from guest import (
     SYN,
     Guest,
     TcpPeer,
-    checksum,
     ip_frame,
     mapped,
-    pseudo,
     server,
 )
+from packets import checksum, pseudo
 
 from pasta_py.worker import plane
 

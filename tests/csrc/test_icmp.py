@@ -7,17 +7,14 @@ import itertools
 import random
 import socket
 import struct
-import sys
 import time
 from ipaddress import ip_address
-from pathlib import Path
 
+from checker.frame import IPv4, IPv6, decode
 from datagrams import frames
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, PATIENCE_S, Guest, ip_frame
 from isolated import ip, isolated, narrow_link, refused_destinations, sysctl
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import IPv4, IPv6, decode  # noqa: E402
+from packets import checksum, pseudo
 
 ICMP, ICMP6 = 1, 58
 FAMILIES = ((GUEST4, GATEWAY4), (GUEST6, GATEWAY6))

@@ -11,23 +11,9 @@ import pytest
 from clocked import ROOT, Clock
 from datagrams import host_socket, names, send
 from fragmenting import fragment
-from guest import (
-    ACK,
-    FIN,
-    GATEWAY4,
-    GUEST4,
-    PSH,
-    RST,
-    SYN,
-    Guest,
-    TcpPeer,
-    checksum,
-    connected,
-    ip_frame,
-    server,
-    silent_server,
-)
+from guest import ACK, FIN, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, TcpPeer, connected, ip_frame, server, silent_server
 from isolated import isolated
+from packets import checksum
 
 USER_TIMEOUT_S = 120
 IDLE_S = 7440

@@ -1,11 +1,11 @@
 """Which MAC address frames go to, where the guest's link has one neighbour, or several."""
 
 import socket
-import struct
 import time
 
 import pytest
-from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, PATIENCE_S, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, GATEWAY6, GUEST_MAC, OUR_MAC, PATIENCE_S, Guest
+from packets import UDP, ether, ip, udp
 
 NEIGHBOURS = [bytes.fromhex(f"02000000000{n}") for n in (1, 2, 3)]
 NETWORKS = {4: "10.0.2.{}", 6: "fd00::{}"}
@@ -13,10 +13,7 @@ GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
 
 
 def datagram(neighbour: bytes, src: str, dst: str, port: int) -> bytes:
-    udp = struct.pack("!HHHH", 5000, port, 8 + 4, 0) + b"data"
-    udp = udp[:6] + struct.pack("!H", checksum(pseudo(src, dst, 17, len(udp)) + udp)) + udp[8:]
-    frame = ip_frame(src, dst, 17, udp)
-    return OUR_MAC + neighbour + frame[12:]
+    return ether(ip(src, dst, UDP, udp(src, 5000, dst, port, b"data")), OUR_MAC, neighbour)
 
 
 class Server:

@@ -7,7 +7,8 @@ import struct
 
 import pytest
 from datagrams import UDP, host_socket, names, udp_packet
-from guest import ACK, FIN, GUEST4, SYN, Guest, TcpPeer, checksum, ip_frame, pseudo, server
+from guest import ACK, FIN, GUEST4, SYN, Guest, TcpPeer, ip_frame, server
+from packets import checksum, pseudo
 
 NEEDS_CSUM = 1
 TAG = b"\x81\x00\xa0\x00"  # IEEE 802.1Q, 9.6: priority 5, no VLAN

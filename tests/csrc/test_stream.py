@@ -12,23 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from guest import (
-    ACK,
-    GUEST_MAC,
-    OUR_MAC,
-    PATIENCE_S,
-    PSH,
-    SYN,
-    Guest,
-    Segment,
-    TcpPeer,
-    checksum,
-    ip_frame,
-    parse,
-    plan,
-    pseudo,
-    server,
-)
+from guest import ACK, GUEST_MAC, OUR_MAC, PATIENCE_S, PSH, SYN, Guest, Segment, TcpPeer, ip_frame, parse, plan, server
+from packets import checksum, pseudo
 
 from pasta_py.worker import plane
 

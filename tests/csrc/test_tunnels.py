@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
-import sys
-from pathlib import Path
 
 import pytest
+from checker.frame import IPv4, decode
 from datagrams import UDP, host_socket, names, udp_packet
-from guest import GATEWAY4, Guest, checksum, ip_frame, pseudo
+from guest import GATEWAY4, Guest, ip_frame
 from isolated import isolated
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import IPv4, decode  # noqa: E402
+from packets import checksum, pseudo
 
 TCP = 6
 NEEDS_CSUM, TCP4, TCP6, UDP_SEGMENTS = 1, 1, 4, 5  # virtio 1.2, 5.1.6

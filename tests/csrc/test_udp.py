@@ -11,16 +11,13 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from checker.frame import IPv6, decode
 from clocked import Clock
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet, whole
 from guest import GATEWAY4, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, ip_frame, mapped
 from isolated import ip, isolated, narrow_link, refused_destinations
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import IPv6, decode  # noqa: E402
 
 # --- guest to host, and answers ---
 

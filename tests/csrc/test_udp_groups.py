@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from checker.frame import Frame, IPv4, decode
 from clocked import Clock
 from datagrams import UDP, frames, quoted, send, udp_packet
 from guest import GUEST4, GUEST6, PATIENCE_S, RST, SYN, Guest, Segment, TcpPeer, ip_frame
 from isolated import ip, isolated, narrow_link
 from test_icmp import ping
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import Frame, IPv4, decode  # noqa: E402
 
 ALL_MAC = b"\xff" * 6
 SSDP, SITE6 = "239.255.255.250", "ff05::c"

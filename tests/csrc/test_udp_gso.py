@@ -8,16 +8,13 @@ import struct
 import sys
 import threading
 import time
-from pathlib import Path
 
+from checker.frame import decode
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet
 from guest import GATEWAY4, GUEST4, GUEST6, Guest, ip_frame
 from isolated import isolated, narrow_link
 
 from pasta_py.worker import plane
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from checker.frame import decode  # noqa: E402
 
 UDP_GRO = 104  # linux/udp.h; Python has no name for it
 RUN_DATAGRAMS = 64

@@ -13,20 +13,8 @@ from pathlib import Path
 import front_end as fe
 import pytest
 from front_end import ALL, FRONT_END, MEMORY, PLAIN, Machine
-from guest import (
-    ACK,
-    GATEWAY4,
-    GUEST4,
-    GUEST_MAC,
-    PATIENCE_S,
-    PSH,
-    Segment,
-    TcpPeer,
-    connected,
-    ip_frame,
-    parse,
-    pseudo,
-)
+from guest import ACK, GATEWAY4, GUEST4, GUEST_MAC, PATIENCE_S, PSH, Segment, TcpPeer, connected, ip_frame, parse
+from packets import pseudo
 
 ARP = b"\xff" * 6 + GUEST_MAC + bytes.fromhex("0806 0001 0800 0604 0001") + GUEST_MAC
 ARP += bytes([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2])

@@ -109,7 +109,7 @@ def test_fragments_are_recognised() -> None:
     four = bytearray(ip_frame("192.0.2.1", "192.0.2.2", 17, bytes(20))[14:])
     four[6:8] = b"\x20\x00"
     four[10:12] = b"\0\0"
-    from guest import checksum
+    from packets import checksum
 
     four[10:12] = struct.pack("!H", checksum(bytes(four[:20])))
     assert lib.ip_parse(bytes(four), len(four), True, view) and view.fragment

@@ -4,7 +4,9 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 
+import packets
 from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, REMOTE4, REMOTE6
+from packets import ICMP, ICMPV6, TCP, UDP, ip, packed, summed
 
 PORT = 7400
 OURS = bytes.fromhex("9a559a559a55")
@@ -24,86 +26,51 @@ SOURCES4 = (HOST4, LOOPBACK4, "0.0.0.0", GATEWAY4, REMOTE4, "255.255.255.255", "
 SOURCES6 = (HOST6, "::1", "::", "fe80::2", GATEWAY6, REMOTE6, "::ffff:127.0.0.1", "ff02::1")
 
 
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def packed(address: str) -> bytes:
-    return ipaddress.ip_address(address).packed
-
-
-def with_checksum(body: bytes, at: int, pseudo: bytes) -> bytes:
-    return body[:at] + struct.pack("!H", checksum(pseudo + body) or 0xFFFF) + body[at + 2 :]
-
-
 def payloads(src: str, dst: str, sport: int, port: int = PORT) -> "Iterator[tuple[int, bytes]]":
     """Protocol and payload: a SYN, a datagram, a ping, with checksums."""
-    six = ":" in dst
-    for proto, at, body in (
-        (6, 16, struct.pack("!HHIIBBHHH", sport, port, 1000, 0, 0x50, 2, 65535, 0, 0)),
-        (17, 6, struct.pack("!HHHH", sport, port, 9, 0) + b"?"),
-        (58 if six else 1, 2, struct.pack("!BBHHH", 128 if six else 8, 0, 0, sport, 1) + b"ping"),
-    ):
-        tail = struct.pack("!II", len(body), proto) if six else struct.pack("!BBH", 0, proto, len(body))
-        pseudo = b"" if proto == 1 else packed(src) + packed(dst) + tail
-        yield proto, with_checksum(body, at, pseudo)
-
-
-def ip4(src: str, dst: str, proto: int, body: bytes, *, options: bytes = b"", fragment: int = 0) -> bytes:
-    head = struct.pack("!BBHHHBBH", 0x45 + len(options) // 4, 0, 20 + len(options) + len(body), 7, fragment, 64, proto, 0)
-    head += packed(src) + packed(dst) + options
-    return with_checksum(head, 10, b"") + body
-
-
-def ip6(src: str, dst: str, proto: int, body: bytes) -> bytes:
-    return struct.pack("!IHBB", 6 << 28, len(body), proto, 64) + packed(src) + packed(dst) + body
+    yield TCP, packets.tcp(src, sport, dst, port, 2, seq=1000)
+    yield UDP, packets.udp(src, sport, dst, port, b"?")
+    yield ICMPV6 if ":" in dst else ICMP, packets.echo(src, dst, sport, 1, b"ping")
 
 
 def ether(packet: bytes, to: bytes = OURS, tag: bytes = b"") -> bytes:
-    kind = b"\x08\x00" if packet[0] >> 4 == 4 else b"\x86\xdd"
-    return to + bytes(6) + tag + kind + packet
+    return packets.ether(packet, to, bytes(6), tag)
 
 
 def disguised4(src: str, dst: str, proto: int, body: bytes) -> "Iterator[bytes]":
     """The same packet in other clothes: source routes (RFC 791, 3.1), in fragments, tagged, to everybody, inside another."""
-    plain = ip4(src, dst, proto, body)
+    plain = ip(src, dst, proto, body)
     yield ether(plain)
     yield ether(plain, to=b"\xff" * 6)
     yield ether(plain, tag=b"\x81\x00\x00\x01")
     for kind in (131, 137):
         route = bytes((kind, 7, 4)) + packed(dst) + b"\0"
-        yield ether(ip4(src, REMOTE4, proto, body, options=route))
-    yield ether(ip4(src, dst, proto, body[:8], fragment=0x2000))
-    yield ether(ip4(src, dst, proto, body[8:], fragment=1))
-    yield ether(ip4(HOST4, GATEWAY4, 4, plain))
+        yield ether(ip(src, REMOTE4, proto, body, options=route))
+    yield ether(ip(src, dst, proto, body[:8], fragment=0x2000))
+    yield ether(ip(src, dst, proto, body[8:], fragment=1))
+    yield ether(ip(HOST4, GATEWAY4, 4, plain))
 
 
 def disguised6(src: str, dst: str, proto: int, body: bytes) -> "Iterator[bytes]":
     """Routing headers of types 0, 2 and 4, destination options with a home address, fragments, tunnels."""
-    plain = ip6(src, dst, proto, body)
+    plain = ip(src, dst, proto, body)
     yield ether(plain)
     yield ether(plain, to=b"\x33\x33\0\0\0\1")
     for kind in (0, 2, 4):
-        yield ether(ip6(src, REMOTE6, 43, bytes((proto, 2, kind, 1)) + bytes(4) + packed(dst) + body))
-    yield ether(ip6(src, REMOTE6, 60, bytes((proto, 2, 1, 2, 0, 0, 201, 16)) + packed(dst) + body))
-    yield ether(ip6(src, dst, 44, struct.pack("!BBHI", proto, 0, 1, 7) + body[:8]))
-    yield ether(ip6(src, dst, 44, struct.pack("!BBHI", proto, 0, 8, 7) + body[8:]))
-    yield ether(ip6(HOST6, GATEWAY6, 41, plain))
+        yield ether(ip(src, REMOTE6, 43, bytes((proto, 2, kind, 1)) + bytes(4) + packed(dst) + body))
+    yield ether(ip(src, REMOTE6, 60, bytes((proto, 2, 1, 2, 0, 0, 201, 16)) + packed(dst) + body))
+    yield ether(ip(src, dst, 44, struct.pack("!BBHI", proto, 0, 1, 7) + body[:8]))
+    yield ether(ip(src, dst, 44, struct.pack("!BBHI", proto, 0, 8, 7) + body[8:]))
+    yield ether(ip(HOST6, GATEWAY6, 41, plain))
 
 
 def redirects() -> "Iterator[bytes]":
     """RFC 792, RFC 4861, 8: the remote is better reached through the loopback address; so says the gateway."""
     for dst in (REMOTE4, LOOPBACK4):
-        cause = ip4(HOST4, REMOTE4, 17, struct.pack("!HHHH", 40000, PORT, 8, 0))[:28]
-        yield ether(ip4(GATEWAY4, dst, 1, with_checksum(bytes((5, 1, 0, 0)) + packed(LOOPBACK4) + cause, 2, b"")))
+        cause = ip(HOST4, REMOTE4, 17, struct.pack("!HHHH", 40000, PORT, 8, 0))[:28]
+        yield ether(ip(GATEWAY4, dst, ICMP, summed(GATEWAY4, dst, ICMP, bytes((5, 1, 0, 0)) + packed(LOOPBACK4) + cause)))
     body = bytes((137, 0, 0, 0)) + bytes(4) + packed("::1") + packed(REMOTE6)
-    pseudo = packed("fe80::1") + packed(HOST6) + struct.pack("!II", len(body), 58)
-    yield ether(ip6("fe80::1", HOST6, 58, with_checksum(body, 2, pseudo)))
+    yield ether(ip("fe80::1", HOST6, ICMPV6, summed("fe80::1", HOST6, ICMPV6, body)))
 
 
 def frames(port: int = PORT) -> "Iterator[bytes]":

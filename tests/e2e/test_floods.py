@@ -9,21 +9,18 @@ neighbouring windows, one of each kind: something else that runs for a second di
 import json
 import re
 import statistics
-import struct
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import packets
 import pytest
-from lab import HERE, HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, tool, wait_until
+from datagrams import udp_packet
+from fragmenting import fragment
+from guest import ip_frame
+from lab import HOST4, HOST6, REMOTE4, REMOTE6, Guest, Lab, tool, wait_until
+from messages import ANSWERED
 from traffic import LONG, Bulk, Window, said
-
-sys.path[:0] = [str(HERE.parent / "csrc"), str(HERE.parent / "worker")]
-from datagrams import udp_packet  # noqa: E402
-from fragmenting import fragment  # noqa: E402
-from guest import checksum, ip_frame, pseudo  # noqa: E402
-from messages import ANSWERED  # noqa: E402
 
 pytestmark = [pytest.mark.unsanitized, pytest.mark.quiet]
 
@@ -52,15 +49,11 @@ class Flood:
 
 def tcp_syn(dst: str, ports: tuple[int, int]) -> bytes:
     sport, dport = ports
-    head = struct.pack("!HHIIBBHHH", sport, dport, sport * 65537, 0, 5 << 4, 2, 64240, 0, 0)
-    total = checksum(pseudo(HOST4, dst, 6, len(head)) + head)
-    return ip_frame(HOST4, dst, 6, head[:16] + struct.pack("!H", total) + head[18:])
+    return ip_frame(HOST4, dst, 6, packets.tcp(HOST4, sport, dst, dport, 2, seq=sport * 65537, window=64240))
 
 
 def echo(src: str, dst: str, number: int) -> bytes:
-    head = struct.pack("!BBHHH", 128 if ":" in src else 8, 0, 0, number % 64, number) + bytes(56)
-    total = checksum((pseudo(src, dst, 58, len(head)) if ":" in src else b"") + head)
-    return ip_frame(src, dst, 58 if ":" in src else 1, head[:2] + struct.pack("!H", total) + head[4:])
+    return ip_frame(src, dst, 58 if ":" in src else 1, packets.echo(src, dst, number % 64, number, bytes(56)))
 
 
 def ping(number: int) -> bytes:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import packets
 import pytest
 import sid
 from lab import (
@@ -39,8 +40,7 @@ BROADCAST = b"\xff" * 6
 
 
 def arp_request(mac: bytes = GUEST_MAC, target: str = GATEWAY4, sender: str = HOST4) -> bytes:
-    body = b"\0\1\x08\0\6\4\0\1" + mac + socket.inet_aton(sender) + bytes(6) + socket.inet_aton(target)
-    return BROADCAST + mac + b"\x08\x06" + body
+    return packets.arp(mac, sender, target)
 
 
 def framed(frame: bytes) -> bytes:

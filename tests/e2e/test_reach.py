@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from lab import GATEWAYS, HOSTS, NO_PORTS, PROGRAMS, REMOTES, Guest, Lab, Script
-from reached import PORT, ether, frames, ip4, ip6, payloads, questions
+from packets import ip
+from reached import PORT, ether, frames, payloads, questions
 
 CLOSED = ("--no-map-gw", *NO_PORTS)
 FORWARDER = "169.254.1.1"
@@ -55,9 +56,9 @@ def no_routes_of_its_own(guest: Guest) -> None:
 
 
 def to_gateways() -> "Iterator[bytes]":
-    for family, build in ((4, ip4), (6, ip6)):
+    for family in (4, 6):
         for proto, body in payloads(HOSTS[family], GATEWAYS[family], 30000):
-            yield ether(build(HOSTS[family], GATEWAYS[family], proto, body))
+            yield ether(ip(HOSTS[family], GATEWAYS[family], proto, body))
 
 
 def test_the_witness_sees_what_a_rule_allows(lab: Lab) -> None:
@@ -96,7 +97,7 @@ def test_a_nameserver_on_the_hosts_loopback_is_not_reached_either(lab: Lab) -> N
 
 def to_our_nameserver(port: int) -> "Iterator[bytes]":
     for proto, body in payloads(HOSTS[4], FORWARDER, 32000, port):
-        yield ether(ip4(HOSTS[4], FORWARDER, proto, body))
+        yield ether(ip(HOSTS[4], FORWARDER, proto, body))
 
 
 def test_pasta_py_opens_port_53_of_its_own_nameserver_and_no_more(lab: Lab) -> None:
@@ -137,8 +138,8 @@ def test_its_own_address_is_no_way_to_what_listens_on_loopback(lab: Lab) -> None
     """The host's addresses are reached as any neighbour reaches them: what is bound to loopback is not."""
     with lab.guest(*CLOSED) as guest:
         seen = watch(lab)
-        for family, build in ((4, ip4), (6, ip6)):
-            these = [ether(build(REMOTES[family], HOSTS[family], proto, body))
+        for family in (4, 6):
+            these = [ether(ip(REMOTES[family], HOSTS[family], proto, body))
                      for proto, body in payloads(REMOTES[family], HOSTS[family], 31000)]  # fmt: skip
             send(guest, iter(these))
         assert int(str(seen.result()["packets"])) > 0

@@ -10,15 +10,10 @@ import struct
 import sys
 import time
 
+from packets import checksum
+
 PATIENCE_S = 20
 ANSWERS = {4: (0, 11), 6: (129, 3)}  # RFC 792, RFC 4443: echo reply, time exceeded
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def main(source: str, address: str, ttl: int) -> None:

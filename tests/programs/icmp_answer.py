@@ -9,21 +9,14 @@ import socket
 import struct
 import sys
 
+from packets import checksum
+
 ETH_IPV4, ETH_IPV6 = 0x0800, 0x86DD
 ICMP, ICMPV6 = 1, 58
 QUOTE_BYTES = 128
 PREFIX4, PREFIX6 = bytes([198, 18]), socket.inet_pton(socket.AF_INET6, "2001:db8:3::")[:12]
 MTU = 1400  # told in "fragmentation needed" and "too big"
 POINTER = 6  # told in a parameter problem
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 def with_checksum(message: bytes, pseudo: bytes = b"") -> bytes:

@@ -12,19 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from packets import checksum
+
 PATIENCE_S = 30
 ETH_P_ALL = 3
 UDP, TCP, HOP_OPTIONS, ROUTING, DESTINATION_OPTIONS = 17, 6, 0, 43, 60
 SYN, FIN = 2, 1
 OPTIONS = b"\x01" * 6  # RFC 9868, 11.2: all NOP, an even number, so that they could be taken for data
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + b"\0" * (len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Way:

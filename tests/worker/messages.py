@@ -3,7 +3,8 @@
 import struct
 from ipaddress import ip_address
 
-from checker.frame import fold
+import packets
+from packets import packed
 from sample_plan import GUEST_MAC, OUR_LL6, OUR_MAC, mac
 
 GUEST_LL6 = "fe80::ff:fe00:2"
@@ -17,24 +18,18 @@ def ether(payload: bytes, kind: int, dst: str = OUR_MAC, src: str = GUEST_MAC) -
 
 
 def arp(sender: str, target: str, *, op: int = 1, dst: str = "ff:ff:ff:ff:ff:ff", src: str = GUEST_MAC) -> bytes:
-    head = struct.pack("!HHBBH", 1, 0x0800, 6, 4, op)
-    body = mac(src) + ip_address(sender).packed + bytes(6) + ip_address(target).packed
-    return ether(head + body, 0x0806, dst, src)
+    return packets.arp(mac(src), sender, target, op=op, dst=mac(dst))
 
 
 def ip6(protocol: int, payload: bytes, src: str, dst: str, hop_limit: int, to: str = "") -> bytes:
     """`payload` has its checksum, bytes 2 to 3 (ICMPv6) or 6 to 7 (UDP), set to zero; it is filled in."""
-    packed = ip_address(src).packed + ip_address(dst).packed
-    summed = 0xFFFF ^ fold(packed + struct.pack("!II", len(payload), protocol) + payload)
-    at = 2 if protocol == 58 else 6
-    payload = payload[:at] + struct.pack("!H", summed) + payload[at + 2 :]
-    head = struct.pack("!IHBB", 6 << 28, len(payload), protocol, hop_limit)
-    group = "33:33" + "".join(f":{byte:02x}" for byte in ip_address(dst).packed[12:])
-    return ether(head + packed + payload, 0x86DD, to or (group if dst.startswith("ff") else OUR_MAC))
+    packet = packets.ip(src, dst, protocol, packets.summed(src, dst, protocol, payload), ttl=hop_limit)
+    group = "33:33:" + packed(dst)[12:].hex(":")
+    return ether(packet, 0x86DD, to or (group if dst.startswith("ff") else OUR_MAC))
 
 
 def solicited_node(target: str) -> str:
-    return str(ip_address(b"\xff\x02" + bytes(9) + b"\x01\xff" + ip_address(target).packed[13:]))
+    return str(ip_address(b"\xff\x02" + bytes(9) + b"\x01\xff" + packed(target)[13:]))
 
 
 def ns(
@@ -42,7 +37,7 @@ def ns(
 ) -> bytes:
     if options is None:
         options = b"" if src == "::" else b"\x01\x01" + mac(GUEST_MAC)
-    body = bytes((135, 0, 0, 0)) + bytes(4) + ip_address(target).packed + options
+    body = bytes((135, 0, 0, 0)) + bytes(4) + packed(target) + options
     return ip6(58, body, src, dst or solicited_node(target), hop_limit)
 
 
@@ -53,13 +48,8 @@ def rs(*, src: str = GUEST_LL6, hop_limit: int = 255, options: bytes = b"", code
 def udp4(
     data: bytes, *, src: str = "0.0.0.0", dst: str = "255.255.255.255", ports: tuple[int, int] = (68, 67)
 ) -> bytes:
-    packed = ip_address(src).packed + ip_address(dst).packed
-    udp = struct.pack("!HHHH", *ports, 8 + len(data), 0) + data
-    summed = 0xFFFF ^ fold(packed + struct.pack("!II", len(udp), 17) + udp)
-    udp = udp[:6] + struct.pack("!H", summed or 0xFFFF) + udp[8:]
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0)
-    head = head[:10] + struct.pack("!H", 0xFFFF ^ fold(head + packed)) + packed
-    return ether(head + udp, 0x0800, "ff:ff:ff:ff:ff:ff" if dst == "255.255.255.255" else OUR_MAC)
+    packet = packets.ip(src, dst, packets.UDP, packets.udp(src, ports[0], dst, ports[1], data))
+    return ether(packet, 0x0800, "ff:ff:ff:ff:ff:ff" if dst == "255.255.255.255" else OUR_MAC)
 
 
 def opt4(code: int, value: bytes) -> bytes:
@@ -68,8 +58,8 @@ def opt4(code: int, value: bytes) -> bytes:
 
 def bootp(options: bytes, *, ciaddr: str = "0.0.0.0", giaddr: str = "0.0.0.0", flags: int = 0, **where: str) -> bytes:
     """A BOOTREQUEST with `options` after the fixed part (cookie included), in a frame."""
-    fixed = b"\x01\x01\x06\0" + XID + struct.pack("!HH", 0, flags) + ip_address(ciaddr).packed + bytes(8)
-    fixed += ip_address(giaddr).packed + mac(GUEST_MAC) + bytes(10) + bytes(192)
+    fixed = b"\x01\x01\x06\0" + XID + struct.pack("!HH", 0, flags) + packed(ciaddr) + bytes(8)
+    fixed += packed(giaddr) + mac(GUEST_MAC) + bytes(10) + bytes(192)
     return udp4((fixed + options).ljust(300, b"\0"), **where)  # type: ignore[arg-type]
 
 
@@ -82,7 +72,7 @@ def opt6(code: int, value: bytes = b"") -> bytes:
 
 
 def ia_na(*addresses: str, iaid: int = 1) -> bytes:
-    inner = b"".join(opt6(5, ip_address(address).packed + bytes(8)) for address in addresses)
+    inner = b"".join(opt6(5, packed(address) + bytes(8)) for address in addresses)
     return opt6(3, struct.pack("!III", iaid, 0, 0) + inner)
 
 

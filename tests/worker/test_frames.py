@@ -1,9 +1,9 @@
 import pytest
 from checker import check, decode, ethernet, icmp6, ipv4, ipv6, payload, udp
-from checker.frame import fold
 from hypothesis import given
 from hypothesis import strategies as st
 from messages import ether, udp4
+from packets import fold
 from sample_plan import GUEST_MAC, OUR_MAC, addr, mac, sample_plan
 
 from pasta_py.worker import frames

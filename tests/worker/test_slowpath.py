@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from checker import decode
-from checker.frame import fold
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import ANSWERED, arp, ether, ns
+from packets import fold
 from sample_plan import GATEWAY4, GATEWAY6, GUEST4, OUR_MAC, addr, sample_plan
 
 from pasta_py.model import WorkerPlan
