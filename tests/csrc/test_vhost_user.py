@@ -14,7 +14,7 @@ import front_end as fe
 import pytest
 from front_end import ALL, FRONT_END, MEMORY, PLAIN, Machine
 from guest import ACK, GATEWAY4, GUEST4, GUEST_MAC, PATIENCE_S, PSH, Segment, TcpPeer, connected, ip_frame, parse
-from packets import pseudo
+from packets import fold, pseudo
 
 ARP = b"\xff" * 6 + GUEST_MAC + bytes.fromhex("0806 0001 0800 0604 0001") + GUEST_MAC
 ARP += bytes([10, 0, 2, 15, 0, 0, 0, 0, 0, 0, 10, 0, 2, 2])
@@ -32,9 +32,7 @@ def open_tcp(peer: TcpPeer, payload: bytes) -> tuple[bytes, bytes]:
     """A virtio header and a frame of `payload`, with a partial checksum, to be segmented at 1448 bytes."""
     length = 20 + len(payload)
     head = struct.pack("!HHIIBBHHH", peer.sport, peer.dport, peer.seq, peer.ack, 5 << 4, ACK | PSH, 1000, 0, 0)
-    total = sum(struct.unpack("!6H", pseudo(GUEST4, GATEWAY4, 6, length)))
-    total = (total & 0xFFFF) + (total >> 16)
-    head = head[:16] + struct.pack("!H", total) + head[18:]
+    head = head[:16] + struct.pack("!H", fold(pseudo(GUEST4, GATEWAY4, 6, length))) + head[18:]
     peer.seq += len(payload)
     return struct.pack("<BBHHHH", NEEDS_CSUM, TCPV4, 54, 1448, 34, 16), ip_frame(GUEST4, GATEWAY4, 6, head + payload)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import sid
 from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Space, dual, wire
-from reached import ether, ip4, ip6, payloads
+from packets import ip
+from reached import ether, payloads
 
 PORT = 7600
 SECOND4, SECOND6 = "192.0.2.20", "2001:db8::20"  # of the host, on the guest's interface
@@ -93,9 +94,9 @@ def test_the_guest_is_not_taken_to_have_an_address_that_nobody_can_have(lab: Lab
     sources = {4: ("255.255.255.255", "240.0.0.1", "192.0.2.255", GATEWAY4, "169.254.9.9"), 6: (GATEWAY6, "fd00::99")}
     options = ("-a", HOST4, "-a", HOST6, "--map-host-loopback", "169.254.9.9", "--map-host-loopback", "fd00::99")
     with lab.guest(*PORTS, *options) as guest:
-        for family, build, remote in ((4, ip4, REMOTE4), (6, ip6, REMOTE6)):
+        for family, remote in ((4, REMOTE4), (6, REMOTE6)):
             for source in sources[family]:
-                frames = [ether(build(source, remote, proto, body)) for proto, body in payloads(source, remote, 5000)]
+                frames = [ether(ip(source, remote, proto, body)) for proto, body in payloads(source, remote, 5000)]
                 guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input="\n".join(map(bytes.hex, frames)))
         assert seen(lab, guest, lab.remote, ((REMOTE4, HOST4), (REMOTE6, HOST6))) == [REMOTE4, REMOTE6] * 2
 

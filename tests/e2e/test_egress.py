@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Script, program
-from reached import PORT, ether, frames, ip4, ip6, payloads
+from packets import ip
+from reached import PORT, ether, frames, payloads
 
 PUBLIC4, PUBLIC6 = "8.8.8.8", "2600::8"  # global addresses, behind the gateway
 METADATA = "169.254.169.254"
@@ -221,16 +222,16 @@ def neighbours(packet: str) -> bool:
 
 def to_everywhere() -> Iterator[bytes]:
     inside = ("::ffff:192.0.2.10", "64:ff9b::c000:20a", "2002:c000:20a::1", REMOTE6, PUBLIC6, "ff02::fb", "ff0e::1")
-    for source, targets, build in (
-        (HOST4, (REMOTE4, PUBLIC4, GATEWAY4, METADATA, "224.0.0.251", "239.1.1.1", "192.0.2.255"), ip4),
-        (HOST6, inside, ip6),
-        ("192.0.2.77", (REMOTE4, PUBLIC4), ip4),
-        ("2001:db8::77", (REMOTE6, PUBLIC6), ip6),
+    for source, targets in (
+        (HOST4, (REMOTE4, PUBLIC4, GATEWAY4, METADATA, "224.0.0.251", "239.1.1.1", "192.0.2.255")),
+        (HOST6, inside),
+        ("192.0.2.77", (REMOTE4, PUBLIC4)),
+        ("2001:db8::77", (REMOTE6, PUBLIC6)),
     ):
         for target in targets:
             for port in (0, 53, 67, 853, PORT):
                 for proto, body in payloads(source, target, 31000, port):
-                    yield ether(build(source, target, proto, body))
+                    yield ether(ip(source, target, proto, body))
 
 
 def send(guest: Guest, these: Iterator[bytes]) -> int:
