@@ -1,9 +1,11 @@
 """The session in docs/slirp4netns.md, as it stands there."""
 
+import contextlib
 import re
+from pathlib import Path
 
 import pages
-from lab import Lab
+from lab import PATIENCE_S, Lab, wait_until
 from slirp import NAMES, path
 
 
@@ -21,3 +23,14 @@ def test_the_documented_session(lab: Lab) -> None:
         assert "Directory listing" in (lab.directory / name / "page").read_text()
         assert "slirp.sock" in (lab.directory / name / "listing").read_text()
     web.kill()
+    web.wait()
+    wait_until(lambda: not left(lab), PATIENCE_S, "the session has ended all that it has started")
+
+
+def left(lab: Lab) -> list[str]:
+    """Command lines of the session's processes."""
+    found = []
+    for pid in lab.descendants():
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return [line for line in found if re.search("http.server|slirp4netns|sleep 60", line)]

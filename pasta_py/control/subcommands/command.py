@@ -17,6 +17,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class Described(Exception):
+    """In place of running: what typer has made of a subcommand's function."""
+
+    def __init__(self, made: "Any") -> None:
+        super().__init__()
+        self.made = made
+
+
+def described(main: "Callable[[Sequence[str]], int]") -> "Any":
+    """The command of click behind a subcommand's `main`, for completion: nothing runs."""
+    global _describes
+    _describes = True
+    try:
+        main(["--help"])
+    except Described as found:
+        return found.made
+    finally:
+        _describes = False
+    raise AssertionError("a subcommand that does not go by way of run()")
+
+
+_describes = False
+
+
 def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, summary: str) -> int:
     """Call `function` with what `argv` says; the exit status. `summary`: for the help."""
     import typer
@@ -24,6 +48,8 @@ def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, sum
     usage_error: "Any" = typer.BadParameter.__bases__[0]  # click's, which newer versions of typer contain
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     app.command(name=word, help=summary, context_settings={"help_option_names": ["-h", "--help"]})(function)
+    if _describes:
+        raise Described(typer.main.get_command(app))
     try:
         status = app(prog_name=f"pasta-py {word}", args=list(argv), standalone_mode=False)
     except usage_error as error:

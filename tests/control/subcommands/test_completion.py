@@ -1,14 +1,19 @@
 """Completion as users have it: a real bash, zsh and fish complete command lines with the scripts that pasta-py prints."""
 
+import contextlib
 import os
 import pty
 import re
 import select
+import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from instance_helpers import as_user_words
 from process_helpers import environment
 
 from pasta_py.control.subcommands import completion
@@ -32,23 +37,34 @@ LINES = [
     ("slirp4netns --outbound-", ["--outbound-addr", "--outbound-addr6"]),
     ("pasta-py -m 1500 -- setpri", ["setpriv"]),
     ("pasta-py -4 setpri", ["setpriv"]),
+    ("pasta-py flows --fol", ["--follow"]),
+    ("pasta-py capture --sna", ["--snaplen"]),
+    ("pasta-py capture --write /etc/resol", ["/etc/resolv.conf"]),
+    ("pasta-py report /etc/resol", ["/etc/resolv.conf"]),
 ]
-_BASH = """
-source /usr/share/bash-completion/bash_completion 2>/dev/null; source "$1"
+_BASH_COMPLETION = "source /usr/share/bash-completion/bash_completion 2>/dev/null; "
+_BASH = _BASH_COMPLETION + """source "$1"
 COMP_LINE=$2 COMP_POINT=${#2}; read -ra COMP_WORDS <<<"$2"; [[ $2 == *' ' ]] && COMP_WORDS+=('')
 COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); compopt() { :; }
 _pasta_py "${COMP_WORDS[0]}" "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"; printf '%s\\n' "${COMPREPLY[@]}"
 """
 
 
-def answers(shell: str, script: Path, line: str) -> list[str]:
+def asking(shell: str, script: Path, line: str) -> list[str]:
+    """The command by which bash or fish prints what it would complete the line with."""
     if shell == "bash":
-        command = ["bash", "-c", _BASH, "bash", str(script), line]
-    else:
-        command = ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=False, cwd="/")
+        return ["bash", "-c", _BASH, "bash", str(script), line]
+    return ["fish", "--no-config", "-c", f"source {script}; complete -C '{line}'"]
+
+
+def lines_of(command: list[str], env: dict[str, str] | None = None) -> list[str]:
+    done = subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=60, check=False, cwd="/")
     assert not done.stderr, done.stderr
-    return [word.partition("\t")[0] for word in done.stdout.splitlines()]
+    return done.stdout.splitlines()
+
+
+def answers(shell: str, script: Path, line: str) -> list[str]:
+    return [word.partition("\t")[0] for word in lines_of(asking(shell, script, line))]
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +89,16 @@ def test_zsh_completes(scripts: dict[str, Path]) -> None:
         assert all(word in shown for word in expected), (line, shown)
 
 
-def _zsh(script: Path, line: str) -> str:
-    """What an interactive zsh shows after TAB, without the escapes of the terminal."""
+def _zsh(script: Path, line: str, prefix: Sequence[str] = (), env: dict[str, str] | None = None, first: str = "") -> str:
+    """What an interactive zsh shows after TAB, without the escapes of the terminal. `first`: lines to run before."""
     start = f"PS1='here''> '; fpath=({script.parent} $fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=1000; print ready\n"
     pid, master = pty.fork()
     if pid == 0:
         os.chdir("/")
-        os.execvpe("zsh", ["zsh", "-f", "-i"], {**environment(), "TERM": "dumb", "COLUMNS": "200", "LINES": "500"})
+        argv = [*prefix, "zsh", "-f", "-i"]
+        os.execvpe(argv[0], argv, {**environment(env), "TERM": "dumb", "COLUMNS": "200", "LINES": "500"})
     try:
-        os.write(master, start.encode())
+        os.write(master, (first + start).encode())
         _read(master, b"here> ")
         os.write(master, line.encode() + b"\t\t\x15print do''ne\n")  # Ctrl-U takes the line back
         return _read(master, b"\ndone\r\n")
@@ -91,6 +108,19 @@ def _zsh(script: Path, line: str) -> str:
         os.close(master)
 
 
+_TIMED = """\
+zmodload zsh/datetime
+timed() { local -F began=$EPOCHREALTIME; zle complete-word; print -r -- "took" $(( (EPOCHREALTIME - began) * 1000 )) "ms" }
+zle -N timed; bindkey '^I' timed; LISTMAX=1000
+"""
+
+
+def _zsh_tab_ms(script: Path, line: str) -> float:
+    """Of a TAB in a zsh that is ready. The first one does not count: it loads zsh's own functions, too."""
+    shown = _zsh(script, f"{line}\t\x15" * 3 + line, first=_TIMED)  # Ctrl-U takes the line back
+    return statistics.median(map(float, re.findall(r"took ([0-9.]+) ms", shown)[1:4]))
+
+
 def _read(master: int, until: bytes) -> str:
     """Output of a terminal until a text comes."""
     seen = b""
@@ -98,6 +128,85 @@ def _read(master: int, until: bytes) -> str:
         assert select.select([master], [], [], 60)[0], seen
         seen += os.read(master, 65536)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[int]]:
+    """Two processes of ours whose PIDs differ in the last digits, by a name of their own."""
+    found = []
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):
+            code = "printf named-by-us >/proc/$$/comm; echo; read -r"
+            pipe = subprocess.PIPE
+            process = stack.enter_context(subprocess.Popen(["bash", "-c", code], stdin=pipe, stdout=pipe))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+            found.append(process.pid)
+        yield found
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_pids_come_with_their_commands(shell: str, scripts: dict[str, Path], sleepers: list[int]) -> None:
+    """Of those whose namespaces can be joined: as the word, and as /proc/PID/ns/net behind --netns."""
+    first, second = map(str, sleepers)
+    part = os.path.commonprefix([first, second])
+    for line, before, behind in (
+        (f"pasta {part}", "", ""),
+        (f"slirp4netns {part}", "", ""),
+        (f"pasta-py --netns /proc/{part}", "/proc/", "/ns/net"),
+    ):
+        if shell == "zsh":
+            shown = _zsh(scripts["zsh"], line)
+            assert f"{before}{first}{behind}" in shown and f"{before}{second}{behind}" in shown and "named-by-us" in shown, line
+            continue
+        found = lines_of(asking(shell, scripts[shell], line))
+        for pid in (first, second):
+            (shown,) = (word for word in found if re.split("[ \t]", word)[0] == f"{before}{pid}{behind}")
+            assert "named-by-us" in shown, line
+
+
+def test_the_only_pid_is_completed_without_its_command_in_bash(scripts: dict[str, Path], sleepers: list[int]) -> None:
+    pid = str(max(sleepers))
+    assert answers("bash", scripts["bash"], f"pasta {pid}") == [pid]
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_instances_are_named(shell: str, scripts: dict[str, Path], runtime: Path) -> None:
+    (runtime / "pasta-py").mkdir()
+    (runtime / "pasta-py" / "4711.sock").touch()
+    script = runtime / scripts[shell].name
+    script.write_text(scripts[shell].read_text())
+    env = {"XDG_RUNTIME_DIR": str(runtime)}
+    if shell == "zsh":
+        assert "4711" in _zsh(script, "pasta-py flows ", as_user_words(), env)
+    else:
+        assert "4711" in lines_of([*as_user_words(), *asking(shell, script, "pasta-py flows ")], env)
+
+
+@pytest.mark.quiet
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_a_tab_is_faster_than_a_program_that_is_asked(shell: str, scripts: dict[str, Path]) -> None:
+    """Beyond the bare start of the shell, and with the script read anew: what a program of typer needs before it can answer."""
+    line = "pasta-py --no-dhcp"
+    asked = median_ms([sys.executable, "-c", "import typer"])
+    if shell == "zsh":  # in one that runs: its start counts less than nothing
+        taken = _zsh_tab_ms(scripts["zsh"], line)
+    else:
+        full = [word.replace(_BASH_COMPLETION, "") for word in asking(shell, scripts[shell], line)]
+        bare = ["bash", "-c", ":"] if shell == "bash" else ["fish", "--no-config", "-c", "true"]
+        taken = median_ms(full) - median_ms(bare)
+    print(f"{shell}: a TAB takes {taken:.1f} ms, `import typer` {asked:.1f} ms")
+    assert taken < asked
+
+
+def median_ms(command: list[str]) -> float:
+    took = []
+    for _ in range(7):
+        begin = time.monotonic()
+        lines_of(command)
+        took.append((time.monotonic() - begin) * 1000)
+    return statistics.median(took)
 
 
 def test_a_line_with_an_equals_sign_in_bash(scripts: dict[str, Path]) -> None:
