@@ -1,6 +1,6 @@
 """Builds the two C extensions with cffi in API mode.
 
-    pasta_py._plane   the core. Python sees the parts of plane_api.h and core/event.h between their cdef markers
+    pasta_py._plane   the core. Python sees the parts of HEADERS between their cdef markers
     pasta_py._calls   the system calls of control/guest/syscalls.py. Through ctypes each start would take 2 ms longer
 
 Environment: PASTA_WERROR=1 makes warnings errors. PASTA_COVERAGE=DIRECTORY builds for gcov, which writes its data there
@@ -17,7 +17,7 @@ import cffi
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("base", "wire", "core", "io", "proto", "plane")
-HEADERS = ("core/event.h", "plane_api.h")
+HEADERS = ("core/event.h", "core/egress_text.h", "plane_api.h")
 INCLUDES = "".join(f'#include "{header}"\n' for header in HEADERS)
 
 

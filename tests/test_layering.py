@@ -20,7 +20,10 @@ ABI = "plane_api.h"
 ABI_USERS = ("io", "plane")
 TYPER_USERS = ("control/start/typer_command.py", "control/subcommands/")
 PYROUTE2_USERS = ("control/netlink/pyroute2_messages.py",)
-EXTENSION_USERS = {"_plane": ("worker/plane.py", "worker/confine.py"), "_calls": ("control/guest/syscalls.py",)}
+EXTENSION_USERS = {
+    "_plane": ("worker/plane.py", "worker/confine.py", "control/commandline/egress_rule.py"),
+    "_calls": ("control/guest/syscalls.py",),
+}
 SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The one way from the package to control, taken when the Python API is asked for; that of a fork which is to be the worker; and
 #: that of programs which follow the host, and are neither.

@@ -166,9 +166,10 @@ static void skip_service(const char **name, uint32_t *len)
 	}
 }
 
-struct egress_name_search egress_name_search(const char *name, uint32_t len)
+struct egress_name_search egress_name_search(const char *name, uint32_t len, bool as_host)
 {
-	skip_service(&name, &len);
+	if (as_host)
+		skip_service(&name, &len);
 	return (struct egress_name_search){name, len, len, FNV_BASIS};
 }
 
@@ -189,13 +190,13 @@ const struct egress_list *egress_next_name(const struct egress_rules *r, struct 
 	return NULL;
 }
 
-const struct egress_name_node *egress_name_find(const struct egress_rules *r, const char *name, uint32_t len)
+const struct egress_name_node *egress_name_find(const struct egress_rules *r, const char *name, uint32_t len, bool below)
 {
 	const struct egress_name_node *n;
 	uint32_t hash = FNV_BASIS;
 
 	for (uint32_t i = len; i-- > 0;)
 		hash = fnv(hash, (uint8_t)name[i]);
-	n = name_place(r, hash, name, len, false);
+	n = name_place(r, hash, name, len, below);
 	return n->used ? n : NULL;
 }

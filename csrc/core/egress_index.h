@@ -22,8 +22,8 @@ const struct egress_prefix_node *egress_next_prefix(const struct egress_rules *r
 uint32_t egress_name_nodes(const struct egress_rules *r, const struct egress_rule *rule);
 /* The node of a rule's name, which is made if there is none. The nodes of the names above it are marked if the rule allows. */
 struct egress_name_node *egress_name_add(struct egress_rules *r, const struct egress_rule *rule);
-/* The node of this very name; NULL: there is none. */
-const struct egress_name_node *egress_name_find(const struct egress_rules *r, const char *name, uint32_t len);
+/* The node of this very name, or of all names below it; NULL: there is none. */
+const struct egress_name_node *egress_name_find(const struct egress_rules *r, const char *name, uint32_t len, bool below);
 
 struct egress_name_search {
 	const char *name;
@@ -31,8 +31,8 @@ struct egress_name_search {
 	uint32_t hash;
 };
 
-/* Begins a search for the lists of rules that fit the name. */
-struct egress_name_search egress_name_search(const char *name, uint32_t len);
+/* Begins a search for the lists of rules that fit the name. as_host: a service of a host counts as the host. */
+struct egress_name_search egress_name_search(const char *name, uint32_t len, bool as_host);
 /* The next of them: those of names above it first. NULL: there are no more. */
 const struct egress_list *egress_next_name(const struct egress_rules *r, struct egress_name_search *s);
 

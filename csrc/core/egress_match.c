@@ -174,7 +174,7 @@ static void search_all(const struct egress_rules *r, struct search *s, const cha
 			search_prefixes(r, &v->as_seen, BY_AS_SEEN, s);
 	}
 	if (name) {
-		struct egress_name_search names = egress_name_search(name, len);
+		struct egress_name_search names = egress_name_search(name, len, true);
 		const struct egress_list *l;
 
 		while ((l = egress_next_name(r, &names)))
@@ -218,7 +218,7 @@ struct egress_verdict egress_rules_name(const struct egress_rules *r, const char
 
 uint32_t egress_rules_named(const struct egress_rules *r, const char *name, uint32_t len)
 {
-	const struct egress_name_node *n = egress_name_find(r, name, len);
+	const struct egress_name_node *n = egress_name_find(r, name, len, false);
 	uint32_t named = n && n->above ? EGRESS_NAMED_BELOW : 0;
 
 	for (uint16_t i = n ? n->rules.first : EGRESS_NO_RULE; i != EGRESS_NO_RULE; i = r->rule[i].next)

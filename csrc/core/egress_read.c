@@ -82,6 +82,14 @@ static struct egress_rule take_rule(struct reader *in)
 	return rule;
 }
 
+uint32_t egress_rule_read(const uint8_t *rules, uint32_t len, struct egress_rule *rule)
+{
+	struct reader in = {rules, 0, len, false};
+
+	*rule = take_rule(&in);
+	return in.bad ? 0 : in.at;
+}
+
 static void append(struct egress_rules *r, struct egress_list *l, uint16_t index)
 {
 	if (l->first == EGRESS_NO_RULE)

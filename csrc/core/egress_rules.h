@@ -100,6 +100,8 @@ struct egress_view {
 /* 0, -EINVAL or -ENOMEM; egress_rules_free() in the case of success only. */
 int egress_rules_read(const uint8_t *policy, uint32_t len, struct egress_rules **out);
 void egress_rules_free(struct egress_rules *r);
+/* The rule at the beginning of some rules, its name_at counted from there, and how many bytes it has; 0: there is none. */
+uint32_t egress_rule_read(const uint8_t *rules, uint32_t len, struct egress_rule *rule);
 
 /* --- egress_match.c --- */
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import operator
+import re
 from typing import Any
 
 import internals
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pasta_py.control.commandline import egress_rule
-from pasta_py.control.commandline.egress_rule import HOST, LAN, METADATA, MULTICAST, PRIVATE, Rule
+from pasta_py.control.commandline.egress_rule import HOST, LAN, METADATA, MULTICAST, PRIVATE, Rules
 from pasta_py.control.planning import egress_policy
 
 module = internals.build()
@@ -48,9 +49,9 @@ def prefix(text: str) -> tuple[bytes, int]:
     return packed(str(network.network_address)), network.prefixlen + (96 if network.version == 4 else 0)
 
 
-def rules_of(*lines: str) -> tuple[Rule, ...]:
+def rules_of(*lines: str) -> Rules:
     pairs = (line.split() for line in lines)
-    return tuple(egress_rule.parse(text, allow=verdict == "allow") for verdict, text in pairs)
+    return egress_rule.joined([egress_rule.parse(text, allow=verdict == "allow") for verdict, text in pairs])
 
 
 def policy(*lines: str, allow_others: bool = False, names: int = egress_policy.NAMES_OF_RULES) -> bytes:
@@ -335,35 +336,42 @@ def naive_groups(address: str) -> int:
     return functools.reduce(operator.or_, holding, 0)
 
 
-def in_prefix(r: Rule, address: str) -> bool:
-    shift = 128 - r.bits
-    if r.bits < 96 and ":" not in address:
-        return False
-    return int.from_bytes(r.address, "big") >> shift == int.from_bytes(packed(address), "big") >> shift
+def in_prefix(text: str, address: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(text.strip("[]"))
 
 
-def in_group(r: Rule, groups: int) -> bool:
-    if r.groups == egress_rule.INTERNET:
+def in_group(name: str, groups: int, allow: bool) -> bool:
+    bits = egress_rule.GROUP_NAMES[name]
+    if bits == egress_rule.INTERNET:
         return not groups
-    return bool(groups & r.groups) and not (r.allow and groups & (HOST | METADATA | MULTICAST) & ~r.groups)
+    return bool(groups & bits) and not (allow and groups & (HOST | METADATA | MULTICAST) & ~bits)
 
 
-def naive_match(r: Rule, address: str, port: int, proto: int, name: str) -> bool:
-    groups = naive_groups(address)
-    bit = {TCP: 1, UDP: 2, ICMP: 4}[proto]
-    if not r.protocols & bit or not r.first <= port <= r.last:
+RULE = re.compile(r"(?P<to>\[.*\]|.*?)(?P<limit>=.*?)?(:(?P<first>\d+)(-(?P<last>\d+))?)?(/(?P<proto>tcp|udp|icmp))?")
+
+
+def naive_match(line: str, address: str, port: int, proto: int, name: str) -> bool:
+    """What a line says, read here once more in a simple way."""
+    verdict, text = line.split()
+    found, allow, groups = RULE.fullmatch(text), verdict == "allow", naive_groups(address)
+    assert found
+    to, limit, first = found["to"], (found["limit"] or "")[1:], found["first"]
+    usual = [TCP, UDP] if first else [TCP, UDP, ICMP]
+    if proto not in ([{"tcp": TCP, "udp": UDP, "icmp": ICMP}[found["proto"]]] if found["proto"] else usual):
         return False
-    if r.kind in (egress_rule.NAME, egress_rule.BELOW):
-        if name != r.name if r.kind == egress_rule.NAME else not name.endswith("." + r.name):
+    if first and not int(first) <= port <= int(found["last"] or first):
+        return False
+    if "test" in to:
+        if name != to if to[0] != "*" else not name.endswith(to[1:]):
             return False
-        if not r.allow:
+        if not allow:
             return True
-        if r.limit == egress_rule.PREFIX:
-            return in_prefix(r, address) and (r.bits == 128 or not groups & (HOST | METADATA | MULTICAST))
-        return in_group(r, groups) if r.limit == egress_rule.GROUPS else not groups
-    if r.kind == egress_rule.PREFIX:
-        return in_prefix(r, address)
-    return r.kind == egress_rule.ANY or in_group(r, groups)
+        if limit[:1].isdigit():
+            return in_prefix(limit, address) and not groups & (HOST | METADATA | MULTICAST)
+        return in_group(limit, groups, allow) if limit else not groups
+    if to == "*":
+        return True
+    return in_group(to, groups, allow) if to[0] == "@" else in_prefix(to, address)
 
 
 @settings(max_examples=300, deadline=None)
@@ -377,8 +385,7 @@ def test_property_the_first_matching_rule_decides(
     e = egress(*lines, allow_others=others)
     if name:
         assert e.pin(address, name, 0, 1) == 0
-    rules = enumerate(rules_of(*lines))
-    matches = ((r.allow, i) for i, r in rules if naive_match(r, address, port, proto, name))
+    matches = ((line.startswith("allow"), i) for i, line in enumerate(lines) if naive_match(line, address, port, proto, name))
     allow, _reason, index = e.flow(address, port, proto)
     assert (allow, index) == next(matches, (others, NO_RULE))
 

@@ -45,10 +45,10 @@ def unpack(data: bytes) -> "Any":
 
 def _egress_record(name: str) -> "type[Record]":
     """A record of the egress policy, which is loaded only where there is one."""
-    from pasta_py.control.commandline.egress_rule import Rule
+    from pasta_py.control.commandline.egress_rule import Rule, Rules
     from pasta_py.control.planning.egress import Said
 
-    return {"Rule": Rule, "Said": Said}[name]
+    return {"Rule": Rule, "Rules": Rules, "Said": Said}[name]
 
 
 def _plain(value: "Any") -> "Any":

@@ -5,21 +5,16 @@
 
 from pasta_py.control.commandline import egress_rule, port_spec
 from pasta_py.control.commandline.egress_rule import (
-    ANY,
-    BELOW,
-    GROUPS,
     HOST,
-    INTERNET,
     INTERNET_ONLY,
     LAN,
     METADATA,
     MULTICAST,
-    NAME,
     NONE,
     OPEN,
-    PREFIX,
     PRIVATE,
     Rule,
+    Rules,
 )  # fmt: skip
 from pasta_py.control.ip import ip_network, packed
 from pasta_py.control.planning import egress_policy
@@ -37,6 +32,7 @@ if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
 
 _EXPANDED = 20  # rules whose meaning is spelled out
+_REMARKS = 20  # lines about rules
 _FILE_BYTES = 16 << 20
 _ONLY_NETWORK = "--sandbox confines the network of what is joined: its files, and UNIX sockets among them, stay as they are"
 
@@ -73,7 +69,7 @@ _NAT64 = ("64:ff9b::/96",)  # RFC 6052, 2.1
 class Said(Record):
     """What the options and files say."""
 
-    rules: "tuple[Rule, ...]"
+    rules: Rules
     default: str  # of egress_rule.PRESETS
 
 
@@ -82,27 +78,29 @@ def read(options: "Options") -> "Said | None":
 
     UsageError, HostError: a file cannot be read, or contradicts another.
     """
-    rules: list[Rule] = []
+    parts: list[Rule | Rules] = []
     defaults = {options.egress: "--egress"} if options.egress else {}
     for item in options.egress_rules:
         if isinstance(item, Rule):
-            rules.append(item)
+            parts.append(item)
             continue
         parsed = egress_rule.parse_file(_contents(item), item)
-        rules += parsed.rules
+        parts.append(parsed.rules)
         if parsed.default:
             defaults.setdefault(parsed.default, item)
     if len(defaults) > 1:
         said = " and ".join(f"{where} says {default!r}" for default, where in defaults.items())
         raise UsageError(f"two defaults for what no rule matches: {said}: give one")
-    default = next(iter(defaults), NONE if options.sandbox or any(rule.allow for rule in rules) else OPEN)
+    rules = egress_rule.joined(parts)
+    allows = any("\tallow " in text for text in rules.texts)
+    default = next(iter(defaults), NONE if options.sandbox or allows else OPEN)
     if options.sandbox and default == OPEN:
         raise UsageError(f"{defaults[OPEN]} says 'default open', which --sandbox does not allow: say 'internet' or 'none'")
-    if not rules and default == OPEN and not options.decision_log:
+    if not rules.texts and default == OPEN and not options.decision_log:
         return None
-    if len(rules) >= egress_policy.MAX_RULES:
-        raise UsageError(f"{len(rules)} egress rules: {egress_policy.MAX_RULES - 1} are the most")
-    return Said(rules=tuple(rules), default=default)
+    if len(rules.texts) >= egress_policy.MAX_RULES:
+        raise UsageError(f"{len(rules.texts)} egress rules: {egress_policy.MAX_RULES - 1} are the most")
+    return Said(rules=rules, default=default)
 
 
 def _contents(path: str) -> bytes:
@@ -129,7 +127,7 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     """The plan with the policy in it, and with what the user should know."""
     names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
     policy = compiled(said, names, host, plan.worker)
-    worker = plan.worker.replace(egress=policy, egress_rules=texts(said), pin_grace_s=options.pin_grace)
+    worker = plan.worker.replace(egress=policy, egress_rules=all_rules(said).texts, pin_grace_s=options.pin_grace)
     worker = worker.replace(egress_default=said.default, tells_denials=options.spawn, whole_sandbox=options.sandbox)
     notices = plan.notices + tuple(_expansions(said))
     if options.sandbox and not options.spawn and options.program != "passt":
@@ -139,9 +137,9 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
 
 
 def _expansions(said: Said) -> "Iterable[str]":
-    for rule in said.rules[:_EXPANDED]:
-        if rule.allow and (rule.first, rule.protocols) == (0, egress_rule.ALL_PROTOCOLS):
-            yield f"egress rule {_named(rule)} is for every port of TCP and UDP, and for ping"
+    for _, rule in zip(range(_EXPANDED), said.rules):  # noqa: B905
+        if rule.allow and (rule.ports[0], rule.protocols) == (0, egress_rule.ALL_PROTOCOLS):
+            yield f"egress rule {_named(rule.where, f'allow {rule}')} is for every port of TCP and UDP, and for ping"
 
 
 def compiled(said: Said, names: int, host: "HostSnapshot", worker: "WorkerPlan") -> bytes:
@@ -157,16 +155,11 @@ def compiled(said: Said, names: int, host: "HostSnapshot", worker: "WorkerPlan")
     )
 
 
-def all_rules(said: Said) -> "tuple[Rule, ...]":
+def all_rules(said: Said) -> Rules:
     """The rules in the core's order: the last may stand for the default."""
     if said.default != INTERNET_ONLY:
         return said.rules
-    return (*said.rules, Rule(allow=True, kind=GROUPS, groups=INTERNET, where=f"--egress {INTERNET_ONLY}"))
-
-
-def texts(said: Said) -> "tuple[str, ...]":
-    """For the log, of each rule: where it stands, the rule, its note; with tabs between them."""
-    return tuple(f"{rule.where}\t{'allow' if rule.allow else 'deny'} {rule}\t{rule.note}" for rule in all_rules(said))
+    return egress_rule.joined([said.rules, egress_rule.parse("@internet", allow=True, where=f"--egress {INTERNET_ONLY}")])
 
 
 def _prefix(network: "Network") -> "tuple[bytes, int]":
@@ -195,73 +188,29 @@ def _groups(host: "HostSnapshot", worker: "WorkerPlan") -> "Iterable[tuple[bytes
 
 
 def warnings(said: Said, *, strict: bool = False) -> "tuple[str, ...]":
-    """Rules that an earlier one makes useless, and others that are wider than they look.
+    """Rules that an earlier one makes useless, and others that are wider than they look: _REMARKS of them.
 
     UsageError instead of a warning: both rules stand in one file, or `strict`.
     """
-    found = [_too_wide(rule) for rule in said.rules if rule.allow and rule.kind == BELOW and "." not in rule.name]
-    for rule, earlier in useless(said.rules):
-        text = f"egress rule {_named(rule)} has no effect: {_named(earlier)} comes first and covers it"
-        file, other = rule.where.rpartition(":")[0], earlier.where.rpartition(":")[0]
-        if strict or (file and file == other):
-            raise UsageError(f"{text}: remove it, or put it first")
-        found.append(text)
+    texts = said.rules.texts
+    found = []
+    policy = egress_policy.encode(egress_policy.Policy(rules=said.rules, allow_others=False, names=0, groups=(), nat64=()))
+    remarks = egress_rule.remarks(policy, len(texts))
+    for index, other in remarks:
+        where, text, _ = texts[index].split("\t")
+        if other == egress_rule.TOO_WIDE:
+            found.append(f"egress rule {_named(where, text)} allows every name that ends in {text.rpartition('*')[2]}")
+            continue
+        first, earlier, _ = texts[other].split("\t")
+        line = f"egress rule {_named(where, text)} has no effect: {_named(first, earlier)} comes first and covers it"
+        file = where.rpartition(":")[0]
+        if strict or (file and file == first.rpartition(":")[0]):
+            raise UsageError(f"{line}: remove it, or put it first")
+        found.append(line)
+    if len(found) > _REMARKS:
+        found[_REMARKS:] = [f"{len(found) - _REMARKS} more egress rules have no effect, or allow every name below a top domain"]
     return tuple(found)
 
 
-def _too_wide(rule: Rule) -> str:
-    return f"egress rule {_named(rule)} allows every name that ends in .{rule.name}"
-
-
-def _named(rule: Rule) -> str:
-    text = f"'{'allow' if rule.allow else 'deny'} {rule}'"
-    return f"{text} ({rule.where})" if rule.where else text
-
-
-def useless(rules: "tuple[Rule, ...]") -> "Iterable[tuple[Rule, Rule]]":
-    """Pairs of a rule that can never decide, and the earlier rule because of which."""
-    earlier: dict[tuple[object, ...], list[Rule]] = {}
-    lengths: set[int] = set()
-    for rule in rules:
-        for key in _wider(rule, lengths):
-            match = next((other for other in earlier.get(key, ()) if _covers(other, rule)), None)
-            if match:
-                yield rule, match
-                break
-        earlier.setdefault(_key(rule), []).append(rule)
-        if rule.kind == PREFIX:
-            lengths.add(rule.bits)
-
-
-def _key(rule: Rule) -> "tuple[object, ...]":
-    return (rule.kind, rule.name or rule.address or rule.groups, rule.bits if rule.kind == PREFIX else 0)
-
-
-def _wider(rule: Rule, lengths: "set[int]") -> "Iterable[tuple[object, ...]]":
-    """Keys of the destinations that hold this one."""
-    yield _key(rule)
-    if rule.kind != ANY:
-        yield (ANY, 0, 0)
-    if rule.kind in (NAME, BELOW):
-        name = rule.name
-        while "." in name:
-            name = name.partition(".")[2]
-            yield (BELOW, name, 0)
-    if rule.kind == PREFIX:
-        value = int.from_bytes(rule.address, "big")
-        v4 = rule.bits >= 96 and rule.address.startswith(bytes(10) + b"\xff\xff")
-        for bits in lengths:
-            if bits < rule.bits and not (v4 and bits < 96):
-                yield (PREFIX, (value >> 128 - bits << 128 - bits).to_bytes(16, "big"), bits)
-
-
-def _covers(earlier: Rule, rule: Rule) -> bool:
-    """Whether the earlier rule, whose destination holds the other's, matches whatever the other does."""
-    limit, other = ((each.limit, each.groups, each.address, each.bits) for each in (earlier, rule))
-    named = earlier.kind in (NAME, BELOW)
-    return (
-        earlier.first <= rule.first
-        and rule.last <= earlier.last
-        and not rule.protocols & ~earlier.protocols
-        and (not named or not earlier.allow or limit == other)
-    )
+def _named(where: str, text: str) -> str:
+    return f"'{text}' ({where})" if where else f"'{text}'"

@@ -1,11 +1,10 @@
 """The egress policy as the core takes it: the bytes that plane_egress() of csrc/plane_api.h describes. Pure."""
 
-from pasta_py.control.commandline import egress_rule
 from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.control.commandline.egress_rule import Rule
+    from pasta_py.control.commandline.egress_rule import Rules
 
     #: 16 bytes, IPv4 in v4-mapped form, and the length in bits of 128
     Prefix = tuple[bytes, int]
@@ -18,7 +17,7 @@ _VERSION = 1
 class Policy(Record):
     """All that the core's verdicts depend on."""
 
-    rules: "tuple[Rule, ...]"
+    rules: "Rules"
     allow_others: bool  # what no rule matches
     names: int  # NO_NAMES, NAMES_OF_RULES, ALL_NAMES
     groups: "tuple[tuple[bytes, int, int], ...]"  # prefixes and the bits of their groups
@@ -27,18 +26,8 @@ class Policy(Record):
 
 def encode(policy: Policy) -> bytes:
     """The policy's bytes. At most MAX_RULES rules."""
-    counts = (len(policy.nat64), len(policy.groups), len(policy.rules), 0)
+    counts = (len(policy.nat64), len(policy.groups), len(policy.rules.texts), 0)
     parts = [bytes((_VERSION, policy.allow_others, policy.names, 0)), *(n.to_bytes(2, "big") for n in counts)]
     parts += [address + bytes((bits,)) for address, bits in policy.nat64]
     parts += [address + bytes((bits, groups)) for address, bits, groups in policy.groups]
-    return b"".join(parts + [encode_rule(rule) for rule in policy.rules])
-
-
-def encode_rule(rule: "Rule") -> bytes:
-    head = bytes((rule.allow, rule.protocols, rule.kind, rule.limit))
-    ports = rule.first.to_bytes(2, "big") + rule.last.to_bytes(2, "big")
-    name = bytes((len(rule.name),)) + rule.name.encode("ascii") if rule.name else b""
-    what = rule.limit if rule.name else rule.kind
-    if what == egress_rule.PREFIX:
-        return head + ports + name + rule.address + bytes((rule.bits,))
-    return head + ports + name + (bytes((rule.groups,)) if what == egress_rule.GROUPS else b"")
+    return b"".join((*parts, policy.rules.encoded))

@@ -35,9 +35,9 @@ def test_a_rule_is_read_and_printed(text: str, printed: str) -> None:
 
 
 def test_what_is_not_said_is_wide_within_the_destination() -> None:
-    assert (read("a.test").first, read("a.test").last, read("a.test").protocols) == (0, 65535, ALL_PROTOCOLS)
-    assert (read("a.test:80").first, read("a.test:80").last, read("a.test:80").protocols) == (80, 80, TCP | UDP)
-    assert (read("a.test/tcp").first, read("a.test/tcp").last, read("a.test/tcp").protocols) == (0, 65535, TCP)
+    assert (read("a.test").ports, read("a.test").protocols) == ((0, 65535), ALL_PROTOCOLS)
+    assert (read("a.test:80").ports, read("a.test:80").protocols) == ((80, 80), TCP | UDP)
+    assert (read("a.test/tcp").ports, read("a.test/tcp").protocols) == ((0, 65535), TCP)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,12 @@ def test_what_is_not_said_is_wide_within_the_destination() -> None:
         ("a.test=@internet", 8, "leave it out"),
         ("@everything", 1, "no group"),
         ("stra\u00dfe.test", 5, "two forms"),
+        ("b\u00fccher.test:99999", 13, "no port"),
+        ("\uff0a.test", 1, "no form in DNS"),  # a wide asterisk
+        ("1.2.3.\uff14", 1, "no form in DNS"),  # a wide digit
+        ("a\u200b\u00a0.test", 2, "no place"),
+        ("a.test:\u00fc", 8, "no port"),
+        ("10.0.0.0/8\u00fc", 10, "no prefix length"),
         (f"{'a' * 64}.test", 1, "64 characters"),
         (".".join(["a" * 49] * 6), 1, "253 are the most"),
     ],
@@ -126,7 +132,30 @@ def test_a_file_is_read_with_notes_and_a_default() -> None:
     parsed = egress_rule.parse_file(text.encode(), "rules")
     assert [str(rule) for rule in parsed.rules] == ["a.test:443", "*.b.test"]
     assert [rule.allow for rule in parsed.rules] == [True, False]
-    assert (parsed.rules[0].note, parsed.rules[0].where, parsed.default) == ("the index", "rules:3", "internet")
+    first = next(iter(parsed.rules))
+    assert (first.note, first.where, parsed.default) == ("the index", "rules:3", "internet")
+
+
+def test_names_of_a_file_that_are_not_ascii_are_mapped_and_its_errors_have_the_columns_of_the_file() -> None:
+    lines = [f"allow b\u00fccher{n}.test:443  # n\u00f6te\t{n}" for n in range(50)]
+    parsed = egress_rule.parse_file("\n".join(lines).encode(), "r\u00fcles")
+    assert [str(rule) for rule in parsed.rules] == [str(read(f"b\u00fccher{n}.test:443")) for n in range(50)]
+    seventh = read("b\u00fccher7.test:443")
+    assert parsed.rules.texts[7].split("\t") == ["r\u00fcles:8", f"allow {seventh}", "n\u00f6te 7"]
+    with pytest.raises(UsageError, match=r"rules:51: rule 'b\u00fccher.test:https', column 13"):
+        egress_rule.parse_file("\n".join([*lines, "deny  b\u00fccher.test:https"]).encode(), "rules")
+
+
+@given(st.lists(st.tuples(st.booleans(), DESTINATIONS, ENDS, st.text("ab #\t\u00fc", max_size=5)), max_size=8))
+def test_property_a_file_says_what_its_lines_say(lines: list[tuple[bool, str, str, str]]) -> None:
+    lines = [line for line in lines if line[0] or "=" not in line[1]]
+    file = "".join(f"{'allow' if allow else 'deny'} {to}{end} #{note}\r\n" for allow, to, end, note in lines)
+    alone = [(allow, to + end) for allow, to, end, _ in lines]
+    parsed = egress_rule.parse_file(f"default none\n{file}".encode(), "f")
+    assert [(rule.allow, rule.encoded) for rule in parsed.rules] == [
+        (allow, egress_rule.parse(text, allow=allow).encoded) for allow, text in alone
+    ]
+    assert [rule.where for rule in parsed.rules] == [f"f:{n}" for n in range(2, len(alone) + 2)]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +167,7 @@ def test_a_file_is_read_with_notes_and_a_default() -> None:
         (b"allow a.test b.test\n", "rules:1: 'allow a.test b.test' is not understood"),
         (b"allow a.test:99999\n", "rules:1: rule 'a.test:99999', column 8"),
         (b"version 2\nallow a.test\n", "rules:1: version '2' is not known"),
-        (b"default none\ndefault open\n", "rules:2: a second default"),
+        (b"default none\ndefault open\n", "rules:2: 'default open' is a second default"),
         (b"default closed\n", "rules:1: 'closed' is no default"),
         (b"allow a.test\nallow \xff\n", "rules:2: this is not UTF-8"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from sample_host import HOST
 
 from pasta_py.control.commandline import egress_rule, options, port_spec
-from pasta_py.control.ip import ip_address, packed
-from pasta_py.control.planning import egress, plan
+from pasta_py.control.ip import ip_address, ip_network, packed
+from pasta_py.control.planning import egress, egress_policy, plan
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, UsageError
 
@@ -83,9 +84,23 @@ def test_a_policy_brings_our_own_nameserver_and_asks_all_of_the_hosts() -> None:
         made("--allow", "a.test", "--dns", "192.0.2.9")
 
 
+def remarked(*lines: str) -> list[tuple[int, int]]:
+    """Indexes of rules without effect, and of those because of which."""
+    rules = read(*lines)
+    policy = egress_policy.Policy(rules=rules, allow_others=False, names=0, groups=(), nat64=())
+    return [
+        pair for pair in egress_rule.remarks(egress_policy.encode(policy), len(lines)) if pair[1] != egress_rule.TOO_WIDE
+    ]
+
+
+def read(*lines: str) -> egress_rule.Rules:
+    pairs = (line.split() for line in lines)
+    return egress_rule.joined([egress_rule.parse(text, allow=verdict == "allow") for verdict, text in pairs])
+
+
 def pairs(*lines: str) -> list[tuple[str, str]]:
-    rules = tuple(egress_rule.parse(text, allow=verdict == "allow") for verdict, text in map(str.split, lines))
-    return [(str(rule), str(earlier)) for rule, earlier in egress.useless(rules)]
+    texts = [line.split()[1] for line in lines]
+    return [(texts[rule], texts[earlier]) for rule, earlier in remarked(*lines)]
 
 
 @pytest.mark.parametrize(
@@ -138,30 +153,30 @@ RULES = st.lists(
 @given(RULES)
 def test_property_a_useless_rule_changes_nothing(lines: list[str]) -> None:
     """Without the useless rules, every question has the same answer."""
-    rules = tuple(egress_rule.parse(text, allow=verdict == "allow") for verdict, text in map(str.split, lines))
-    dropped = {id(rule) for rule, _ in egress.useless(rules)}
-    kept = tuple(rule for rule in rules if id(rule) not in dropped)
+    dropped = {rule for rule, _ in remarked(*lines)}
+    kept = [line for index, line in enumerate(lines) if index not in dropped]
     for destination in ("10.1.1.1", "10.2.2.2", "fd00::1", "a.test", "b.a.test", "x.test"):
         for port in (1, 53, 443, 501):
             for protocol in (egress_rule.TCP, egress_rule.UDP):
-                assert first(rules, destination, port, protocol) == first(kept, destination, port, protocol)
+                assert first(lines, destination, port, protocol) == first(kept, destination, port, protocol)
 
 
-def first(rules: tuple[egress_rule.Rule, ...], destination: str, port: int, protocol: int) -> bool | None:
-    return next(
-        (r.allow for r in rules if r.first <= port <= r.last and r.protocols & protocol and holds(r, destination)), None
-    )
+def first(lines: list[str], destination: str, port: int, protocol: int) -> bool | None:
+    """The verdict of the first line that matches."""
+    for line in lines:
+        verdict, text = line.split()
+        rule = egress_rule.parse(text, allow=verdict == "allow")
+        if rule.ports[0] <= port <= rule.ports[1] and rule.protocols & protocol and holds(text, destination):
+            return rule.allow
+    return None
 
 
-def holds(rule: egress_rule.Rule, destination: str) -> bool:
-    if rule.kind == egress_rule.ANY:
+def holds(text: str, destination: str) -> bool:
+    """Whether the destination of a rule holds an address or a name."""
+    to = re.sub(r"(:[\d-]+)?(/[a-z]+)?$", "", text)
+    if to == "*":
         return True
-    named = destination[-1].isalpha()
-    if rule.kind == egress_rule.PREFIX:
-        if named or (rule.bits < 96 and "." in destination):
-            return False
-        there, shift = int.from_bytes(packed(ip_address(destination)), "big"), 128 - rule.bits
-        return there >> shift == int.from_bytes(rule.address, "big") >> shift
-    if rule.kind == egress_rule.NAME:
-        return destination == rule.name
-    return named and destination.endswith(f".{rule.name}")
+    if not to[-1].isalpha():
+        network = ip_network(to.strip("[]"))
+        return not destination[-1].isalpha() and ip_address(destination) in network
+    return destination == to or (to.startswith("*.") and destination.endswith(to[1:]))
