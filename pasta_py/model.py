@@ -168,7 +168,8 @@ class WorkerPlan(Record):
     # The process
     program: str  # name at the head of log lines
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace
-    log_syslog: bool  # FD_LOG is a datagram socket to syslog
+    log_syslog: bool  # FD_LOG is a datagram socket to syslog, or to what log_format says
+    log_format: str = "text"  # "json"; "journal": FD_LOG is a datagram socket to systemd-journald
     log_size: int  # limit of the log file in bytes; 0: FD_LOG is not a log file
     flow_log_file_bytes: int = 0  # limit of each file of FD_FLOW_LOG and FD_DECISION_LOG
     serves: str = ""  # what the user would call the guest: a command, a namespace, a process

@@ -290,7 +290,8 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 	if (!f)
 		return;
 	if (events & EPOLLERR && (getsockopt(f->fd[side], SOL_SOCKET, SO_ERROR, &error, &len) < 0 || error)) {
-		log_debug(io->log, "local connection: %s", strerror(error));
+		log_debug(io->log, "local connection [flow %u.%u.%u.%u]: %s", io->events->shard, FLOW_SPLICE_TCP, f->flow.index,
+			  f->flow.generation / 2, strerror(error));
 		close_flow(s, io, f, error ? error : EIO);
 		return;
 	}

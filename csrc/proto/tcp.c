@@ -90,12 +90,13 @@ void tcp_free(struct tcp *t)
 	timer_heap_free(&t->timers);
 }
 
-const char *tcp_flow_str(const struct tcp_flow *f, char out[128])
+const char *tcp_flow_str(const struct io *io, const struct tcp_flow *f, char out[TCP_FLOW_STR_BYTES])
 {
 	char guest[ADDR_STR_LEN], dest[ADDR_STR_LEN];
 
-	snprintf(out, 128, "%s:%u > %s:%u %s", addr_str(&f->flow.key.guest, guest), f->flow.key.guest_port,
-		 addr_str(&f->flow.key.dest, dest), f->flow.key.dest_port, state_names[f->state]);
+	snprintf(out, TCP_FLOW_STR_BYTES, "%s:%u > %s:%u %s [flow %u.%u.%u.%u]", addr_str(&f->flow.key.guest, guest),
+		 f->flow.key.guest_port, addr_str(&f->flow.key.dest, dest), f->flow.key.dest_port, state_names[f->state],
+		 io->events->shard, FLOW_TCP, f->flow.index, f->flow.generation / 2);
 	return out;
 }
 
@@ -161,7 +162,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 {
 	struct work *oldest = t->connecting.head;
 	struct tcp_flow *f;
-	char text[128];
+	char text[TCP_FLOW_STR_BYTES];
 
 	if (!oldest)
 		return -ENOENT;
@@ -169,7 +170,7 @@ int tcp_displace(struct tcp *t, struct io *io)
 	if ((uint32_t)io->loop->now_ms - f->waiting_ms < TCP_SYN_FRESH_MS)
 		return -EAGAIN;
 	COUNT(io->counters, tcp_displaced);
-	log_debug(io->log, "TCP %s: makes room", tcp_flow_str(f, text));
+	log_debug(io->log, "TCP %s: makes room", tcp_flow_str(io, f, text));
 	tcp_close(t, io, f, false, REASON_no_room, 0);
 	return 0;
 }
@@ -428,7 +429,7 @@ static bool waits_for_link(const struct io *io, struct tcp_flow *f)
 static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	bool opening = f->state != TCPS_ESTABLISHED;
-	char text[128];
+	char text[TCP_FLOW_STR_BYTES];
 
 	if (f->flags & TCPF_PROBED) {
 		tcp_check_host_peer(io, f);
@@ -445,7 +446,7 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	}
 	if (f->state == TCPS_CONNECTING || f->tries >= (opening ? TCP_SYN_TRIES_MAX : TCP_TRIES_MAX) ||
 	    user_timeout_expired(io, f)) {
-		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(f, text));
+		log_debug(io->log, "TCP %s: timed out", tcp_flow_str(io, f, text));
 		tcp_reset(t, io, f, REASON_timed_out, 0);
 		return;
 	}

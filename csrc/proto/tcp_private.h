@@ -163,7 +163,8 @@ static inline void tcp_restart_wait(const struct io *io, struct tcp_flow *f)
 	f->waiting_ms = (uint32_t)io->loop->now_ms;
 	f->timeouts = 0;
 }
-const char *tcp_flow_str(const struct tcp_flow *f, char out[128]);
+#define TCP_FLOW_STR_BYTES 176
+const char *tcp_flow_str(const struct io *io, const struct tcp_flow *f, char out[TCP_FLOW_STR_BYTES]);
 static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 {
 	return seq_diff(f->snd_nxt, f->snd_una);

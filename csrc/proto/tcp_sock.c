@@ -384,10 +384,10 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	bool v4 = addr_is_v4(&key->guest);
 	struct icmp_error icmp;
 	uint8_t header[TCP_HLEN];
-	char text[128];
+	char text[TCP_FLOW_STR_BYTES];
 
 	COUNT(io->counters, tcp_refused);
-	log_debug(io->log, "TCP %s: connect: %s", tcp_flow_str(f, text), strerror(error));
+	log_debug(io->log, "TCP %s: connect: %s", tcp_flow_str(io, f, text), strerror(error));
 	/* An error that no router reports (EINVAL: a blackhole route) is passed on as well, or the guest would wait for minutes. */
 	if (!icmp_error_from_errno(v4, error, &icmp))
 		icmp_error_from_errno(v4, EHOSTUNREACH, &icmp);
@@ -441,9 +441,9 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 	half_close(io, f);
 	/* As on a direct connection, the guest first gets what came before the error. */
 	if (f->error && (!(f->flags & TCPF_READABLE) || f->flags & TCPF_SOCK_EOF)) {
-		char text[128];
+		char text[TCP_FLOW_STR_BYTES];
 
-		log_debug(io->log, "TCP %s: %s", tcp_flow_str(f, text), strerror(f->error));
+		log_debug(io->log, "TCP %s: %s", tcp_flow_str(io, f, text), strerror(f->error));
 		tcp_reset(t, io, f, event_reason_of(f->error), f->error);
 		return false;
 	}

@@ -1,4 +1,6 @@
-"""Where log lines go: to standard error, to a log file of limited size, or to syslog.
+"""Where log lines go: to standard error, to a log file of limited size, to syslog or to systemd-journald. As text or JSON.
+
+A line that is about a flow has " [flow NAME]" in it, NAME as in docs/control.md. JSON and the journal get it as a field.
 
 Invariant: a log never stops the worker. A line that cannot be written (full disk, full pipe) is dropped and counted; the count is
 written before the next line that can be.
@@ -21,6 +23,7 @@ NAMES = ("error", "warning", "info", "debug", "trace")
 _SEVERITIES = (3, 4, 6, 7, 7)  # RFC 5424, 6.2.1
 _DAEMON = 3 << 3  # RFC 5424, 6.2.1: facility 3
 _COPY_BYTES = 64 << 10
+_CUT_CHARACTERS = 256  # of a JSON object that is larger than the file may be: 12 bytes at most for each, of 4096 or more
 
 
 class Log:
@@ -31,6 +34,9 @@ class Log:
         self._program, self.pid = plan.program, pid
         self.lost = 0  # lines since the last that was written
         self._socket = _socket.socket(fileno=fd) if plan.log_syslog else None
+        self._format = plan.log_format
+        if self._format == "json":
+            from pasta_py.worker import json_lines  # noqa: F401  # read before the lock-in (later.py)
 
     def write(self, level: int, text: str, *, asked: bool = False) -> None:
         """Write one line, given without newline, if the log level includes it. `asked`: at any log level."""
@@ -57,11 +63,23 @@ class Log:
         level = min(max(level, 0), TRACE)
         text = "".join(c if c >= " " else "?" for c in text)
         try:
+            if self._socket and self._format == "journal":
+                data = self._fields(level, text)
+                return self._socket.send(data, _socket.MSG_DONTWAIT) == len(data)
             if self._socket:
+                text = self._object(level, text) if self._format == "json" else text
                 stamp = time.strftime("%b %e %H:%M:%S")  # RFC 3164, 4.1.2
                 head = f"<{_DAEMON | _SEVERITIES[level]}>{stamp} {self._program}[{self.pid}]: "
                 line = (head + text).encode("utf-8", "replace")
                 return self._socket.send(line, _socket.MSG_DONTWAIT) == len(line)
+            if self._format == "json":
+                line = self._object(level, text).encode() + b"\n"
+                if self._limit and len(line) > self._limit:
+                    line = self._object(level, text[:_CUT_CHARACTERS]).encode() + b"\n"
+                if self._limit:
+                    return self._append(line)
+                plane.log_line(self._fd, line)
+                return True
             if self._limit:
                 line = f"{_timestamp()} {NAMES[level]}: {text}\n".encode("utf-8", "replace")
                 return self._append(line[: self._limit])
@@ -71,6 +89,26 @@ class Log:
             return True
         except OSError:
             return False
+
+    def _object(self, level: int, text: str) -> str:
+        """The line as a JSON object."""
+        from pasta_py.worker import json_lines
+
+        message, flow = _divided(text)
+        members: dict[str, json_lines.Value] = {
+            "time": _timestamp(), "level": NAMES[level], "program": self._program, "pid": self.pid, "message": message
+        }  # fmt: skip
+        return json_lines.text({**members, "flow": flow} if flow else members)
+
+    def _fields(self, level: int, text: str) -> bytes:
+        """The line in journald's own protocol (systemd: JOURNAL_NATIVE_PROTOCOL): NAME=VALUE, a line each."""
+        message, flow = _divided(text)
+        fields = [
+            f"MESSAGE={message}", f"PRIORITY={_SEVERITIES[level]}", f"SYSLOG_FACILITY={_DAEMON >> 3}",
+            f"SYSLOG_IDENTIFIER={self._program}", f"SYSLOG_PID={self.pid}", f"PASTA_LEVEL={NAMES[level]}",
+            *([f"PASTA_FLOW={flow}"] if flow else []),
+        ]  # fmt: skip
+        return ("\n".join(fields) + "\n").encode("utf-8", "replace")
 
     def _append(self, line: bytes) -> bool:
         size = os.fstat(self._fd).st_size
@@ -95,6 +133,13 @@ class Log:
                 piece = piece[written:]
         os.ftruncate(self._fd, target)
         return target
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """The message without the name of its flow, and the name or ""."""
+    head, _, rest = text.partition(" [flow ")
+    flow, _, tail = rest.partition("]")
+    return head + tail, flow
 
 
 def _timestamp() -> str:

@@ -1,5 +1,6 @@
 """The log: three kinds of sink, a size that is kept, and lost lines that are counted."""
 
+import json
 import os
 import re
 import socket
@@ -101,3 +102,33 @@ def test_a_syslog_that_is_gone_or_was_never_there_does_no_harm() -> None:
     sink.write(log.ERROR, "still nobody")
     sink.close()
     sink.write(log.ERROR, "after the end")
+
+
+@pytest.mark.parametrize("limit", [0, 4096])
+def test_json_is_an_object_a_line_whatever_is_in_it(tmp_path: Path, limit: int) -> None:
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    sink = log.Log(fd, sample_plan(log_level=log.INFO, log_size=limit, log_format="json", program="prog"), 77)
+    sink.write(log.WARNING, 'TCP 10.0.0.1:5 > 10.0.0.2:6 OPEN [flow 0.0.12.3]: "quoted" \\ \x1b\n')
+    sink.write(log.INFO, "\U0001f600" * 1000)
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["level"], first["program"], first["pid"], first["flow"]) == ("warning", "prog", 77, "0.0.12.3")
+    assert first["message"] == 'TCP 10.0.0.1:5 > 10.0.0.2:6 OPEN: "quoted" \\ ??'
+    assert second["message"] == "\U0001f600" * (256 if limit else 1000) and "flow" not in second
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first["time"])
+    os.close(fd)
+
+
+def test_the_journal_gets_fields() -> None:
+    """systemd: JOURNAL_NATIVE_PROTOCOL. A value without a newline is NAME=VALUE."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours:
+        plan = sample_plan(log_level=log.INFO, log_syslog=True, log_format="journal", program="prog")
+        sink = log.Log(theirs.detach(), plan, 77)
+        sink.write(log.WARNING, "beware\nMESSAGE=x [flow 0.0.1.2]: y")
+        fields = dict(field.split(b"=", 1) for field in ours.recv(999).removesuffix(b"\n").split(b"\n"))
+        assert fields == {
+            b"MESSAGE": b"beware?MESSAGE=x: y", b"PRIORITY": b"4", b"SYSLOG_FACILITY": b"3", b"SYSLOG_IDENTIFIER": b"prog",
+            b"SYSLOG_PID": b"77", b"PASTA_LEVEL": b"warning", b"PASTA_FLOW": b"0.0.1.2",
+        }  # fmt: skip
+        sink.close()

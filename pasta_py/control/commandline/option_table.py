@@ -87,6 +87,8 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
         ("e stderr", "", "", "ignore", None, "Accepted for compatibility, without effect."),
         ("l log-file", "PATH", "log_file", "last", takes.text,
          "Log to a file that stays below --log-size. Default: standard error, and in the background syslog."),
+        ("log-format", "text|json", "log_format", "last", takes.one_of("text", "json"),
+         "Write each line of the log and of standard error as plain text, or as a JSON object. Default: text."),
         ("log-size", "BYTES", "log_size", "last", takes.number(4096, 1 << 31),
          "Largest size of the log file, 4096 or more; its oldest lines are deleted first. Default: 1048576."),
         ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),

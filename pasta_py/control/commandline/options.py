@@ -53,6 +53,7 @@ class Options(Record):
     quiet: bool = False  # log_level is WARNING or less; true also for spawn, unless -d or --trace
     log_level: int = INFO
     log_file: str = ""
+    log_format: str = "text"
     log_size: int = LOG_SIZE_BYTES
     stats: "int | None" = None  # seconds
     runas: str = ""

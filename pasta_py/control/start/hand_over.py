@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pasta_py.control.start.worker_process import WorkerProcess
 
 _SYSLOG = "/dev/log"
+_JOURNAL = "/run/systemd/journal/socket"  # systemd-journald(8)
 _LOG_FILES = 2
 _CAPTURE_FILES = 2  # of --pcap-size
 _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
@@ -44,7 +45,7 @@ def hand_over(
 
     with ExitStack() as stack, ExitStack() as rollback:
         guest = _find_guest(options, command, stack)
-        log_fd, log_syslog, log_size = _open_log(options, stack)
+        log_fd, log_syslog, log_format, log_size = _open_log(options, stack)
         sources = _sources(options, stack) if options.follow else None
         plan, options, read = _plan(options)
         for line in plan.warnings:
@@ -85,6 +86,7 @@ def hand_over(
             shown=_shown(plan),
             splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
             log_syslog=log_syslog,
+            log_format=log_format,
             log_size=log_size,
             netns_name=guest.name if guest else "",
             capture_filter=_capture_filter(options),
@@ -218,22 +220,24 @@ def open_control(options: "Options", stack: ExitStack) -> "ControlSocket | None"
     return made
 
 
-def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, int]:
-    """Descriptor for the worker's log, whether it is syslog, and the size limit if it is a log file."""
+def _open_log(options: "Options", stack: ExitStack) -> tuple[int, bool, str, int]:
+    """Descriptor for the worker's log, whether it is syslog or journald, the format, and the size limit if it is a log file."""
     if options.log_file:
         fd = _open(options.log_file, os.O_RDWR, "log file", stack)
-        return fd, False, options.log_size if os.fstat(fd).st_mode & _TYPE == _REGULAR else 0
+        return fd, False, options.log_format, options.log_size if os.fstat(fd).st_mode & _TYPE == _REGULAR else 0
     if options.foreground:
         fd = os.dup(2)
         stack.callback(os.close, fd)
-        return fd, False, 0
+        return fd, False, options.log_format, 0
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     stack.callback(sock.close)
-    try:
-        sock.connect(_SYSLOG)
-    except OSError:  # no syslog here: the lines are dropped, as by syslog(3)
-        pass
-    return sock.fileno(), True, 0
+    for path, form in ((_JOURNAL, "journal"), (_SYSLOG, options.log_format)):
+        try:
+            sock.connect(path)
+        except OSError:
+            continue
+        return sock.fileno(), True, form, 0
+    return sock.fileno(), True, "text", 0  # neither is here: the lines are dropped, as by syslog(3)
 
 
 def open_report(options: "Options", stack: ExitStack) -> "Report | None":

@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import option_table, options
-from pasta_py.control.start.notices import complain, refuse, show
+from pasta_py.control.start.notices import complain, refuse, show, use_json
 from pasta_py.errors import PastaError, UnknownOption, last_resort
 
 TYPE_CHECKING = False
@@ -81,6 +81,8 @@ def run(name: str, argv: "Sequence[str]") -> int:
         if parsed.action != "run":
             show(_told(name, parsed.action))
             return 0
+        if parsed.log_format == "json":
+            use_json()
         return start(parsed)
     except UnknownOption as error:
         refuse(name, str(error))

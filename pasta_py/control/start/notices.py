@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
 
 WARNING, INFO, DEBUG = 1, 2, 3
+_NAMES = ("error", "warning", "info", "debug", "trace")  # as the worker calls them
+_as_json = False
 
 
 def show(text: str) -> None:
@@ -34,8 +36,27 @@ def complain(text: str) -> None:
         _discard(2)
 
 
+def use_json() -> None:
+    """From now on what refuse() and tell() print are JSON objects (--log-format json)."""
+    global _as_json
+    _as_json = True
+
+
+def _object(program: str, level: int, message: str) -> str:
+    """The same members as in the worker's lines (pasta_py/worker/log.py)."""
+    import json
+    import time
+
+    now = time.time_ns()
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now // 1000 % 10**6:06}Z"
+    return json.dumps({"time": stamp, "level": _NAMES[level], "program": program, "pid": os.getpid(), "message": message})
+
+
 def refuse(name: str, message: str) -> None:
     """Print an error of the program `name` (with a subcommand behind it) in one line."""
+    if _as_json:
+        complain(_object(name, 0, " ".join(message.splitlines())) + "\n")
+        return
     complain(f"{errors.bold(name, f'{name}:', errors.RED)} {' '.join(message.splitlines())}\n")
 
 
@@ -46,6 +67,10 @@ def _discard(fd: int) -> None:
 
 def tell(options: "Options", level: int, line: str) -> None:
     """Print one line, unless the options exclude its level."""
-    if options.log_level >= level:
+    if options.log_level < level:
+        return
+    if _as_json:
+        print(_object(options.program, level, line), file=sys.stderr, flush=True)
+    else:
         prefix = errors.bold(options.program, "warning:", errors.YELLOW) + " " if level == WARNING else ""
         print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)

@@ -48,6 +48,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--log-file", "/tmp/l", "log_file", "/tmp/l"),
     ("-l", "/tmp/l", "log_file", "/tmp/l"),
     ("--log-size", "65536", "log_size", 65536),
+    ("--log-format", "json", "log_format", "json"),
     ("--stats", "5", "stats", 5),
     ("--runas", "nobody:nogroup", "runas", "nobody:nogroup"),
     ("--fd", "7", "fd", 7),
