@@ -93,7 +93,7 @@ def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
         pasta = plan.as_pasta(asked, _mac(asked))
         for word in asked.surplus:
             tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
-        _hand_over(asked, pasta, worker)
+        _hand_over(asked, pasta, worker, _control(stack))
         _reap_all_but(worker)
         import select
 
@@ -160,8 +160,20 @@ def _mac(asked: SlirpOptions) -> bytes:
     return bytes((random[0] & 0xFC | 2, *random[1:]))
 
 
-def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess") -> None:
-    """Set up everything, up to a worker that serves."""
+def _control(stack: "ExitStack") -> int:
+    """The control socket for `pasta-py ps` and its sisters, which goes with us; -1 where none can be made."""
+    from pasta_py.control.start import control_socket
+
+    made = control_socket.listen(os.getpid())
+    if not made:
+        return -1
+    stack.callback(made.close)
+    stack.callback(made.remove)
+    return made.fd
+
+
+def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", control: int) -> None:
+    """Set up everything, up to a worker that serves. `control`: its control socket, or -1."""
     from pasta_py import model
     from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.planning import host, plan, resolv_conf
@@ -183,9 +195,10 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess") -
             tunnels=tap.tunnels,
             changing=bool(asked.api_socket),
             lossy=asked.target_type in ("tapfd", "bess"),
-            descriptors=(model.FD_TAP, model.FD_LOG),
+            serves=f"process {asked.target}" if asked.target_type == "pid" else asked.target,
+            descriptors=(model.FD_TAP, model.FD_LOG, *((model.FD_CONTROL,) if control >= 0 else ())),
         )
-        worker.hand_over(final, [tap.fd, log_fd], pasta)
+        worker.hand_over(final, [tap.fd, log_fd, *((control,) if control >= 0 else ())], pasta)
 
 
 def _tap(asked: SlirpOptions, made: "Plan") -> "Tap":
@@ -279,4 +292,5 @@ def _say_ready(fd: int) -> None:
 if TYPE_CHECKING:
     import select
 
+    from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.slirp4netns import api

@@ -279,3 +279,24 @@ def test_a_flow_is_a_row_and_an_event_a_line() -> None:
     told = "14:43:40.123 closed  tcp [fd00::2]:40000 -> [2001:db8::1]:443 (example.org) 1.5K sent, 10 received in 1.5s"
     assert flows.line(event) == f"{told} error: No such device"
     assert "3 events are lost" in flows.line({"v": 1, "event": "lost", "count": 3})
+
+
+def test_slirp4netns_has_one_as_well(runtime: Path) -> None:
+    with guest() as target:
+        env = environment({"XDG_RUNTIME_DIR": str(runtime)})
+        ready, theirs = os.pipe()
+        code = "import sys; from pasta_py.control.slirp4netns.main import run; sys.exit(run(sys.argv[1:]))"
+        words = ("--configure", "--ready-fd", str(theirs), str(target), "tap0")
+        argv = [*as_user_words(), command_line("x")[0], "-c", code, *words]
+        process = subprocess.Popen(argv, env=env, pass_fds=[theirs], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        os.close(theirs)
+        with os.fdopen(ready, "rb") as pipe:
+            assert pipe.read(1) == b"1", process.communicate()
+        found = json.loads(subcommand(runtime, "ps", "--json").stdout)
+        assert (found["program"], found["pid"], found["serves"]) == ("slirp4netns", process.pid, f"process {target}")
+        assert subcommand(runtime, "flows").returncode == 0
+        assert json.loads(subcommand(runtime, "stats", "--json").stdout)["tcp_flows"] == 0
+        process.terminate()
+        process.communicate(timeout=WAIT_S)
+    eventually(lambda: subcommand(runtime, "ps").stderr == "No instance is running.\n", "the worker has ended")
+    assert list((runtime / "pasta-py").iterdir()) == []
