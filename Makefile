@@ -20,7 +20,7 @@ export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser man bench bench-quick bench-redraw \
-	bench-start bench-peer clean
+	bench-heuristics bench-start bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	@echo "[3/3] a file from the host into a network of its own, and back to you as a capture"
@@ -185,6 +185,10 @@ bench: dev ## compare with passt, slirp4netns and no translator, about 15 minute
 bench-quick: build ## fewer cells, less than two minutes, changes no file
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench --quick $(BENCH)
+
+# BENCH has options, for example BENCH='--only "run queue,late drops"', BENCH='--build-only' or BENCH='--threads 2'.
+bench-heuristics: dev ## the core without each heuristic of csrc/core/sched.h beside the normal one, about 15 minutes
+	$(BIN)/python -m bench.heuristics $(BENCH)
 
 bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/performance.md again, from build/bench.json
 	$(BIN)/python -m bench --from $(BENCHED) $(BENCH_PAGES)

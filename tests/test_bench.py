@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as program
-from bench import figures, inside, picture, report
+from bench import figures, heuristics, inside, picture, report
 from bench.cells import all_cells
 from bench.model import Cell, Order, Subject, Work
 
@@ -355,3 +355,46 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     assert run.returncode == 130
     assert ours() == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", heuristics.OFF)
+def test_each_heuristic_of_the_core_can_be_switched_off(name: str, tmp_path: Path) -> None:
+    header = (ROOT / heuristics.SCHED).read_text()
+    without = heuristics.edited(header, name)
+    changed = [line for line in without.splitlines() if line not in header.splitlines()]
+    assert len(changed) == len(heuristics.OFF[name]) and heuristics.edited(header, heuristics.NORMAL) == header
+    (tmp_path / "core").mkdir()
+    (tmp_path / "core" / "sched.h").write_text(without)
+    for source in ("plane/shard.c", "proto/tcp.c", "proto/tcp_sock.c", "proto/udp_sock.c"):
+        flags = ["-std=c11", "-D_GNU_SOURCE", "-fsyntax-only", f"-I{tmp_path}", f"-I{ROOT / 'csrc'}"]
+        subprocess.run(["cc", *flags, ROOT / "csrc" / source], check=True)
+
+
+def test_the_core_names_cells_of_each_heuristic_that_can_be_switched_off() -> None:
+    named = heuristics.named_cells((ROOT / heuristics.SCHED).read_text())
+    assert named.keys() == heuristics.OFF.keys()
+    assert all(heuristics.cells_of(patterns) for patterns in named.values())
+    with pytest.raises(program.BenchError, match="names the cells 'tcp99': there are none"):
+        heuristics.cells_of(("tcp8-*", "tcp99"))
+
+
+def test_an_edit_that_no_longer_fits_is_refused() -> None:
+    with pytest.raises(program.BenchError, match="SCHED_LATENCY_MODE_MS 20' is there 0 times"):
+        heuristics.edited("#define SCHED_LATENCY_MODE_MS 30\n", "Latency mode")
+
+
+def test_a_heuristic_pays_where_the_build_without_it_is_worse_than_two_normal_ones_in_turn() -> None:
+    def row(metric: str, *values: list[float]) -> heuristics.Row:
+        taken = dict(zip((heuristics.NORMAL, heuristics.CHANGED, heuristics.AGAIN), [samples(*v, metric=metric) for v in values]))
+        found = heuristics.compared("tcp-in-1500", metric, taken)
+        assert found
+        return found
+
+    normal, again = [10, 11, 10, 9, 10], [10, 10, 11, 10, 10]
+    slower = row("gbit", normal, [8, 7, 8, 8, 12], again)
+    assert (slower.ratio, slower.worse, slower.better, slower.rounds, slower.verdict()) == (0.8, 4, 1, 5, "worse")
+    assert row("cpu_s_per_gb", normal, [8, 7, 8, 8, 12], again).verdict() == "better"
+    assert row("gbit", normal, [8, 7, 12, 12, 12], again).verdict() == ""
+    assert row("gbit", normal, [9.9, 9.9, 9.9, 8.9, 9.9], again).verdict() == "", "less than two normal builds differ"
+    failed: list[Any] = [8, None, 8, 8, 8]
+    assert row("gbit", normal, failed, again).rounds == 4

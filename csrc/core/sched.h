@@ -1,11 +1,12 @@
 /* Purpose: how one thread divides its time and the guest's memory among many flows. All state and constants for that are here.
  *
  * How: a turn of the loop handles the events of one wait, then the flows to which these gave work. Nothing here changes what is
- * delivered, only when. Each heuristic names the cells of `make bench` that show its gain.
+ * delivered, only when. Each heuristic names the cells of `make bench` that show its gain;
+ * `make bench-heuristics` switches them off one by one.
  *
  * Batches. One event of the tap takes a bounded number of frames, so that timers and other sockets have their turn. One
  *     acknowledgement for many frames costs less than many; too many frames use up the guest's window.
- *     Cells: tcp-*, tcp8-*.
+ *     Cells: tcp-in-*, tcp-out-*, tcp8-*.
  * Adaptive batching. A source that had exactly one item in each of the last turns, with a sleep before each, is asked for one
  *     item only: asking for more costs a system call before that item is passed on. Now and then the source is asked for all,
  *     because a long wait does not prove that there is no work.
@@ -13,13 +14,13 @@
  * Run queue. A flow whose socket holds more for the guest than one turn's share waits in a queue for its quantum (deficit round
  *     robin, RFC 8290, 4.1). It stays at the head for a whole quantum, because the guest's reader is awake then; between two
  *     turns the loop looks for other work. The quantum shrinks as the queue grows, so that a round does not get longer.
- *     Cells: tcp8-*, tcp64, tcp512.
+ *     Cells: tcp8-in-*, cost64-in, cost512-in.
  * Latency mode. For a while after a short message another is expected, and turns are short: one frame of a stream at a time,
  *     and acknowledged bytes are dropped in small pieces.
- *     Cells: *-rr-greedy.
+ *     Cells: greedy-*.
  * Pending wakeup. The reader that a short message woke may be queued on this CPU. We yield once before a stream goes on, or the
  *     reader waits up to a scheduler tick.
- *     Cells: *-rr-greedy.
+ *     Cells: greedy-*.
  * Late drops. Dropping acknowledged bytes from a socket opens the host peer's window and wakes its sender. A flow in the run
  *     queue drops seldom, and when it has read everything.
  *     Cells: tcp8-in-*, tcp-in-*.
@@ -28,7 +29,7 @@
  *     Cells: tcp8-out-*.
  * Window sharing. All windows together stay within half of the tap's queue, which loses a frame that does not fit. So the
  *     largest window is a share, by the number of flows that sent lately.
- *     Cells: tcp64, tcp512.
+ *     Cells: cost64-out, cost512-out.
  * Adaptive polling. A socket with many datagrams a millisecond is read at intervals and not waited for, as a driver does with a
  *     network card under load: each wakeup of ours slows the sender down.
  *     Cells: udp*-in.
