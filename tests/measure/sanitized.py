@@ -46,7 +46,7 @@ import ctypes, sys
 sys.path.insert(0, {target!r})
 from pasta_py._plane import lib
 canary = ctypes.CDLL({library!r})
-assert lib.confine_privileges(0) == 0 and lib.confine_calls(lib.CONFINE_WORKER) == 0
+assert lib.confine_privileges(0, 0) == 0 and lib.confine_calls(lib.CONFINE_WORKER) == 0
 canary.{call}
 """
 
