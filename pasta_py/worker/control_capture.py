@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     import _socket
 
     from pasta_py.worker import plane
-    from pasta_py.worker.control_server import Request
-    from pasta_py.worker.json_lines import Value
+    from pasta_py.worker.json_lines import Object, Value
 
 #: In place of the header of a record: what follows is a line again.
 END = b"\xff" * 16
@@ -23,7 +22,7 @@ _SOL_SOCKET, _SO_SNDBUF = 1, 7  # asm-generic/socket.h
 class Capture:
     """A capture to one client."""
 
-    def __init__(self, core: "plane.Plane", sock: "_socket.socket", request: "Request", answer: bytes) -> None:
+    def __init__(self, core: "plane.Plane", sock: "_socket.socket", request: "Object", answer: bytes) -> None:
         """`answer`: the line that goes before the frames. ControlError: what is asked for is refused."""
         code, snaplen = request.get("filter", ""), request.get("snaplen", 0)
         if not isinstance(snaplen, int) or isinstance(snaplen, bool) or not 0 <= snaplen <= _MAX_SNAPLEN:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from pasta_py.model import WorkerPlan
     from pasta_py.worker import control_capture
-    from pasta_py.worker.json_lines import Value
+    from pasta_py.worker.json_lines import Object, Value
 
-    Request = dict[str, Value]
+    Request = Object
     #: answers a request with the members of its answer
     Command = Callable[["Context", Request], "dict[str, Value]"]
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Value: TypeAlias = "None | bool | int | float | str | list[Value] | dict[str, Value]"
+    Object: TypeAlias = dict[str, Value]
 
 _MAX_DEPTH = 8
 _MAX_DIGITS = 32

@@ -67,7 +67,7 @@ class Reading:
         """Write the flow log to these files, `limit` bytes each."""
         from pasta_py.worker import flow_log
 
-        self._flow_log = flow_log.FlowLog(self._core, fds, limit, self)
+        self._flow_log = flow_log.FlowLog(self._core, fds, limit, self.readers())
 
     def log_decisions(
         self, fds: "list[int]", limit: int, rules: "rule_set.RuleSet", search: "tuple[str, ...]", dns: "dns_service.Service",

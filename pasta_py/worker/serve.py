@@ -205,3 +205,18 @@ class Ticks:
             self._shown = counters
             # The user asked for them (--stats), so --quiet does not hide them.
             self._log.write(log.INFO, "stats: " + " ".join(f"{k}={v}" for k, v in counters.items() if v), asked=True)
+
+
+def pesto_handlers(pesto: "pesto_server.Server", ticks: Ticks) -> "dict[int, watch.Handler]":
+    """The handlers of the control socket (--conf-path) and its client, which the server itself watches."""
+
+    def on_listener() -> None:
+        pesto.on_listener()
+        ticks.arm()
+
+    def on_client() -> None:
+        if pesto.on_client():
+            ticks.scan()
+        ticks.arm()
+
+    return {watch.PESTO: on_listener, watch.PESTO_CLIENT: on_client}

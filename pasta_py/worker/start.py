@@ -204,7 +204,7 @@ def _build(
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
-        handlers |= watch.pesto_handlers(pesto, ticks)
+        handlers |= serve.pesto_handlers(pesto, ticks)
     if model.FD_FLOW_LOG in roles:
         read.log_flows(roles[model.FD_FLOW_LOG], plan.flow_log_file_bytes)
     for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):

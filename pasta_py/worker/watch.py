@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from pasta_py.worker import pesto_server, plane, port_rules, serve
+    from pasta_py.worker import plane, port_rules
 
     Handler = Callable[[], int | None]
 else:
@@ -61,21 +61,6 @@ def handlers(
         core.watch(directory[0], DIRECTORY)
         found[DIRECTORY] = lambda: _on_directory(directory[0], plan.netns_name, journal)
     return found
-
-
-def pesto_handlers(pesto: "pesto_server.Server", ticks: "serve.Ticks") -> "dict[int, Handler]":
-    """The handlers of the control socket (--conf-path) and its client, which the server itself watches."""
-
-    def on_listener() -> None:
-        pesto.on_listener()
-        ticks.arm()
-
-    def on_client() -> None:
-        if pesto.on_client():
-            ticks.scan()
-        ticks.arm()
-
-    return {PESTO: on_listener, PESTO_CLIENT: on_client}
 
 
 class Control:

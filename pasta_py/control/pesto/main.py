@@ -14,7 +14,7 @@ from typing import TypeVar
 from pasta_py import pesto_protocol
 from pasta_py.control.commandline import getopt_long, port_spec
 from pasta_py.control.start import notices
-from pasta_py.control.start.main import failed, leave, version
+from pasta_py.control.start.main import failed, leave
 from pasta_py.errors import ConfError, HostError, PastaError, UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
 from pasta_py.record import Record
@@ -290,7 +290,7 @@ def _run(argv: list[str]) -> None:
         notices.show(help_text())
         return
     if "version" in names:
-        notices.show(version("pesto"))
+        notices.show(notices.version("pesto"))
         return
     debug = "debug" in names
     with _Connection(path) as connection:

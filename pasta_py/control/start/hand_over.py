@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import model
 from pasta_py.control.exit_stack import ExitStack
-from pasta_py.control.start.notices import DEBUG, INFO, WARNING, complain, tell
+from pasta_py.control.start.notices import DEBUG, INFO, WARNING, complain, tell, version
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
@@ -174,8 +174,6 @@ def _summary(options: "Options", made: "Plan", tap: "Tap", *, with_ports: bool) 
 
 def _for_log(options: "Options", warnings: list[str], set_up: list[str]) -> tuple[tuple[int, str], ...]:
     """The lines of standard error, for a log that is elsewhere. In a log file, each start begins with the version."""
-    from pasta_py.control.start.main import version
-
     head = [(INFO, version(options.program).strip())] if options.log_file else []
     return (*head, *((WARNING, line) for line in warnings), *((INFO, line) for line in set_up))
 

@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import option_table, options
-from pasta_py.control.start.notices import complain, refuse, show, use_json
+from pasta_py.control.start.notices import complain, refuse, show, use_json, version
 from pasta_py.errors import PastaError, UnknownOption, last_resort
 
 TYPE_CHECKING = False
@@ -36,13 +36,6 @@ _CAPABILITIES = """{
 def usage(name: str) -> str:
     """The forms of the command line."""
     return (_MACHINES_USAGE if name == "passt" else _USAGE).format(name=name)
-
-
-def version(name: str) -> str:
-    """What --version prints; `podman info` stores it as it is."""
-    from pasta_py import __version__
-
-    return f"{name} {__version__}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}\n"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -14,6 +14,13 @@ _NAMES = ("error", "warning", "info", "debug", "trace")  # as the worker calls t
 _as_json = False
 
 
+def version(name: str) -> str:
+    """What --version prints; `podman info` stores it as it is."""
+    from pasta_py import __version__
+
+    return f"{name} {__version__}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}\n"
+
+
 def show(text: str) -> None:
     """Print on standard output. A missing reader is no error; OSError for a stream that refuses the text."""
     if not sys.stdout:  # closed by our caller

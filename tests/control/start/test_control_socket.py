@@ -159,6 +159,7 @@ def resident_kib(pid: int) -> int:
     return int(Path(f"/proc/{pid}/status").read_text().partition("VmRSS:")[2].split()[0])
 
 
+@pytest.mark.unsanitized  # memory
 def test_a_thousand_clients_wait_and_all_are_answered(runtime: Path) -> None:
     with instance(runtime) as (process, path), contextlib.ExitStack() as stack:
         idle = [stack.enter_context(connected(path)) for _ in range(16)]
@@ -188,6 +189,7 @@ def ask_all(socks: list[socket.socket]) -> None:
         assert json.loads(sock.makefile().readline())["v"] == 1
 
 
+@pytest.mark.unsanitized  # memory
 def test_a_client_that_asks_and_does_not_read_is_let_go(runtime: Path) -> None:
     with instance(runtime) as (process, path):
         ask(path, b'{"command":"status"}')
