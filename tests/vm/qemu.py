@@ -158,11 +158,21 @@ class Vm(Shell):
         super().close()
 
 
+def apart(lab: Lab) -> Path:
+    """A library for a QEMU that starts passt itself: it says why."""
+    library = lab.directory / "socketpair_apart.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, HERE / "socketpair_apart.c"], check=True)
+    return library
+
+
 @contextlib.contextmanager
 def qemu(
     lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 768
 ) -> Iterator[Vm]:
     """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts."""
+    environment = lab.environment()
+    if netdev[0] == "passt":
+        environment["LD_PRELOAD"] = str(apart(lab))
     root = fetch()
     monitor = lab.directory / "qmp.sock"
     monitor.unlink(missing_ok=True)
@@ -174,7 +184,7 @@ def qemu(
         "-kernel", modules() / "vmlinuz", "-initrd", image, "-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on",
         "-netdev", ",".join(netdev), "-device", f"virtio-net-pci,netdev=n,mac={MAC}{device}", *more,
     )  # fmt: skip
-    process = lab.host.popen(*command, text=False, stderr=subprocess.STDOUT)
+    process = lab.host.popen(*command, text=False, stderr=subprocess.STDOUT, env=environment)
     vm = None
     try:
         wait_until(lambda: process.poll() is not None or monitor.exists(), 20, "QEMU")
