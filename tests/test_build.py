@@ -55,6 +55,8 @@ def test_the_wheel_holds_the_extension_and_installs(unpacked: Path, tmp_path: Pa
     for extension in ("_plane", "_calls"):
         assert [name for name in names if re.fullmatch(rf"pasta_py/{extension}\..*so", name)]
     assert {"pasta_py/py.typed", "pasta_py/control/guest/shell/.zshenv", "pasta_py/control/guest/shell/env.sh"} <= set(names)
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "pasta_py").rglob("*.py")}
+    assert modules - {name for name in names if name.endswith(".py")} == set()
     stem = "-".join(wheel.name.split("-")[:2])
     assert {name.split("/")[0] for name in names} == {"pasta_py", f"{stem}.dist-info", f"{stem}.data"}
     scripts = [tmp_path / "site" / name for name in names if name.startswith(f"{stem}.data/scripts/")]

@@ -195,8 +195,8 @@ def test_nothing_is_left_to_worker_and_helper(lab: Lab, capture: tuple[str, ...]
                     assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/{lab.pid}/ns/{kind}"), (name, kind)
         if os.geteuid() == 0:
             kinds = Counter(re.sub(r"[\d\[\]]", "", link) for link in descriptors(both["worker"]))
-            # Control and helper, two for sock_diag; the log and the pipe of signals; the tap; the loop.
-            wanted = {"/dev/null": 3, "socket:": 4, "pipe:": 3, "/dev/net/tun": 1, "anon_inode:eventpoll": 1}
+            # Control, helper and watcher, two for sock_diag; the log and the pipe of signals; the tap; the loop.
+            wanted = {"/dev/null": 3, "socket:": 5, "pipe:": 3, "/dev/net/tun": 1, "anon_inode:eventpoll": 1}
             assert kinds == wanted | ({f"{BIG}/state.pcap": 1} if capture else {})
             assert Counter(re.sub(r"[\d\[\]]", "", link) for link in descriptors(both["helper"])) == {"/dev/null": 3, "socket:": 1}
 

@@ -31,7 +31,8 @@ from lab import (
     wait_until,
     wire,
 )
-from servers import own_etc, write
+from machines import machine, passt
+from servers import DNS_NAME, own_etc, resolver, write
 from test_autoconf import dhclient
 
 SOON_S = 1
@@ -535,6 +536,48 @@ def test_resolv_conf_is_replaced_linked_elsewhere_gone_and_back() -> None:
         asks(REMOTE4)
 
 
+def test_our_own_nameserver_asks_the_new_one() -> None:
+    """With --egress-dns the worker answers, and caches: what the old nameserver said counts for its lifetime at most."""
+
+    def build(lab: Lab) -> None:
+        dual(lab)
+        lab.resolv(f"nameserver {REMOTE4}\n")
+
+    with following("--egress-dns", "all", "--dns-forward", "10.53.53.53", build=build, grace=600) as f:
+        resolver(f.lab.remote, REMOTE4, name_is="198.51.100.1")
+        resolver(f.lab.remote, REMOTE6, name_is="198.51.100.2")
+
+        def answers() -> str:
+            return f.guest.run("dig", "+short", "+tries=1", "+time=2", "@10.53.53.53", DNS_NAME, "A", check=False).stdout.strip()
+
+        wait_until(lambda: answers() == "198.51.100.1", SOON_S, "the first one's answer")
+        f.lab.resolv(f"nameserver {REMOTE6}\n")
+        wait_until(lambda: answers() == "198.51.100.2", SOON_S, "the second one's answer")
+
+
+# ---- the MTU ----
+
+
+@pytest.mark.parametrize(("follows", "passes"), [("--follow", True), ("--no-follow", False)])
+def test_a_smaller_mtu_of_the_host_lets_datagrams_pass_in_fragments(follows: str, passes: bool) -> None:
+    """The guest's link has an MTU of 65520, so its kernel sends 4,000 bytes in one piece, and forbids fragments. What fits into the
+    host's MTU keeps that; what does not is fragmented there. Without following, the host's MTU is the one of the start."""
+
+    def build(lab: Lab) -> None:
+        dual(lab)
+        lab.host.setup("link set eth0 mtu 9000")
+        lab.remote.setup("link set eth0 mtu 9000")
+
+    with following(build=build, extra=(follows,)) as f:
+        large = ("ping", "-c1", "-W5", "-s", "4000", REMOTE4)
+        f.guest.run(*large)
+        f.lab.remote.setup("link set eth0 mtu 1500")
+        f.change("link set eth0 mtu 1500")
+        if passes:
+            f.says("the MTU of the host's interface is 1500 now")
+        assert (f.guest.run(*large, check=False).returncode == 0) == passes
+
+
 # ---- guests that configure themselves ----
 
 
@@ -574,6 +617,26 @@ def test_a_guest_with_dhcp_learns_the_new_address_when_it_asks_again() -> None:
             f"addr del {HOST4}/24 dev eth0\naddr add 192.0.2.99/24 dev eth0\nroute add default via {GATEWAY4}"
         )
         wait_until(lambda: dhclient(lab, guest, "-4")["new_ip_address"] == "192.0.2.99", SOON_S, "the new address")
+
+
+def test_a_virtual_machine_learns_the_new_addresses() -> None:
+    """Behind passt: by DHCP when it asks again, by a router advertisement at once."""
+    with Lab() as lab, passt(lab, "--follow") as made, machine(lab, made.socket, configure=False) as guest:
+        wait_until(lambda: any(a.startswith("2001:db8::") for a in six(guest)), SOON_S, "an address by SLAAC")
+        told = dhclient(lab, guest, "-4")
+        assert (told["new_ip_address"], told["new_dhcp_lease_time"]) == (HOST4, "120")
+        lab.host.setup(
+            f"addr del {HOST4}/24 dev eth0\naddr add 192.0.2.99/24 dev eth0\nroute add default via {GATEWAY4}\n"
+            f"addr del {HOST6}/64 dev eth0\naddr add 2001:db8:7::2/64 dev eth0 nodad\n-6 route replace default via 2001:db8:7::1"
+        )
+        made.wait_said("the guest is offered 192.0.2.99/24 now")
+        assert dhclient(lab, guest, "-4")["new_ip_address"] == "192.0.2.99"
+        wait_until(lambda: any(a.startswith("2001:db8:7:") for a in six(guest)), SOON_S, "the new prefix")
+
+
+def test_leases_of_a_guest_that_is_configured_have_no_end() -> None:
+    with following() as f:
+        assert dhclient(f.lab, f.guest, "-4")["new_dhcp_lease_time"] == str(0xFFFFFFFF)
 
 
 # ---- rules ----

@@ -310,6 +310,8 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
             )
     values.setdefault("config_net", entry == "pasta-py" and "fd" not in values)
     values["greets"] = entry == "pasta-py" and spawn and "command" not in values and values.get("log_level", INFO) >= INFO
+    copied = values["config_net"] and entry != "passt" and "fd" not in values and not values.get("splice_only")
+    values.setdefault("follow", copied)
     level = values.setdefault("log_level", WARNING if spawn else INFO)
     values["quiet"] = level <= WARNING
     presets = tuple(dict.fromkeys(values.pop("egress", ())))

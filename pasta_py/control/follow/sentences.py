@@ -1,5 +1,6 @@
 """What has changed, in a line for each change, as a person would say it. Pure."""
 
+from pasta_py.control.ip import ip_address
 from pasta_py.control.planning.plan import Plan
 
 TYPE_CHECKING = False
@@ -12,7 +13,7 @@ _MOST_LINES = 20  # of one change
 def lines(before: Plan, now: Plan) -> list[str]:
     """The changes between two plans, for the log."""
     found = [*_interfaces(before, now), *_addresses(before, now), *_gateways(before, now), *_routes(before, now)]
-    found += [*_names(before, now), *_mtu(before, now)]
+    found += [*_offered(before, now), *_names(before, now), *_mtu(before, now)]
     return (
         [*found[: _MOST_LINES - 1], f"and {len(found) - _MOST_LINES + 1} more"] if len(found) > _MOST_LINES else found
     )
@@ -38,6 +39,16 @@ def _addresses(before: Plan, now: Plan) -> "Iterator[str]":
     for interface in old:
         if interface not in new:
             yield f"address {interface} is gone: connections from it end"
+
+
+def _offered(before: Plan, now: Plan) -> "Iterator[str]":
+    """What a guest that configures itself is told."""
+    if now.link.configure:
+        return
+    families = ((p.worker.family4, p.worker.family6) for p in (before, now))
+    for version, old, new in zip((4, 6), *families, strict=True):
+        if (old.guest, old.prefix) != (new.guest, new.prefix) and new.guest:
+            yield f"IPv{version}: the guest is offered {ip_address(new.guest[-4:] if version == 4 else new.guest)}/{new.prefix} now"
 
 
 def _gateways(before: Plan, now: Plan) -> "Iterator[str]":

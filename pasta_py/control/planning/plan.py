@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pasta_py.control.commandline.options import Options
 
-LEASE_S = 120  # of a guest that follows the host: it asks again after half of this, and learns what has changed
+LEASE_S = 120  # of a guest that configures itself and follows the host: it asks again after half of this
 UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
 DEFAULT_IFNAME = "tap0"
 
@@ -350,7 +350,7 @@ def _worker(
         splice=options.splice,
         lo_to_lo=options.host_lo_to_ns_lo,
         assign_mtu=options.mtu != 0,
-        lease_s=LEASE_S if options.follow else 0,
+        lease_s=LEASE_S if options.follow and not options.config_net else 0,
         program=options.program,
         log_level=options.log_level,
         log_syslog=False,

@@ -1,0 +1,149 @@
+"""The host's network changes under containers of real podman and rootlesskit, and they go on as after a new start."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+from machine import HOST, REMOTE, Machine, end, wait_until
+from test_podman import HTTPD, get
+
+SOON_S = 1
+NAME = "some.example"
+WEB = f"http://{NAME}:8000/"
+ADDRESSES = f"ip address add {HOST[4]}/24 dev eth0; ip address add {HOST[6]}/64 dev eth0 nodad"
+ROUTES = f"ip route add default via {REMOTE[4]}; ip -6 route add default via {REMOTE[6]}"
+NO_NETWORK = "ip address flush dev eth0; ip link set eth0 down; : >/etc/resolv.conf"
+NETWORK = f"ip link set eth0 up; {ADDRESSES}; {ROUTES}; echo nameserver {REMOTE[4]} >/etc/resolv.conf"
+#: A second adapter with a network and a nameserver of its own, and a better default route, as a VPN or a cable brings it.
+OTHER = "198.51.100."
+OTHER_ADAPTER = (
+    "ip link add eth1 type veth peer name eth1 netns remote; ip -n remote link set eth1 up; ip link set eth1 up; "
+    f"ip -n remote address add {OTHER}2/24 dev eth1; ip address add {OTHER}1/24 dev eth1; "
+    f"ip route add default via {OTHER}2 dev eth1 metric 5; echo nameserver {OTHER}2 >/etc/resolv.conf"
+)
+
+
+def change(machine: Machine, script: str) -> None:
+    machine.root_run("sh", "-ec", script)
+
+
+@pytest.fixture(autouse=True)
+def the_usual_network(machine: Machine) -> "Iterator[None]":
+    """At the remote end a web server, and a nameserver that knows its name. The host's network is as before in the end."""
+    answer = f"/{NAME}/{REMOTE[4]}"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(machine.serving("busybox", "httpd", "-f", "-p", "8000", "-h", "/opt", remote=True))
+        stack.enter_context(machine.serving("dnsmasq", "-k", "-u", "root", "-R", "-A", answer, remote=True))
+        yield
+        machine.root_run("ip", "link", "del", "eth1", check=False)
+        change(machine, f"{NO_NETWORK}; {NETWORK}")
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+
+
+def addresses(machine: Machine, name: str) -> set[str]:
+    """The global addresses of a container. Its interface is tap0 where the host had none to name it after."""
+    links = json.loads(machine.podman("exec", name, "/bin/ip", "-j", "address"))
+    return {address["local"] for link in links for address in link["addr_info"] if address["scope"] == "global"}
+
+
+def has(machine: Machine, name: str, *wanted: str) -> None:
+    wait_until(lambda: addresses(machine, name) == set(wanted), SOON_S, f"{name} has {wanted}")
+
+
+def asks(machine: Machine, name: str, url: str = WEB) -> None:
+    """The container reaches the web server, soon."""
+    command = ("podman", "exec", name, "curl", "-sS", "-m", "5", url)
+    wait_until(lambda: "404" in machine.run(*command, check=False).stdout, SOON_S, f"{name} reaches {url}")
+
+
+@pytest.mark.parametrize("kind", ["container", "pod", "bridge"])
+def test_started_without_network_it_has_one_when_the_host_has(machine: Machine, kind: str) -> None:
+    change(machine, NO_NETWORK)
+    options: tuple[str, ...] = ()
+    if kind == "pod":
+        machine.podman("pod", "create", "--name", "pod")
+        options = ("--pod", "pod")
+    elif kind == "bridge":
+        machine.podman("network", "create", "net")
+        options = ("--network", "net")
+    try:
+        machine.podman("run", "-d", "--name", "early", *options, "base", "sleep", "1000")
+        change(machine, NETWORK)
+        if kind != "bridge":  # there the namespace of all bridges has them
+            has(machine, "early", HOST[4], HOST[6])
+        asks(machine, "early")
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+def test_rootlesskit_started_without_network_has_one_when_the_host_has(machine: Machine) -> None:
+    change(machine, NO_NETWORK)
+    inside = f"until curl -sS -m 5 http://{REMOTE[4]}:8000/; do sleep 0.1; done; echo reached"
+    process = machine.popen("rootlesskit", "--net=pasta", "--copy-up=/etc", "sh", "-c", f"echo up; {inside}")
+    try:
+        assert process.stdout and process.stdout.readline() == "up\n"
+        change(machine, NETWORK)
+        assert process.communicate(timeout=60)[0].endswith("reached\n")
+    finally:
+        end(process)
+
+
+def test_a_default_route_that_comes_after_the_address_reaches_the_container(machine: Machine) -> None:
+    change(machine, f"{NO_NETWORK}; ip link set eth0 up; {ADDRESSES}")
+    machine.podman("run", "-d", "--name", "early", "base", "sleep", "1000")
+    change(machine, f"{ROUTES}; echo nameserver {REMOTE[4]} >/etc/resolv.conf")
+    asks(machine, "early")
+    (route,) = json.loads(machine.podman("exec", "early", "/bin/ip", "-j", "route", "show", "default"))
+    assert route["gateway"] == REMOTE[4]
+
+
+@pytest.mark.parametrize("kind", ["container", "bridge"])
+def test_another_adapter_with_its_own_nameserver_comes_and_goes(machine: Machine, kind: str) -> None:
+    options: tuple[str, ...] = ()
+    if kind == "bridge":
+        machine.podman("network", "create", "net")
+        options = ("--network", "net")
+    try:
+        machine.podman("run", "-d", "--name", "laptop", *options, "base", "sleep", "1000")
+        asks(machine, "laptop")
+        change(machine, f"{OTHER_ADAPTER}; ip link set eth0 down")
+        if kind == "container":
+            wait_until(lambda: f"{OTHER}1" in addresses(machine, "laptop"), SOON_S, "the address of the other adapter")
+        asks(machine, "laptop", f"http://{OTHER}2:8000/")
+        found = ("podman", "exec", "laptop", "nslookup", NAME)
+        wait_until(lambda: REMOTE[4] in machine.run(*found, check=False).stdout, SOON_S, "the other nameserver answers")
+        change(machine, f"ip link del eth1; {NO_NETWORK}; {NETWORK}")
+        if kind == "container":
+            wait_until(lambda: HOST[4] in addresses(machine, "laptop"), SOON_S, "the address of the first adapter")
+        asks(machine, "laptop")
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+def test_a_container_that_has_been_renamed_stopped_and_restarted_follows(machine: Machine) -> None:
+    """Its processes are stopped by a signal: `podman pause` needs a cgroup, which a user has from systemd only."""
+    machine.podman("run", "-d", "--name", "before", "base", "sleep", "1000")
+    machine.podman("rename", "before", "after")
+    machine.podman("kill", "-s", "STOP", "after")
+    change(machine, "ip address add 192.0.2.77/24 dev eth0")
+    machine.podman("kill", "-s", "CONT", "after")
+    has(machine, "after", HOST[4], HOST[6], "192.0.2.77")
+    machine.podman("restart", "-t", "0", "after")
+    has(machine, "after", HOST[4], HOST[6], "192.0.2.77")
+    change(machine, "ip address add 192.0.2.78/24 dev eth0")
+    has(machine, "after", HOST[4], HOST[6], "192.0.2.77", "192.0.2.78")
+
+
+def test_the_network_is_restarted_under_it(machine: Machine) -> None:
+    """The link is deleted and made again: published ports and the way out work as before."""
+    machine.podman("run", "-d", "--name", "server", "-p", "8080:80", "base", *HTTPD)
+    wait_until(lambda: get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello", SOON_S, "it answers")
+    again = "ip link del eth0; ip link add eth0 type veth peer name eth0 netns remote; ip link set eth0 up; "
+    again += "ip -n remote link set eth0 up; "
+    again += f"ip -n remote address add {REMOTE[4]}/24 dev eth0; ip -n remote address add {REMOTE[6]}/64 dev eth0 nodad; "
+    change(machine, again + f"{ADDRESSES}; {ROUTES}")
+    wait_until(lambda: get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello", SOON_S, "it answers again")
+    asks(machine, "server")
