@@ -146,9 +146,9 @@ soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME secon
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
 
 # `make test` has a short form.
-test-follow: dev ## two random walks of 1,000 changes of the host each, about two minutes
+test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 10,000 interfaces that come and go: about five minutes
 	tests/as_installed.sh $(VENV) build/as-installed
-	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/e2e/test_follow.py -k walk
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow.py -k "walk or throughput or hundreds"
 
 # `make test` has a short form, with fewer containers.
 test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root

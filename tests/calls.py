@@ -114,9 +114,15 @@ def used(traces: list[Path], also: int = 0) -> tuple[Counter[tuple[int, Row]], C
     return found, strange
 
 
+#: How csrc/io/follow.c begins to lock itself in: a name (PR_SET_NAME), then capabilities.
+_FOLLOWS = re.compile(r"\bprctl\(0xf,.*\n.*\bcapget\(")
+
+
 def _locked_in(lines: list[str]) -> tuple[int, int]:
     """Whose trace it is (0: of a process that does not lock itself in), and the line after which the filter is in force."""
     calls = [match[2] if (match := _CALL.match(line)) else "" for line in lines]
+    if _FOLLOWS.search("\n".join(lines)):
+        return 0, 0  # it has a table of its own
     if "seccomp" in calls:
         return HELPER if "setns" in calls else WORKER, calls.index("seccomp") + 1
     for at, line in enumerate(lines[:5]):

@@ -94,9 +94,9 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
         if plan.log_syslog or plan.log_size:
             journal.write(log.WARNING, line)
     gc.enable()  # control disables it before it forks
-    worker_protocol.send_line(sock, f"ready {pid}")
     if watcher:
-        _begin_to_follow(watcher, roles)
+        _begin_to_follow(watcher, roles)  # it waits until control has heard "ready", too
+    worker_protocol.send_line(sock, f"ready {pid}")
     return worker
 
 

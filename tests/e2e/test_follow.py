@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -265,7 +268,8 @@ def test_an_interface_that_the_options_name_may_vanish_and_come_back() -> None:
 # ---- a random walk ----
 
 _LINKS = ("eth0", "eth1", "eth2")
-WALK_STEPS, LOOK_EVERY = 1000 if os.environ.get("PASTA_LONG") else 60, 20
+LONG = bool(os.environ.get("PASTA_LONG"))
+WALK_STEPS, LOOK_EVERY = 1000 if LONG else 60, 20
 
 
 def step(random: Random, f: Followed) -> str:
@@ -794,6 +798,9 @@ def test_they_end_with_the_worker() -> None:
         wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
 
 
+PAIRS = 10_000 if LONG else 400
+
+
 @pytest.mark.quiet
 def test_hundreds_of_other_interfaces_cost_almost_nothing_and_hide_no_change() -> None:
     """Beside it, pairs of interfaces are made and deleted as fast as one processor makes them."""
@@ -808,9 +815,55 @@ def test_hundreds_of_other_interfaces_cost_almost_nothing_and_hide_no_change() -
         before, started = used_s(), time.monotonic()
         lines = "".join(
             f"link add v{i} type veth peer name w{i}\nlink set v{i} up\nlink set w{i} up\nlink del v{i}\n"
-            for i in range(400)
+            for i in range(PAIRS)
         )
-        f.lab.host.run("ip", "-batch", "-", caps=True, input=lines, timeout=120)
+        f.lab.host.run("ip", "-batch", "-", caps=True, input=lines, timeout=280)
         assert used_s() - before <= 0.02 * (time.monotonic() - started) + 1 / ticks
         f.change("addr add 192.0.2.77/24 dev eth0")
         f.is_as_fresh()
+
+
+ROUNDS, ROUND_S, CHANGE_EVERY_S, MOST_LOST = 9, 2, 0.05, 0.05
+
+
+@contextmanager
+def changing(lab: Lab) -> Iterator[None]:
+    """Addresses and routes of the host come and go, twenty a second, by one process."""
+    ip = lab.host.popen("ip", "-batch", "-", caps=True)
+    over = threading.Event()
+
+    def change() -> None:
+        assert ip.stdin
+        for turn in itertools.cycle(range(40)):
+            if over.wait(CHANGE_EVERY_S):
+                return
+            word, last = ("add", "del")[turn % 2], 100 + turn // 2
+            kinds = (f"addr {word} 192.0.2.{last}/24 dev eth0", f"route {word} 203.0.113.{last}/32 via {GATEWAY4}")
+            ip.stdin.write(kinds[turn // 2 % 2] + "\n")
+            ip.stdin.flush()
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        ip.communicate(timeout=60)
+
+
+@pytest.mark.quiet
+@pytest.mark.skipif(not LONG, reason="compares throughput for half a minute: part of `make test-follow`")
+def test_throughput_stays_while_the_host_changes() -> None:
+    """A guest that follows beside one that does not, in turn, under the same changes. Medians."""
+    with following(grace=1) as f, f.lab.guest(*NO_PORTS, "--no-follow") as other, changing(f.lab):
+        f.lab.remote.serve("iperf3", "-s", port=5201, proto="tcp")
+        sent: dict[int, list[float]] = {f.guest.pid: [], other.pid: []}
+        for _ in range(ROUNDS):
+            for guest in (f.guest, other):
+                done = json.loads(guest.run("iperf3", "-J", "-c", REMOTE4, "-t", ROUND_S).stdout)
+                sent[guest.pid].append(done["end"]["sum_received"]["bits_per_second"])
+        ours, theirs = (statistics.median(sent[guest.pid]) for guest in (f.guest, other))
+        print(f"{ours / 1e9:.2f} and {theirs / 1e9:.2f} Gb/s")
+        assert ours >= (1 - MOST_LOST) * theirs
+        f.says("the host's network has changed")
