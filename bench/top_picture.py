@@ -122,7 +122,8 @@ def main() -> int:
         spaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         subprocess.run([*spaces, sys.executable, "-m", "bench.top_picture", "inside", directory], cwd=HERE.parent, check=True)
         for path in Path(directory).glob("top-*.svg"):
-            text = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", path.read_text(), flags=re.DOTALL)  # the reader's own font: nothing is fetched
+            # The reader's own font: nothing is fetched.
+            text = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", path.read_text(), flags=re.DOTALL)
             (target / path.name).write_text("\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n")
             print(target / path.name)
     return 0

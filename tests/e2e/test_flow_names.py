@@ -1,12 +1,14 @@
 """Names of destinations where no policy answers the guest's queries: read out of the answers that pass."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program
+from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program, wait_until
 from servers import DNS_NAME, nginx, resolver
 
 
@@ -50,6 +52,30 @@ def test_a_list_makes_names_known_from_then_on(lab: Lab) -> None:
         assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [None]
         guest.run("getent", "ahostsv4", DNS_NAME)
         assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [DNS_NAME]
+
+
+def test_a_capture_as_pcapng_has_the_names_of_flows(lab: Lab) -> None:
+    """Without DNS in it: tshark shows the name that the file itself has for the address (its own resolvers are off)."""
+    path, file = lab.directory / "capture.sock", lab.directory / "named.pcapng"
+    with lab.guest(*NO_PORTS, "--control", path, entry="pasta-py") as guest:
+        words = ("capture", path, "-w", file, "tcp port 80")
+        with lab.host.popen(program("pasta-py"), *words, stdin=subprocess.DEVNULL) as capture:
+            wait_until(lambda: file.exists() and clients(lab, path) == 2, PATIENCE_S, "it captures, and follows flows")
+            with held(guest):
+                capture.send_signal(signal.SIGINT)
+                _, said = capture.communicate(timeout=PATIENCE_S)
+        assert capture.returncode == 0 and " 0 left out" in said
+    shown = subprocess.run(
+        ["tshark", "-2", "-r", file, "-Nn", "-T", "fields", "-e", "ip.dst_host", "-e", "tcp.flags.syn"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert f"{DNS_NAME}\tTrue" in shown or f"{DNS_NAME}\t1" in shown, shown
+    file.unlink()
+
+
+def clients(lab: Lab, path: Path) -> int:
+    """How many are connected to the control socket."""
+    return int(lab.host.run("sh", "-c", f"ss -xH state established | grep -c {path.name} || :").stdout)
 
 
 class held:  # noqa: N801  # used as a function

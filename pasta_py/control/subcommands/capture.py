@@ -3,6 +3,8 @@
 The instance sends records over its control socket (docs/control.md). Here they get a file: pcap or pcapng, one or a ring.
 """
 
+import contextlib
+import ipaddress
 import json
 import os
 import signal
@@ -10,6 +12,7 @@ import socket
 import stat
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -30,6 +33,7 @@ _END = b"\xff" * _RECORD_HEAD.size
 _TO_GUEST = 1 << 31  # in the full length
 _ETHERNET = 1  # LINKTYPE_ETHERNET
 _REQUEST_BYTES = 15 << 10
+_NAMES_MAX = 8192
 
 
 def main(argv: "Sequence[str]") -> int:
@@ -88,6 +92,7 @@ class _Output:
             raise UsageError("standard output is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
         self._file = self._open()
         self.written = 0
+        self.names: dict[str, str] = {}  # by address; another thread adds some
 
     def _open(self) -> "BinaryIO":
         self._number = self._number % self._files + 1
@@ -101,7 +106,7 @@ class _Output:
             raise HostError(f"Couldn't open the capture file {str(path)!r}: {why}") from None
         head = _ng_head(self._snaplen) if self._ng else _pcap_head(self._snaplen)
         file.write(head)
-        self._at, self._used = len(head), False
+        self._at, self._used, self._named = len(head), False, 0
         return file
 
     def add(self, seconds: int, nanoseconds: int, full_len: int, data: bytes) -> None:
@@ -110,19 +115,36 @@ class _Output:
             record = _ng_packet(seconds * 10**9 + nanoseconds, full_len, data)
         else:
             record = _RECORD_HEAD.pack(seconds, nanoseconds, len(data), full_len & ~_TO_GUEST) + data
+        self._write_names()
         if self._size and self._used and self._at + len(record) > self._size:
             self._file.close()
             self._file = self._open()
+            self._write_names()
         self._file.write(record)
         self._at, self._used = self._at + len(record), True
         self.written += 1
+
+    @property
+    def wants_names(self) -> bool:
+        return self._ng
 
     def flush(self) -> None:
         """For a reader that shows what comes."""
         self._file.flush()
 
+    def _write_names(self) -> None:
+        """Write the names that this file does not have yet, unless they would take the room of frames."""
+        if not self._ng or len(self.names) == self._named:
+            return
+        known = [*self.names.items()]
+        block, self._named = _ng_names(dict(known[self._named :])), len(known)
+        if not self._size or self._at + len(block) < self._size // 2:
+            self._file.write(block)
+            self._at += len(block)
+
     def close(self, matched: int, dropped: int) -> None:
         if self._ng:
+            self._write_names()
             self._file.write(_ng_statistics(matched, dropped))
         self._file.flush()
 
@@ -152,11 +174,27 @@ def _ng_packet(time_ns: int, full_len: int, data: bytes) -> bytes:
     return _ng_block(6, head + data + bytes(-len(data) % 4) + flags)
 
 
+def _ng_names(names: "dict[str, str]") -> bytes:
+    """draft-ietf-opsawg-pcapng, 4.5: a name for each address, in records of 4 and 16 bytes and the name with a zero."""
+    records = b""
+    for address, name in names.items():
+        packed = ipaddress.ip_address(address).packed
+        value = packed + name.encode("ascii", "replace") + b"\0"
+        records += struct.pack("=HH", 1 if len(packed) == 4 else 2, len(value)) + value + bytes(-len(value) % 4)
+    return _ng_block(4, records + bytes(4))
+
+
 def _ng_statistics(matched: int, dropped: int) -> bytes:
     """draft-ietf-opsawg-pcapng, 4.6: frames dropped, and taken by the filter."""
     now = time.time_ns()
     options = struct.pack("=HHQ", 5, 8, dropped) + struct.pack("=HHQ", 6, 8, matched) + bytes(4)
     return _ng_block(5, struct.pack("=III", 0, now >> 32, now & 0xFFFFFFFF) + options)
+
+
+def _learn(names: "dict[str, str]", flows: "list[dict[str, object]]") -> None:
+    for flow in flows:
+        if flow.get("name") and len(names) < _NAMES_MAX:
+            names[str(ipaddress.ip_address(str(flow["dest"])))] = str(flow["name"])
 
 
 class _Session:
@@ -175,11 +213,16 @@ class _Session:
                 sock.settimeout(instances.TIMEOUT_S)
                 sock.connect(self._instance.path)
                 sock.sendall(json.dumps(self._request).encode() + b"\n")
+                if output.wants_names:
+                    threading.Thread(target=self._follow_names, args=[output.names], daemon=True).start()
                 self._capture(sock, output, count)
         except TimeoutError:
             raise ControlError(f"instance {self._instance.pid} does not answer: is it stopped?") from None
         except OSError as error:
             raise ControlError(f"instance {self._instance.pid} cannot be asked: {error.strerror}") from None
+        if output.wants_names:
+            with contextlib.suppress(ControlError, ValueError, KeyError):
+                _learn(output.names, self._instance.flows())  # those whose beginning has not been told yet
         dropped = self._dropped or 0
         try:
             output.close(output.written + dropped, dropped)
@@ -188,6 +231,12 @@ class _Session:
         lost = "the instance has ended" if self._dropped is None else f"{dropped} left out"
         complain(f"pasta-py capture: {output.written} frames written, {lost}\n")
         return 0
+
+    def _follow_names(self, names: "dict[str, str]") -> None:
+        """What the instance knows of names, from the flows that are open and those that come: a connection of its own."""
+        with contextlib.suppress(ControlError, ValueError, KeyError):
+            for answer in self._instance.lines("flows", follow=True):
+                _learn(names, answer.get("flows", [answer]))
 
     def _capture(self, sock: socket.socket, output: _Output, count: int) -> None:
         chunks = self._chunks(sock)
