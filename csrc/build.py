@@ -88,6 +88,7 @@ calls.cdef("""
     int die_after(long milliseconds);
     int clone_mount(const char *path, int below);
     int place_mount(int mount, const char *target);
+    int keep_directory(int directory);
 """)
 calls.set_source(
     "pasta_py._calls",
@@ -122,6 +123,30 @@ calls.set_source(
     static int place_mount(int mount, const char *target)
     {
         return (int)syscall(SYS_move_mount, mount, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_SYMLINKS);
+    }
+    /* Landlock (linux/landlock.h): Linux 5.13; the numbers are the same on every architecture. */
+    #ifndef SYS_landlock_create_ruleset
+    #define SYS_landlock_create_ruleset 444
+    #define SYS_landlock_add_rule 445
+    #define SYS_landlock_restrict_self 446
+    #endif
+    static int keep_directory(int directory)
+    {
+        enum { WRITE_FILE = 1 << 1, REMOVE_FILE = 1 << 5, MAKE_REG = 1 << 8, TRUNCATE = 1 << 14, ABI_1 = (1 << 13) - 1 };
+        long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
+        unsigned long long handled = abi >= 3 ? ABI_1 | 1 << 13 | TRUNCATE : ABI_1;
+        struct {
+            unsigned long long allowed;
+            int parent;
+        } __attribute__((packed)) beneath = {WRITE_FILE | REMOVE_FILE | MAKE_REG | (abi >= 3 ? TRUNCATE : 0), directory};
+        long rules;
+
+        if (abi < 1 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+            return -1;
+        rules = syscall(SYS_landlock_create_ruleset, &handled, sizeof(handled), 0);
+        if (rules < 0 || syscall(SYS_landlock_add_rule, rules, 1 /* LANDLOCK_RULE_PATH_BENEATH */, &beneath, 0))
+            return -1;
+        return (int)syscall(SYS_landlock_restrict_self, rules, 0);
     }
     static int die_after(long milliseconds)
     {

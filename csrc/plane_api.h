@@ -195,9 +195,13 @@ int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
  *
  * A name has lower-case A-labels and no final dot. */
 int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len);
+/* After a later call, which returned 0 for a change and 1 for the same policy as before: all flows of the guest are judged again, and
+ * those that are denied end. Returns how many shards have not done so yet; kept, ended: flows, of those that have. */
+uint32_t plane_egress_outcome(struct plane *p, uint32_t *kept, uint32_t *ended);
 /* Only with a policy. The verdict on a flow of the guest (port 0 for echo), of a query for a name, and of an address in its answer:
  * whether any flow to it could be allowed under that name. */
 void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint16_t port, struct plane_verdict *out);
+void plane_egress_by_name(struct plane *p, int proto, const char *name, uint32_t len, uint16_t port, struct plane_verdict *out);
 void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out);
 void plane_egress_address(struct plane *p, const char *name, uint32_t len, const uint8_t addr[16], struct plane_verdict *out);
 /* How rules that allow mention a name. */

@@ -6,6 +6,7 @@
     shown                 input: what pesto reads from a control socket. Result: tables that pesto can show, or ConfError
     slirp_api             input: requests to slirp4netns's API socket. Result: a JSON object for each, and the rules that it names
     control               input: what a client sends to the control socket. Result: an answer to each line, one JSON object or more
+    control_egress        input: the same on a socket of --control, for an instance with rules. Result: as above
     dns                   input: a DNS message of either side. Result: a message that is written and read again, or Malformed
     dns_service           input: a guest's query, "--", a nameserver's answer. Result: one well-formed answer at most
     portspec options      input: text of a user. Result: a value, or a one-line error
@@ -37,7 +38,7 @@ with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=Fal
     from pasta_py.control.pesto import main as pesto
     from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
-    from pasta_py.worker import control_server, dns_decide, dns_service, dns_wire, readers, slowpath
+    from pasta_py.worker import control_server, dns_decide, dns_service, dns_wire, plane, readers, rule_set, slowpath
 
 from checker.frame import decode  # noqa: E402
 from dns_rules import Rules  # noqa: E402
@@ -236,11 +237,37 @@ class NoCore:
 
 def control(data: bytes) -> None:
     core: Any = NoCore()
-    context = control_server.Context(core, PLANS[0], core, 1, 0.0, readers.Readers(core))
+    answer_all(data, control_server.Context(core, PLANS[0], core, 1, 0.0, readers.Readers(core)))
+
+
+#: "allow a.test:443", and nothing else.
+ONE_RULE = bytes.fromhex("01000100 0000 0000 0001 0000 01 03 03 00 01bb 01bb") + b"\x06a.test"
+
+
+def control_egress(data: bytes) -> None:
+    tap, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    plan = PLANS[0].replace(egress=ONE_RULE, egress_rules=("--allow\tallow a.test:443\t",), egress_default="none")
+    log: Any = NoCore()
+    with tap, other, contextlib.closing(plane.Plane(plan, tap.fileno())) as core:
+        core.set_egress(plan.egress)
+        hub = readers.Readers(core)
+        decider = dns_decide.Decider(Rules("allow a.test"))
+        dns = dns_service.Service(plan, decider, log, log, log.send)
+        context = control_server.Context(core, plan, log, 1, 0.0, hub)
+        context.policy = rule_set.Policy(core, plan, log, dns, lambda: hub, lambda: None)
+        answer_all(data, context, changing=True)
+        rules = context.policy.rules
+        for verdict in (core.name_verdict(b"a.test"), core.flow_verdict(6, addr("203.0.113.7"), 443)):
+            assert verdict[2] == plane.NO_RULE or rules.rule(verdict[2])
+        context.policy.on_tick(end=True)
+
+
+def answer_all(data: bytes, context: "control_server.Context", *, changing: bool = False) -> None:
     listener, ours, theirs = socket.socket(socket.AF_UNIX), *socket.socketpair()
-    server = control_server.Server(listener.detach(), 1, context, {}, lambda: None, 0)
+    server = control_server.Server(listener.detach(), 1, context, {}, lambda: None, 0, changing=changing)
     client = control_server._Client(server, theirs, 0, 1 << 16)
     server._clients[0] = client
+    context.core.watch(theirs.fileno(), client.ident)
     ours.setblocking(False)
     with ours, contextlib.closing(server._listener):
         ours.sendall(data)
@@ -254,7 +281,7 @@ def control(data: bytes) -> None:
     found = [json.loads(line) for line in answers.splitlines()]
     assert all(answer["v"] == 1 for answer in found)
     assert answers.isascii() and b"\x1b" not in answers
-    follows = any(b"follow" in line for line in data.split(b"\n"))
+    follows = any(word in data for word in (b"follow", b"denials"))
     assert follows or len(found) >= min(data.count(b"\n"), 1)
 
 
@@ -357,6 +384,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "shown": shown,
     "slirp_api": api,
     "control": control,
+    "control_egress": control_egress,
     "dns": dns,
     "dns_service": answered,
     "portspec": ports,

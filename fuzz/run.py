@@ -42,6 +42,7 @@ PYTHON_TARGETS = {
     "shown": (1, 1000),
     "slirp_api": (1, 1000),
     "control": (1, 600),
+    "control_egress": (1, 600),
     "dns": (1, 1500),
     "dns_service": (1, 1500),
     "portspec": (1, 200),

@@ -28,6 +28,7 @@ FD_FOLLOW_INOTIFY = "follow-inotify"
 FOLLOW_ROLES = (FD_FOLLOW_STATE, FD_FOLLOW_LOOK, FD_FOLLOW_NETLINK, FD_FOLLOW_INOTIFY)
 FD_FLOW_LOG = "flow-log"  # the files of --flow-log, which are written in turn, or a stream
 FD_DECISION_LOG = "decision-log"  # those of --decision-log
+FD_LEARN = "learn"  # a socket to the process that writes what is learned (--learn)
 FD_CONTROL = "control"  # the control socket: a listening UNIX socket for commands that only read
 FD_CONTROL_CHANGING = "control-changing"  # that of --control, for all commands
 FD_METRICS = "metrics"  # a listening socket for scrapers (--metrics)
@@ -162,6 +163,8 @@ class WorkerPlan(Record):
     egress: bytes = b""  # the policy, as plane_egress() of csrc/plane_api.h takes it; b"": there is none
     tells_denials: bool = False  # at the end: what was denied
     whole_sandbox: bool = False  # a layer of the worker's sandbox that is missing ends the start
+    egress_dns: str = ""  # which names are answered: a value of --egress-dns
+    egress_dns_said: bool = False  # by the user; else it follows egress_default
     egress_default: str = ""  # "open", "internet" or "none": what no rule matches
     egress_rules: tuple[str, ...] = ()  # of each rule where it stands, the rule, its note; with tabs between them
 

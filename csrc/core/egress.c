@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -35,6 +36,8 @@ struct egress {
 	struct pin **bucket;
 	uint32_t bucket_mask, pins;
 	int64_t swept_ms;
+	_Atomic uint32_t changes; /* of the rules; shards compare it without the lock */
+	struct egress_outcome outcome;
 };
 
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out)
@@ -107,17 +110,49 @@ void egress_free(struct egress *e)
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
 {
 	struct egress_rules *rules, *before;
+	bool same;
 	int rc = egress_rules_read(policy, len, &rules);
 
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&e->lock);
 	before = e->rules;
-	e->rules = rules;
-	remove_pins(e, is_allowed, 0);
+	same = before->policy_len == len && !memcmp(before->policy, policy, len);
+	if (!same) {
+		e->rules = rules;
+		remove_pins(e, is_allowed, 0);
+		e->outcome = (struct egress_outcome){.changes = e->outcome.changes + 1};
+		atomic_store_explicit(&e->changes, e->outcome.changes, memory_order_release);
+	}
 	pthread_mutex_unlock(&e->lock);
-	egress_rules_free(before);
-	return 0;
+	egress_rules_free(same ? rules : before);
+	return same;
+}
+
+uint32_t egress_changes(const struct egress *e)
+{
+	return atomic_load_explicit(&e->changes, memory_order_acquire);
+}
+
+void egress_judged(struct egress *e, uint32_t change, uint32_t kept, uint32_t ended)
+{
+	pthread_mutex_lock(&e->lock);
+	if (change == e->outcome.changes) {
+		e->outcome.shards++;
+		e->outcome.kept += kept;
+		e->outcome.ended += ended;
+	}
+	pthread_mutex_unlock(&e->lock);
+}
+
+struct egress_outcome egress_outcome(struct egress *e)
+{
+	struct egress_outcome outcome;
+
+	pthread_mutex_lock(&e->lock);
+	outcome = e->outcome;
+	pthread_mutex_unlock(&e->lock);
+	return outcome;
 }
 
 /* --- verdicts --- */
@@ -181,6 +216,17 @@ struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const stru
 	verdict = by_index(e->rules, egress_rules_match(e->rules, &v, protocol, port, NULL, 0), e->rules->allow_others);
 	if (e->pins)
 		verdict = by_names(e, &v, protocol, port, now_ms, verdict);
+	pthread_mutex_unlock(&e->lock);
+	return verdict;
+}
+
+struct egress_verdict egress_verdict_by_name(struct egress *e, uint8_t proto, const char *name, uint32_t len, uint16_t port)
+{
+	struct egress_verdict verdict;
+
+	pthread_mutex_lock(&e->lock);
+	verdict = by_index(e->rules, egress_rules_match(e->rules, NULL, protocol_bit(proto), port, name, len),
+			   e->rules->allow_others);
 	pthread_mutex_unlock(&e->lock);
 	return verdict;
 }

@@ -31,14 +31,28 @@ struct egress;
 
 /* Compiles a policy (its form: plane_egress() of plane_api.h). key: any, for a hash table. 0, -EINVAL for other bytes, or -ENOMEM. */
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
-/* Puts another policy in place of the present one, or changes nothing. Pins of names that are still allowed stay. */
+/* Puts another policy in place of the present one, or changes nothing. Pins of names that are still allowed stay. 1: it is the same
+ * as before; 0, -EINVAL, -ENOMEM. */
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
+
+/* After a change each shard judges its flows again, and says what became of them. `changes` counts changes. */
+struct egress_outcome {
+	uint32_t changes;
+	uint32_t shards;      /* that have done so */
+	uint32_t kept, ended; /* flows */
+};
+uint32_t egress_changes(const struct egress *e);
+/* A shard has judged its flows: by the change that it had seen before. */
+void egress_judged(struct egress *e, uint32_t change, uint32_t kept, uint32_t ended);
+struct egress_outcome egress_outcome(struct egress *e);
 void egress_free(struct egress *e);
 
 /* The verdict on a flow that the guest opens. dest: as the guest sees it; host_dest: where it leads (equal unless it is mapped).
  * port: 0 for echo. now_ms: of CLOCK_BOOTTIME, as in all functions here. */
 struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
 				     uint16_t port, int64_t now_ms);
+/* The verdict on a flow to a public address of this name, which no rule names by address. */
+struct egress_verdict egress_verdict_by_name(struct egress *e, uint8_t proto, const char *name, uint32_t len, uint16_t port);
 /* Whether the guest may send DNS queries there itself: a rule allows it and names the address or some ports. A rule for all
  * addresses, or for a name, does not mean to open a way around the names. */
 bool egress_opens_dns(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,

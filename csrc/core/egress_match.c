@@ -132,6 +132,12 @@ struct search {
 	uint16_t allows, forbids; /* no protocol */
 };
 
+/* Without an address: a name alone, or a flow to a public address of the name. */
+static bool matches_unseen(const struct egress_rule *rule, uint8_t protocol)
+{
+	return rule->kind != EGRESS_GROUPS || (protocol && rule->groups & EGRESS_INTERNET);
+}
+
 static void search_list(const struct egress_rules *r, const struct egress_list *l, enum found found, struct search *s)
 {
 	for (uint16_t i = l->first; i != EGRESS_NO_RULE; i = r->rule[i].next) {
@@ -139,7 +145,7 @@ static void search_list(const struct egress_rules *r, const struct egress_list *
 
 		if (i >= (s->protocol ? s->best : s->forbids))
 			return;
-		if (s->view ? !destination_matches(rule, found, s->view) : rule->kind == EGRESS_GROUPS)
+		if (s->view ? !destination_matches(rule, found, s->view) : !matches_unseen(rule, s->protocol))
 			continue;
 		if (s->protocol) {
 			if (rule->protocols & s->protocol && s->port >= rule->first_port && s->port <= rule->last_port)

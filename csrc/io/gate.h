@@ -17,6 +17,15 @@ static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flo
 	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, rule);
 }
 
+/* How the flows of a shard fared when the rules had changed. */
+struct gate_again {
+	uint32_t kept, ended;
+};
+
+/* The rules have changed: whether a flow may stay, by which rule. e: as the flow's event_describe fills it. Without a host peer, it is
+ * looked up as for a new flow. The pins of a flow that is open may have ended. */
+bool gate_keeps(struct io *io, const struct flow_event *e, uint16_t *rule, struct gate_again *counts);
+
 /* For gate_serves_dns() only. */
 bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key);
 

@@ -213,9 +213,14 @@ int plane_follow(struct plane *p, const struct plane_config *config, const uint8
 			link_state_learn_address(&p->link_state, &guest);
 	}
 	memcpy(p->config.family, config->family, sizeof(p->config.family));
+	plane_wake_shards(p);
+	return 0;
+}
+
+void plane_wake_shards(struct plane *p)
+{
 	for (uint32_t i = 1; i < p->shard_count; i++)
 		message_queue_wake(&p->shard[i]->messages.queue);
-	return 0;
 }
 
 /* --- running --- */

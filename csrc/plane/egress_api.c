@@ -15,13 +15,27 @@ int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len)
 	struct io *io = &p->shard[0]->io;
 	struct siphash_key key;
 
-	if (io->egress)
-		return egress_replace(io->egress, policy, len);
+	if (io->egress) {
+		int rc = egress_replace(io->egress, policy, len);
+
+		if (!rc)
+			plane_wake_shards(p); /* each looks at the number of changes once a turn */
+		return rc;
+	}
 	if (p->shard_count > 1)
 		return -EBUSY;
 	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
 		return -EIO;
 	return egress_new(policy, len, &key, &io->egress);
+}
+
+uint32_t plane_egress_outcome(struct plane *p, uint32_t *kept, uint32_t *ended)
+{
+	struct egress_outcome outcome = egress_outcome(p->shard[0]->io.egress);
+
+	*kept = outcome.kept;
+	*ended = outcome.ended;
+	return outcome.changes ? p->shard_count - outcome.shards : 0;
 }
 
 static void report(struct egress_verdict v, struct plane_verdict *out)
@@ -36,6 +50,11 @@ void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint1
 
 	policy_outbound(io->policy, (uint8_t)proto, &to, &host_dest);
 	report(egress_verdict(io->egress, (uint8_t)proto, &to.addr, &host_dest.addr, port, loop_boot_ms()), out);
+}
+
+void plane_egress_by_name(struct plane *p, int proto, const char *name, uint32_t len, uint16_t port, struct plane_verdict *out)
+{
+	report(egress_verdict_by_name(p->shard[0]->io.egress, (uint8_t)proto, name, len, port), out);
 }
 
 void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out)

@@ -40,6 +40,9 @@ struct plane {
 	struct shard_thread thread[SHARDS_MAX]; /* [0] is unused */
 };
 
+/* Has the shards in threads look at what has changed, if they sleep. */
+void plane_wake_shards(struct plane *p);
+
 /* events.c: what Python learns of flows. */
 
 /* Notes that events wait, and makes the piece of a list that shard 0 owes. Between the turns. */

@@ -347,6 +347,19 @@ static void follow_host(struct shard *s)
 	addr_list_free(&gone);
 }
 
+/* The rules of the egress policy have changed. Between the events of two turns, as above. */
+static void judge_again(struct shard *s)
+{
+	struct gate_again counts = {0};
+
+	s->rules_known = egress_changes(s->io.egress);
+	tcp_judge_again(&s->tcp, &s->io, &counts);
+	udp_judge_again(&s->udp, &s->io, &counts);
+	icmp_judge_again(&s->icmp, &s->io, &counts);
+	splice_judge_again(&s->splice, &s->io, &counts);
+	egress_judged(s->io.egress, s->rules_known, counts.kept, counts.ended);
+}
+
 /* --- a turn --- */
 
 static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, struct plane_event *event)
@@ -395,6 +408,8 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 		return dispatch(s, e, event);
 	if (UNLIKELY(atomic_load_explicit(&s->host_state->changes, memory_order_relaxed) != s->host_known))
 		follow_host(s);
+	if (UNLIKELY(s->io.egress) && egress_changes(s->io.egress) != s->rules_known)
+		judge_again(s);
 	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
 	if (s->link.buffered)
 		handle_tap(s);

@@ -39,6 +39,7 @@ struct shard {
 	uint32_t link_known;           /* link_state->changes at the last refresh */
 	struct host_state *host_state; /* one for all shards */
 	uint32_t host_known;           /* host_state->changes when they were last taken */
+	uint32_t rules_known;          /* egress_changes() when the flows were last judged */
 	struct slow_path slow;         /* used by shard 0 only */
 	struct event_ring events;
 	bool events_told;      /* shard 0 knows that there are some */

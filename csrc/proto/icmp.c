@@ -333,6 +333,20 @@ void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs
 	}
 }
 
+void icmp_judge_again(struct icmp *m, struct io *io, struct gate_again *counts)
+{
+	for (uint32_t i = 0; i < m->flows.made; i++) {
+		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
+		struct flow_event e;
+
+		if (!f)
+			continue;
+		icmp_describe(&f->flow, &e);
+		if (!gate_keeps(io, &e, &f->rule, counts))
+			close_flow(m, io, f, REASON_rule);
+	}
+}
+
 void icmp_timers(struct icmp *m, struct io *io)
 {
 	struct timer *due;

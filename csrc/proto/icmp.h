@@ -5,6 +5,7 @@
 #include "core/bucket.h"
 #include "core/flow.h"
 #include "core/timer.h"
+#include "io/gate.h"
 #include "io/io.h"
 #include "io/sock.h"
 
@@ -27,6 +28,8 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 void icmp_timers(struct icmp *m, struct io *io);
 /* Ends the flows whose host sockets have one of these addresses. */
 void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs);
+/* The egress policy's rules have changed: ends the guest's flows that they deny. */
+void icmp_judge_again(struct icmp *m, struct io *io, struct gate_again *counts);
 event_describe icmp_describe;
 static inline int64_t icmp_next_ms(const struct icmp *m)
 {

@@ -135,13 +135,11 @@ void splice_describe(const struct flow *flow, struct flow_event *e)
 		e->state = FLOW_STATE_peer_closed;
 }
 
-/* error: errno that ends the flow, and both sides with a reset; 0: it has come to its end. */
-static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, int error)
+/* abort: both sides get a reset. */
+static void end_flow(struct splice *s, struct io *io, struct splice_flow *f, bool abort, enum flow_reason reason, int error)
 {
-	bool abort = error;
-
-	event_report(io->events, io->loop->now_ms, splice_describe, &f->flow, f->connecting ? FLOW_REFUSED : FLOW_CLOSED,
-		     error ? event_reason_of(error) : REASON_finished, error);
+	event_report(io->events, io->loop->now_ms, splice_describe, &f->flow, f->connecting ? FLOW_REFUSED : FLOW_CLOSED, reason,
+		     error);
 	worklist_remove(&s->work, &f->work);
 	for (int d = 0; d < 2; d++) {
 		sock_close(f->fd[d], abort);
@@ -151,6 +149,27 @@ static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, i
 	}
 	COUNT_SUB(io->counters, splice_flows, 1);
 	flow_remove(&s->flows, &f->flow);
+}
+
+/* error: errno that ends the flow, and both sides with a reset; 0: it has come to its end. */
+static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, int error)
+{
+	end_flow(s, io, f, error, error ? event_reason_of(error) : REASON_finished, error);
+}
+
+void splice_judge_again(struct splice *s, struct io *io, struct gate_again *counts)
+{
+	for (uint32_t i = 0; i < s->flows.made; i++) {
+		struct splice_flow *f = (struct splice_flow *)flow_at(&s->flows, i);
+		struct flow_event e;
+		uint16_t rule;
+
+		if (!f)
+			continue;
+		splice_describe(&f->flow, &e);
+		if (!gate_keeps(io, &e, &rule, counts))
+			end_flow(s, io, f, true, REASON_rule, 0);
+	}
 }
 
 static void limit_reached(struct splice *s, struct io *io, int error)

@@ -4,6 +4,7 @@
 
 #include "core/flow.h"
 #include "core/worklist.h"
+#include "io/gate.h"
 #include "io/io.h"
 
 #define SPLICE_POOL 16
@@ -38,5 +39,7 @@ void splice_event(struct splice *s, struct io *io, uint32_t index, uint32_t gene
 bool splice_service(struct splice *s, struct io *io);
 /* Before the end: moves what can be moved without waiting, also where no event was reported. True: there may be more. */
 bool splice_drain(struct splice *s, struct io *io);
+/* The egress policy's rules have changed: ends the guest's flows that they deny. */
+void splice_judge_again(struct splice *s, struct io *io, struct gate_again *counts);
 
 #endif

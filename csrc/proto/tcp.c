@@ -224,6 +224,24 @@ void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
 	}
 }
 
+void tcp_judge_again(struct tcp *t, struct io *io, struct gate_again *counts)
+{
+	for (uint32_t i = 0; i < t->flows.made; i++) {
+		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
+		struct flow_event e;
+
+		if (!f || f->served)
+			continue;
+		tcp_describe(&f->flow, &e);
+		if (gate_keeps(io, &e, &f->rule, counts))
+			continue;
+		if (f->state == TCPS_CONNECTING)
+			tcp_connect_denied(t, io, f);
+		else
+			tcp_reset(t, io, f, REASON_rule, 0);
+	}
+}
+
 /* --- from the host --- */
 
 /* Two host peers may have the same address and port after mapping: the later one gets another port. */

@@ -6,6 +6,7 @@
 #include "core/flow.h"
 #include "core/steering.h"
 #include "core/timer.h"
+#include "io/gate.h"
 #include "io/io.h"
 #include "io/sock.h"
 
@@ -82,6 +83,8 @@ bool tcp_service(struct tcp *t, struct io *io);
 void tcp_timers(struct tcp *t, struct io *io);
 /* Ends the flows whose host sockets have one of these addresses, with a reset on both sides. */
 void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs);
+/* The egress policy's rules have changed: ends the guest's flows that they deny. */
+void tcp_judge_again(struct tcp *t, struct io *io, struct gate_again *counts);
 static inline int64_t tcp_next_ms(const struct tcp *t)
 {
 	return timer_next_ms(&t->timers);

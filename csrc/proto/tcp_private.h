@@ -180,6 +180,8 @@ event_describe tcp_describe;
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* connect() failed: the guest gets a reset, an ICMP error, or nothing after a timeout. Ends the flow. */
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
+/* The egress policy denies it: the guest gets a reset. */
+void tcp_connect_denied(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Gives in-sequence bytes of the guest to the socket, and what does not fit to the backlog. Returns how many bytes were taken. */
 uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len);
 /* The same for payload of the frame that was read last. */

@@ -378,7 +378,7 @@ static bool is_refusal(const struct tcp *t, const struct flow_key *key, int erro
 	       (error == ENETUNREACH && sock_is_broadcast(&t->sock, &(struct endpoint){key->dest, key->dest_port}));
 }
 
-void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
+static void fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error)
 {
 	const struct flow_key *key = &f->flow.key;
 	bool v4 = addr_is_v4(&key->guest);
@@ -401,7 +401,17 @@ void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int er
 	else if (error != ETIMEDOUT) /* the host peer was silent, so the guest gets no answer either */
 		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
 				TCP_HLEN, &icmp);
-	tcp_close(t, io, f, false, event_reason_of(error), error);
+	tcp_close(t, io, f, false, reason, error);
+}
+
+void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
+{
+	fail_connect(t, io, f, event_reason_of(error), error);
+}
+
+void tcp_connect_denied(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	fail_connect(t, io, f, REASON_rule, ECONNREFUSED);
 }
 
 /* Passes on the end of each direction once everything before it has gone. */

@@ -379,6 +379,25 @@ void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs)
 	}
 }
 
+void udp_judge_again(struct udp *u, struct io *io, struct gate_again *counts)
+{
+	struct addr all = addr_from_v4("\xff\xff\xff\xff");
+
+	for (uint32_t i = 0; i < u->flows.made; i++) {
+		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
+		struct flow_event e;
+
+		if (!f)
+			continue;
+		udp_describe(&f->flow, &e);
+		if (f->group == UDP_BROADCAST) /* as when it was opened: it leads to all of the host's link */
+			memcpy(e.peer, all.b, sizeof(e.peer));
+		if (f->member || !gate_keeps(io, &e, &f->rule, counts)) /* the group itself is judged, its members may come again */
+			remove_flow(u, io, f, REASON_rule);
+	}
+	udp_splice_judge_again(u, io, counts);
+}
+
 void udp_timers(struct udp *u, struct io *io)
 {
 	struct timer *due;

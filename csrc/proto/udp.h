@@ -7,6 +7,7 @@
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/datagram.h"
+#include "io/gate.h"
 #include "io/io.h"
 #include "io/helper.h"
 #include "io/sock.h"
@@ -86,6 +87,8 @@ void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t gen
 void udp_timers(struct udp *u, struct io *io);
 /* Ends the flows that send from one of these addresses of the host. No GSO batch may be under way. */
 void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs);
+/* The egress policy's rules have changed: ends the guest's flows that they deny. */
+void udp_judge_again(struct udp *u, struct io *io, struct gate_again *counts);
 event_describe udp_describe, udp_splice_describe;
 /* When to call udp_timers() for polled sockets. */
 static inline int64_t udp_next_us(const struct udp *u)

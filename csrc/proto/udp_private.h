@@ -132,5 +132,7 @@ void udp_splice_forward(struct udp *u, struct io *io, const struct udp_socket *s
 /* Ends all spliced flows of a listening socket, given by its index: the port is gone. */
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket);
 void udp_splice_timers(struct udp *u, struct io *io);
+/* The egress policy's rules have changed: ends the guest's flows that they deny. */
+void udp_splice_judge_again(struct udp *u, struct io *io, struct gate_again *counts);
 
 #endif

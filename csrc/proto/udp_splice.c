@@ -232,6 +232,21 @@ void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t gen
 	}
 }
 
+void udp_splice_judge_again(struct udp *u, struct io *io, struct gate_again *counts)
+{
+	for (uint32_t i = 0; i < u->splices.made; i++) {
+		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
+		struct flow_event e;
+		uint16_t rule;
+
+		if (!f)
+			continue;
+		udp_splice_describe(&f->flow, &e);
+		if (!gate_keeps(io, &e, &rule, counts))
+			close_splice(u, io, f, REASON_rule);
+	}
+}
+
 void udp_splice_timers(struct udp *u, struct io *io)
 {
 	struct timer *due;

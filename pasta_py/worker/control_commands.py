@@ -36,7 +36,11 @@ def stats(context: "Context", _request: "Request") -> "dict[str, Value]":
 
 def show(context: "Context", _request: "Request") -> "dict[str, Value]":
     """The plan, for `pasta-py show` of the same version: its text is made where the start's summary is."""
-    return {"version": __version__, "plan": worker_protocol.encode(context.plan).hex()}
+    plan, policy = context.plan, context.policy
+    if policy:
+        rules = policy.rules
+        plan = plan.replace(egress_rules=rules.texts, egress_default=rules.default, egress_dns=rules.names)
+    return {"version": __version__, "plan": worker_protocol.encode(plan).hex()}
 
 
 def port(context: "Context", request: "Request") -> "dict[str, Value]":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_capture
+    from pasta_py.worker import control_capture, rule_set
     from pasta_py.worker.json_lines import Object, Value
 
     Request = Object
@@ -33,14 +33,20 @@ VERSION = 1
 IDLE_S = 30.0  # without a request, or with an answer that is not read
 CLIENTS = 16
 REQUEST_BYTES = 16 << 10
+CHANGING_BYTES = 8 << 20  # on a socket that --control names: 65,534 rules have to fit
 _FOLLOW_BYTES = 512 << 10  # of events, for a client that reads too slowly
 _RECEIVE_BYTES = 16 << 10
 _NEVER = float("inf")
 
 #: Command: where its function is. `flows` is the server's own, because its answer has many lines.
-COMMANDS = {name: f"control_commands:{name}" for name in ("status", "stats", "show", "port")}
+COMMANDS = {
+    **{name: f"control_commands:{name}" for name in ("status", "stats", "show", "port")},
+    "egress": "control_egress:egress", "egress-explain": "control_egress:explain",
+}  # fmt: skip
 #: Only on a socket that --control names.
-CHANGING: "dict[str, str]" = {}
+CHANGING = {"egress-replace": "control_egress:replace", "egress-add": "control_egress:add"}
+#: Commands with many lines of answer, which are the server's own.
+_OWN = ("capture", "egress-denials", "flows")
 
 
 class Context:
@@ -53,6 +59,7 @@ class Context:
         self.core, self.plan, self.log, self.pid, self.readers = core, plan, journal, pid, hub
         self.since = since
         self.holds: Callable[[int, int], bool] = lambda _proto, _port: False  # whether a port of the host is bound here
+        self.policy: rule_set.Policy | None = None
 
 
 class Server:
@@ -66,6 +73,7 @@ class Server:
         self._listener = _socket.socket(fileno=fd)
         self._ident, self.context, self._handlers, self._arm, self._owner = ident, context, handlers, arm, owner
         self.commands = {**COMMANDS, **(CHANGING if changing else {})}
+        self.request_bytes = CHANGING_BYTES if changing else REQUEST_BYTES
         self._clients: dict[int, _Client] = {}
         self._lister: _Client | None = None  # the core makes one list at a time
         self._waiting: list[_Client] = []
@@ -145,8 +153,12 @@ class Server:
         """The members of the answer to a request of one line. ControlError: it is refused."""
         name = request.get("command")
         where = self.commands.get(name) if isinstance(name, str) else None
+        if where is None and name in CHANGING:
+            raise ControlError(f"{name} works on a socket that --control PATH has named at the start: give that path")
+        if isinstance(name, str) and name.startswith("egress") and (where or name in _OWN) and not self.context.policy:
+            raise ControlError("this instance has no egress policy: start it with --egress, --allow, --deny or --egress-file")
         if where is None:
-            known = ", ".join(sorted((*self.commands, "capture", "flows")))
+            known = ", ".join(each for each in sorted((*self.commands, *_OWN)) if self.context.policy or each[:6] != "egress")
             raise ControlError(f"unknown command {json_lines.text(name)[:80]}: choose one of {known}")
         module, _, function = where.partition(":")
         loaded = __import__(f"pasta_py.worker.{module}", fromlist=[function])
@@ -205,8 +217,8 @@ class _Client:
         """Answer what is complete. While an answer is under way, the next request waits."""
         while not self._listing and not self._unsent and not self._gone:
             line, newline, rest = self._request.partition(b"\n")
-            if len(line) > REQUEST_BYTES:
-                self._refuse(ControlError(f"a request has at most {REQUEST_BYTES} bytes"))
+            if len(line) > self.server.request_bytes:
+                self._refuse(ControlError(f"a request has at most {self.server.request_bytes} bytes"))
                 self.drop()
                 return
             if not newline:
@@ -218,7 +230,7 @@ class _Client:
                 self._answer(json_lines.parse(line))
             except (ControlError, ConfError, OSError) as error:
                 self._refuse(error)
-        if len(self._request) > 2 * REQUEST_BYTES or (self._asked_all and not self._listing and not self._unsent):
+        if len(self._request) > 2 * self.server.request_bytes or (self._asked_all and not self._listing and not self._unsent):
             self.drop()  # it asks and does not read, or has all its answers
 
     def _answer(self, request: "Request") -> None:
@@ -228,7 +240,10 @@ class _Client:
         if request.get("v", VERSION) != VERSION:
             raise ControlError(f"version {json_lines.text(request['v'])[:20]} is not known: this is version {VERSION}")
         if self._follows:
-            raise ControlError("this connection follows flows: open another one")
+            raise ControlError("this connection follows what happens: open another one")
+        if request.get("command") == "egress-denials" and self.server.context.policy:
+            self._follow_denials(self.server.context.policy)
+            return
         if request.get("command") == "capture":
             self._begin_capture(request)
             return
@@ -241,6 +256,17 @@ class _Client:
             self.deadline = _NEVER
         self._listing, self.shard, self.place = True, 0, 0
         self.server.ask_list(self)
+
+    def _follow_denials(self, policy: "rule_set.Policy") -> None:
+        """Answer, and from then on send a line for each denial."""
+        policy.decisions().lines.add(self._on_decision)
+        self._follows = True
+        self.deadline = _NEVER
+        self._say({"following": True})
+
+    def _on_decision(self, line: bytes, denied: bool) -> None:
+        if denied:
+            self.on_events(line)
 
     def _begin_capture(self, request: "Request") -> None:
         """Answer, and leave the connection to the core, which captures to it."""
@@ -329,6 +355,8 @@ class _Client:
         self._gone = True
         if self._follows:
             self.server.context.readers.remove(self.on_events)
+            if self.server.context.policy:
+                self.server.context.policy.forget(self._on_decision)
         if self._capture:
             self._capture.end()
         if self._awaits_room or not self._asked_all:

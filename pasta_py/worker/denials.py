@@ -73,7 +73,7 @@ class Denials:
         if len(key) == 1:
             return f"the name {key[0]}", f"{name_hint(self._rules, key[0])} would allow it, if this is the port"
         dest, port, protocol, index = key
-        what = f"{_text(dest)}{_end(port, protocol)}"
+        what = f"{_text(dest)}{end(port, protocol)}"
         rule = self._rules.rule(index)
         if rule:
             where, text, note = rule
@@ -84,7 +84,7 @@ class Denials:
 def flow_hint(core: "plane.Plane", dest: bytes, port: int, protocol: str) -> str:
     """The narrowest option that would allow a flow; `protocol`: tcp, udp, PING."""
     names = core.pinned(dest)
-    return f"--allow {names[0].decode() if names else _text(dest)}{_end(port, protocol)}"
+    return f"--allow {names[0].decode() if names else _text(dest)}{end(port, protocol)}"
 
 
 def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
@@ -93,8 +93,9 @@ def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
     return f"--allow {name}:{ports.pop() if len(ports) == 1 else _ANY_PORT}"
 
 
-def _end(port: int, protocol: str) -> str:
-    return "/icmp" if protocol == PING else f":{port}/{protocol}"
+def end(port: int, protocol: str) -> str:
+    """How a rule for this flow ends."""
+    return "/icmp" if protocol in (PING, "icmp") else f":{port}/{protocol}"
 
 
 def _allowed_names(rules: "rule_set.RuleSet") -> "Iterable[str]":

@@ -175,6 +175,10 @@ class Decider:
         """The same at an earlier time."""
         return next((found for found in reversed(self._names.get(address, ())) if found.at_s <= at_s), None)
 
+    def addresses(self, name: str) -> "list[bytes]":
+        """The addresses that this name led to."""
+        return [address for address, names in self._names.items() if any(found.name == name for found in names)]
+
     # ---- answers ----
 
     def filtered(self, name: bytes, kind: int, judgement: Judgement, answer: Message, now_s: float) -> "tuple[Message, list[str]]":

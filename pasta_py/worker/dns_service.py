@@ -76,6 +76,14 @@ class Service:
         """The same at an earlier time of the clock."""
         return self._decider.origin(address, at_s)
 
+    def judge(self, name: bytes, kind: int) -> "dns_decide.Judgement":
+        """What would be done with a query. `name`: lower-case, in wire form."""
+        return self._decider.judge(name, kind, self._clock())
+
+    def addresses(self, name: str) -> "list[bytes]":
+        """What a name was resolved to; the latest are remembered."""
+        return self._decider.addresses(name)
+
     @property
     def busy(self) -> bool:
         """Whether anything has a time-out, which on_tick() is for."""

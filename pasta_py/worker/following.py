@@ -66,11 +66,12 @@ def begin(sock: "_socket.socket", roles: "dict[str, list[int]]") -> None:
 
 
 class Following:
-    """The socket to the watcher. `adopt` takes the changed plan, once the core has it."""
+    """The socket to the watcher. `adopt` takes the changed plan, once the core has it, `adopt_policy` its egress policy."""
 
     def __init__(self, core: "plane.Plane", plan: "model.WorkerPlan", journal: log.Log, sock: "_socket.socket") -> None:
         self._core, self._plan, self._log, self._sock = core, plan, journal, sock
         self.adopt: Callable[[model.WorkerPlan], None] = lambda _plan: None
+        self.adopt_policy: Callable[[bytes], object] = core.set_egress
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -92,7 +93,7 @@ class Following:
             assert isinstance(changed, model.HostUpdate)
             values = {name: value for name, value in changed.__dict__.items() if name != "gone"}
             if changed.egress != self._plan.egress:  # first: what the host has now is closed before it is reached
-                self._core.set_egress(changed.egress)
+                self.adopt_policy(changed.egress)
             self._plan = self._plan.replace(**values)
             self._core.follow(self._plan, changed.gone)
             self.adopt(self._plan)

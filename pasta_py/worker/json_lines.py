@@ -103,6 +103,11 @@ class _Reader:
         return character == end
 
     def string(self) -> str:
+        end = self.text.find('"', self.at + 1)
+        plain = self.text[self.at + 1 : end]
+        if end > 0 and "\\" not in plain and plain.isprintable():  # long ones: a character at a time takes long
+            self.at = end + 1
+            return plain
         found: "list[str]" = []
         self.at += 1
         while True:

@@ -22,16 +22,19 @@ KEPT = (
     "control_server",
 )  # fmt: skip
 
+#: The same, for a worker with an egress policy.
+KEPT_FOR_EGRESS = ("decision_lines", "decisions", "control_egress")
+
 _HEAD_BYTES = 16  # of a file of bytecode (PEP 552): magic, flags, and for flags 0 the source's time and size
 _PACKAGE = "pasta_py.worker."
 _codes: "dict[str, bytes]" = {}
 
 
-def keep() -> None:
-    """Read the code of these modules. What cannot be read is missing later, where an import says so."""
+def keep(more: "tuple[str, ...]" = ()) -> None:
+    """Read the code of these modules, and of `more`. What cannot be read is missing later, where an import says so."""
     folder, _, own = __file__.rpartition("/")
     cached = (getattr(__spec__, "cached", None) or "").rpartition("/")
-    for name in KEPT:
+    for name in KEPT + more:
         if _PACKAGE + name in sys.modules:
             continue
         source = f"{folder}/{name}.py"

@@ -213,13 +213,28 @@ class Plane:
 
     # The egress policy: struct plane_verdict of csrc/plane_api.h as (allow, reason, rule).
 
-    def set_egress(self, policy: bytes) -> None:
-        """Put a compiled policy in force, in place of an earlier one; for the first, before add_shards()."""
-        raise_errno(lib.plane_egress(self._plane, policy, len(policy)))
+    def set_egress(self, policy: bytes) -> bool:
+        """Put a compiled policy in force, in place of an earlier one; for the first, before add_shards().
+
+        False: it is the same as before. Otherwise flows that it denies end soon: see egress_outcome().
+        """
+        result = lib.plane_egress(self._plane, policy, len(policy))
+        raise_errno(result)
+        return bool(result == 0)
+
+    def egress_outcome(self) -> "tuple[int, int, int]":
+        """After the last change: how many threads have not judged their flows yet, and how many flows were kept and ended."""
+        counts = ffi.new("uint32_t[2]")
+        waiting: int = lib.plane_egress_outcome(self._plane, counts, counts + 1)
+        return waiting, counts[0], counts[1]
 
     def flow_verdict(self, proto: int, address: bytes, port: int) -> "Verdict":
         """The verdict on a flow that the guest would open now."""
         return self._verdict(lib.plane_egress_flow, proto, address, port)
+
+    def verdict_by_name(self, proto: int, name: bytes, port: int) -> "Verdict":
+        """The verdict on a flow to a public address of the name."""
+        return self._verdict(lib.plane_egress_by_name, proto, name, len(name), port)
 
     def name_verdict(self, name: bytes) -> "Verdict":
         """Whether a query for the name (lower-case A-labels without a final dot) is answered."""

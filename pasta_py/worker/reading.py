@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, decisions, dns_service, flow_log, log, plane, readers, rule_set
+    from pasta_py.worker import control_server, flow_log, learning, log, plane, readers, rule_set
 
     Handlers = dict[int, Callable[[], int | None]]
 
@@ -33,7 +33,8 @@ class Reading:
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
         self._flow_log: flow_log.FlowLog | None = None
-        self._decisions: decisions.Decisions | None = None
+        self.policy: rule_set.Policy | None = None
+        self._learner: learning.Learner | None = None
         self._since = time.time()
         self.holds: Callable[[int, int], bool] = lambda _proto, _port: False
 
@@ -56,6 +57,7 @@ class Reading:
                 hub = self.readers()
                 self._context = control_server.Context(self._core, self._plan, self._log, self._log.pid, self._since, hub)
                 self._context.holds = self.holds
+                self._context.policy = self.policy
             server = control_server.Server(fd, ident, self._context, handlers, arm, self._owner, changing=changing)
             self._servers.append(server)
             handlers[ident] = server.on_listener
@@ -69,43 +71,45 @@ class Reading:
 
         self._flow_log = flow_log.FlowLog(self._core, fds, limit, self.readers())
 
-    def log_decisions(
-        self, fds: "list[int]", limit: int, rules: "rule_set.RuleSet", search: "tuple[str, ...]", dns: "dns_service.Service",
-        arm: "Callable[[], None]",
-    ) -> None:  # fmt: skip
-        """Write the decision log to these files, `limit` bytes each. `search`: the guest's search domains."""
-        from pasta_py.worker import decision_lines, decisions, rotating
+    def log_decisions(self, fds: "list[int]", limit: int) -> None:
+        """Write the decision log to these files, `limit` bytes each."""
+        from pasta_py.worker import rotating
 
-        lines = decision_lines.Lines(arm)
-        self._decisions = decisions.Decisions(self._core, rules, search, dns.origin, lines)
-        self.readers().add_taker(self._decisions.on_records)
-        dns.on_judged.append(self._decisions.on_query)
-        dns.on_withheld.append(self._decisions.on_withheld)
         files = rotating.Rotating(fds, limit)
-        lines.add(lambda line, _denied: files.write(line))
+        assert self.policy
+        self.policy.decisions().lines.add(lambda line, _denied: files.write(line))
+
+    def learn(self, fd: int) -> None:
+        """Tell the process at the other end of this socket what the guest opens (--learn)."""
+        from pasta_py.worker import learning  # loaded before the worker was locked in
+
+        assert self.policy
+        learner = self._learner = learning.Learner(fd, self.policy.dns.origin)
+        self.readers().add_taker(learner.on_records)
+        self.policy.dns.on_judged.append(learner.on_query)
 
     def finish(self) -> None:
         """The core ends: the logs get what is left."""
         try:
             if self._flow_log:
                 self._flow_log.finish()
-            if self._decisions:
-                self.on_events()
-                self._decisions.lines.on_tick(end=True)
+            if self.policy:
+                self.policy.on_tick(end=True)
+            if self._learner:
+                self._learner.finish()
         except MemoryError:
             pass  # a log lacks its end
 
     @property
     def due(self) -> float:
         """When on_tick() wants to be called (time.monotonic())."""
-        logged = self._decisions.lines.due if self._decisions else _NEVER
-        return min([logged, *(server.due for server in self._servers)])
+        return min([self.policy.due if self.policy else _NEVER, *(server.due for server in self._servers)])
 
     def on_tick(self) -> None:
         for server in self._servers:
             server.on_tick()
-        if self._decisions:
-            self._decisions.lines.on_tick()
+        if self.policy:
+            self.policy.on_tick()
 
     def on_events(self) -> None:
         self.readers().on_events()

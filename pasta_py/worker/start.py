@@ -46,7 +46,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
 
     Arguments as those of `__main__.main`. PastaError, OSError: the worker cannot start.
     """
-    later.keep()
+    later.keep(later.KEPT_FOR_EGRESS if "pasta_py.worker.rule_set" in sys.modules else ())
     null, helper_fd = _start_helper(sock, by_chroot)
     lost: list[str] = []
     watcher = _start_watcher(null, helper_fd, lost)
@@ -217,7 +217,7 @@ def _build(
     if plan.egress and dns:
         _tell_decisions(core, plan, roles, journal, read, dns, worker, ticks)
     if watcher:
-        _follow(core, plan, journal, handlers, watcher, worker)
+        _follow(core, plan, journal, handlers, watcher, worker, read)
     return worker
 
 
@@ -242,13 +242,15 @@ def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handle
 
 def _follow(
     core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
-    watcher: "_socket.socket", worker: "serve.Worker",
+    watcher: "_socket.socket", worker: "serve.Worker", read: reading.Reading,
 ) -> None:  # fmt: skip
     """Hear what the watcher says."""
     from pasta_py.worker import following
 
     follower = following.Following(core, plan, journal, watcher)
     follower.adopt = worker.adopt
+    if read.policy:
+        follower.adopt_policy = read.policy.rules.adopt
     core.watch(follower.fileno(), watch.FOLLOW)
     handlers[watch.FOLLOW] = follower.on_readable
 
@@ -260,14 +262,14 @@ def _tell_decisions(
     """What the egress policy decides: in the decision log, and at the end what it has denied."""
     from pasta_py.worker import denials, rule_set
 
-    rules = rule_set.RuleSet(plan)
-    # Those of a command's resolv.conf are not always told by DHCP.
-    search = tuple(value for name, value in plan.shown if name == "search") or plan.search
+    policy = read.policy = rule_set.Policy(core, plan, journal, dns, read.readers, ticks.arm)
     if model.FD_DECISION_LOG in roles:
-        read.log_decisions(roles[model.FD_DECISION_LOG], plan.flow_log_file_bytes, rules, search, dns, ticks.arm)
+        read.log_decisions(roles[model.FD_DECISION_LOG], plan.flow_log_file_bytes)
+    if model.FD_LEARN in roles:
+        read.learn(roles[model.FD_LEARN][0])
     if not plan.tells_denials:
         return
-    counted = denials.Denials(core, rules, search)
+    counted = denials.Denials(core, policy.rules, policy.search)
     read.readers().add_taker(counted.on_records)
     dns.on_judged.append(counted.on_query)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 
 import pytest
 from datagrams import UDP, send, udp_packet
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, RST, SYN, Guest, Packet, Segment, TcpPeer, ip_frame
 from test_egress import policy
+
+from pasta_py.worker import plane
 
 PROHIBITED = {False: (3, 13), True: (1, 1)}  # type and code of ICMP and ICMPv6
 
@@ -94,3 +98,86 @@ def test_a_replaced_policy_counts_for_the_next_flow() -> None:
         with pytest.raises(OSError, match="Invalid argument"):
             guest.plane.set_egress(b"other bytes")
         assert guest.plane.flow_verdict(6, b"\0" * 10 + b"\xff\xff" + socket.inet_aton(GATEWAY4), port) == (True, 0, 0)
+
+
+def judged(guest: Guest) -> tuple[int, int]:
+    """After a change of rules: flows kept and ended, once all threads have looked at theirs."""
+    for _ in range(200):
+        guest.pump()
+        waiting, kept, ended = guest.plane.egress_outcome()
+        if not waiting:
+            return kept, ended
+    raise AssertionError("a thread has not judged its flows")
+
+
+def test_a_change_ends_what_it_denies_and_nothing_else() -> None:
+    with listener() as server, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, closed(f"allow {GATEWAY4}") as guest:
+        udp.bind(("127.0.0.1", 0))
+        port, other = server.getsockname()[1], udp.getsockname()[1]
+        TcpPeer(guest, port).connect()
+        send(guest, GUEST4, 5000, GATEWAY4, other, b"x")
+        assert flows(guest) == (1, 1)
+        narrower = (f"allow {GATEWAY4}:{port}/tcp", f"allow {GATEWAY4}:{other}/udp")
+        assert guest.plane.set_egress(policy(*narrower))
+        assert judged(guest) == (2, 0) and guest.received() == []
+        assert not guest.plane.set_egress(policy(*narrower))  # the same: nothing is looked at
+        assert guest.plane.set_egress(policy(*narrower[1:]))
+        assert judged(guest) == (1, 1) and flows(guest) == (0, 1)
+        (reset,) = guest.received()
+        assert isinstance(reset, Segment) and reset.flags & RST
+        assert guest.plane.set_egress(policy(narrower[0]))
+        assert judged(guest) == (0, 1) and flows(guest) == (0, 0)
+
+
+def flows(guest: Guest) -> tuple[int, int]:
+    return guest.counter("tcp_flows"), guest.counter("udp_flows")
+
+
+def test_a_change_ends_no_flow_that_came_in() -> None:
+    with closed() as guest, listener() as server:
+        guest.listen(socket.IPPROTO_TCP, server, 80)
+        with socket.create_connection(server.getsockname()):
+            assert guest.wait_segments()[0].dport == 80
+            assert guest.plane.set_egress(policy("deny *"))
+            assert judged(guest) == (0, 0) and guest.counter("tcp_flows") == 1
+
+
+def test_a_connect_that_is_under_way_is_reset_too() -> None:
+    with full_listener() as server, closed(f"allow {GATEWAY4}") as guest:
+        TcpPeer(guest, server.getsockname()[1]).send(SYN)
+        guest.pump()
+        assert guest.received() == [] and guest.counter("tcp_flows") == 1
+        assert guest.plane.set_egress(policy())
+        assert judged(guest) == (0, 1) and guest.counter("tcp_flows") == 0
+        (reset,) = guest.received()
+        assert isinstance(reset, Segment) and reset.flags & RST
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[socket.socket]:
+    """A server whose backlog is full: a connect() to it stays under way."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server
+
+
+def test_a_flow_to_a_name_whose_pin_has_ended_stays_while_the_name_is_allowed() -> None:
+    loopback = b"\0" * 10 + b"\xff\xff\x7f\0\0\1"
+    with listener() as server, closed(f"allow {GATEWAY4}", "allow here.test=127.0.0.1") as guest:
+        port = server.getsockname()[1]
+        TcpPeer(guest, port).connect()
+        assert guest.plane.pin(loopback, b"here.test", 1)
+        named = (f"allow here.test=127.0.0.1:{port}", "allow other.test")
+        guest.plane.set_egress(policy(*named))
+        while guest.plane.flow_verdict(6, loopback, port)[1] != plane.PIN_ENDED:
+            pass
+        assert guest.plane.set_egress(policy(named[0]))
+        assert judged(guest) == (1, 0)
+        assert guest.plane.set_egress(policy("allow other.test"))
+        assert judged(guest) == (0, 1)

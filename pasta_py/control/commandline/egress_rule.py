@@ -24,6 +24,10 @@ TCP, UDP, ECHO = 1, 2, 4  # as in plane_egress() of csrc/plane_api.h
 ALL_PROTOCOLS = TCP | UDP | ECHO
 MAX_PORT = 65535
 
+#: Kinds of a destination there, and where its bytes begin.
+ANY, PREFIX, GROUPS, NAME, BELOW = range(5)
+_HEAD_BYTES = 8
+
 #: Groups of addresses and their bits there.
 HOST, LAN, PRIVATE, METADATA, MULTICAST, INTERNET = 1, 2, 4, 8, 16, 128
 GROUP_NAMES = {
@@ -52,6 +56,22 @@ class Rule(Record):
     @property
     def protocols(self) -> int:
         return self.encoded[1]
+
+    @property
+    def kind(self) -> int:
+        """ANY and following."""
+        return self.encoded[2]
+
+    @property
+    def name(self) -> str:
+        """Lower-case A-labels without a final dot; "" for a rule that is not for a name, or the names below one."""
+        size = self.encoded[_HEAD_BYTES] if self.kind in (NAME, BELOW) else 0
+        return self.encoded[_HEAD_BYTES + 1 :][:size].decode()
+
+    @property
+    def prefix(self) -> tuple[bytes, int]:
+        """Of a rule for a prefix its address, 16 bytes, and its length of 128 bits."""
+        return self.encoded[_HEAD_BYTES:-1], self.encoded[-1]
 
     @property
     def ports(self) -> tuple[int, int]:

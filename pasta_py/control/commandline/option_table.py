@@ -272,6 +272,9 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
          "there are ways out."),
         ("sandbox-keep", "PATH", "sandbox_keep", "list", takes.text,
          "Leave this file or directory to the command of --sandbox; may be repeated."),
+        ("learn", "FILE", "learn", "last", takes.text,
+         "Let pass what no rule and no closed group denies (--egress internet), and write the narrowest rules for it to FILE, "
+         "beside those that FILE has: docs/egress.md."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
          "How long the addresses of an allowed name may still be connected to after its answer has ended. Default: 3600."),
     ):  # fmt: skip
@@ -316,6 +319,7 @@ SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "stats": ("stats", "Show the counters of an instance."),
     "top": ("top", "Watch the flows of an instance, live."),
     "show": ("show", "Show what an instance has set up: interface, addresses, DNS, ports."),
+    "egress": ("egress", "Show or change the rules of an instance, or ask what they say of a destination."),
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
     "capture": ("capture", "Capture the frames of a running instance."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),

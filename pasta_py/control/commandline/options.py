@@ -35,6 +35,11 @@ _TAKES_VALUE = {option.long: bool(option.metavar) for option in TABLE}
 class Options(Record):
     """A field for each option, named after its long form where that is not a negation."""
 
+    @property
+    def has_policy(self) -> bool:
+        """Whether there may be an egress policy."""
+        return bool(self.egress or self.egress_rules or self.decision_log or self.learn or self.sandbox)
+
     program: str
     action: str = "run"  # or "help", "version": met before any error
     # Running
@@ -66,6 +71,7 @@ class Options(Record):
     report: str = ""
     flow_log_size: int = 64 << 20
     decision_log: str = ""
+    learn: str = ""
     metrics: str = ""
     threads: int = 1
     # What the guest sees

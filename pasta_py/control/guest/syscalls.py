@@ -127,3 +127,8 @@ def inotify() -> int:
 def inotify_add(fd: int, path: str, mask: int) -> None:
     """Watch this path too, or for other events than before."""
     _check(lib.inotify_add_watch(fd, path_bytes(path), mask), path)
+
+
+def keep_directory(fd: int) -> None:
+    """Give up every access to files but making, writing, renaming and removing files in this directory (landlock(7))."""
+    _check(lib.keep_directory(fd), "landlock")

@@ -35,6 +35,7 @@ _EXPANDED = 20  # rules whose meaning is spelled out
 _REMARKS = 20  # lines about rules
 _FILE_BYTES = 16 << 20
 _ONLY_NETWORK = "--sandbox confines the network of what is joined: its files, and UNIX sockets among them, stay as they are"
+_MAPPED_BITS = 96  # before an IPv4 address in v4-mapped form
 
 # What is not global unicast (IANA's registries of special-purpose addresses, RFC 6890 and following). Documentation addresses
 # are left out: nothing has them. Of IPv6 only 2000::/3 is global (RFC 4291, 2.4), and what NAT64 makes of a global IPv4 address.
@@ -71,6 +72,7 @@ class Said(Record):
 
     rules: Rules
     default: str  # of egress_rule.PRESETS
+    dns_said: bool = False  # --egress-dns is given
 
 
 def read(options: "Options") -> "Said | None":
@@ -91,16 +93,29 @@ def read(options: "Options") -> "Said | None":
     if len(defaults) > 1:
         said = " and ".join(f"{where} says {default!r}" for default, where in defaults.items())
         raise UsageError(f"two defaults for what no rule matches: {said}: give one")
+    if options.learn:
+        parts.append(_learned(options.learn))
     rules = egress_rule.joined(parts)
     allows = any("\tallow " in text for text in rules.texts)
-    default = next(iter(defaults), NONE if options.sandbox or allows else OPEN)
+    closed = NONE if options.sandbox or allows else OPEN
+    default = next(iter(defaults), INTERNET_ONLY if options.learn else closed)
     if options.sandbox and default == OPEN:
         raise UsageError(f"{defaults[OPEN]} says 'default open', which --sandbox does not allow: say 'internet' or 'none'")
-    if not rules.texts and default == OPEN and not options.decision_log:
+    if options.learn and default == NONE:
+        raise UsageError(f"--learn learns what passes, and {defaults[NONE]} says 'none': leave out one of them")
+    if not rules.texts and default == OPEN and not (options.decision_log or options.learn):
         return None
     if len(rules.texts) >= egress_policy.MAX_RULES:
         raise UsageError(f"{len(rules.texts)} egress rules: {egress_policy.MAX_RULES - 1} are the most")
-    return Said(rules=rules, default=default)
+    return Said(rules=rules, default=default, dns_said=bool(options.egress_dns))
+
+
+def _learned(path: str) -> Rules:
+    """The rules that the file of --learn has already. They count behind all others; its default does not."""
+    import os.path
+
+    data = _contents(path) if os.path.isfile(path) else b""
+    return egress_rule.parse_file(data, path).rules if data.strip() else Rules()
 
 
 def _contents(path: str) -> bytes:
@@ -128,7 +143,8 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     names = {"none": egress_policy.NO_NAMES, "rules": egress_policy.NAMES_OF_RULES}.get(options.egress_dns, egress_policy.ALL_NAMES)
     policy = compiled(said, names, host, plan.worker)
     worker = plan.worker.replace(egress=policy, egress_rules=all_rules(said).texts, pin_grace_s=options.pin_grace)
-    worker = worker.replace(egress_default=said.default, tells_denials=options.spawn, whole_sandbox=options.sandbox)
+    worker = worker.replace(egress_default=said.default, egress_dns=options.egress_dns, egress_dns_said=said.dns_said)
+    worker = worker.replace(tells_denials=options.spawn, whole_sandbox=options.sandbox)
     notices = plan.notices + tuple(_expansions(said))
     if options.sandbox and not options.spawn and options.program != "passt":
         notices += (_ONLY_NETWORK,)
@@ -164,6 +180,17 @@ def all_rules(said: Said) -> Rules:
 
 def _prefix(network: "Network") -> "tuple[bytes, int]":
     return packed(network.network_address), network.prefixlen + (96 if network.version == 4 else 0)
+
+
+def is_grouped(address: bytes) -> bool:
+    """Whether an address of 16 bytes is in a group on every host: then a rule for a name alone does not lead there."""
+    value = int.from_bytes(address, "big")
+    for text in (*_PRIVATE, *_METADATA, *_MULTICAST, *_LOOPBACK):
+        first, bits = _prefix(ip_network(text))
+        mapped = bits >= _MAPPED_BITS and first.startswith(bytes(10) + b"\xff\xff")
+        if value >> 128 - bits == int.from_bytes(first, "big") >> 128 - bits and (mapped or not address.startswith(bytes(10))):
+            return True
+    return False
 
 
 def _groups(host: "HostSnapshot", worker: "WorkerPlan") -> "Iterable[tuple[bytes, int, int]]":
@@ -210,6 +237,12 @@ def warnings(said: Said, *, strict: bool = False) -> "tuple[str, ...]":
     if len(found) > _REMARKS:
         found[_REMARKS:] = [f"{len(found) - _REMARKS} more egress rules have no effect, or allow every name below a top domain"]
     return tuple(found)
+
+
+def useless(rules: Rules) -> "set[int]":
+    """Indexes of the rules that an earlier one covers."""
+    policy = egress_policy.encode(egress_policy.Policy(rules=rules, allow_others=False, names=0, groups=(), nat64=()))
+    return {index for index, earlier in egress_rule.remarks(policy, len(rules.texts)) if earlier != egress_rule.TOO_WIDE}
 
 
 def _named(where: str, text: str) -> str:

@@ -101,8 +101,10 @@ def _names(plan: "Plan") -> list[str]:
     if plan.dns:
         found.append(f"nameservers: {', '.join(map(str, plan.dns))}{'' if worker.dns else _NOT_ANNOUNCED}")
     if worker.serves_dns:
-        which = "all names" if worker.all_names else "names of rules" if worker.egress_default else "no names"
-        found.append(f"DNS: {which}, answered here; asked: {', '.join(map(_text, worker.dns_servers))}")
+        names = worker.egress_dns or ("all" if worker.all_names else "none")
+        which = {"all": "all names", "rules": "names of rules"}.get(names, "no names")
+        why = f" (--egress-dns {names}{'' if worker.egress_dns_said else ', the default'})" if worker.egress_default else ""
+        found.append(f"DNS: {which}{why}, answered here; asked: {', '.join(map(_text, worker.dns_servers))}")
         return found + ([f"search domains: {', '.join(plan.search)}"] if plan.search else [])
     for family in (worker.family4, worker.family6):
         if family.dns_forward and family.dns_host:

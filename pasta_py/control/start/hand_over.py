@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
     from pasta_py.control.planning.resolv_conf import Resolv
+    from pasta_py.control.start import learn_writer
     from pasta_py.control.start.control_socket import ControlSocket
     from pasta_py.control.start.report_file import Report
     from pasta_py.control.start.worker_process import WorkerProcess
@@ -38,7 +39,7 @@ _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 def hand_over(
     options: "Options", worker: "WorkerProcess", command: "Command | None", inherited: dict[int, str],
-    control: "ControlSocket | None" = None, report: "Report | None" = None,
+    control: "ControlSocket | None" = None, report: "Report | None" = None, learner: "learn_writer.Writer | None" = None,
 ) -> None:  # fmt: skip
     """Set up everything, up to a worker that serves. No descriptor stays open here. `control`: the instance's control socket."""
     from pasta_py.control.forwarding import bind_ports
@@ -61,8 +62,11 @@ def hand_over(
         descriptors += _capture(options, stack)
         descriptors += _conf(options, stack, rollback)
         descriptors += report.descriptors() if report else _rotating(model.FD_FLOW_LOG, options.flow_log, "flow log", stack)
+        descriptors += learner.descriptors() if learner else []
         descriptors += _rotating(model.FD_DECISION_LOG, options.decision_log, "decision log", stack)
         descriptors += _changing(options, stack, rollback)
+        if options.control and plan.worker.egress:
+            _refuse_visible(options, command)
         if control:
             rollback.callback(control.remove)
             descriptors.append((model.FD_CONTROL, control.fd))
@@ -248,6 +252,16 @@ def open_report(options: "Options", stack: ExitStack) -> "Report | None":
     return report
 
 
+def open_learner(options: "Options", stack: ExitStack) -> "learn_writer.Writer | None":
+    if not options.learn:
+        return None
+    from pasta_py.control.start import learn_writer
+
+    writer = learn_writer.Writer(options)
+    stack.callback(writer.close)
+    return writer
+
+
 def _rotating(role: str, path: str, what: str, stack: ExitStack) -> list[tuple[str, int]]:
     """The files of a log that are written in turn, or a stream. All are opened now: the worker opens none. The log begins anew."""
     if not path:
@@ -364,6 +378,18 @@ def _changing(options: "Options", stack: ExitStack, rollback: ExitStack) -> list
     return [(model.FD_CONTROL_CHANGING, fd)]
 
 
+def _refuse_visible(options: "Options", command: "Command | None") -> None:
+    """No start where the guest could open the socket that changes its policy: it has the caller's UID."""
+    from pasta_py.control.guest import visible_paths
+
+    pid = command.pid if command else options.pid
+    seen = visible_paths.seen_by(pid, options.control) if pid is not None else ""
+    if seen:
+        whose = "the command" if command else f"process {pid}"
+        how = "with --sandbox, put it below /run or /tmp, which are covered" if command else "keep it out of what they share"
+        raise HostError(f"--control {options.control!r}: {whose} sees it as {seen}, and could change its own rules there: {how}")
+
+
 # ---- guest, plan, tap, ports ----
 
 
@@ -412,7 +438,7 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     from pasta_py.control.planning import host, plan, resolv_conf
 
     policy = None
-    if options.egress or options.egress_rules or options.decision_log or options.sandbox:
+    if options.has_policy:
         from pasta_py.control.planning import egress
 
         policy = egress.read(options)

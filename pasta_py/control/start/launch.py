@@ -61,7 +61,8 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
         command = hand_over.prepare_command(options, stack)
         control = hand_over.open_control(options, stack)
         report = hand_over.open_report(options, stack)
-        hand_over.hand_over(options, worker, command, inherited, control, report)
+        learner = hand_over.open_learner(options, stack)
+        hand_over.hand_over(options, worker, command, inherited, control, report, learner)
         if not options.foreground:
             if control:
                 control.rename(worker.pid)
@@ -77,6 +78,8 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
         if command:
             command.close()
         worker.finish()
+        if learner:
+            learner.finish(options)
         if report:
             report.write()
         if control:
@@ -94,8 +97,9 @@ def _tell_api() -> None:
 
 def _modules(options: "Options") -> "tuple[str, ...]":
     """What the worker has to load before it locks itself in, because not every worker needs it."""
-    ruled = options.egress or options.egress_rules or options.decision_log or options.sandbox
-    policy = ("dns_start", "denials", "rule_set", *(("decisions", "rotating") if options.decision_log else ())) if ruled else ()
+    policy: tuple[str, ...] = ("dns_start", "denials", "rule_set") if options.has_policy else ()
+    policy += ("decisions", "rotating") if options.decision_log else ()
+    policy += ("learning",) if options.learn else ()
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
     follow = ("following",) if options.follow else ()

@@ -136,6 +136,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--flow-log", "flows", "flow_log", "flows"),
     ("--flow-log-size", "1000000", "flow_log_size", 1000000),
     ("--decision-log", "decisions", "decision_log", "decisions"),
+    ("--learn", "rules", "learn", "rules"),
     ("--report", "out.html", "report", "out.html"),
     ("--allow", "*:443", "egress_rules", (option_values.allow("*:443"),)),
     ("--deny", "*:25", "egress_rules", (option_values.deny("*:25"),)),

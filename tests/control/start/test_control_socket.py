@@ -230,6 +230,32 @@ def test_answers_are_valid_by_the_schema_of_the_page(runtime: Path) -> None:
         jsonschema.validate({"v": 1, "event": "opened"}, schema())
 
 
+def test_rules_are_shown_and_explained_and_not_changed_where_no_option_has_named_the_socket(runtime: Path) -> None:
+    import jsonschema
+
+    questions = [
+        {"command": "egress"}, {"command": "egress-explain", "name": "a.test", "port": 443},
+        {"command": "egress-explain", "address": "203.0.113.7", "port": 22, "protocol": "udp"}, {"command": "egress-denials"},
+    ]  # fmt: skip
+    change = {"command": "egress-add", "rules": ["\tallow *\t"], "code": "010700000000ffff"}
+    with instance(runtime, "--allow", "a.test:443", "--deny", "203.0.113.0/24") as (_process, path):
+        refused, egress, named, address, follows = ask(path, *(json.dumps(each).encode() for each in (change, *questions)))
+    assert "egress-add works on a socket that --control PATH has named" in str(refused["error"])
+    for answer in (refused, egress, named, address, follows):
+        jsonschema.validate(answer, schema())
+    assert (egress["number"], egress["count"], egress["default"], egress["dns"]) == (1, 2, "none", "rules")
+    assert named["connect"] == named["query"] == {  # type: ignore[comparison-overlap]
+        "verdict": "allowed", "reason": "rule", "rule": "allow a.test:443", "where": "--allow",
+    }  # fmt: skip
+    assert address["connect"] == {  # type: ignore[comparison-overlap]
+        "verdict": "denied", "reason": "rule", "rule": "deny 203.0.113.0/24", "where": "--deny",
+    }  # fmt: skip
+    assert follows["following"] is True
+    with instance(runtime) as (_process, path):
+        (answer,) = ask(path, b'{"command":"egress"}')
+    assert "no egress policy" in str(answer["error"])
+
+
 def test_the_page_has_every_reason_and_state_of_the_core() -> None:
     header = (ROOT / "csrc" / "core" / "event.h").read_text()
     page = (ROOT / "docs" / "control.md").read_text()
