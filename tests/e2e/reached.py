@@ -2,13 +2,16 @@
 
 import ipaddress
 import struct
+import sys
 from collections.abc import Iterator
 
 import packets
-from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, REMOTE4, REMOTE6
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PROGRAMS, REMOTE4, REMOTE6, Lab, Script
 from packets import ICMP, ICMPV6, TCP, UDP, ip, packed, summed
 
 PORT = 7400
+PUBLIC4, PUBLIC6 = "8.8.8.8", "2600::8"  # global addresses, behind the gateway
+METADATA = "169.254.169.254"
 OURS = bytes.fromhex("9a559a559a55")
 LOOPBACK4 = "127.0.0.1"
 # Addresses that mean the host itself to some stack or other, and those that mean everybody.
@@ -96,3 +99,12 @@ def questions() -> list[tuple[str, str, int]]:
     return found
 
 
+def watch(lab: Lab, interface: str) -> Script:
+    """What comes to an interface of the far machine."""
+    return Script(lab.remote.popen(sys.executable, PROGRAMS / "reach.py", "watch", interface, caps=True))
+
+
+def neighbours(packet: str) -> bool:
+    """Whether it is the host kernel's own ARP, neighbour discovery or MLD."""
+    data = bytes.fromhex(packet)
+    return data[0] >> 4 not in (4, 6) or (data[0] >> 4 == 6 and (data[6] == 0 or (data[6] == 58 and data[40] in range(130, 144))))

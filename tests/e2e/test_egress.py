@@ -10,10 +10,8 @@ from collections.abc import Iterator
 import pytest
 from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Script, program
 from packets import ip
-from reached import PORT, ether, frames, payloads
+from reached import METADATA, PORT, PUBLIC4, PUBLIC6, ether, frames, neighbours, payloads, watch
 
-PUBLIC4, PUBLIC6 = "8.8.8.8", "2600::8"  # global addresses, behind the gateway
-METADATA = "169.254.169.254"
 ELSEWHERE = ("--no-map-gw",)
 
 
@@ -47,10 +45,6 @@ def reached(guest: Guest, *addresses: str) -> list[str]:
     """Of these the addresses that answer TCP at PORT."""
     results = attempts(guest, *(("tcp", address, PORT) for address in addresses))
     return [address for address, (what, _) in zip(addresses, results, strict=True) if what == "answered"]
-
-
-def watch(lab: Lab, interface: str) -> Script:
-    return Script(lab.remote.popen(sys.executable, PROGRAMS / "reach.py", "watch", interface, caps=True))
 
 
 @pytest.mark.option("--egress")
@@ -113,7 +107,7 @@ def started(lab: Lab, *options: object) -> subprocess.CompletedProcess[str]:
     ("options", "said"),
     [
         (("--allow", "a.test:443,80"), "--allow: rule 'a.test:443,80', column 11: ',' has no place in a rule"),
-        (("--egress", "closed"), "'closed' for --egress: expected open, internet, none"),
+        (("--egress", "closed"), "'closed' for --egress: expected one of open, internet, none"),
         (("--egress", "none", "--egress", "open"), "--egress none and --egress open are both given"),
         (("--egress-file", "nosuch"), "--egress-file 'nosuch': No such file or directory"),
         (("--egress-file", "broken"), "broken:2: 'permit b.test' is not understood"),
@@ -212,12 +206,6 @@ def test_no_frame_of_the_guests_root_leaves(lab: Lab) -> None:
         quiet = [packet for packet in seen["first"] if not neighbours(packet)]  # type: ignore[attr-defined]
         assert quiet == [], seen
     assert at_host.result()["packets"] == 0
-
-
-def neighbours(packet: str) -> bool:
-    """Whether it is the host kernel's own ARP, neighbour discovery or MLD."""
-    data = bytes.fromhex(packet)
-    return data[0] >> 4 not in (4, 6) or (data[0] >> 4 == 6 and (data[6] == 0 or (data[6] == 58 and data[40] in range(130, 144))))
 
 
 def to_everywhere() -> Iterator[bytes]:

@@ -3,7 +3,8 @@
     reach.py watch INTERFACE      until EOF on standard input; prints {"packets": N, "first": [HEX, up to five]} of what comes in
     reach.py named INTERFACE ADDRESS...  until EOF; prints {"named": those of the addresses that stand in a packet that came in}
     reach.py leave INTERFACE      the same of what goes out to a loopback address
-    reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are; prints {"sent": N}
+    reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are, but that a source of zeroes
+                                  becomes the interface's MAC address; prints {"sent": N}
     reach.py ask                  a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]};
                                   KIND is tcp, udp or ping
 """
@@ -77,7 +78,7 @@ def send(interface: str) -> None:
     ours, sent = request[18:24], 0
     for line in sys.stdin:
         frame = bytes.fromhex(line)
-        sock.send(frame[:6] + ours + frame[12:])
+        sock.send(frame[:6] + (frame[6:12] if any(frame[6:12]) else ours) + frame[12:])
         sent += 1
         time.sleep(PAUSE_S)
     time.sleep(QUIET_S)
