@@ -19,8 +19,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser man bench bench-quick bench-redraw \
-	bench-heuristics bench-start bench-peer clean
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser test-prometheus man \
+	bench bench-quick bench-redraw bench-heuristics bench-start bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	@echo "[3/3] a file from the host into a network of its own, and back to you as a capture"
@@ -157,6 +157,12 @@ test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE
 
 test-browser: dev ## the report in Chromium (Debian packages chromium and chromium-driver)
 	$(PYTEST) tests/browser/report_in_browser.py
+
+test-prometheus: dev ## Debian's Prometheus scrapes, and answers the dashboard's queries (fetches its package)
+	tests/as_installed.sh $(VENV) build/as-installed
+	[ -e build/prometheus/usr/bin/prometheus ] || { mkdir -p build/prometheus && cd build/prometheus && \
+		apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .; }
+	$(AS_INSTALLED) $(PYTEST) tests/e2e/prometheus_scrapes.py
 
 # `make test` has a short form: one boot.
 test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration
