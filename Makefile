@@ -2,6 +2,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/build.py setup.py pyproject.toml
+C_FOLDERS := bench csrc fuzz tests
 C_FILES = $(shell find csrc -name '*.c')
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
@@ -68,7 +69,7 @@ test: ## lint, all tests, and short forms of fuzz, sanitize, valgrind, soak and 
 lint: dev ## ruff, mypy, clang-format, C under gcc and clang without warnings, and analyze
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	@clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	@clang-format --dry-run -Werror $$(find $(C_FOLDERS) -name '*.[ch]')
 	@for file in $(C_FILES) $(wildcard fuzz/targets/*.c); do gcc $(C_FLAGS) -Ifuzz/targets $$file && clang $(C_FLAGS) -Ifuzz/targets $$file || exit 1; done
 	@echo "C: clean under gcc and clang"
 	$(MAKE) --no-print-directory analyze
@@ -169,8 +170,29 @@ test-vm: dev ## real virtual machines under QEMU behind passt, without accelerat
 	tests/as_installed.sh $(VENV) build/as-installed
 	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm
 
-man: build ## write docs/pasta-py.1 and contrib/completions from the option table
-	$(BIN)/python -m pasta_py.control.commandline.man >docs/pasta-py.1
+SDIST = build/sdist/pasta_py-$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pasta_py/__init__.py).tar.gz
+SUITE ?= trixie
+.PHONY: sdist deb test-deb test-install
+sdist: $(VENV)/python ## a source archive in build/sdist
+	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/sdist")' >/dev/null
+	@ls $(SDIST)
+
+deb: sdist ## Debian packages of it in build/deb, SUITE=trixie or sid, checked by lintian; as root
+	@sh tests/packages/root.sh build/packages/$(SUITE)
+	sh packaging/deb.sh build/packages/$(SUITE) build/deb/$(SUITE) $(SDIST)
+
+test-deb: dev deb ## these packages in fresh roots: installed, tried, removed; their autopkgtest; SUITE=trixie or sid; as root
+	@sh tests/runtimes/root.sh "$${PASTA_DEBIAN_ROOT:-$(CURDIR)/build/debian/$(SUITE)}" ahead
+	SUITE=$(SUITE) $(PYTEST) tests/packages/deb_packages.py
+
+# The wheel is that of this machine's Python: it has to fit the others.
+SUITES := bookworm trixie sid
+test-install: dev sdist ## pip, pipx, uv tool, wheel, source archive in fresh roots of SUITES (bookworm trixie sid); as root
+	rm -rf build/sdist/wheel && $(BIN)/pip wheel -q --no-deps --no-build-isolation -w build/sdist/wheel $(SDIST)
+	for suite in $(SUITES); do SUITE=$$suite $(PYTEST) tests/packages/installations.py || exit 1; done
+
+man: build ## write the manual pages (docs/*.1) and contrib/completions from the option tables
+	$(BIN)/python -m pasta_py.control.subcommands.man docs
 	@for each in bash/pasta-py zsh/_pasta-py fish/pasta-py.fish; do \
 		$(BIN)/python -m pasta_py.control.subcommands.completion --show-completion $${each%/*} >contrib/completions/$$each || exit 1; done
 

@@ -1,5 +1,6 @@
 """The profiles in contrib/ compile. Nothing here can enforce them."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,15 +15,43 @@ def run(*command: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
 
 
-def parse(profile: Path) -> "subprocess.CompletedProcess[str]":
-    return run("apparmor_parser", "-Q", "-K", "-d", profile)
+def parse(profile: Path, *options: object) -> "subprocess.CompletedProcess[str]":
+    return run("apparmor_parser", "-Q", "-K", "-d", *options, profile)
+
+
+def for_this_parser(profile: Path, folder: Path) -> Path:
+    """The profile, or for AppArmor 3 what its first line says. `make test-deb` parses it with AppArmor 4 as it is."""
+    text = profile.read_text()
+    if "version 3" in run("apparmor_parser", "--version").stdout:
+        text = text.replace("abi/4.0", "abi/3.0").replace("  userns,\n", "")
+    made = folder / profile.name
+    made.write_text(text)
+    return made
 
 
 @pytest.mark.parametrize("name", ["pasta-py", "passt-py"])
-def test_the_apparmor_profiles_parse(name: str) -> None:
-    done = parse(CONTRIB / "apparmor" / name)
+def test_the_apparmor_profiles_parse(name: str, tmp_path: Path) -> None:
+    done = parse(for_this_parser(CONTRIB / "apparmor" / name, tmp_path))
     assert done.returncode == 0, done.stderr
     assert name in done.stdout
+
+
+def test_the_apparmor_profile_allows_user_namespaces() -> None:
+    assert "\n  userns,\n" in (CONTRIB / "apparmor/pasta-py").read_text()
+
+
+def test_files_of_users_add_other_places_of_the_programs(tmp_path: Path) -> None:
+    """Both files as contrib/README.md gives them."""
+    blocks = re.findall(r"(?:^    .*\n)+", (CONTRIB / "README.md").read_text(), re.MULTILINE)
+    (tunables,) = [block for block in blocks if "@{pasta_py} +=" in block]
+    (local,) = [block for block in blocks if "/pipx/" in block and block is not tunables]
+    for name, text in (("tunables/pasta-py.d/home", tunables), ("local/pasta-py", local)):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text.replace("\n    ", "\n").removeprefix("    "))
+    done = parse(for_this_parser(CONTRIB / "apparmor/pasta-py", tmp_path), "-I", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "pipx/venvs/pasta-py/bin/{passt,pasta,pasta-py,pesto,slirp4netns}" in done.stdout
+    assert "pipx/venvs/pasta-py/lib/**" in done.stdout
 
 
 def test_the_rules_for_libvirts_profile_parse_in_one(tmp_path: Path) -> None:
@@ -34,9 +63,8 @@ def test_the_rules_for_libvirts_profile_parse_in_one(tmp_path: Path) -> None:
 
 
 def test_a_broken_apparmor_profile_does_not(tmp_path: Path) -> None:
-    text = (CONTRIB / "apparmor/pasta-py").read_text()
-    broken = tmp_path / "broken"
-    broken.write_text(text.replace("network inet stream", "network inet steam"))
+    broken = for_this_parser(CONTRIB / "apparmor/pasta-py", tmp_path)
+    broken.write_text(broken.read_text().replace("network inet stream", "network inet steam"))
     assert parse(broken).returncode != 0
 
 

@@ -1,12 +1,14 @@
-"""README.md and docs/ name files and `make` targets of the source tree, tests name programs: each exists. Lines fit the screen."""
+"""README.md, CONTRIBUTING.md, SECURITY.md and docs/ name files and `make` targets of the source tree, tests name programs: each
+exists. Lines fit the screen.
+"""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCS = (*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/dev").glob("*.md")))
-PAGES = (ROOT / "README.md", *DOCS)
-FOLDERS = ("bench", "csrc", "docs", "fuzz", "pasta_py", "tests")
+PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")), *DOCS)
+FOLDERS = ("bench", "csrc", "docs", "fuzz", "packaging", "pasta_py", "tests")
 #: Words that begin with a folder of the project, and all words with a slash that end like a source file.
 PATH = re.compile(rf"(?<![\w./-])(?:\.\./)?((?:{'|'.join(FOLDERS)})/[\w./*-]*|\w[\w/]*/\w+\.(?:py|[ch]|sh)\b)")
 COLUMNS = 132

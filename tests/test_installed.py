@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pasta_py import __version__
+from pasta_py.control.start import notices
 
 pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
 
 ROOT = Path(__file__).resolve().parents[1]
-EXPECTED = f"pasta (pasta-py) {__version__}\n"
+EXPECTED = notices.version("pasta")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_each_script_is_the_program_of_its_name(installed: Path) -> None:
     beside(installed, "beside")
     said = {script.name: version(script, env={}).split("\n")[0] for script in installed.iterdir() if script.name != "python3"}
     assert said == {
-        "pasta": EXPECTED.strip(), "passt": f"passt (pasta-py) {__version__}", "pesto": f"pesto (pasta-py) {__version__}",
+        "pasta": EXPECTED.strip(), "passt": notices.version("passt").strip(), "pesto": notices.version("pesto").strip(),
         "slirp4netns": "slirp4netns version 1.3.3",
     }  # fmt: skip
 

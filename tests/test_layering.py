@@ -25,10 +25,11 @@ EXTENSION_USERS = {
     "_calls": ("control/guest/syscalls.py",),
 }
 SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
-#: The one way from the package to control, taken when the Python API is asked for; that of a fork which is to be the worker; and
-#: that of programs which follow the host, and are neither.
+#: The ways from the package to control, when the Python API is asked for and as a program; that of a fork which is to be the
+#: worker; and that of programs which follow the host, and are neither.
 CROSSINGS = (
     *(("__init__.py", f"pasta_py.control.api.{name}") for name in ("arguments", "command", "connection", "network")),
+    ("__main__.py", "pasta_py.control.start.typer_command.main"),
     ("control/start/dispatch.py", "pasta_py.worker.__main__"),
     *(("worker/follow_change.py", f"pasta_py.control.follow.{name}") for name in ("apply", "packing", "replan", "state")),
 )

@@ -9,8 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = (
-    "bench", "contrib", "csrc", "docs", "examples", "fuzz", "pasta_py", "tests",
-    "README.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile",
+    "bench", "contrib", "csrc", "docs", "examples", "fuzz", "packaging", "pasta_py", "tests",
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile",
 )  # fmt: skip
 DATA = "data"
 

@@ -5,7 +5,13 @@ set -e
 root=$1
 shift
 mount --make-rprivate /
-mount --bind "$root" "$root"
+if [ -n "${PASTA_LAYERS:-}" ]; then
+    # The first directory takes what is changed (tests/packages/layers.py).
+    top=${PASTA_LAYERS%%:*}
+    mount -t overlay -o "lowerdir=${PASTA_LAYERS#*:},upperdir=$top,workdir=$top.work" overlay "$root"
+else
+    mount --bind "$root" "$root"
+fi
 cd "$root"
 mkdir -p .old
 pivot_root . .old

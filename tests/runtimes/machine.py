@@ -32,13 +32,15 @@ def build(directory: Path) -> None:
 
 
 class Machine:
-    """A running machine. Context manager."""
+    """A running machine. Context manager. `layers` of an overlay are mounted on the root; then no program of ours is there yet."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, layers: str = "") -> None:
+        self._helper = "" if layers else OURS
         self._init = subprocess.Popen(
             ["unshare", "-mnpui", "-f", "--kill-child", "sh", HERE / "enter.sh", root, "sleep", "infinity"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            env={**os.environ, "PASTA_LAYERS": layers},
             text=True,
         )
         assert self._init.stdout is not None
@@ -49,7 +51,8 @@ class Machine:
 
     def __enter__(self) -> "Machine":
         try:
-            self.helper(OURS)
+            if self._helper:
+                self.helper(self._helper)
         except BaseException:
             self.__exit__()
             raise

@@ -1,6 +1,4 @@
-"""The manual page pasta-py(1), from the option table: python -m pasta_py.control.commandline.man > docs/pasta-py.1"""
-
-import sys
+"""The manual page pasta-py(1), from the option table. subcommands/man.py writes it, beside the other programs'."""
 
 from pasta_py import __version__
 from pasta_py.control.commandline import option_table
@@ -144,30 +142,26 @@ Options as a container runtime passes them.
 """
 
 
-def _roff(text: str) -> str:
+def roff(text: str) -> str:
     """Plain text as roff: backslashes, hyphens, and control characters at the start of a line."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return "\\&" + escaped if escaped[:1] in (".", "'") else escaped
 
 
 def _entry(option: option_table.Option) -> str:
-    names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names.split(", "))
-    value = f" \\fI{_roff(option.metavar)}\\fR" if option.metavar else ""
-    return f".TP\n{names}{value}\n{_roff(option.help)}\n"
+    names = ", ".join(f"\\fB{roff(name)}\\fR" for name in option.names.split(", "))
+    value = f" \\fI{roff(option.metavar)}\\fR" if option.metavar else ""
+    return f".TP\n{names}{value}\n{roff(option.help)}\n"
 
 
 def page() -> str:
     """The whole page as roff source."""
-    parts = ["." + _TOP.replace("@VERSION@", _roff(__version__))]
+    parts = ["." + _TOP.replace("@VERSION@", roff(__version__))]
     for section in option_table.SECTIONS:
-        parts.append(f".SS {_roff(section)}\n")
+        parts.append(f".SS {roff(section)}\n")
         parts += [_entry(option) for option in option_table.TABLE if option.section == section]
     if option_table.SUBCOMMANDS:
         parts.append(_SUBCOMMANDS)
     for word, (_module, text) in option_table.SUBCOMMANDS.items():
-        parts.append(f".TP\n\\fBpasta\\-py {_roff(word)}\\fR\n{_roff(text)}\n")
+        parts.append(f".TP\n\\fBpasta\\-py {roff(word)}\\fR\n{roff(text)}\n")
     return "".join(parts) + _BOTTOM
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

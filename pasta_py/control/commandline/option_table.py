@@ -323,6 +323,7 @@ SUBCOMMANDS: "dict[str, tuple[str, str]]" = {
     "doctor": ("doctor", "Check whether this machine has what pasta-py needs, and say what mends it."),
     "capture": ("capture", "Capture the frames of a running instance."),
     "report": ("report", "Make one HTML page of a flow log: where a guest connected, when, how much, and what failed."),
+    "man": ("man", "Show the manual page, or that of pesto or slirp4netns."),
 }
 #: The same, of pasta-py's first option.
 COMPLETION: "dict[str, tuple[str, str]]" = {

@@ -90,8 +90,10 @@ def help_text() -> str:
 def version_text() -> str:
     """What `podman info` stores; the lines that scripts read, with "none" for what is not in here."""
     from pasta_py import __version__
+    from pasta_py.control.start.notices import commit
 
-    values = {"commit": "none", "libslirp": "none", "SLIRP_CONFIG_VERSION_MAX": _LIBSLIRP_INTERFACE, "libseccomp": "none"}
+    values = {"commit": commit() or "none", "libslirp": "none"}
+    values |= {"SLIRP_CONFIG_VERSION_MAX": str(_LIBSLIRP_INTERFACE), "libseccomp": "none"}
     lines = [f"{name}: {value}\n" for name, value in {**values, "pasta-py": __version__}.items()]
     return f"{PROGRAM} version {COMPATIBLE}\n{''.join(lines)}"
 

@@ -18,7 +18,17 @@ def version(name: str) -> str:
     """What --version prints; `podman info` stores it as it is."""
     from pasta_py import __version__
 
-    return f"{name} {__version__}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}\n"
+    built_from = f" ({commit()})" if commit() else ""
+    return f"{name} {__version__}{built_from}\n" if name == "pasta-py" else f"{name} (pasta-py) {__version__}{built_from}\n"
+
+
+def commit() -> str:
+    """The commit that this was built from, as setup.py notes it; "" in a checkout that is installed as it is (`pip install -e`)."""
+    try:
+        from pasta_py._commit import COMMIT
+    except ImportError:
+        return ""
+    return str(COMMIT)
 
 
 def show(text: str) -> None:
