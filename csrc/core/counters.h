@@ -18,6 +18,7 @@
 	X(drop_disabled)    /* --no-tcp, --no-udp, --no-icmp, -4, -6 */ \
 	X(drop_policy)      /* destinations that the rules do not allow */ \
 	X(drop_egress)      /* flows that the egress policy denies */ \
+	X(drop_queries)     /* DNS queries for denied names over their rate */ \
 	X(drop_source)      /* source addresses that no guest can have */ \
 	X(punt_frames)      /* handed to the slow path */ \
 	X(punt_dropped)     /* over the slow path's rate */ \

@@ -35,6 +35,10 @@ static inline bool gate_serves_dns(struct io *io, uint32_t protocol, const struc
 	return UNLIKELY(io->policy->serves_dns) && gate_ask_dns(io, protocol, key);
 }
 
+/* Whether Python may be given this query, the payload of a datagram: one for a name that the rules do not allow has a limited rate, so
+ * that a flood of them leaves time for the others. */
+bool gate_passes_query(struct io *io, const uint8_t *message, uint32_t len);
+
 /* Answers the guest's datagram or echo request as a filtering router does (RFC 1812, 5.2.7.1; RFC 4443, 3.1), at a limited rate. */
 void gate_answer(struct io *io, const struct ip_view *ip);
 

@@ -22,6 +22,7 @@ struct io {
 	const struct policy *policy;
 	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `policy` translates */
 	struct bucket denials; /* answers to what `egress` denies */
+	struct bucket queries; /* DNS queries for names that it does not allow */
 	struct descriptors descriptors;
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */

@@ -10,6 +10,7 @@
 
 #include <netinet/in.h>
 
+#include "io/gate.h"
 #include "plane_api.h"
 #include "wire/icmp.h"
 #include "wire/tcp.h"
@@ -108,6 +109,8 @@ static void trace(const struct demux *d, const struct ip_view *ip)
 /* A datagram to port 53 that Python answers. */
 static enum demux_verdict dns_query(struct demux *d, const struct link_frame *f, const struct ip_view *ip)
 {
+	if (!gate_passes_query(d->io, ip->payload + UDP_HLEN, ip->payload_len - UDP_HLEN))
+		return DEMUX_DROPPED;
 	slow_path(d, f);
 	d->udp_at = (uint32_t)(ip->payload - f->data);
 	d->frame.len = d->udp_at + ip->payload_len;

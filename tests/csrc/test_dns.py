@@ -24,6 +24,7 @@ from guest import (
     server,
 )
 from packets import checksum, pseudo
+from test_egress import policy
 
 from pasta_py.worker import plane
 
@@ -140,3 +141,33 @@ def test_without_the_service_port_53_is_like_any_other() -> None:
         guest.send(ip_frame(GUEST4, GATEWAY4, 17, udp(b"query")))
         guest.pump()
         assert guest.punts == [] and guest.counter("udp_opened") == 1
+
+
+def query(name: str) -> bytes:
+    labels = b"".join(bytes((len(label),)) + label.encode() for label in name.split("."))
+    return bytes.fromhex("123401000001000000000000") + labels + b"\0\0\1\0\1"
+
+
+def test_a_flood_of_queries_for_denied_names_leaves_the_others() -> None:
+    """Names that the rules allow have no limit, also in other case; nor has anything where there is no policy."""
+    with Asking() as guest:
+        guest.plane.set_egress(policy("allow *.good.test:80"))
+        for number in range(3000):
+            guest.send(ip_frame(GUEST4, "8.8.8.8", 17, udp(query(f"n{number}.bad.test"))))
+            if number % 10 == 0:
+                guest.send(ip_frame(GUEST4, "8.8.8.8", 17, udp(query(f"N{number}.gOOd.test"))))
+            if number % 100 == 0:
+                guest.pump()
+        guest.pump()
+        good = [data for data, _ in guest.queries if b"gOOd" in data]
+        assert len(good) == 300
+        assert len(guest.queries) - 300 + guest.counter("drop_queries") == 3000 and guest.counter("drop_queries") > 0
+
+
+@pytest.mark.parametrize("name", [b"", b"\0", b"\x3fa", b"\xc0\x0c", b"\x40" + b"a" * 64 + b"\0", (b"\x3f" + b"a" * 63) * 5])
+def test_a_query_without_a_name_is_handed_over_too(name: bytes) -> None:
+    with Asking() as guest:
+        guest.plane.set_egress(policy("allow *.good.test:80"))
+        guest.send(ip_frame(GUEST4, "8.8.8.8", 17, udp(bytes(12) + name)))
+        guest.pump()
+        assert len(guest.queries) == 1
