@@ -159,8 +159,8 @@ static bool read_prefix(const struct text *t, int family, uint32_t from, uint32_
 	if (slash < end) {
 		bits = number(t, slash + 1, end, 3);
 		if (bits < 0 || bits > (int32_t)whole)
-			return refuse(t, slash + 1, "'%.*s' is no prefix length: 0 to %u is accepted", SHOWN(t, slash + 1, end),
-				      whole);
+			return refuse(t, slash + 1, "'%.*s' is no prefix length: expected a number from 0 to %u",
+				      SHOWN(t, slash + 1, end), whole);
 	}
 	memcpy(first, packed, (uint32_t)bits / 8);
 	if (bits % 8)
@@ -193,7 +193,7 @@ static bool read_group(const struct text *t, uint32_t at, uint32_t end, struct r
 		if (is(t, at, end, GROUPS[i].name))
 			out->groups = GROUPS[i].bit;
 	if (!out->groups)
-		return refuse(t, at, "'%.*s' is no group: @host, @lan, @private, @metadata, @multicast, @internet are",
+		return refuse(t, at, "'%.*s' is no group: expected one of @host, @lan, @private, @metadata, @multicast, @internet",
 			      SHOWN(t, at, end));
 	if (out->groups == EGRESS_INTERNET && at)
 		return refuse(t, at, "a name resolves into @internet without saying so: leave it out");
@@ -332,7 +332,7 @@ static bool read_port(const struct text *t, uint32_t from, uint32_t to, uint16_t
 	int32_t n = number(t, from, to, 5);
 
 	if (n < 1 || n > MAX_PORT)
-		return refuse(t, from, "'%.*s' is no port: a number from 1 to %d is accepted", SHOWN(t, from, to), MAX_PORT);
+		return refuse(t, from, "'%.*s' is no port: expected a number from 1 to %d", SHOWN(t, from, to), MAX_PORT);
 	*out = (uint16_t)n;
 	return true;
 }
@@ -348,7 +348,8 @@ static bool read_ports(const struct text *t, uint32_t *at, struct rule *out)
 	if (!read_port(t, from, dash, &out->first) || !read_port(t, dash < end ? dash + 1 : from, end, &out->last))
 		return false;
 	if (out->last < out->first)
-		return refuse(t, from, "the range %u-%u ends before it begins", out->first, out->last);
+		return refuse(t, from, "the range %u-%u ends before it begins: did you mean %u-%u?", out->first, out->last,
+			      out->last, out->first);
 	return true;
 }
 
@@ -359,7 +360,7 @@ static bool read_protocol(const struct text *t, uint32_t at, bool ports, struct 
 		if (is(t, at, t->len, PROTOCOLS[i].name))
 			out->protocols = PROTOCOLS[i].bit;
 	if (!out->protocols)
-		return refuse(t, at, "'%.*s' is no protocol: tcp, udp, icmp are accepted", SHOWN(t, at, t->len));
+		return refuse(t, at, "'%.*s' is no protocol: expected one of tcp, udp, icmp", SHOWN(t, at, t->len));
 	if (out->protocols == EGRESS_ECHO && ports)
 		return refuse(t, at, "icmp has no ports: leave the port or the protocol out");
 	return true;
