@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,12 @@ def test_the_apparmor_profile_allows_user_namespaces() -> None:
 
 def test_files_of_users_add_other_places_of_the_programs(tmp_path: Path) -> None:
     """Both files as contrib/README.md gives them."""
-    blocks = re.findall(r"(?:^    .*\n)+", (CONTRIB / "README.md").read_text(), re.MULTILINE)
+    blocks = re.findall(r"^  ```text\n(.*?)^  ```$", (CONTRIB / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     (tunables,) = [block for block in blocks if "@{pasta_py} +=" in block]
     (local,) = [block for block in blocks if "/pipx/" in block and block is not tunables]
     for name, text in (("tunables/pasta-py.d/home", tunables), ("local/pasta-py", local)):
         (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text(text.replace("\n    ", "\n").removeprefix("    "))
+        (tmp_path / name).write_text(textwrap.dedent(text))
     done = parse(for_this_parser(CONTRIB / "apparmor/pasta-py", tmp_path), "-I", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pipx/venvs/pasta-py/bin/{passt,pasta,pasta-py,pesto,slirp4netns}" in done.stdout
