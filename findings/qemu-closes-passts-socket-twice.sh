@@ -33,5 +33,5 @@ exec 3>"$work/monitor"
 echo quit >&3
 wait $! || { cat "$work/said" >&2; exit 2; }
 pair=$(sed -n 's/.*socketpair(AF_UNIX, SOCK_STREAM, 0, \[[0-9]*, \([0-9]*\)\]) = 0/\1/p' "$work/trace" | head -n 1)
-sed -n "/socketpair(AF_UNIX, SOCK_STREAM, 0/,\$p" "$work/trace" | grep -E "socketpair|close\\($pair( <|\\) += -1)" | head
+sed -n "/socketpair(AF_UNIX, SOCK_STREAM, 0/,\$p" "$work/trace" | grep -E "socketpair|close\\($pair( <|\\) +=)" | head
 grep -qE "close\\($pair\\) += -1 EBADF" "$work/trace"

@@ -9,6 +9,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,25 @@ import pytest
 HERE = Path(__file__).resolve().parent
 
 
-def collected() -> dict[str, list[str]]:
-    """From a process of its own, since a test that asks is being run by pytest already."""
-    done = subprocess.run([sys.executable, __file__], cwd=HERE.parent, capture_output=True, text=True, timeout=120, check=False)
+#: Where tests/conftest.py keeps them when pytest has collected all tests.
+CLAIMS = pytest.StashKey[dict[str, list[str]]]()
+
+
+def of(items: Iterable[pytest.Item]) -> dict[str, list[str]]:
+    """{option: [test]} of these tests."""
+    found: dict[str, list[str]] = {}
+    for item in items:
+        for marker in item.iter_markers("option"):
+            for name in marker.args:
+                found.setdefault(name, []).append(item.nodeid)
+    return found
+
+
+def collected(config: pytest.Config | None = None) -> dict[str, list[str]]:
+    """What pytest has collected just now; where that is not all, from a process of its own."""
+    if config and CLAIMS in config.stash:
+        return config.stash[CLAIMS]
+    done = subprocess.run([sys.executable, __file__], cwd=HERE.parent, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 
@@ -28,10 +45,7 @@ class _Collector:
         self.claims: dict[str, list[str]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        for item in session.items:
-            for marker in item.iter_markers("option"):
-                for name in marker.args:
-                    self.claims.setdefault(name, []).append(item.nodeid)
+        self.claims = of(session.items)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import claims
 import pytest
 import repeatable
 import sid
@@ -69,7 +70,9 @@ LONGEST = (
 TOGETHER = ("runtimes",)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        config.stash[claims.CLAIMS] = claims.of(items)
     for item in items:
         for name in FOLDER_MARKERS.get(item.path.parent.name, ()):
             item.add_marker(name)

@@ -4,8 +4,6 @@ That there is one is shown here, from the marks (claims.py). That it fails is sh
 marked tests once for each option, on a copy of the program that reads that option and forgets it.
 """
 
-from collections.abc import Iterator
-
 import pytest
 from claims import collected
 
@@ -16,8 +14,8 @@ PARSER = "tests/control/commandline/test_options.py"  # what is written there re
 
 
 @pytest.fixture(scope="module")
-def claims() -> Iterator[dict[str, list[str]]]:
-    yield collected()
+def claims(pytestconfig: pytest.Config) -> dict[str, list[str]]:
+    return collected(pytestconfig)
 
 
 def test_every_option_is_claimed_by_a_test_of_its_effect(claims: dict[str, list[str]]) -> None:

@@ -106,7 +106,7 @@ def beside(lab: Lab, guest: Guest) -> None:
     """Short messages beside a stream that lasts as long as they do; with one thread, or the stream may be in another."""
     answers = lab.remote.start("answer.py", "echo", REMOTE4, PORT)
     stream = Bulk(lab, guest, REMOTE4)
-    guest.script("probe.py", "echo", REMOTE4, PORT, 100, 300)
+    guest.script("probe.py", "echo", REMOTE4, PORT, 100, 300, timeout=240)  # each waits for the stream, which strace slows down
     stream.finish()
     answers.result()
 
