@@ -159,10 +159,11 @@ test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE
 test-browser: dev ## the report in Chromium (Debian packages chromium and chromium-driver)
 	$(PYTEST) tests/browser/report_in_browser.py
 
-test-prometheus: dev ## Debian's Prometheus scrapes, and answers the dashboard's queries (fetches its package)
+test-prometheus: dev ## Debian's Prometheus scrapes and answers the dashboard's queries, Grafana's schema knows it (fetches both)
 	tests/as_installed.sh $(VENV) build/as-installed
 	[ -e build/prometheus/usr/bin/prometheus ] || { mkdir -p build/prometheus && cd build/prometheus && \
 		apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .; }
+	$(BIN)/pip install -q grafana-foundation-sdk
 	$(AS_INSTALLED) $(PYTEST) tests/e2e/prometheus_scrapes.py
 
 # `make test` has a short form: one boot.

@@ -31,7 +31,10 @@ JOBS = 2
 #: Arguments of pytest: the models, and the unit tests that use hypothesis.
 WITH_EXAMPLES = (["fuzz"], ["tests/control", "tests/csrc", "tests/worker", "-m", "hypothesis"])
 #: Share of the time, and the longest input in bytes. `session` has the largest share: it found nearly all faults so far.
-C_TARGETS = {"session": (8, 400), "frame": (3, 2000), "ring": (1, 600), "rules": (1, 600), "vhost": (2, 600), "stream": (1, 4000)}
+C_TARGETS = {
+    "session": (8, 400), "frame": (3, 2000), "filter": (1, 600), "ring": (1, 600), "rules": (1, 600), "vhost": (2, 600),
+    "stream": (1, 4000),
+}  # fmt: skip
 PYTHON_TARGETS = {
     "arp": (0.5, 100),
     "ndp": (1, 1500),
