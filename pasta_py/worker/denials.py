@@ -101,8 +101,9 @@ def end(port: int, protocol: str) -> str:
 def _allowed_names(rules: "rule_set.RuleSet") -> "Iterable[str]":
     """Rules that allow one port of a name."""
     for text in rules.texts:
-        rule = text.split("\t")[1].partition("/")[0]
-        if rule.startswith("allow ") and rule[-1].isdigit() and any(c.isalpha() for c in rule[6:]) and "@" not in rule:
+        rule = text.split("\t")[1].removesuffix("/tcp").removesuffix("/udp")
+        dest, _, port = rule.rpartition(":")
+        if dest.startswith("allow ") and port.isdigit() and any(c.isalpha() for c in dest[6:]) and "@" not in dest:
             yield rule
 
 
