@@ -15,7 +15,7 @@ import pytest
 
 from pasta_py import __version__
 
-pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.timeout(900)]  # compiles twice
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What a checkout has beside the sources.
@@ -33,7 +33,7 @@ def attempt(tree: Path, what: str, **environment: str) -> "subprocess.CompletedP
     """Run setuptools' backend in `tree`."""
     code = f"from setuptools import build_meta; build_meta.{what}('dist')"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True, timeout=200
+        [sys.executable, "-c", code], cwd=tree, env={**os.environ, **environment}, capture_output=True, text=True, timeout=500
     )
 
 
@@ -147,7 +147,7 @@ def test_a_changed_header_alone_rebuilds_the_extension(unpacked: Path) -> None:
     def compiled(**environment: str) -> str:
         done = subprocess.run(
             [sys.executable, "setup.py", "build_ext"], cwd=unpacked, env={**os.environ, **environment}, capture_output=True,
-            text=True, check=True, timeout=200,
+            text=True, check=True, timeout=500,
         )  # fmt: skip
         return done.stdout + done.stderr
 
