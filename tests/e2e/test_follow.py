@@ -798,7 +798,7 @@ def test_they_end_with_the_worker() -> None:
         wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
 
 
-PAIRS = 10_000 if LONG else 400
+PAIRS = 2_000 if LONG else 400
 
 
 @pytest.mark.quiet
