@@ -23,6 +23,11 @@ def instance(lab: Lab) -> list[int]:
     return [pid for pid in lab.descendants() if (words := cmdline(pid)) and words[0] not in (tool(), "sh", "ping")]
 
 
+def gone(lab: Lab) -> bool:
+    """Looked at twice: the kernel's lists of children may lack one while another ends (proc_pid_children(5))."""
+    return not instance(lab) and not instance(lab)
+
+
 def traces(lab: Lab, guest: Guest) -> tuple[str, ...]:
     """What an instance could leave: mounts, files, interfaces."""
     return (
@@ -78,9 +83,7 @@ def test_killed_at_any_moment_nothing_is_left(lab: Lab) -> None:
                 time.sleep(rng.uniform(0, 0.05))
                 kill_one(lab, rng)
                 busy.kill()
-            with contextlib.suppress(AssertionError):
-                wait_until(lambda: not instance(lab), GONE_S, "its processes are gone")
-            assert [cmdline(pid) for pid in instance(lab)] == [], f"kill {number}"
+            wait_until(lambda: gone(lab), GONE_S, f"its processes are gone after kill {number}")
             with contextlib.suppress(AssertionError):  # a tap goes when the kernel's own worker comes to it
                 wait_until(lambda: traces(lab, guest) == before, GONE_S, "its traces are gone")
             assert traces(lab, guest) == before, f"kill {number}"
