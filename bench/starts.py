@@ -217,8 +217,9 @@ def idle_pss_mb(program: str, guests: Guests) -> float:
     settled(left)
     total = 0
     for pid in left:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+        with contextlib.suppress(OSError):  # one that the start needed, and has ended
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
     stop(left)
     for each in netns:
         guests.remove(each)
