@@ -3,6 +3,7 @@
 `SUITE` chooses bookworm, trixie or sid. Needs root.
 """
 
+import itertools
 import os
 import re
 import shutil
@@ -29,7 +30,11 @@ PROMPT = {
     "fish": "function fish_prompt; echo 'ready> '; end; clear",
 }
 #: Where tools note what they have done, or keep what they fetched.
-NOTES = re.compile(r"var/(lib/apt|cache|log)/|var/lib/dpkg/(status|available|info/format)|home/user/\.cache/|debs/|\.pyc$|tmp/")
+NOTES = re.compile(
+    r"var/(lib/apt|cache|log)/|var/lib/dpkg/(status|available|info/format)|home/user/\.cache/|debs/|fish/generated_completions/"
+    r"|\.pyc$|tmp/"
+)
+_numbers = itertools.count()
 
 
 def build() -> None:
@@ -74,7 +79,7 @@ class Root:
 
 def complete(machine: Machine, shell: str, line: str, expected: str, path: str = "") -> None:
     """Type `line` and TAB in an interactive shell in a tmux; fails unless `expected` is shown then."""
-    tmux = ("tmux", "-L", shell, "-f", "/dev/null")
+    tmux = ("tmux", "-L", f"{shell}-{next(_numbers)}", "-f", "/dev/null")  # a server that ends may still have its name
     environment = ("env", "TERM=screen", "SHELL=/bin/sh", *((f"PATH={path}",) if path else ()))
     machine.run(*environment, *tmux, "new-session", "-d", "-x", "160", "-y", "50", SHELLS[shell])
     try:
