@@ -48,7 +48,7 @@ SESSION_S, LOOK_S = 4.0, 1.0
 
 
 def serve(listener: socket.socket, rate: int) -> None:
-    """Send to whoever connects, at this rate."""
+    """Send to each client, at this rate."""
 
     def send(sock: socket.socket) -> None:
         with contextlib.suppress(OSError):

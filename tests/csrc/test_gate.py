@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 from datagrams import UDP, send, udp_packet
-from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, RST, SYN, Guest, Packet, Segment, TcpPeer, ip_frame
+from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, RST, SYN, Guest, Packet, Segment, TcpPeer, ip_frame, silent_server
 from test_egress import policy
 
 from pasta_py.worker import plane
@@ -143,28 +141,14 @@ def test_a_change_ends_no_flow_that_came_in() -> None:
 
 
 def test_a_connect_that_is_under_way_is_reset_too() -> None:
-    with full_listener() as server, closed(f"allow {GATEWAY4}") as guest:
-        TcpPeer(guest, server.getsockname()[1]).send(SYN)
+    with silent_server() as port, closed(f"allow {GATEWAY4}") as guest:
+        TcpPeer(guest, port).send(SYN)
         guest.pump()
         assert guest.received() == [] and guest.counter("tcp_flows") == 1
         assert guest.plane.set_egress(policy())
         assert judged(guest) == (0, 1) and guest.counter("tcp_flows") == 0
         (reset,) = guest.received()
         assert isinstance(reset, Segment) and reset.flags & RST
-
-
-@contextlib.contextmanager
-def full_listener() -> Iterator[socket.socket]:
-    """A server whose backlog is full: a connect() to it stays under way."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.socket())
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        for _ in range(3):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        yield server
 
 
 def test_a_flow_to_a_name_whose_pin_has_ended_stays_while_the_name_is_allowed() -> None:
