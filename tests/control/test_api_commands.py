@@ -119,15 +119,17 @@ def test_a_network_that_cannot_be_made_leaves_nothing() -> None:
 
 def test_threads_and_asyncio_make_networks_at_the_same_time() -> None:
     seen: list[str] = []
+    # Each network stays until all are there: the kernel gives the number of a namespace that has ended to the next one.
+    together = threading.Barrier(4)
 
     def one() -> None:
-        seen.append(pasta_py.run(["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        with pasta_py.Network() as net:
+            seen.append(net.run(["readlink", "/proc/self/ns/net"], stdout=subprocess.PIPE, text=True, check=True).stdout)
+            together.wait(60)
 
     threads = [threading.Thread(target=one) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join(60)
 
     async def some() -> None:
         async with await asyncio.to_thread(pasta_py.Network) as net:
@@ -137,8 +139,11 @@ def test_threads_and_asyncio_make_networks_at_the_same_time() -> None:
             failed = await asyncio.create_subprocess_exec(*net.command(["pasta-nonexistent"]), stderr=subprocess.PIPE)
             assert (await failed.communicate())[1] == b"pasta-py: pasta-nonexistent: No such file or directory\n"
             assert failed.returncode == 127
+            await asyncio.to_thread(together.wait, 60)
 
     asyncio.run(some())
+    for thread in threads:
+        thread.join(60)
     assert len(seen) == len(set(seen)) == 4
 
 
