@@ -38,7 +38,16 @@ with atheris.instrument_imports(include=["pasta_py"], enable_loader_override=Fal
     from pasta_py.control.pesto import main as pesto
     from pasta_py.control.slirp4netns import api as slirp_api
     from pasta_py.errors import ConfError, PastaError, UsageError, WireError, WorkerError
-    from pasta_py.worker import control_server, dns_decide, dns_service, dns_wire, plane, readers, rule_set, slowpath
+    from pasta_py.worker import (
+        control_server,
+        dns_decide,
+        dns_service,
+        dns_wire,
+        event_readers,
+        plane,
+        rule_set,
+        slowpath,
+    )
 
 from checker.frame import decode  # noqa: E402
 from dns_rules import Rules  # noqa: E402
@@ -237,7 +246,7 @@ class NoCore:
 
 def control(data: bytes) -> None:
     core: Any = NoCore()
-    answer_all(data, control_server.Context(core, PLANS[0], core, 1, 0.0, readers.Readers(core)))
+    answer_all(data, control_server.Context(core, PLANS[0], core, 1, 0.0, event_readers.Readers(core)))
 
 
 #: "allow a.test:443", and nothing else.
@@ -250,7 +259,7 @@ def control_egress(data: bytes) -> None:
     log: Any = NoCore()
     with tap, other, contextlib.closing(plane.Plane(plan, tap.fileno())) as core:
         core.set_egress(plan.egress)
-        hub = readers.Readers(core)
+        hub = event_readers.Readers(core)
         decider = dns_decide.Decider(Rules("allow a.test"))
         dns = dns_service.Service(plan, decider, log, log, log.send)
         context = control_server.Context(core, plan, log, 1, 0.0, hub)

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 )
 from isolated import isolated
 
-from pasta_py import pesto_protocol
+from pasta_py import defaults, pesto_protocol
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule
 from pasta_py.worker import log, pesto_server, plane, port_rules
 
@@ -200,7 +200,7 @@ class ConfSessions(RuleBasedStateMachine):
             session = self.queue[0]
             if not session.shown:
                 session.shown = pesto_protocol.hello() + pesto_protocol.write_tables(self.rules, self.served.capabilities)
-                session.deadline = self.clock.now + pesto_server.LIMIT_S
+                session.deadline = self.clock.now + defaults.PESTO_CLIENT_S
             outcome = self.outcome(session)
             if not outcome:
                 assert bytes(session.got) == session.shown
@@ -285,7 +285,7 @@ class ConfSessions(RuleBasedStateMachine):
         self.advance()
 
     @precondition(lambda self: self.queue)
-    @rule(seconds=st.sampled_from((1.0, 2.5, pesto_server.LIMIT_S + 0.1)))
+    @rule(seconds=st.sampled_from((1.0, 2.5, defaults.PESTO_CLIENT_S + 0.1)))
     def time_passes(self, seconds: float) -> None:
         self.clock.now += seconds
         self.settle()

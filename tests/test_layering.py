@@ -24,7 +24,7 @@ EXTENSION_USERS = {
     "_plane": ("worker/plane.py", "worker/confine.py", "control/commandline/egress_rule.py"),
     "_calls": ("control/guest/syscalls.py",),
 }
-SHARED = {"pasta_py", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
+SHARED = {"pasta_py", "defaults", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The ways from the package to control, when the Python API is asked for and as a program; that of a fork which is to be the
 #: worker; and that of programs which follow the host, and are neither.
 CROSSINGS = (
@@ -39,8 +39,8 @@ LEAN = {"_frozen_importlib_external", "_signal", "_socket", "errno", "fcntl", "g
 
 #: The wings of control, in their order: each imports only itself and those before it.
 WINGS = (
-    "netlink", "commandline", "planning", "machine", "guest", "follow", "forwarding", "report", "start", "pesto", "slirp4netns",
-    "subcommands", "api",
+    "netlink", "commandline", "planning", "requirements", "guest", "follow", "forwarding", "report", "start", "pesto",
+    "slirp4netns", "subcommands", "api",
 )  # fmt: skip
 
 

@@ -79,6 +79,14 @@ confwire pesto_protocol
 confrules port_rules
 confserver pesto_server
 conf_socket pesto_socket
+policy_outbound mapping_outbound
+policy_inbound_source mapping_inbound_source
+policy_is_virtual mapping_is_virtual
+policy_guest_addr mapping_guest_addr
+host_state_policy host_state_mapping
+machine_socket virtual_machine_socket
+DEFAULT_IFNAME IFNAME
+UNSET_MTU TAP_MTU
 """
 
 PHRASES = ("whoever", "nobody", "somebody", "as far as", "so many", "for ever", "is to be had", "are to be had")

@@ -52,7 +52,7 @@ bool gate_keeps(struct io *io, const struct flow_event *e, uint16_t *rule, struc
 	if (e->from_host)
 		return true;
 	if (addr_is_none(&host_peer.addr) && e->protocol < ARRAY_LEN(numbers))
-		policy_outbound(io->policy, numbers[e->protocol], &to, &host_peer);
+		mapping_outbound(io->mapping, numbers[e->protocol], &to, &host_peer);
 	verdict = ask(io, e->protocol, &key, &host_peer);
 	if (!verdict.allow && verdict.reason != EGRESS_PIN_ENDED) {
 		counts->ended++;
@@ -69,10 +69,10 @@ bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key)
 	struct endpoint to = {key->dest, key->dest_port}, host_peer;
 	uint8_t number = protocol == FLOW_TCP ? IPPROTO_TCP : IPPROTO_UDP;
 
-	if (!policy_serves_dns(io->policy, &to))
+	if (!mapping_serves_dns(io->mapping, &to))
 		return false;
-	return !io->egress || !policy_outbound(io->policy, number, &to, &host_peer) ||
-	       addr_eq(&to.addr, &io->policy->dns_forward[addr_family_index(&to.addr)]) ||
+	return !io->egress || !mapping_outbound(io->mapping, number, &to, &host_peer) ||
+	       addr_eq(&to.addr, &io->mapping->dns_forward[addr_family_index(&to.addr)]) ||
 	       !egress_opens_dns(io->egress, number, &to.addr, &host_peer.addr, to.port, loop_boot_ms());
 }
 

@@ -32,7 +32,7 @@ bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key);
 /* Whether Python answers what the guest sends there: DNS queries, unless a rule opens that very way. */
 static inline bool gate_serves_dns(struct io *io, uint32_t protocol, const struct flow_key *key)
 {
-	return UNLIKELY(io->policy->serves_dns) && gate_ask_dns(io, protocol, key);
+	return UNLIKELY(io->mapping->serves_dns) && gate_ask_dns(io, protocol, key);
 }
 
 /* Whether Python may be given this query, the payload of a datagram: one for a name that the rules do not allow has a limited rate, so

@@ -45,11 +45,11 @@ struct addr icmp_error_reporter(const struct io *io, const struct addr *reporter
 
 	if (addr_eq(reporter, host_peer))
 		return *dest;
-	/* policy_inbound_source() hides addresses that the guest shares with the host: its kernel would drop an error from its
+	/* mapping_inbound_source() hides addresses that the guest shares with the host: its kernel would drop an error from its
 	 * own. */
 	if (addr_is_none(reporter) || addr_family_index(reporter) != family ||
-	    !policy_inbound_source(io->policy, reporter, &mapped))
-		return io->policy->gateway[family];
+	    !mapping_inbound_source(io->mapping, reporter, &mapped))
+		return io->mapping->gateway[family];
 	return mapped;
 }
 
@@ -79,6 +79,6 @@ void icmp_error_answer(struct io *io, const struct ip_view *ip, int error)
 	struct icmp_error icmp;
 
 	if (icmp_error_from_errno(ip->v4, error, &icmp))
-		icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload,
+		icmp_error_send(io, &io->mapping->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, ip->proto, ip->payload,
 				ip->payload_len, ip->payload_len, &icmp);
 }

@@ -7,7 +7,7 @@
 #include "core/counters.h"
 #include "core/egress.h"
 #include "core/event.h"
-#include "core/policy.h"
+#include "core/mapping.h"
 #include "core/sched.h"
 #include "io/descriptors.h"
 #include "io/loop.h"
@@ -19,8 +19,8 @@ struct io {
 	struct log *log;
 	struct counters *counters;
 	struct event_ring *events;
-	const struct policy *policy;
-	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `policy` translates */
+	const struct address_mapping *mapping;
+	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
 	struct bucket denials; /* answers to what `egress` denies */
 	struct bucket queries; /* DNS queries for names that it does not allow */
 	struct descriptors descriptors;

@@ -2,7 +2,7 @@
 #ifndef PASTA_IO_SOCK_H
 #define PASTA_IO_SOCK_H
 
-#include "core/policy.h"
+#include "core/mapping.h"
 
 struct sock_options {
 	/* By family: 0 IPv4, 1 IPv6. None or empty: the kernel chooses. */

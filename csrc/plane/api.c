@@ -52,7 +52,7 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	s->host_state = &p->host_state;
 	host_state_init(&p->host_state);
 	rc = shard_init(s, config, config->tap_fd, 0);
-	link_state_init(&p->link_state, &s->policy, &s->link.neighbours);
+	link_state_init(&p->link_state, &s->mapping, &s->link.neighbours);
 	p->listeners = (struct listeners){.flags = config->flags,
 					  .io = &s->io,
 					  .tcp = &s->tcp,
@@ -95,17 +95,17 @@ static int add_addr(struct plane *p, struct addr_list *l, const uint8_t addr[16]
 
 int plane_add_guest_addr(struct plane *p, const uint8_t addr[16])
 {
-	return add_addr(p, &p->shard[0]->policy.guest_addrs, addr);
+	return add_addr(p, &p->shard[0]->mapping.guest_addrs, addr);
 }
 
 int plane_add_virtual_addr(struct plane *p, const uint8_t addr[16])
 {
-	return add_addr(p, &p->shard[0]->policy.virtual_addrs, addr);
+	return add_addr(p, &p->shard[0]->mapping.virtual_addrs, addr);
 }
 
 int plane_add_barred_source(struct plane *p, const uint8_t addr[16])
 {
-	return add_addr(p, &p->shard[0]->policy.barred_sources, addr);
+	return add_addr(p, &p->shard[0]->mapping.barred_sources, addr);
 }
 
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],

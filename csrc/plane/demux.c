@@ -73,11 +73,11 @@ static bool checksum_ok(const struct ip_view *ip, const struct link_frame *f)
  * guest cannot have this address. */
 static bool learn_address(struct demux *d, const struct addr *src)
 {
-	struct addr *seen = &d->policy->guest_seen[policy_seen_index(src)];
+	struct addr *seen = &d->mapping->guest_seen[mapping_seen_index(src)];
 
 	if (addr_eq(seen, src) && !addr_is_none(src))
 		return true;
-	if (!policy_is_source(d->policy, src))
+	if (!mapping_is_source(d->mapping, src))
 		return false;
 	*seen = *src;
 	d->source = *src;

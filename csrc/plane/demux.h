@@ -25,7 +25,7 @@ struct demux {
 	uint32_t self;  /* index of this shard */
 	struct addr gateway4;
 	struct io *io;
-	struct policy *policy;
+	struct address_mapping *mapping;
 	struct tcp *tcp;
 	struct udp *udp;
 	struct icmp *icmp;

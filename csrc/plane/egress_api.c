@@ -48,7 +48,7 @@ void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint1
 	struct io *io = &p->shard[0]->io;
 	struct endpoint to = {addr_from_v6(dest), port}, host_dest;
 
-	policy_outbound(io->policy, (uint8_t)proto, &to, &host_dest);
+	mapping_outbound(io->mapping, (uint8_t)proto, &to, &host_dest);
 	report(egress_verdict(io->egress, (uint8_t)proto, &to.addr, &host_dest.addr, port, loop_boot_ms()), out);
 }
 

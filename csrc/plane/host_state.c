@@ -24,31 +24,31 @@ void host_state_init(struct host_state *h)
 
 void host_state_free(struct host_state *h)
 {
-	policy_free(&h->policy);
+	mapping_free(&h->mapping);
 	addr_list_free(&h->gone);
 	pthread_mutex_destroy(&h->lock);
 }
 
-void host_state_policy(struct policy *policy, const struct plane_config *c)
+void host_state_mapping(struct address_mapping *mapping, const struct plane_config *c)
 {
 	for (int i = 0; i < 2; i++) {
 		const struct plane_family *f = &c->family[i];
 
-		policy->guest_seen[i] = addr_from_v6(f->guest);
-		policy->gateway[i] = addr_from_v6(f->gateway);
-		policy->map_host_loopback[i] = addr_from_v6(f->map_host_loopback);
-		policy->map_guest_addr[i] = addr_from_v6(f->map_guest_addr);
-		policy->host[i] = addr_from_v6(f->host);
-		policy->dns_forward[i] = addr_from_v6(f->dns_forward);
-		policy->dns_host[i] = addr_from_v6(f->dns_host);
+		mapping->guest_seen[i] = addr_from_v6(f->guest);
+		mapping->gateway[i] = addr_from_v6(f->gateway);
+		mapping->map_host_loopback[i] = addr_from_v6(f->map_host_loopback);
+		mapping->map_guest_addr[i] = addr_from_v6(f->map_guest_addr);
+		mapping->host[i] = addr_from_v6(f->host);
+		mapping->dns_forward[i] = addr_from_v6(f->dns_forward);
+		mapping->dns_host[i] = addr_from_v6(f->dns_host);
 	}
 	if (memcmp(c->guest_mac, (uint8_t[ETH_ALEN]){0}, ETH_ALEN) != 0 && !eth_is_group(c->guest_mac))
-		policy->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
-	policy->guest_scope6 = c->guest_scope6;
-	policy->dns_tls = c->flags & PLANE_DNS_TLS;
-	policy->serves_dns = c->flags & PLANE_SERVES_DNS;
-	policy->multicast = c->flags & PLANE_MULTICAST;
-	policy->broadcast = c->flags & PLANE_BROADCAST;
+		mapping->guest_seen[2] = addr_linklocal6_of(c->guest_mac);
+	mapping->guest_scope6 = c->guest_scope6;
+	mapping->dns_tls = c->flags & PLANE_DNS_TLS;
+	mapping->serves_dns = c->flags & PLANE_SERVES_DNS;
+	mapping->multicast = c->flags & PLANE_MULTICAST;
+	mapping->broadcast = c->flags & PLANE_BROADCAST;
 }
 
 struct sock_options host_state_sock(const struct plane_config *c)
@@ -77,29 +77,29 @@ static int fill(struct addr_list *l, const uint8_t **addrs, uint32_t count)
 int host_state_replace(struct host_state *h, const struct plane_config *config, const uint8_t *addrs, const uint32_t counts[4])
 {
 	struct addr_list gone = {0}, old_gone;
-	struct policy policy = {0}, old;
-	struct addr_list *const lists[4] = {&policy.guest_addrs, &policy.virtual_addrs, &policy.barred_sources, &gone};
+	struct address_mapping mapping = {0}, old;
+	struct addr_list *const lists[4] = {&mapping.guest_addrs, &mapping.virtual_addrs, &mapping.barred_sources, &gone};
 	int rc = 0;
 
-	host_state_policy(&policy, config);
+	host_state_mapping(&mapping, config);
 	for (int i = 0; i < 4 && !rc; i++)
 		rc = fill(lists[i], &addrs, counts[i]);
 	if (rc) {
-		policy_free(&policy);
+		mapping_free(&mapping);
 		addr_list_free(&gone);
 		return rc;
 	}
 	pthread_mutex_lock(&h->lock);
-	old = h->policy;
+	old = h->mapping;
 	old_gone = h->gone;
-	h->policy = policy;
+	h->mapping = mapping;
 	h->gone = gone;
 	h->sock = host_state_sock(config);
 	h->flags = config->flags;
 	h->link_mtu = config->link_mtu;
 	atomic_fetch_add_explicit(&h->changes, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&h->lock);
-	policy_free(&old);
+	mapping_free(&old);
 	addr_list_free(&old_gone);
 	return 0;
 }

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "core/policy.h"
+#include "core/mapping.h"
 #include "io/sock.h"
 #include "plane_api.h"
 
@@ -12,7 +12,7 @@
 struct host_state {
 	pthread_mutex_t lock; /* guards the rest, but for changes */
 	_Atomic uint32_t changes;
-	struct policy policy; /* guest_seen is not used: link_state has it */
+	struct address_mapping mapping; /* guest_seen is not used: link_state has it */
 	struct sock_options sock;
 	uint32_t flags, link_mtu; /* as in struct plane_config */
 	struct addr_list gone;    /* addresses that the host had and has no more: flows bound to them end */
@@ -21,8 +21,8 @@ struct host_state {
 void host_state_init(struct host_state *h);
 void host_state_free(struct host_state *h);
 
-/* The parts of a configuration that the policy and sockets consist of, without the lists. */
-void host_state_policy(struct policy *policy, const struct plane_config *config);
+/* The parts of a configuration that the mapping and sockets consist of, without the lists. */
+void host_state_mapping(struct address_mapping *mapping, const struct plane_config *config);
 struct sock_options host_state_sock(const struct plane_config *config);
 
 /* Replaces everything. addrs, counts: as in plane_follow(). 0 or -ENOMEM: nothing is changed. */

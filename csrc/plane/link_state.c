@@ -11,10 +11,10 @@
 
 #include "base/bytes.h"
 
-void link_state_init(struct link_state *l, const struct policy *policy, const struct neighbour_table *neighbours)
+void link_state_init(struct link_state *l, const struct address_mapping *mapping, const struct neighbour_table *neighbours)
 {
 	pthread_mutex_init(&l->lock, NULL);
-	memcpy(l->guest_seen, policy->guest_seen, sizeof(l->guest_seen));
+	memcpy(l->guest_seen, mapping->guest_seen, sizeof(l->guest_seen));
 	l->neighbours = *neighbours;
 }
 
@@ -36,18 +36,18 @@ void link_state_learn_neighbour(struct link_state *l, const struct neighbour_tab
 void link_state_learn_address(struct link_state *l, const struct addr *seen)
 {
 	pthread_mutex_lock(&l->lock);
-	l->guest_seen[policy_seen_index(seen)] = *seen;
+	l->guest_seen[mapping_seen_index(seen)] = *seen;
 	atomic_fetch_add_explicit(&l->changes, 1, memory_order_relaxed);
 	pthread_mutex_unlock(&l->lock);
 }
 
-void link_state_refresh(struct link_state *l, uint32_t *known, struct policy *policy, struct neighbour_table *neighbours)
+void link_state_refresh(struct link_state *l, uint32_t *known, struct address_mapping *mapping, struct neighbour_table *neighbours)
 {
 	if (LIKELY(atomic_load_explicit(&l->changes, memory_order_relaxed) == *known))
 		return;
 	pthread_mutex_lock(&l->lock);
 	*known = atomic_load_explicit(&l->changes, memory_order_relaxed);
-	memcpy(policy->guest_seen, l->guest_seen, sizeof(l->guest_seen));
+	memcpy(mapping->guest_seen, l->guest_seen, sizeof(l->guest_seen));
 	*neighbours = l->neighbours;
 	pthread_mutex_unlock(&l->lock);
 }

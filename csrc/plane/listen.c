@@ -209,7 +209,7 @@ static void join(struct listeners *ls, int client, int fd, const struct endpoint
 {
 	const struct endpoint *guest = from_host ? dst : peer, *host = from_host ? peer : dst;
 	struct splice_message s = {client, fd, {guest->addr, host->addr, guest->port, host->port}, from_host};
-	int rc = fd < 0 ? fd : sock_connect(fd, dst, ls->io->policy->guest_scope6);
+	int rc = fd < 0 ? fd : sock_connect(fd, dst, ls->io->mapping->guest_scope6);
 
 	if (!rc || rc == -EINPROGRESS) {
 		uint32_t shard = next_splice_shard(ls);
@@ -259,9 +259,9 @@ static bool to_guest(struct listeners *ls, int client, const struct endpoint *pe
 	if (!(ls->flags & PLANE_SPLICE) || ls->helper->fd < 0 || !addr_is_loopback(&peer->addr))
 		return false;
 	if (addr_is_none(&dst.addr) && ls->flags & PLANE_LO_TO_LO)
-		dst.addr = policy_same_loopback(asked_address(client), v4);
+		dst.addr = mapping_same_loopback(asked_address(client), v4);
 	else if (addr_is_none(&dst.addr))
-		dst.addr = *policy_local_addr(ls->io->policy, v4);
+		dst.addr = *mapping_local_addr(ls->io->mapping, v4);
 	if (addr_is_none(&dst.addr) || addr_is_v4(&dst.addr) != v4)
 		return false;
 	fd = helper_stream_socket(ls->helper, v4);

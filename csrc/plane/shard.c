@@ -73,22 +73,22 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 	s->log.level = c->log_level;
 	s->loop.epoll_fd = -1;
 	s->messages.queue.fd = -1;
-	host_state_policy(&s->policy, c);
+	host_state_mapping(&s->mapping, c);
 	s->io = (struct io){.link = &s->link,
 			    .loop = &s->loop,
 			    .log = &s->log,
 			    .counters = &s->counters,
 			    .events = &s->events,
-			    .policy = &s->policy,
+			    .mapping = &s->mapping,
 			    .mtu = c->mtu,
 			    .link_mtu = c->link_mtu,
 			    .scratch = s->scratch,
 			    .descriptors = descriptors_now()};
 	s->demux = (struct demux){.flags = c->flags,
 				  .self = index,
-				  .gateway4 = s->policy.gateway[0],
+				  .gateway4 = s->mapping.gateway[0],
 				  .io = &s->io,
-				  .policy = &s->policy,
+				  .mapping = &s->mapping,
 				  .tcp = &s->tcp,
 				  .udp = &s->udp,
 				  .icmp = &s->icmp};
@@ -120,7 +120,7 @@ void shard_free(struct shard *s)
 	link_free(&s->link);
 	loop_free(&s->loop);
 	splice_free(&s->splice);
-	policy_free(&s->policy);
+	mapping_free(&s->mapping);
 	event_ring_free(&s->events);
 	flow_list_free(&s->list);
 }
@@ -317,11 +317,11 @@ static void follow_host(struct shard *s)
 {
 	struct host_state *h = s->host_state;
 	struct addr_list gone = {0};
-	struct policy next;
+	struct address_mapping next;
 	int rc;
 
 	pthread_mutex_lock(&h->lock);
-	rc = policy_copy(&next, &h->policy);
+	rc = mapping_copy(&next, &h->mapping);
 	if (!rc)
 		rc = addr_list_copy(&gone, &h->gone);
 	if (!rc) {
@@ -332,12 +332,12 @@ static void follow_host(struct shard *s)
 	}
 	pthread_mutex_unlock(&h->lock);
 	if (rc) {
-		policy_free(&next);
+		mapping_free(&next);
 		return;
 	}
-	memcpy(next.guest_seen, s->policy.guest_seen, sizeof(next.guest_seen));
-	policy_free(&s->policy);
-	s->policy = next;
+	memcpy(next.guest_seen, s->mapping.guest_seen, sizeof(next.guest_seen));
+	mapping_free(&s->mapping);
+	s->mapping = next;
 	s->demux.gateway4 = next.gateway[0];
 	if (gone.count) {
 		tcp_end_bound(&s->tcp, &s->io, &gone);
@@ -410,7 +410,7 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 		follow_host(s);
 	if (UNLIKELY(s->io.egress) && egress_changes(s->io.egress) != s->rules_known)
 		judge_again(s);
-	link_state_refresh(s->link_state, &s->link_known, &s->policy, &s->link.neighbours);
+	link_state_refresh(s->link_state, &s->link_known, &s->mapping, &s->link.neighbours);
 	if (s->link.buffered)
 		handle_tap(s);
 	handle_messages(s); /* after the events: between them, a flood of messages would delay each event */

@@ -28,7 +28,7 @@ struct shard {
 	struct io io;
 	struct log log;
 	struct counters counters;
-	struct policy policy;
+	struct address_mapping mapping;
 	struct tcp tcp;
 	struct udp udp;
 	struct icmp icmp;

@@ -95,7 +95,7 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 	s->io.egress = first->io.egress;
 	s->link.captures = p->captures.file ? &p->captures : NULL;
 	if (!rc)
-		rc = policy_copy(&s->policy, &first->policy);
+		rc = mapping_copy(&s->mapping, &first->mapping);
 	if (!rc)
 		rc = shard_join(s, &steering);
 	if (rc)

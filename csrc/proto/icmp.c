@@ -110,7 +110,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	uint16_t rule;
 	int fd, rc;
 
-	if (!policy_outbound(io->policy, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
+	if (!mapping_outbound(io->mapping, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		report_refused(io, key, REASON_address, 0);
 		return NULL;
@@ -250,7 +250,7 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 				REQUESTS_PER_S);
 		return;
 	}
-	if (policy_is_virtual(io->policy, &ip->dst)) {
+	if (mapping_is_virtual(io->mapping, &ip->dst)) {
 		answer(io, ip);
 		return;
 	}

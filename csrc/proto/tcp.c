@@ -258,10 +258,10 @@ static bool find_free_port(const struct tcp *t, struct flow_key *key)
 bool tcp_client_key(const struct io *io, const struct endpoint *host_peer, const struct endpoint *target, struct flow_key *key)
 {
 	*key = (struct flow_key){.guest = target->addr, .guest_port = target->port, .dest_port = host_peer->port};
-	if (!policy_inbound_source(io->policy, &host_peer->addr, &key->dest))
+	if (!mapping_inbound_source(io->mapping, &host_peer->addr, &key->dest))
 		return false;
 	if (addr_is_none(&key->guest))
-		key->guest = *policy_guest_addr(io->policy, &key->dest);
+		key->guest = *mapping_guest_addr(io->mapping, &key->dest);
 	return !addr_is_none(&key->guest) && addr_is_v4(&key->guest) == addr_is_v4(&host_peer->addr);
 }
 

@@ -99,10 +99,10 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		open_served(t, io, ip, seg, key);
 		return;
 	}
-	if (!policy_outbound(io->policy, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
+	if (!mapping_outbound(io->mapping, IPPROTO_TCP, &(struct endpoint){ip->dst, seg->dst_port}, &host_peer)) {
 		COUNT(io->counters, drop_policy);
 		event_refused(io->events, io->loop->now_ms, FLOW_TCP, key, NULL, REASON_address, 0, FLOW_NO_RULE, true);
-		if (policy_is_virtual(io->policy, &ip->dst))
+		if (mapping_is_virtual(io->mapping, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		else
 			tcp_send_rst_reply(io, ip, seg);

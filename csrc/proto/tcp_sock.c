@@ -399,7 +399,7 @@ static void fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum 
 						      .flags = TCP_SYN,
 						      .seq = seq_add(f->rcv_nxt, (uint32_t)-1)});
 	else if (error != ETIMEDOUT) /* the host peer was silent, so the guest gets no answer either */
-		icmp_error_send(io, &io->policy->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
+		icmp_error_send(io, &io->mapping->gateway[v4 ? 0 : 1], &key->guest, &key->dest, IPPROTO_TCP, header, TCP_HLEN,
 				TCP_HLEN, &icmp);
 	tcp_close(t, io, f, false, reason, error);
 }

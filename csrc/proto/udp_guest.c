@@ -113,7 +113,7 @@ static void send_failed(const struct udp *u, struct io *io, const struct udp_flo
 		return;
 	udp_emit(quote, d->src_port, d->dst_port, d->payload_len);
 	memcpy(quote + UDP_HLEN, d->payload, len);
-	icmp_error_send(io, &io->policy->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
+	icmp_error_send(io, &io->mapping->gateway[ip->v4 ? 0 : 1], &ip->src, &ip->dst, IPPROTO_UDP, quote, UDP_HLEN + len,
 			UDP_HLEN + d->payload_len, &icmp);
 }
 
@@ -225,8 +225,8 @@ static bool find_host_peer(const struct udp *u, const struct io *io, const struc
 	if (*group && !has_link(u, addr_is_v4(&to->addr)))
 		return false;
 	if (*group != UDP_BROADCAST)
-		return policy_outbound(io->policy, IPPROTO_UDP, to, host_peer);
-	return addr_is_v4(&to->addr) && policy_broadcast(io->policy, to->port);
+		return mapping_outbound(io->mapping, IPPROTO_UDP, to, host_peer);
+	return addr_is_v4(&to->addr) && mapping_broadcast(io->mapping, to->port);
 }
 
 /* For the egress policy, a frame to a group address leads to all of the host's link. */
@@ -253,7 +253,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	if (!find_host_peer(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &host_peer, &group)) {
 		COUNT(io->counters, drop_policy);
 		udp_report_refused(io, key, NULL, REASON_address, 0);
-		if (!group && policy_is_virtual(io->policy, &ip->dst))
+		if (!group && mapping_is_virtual(io->mapping, &ip->dst))
 			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}

@@ -34,10 +34,10 @@ static struct udp_flow *inbound_flow(struct udp *u, struct io *io, struct udp_so
 		udp_limit_reached(u, io, 0);
 		return NULL;
 	}
-	if (!policy_inbound_source(io->policy, &host_peer->addr, &key.dest))
+	if (!mapping_inbound_source(io->mapping, &host_peer->addr, &key.dest))
 		return NULL;
 	if (addr_is_none(&key.guest))
-		key.guest = *policy_guest_addr(io->policy, &key.dest);
+		key.guest = *mapping_guest_addr(io->mapping, &key.dest);
 	if (addr_is_none(&key.guest) || addr_is_v4(&key.guest) != addr_is_v4(&host_peer->addr))
 		return NULL;
 	/* Two host peers may have the same address and port after mapping: the later one gets another port. */

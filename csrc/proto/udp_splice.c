@@ -98,11 +98,11 @@ static int connect_to_server(struct udp *u, struct io *io, const struct udp_sock
 	int fd, rc;
 
 	if (addr_is_none(&to.addr))
-		to.addr = s->to_host || u->lo_to_lo ? policy_same_loopback(*asked, v4) : *policy_local_addr(io->policy, v4);
+		to.addr = s->to_host || u->lo_to_lo ? mapping_same_loopback(*asked, v4) : *mapping_local_addr(io->mapping, v4);
 	if (addr_is_none(&to.addr) || addr_is_v4(&to.addr) != v4)
 		return -EADDRNOTAVAIL;
 	fd = s->to_host ? sock_open(&u->sock, &to.addr, SOCK_DGRAM, 0, 0) : helper_datagram_socket(u->helper, v4);
-	rc = fd < 0 ? fd : sock_connect(fd, &to, io->policy->guest_scope6);
+	rc = fd < 0 ? fd : sock_connect(fd, &to, io->mapping->guest_scope6);
 	if (rc < 0 && fd >= 0)
 		close(fd);
 	return rc < 0 ? rc : fd;
@@ -111,7 +111,7 @@ static int connect_to_server(struct udp *u, struct io *io, const struct udp_sock
 /* Whether the egress policy lets a client in the guest reach the host's port. */
 static bool may_open(struct io *io, const struct udp_socket *s, const struct endpoint *client, const struct addr *asked)
 {
-	struct endpoint to = {policy_same_loopback(*asked, addr_is_v4(&client->addr)), s->target.port};
+	struct endpoint to = {mapping_same_loopback(*asked, addr_is_v4(&client->addr)), s->target.port};
 	struct flow_key ends = {client->addr, to.addr, client->port, to.port};
 	uint16_t rule;
 

@@ -41,7 +41,7 @@ static const int32_t times_ms[] = {1, 100, 500, 1000, 2000, 10000, 31000, 61000,
 static const int errors[] = {ECONNREFUSED, EHOSTUNREACH,  ENETUNREACH, ETIMEDOUT, ECONNRESET, EPIPE,  EACCES,
 			     EPERM,        EMSGSIZE,      EAGAIN,      EINTR,     EMFILE,     ENFILE, ENOBUFS,
 			     ENOMEM,       EADDRNOTAVAIL, EINVAL,      EPROTO,    EADDRINUSE, EIO};
-/* Destinations and sources: ordinary ones, the gateway, the guest itself, and some that the policy must refuse. */
+/* Destinations and sources: ordinary ones, the gateway, the guest itself, and some that the address mapping must refuse. */
 #define V4(a, b, c, d) \
 	{ \
 		{ \

@@ -14,7 +14,7 @@ import _socket
 import posix as os  # os takes 0.8 ms to import
 import time
 
-from pasta_py import hostports, model
+from pasta_py import defaults, hostports, model
 from pasta_py.hostports import ANY4, ANY6, is_ipv4
 from pasta_py.worker import helper, plane
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     #: address to listen at, port
     Port = tuple[bytes, int]
 
-INTERVAL_S = 0.8  # between scans: a service can be reached within a second of its start
 _NEVER = float("inf")
 
 # linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h
@@ -180,7 +179,7 @@ class AutoPorts:
                 targets |= self._targets(rule, seen[rule.to_host, proto])
             # ANY4 includes every address of 127.0.0.0/8.
             self._follow(rule, {(at, port) for at, port in targets if not _is_loopback4(at) or (ANY4, port) not in targets})
-        self._scan_at = time.monotonic() + INTERVAL_S
+        self._scan_at = time.monotonic() + defaults.PORT_SCAN_S
 
     def _targets(self, rule: model.AutoRule, found: "list[Socket]") -> "set[Port]":
         """The ports to bind for the sockets found, and at which address."""

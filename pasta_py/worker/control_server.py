@@ -4,8 +4,8 @@ A request is one line, {"v":1,"command":NAME,...}; each answer is one or more li
 when they are first asked for (COMMANDS).
 
 Invariants: nothing here blocks. A client costs at most one request line, one piece of an answer and _FOLLOW_BYTES of events. A
-client of another user is let go. A client that neither asks nor reads is let go after IDLE_S. Where there is no room for a client
-it waits in the backlog.
+client of another user is let go. A client that neither asks nor reads is let go after CONTROL_IDLE_S. Where there is no room for
+a client it waits in the backlog.
 
 The sandbox allows neither fcntl(2) nor ioctl(2), so MSG_DONTWAIT stands in for setblocking() and timeouts.
 """
@@ -14,8 +14,9 @@ import _socket
 import struct
 import time
 
+from pasta_py import defaults
 from pasta_py.errors import ConfError, ControlError
-from pasta_py.worker import json_lines, log, plane, readers, watch
+from pasta_py.worker import event_readers, json_lines, log, plane, watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     Command = Callable[["Context", Request], "dict[str, Value]"]
 
 VERSION = 1
-IDLE_S = 30.0  # without a request, or with an answer that is not read
 CLIENTS = 16
 REQUEST_BYTES = 16 << 10
 CHANGING_BYTES = 8 << 20  # on a socket that --control names: 65,534 rules have to fit
@@ -54,7 +54,7 @@ class Context:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", pid: int, since: float,
-        hub: "readers.Readers",
+        hub: "event_readers.Readers",
     ) -> None:  # fmt: skip
         self.core, self.plan, self.log, self.pid, self.readers = core, plan, journal, pid, hub
         self.since = since
@@ -170,7 +170,7 @@ class Server:
 class _Client:
     def __init__(self, server: Server, sock: "_socket.socket", number: int, ident: int) -> None:
         self.server, self.sock, self.number, self.ident = server, sock, number, ident
-        self.deadline = time.monotonic() + IDLE_S
+        self.deadline = time.monotonic() + defaults.CONTROL_IDLE_S
         self.shard = self.place = 0
         self._request = b""  # what has come of the next one
         self._id: Value = None
@@ -225,7 +225,7 @@ class _Client:
                 return
             self._request = rest
             self._id = None
-            self.deadline = time.monotonic() + IDLE_S
+            self.deadline = time.monotonic() + defaults.CONTROL_IDLE_S
             try:
                 self._answer(json_lines.parse(line))
             except (ControlError, ConfError, OSError) as error:
@@ -282,7 +282,7 @@ class _Client:
         if self._capture:
             rest, answer = self._capture.end()
             self._capture = None
-            self.deadline = time.monotonic() + IDLE_S
+            self.deadline = time.monotonic() + defaults.CONTROL_IDLE_S
             self._unsent = rest + control_capture.END
             self._say(answer)
 
@@ -308,7 +308,7 @@ class _Client:
             self._missed += lines.count(b"\n")
             return
         if self._missed:
-            lines = readers.lost_line(self._missed) + lines
+            lines = event_readers.lost_line(self._missed) + lines
             self._missed = 0
         self._send(lines)
 
@@ -327,7 +327,7 @@ class _Client:
             while self._unsent:
                 self._unsent = self._unsent[self.sock.send(self._unsent, _socket.MSG_DONTWAIT) :]
                 if not self._follows:
-                    self.deadline = time.monotonic() + IDLE_S
+                    self.deadline = time.monotonic() + defaults.CONTROL_IDLE_S
         except BlockingIOError:
             pass
         except OSError:

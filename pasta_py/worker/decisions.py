@@ -7,7 +7,7 @@ Invariant: what a guest chooses is in a line only as json_lines writes it: ASCII
 
 import time
 
-from pasta_py.worker import decision_lines, denials, dns_decide, dns_wire, plane, readers
+from pasta_py.worker import decision_lines, denials, dns_decide, dns_wire, event_readers, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Decisions:
 
     def on_records(self, records: bytes) -> None:
         """Records of flow events, as of Plane.take_events()."""
-        clock_ms = readers.clock_ms()
+        clock_ms = event_readers.clock_ms()
         for flow in plane.judged_flows(records):
             if flow.outcome not in _NOT_JUDGED:
                 self.lines.tell(self._flow(flow, clock_ms))

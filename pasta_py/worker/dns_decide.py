@@ -8,6 +8,7 @@ An answer is rebuilt out of what belongs to the question: the chain of aliases a
 where the rules do not allow are taken out, and their signatures with them.
 """
 
+from pasta_py import defaults
 from pasta_py.worker import dns_wire
 from pasta_py.worker.dns_wire import IN, Edns, Message, Rr
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
             """Whether a rule allows a name below this one."""
 
 
-DENIED_S = 5  # a rule that is added takes effect after this time at the latest
-PIN_MIN_S = 60
 TTL_MAX_S = 86400  # what is told is never longer than what is kept
 _DERIVED_MAX = 4096
 _NAMES_MAX = 8192  # addresses
@@ -205,7 +204,7 @@ class Decider:
                 if data != record.data:
                     touched.add((record.name.lower(), record.kind))
             if record.kind in _DERIVING:
-                self._derive(record, owner, judgement.rule, now_s + max(ttl, PIN_MIN_S))
+                self._derive(record, owner, judgement.rule, now_s + max(ttl, defaults.PIN_MIN_S))
             kept.append(Rr(record.name, record.kind, ttl, data))
         kept += [r for r in chain if r.kind == dns_wire.RRSIG and (r.name.lower(), _covered(r)) not in touched]
         flags = answer.flags & 15 | (answer.flags & dns_wire.AD if not touched else 0)
@@ -352,10 +351,10 @@ def is_loopback(address: bytes) -> bool:
 
 def localhost(name: bytes, kind: int) -> "list[Rr]":
     """RFC 6761, 6.3: the loopback addresses, whatever the case and what is below it."""
-    return [Rr(name, kind, DENIED_S, _LOOPBACK[kind])] if kind in _LOOPBACK else []
+    return [Rr(name, kind, defaults.DENIED_NAME_S, _LOOPBACK[kind])] if kind in _LOOPBACK else []
 
 
 def soa(name: bytes) -> Rr:
     """What lets a negative answer be kept (RFC 2308, 5), for as long as a new rule may take."""
-    timers = b"".join(seconds.to_bytes(4, "big") for seconds in (1, 3600, 600, 86400, DENIED_S))
-    return Rr(parent(name), dns_wire.SOA, DENIED_S, b"\0\0" + timers)
+    timers = b"".join(seconds.to_bytes(4, "big") for seconds in (1, 3600, 600, 86400, defaults.DENIED_NAME_S))
+    return Rr(parent(name), dns_wire.SOA, defaults.DENIED_NAME_S, b"\0\0" + timers)

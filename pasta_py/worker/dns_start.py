@@ -3,6 +3,7 @@
 import _socket
 import time
 
+from pasta_py import defaults
 from pasta_py.worker import dns_decide, dns_service, dns_upstream, frames, plane, watch
 
 TYPE_CHECKING = False
@@ -74,7 +75,7 @@ class CoreRules:
         return self._core.answer_verdict(name.encode(), address)[0]
 
     def pin(self, name: str, address: bytes, ttl_s: int) -> bool:
-        return self._core.pin(address, name.encode(), (max(ttl_s, dns_decide.PIN_MIN_S) + self._grace_s) * 1000)
+        return self._core.pin(address, name.encode(), (max(ttl_s, defaults.PIN_MIN_S) + self._grace_s) * 1000)
 
     def exact(self, name: str) -> bool:
         return self._core.names_rule(name.encode())[0]

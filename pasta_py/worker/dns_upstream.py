@@ -12,6 +12,7 @@ import _socket
 import errno
 import posix as os  # lean imports: docs/architecture.md
 
+from pasta_py import defaults
 from pasta_py.worker import dns_wire
 from pasta_py.worker.dns_wire import Edns, Malformed, Message
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 
 PORT = 53
-_EACH_S = 1.0
-_ROUNDS = 2
 _ASKING_MAX = 256
 #: DNS Flag Day 2020's size, which passes every network unfragmented.
 UDP_BYTES = 1232
@@ -147,13 +146,13 @@ class Upstream:
     def _send(self, asked: Asked) -> None:
         """Ask the present server, or the next one that can be asked; with none left, it is over."""
         self._close(asked)
-        while asked.turn < _ROUNDS * len(asked.order):
+        while asked.turn < defaults.NAMESERVER_ROUNDS * len(asked.order):
             kind = _socket.SOCK_STREAM if asked.stream else _socket.SOCK_DGRAM
             try:
                 server = self._server(asked)
                 asked.sock = server.open(kind)
                 asked.sent = self._message(asked)
-                asked.deadline = self._clock() + _EACH_S
+                asked.deadline = self._clock() + defaults.NAMESERVER_S
                 waits = asked.sock.connect_ex(server.address)
                 if waits not in (0, errno.EINPROGRESS):
                     raise OSError(waits, os.strerror(waits))

@@ -4,13 +4,13 @@ from pasta_py.worker import plane, rotating
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.worker import readers
+    from pasta_py.worker import event_readers
 
 
 class FlowLog:
     """A reader that writes to files."""
 
-    def __init__(self, core: "plane.Plane", fds: "list[int]", limit: int, hub: "readers.Readers") -> None:
+    def __init__(self, core: "plane.Plane", fds: "list[int]", limit: int, hub: "event_readers.Readers") -> None:
         """`limit`: bytes in each of the files."""
         self._core, self._readers = core, hub
         self._files = rotating.Rotating(fds, limit)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Modules of pasta_py.worker, with what they import of these before them.
 KEPT = (
-    "json_lines", "dns_wire", "dns_names", "readers", "rotating", "flow_log", "control_commands", "control_capture",
+    "json_lines", "dns_wire", "dns_names", "event_readers", "rotating", "flow_log", "control_commands", "control_capture",
     "control_server",
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ has no room for goes with the next message.
 import posix as os  # lean imports: docs/architecture.md
 import time
 
-from pasta_py.worker import denials, dns_decide, plane, readers
+from pasta_py.worker import denials, dns_decide, event_readers, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Learner:
 
     def on_records(self, records: bytes) -> None:
         """Records of flow events, as of Plane.take_events()."""
-        clock_ms = readers.clock_ms()
+        clock_ms = event_readers.clock_ms()
         for flow in plane.judged_flows(records):
             if flow.outcome:
                 continue

@@ -8,6 +8,7 @@ A router advertisement carries all that the plan has for it, in the 1280 bytes t
 that do not fit are left out, from the end.
 """
 
+from pasta_py import defaults
 from pasta_py.worker import frames
 
 TYPE_CHECKING = False
@@ -28,7 +29,6 @@ _RDNSS = 25
 _DNSSL = 31
 
 _FOREVER = b"\xff\xff\xff\xff"  # the infinite lifetime of prefixes and nameservers
-_ROUTER_LIFETIME_S = 65535  # the longest there is (RFC 8319, 4)
 _HOP_LIMIT = 64  # for what the guest sends (RFC 4861, 4.2)
 _MANAGED, _OTHER = 0x80, 0x40
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
@@ -70,7 +70,7 @@ def withdrawals(before: "WorkerPlan", now: "WorkerPlan") -> "list[bytes]":
     gone = before.our_link_local != now.our_link_local or not advertisement(now)
     if not prefix and not gone:
         return []
-    body = bytes((_HOP_LIMIT, 0)) + (0 if gone else _ROUTER_LIFETIME_S).to_bytes(2, "big") + bytes(8) + prefix
+    body = bytes((_HOP_LIMIT, 0)) + (0 if gone else defaults.ROUTER_LIFETIME_S).to_bytes(2, "big") + bytes(8) + prefix
     mac, destination = frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6
     return [frames.icmp6_frame((before.our_mac, mac), (before.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)]
 
@@ -145,7 +145,7 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
     managed = _MANAGED if plan.family6.guest else 0
     flags = (managed | _OTHER) if plan.dhcpv6 else 0
     # Reachable time and retransmission timer are 0: unspecified.
-    body = bytes((_HOP_LIMIT, flags)) + _ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
+    body = bytes((_HOP_LIMIT, flags)) + defaults.ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
     return frames.icmp6_frame((plan.our_mac, mac), (plan.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)
 
 

@@ -14,7 +14,7 @@ The sandbox allows neither fcntl(2) nor ioctl(2), so MSG_DONTWAIT stands in for 
 import _socket
 import time
 
-from pasta_py import pesto_protocol
+from pasta_py import defaults, pesto_protocol
 from pasta_py.errors import ConfError
 from pasta_py.worker import log
 
@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.worker import plane, port_rules
 
-LIMIT_S = 5.0  # for the whole exchange with a client
 RETRY_S = 0.02  # between attempts to send to a client that has not read yet
 _RECEIVE_BYTES = 64 << 10
 _NEVER = float("inf")
@@ -63,7 +62,7 @@ class Server:
         self._core.watch(fd, self._idents[1])
         self._reader = pesto_protocol.UpdateReader(ipv6=bool(self._rules.capabilities & pesto_protocol.IPV6))
         self._unsent = pesto_protocol.hello() + pesto_protocol.write_tables(self._rules.rules, self._rules.capabilities)
-        self._deadline = time.monotonic() + LIMIT_S
+        self._deadline = time.monotonic() + defaults.PESTO_CLIENT_S
         self._send()
 
     def on_client(self) -> bool:
@@ -95,7 +94,7 @@ class Server:
 
     def on_tick(self) -> None:
         if self._client and time.monotonic() >= self._deadline:
-            self._log.write(log.WARNING, f"control socket: a client did nothing for {LIMIT_S:.0f} s: it is let go")
+            self._log.write(log.WARNING, f"control socket: a client did nothing for {defaults.PESTO_CLIENT_S:.0f} s: it is let go")
             self._drop()
         elif self._client and self._unsent:
             self._send()

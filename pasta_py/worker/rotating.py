@@ -9,7 +9,7 @@ counted, and the count is written before the next line that finds room.
 
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py.worker import plane, readers
+from pasta_py.worker import event_readers, plane
 
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
@@ -35,7 +35,7 @@ class Rotating:
             lines = lines[end:]
 
     def _put_one(self, lines: bytes) -> None:
-        if self.lost and self._put(readers.lost_line(self.lost)):
+        if self.lost and self._put(event_readers.lost_line(self.lost)):
             self.lost = 0
         if self.lost or not self._put(lines):
             self.lost += lines.count(b"\n")

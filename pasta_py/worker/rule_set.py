@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import decision_lines, decisions, dns_service, log, plane, readers
+    from pasta_py.worker import decision_lines, decisions, dns_service, event_readers, log, plane
 
 _HEAD_BYTES, _NAT64_BYTES, _GROUP_BYTES = 12, 17, 18
 _NAMES = {"none": 0, "rules": 1, "all": 2}
@@ -129,7 +129,7 @@ class Policy:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", dns: "dns_service.Service",
-        hub: "Callable[[], readers.Readers]", arm: "Callable[[], None]",
+        hub: "Callable[[], event_readers.Readers]", arm: "Callable[[], None]",
     ) -> None:  # fmt: skip
         self._core, self._log, self.dns, self._hub, self._arm = core, journal, dns, hub, arm
         self.rules = RuleSet(core, plan, lambda: hub().on_events(), arm)

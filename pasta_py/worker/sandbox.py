@@ -17,13 +17,13 @@ everything is built, before the first byte from the guest is read.
 import errno
 import posix as os  # os takes 0.8 ms to import
 
+from pasta_py import defaults
 from pasta_py.worker import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_NOBODY = 65534
 _MAX_FD = 1 << 20
 _INITIAL_UID_MAP = ["0", "0", "4294967295"]  # user_namespaces(7): every ID, as itself
 _PARENT_GONE = 1
@@ -46,7 +46,7 @@ def enter(
     _try(warnings, "the limit of open files stays low", confine.raise_descriptor_limit)
     # In a user namespace root may be unable to change its groups, so there it only changes to a user that was asked for.
     root = os.geteuid() == 0 and (runas not in (None, (0, os.getegid())) or _in_initial_userns())
-    uid, gid = (runas or (_NOBODY, _NOBODY)) if root else (os.geteuid(), os.getegid())
+    uid, gid = (runas or (defaults.RUNAS_ID, defaults.RUNAS_ID)) if root else (os.geteuid(), os.getegid())
     others = confine.MOUNT | confine.PID | confine.IPC | confine.UTS
     if root:
         _become(uid, gid, saved=0)

@@ -7,7 +7,7 @@ descriptor again while it is readable.
 import posix as os  # os takes 0.8 ms to import
 import time
 
-from pasta_py import model
+from pasta_py import defaults, model
 from pasta_py.worker import dhcp4, log, ndp, plane, slowpath, watch
 
 TYPE_CHECKING = False
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import autoports, dns_service, link_server, pesto_server, reading
+    from pasta_py.worker import autoports, dns_service, link_server, logs_and_control, pesto_server
 
 _SHORTAGE_S = 10  # between two lines about lack of memory
 # RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
-_ADVERTISE_S = 600
 _DNS_S = 0.1  # how late a time-out of DNS may be
 _NEVER = float("inf")
 
@@ -29,11 +28,11 @@ class Worker:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, control: "watch.Control",
-        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", read: "reading.Reading",
+        handlers: "dict[int, Callable[[], int | None]]", ticks: "Ticks", logs: "logs_and_control.LogsAndControl",
         dns: "dns_service.Service | None" = None, link: "link_server.Server | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._control = core, plan, journal, control
-        self._handlers, self._ticks, self._reading, self._dns, self._link = handlers, ticks, read, dns, link
+        self._handlers, self._ticks, self._logs, self._dns, self._link = handlers, ticks, logs, dns, link
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
         self._short_of_memory, self._tell_shortage_at = False, 0.0
         self.at_end: Callable[[], None] = lambda: None  # what is told last
@@ -67,7 +66,7 @@ class Worker:
             return 1
         finally:
             self.at_end()
-            self._reading.finish()
+            self._logs.finish()
             self._end_capture()
             self._core.close()
             self._log.close()
@@ -107,9 +106,9 @@ class Worker:
         elif kind == plane.TICK:
             self._ticks.on_tick()
         elif kind == plane.EVENTS:
-            self._reading.on_events()
+            self._logs.on_events()
         elif kind == plane.LIST:
-            self._reading.on_list(ident, data)
+            self._logs.on_list(ident, data)
         elif kind == plane.END:
             return self._link.on_end(ident) if self._link else self._on_end(ident)
         return None
@@ -134,10 +133,10 @@ class Ticks:
 
     def __init__(
         self, core: "plane.Plane", plan: "WorkerPlan", journal: log.Log, auto: "autoports.AutoPorts | None",
-        pesto: "pesto_server.Server | None", read: "reading.Reading", dns: "dns_service.Service | None" = None,
+        pesto: "pesto_server.Server | None", logs: "logs_and_control.LogsAndControl", dns: "dns_service.Service | None" = None,
     ) -> None:  # fmt: skip
         self._core, self._plan, self._log, self._auto, self._pesto = core, plan, journal, auto, pesto
-        self._reading, self._dns, self._dns_at = read, dns, _NEVER
+        self._logs, self._dns, self._dns_at = logs, dns, _NEVER
         self._advertise_at = _NEVER
         self._stats_at = time.monotonic() + plan.stats_s if plan.stats_s else _NEVER
         self._shown: dict[str, int] = {}
@@ -156,7 +155,7 @@ class Ticks:
             self._auto.due if self._auto else _NEVER,
             self._pesto.due if self._pesto else _NEVER,
             self._dns_at,
-            self._reading.due,
+            self._logs.due,
         )
         self._core.tick(max(1, int((due - time.monotonic()) * 1000)) if due < _NEVER else 0)
 
@@ -174,7 +173,7 @@ class Ticks:
         if self._dns and now >= self._dns_at:
             self._dns.on_tick()
             self._dns_at = now + _DNS_S if self._dns.busy else _NEVER
-        self._reading.on_tick()
+        self._logs.on_tick()
         self.arm()
 
     def watch_dns(self) -> None:
@@ -197,7 +196,7 @@ class Ticks:
         frame = ndp.advertisement(self._plan)
         if frame:
             self._core.send(frame)
-        self._advertise_at = time.monotonic() + _ADVERTISE_S if frame else _NEVER
+        self._advertise_at = time.monotonic() + defaults.ADVERTISE_S if frame else _NEVER
 
     def _show_counters(self) -> None:
         counters = self._core.counters()

@@ -21,10 +21,10 @@ from pasta_py.worker import (
     helper,
     later,
     log,
+    logs_and_control,
     pesto_server,
     plane,
     port_rules,
-    reading,
     sandbox,
     serve,
     watch,
@@ -198,26 +198,26 @@ def _build(
         from pasta_py.worker import dns_start  # loaded before the worker was locked in
 
         dns = dns_start.service(core, plan, handlers)
-    read = reading.Reading(core, plan, journal, reading.owner_of(sock), dns.lookup if dns else None)
-    read.holds = lambda proto, port: _holds(plan, rules, auto, proto, port)
-    ticks = serve.Ticks(core, plan, journal, auto, pesto, read, dns)
+    logs = logs_and_control.LogsAndControl(core, plan, journal, logs_and_control.owner_of(sock), dns.lookup if dns else None)
+    logs.holds = lambda proto, port: _holds(plan, rules, auto, proto, port)
+    ticks = serve.Ticks(core, plan, journal, auto, pesto, logs, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= serve.pesto_handlers(pesto, ticks)
     if model.FD_FLOW_LOG in roles:
-        read.log_flows(roles[model.FD_FLOW_LOG], plan.flow_log_file_bytes)
+        logs.log_flows(roles[model.FD_FLOW_LOG], plan.flow_log_file_bytes)
     for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):
         for fd in roles.get(role, ()):
-            read.listen(fd, ident, handlers, ticks.arm, changing=role == model.FD_CONTROL_CHANGING)
+            logs.listen(fd, ident, handlers, ticks.arm, changing=role == model.FD_CONTROL_CHANGING)
     for fd in roles.get(model.FD_METRICS, ()):
         _serve_metrics(core, fd, handlers)
     link = _serve_link(core, plan, roles, journal, handlers) if plan.stream else None
-    worker = serve.Worker(core, plan, journal, control, handlers, ticks, read, dns, link)
+    worker = serve.Worker(core, plan, journal, control, handlers, ticks, logs, dns, link)
     if plan.egress and dns:
-        _tell_decisions(core, plan, roles, journal, read, dns, worker, ticks)
+        _tell_decisions(core, plan, roles, journal, logs, dns, worker, ticks)
     if watcher:
-        _follow(core, plan, journal, handlers, watcher, worker, read)
+        _follow(core, plan, journal, handlers, watcher, worker, logs)
     return worker
 
 
@@ -242,39 +242,39 @@ def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handle
 
 def _follow(
     core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
-    watcher: "_socket.socket", worker: "serve.Worker", read: reading.Reading,
+    watcher: "_socket.socket", worker: "serve.Worker", logs: logs_and_control.LogsAndControl,
 ) -> None:  # fmt: skip
     """Hear what the watcher says."""
     from pasta_py.worker import following
 
     follower = following.Following(core, plan, journal, watcher)
     follower.adopt = worker.adopt
-    if read.policy:
-        follower.adopt_policy = read.policy.rules.adopt
+    if logs.policy:
+        follower.adopt_policy = logs.policy.rules.adopt
     core.watch(follower.fileno(), watch.FOLLOW)
     handlers[watch.FOLLOW] = follower.on_readable
 
 
 def _tell_decisions(
-    core: plane.Plane, plan: "model.WorkerPlan", roles: "Roles", journal: log.Log, read: reading.Reading,
+    core: plane.Plane, plan: "model.WorkerPlan", roles: "Roles", journal: log.Log, logs: logs_and_control.LogsAndControl,
     dns: "dns_service.Service", worker: "serve.Worker", ticks: "serve.Ticks",
 ) -> None:  # fmt: skip
     """What the egress policy decides: in the decision log, and at the end what it has denied."""
     from pasta_py.worker import denials, rule_set
 
-    policy = read.policy = rule_set.Policy(core, plan, journal, dns, read.readers, ticks.arm)
+    policy = logs.policy = rule_set.Policy(core, plan, journal, dns, logs.readers, ticks.arm)
     if model.FD_DECISION_LOG in roles:
-        read.log_decisions(roles[model.FD_DECISION_LOG], plan.flow_log_file_bytes)
+        logs.log_decisions(roles[model.FD_DECISION_LOG], plan.flow_log_file_bytes)
     if model.FD_LEARN in roles:
-        read.learn(roles[model.FD_LEARN][0])
+        logs.learn(roles[model.FD_LEARN][0])
     if not plan.tells_denials:
         return
     counted = denials.Denials(core, policy.rules, policy.search)
-    read.readers().add_taker(counted.on_records)
+    logs.readers().add_taker(counted.on_records)
     dns.on_judged.append(counted.on_query)
 
     def tell() -> None:
-        read.on_events()
+        logs.on_events()
         counted.tell(journal)
 
     worker.at_end = tell

@@ -106,19 +106,19 @@ struct bucket { ...; };
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
-struct policy { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr gateway[2];
+struct address_mapping { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr gateway[2];
                 struct addr map_host_loopback[2]; struct addr map_guest_addr[2];
                 struct addr dns_forward[2]; struct addr dns_host[2]; bool dns_tls;
                 struct addr_list guest_addrs, virtual_addrs, barred_sources; bool multicast, broadcast; ...; };
-bool policy_broadcast(const struct policy *p, uint16_t port);
-bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
-bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src);
+bool mapping_broadcast(const struct address_mapping *p, uint16_t port);
+bool mapping_outbound(const struct address_mapping *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst);
+bool mapping_inbound_source(const struct address_mapping *p, const struct addr *host_src, struct addr *guest_src);
 int addr_list_add(struct addr_list *l, const struct addr *a);
-bool policy_is_source(const struct policy *p, const struct addr *a);
-bool policy_is_virtual(const struct policy *p, const struct addr *a);
-const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src);
-const struct addr *policy_local_addr(const struct policy *p, bool v4);
-void policy_free(struct policy *p);
+bool mapping_is_source(const struct address_mapping *p, const struct addr *a);
+bool mapping_is_virtual(const struct address_mapping *p, const struct addr *a);
+const struct addr *mapping_guest_addr(const struct address_mapping *p, const struct addr *guest_src);
+const struct addr *mapping_local_addr(const struct address_mapping *p, bool v4);
+void mapping_free(struct address_mapping *p);
 
 int posix_memalign(void **at, size_t alignment, size_t size);
 void free(void *p);
@@ -180,7 +180,7 @@ SOURCE = """
 #include "core/egress.h"
 #include "core/flow.h"
 #include "core/follow_events.h"
-#include "core/policy.h"
+#include "core/mapping.h"
 #include "core/reassembly.h"
 #include "core/timer.h"
 #include "core/sched.h"

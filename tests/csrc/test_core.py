@@ -109,8 +109,8 @@ TestTimerModel.settings = settings(max_examples=100, stateful_step_count=40, dea
 TCP, UDP, ICMP = 6, 17, 1
 
 
-def policy(**fields: tuple[str, str]) -> object:
-    p = ffi.new("struct policy *")
+def mapping(**fields: tuple[str, str]) -> object:
+    p = ffi.new("struct address_mapping *")
     for name, pair in fields.items():
         for family in (0, 1):
             if pair[family]:
@@ -127,7 +127,7 @@ FULL = dict(
 
 def outbound(p: object, proto: int, dst: str, port: int) -> str | None:
     to = ffi.new("struct endpoint *")
-    if not lib.policy_outbound(p, proto, ffi.new("struct endpoint *", [[list(mapped(dst))], port]), to):
+    if not lib.mapping_outbound(p, proto, ffi.new("struct endpoint *", [[list(mapped(dst))], port]), to):
         return None
     assert to.port == port
     import ipaddress
@@ -169,18 +169,18 @@ def with_virtual(p: object, *addresses: str) -> object:
     ],
 )
 def test_outbound_rules(proto: int, dst: str, port: int, expected: str | None) -> None:
-    p = with_virtual(policy(host=("192.0.2.1", "2001:db8::1"), **FULL), "169.254.1.1", "169.254.1.2", "fe80::9855:9aff:fe55:9a55")
+    p = with_virtual(mapping(host=("192.0.2.1", "2001:db8::1"), **FULL), "169.254.1.1", "169.254.1.2", "fe80::9855:9aff:fe55:9a55")
     p.dns_tls = True
     assert outbound(p, proto, dst, port) == expected
-    lib.policy_free(p)
+    lib.mapping_free(p)
 
 
 def test_without_dns_over_tls_the_forwarding_address_has_port_53_only() -> None:
-    p = with_virtual(policy(**FULL), "169.254.1.1")
+    p = with_virtual(mapping(**FULL), "169.254.1.1")
     assert outbound(p, UDP, "169.254.1.1", 53) == outbound(p, TCP, "169.254.1.1", 53) == "127.0.0.53"
     assert outbound(p, TCP, "169.254.1.1", 853) is None
     assert outbound(p, TCP, "fc00::53", 853) == "fc00::53"
-    lib.policy_free(p)
+    lib.mapping_free(p)
 
 
 @pytest.mark.parametrize(
@@ -194,45 +194,45 @@ def test_without_dns_over_tls_the_forwarding_address_has_port_53_only() -> None:
     ],
 )  # fmt: skip
 def test_multicast_leaves_only_where_it_may_and_only_with_udp(proto: int, group: str, port: int, leaves: bool) -> None:
-    p = policy(**FULL)
+    p = mapping(**FULL)
     assert outbound(p, proto, group, port) is None
     p.multicast = p.broadcast = True  # type: ignore[attr-defined]
     assert outbound(p, proto, group, port) == (group if leaves else None)
 
 
 def test_broadcast_leaves_only_where_it_may_and_never_for_dhcp() -> None:
-    p = policy(**FULL)
-    assert not lib.policy_broadcast(p, 9)
+    p = mapping(**FULL)
+    assert not lib.mapping_broadcast(p, 9)
     p.broadcast = True  # type: ignore[attr-defined]
-    assert [port for port in (9, 67, 68, 69, 546, 547) if lib.policy_broadcast(p, port)] == [9, 69]
+    assert [port for port in (9, 67, 68, 69, 546, 547) if lib.mapping_broadcast(p, port)] == [9, 69]
 
 
 def test_nameserver_at_the_mapped_gateway_is_left_alone_for_dns_only() -> None:
-    p = policy(map_host_loopback=("192.0.2.254", ""), dns_host=("192.0.2.254", ""))
+    p = mapping(map_host_loopback=("192.0.2.254", ""), dns_host=("192.0.2.254", ""))
     assert outbound(p, UDP, "192.0.2.254", 53) == "192.0.2.254"
     assert outbound(p, UDP, "192.0.2.254", 54) == "127.0.0.1"
 
 
 def test_a_virtual_address_leads_nowhere_but_for_dns() -> None:
-    p = with_virtual(policy(dns_forward=("10.0.2.2", ""), dns_host=("127.0.0.53", "")), "10.0.2.2", "fd00::2")
+    p = with_virtual(mapping(dns_forward=("10.0.2.2", ""), dns_host=("127.0.0.53", "")), "10.0.2.2", "fd00::2")
     assert outbound(p, TCP, "10.0.2.2", 80) is None
     assert outbound(p, ICMP, "fd00::2", 0) is None
     assert outbound(p, UDP, "10.0.2.2", 53) == "127.0.0.53"
     assert outbound(p, TCP, "10.0.2.3", 80) == "10.0.2.3"
-    assert lib.policy_is_virtual(p, ffi.new("struct addr *", [list(mapped("fd00::2"))]))
-    assert not lib.policy_is_virtual(p, ffi.new("struct addr *", [list(mapped("10.0.2.3"))]))
-    lib.policy_free(p)
+    assert lib.mapping_is_virtual(p, ffi.new("struct addr *", [list(mapped("fd00::2"))]))
+    assert not lib.mapping_is_virtual(p, ffi.new("struct addr *", [list(mapped("10.0.2.3"))]))
+    lib.mapping_free(p)
 
 
 def test_the_address_that_stands_for_the_host_leads_nowhere_where_the_host_has_none() -> None:
-    p = policy(map_guest_addr=FULL["map_guest_addr"])
+    p = mapping(map_guest_addr=FULL["map_guest_addr"])
     assert outbound(p, TCP, "169.254.1.2", 80) is None
     assert outbound(p, TCP, "fc00::2", 80) is None
 
 
 @given(st.ip_addresses(), st.integers(0, 65535), st.sampled_from([TCP, UDP, ICMP]))
 def test_without_mappings_nothing_reaches_the_host_itself(address: object, port: int, proto: int) -> None:
-    to = outbound(policy(), proto, str(address), port) if ":" not in str(address) or "::ffff:" not in str(address) else None
+    to = outbound(mapping(), proto, str(address), port) if ":" not in str(address) or "::ffff:" not in str(address) else None
     assert to is None or to == str(address)
     assert to is None or not (to.startswith(("127.", "0.")) or to in ("::", "::1"))
 
@@ -248,16 +248,16 @@ def test_without_mappings_nothing_reaches_the_host_itself(address: object, port:
 )  # fmt: skip
 def test_what_a_guest_can_send_from(address: str, possible: bool) -> None:
     """Not from what is ours, nor broadcast, nor reserved, unless it was given an address of a reserved network."""
-    p = with_virtual(policy(), "169.254.1.1")
+    p = with_virtual(mapping(), "169.254.1.1")
     for name, given_ in (("barred_sources", "192.0.2.254"), ("barred_sources", "fe80::1"), ("guest_addrs", "240.0.0.7")):
         assert lib.addr_list_add(ffi.addressof(p, name), ffi.new("struct addr *", [list(mapped(given_))])) == 0
-    assert lib.policy_is_source(p, ffi.new("struct addr *", [list(mapped(address))])) == possible
-    lib.policy_free(p)
+    assert lib.mapping_is_source(p, ffi.new("struct addr *", [list(mapped(address))])) == possible
+    lib.mapping_free(p)
 
 
 def shown_as(p: object, src: str) -> bytes | None:
     out = ffi.new("struct addr *")
-    known = lib.policy_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
+    known = lib.mapping_inbound_source(p, ffi.new("struct addr *", [list(mapped(src))]), out)
     return bytes(out.b) if known else None
 
 
@@ -281,55 +281,55 @@ def shown_as(p: object, src: str) -> bytes | None:
 )
 def test_inbound_sources(src: str, shown: str) -> None:
     """Two addresses the guest is known to have, and those that it was seen to use."""
-    p = policy(guest_seen=("192.0.2.6", "2001:db8::1"), **FULL)
+    p = mapping(guest_seen=("192.0.2.6", "2001:db8::1"), **FULL)
     p.guest_seen[2].b = list(mapped("fe80::8"))
     for address in ("192.0.2.1", "192.0.2.5"):
         assert lib.addr_list_add(ffi.addressof(p, "guest_addrs"), ffi.new("struct addr *", [list(mapped(address))])) == 0
     assert shown_as(p, src) == mapped(shown)
-    lib.policy_free(p)
+    lib.mapping_free(p)
 
 
 @pytest.mark.parametrize(("src", "shown"), [("127.0.0.1", "192.0.2.254"), ("2001:db8::1", "fe80::1"), ("::1", "fe80::1")])
 def test_inbound_source_without_a_mapping_is_the_gateway(src: str, shown: str) -> None:
-    p = policy(guest_seen=GUEST, gateway=("192.0.2.254", "fe80::1"))
+    p = mapping(guest_seen=GUEST, gateway=("192.0.2.254", "fe80::1"))
     assert shown_as(p, src) == mapped(shown)
 
 
 def test_an_address_that_the_guest_has_is_shown_as_the_hosts_loopback_where_nothing_else_stands_for_it() -> None:
-    p = policy(guest_seen=GUEST, map_host_loopback=FULL["map_host_loopback"], gateway=("192.0.2.253", "fe80::2"))
+    p = mapping(guest_seen=GUEST, map_host_loopback=FULL["map_host_loopback"], gateway=("192.0.2.253", "fe80::2"))
     assert shown_as(p, "192.0.2.1") == mapped("192.0.2.254")
     assert shown_as(p, "2001:db8::1") == mapped("fe80::1")
 
 
 def test_a_link_local_client_reaches_the_link_local_address_of_the_guest() -> None:
     """Answers come from there: the guest's kernel chooses it (RFC 6724, 5)."""
-    p = policy(guest_seen=("192.0.2.1", "2001:db8::1"))
+    p = mapping(guest_seen=("192.0.2.1", "2001:db8::1"))
     target = {src: ffi.new("struct addr *", [list(mapped(src))]) for src in ("198.51.100.7", "2001:db8:9::9", "fe80::7")}
-    assert bytes(lib.policy_guest_addr(p, target["fe80::7"]).b) == mapped("2001:db8::1")
+    assert bytes(lib.mapping_guest_addr(p, target["fe80::7"]).b) == mapped("2001:db8::1")
     p.guest_seen[2] = lib.addr_linklocal6_of(bytes.fromhex("020000000001"))
-    assert bytes(lib.policy_guest_addr(p, target["fe80::7"]).b) == mapped("fe80::ff:fe00:1")
-    assert bytes(lib.policy_guest_addr(p, target["2001:db8:9::9"]).b) == mapped("2001:db8::1")
-    assert bytes(lib.policy_guest_addr(p, target["198.51.100.7"]).b) == mapped("192.0.2.1")
+    assert bytes(lib.mapping_guest_addr(p, target["fe80::7"]).b) == mapped("fe80::ff:fe00:1")
+    assert bytes(lib.mapping_guest_addr(p, target["2001:db8:9::9"]).b) == mapped("2001:db8::1")
+    assert bytes(lib.mapping_guest_addr(p, target["198.51.100.7"]).b) == mapped("192.0.2.1")
 
 
 def test_a_guest_without_a_global_address_is_reached_at_its_link_local_one() -> None:
     """A local client only where the interface is known, without which its socket could not be connected."""
-    p = policy(guest_seen=("192.0.2.1", "::"))
+    p = mapping(guest_seen=("192.0.2.1", "::"))
     link_local = mapped("fe80::ff:fe00:1")
     p.guest_seen[2] = lib.addr_linklocal6_of(bytes.fromhex("020000000001"))
     for source in ("fe80::7", "2001:db8:9::9"):
         target = ffi.new("struct addr *", [list(mapped(source))])
-        assert bytes(lib.policy_guest_addr(p, target).b) == link_local
-    assert bytes(lib.policy_local_addr(p, False).b) == bytes(16)
+        assert bytes(lib.mapping_guest_addr(p, target).b) == link_local
+    assert bytes(lib.mapping_local_addr(p, False).b) == bytes(16)
     p.guest_scope6 = 2
-    assert bytes(lib.policy_local_addr(p, False).b) == link_local
-    assert bytes(lib.policy_local_addr(p, True).b) == mapped("192.0.2.1")
+    assert bytes(lib.mapping_local_addr(p, False).b) == link_local
+    assert bytes(lib.mapping_local_addr(p, True).b) == mapped("192.0.2.1")
     p.guest_seen[1] = ffi.new("struct addr *", [list(mapped("2001:db8::1"))])[0]
-    assert bytes(lib.policy_local_addr(p, False).b) == mapped("2001:db8::1")
+    assert bytes(lib.mapping_local_addr(p, False).b) == mapped("2001:db8::1")
 
 
 def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
-    assert shown_as(policy(), "127.0.0.1") is None
+    assert shown_as(mapping(), "127.0.0.1") is None
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([1000, 10000]))

@@ -24,7 +24,7 @@ from guest import (
     server,
 )
 from packets import checksum, pseudo
-from test_egress import policy
+from test_egress_verdicts import policy
 
 from pasta_py.worker import plane
 

@@ -8,7 +8,7 @@ import struct
 import pytest
 from datagrams import UDP, send, udp_packet
 from guest import GATEWAY4, GATEWAY6, GUEST4, GUEST6, RST, SYN, Guest, Packet, Segment, TcpPeer, ip_frame, silent_server
-from test_egress import policy
+from test_egress_verdicts import policy
 
 from pasta_py.worker import plane
 

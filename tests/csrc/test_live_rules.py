@@ -11,7 +11,7 @@ import pytest
 from guest import mapped, plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_egress import policy, rules_of
+from test_egress_verdicts import policy, rules_of
 
 from pasta_py.worker import plane, rule_set
 

@@ -1,9 +1,9 @@
 """What the guest's root tries against the egress policy, each way by its name. The witnesses are outside: packet sockets on the far
 machine's link and on the host's loopback, and the nameserver's list of what it was asked.
 
-Ways that need more than this file's guest are tested where that is: an expired pin and the clock in tests/csrc/test_egress.py, the
-moment between an answer and its pin in test_egress_scenarios.py, UNIX sockets, the control socket among them, in
-test_sandboxed_command.py.
+Ways that need more than this file's guest are tested where that is: an expired pin and the clock in
+tests/csrc/test_egress_verdicts.py, the moment between an answer and its pin in test_egress_scenarios.py, UNIX sockets, the
+control socket among them, in test_sandboxed_command.py.
 """
 
 from __future__ import annotations

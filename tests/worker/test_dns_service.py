@@ -228,7 +228,7 @@ REBINDING = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fd00::1", "::ff
 
 
 def test_rebinding() -> None:
-    """The address forms that embed another are the core's to know: tests/csrc/test_egress.py."""
+    """The address forms that embed another are the core's to know: tests/csrc/test_egress_verdicts.py."""
     for address in REBINDING:
         kind = "AAAA" if ":" in address else "A"
         public = "2001:db8::9" if kind == "AAAA" else "192.0.2.9"

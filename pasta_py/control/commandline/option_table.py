@@ -4,6 +4,7 @@ the typer command of `pasta-py --help` (start/typer_command.py), and the manual 
 A row holds the names of an option, what value it takes, where that goes and by which rule, and a sentence or two for the user.
 """
 
+from pasta_py import defaults
 from pasta_py.control.commandline import option_values as takes
 from pasta_py.record import Record
 
@@ -17,9 +18,9 @@ ERROR, WARNING, INFO, DEBUG, TRACE = range(5)  # log levels, as in WorkerPlan.lo
 MAX_THREADS = 16  # SHARDS_MAX of csrc/plane_api.h
 
 PORTS, OURS, GUEST, TRANSLATION, RUNNING = "Ports", "Capture and runtimes", "What the guest sees", "Translation", "Running"
-EGRESS, MACHINES = "What the guest may reach", "Virtual machines (passt)"
+EGRESS, VIRTUAL_MACHINES = "What the guest may reach", "Virtual machines (passt)"
 #: In the order of the help: what is used most comes first.
-SECTIONS = (PORTS, OURS, EGRESS, GUEST, TRANSLATION, RUNNING, MACHINES)
+SECTIONS = (PORTS, OURS, EGRESS, GUEST, TRANSLATION, RUNNING, VIRTUAL_MACHINES)
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
@@ -53,13 +54,13 @@ def _table() -> tuple[Option, ...]:
     def add(section: str, names: str, metavar: str, dest: str, rule: str, value: "Any", text: str) -> None:
         short, _, long = names.rpartition(" ")
         fields = {"metavar": metavar, "dest": dest, "rule": rule, "value": value}
-        mode = "pasta" if long in PASTA_ONLY else "passt" if section == MACHINES else ""
+        mode = "pasta" if long in PASTA_ONLY else "passt" if section == VIRTUAL_MACHINES else ""
         rows.append(Option(section=section, long=long, short=short, help=text, mode=mode, **fields))
 
     _running(add)
     _guest(add)
     _translation(add)
-    _machines(add)
+    _virtual_machines(add)
     _egress(add)
     return tuple(rows)
 
@@ -90,11 +91,11 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
         ("log-format", "text|json", "log_format", "last", takes.one_of("text", "json"),
          "Write each line of the log and of standard error as plain text, or as a JSON object. Default: text."),
         ("log-size", "BYTES", "log_size", "last", takes.number(4096, 1 << 31),
-         "Largest size of the log file, 4096 or more; its oldest lines are deleted first. Default: 1048576."),
+         f"Largest size of the log file, 4096 or more; its oldest lines are deleted first. Default: {defaults.LOG_SIZE_BYTES}."),
         ("stats", "SECONDS", "stats", "last", takes.number(1, 86400 * 365),
          "Log counters of frames, flows and drops at most that often, when they have changed."),
         ("runas", "USER[:GROUP]", "runas", "last", takes.runas,
-         "Started as root, serve the guest as this user. Default: UID and GID 65534."),
+         f"Started as root, serve the guest as this user. Default: UID and GID {defaults.RUNAS_ID}."),
         ("F fd", "FD", "fd", "last", takes.number(3, 1 << 20),
          "Instead of making a tap, use this open descriptor: a tap, or a socket with one frame in each message."),
         ("chroot-fallback", "", "chroot_fallback", "set", True,
@@ -122,13 +123,13 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("no-config-net", "", "config_net", "set", False,
          "Leave the interface down and bare, to be configured by DHCP, NDP and DHCPv6. Default of pasta."),
         ("I ns-ifname", "NAME", "ns_ifname", "last", takes.ifname,
-         "Interface name in the namespace. Default: that of the host's outbound interface, else tap0."),
+         f"Interface name in the namespace. Default: that of the host's outbound interface, else {defaults.IFNAME}."),
         ("ns-mac-addr", "MAC", "ns_mac_addr", "last", takes.mac,
          "MAC address of the interface in the namespace. Default: what the kernel gives it."),
         ("M mac-addr", "MAC", "mac_addr", "last", takes.mac,
-         "MAC address of the translator on the guest's link. Default: 9a:55:9a:55:9a:55."),
+         f"MAC address of the translator on the guest's link. Default: {defaults.MAC.hex(':')}."),
         ("m mtu", "N", "mtu", "last", takes.mtu,
-         f"MTU in bytes. 0: do not set one. Below 1280 there is no IPv6. Default: {takes.DEFAULT_MTU}."),
+         f"MTU in bytes. 0: do not set one. Below 1280 there is no IPv6. Default: {defaults.MTU}."),
         ("a address", "ADDR[/LEN]", "address", "family", takes.guest_address,
          "Guest address, once per family. Default: those of the host's outbound interface but link-local ones."),
         ("n netmask", "MASK", "netmask", "last", takes.netmask,
@@ -147,7 +148,7 @@ def _guest(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("no-follow", "", "follow", "set", False,
          "Leave the guest as it was set up. The default for guests that configure themselves."),
         ("follow-grace", "SECONDS", "follow_grace", "last", takes.number(0, 3600),
-         "How long an address or route stays that the host has lost and nothing replaces. Default: 10."),
+         f"How long an address or route stays that the host has lost and nothing replaces. Default: {defaults.FOLLOW_GRACE_S}."),
         ("no-copy-routes", "", "copy_routes", "set", False, "Deprecated: copy only the default route."),
         ("no-copy-addrs", "", "copy_addrs", "set", False, "Deprecated: copy only one address."),
         ("4 ipv4-only", "", "only", "set", 4, "IPv4 only; the last one of -4 and -6 counts."),
@@ -237,7 +238,7 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "Capture to several files of at most this size, in turn: OUT.1.pcap, OUT.2.pcap for `--pcap OUT.pcap`. The oldest is "
          "overwritten."),
         ("pcap-files", "N", "pcap_files", "last", takes.number(2, 64),
-         "How many files --pcap-size writes in turn, 2 to 64. Default: 2."),
+         f"How many files --pcap-size writes in turn, 2 to 64. Default: {defaults.CAPTURE_FILES}."),
         ("flow-log", "FILE", "flow_log", "last", takes.text,
          "Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. `-` is standard output; the "
          "command's own output then goes to standard error."),
@@ -245,7 +246,7 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log."),
         ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
          "Keep the flow log, and the decision log, below this size, in two files FILE and FILE.1, which are written in turn. "
-         "Default: 64 MiB."),
+         f"Default: {defaults.FLOW_LOG_SIZE_BYTES >> 20} MiB."),
     ):  # fmt: skip
         add(OURS, *row)
 
@@ -276,15 +277,17 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
          "Let pass what no rule and no closed group denies (--egress internet), and write the narrowest rules for it to FILE, "
          "beside those that FILE has: docs/egress.md."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
-         "How long the addresses of an allowed name may still be connected to after its answer has ended. Default: 3600."),
+         "How long the addresses of an allowed name may still be connected to after its answer has ended. "
+         f"Default: {defaults.PIN_GRACE_S}."),
     ):  # fmt: skip
         add(EGRESS, *row)
 
 
-def _machines(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
+def _virtual_machines(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
     for row in (
         ("s socket", "PATH", "socket", "last", takes.text,
-         "Listen for the virtual machine at this UNIX socket. Default: the first free one of /tmp/passt_1.socket and following."),
+         "Listen for the virtual machine at this UNIX socket. "
+         f"Default: the first free one of {defaults.MACHINE_SOCKET.format(1)} and following."),
         ("socket-path", "PATH", "socket", "last", takes.text, "The same as --socket."),
         ("1 one-off", "", "one_off", "set", True, "Quit when the virtual machine disconnects. Implied by --fd."),
         ("vhost-user", "", "vhost_user", "set", True, "Speak vhost-user instead of frames with their length."),
@@ -294,7 +297,7 @@ def _machines(add: "Callable[[str, str, str, str, str, Any, str], None]") -> Non
         ("migrate-exit", "", "", "migrate", None, "Accepted with --vhost-user for compatibility, without effect."),
         ("migrate-no-linger", "", "", "migrate", None, "Accepted with --vhost-user for compatibility, without effect."),
     ):  # fmt: skip
-        add(MACHINES, *row)
+        add(VIRTUAL_MACHINES, *row)
 
 
 def of(program: str) -> tuple[Option, ...]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 MIN_MTU = 68  # RFC 791, 3.2
 MAX_MTU = 65535
-DEFAULT_MTU = 65520  # the largest multiple of 16 below 64 KiB: a whole segment and its headers in one frame
 MAX_DOMAIN_CHARS = 253  # RFC 1035, 2.3.4, as text without the final dot
 
 

@@ -11,6 +11,7 @@ Invariants: parse() either returns Options whose values are valid by themselves,
 nothing but its arguments. What depends on the host is checked where the host is known.
 """
 
+from pasta_py import defaults
 from pasta_py.control.commandline import getopt_long, port_spec
 from pasta_py.control.commandline.option_table import BY_LONG, DEBUG, INFO, LETTERS, TABLE, WARNING, Option, mode_of
 from pasta_py.control.commandline.option_values import Refused
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from pasta_py.control.commandline.egress_rule import Rule
     from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
-DEFAULT_MAC = bytes.fromhex("9a559a559a55")
-LOG_SIZE_BYTES = 1 << 20
-FOLLOW_GRACE_S = 10
 MAX_HOSTNAME_CHARS = 64  # __NEW_UTS_LEN, for a command's own UTS namespace
 _TAKES_VALUE = {option.long: bool(option.metavar) for option in TABLE}
 
@@ -59,7 +57,7 @@ class Options(Record):
     log_level: int = INFO
     log_file: str = ""
     log_format: str = "text"
-    log_size: int = LOG_SIZE_BYTES
+    log_size: int = defaults.LOG_SIZE_BYTES
     stats: "int | None" = None  # seconds
     runas: str = ""
     fd: "int | None" = None
@@ -69,7 +67,7 @@ class Options(Record):
     control: str = ""
     flow_log: str = ""
     report: str = ""
-    flow_log_size: int = 64 << 20
+    flow_log_size: int = defaults.FLOW_LOG_SIZE_BYTES
     decision_log: str = ""
     learn: str = ""
     metrics: str = ""
@@ -78,7 +76,7 @@ class Options(Record):
     config_net: bool = False
     ns_ifname: str = ""
     ns_mac_addr: bytes = b""
-    mac_addr: bytes = DEFAULT_MAC
+    mac_addr: bytes = defaults.MAC
     mtu: "int | None" = None  # None: the default; 0: do not assign
     address: "tuple[IPv4Interface | IPv6Interface, ...]" = ()  # at most one per family, IPv4 first
     netmask: "int | None" = None  # IPv4 prefix length, if said by -n or -a; else that of `address` is by class
@@ -110,7 +108,7 @@ class Options(Record):
     broadcast: bool = False
     # Following the host
     follow: bool = False
-    follow_grace: int = FOLLOW_GRACE_S
+    follow_grace: int = defaults.FOLLOW_GRACE_S
     # Translation
     map_host_loopback: "tuple[IPv4Address | IPv6Address, ...] | None" = None  # None: the gateway, if map_gw; (): none
     map_gw: bool = True  # for families that map_host_loopback does not name
@@ -127,7 +125,7 @@ class Options(Record):
     udp_ns: tuple[port_spec.PortSpec, ...] = ()
     freebind: bool = False
     # Egress
-    pin_grace: int = 3600  # seconds
+    pin_grace: int = defaults.PIN_GRACE_S
     egress: str = ""  # a preset; "": not said
     egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
     sandbox: bool = False
@@ -246,14 +244,14 @@ def parse(argv: "Sequence[str]", entry: str) -> Options:
         return Options(program=entry, action=parser.action)
     values = parser.values
     if entry == "passt":
-        _for_machines(values, rest)
+        _for_virtual_machines(values, rest)
     else:
         _positional(values, rest)
     _finish(values, entry)
     return Options(program=entry, **values)
 
 
-def _for_machines(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
+def _for_virtual_machines(values: "dict[str, Any]", rest: tuple[str, ...]) -> None:
     """Defaults of passt, and what it refuses."""
     if rest:
         raise UsageError(f"Extra non-option argument: {rest[0]}: passt runs no command, a virtual machine connects to its socket")

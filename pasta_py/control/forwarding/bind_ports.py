@@ -199,7 +199,7 @@ def _refusal(proto: int, rule: port_spec.Rule, port: int, error: OSError) -> Hos
     start = _numbers(_UNPRIVILEGED_START)
     hint = ""
     if error.errno in (errno.EACCES, errno.EPERM) and start and port < start[0]:
-        from pasta_py.control.machine import settings
+        from pasta_py.control.requirements import settings
 
         hint = f": {settings.low_port(start[0], port)}, or choose another port"
     elif error.errno == errno.EADDRNOTAVAIL:

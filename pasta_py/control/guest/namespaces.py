@@ -11,7 +11,7 @@ import fcntl
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import worker_protocol
+from pasta_py import defaults, worker_protocol
 from pasta_py.control.exit_stack import ExitStack
 from pasta_py.control.guest import syscalls
 from pasta_py.errors import HostError, PastaError, reason
@@ -28,7 +28,6 @@ else:
 
 _NETNS_DIRECTORY = "/run/netns"  # where ip-netns(8) keeps names
 _NS_GET_USERNS, _NS_GET_NSTYPE = 0xB701, 0xB703  # ioctl_ns(2)
-_INSIDE_TIMEOUT_S = 60
 _STAY_S = 180  # the rest of a start, whose last step has a limit of 60 s
 _UNKNOWN = -1  # what the kernel shows for a process that has ended
 _MAX_REPLY_BYTES = 64 << 10
@@ -170,9 +169,9 @@ def _hint(path: str, error: OSError) -> str:
     if path.startswith("/run/netns/"):
         return "`ip netns list` shows those there are"
     if path.startswith("/proc/") and not os.access("/proc/self", os.F_OK):
-        from pasta_py.control.machine import namespaces
+        from pasta_py.control.requirements import why_no_namespace
 
-        return str(namespaces.NO_PROC)
+        return str(why_no_namespace.NO_PROC)
     return "give the path of one that exists, if it has not just ended"
 
 
@@ -235,7 +234,7 @@ def stay_inside(guest: Guest, job: "Job") -> "tuple[worker_protocol.Value, list[
     return value, list(fds)
 
 
-def call_inside(guest: Guest, job: "Job", timeout_s: float = _INSIDE_TIMEOUT_S) -> "tuple[worker_protocol.Value, list[int]]":
+def call_inside(guest: Guest, job: "Job", timeout_s: float = defaults.INSIDE_S) -> "tuple[worker_protocol.Value, list[int]]":
     """Run `job` in a child that has joined the guest; returns its value and its descriptors (ours to close).
 
     A PastaError of the job is raised here with the same text; the child never outlives the call.

@@ -17,7 +17,7 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import errors, worker_protocol
+from pasta_py import defaults, errors, worker_protocol
 from pasta_py.control.guest import syscalls
 from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_SETUP_TIMEOUT_S = 30
 _REPLY_BYTES = 4096
 _VIEW_BYTES = 64 << 10
 _FAILED = 1
@@ -132,7 +131,7 @@ def prepare(
         _enter(theirs, program, command, hostname_of(hostname), pidns=pidns, as_pid_1=as_pid_1, userns=userns)
     theirs.close()
     try:
-        ours.settimeout(_SETUP_TIMEOUT_S)
+        ours.settimeout(defaults.COMMAND_SETUP_S)
         try:
             reply = worker_protocol.decode(ours.recv(_REPLY_BYTES) or b"n")
         except TimeoutError:

@@ -103,7 +103,7 @@ def _open_device() -> int:
 
 
 def _hint(error: OSError) -> str:
-    from pasta_py.control.machine import tun
+    from pasta_py.control.requirements import tun
 
     return str(tun.cause(error.errno or 0) or "")
 

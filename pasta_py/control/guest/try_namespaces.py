@@ -9,8 +9,8 @@ import posix as os  # lean imports: docs/architecture.md
 from pasta_py import worker_protocol
 from pasta_py.control.guest import syscalls
 from pasta_py.control.guest.namespaces import flush_streams, map_ids
-from pasta_py.control.machine import namespaces
-from pasta_py.control.machine.settings import Cause
+from pasta_py.control.requirements import why_no_namespace
+from pasta_py.control.requirements.settings import Cause
 from pasta_py.errors import HostError, reason
 from pasta_py.record import Record
 
@@ -36,11 +36,11 @@ class Refusal(Record):
     kind: str  # a key of FLAGS
     number: int  # errno
     path: str = ""
-    filtered: bool = False  # as for machine.namespaces.cause
+    filtered: bool = False  # as for why_no_namespace.cause
 
     def cause(self) -> Cause:
         """The reason; in the user namespace of the process that had the refusal."""
-        return namespaces.cause(self.kind, self.number, filtered=self.filtered)
+        return why_no_namespace.cause(self.kind, self.number, filtered=self.filtered)
 
     def __str__(self) -> str:
         """One line: what was refused, why, and what to do."""

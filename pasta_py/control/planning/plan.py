@@ -6,7 +6,8 @@ family, and `nameservers` chooses the nameservers.
 Invariants: every planned address and route is of a family that is on; no mapped address is one of the guest's own.
 """
 
-from pasta_py.control.commandline.option_values import DEFAULT_MTU, MAX_MTU, MIN_MTU
+from pasta_py import defaults
+from pasta_py.control.commandline.option_values import MAX_MTU, MIN_MTU
 from pasta_py.control.ip import ip_network, packed
 from pasta_py.control.netlink import links_addresses_routes as rtnl
 from pasta_py.control.netlink.links_addresses_routes import Address, Ip, NextHop, Route
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     from pasta_py.control.commandline.options import Options
 
-LEASE_S = 120  # of a guest that configures itself and follows the host: it asks again after half of this
-UNSET_MTU = 1500  # of a new tap, which --mtu 0 leaves alone
-DEFAULT_IFNAME = "tap0"
 
 
 class LinkPlan(Record):
@@ -106,10 +104,10 @@ def build(options: "Options", host: HostSnapshot, resolv: Resolv, *, shares_etc:
 
 
 def _mtu(options: "Options") -> int:
-    mtu = DEFAULT_MTU if options.mtu is None else options.mtu
+    mtu = defaults.MTU if options.mtu is None else options.mtu
     if mtu and not MIN_MTU <= mtu <= MAX_MTU:
         raise UsageError(f"MTU {mtu} is out of range: give --mtu {MIN_MTU} to {MAX_MTU}, or 0 to leave it alone")
-    return mtu or UNSET_MTU
+    return mtu or defaults.TAP_MTU
 
 
 def _check_names(options: "Options", host: HostSnapshot) -> None:
@@ -253,7 +251,7 @@ def _guest_addresses(options: "Options", guests: tuple[GuestFamily, GuestFamily]
 
 
 def _ifname(options: "Options", guest4: GuestFamily, guest6: GuestFamily) -> str:
-    return options.ns_ifname or guest4.link_name or guest6.link_name or DEFAULT_IFNAME
+    return options.ns_ifname or guest4.link_name or guest6.link_name or defaults.IFNAME
 
 
 def _host_address(family: Family, guest: GuestFamily, host: HostSnapshot) -> Ip | None:
@@ -270,7 +268,7 @@ def _link(options: "Options", guest4: GuestFamily, guest6: GuestFamily) -> LinkP
     return LinkPlan(
         ifname=_ifname(options, guest4, guest6),
         mac=options.ns_mac_addr,
-        mtu=DEFAULT_MTU if options.mtu is None else options.mtu,
+        mtu=defaults.MTU if options.mtu is None else options.mtu,
         configure=options.config_net,
         addresses=tuple(address for guest in guests for address in guest.addresses),
         routes=tuple(route for guest in guests for route in guest.routes),
@@ -322,7 +320,7 @@ def _worker(
         guest_mac=options.ns_mac_addr or b"\0" * 6,
         our_mac=options.mac_addr,
         mtu=mtu,
-        link_mtu=min((g.link_mtu for g in guests if g.on and g.link_mtu), default=DEFAULT_MTU),
+        link_mtu=min((g.link_mtu for g in guests if g.on and g.link_mtu), default=defaults.MTU),
         vnet_hdr=False,
         uso=False,
         tcp=options.tcp,
@@ -350,7 +348,7 @@ def _worker(
         splice=options.splice,
         lo_to_lo=options.host_lo_to_ns_lo,
         assign_mtu=options.mtu != 0,
-        lease_s=LEASE_S if options.follow and not options.config_net else 0,
+        lease_s=defaults.LEASE_S if options.follow and not options.config_net else 0,
         program=options.program,
         log_level=options.log_level,
         log_syslog=False,

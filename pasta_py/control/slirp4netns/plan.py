@@ -7,6 +7,7 @@ A difference from slirp4netns (docs/slirp4netns.md lists them): --configure sets
 advertisement, so that they are usable when the program is ready.
 """
 
+from pasta_py import defaults
 from pasta_py.control.commandline import options
 from pasta_py.control.ip import IPv4Network, IPv6Address, ip_interface, packed
 from pasta_py.control.netlink.links_addresses_routes import Ip
@@ -52,7 +53,7 @@ def as_pasta(asked: SlirpOptions, mac: bytes) -> options.Options:
         foreground=True,
         log_level=WARNING,
         config_net=asked.configure,
-        ns_ifname=asked.tapname or plan.DEFAULT_IFNAME,
+        ns_ifname=asked.tapname or defaults.IFNAME,
         ns_mac_addr=mac,
         mac_addr=_OUR_MAC_HEAD + gateway.packed,
         mtu=asked.mtu,

@@ -6,7 +6,7 @@ An ExitStack closes our copies of descriptors in any case: the worker has its ow
 import _socket
 import posix as os  # lean imports: docs/architecture.md
 
-from pasta_py import model
+from pasta_py import defaults, model
 from pasta_py.control.exit_stack import ExitStack
 from pasta_py.control.start.notices import DEBUG, INFO, WARNING, complain, tell, version
 from pasta_py.errors import HostError, reason
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _SYSLOG = "/dev/log"
 _JOURNAL = "/run/systemd/journal/socket"  # systemd-journald(8)
 _LOG_FILES = 2
-_CAPTURE_FILES = 2  # of --pcap-size
 _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
@@ -298,7 +297,7 @@ def _ring_of_captures(options: "Options", stack: ExitStack) -> list[tuple[str, i
     stem = path if dot and "/" not in suffix and path.rpartition("/")[2] else options.pcap
     end = options.pcap[len(stem) :]
     found = []
-    for number in range(1, (options.pcap_files or _CAPTURE_FILES) + 1):
+    for number in range(1, (options.pcap_files or defaults.CAPTURE_FILES) + 1):
         name = f"{stem}.{number}{end}"
         fd = _open(name, os.O_WRONLY, "capture file", stack)
         if os.fstat(fd).st_mode & _TYPE != _REGULAR:
@@ -483,7 +482,7 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
 
     tunnels = not options.pcap  # a capture shows each datagram inside a tunnel
     if options.program == "passt":
-        tap = _link_of_machine(options, rollback)
+        tap = _link_of_virtual_machine(options, rollback)
     elif options.fd is not None:
         tap = taps.adopt(options.fd, tunnels=tunnels)
     else:
@@ -496,17 +495,17 @@ def _make_tap(options: "Options", guest: "Guest | None", plan: "Plan", stack: Ex
     return tap
 
 
-def _link_of_machine(options: "Options", rollback: ExitStack) -> "Tap":
-    from pasta_py.control.forwarding import machine_socket
+def _link_of_virtual_machine(options: "Options", rollback: ExitStack) -> "Tap":
+    from pasta_py.control.forwarding import virtual_machine_socket
     from pasta_py.control.guest import tap as taps
 
     if options.fd is not None:
-        fd, lossy = machine_socket.adopt(options.fd, stream=options.vhost_user)
+        fd, lossy = virtual_machine_socket.adopt(options.fd, stream=options.vhost_user)
         return taps.Tap(fd, vnet_hdr=False, uso=False, mac=_UNKNOWN_MAC, stream=True, lossy=lossy)
     if options.repair_path not in ("", "none"):
         tell(options, WARNING, f"--repair-path {options.repair_path!r}: migration is not offered: connections end with this host")
-    listening = machine_socket.listen(options.socket)
-    rollback.callback(machine_socket.remove, listening.path)
+    listening = virtual_machine_socket.listen(options.socket)
+    rollback.callback(virtual_machine_socket.remove, listening.path)
     return taps.Tap(listening.fd, vnet_hdr=False, uso=False, mac=_UNKNOWN_MAC, stream=True, path=listening.path)
 
 

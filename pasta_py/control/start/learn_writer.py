@@ -1,7 +1,7 @@
 """`--learn FILE`: a process that writes the rules which the guest has needed, while the worker cannot write.
 
 It is a fork of control that keeps one socket to the worker and the directory of FILE. Landlock lets it write there only. Every
-_INTERVAL_S, and when the worker has closed the socket, it writes a new file beside FILE and puts it in FILE's place, so FILE is
+LEARN_S, and when the worker has closed the socket, it writes a new file beside FILE and puts it in FILE's place, so FILE is
 whole at any moment. What FILE had before stays, line by line, and comes first.
 
 What the worker says may be the guest's invention: a rule is written only if it reads back as the same narrow rule; all else becomes
@@ -12,9 +12,9 @@ import _socket
 import posix as os  # lean imports: docs/architecture.md
 import time
 
-from pasta_py import model
+from pasta_py import defaults, model
 from pasta_py.control.commandline import egress_rule
-from pasta_py.control.planning import egress
+from pasta_py.control.planning import egress, egress_groups
 from pasta_py.control.start.notices import WARNING, tell
 from pasta_py.errors import HostError, UsageError, reason
 
@@ -22,7 +22,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
 
-_INTERVAL_S = 10.0
 _KEPT = 8192
 _MESSAGE_BYTES = 64 << 10
 _MAX_FD = 1 << 20
@@ -192,7 +191,7 @@ def narrowest(name: str, address: str, end: str) -> str:
     packed = _packed(address)
     if not packed:
         return ""
-    limit = "" if not egress.is_grouped(packed) else f"=[{address}]" if ":" in address else f"={address}"
+    limit = "" if not egress_groups.is_grouped(packed) else f"=[{address}]" if ":" in address else f"={address}"
     text = f"{name}{limit}{end}"
     try:
         rule = egress_rule.parse(text, allow=True)
@@ -220,7 +219,7 @@ def _run(fd: int, directory: int, learned: Learned, name: str) -> None:
     try:
         _confine(fd, directory)
         sock = _socket.socket(fileno=3)
-        due = time.monotonic() + _INTERVAL_S
+        due = time.monotonic() + defaults.LEARN_S
         while True:
             sock.settimeout(max(0.0, due - time.monotonic()) or 0.001)
             try:
@@ -232,7 +231,7 @@ def _run(fd: int, directory: int, learned: Learned, name: str) -> None:
                 pass
             if time.monotonic() >= due:
                 _write(4, learned, name)
-                due = time.monotonic() + _INTERVAL_S
+                due = time.monotonic() + defaults.LEARN_S
         status = 0 if _write(4, learned, name) else 1
     finally:
         os._exit(status)

@@ -25,8 +25,8 @@ _HELP_COLUMN = 30
 SUMMARY = "Connect a network namespace to the host's network with ordinary sockets, without privileges."
 
 
-_MACHINES_USAGE = "Usage: {name} [OPTION]...\n"
-_MACHINES_SUMMARY = "Connect a virtual machine to the host's network with ordinary sockets, without privileges."
+_PASST_USAGE = "Usage: {name} [OPTION]...\n"
+_PASST_SUMMARY = "Connect a virtual machine to the host's network with ordinary sockets, without privileges."
 _CAPABILITIES = """{
   "type": "net"
 }
@@ -35,7 +35,7 @@ _CAPABILITIES = """{
 
 def usage(name: str) -> str:
     """The forms of the command line."""
-    return (_MACHINES_USAGE if name == "passt" else _USAGE).format(name=name)
+    return (_PASST_USAGE if name == "passt" else _USAGE).format(name=name)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
@@ -50,7 +50,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def plain_help(name: str, width: int = 100) -> str:
     """Usage and all options as plain text, from the option table."""
-    lines = [usage(name), *_wrapped(_MACHINES_SUMMARY if name == "passt" else SUMMARY, width)]
+    lines = [usage(name), *_wrapped(_PASST_SUMMARY if name == "passt" else SUMMARY, width)]
     section = ""
     for option in option_table.of(name):
         if option.section != section:

@@ -8,7 +8,7 @@ import _socket
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import worker_protocol
+from pasta_py import defaults, worker_protocol
 from pasta_py.control.start.notices import WARNING, tell
 from pasta_py.errors import WorkerError, reason
 
@@ -22,8 +22,6 @@ else:
     import _signal
 
 _WORKER_FD = 3
-_READY_TIMEOUT_S = 60
-_FINISH_TIMEOUT_S = 10
 _MESSAGE_BYTES = 4096
 _BOOTSTRAP = (
     "import sys; sys.path += sys.argv[1:{0}]; from pasta_py.worker.__main__ import main; "
@@ -57,7 +55,7 @@ class WorkerProcess:
 
     def hand_over(self, plan: "model.WorkerPlan", fds: list[int], options: "Options") -> None:
         """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
-        self._sock.settimeout(_READY_TIMEOUT_S)
+        self._sock.settimeout(defaults.WORKER_READY_S)
         try:
             try:
                 worker_protocol.send_plan(self._sock, plan, fds)
@@ -66,7 +64,7 @@ class WorkerProcess:
             while not self.pid:
                 self._take(self._sock.recv(_MESSAGE_BYTES), options)
         except TimeoutError:
-            late = f"the worker process was not ready after {_READY_TIMEOUT_S} s"
+            late = f"the worker process was not ready after {defaults.WORKER_READY_S} s"
             raise WorkerError(f"{late}: is the machine overloaded?") from None
         except OSError as error:
             raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
@@ -122,7 +120,7 @@ class WorkerProcess:
 
         pidfd = os.pidfd_open(self.pid)
         try:
-            if not syscalls.readable(pidfd, _FINISH_TIMEOUT_S):
+            if not syscalls.readable(pidfd, defaults.WORKER_END_S):
                 os.kill(self.pid, _signal.SIGKILL)
             os.waitpid(self.pid, 0)
         finally:

@@ -16,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+from pasta_py import defaults
 from pasta_py.control.start import capture_filter
 from pasta_py.control.start.notices import complain
 from pasta_py.control.subcommands import command, instances
@@ -210,7 +211,7 @@ class _Session:
     def run(self, output: _Output, count: int) -> int:
         try:
             with socket.socket(socket.AF_UNIX) as sock:
-                sock.settimeout(instances.TIMEOUT_S)
+                sock.settimeout(defaults.CONTROL_ANSWER_S)
                 sock.connect(self._instance.path)
                 sock.sendall(json.dumps(self._request).encode() + b"\n")
                 if output.wants_names:

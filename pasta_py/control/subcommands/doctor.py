@@ -1,16 +1,17 @@
 """`pasta-py doctor`: whether this machine has what the program needs, and for what is wrong the one command that mends it.
 
 Namespaces and the tap are tried, in a child, as a start makes them. What a start that fails would say has the same texts:
-control/machine has them.
+control/requirements has them.
 """
 
 import os
 import sys
 
+from pasta_py import defaults
 from pasta_py.control.guest import tap, try_namespaces
-from pasta_py.control.machine import kernel, names, runtimes, tun, user
-from pasta_py.control.machine.finding import FINE, WRONG, Finding, fine, wrong
-from pasta_py.control.machine.settings import Cause
+from pasta_py.control.requirements import kernel, names, runtimes, tun, user
+from pasta_py.control.requirements.finding import FINE, WRONG, Finding, fine, wrong
+from pasta_py.control.requirements.settings import Cause
 from pasta_py.control.start.notices import show
 from pasta_py.control.subcommands import command
 from pasta_py.errors import HostError
@@ -23,7 +24,6 @@ _SUMMARY = (
     "Check whether this machine has what pasta-py needs, and print a command against each thing that is wrong. "
     "Exit status 1: something is wrong."
 )
-_TAP = "tap0"
 _COLUMN = 20
 
 
@@ -79,7 +79,7 @@ def _namespaces() -> list[Finding]:
 
 
 def _make_tap() -> None:
-    os.close(tap.create(_TAP).fd)
+    os.close(tap.create(defaults.IFNAME).fd)
 
 
 def _device() -> Finding:

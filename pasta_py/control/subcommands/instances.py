@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pasta_py import defaults
 from pasta_py.control.start import control_socket
 from pasta_py.errors import ControlError, UsageError
 
 VERSION = 1
-TIMEOUT_S = 10.0
 _RECEIVE_BYTES = 256 << 10
 
 
@@ -52,7 +52,7 @@ class Instance:
     def batches(self, command: str, **members: object) -> "Iterator[list[bytes]]":
         """The lines that the instance answers, without their newlines, as many at a time as have come."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(TIMEOUT_S)
+            sock.settimeout(defaults.CONTROL_ANSWER_S)
             try:
                 sock.connect(self.path)
                 sock.sendall(json.dumps({"v": VERSION, "command": command, **members}).encode() + b"\n")
@@ -63,7 +63,8 @@ class Instance:
                     *lines, rest = (rest + data).split(b"\n")
                     yield lines
             except TimeoutError:
-                raise ControlError(f"instance {self.pid} does not answer for {TIMEOUT_S:.0f} s: is it stopped?") from None
+                waited = f"{defaults.CONTROL_ANSWER_S:.0f} s"
+                raise ControlError(f"instance {self.pid} does not answer for {waited}: is it stopped?") from None
             except OSError as error:
                 raise ControlError(f"instance {self.pid} cannot be asked: {self.path}: {error.strerror}") from None
 

@@ -34,7 +34,7 @@ from process_helpers import (
     worker_of,
 )
 
-from pasta_py.control.machine import tun
+from pasta_py.control.requirements import tun
 
 
 @pytest.fixture

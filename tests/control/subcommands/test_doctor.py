@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from process_helpers import PYTHON, ROOT, environment, pasta, user_prefix
 
-from pasta_py.control.machine import names, namespaces, runtimes, settings, tun, user
 from pasta_py.control.planning import resolv_conf
+from pasta_py.control.requirements import names, runtimes, settings, tun, user, why_no_namespace
 from pasta_py.control.subcommands import doctor
 
 _DOCTOR = "from pasta_py.control.start import typer_command; typer_command.main()"
@@ -83,7 +83,7 @@ CHROOT = (
                 machine(f"echo 0 >/proc/sys/user/max_{word}_namespaces"), f"{kind} namespaces",
                 f"user.max_{word}_namespaces is 0", f"sudo sysctl -w user.max_{word}_namespaces=15000", id=f"limit-{word}",
             )
-            for kind, word in namespaces.LIMITS.items()
+            for kind, word in why_no_namespace.LIMITS.items()
         ),
         pytest.param(
             machine("echo 1 >/proc/sys/user/max_user_namespaces; set -- unshare -U \"$@\""), "user namespaces",
@@ -302,8 +302,8 @@ def test_a_missing_device_is_told_apart_from_a_missing_driver(
 
 
 def test_kinds_that_the_kernel_lacks_and_a_missing_proc() -> None:
-    assert "this kernel has no network namespaces" in namespaces.cause("network", errno.EINVAL).text
-    assert namespaces.cause("user", errno.ENOENT).remedy == "mount -t proc proc /proc"
+    assert "this kernel has no network namespaces" in why_no_namespace.cause("network", errno.EINVAL).text
+    assert why_no_namespace.cause("user", errno.ENOENT).remedy == "mount -t proc proc /proc"
 
 
 # ---- which pasta ----

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pasta_py.control.commandline import egress_rule
 from pasta_py.control.commandline.egress_rule import HOST, LAN, METADATA, MULTICAST, PRIVATE, Rules
-from pasta_py.control.planning import egress_policy
+from pasta_py.control.planning import egress_encode
 
 module = internals.build()
 ffi, lib = module.ffi, module.lib
@@ -54,9 +54,9 @@ def rules_of(*lines: str) -> Rules:
     return egress_rule.joined([egress_rule.parse(text, allow=verdict == "allow") for verdict, text in pairs])
 
 
-def policy(*lines: str, allow_others: bool = False, names: int = egress_policy.NAMES_OF_RULES) -> bytes:
-    return egress_policy.encode(
-        egress_policy.Policy(
+def policy(*lines: str, allow_others: bool = False, names: int = egress_encode.NAMES_OF_RULES) -> bytes:
+    return egress_encode.encode(
+        egress_encode.Policy(
             rules=rules_of(*lines),
             allow_others=allow_others,
             names=names,
@@ -106,7 +106,7 @@ class Egress:
         return sorted(text.split())
 
 
-def egress(*lines: str, allow_others: bool = False, names: int = egress_policy.NAMES_OF_RULES) -> Egress:
+def egress(*lines: str, allow_others: bool = False, names: int = egress_encode.NAMES_OF_RULES) -> Egress:
     return Egress(policy(*lines, allow_others=allow_others, names=names))
 
 
@@ -211,9 +211,9 @@ def test_ancestors_of_allowed_names_are_known() -> None:
 
 
 def test_which_names_are_answered_follows_the_mode() -> None:
-    every = egress("deny bad.test", "deny worse.test:25", names=egress_policy.ALL_NAMES)
+    every = egress("deny bad.test", "deny worse.test:25", names=egress_encode.ALL_NAMES)
     assert every.name("good.test")[0] and not every.name("bad.test")[0] and every.name("worse.test")[0]
-    assert not egress("allow good.test", names=egress_policy.NO_NAMES).name("good.test")[0]
+    assert not egress("allow good.test", names=egress_encode.NO_NAMES).name("good.test")[0]
 
 
 def test_an_address_is_handed_out_if_a_flow_to_it_could_pass() -> None:
@@ -232,7 +232,7 @@ def test_an_address_is_handed_out_if_a_flow_to_it_could_pass() -> None:
     assert e.answer("corp.test", "10.1.1.1") and not e.answer("corp.test", "8.8.8.8")
     assert not e.answer("corp.test", "169.254.169.254") and not e.answer("corp.test", "127.0.0.1")
     assert e.answer("other.test", "10.9.9.9") and not e.answer("other.test", "8.8.8.8")
-    opened = egress("deny 10.0.0.0/8", allow_others=True, names=egress_policy.ALL_NAMES)
+    opened = egress("deny 10.0.0.0/8", allow_others=True, names=egress_encode.ALL_NAMES)
     assert opened.answer("any.test", "192.168.1.1") and not opened.answer("any.test", "10.0.0.1")
 
 

@@ -8,10 +8,10 @@ import _socket
 import errno
 import posix as os  # lean imports: docs/architecture.md
 
+from pasta_py import defaults
 from pasta_py.errors import HostError, UsageError
 
 _MAX_BYTES = 107  # unix(7): sun_path, with its zero
-_DEFAULT = "/tmp/passt_{}.socket"  # QEMU's examples, and scripts, know it
 _NUMBERS = range(1, 100)
 _BACKLOG = 8
 _TYPE, _SOCKET = 0o170000, 0o140000  # inode(7)
@@ -32,7 +32,7 @@ def listen(path: str) -> Listening:
             raise UsageError(f"Invalid socket path: {path}: give one of at most {_MAX_BYTES} bytes, perhaps a relative one")
         return Listening(_listen(path), path)
     for number in _NUMBERS:
-        path = _DEFAULT.format(number)
+        path = defaults.MACHINE_SOCKET.format(number)
         try:
             return Listening(_listen(path), path)
         except HostError:

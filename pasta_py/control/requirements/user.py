@@ -7,14 +7,14 @@ import shutil
 import socket
 import stat
 
-from pasta_py.control.machine.finding import LIMITED, Finding, fine, wrong
-from pasta_py.control.machine.settings import Cause, low_port, raised, sysctl, text_of
+from pasta_py import defaults
+from pasta_py.control.requirements.finding import LIMITED, Finding, fine, wrong
+from pasta_py.control.requirements.settings import Cause, low_port, raised, sysctl, text_of
 
 _IDS = 65536  # what images take for granted
 _FIRST_ID = 100000  # as useradd(8) begins
 _PING = "net.ipv4.ping_group_range"
 _ALL_GROUPS = "'0 2147483647'"
-_WORKER_GID = 65534  # of the worker, where real root starts it
 _INITIAL_UID_MAP = ["0", "0", "4294967295"]  # user_namespaces(7): every ID, as itself
 _ENOUGH_DESCRIPTORS = 4096
 _PACKAGES = {  # ID or ID_LIKE of os-release(5): what installs newuidmap
@@ -114,7 +114,7 @@ def _ping() -> Finding:
         except OSError:
             group = os.getegid()
     else:
-        group = _WORKER_GID
+        group = defaults.RUNAS_ID
         if len(allowed) == 2 and int(allowed[0]) <= group <= int(allowed[1]):
             return fine(check, "ping sockets are allowed, so the guest's pings leave the host")
     text = f"{_PING} is '{' '.join(allowed)}', without group {group}, so the guest's pings get no answer"

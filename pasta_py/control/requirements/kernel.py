@@ -4,8 +4,8 @@ import ctypes
 import os
 import socket
 
-from pasta_py.control.machine.finding import LIMITED, Finding, fine, wrong
-from pasta_py.control.machine.settings import Cause, exists, text_of
+from pasta_py.control.requirements.finding import LIMITED, Finding, fine, wrong
+from pasta_py.control.requirements.settings import Cause, exists, text_of
 
 _OLDEST = (5, 11)
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; for TCP since Linux 6.9

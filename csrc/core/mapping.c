@@ -8,12 +8,12 @@
  *           6. Loopback, unspecified and reserved addresses and other multicast are refused: most would reach the host itself.
  *           7. Virtual addresses are refused: the host would look for them on its network.
  *           8. Any other address stays as it is.
- *           A broadcast cannot be recognised by its address alone. The caller asks policy_broadcast() about one.
+ *           A broadcast cannot be recognised by its address alone. The caller asks mapping_broadcast() about one.
  * inbound   1. An address that the guest has too becomes --map-guest-addr, or without that is treated like loopback.
  *           2. Loopback becomes --map-host-loopback, or without that the gateway. The guest can answer there, and no more.
  *           3. Any other address, the host's own too, stays as it is.
  */
-#include "core/policy.h"
+#include "core/mapping.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@
 #define PORT_DNS 53
 #define PORT_DNS_TLS 853 /* RFC 7858, 3.1 */
 
-struct addr policy_loopback(bool v4)
+struct addr mapping_loopback(bool v4)
 {
 	static const uint8_t four[4] = {127, 0, 0, 1};
 	static const struct addr six = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}};
@@ -30,9 +30,9 @@ struct addr policy_loopback(bool v4)
 	return v4 ? addr_from_v4(four) : six;
 }
 
-struct addr policy_same_loopback(struct addr asked, bool v4)
+struct addr mapping_same_loopback(struct addr asked, bool v4)
 {
-	return addr_is_loopback(&asked) ? asked : policy_loopback(v4);
+	return addr_is_loopback(&asked) ? asked : mapping_loopback(v4);
 }
 
 static bool is_dns(uint8_t proto, uint16_t port)
@@ -40,7 +40,7 @@ static bool is_dns(uint8_t proto, uint16_t port)
 	return (proto == IPPROTO_UDP || proto == IPPROTO_TCP) && (port == PORT_DNS || port == PORT_DNS_TLS);
 }
 
-static bool is_forwarded_dns(const struct policy *p, const struct endpoint *dst)
+static bool is_forwarded_dns(const struct address_mapping *p, const struct endpoint *dst)
 {
 	int f = addr_family_index(&dst->addr);
 
@@ -61,12 +61,12 @@ static bool is_dhcp(uint16_t port)
 	return port == 67 || port == 68 || port == 546 || port == 547;
 }
 
-bool policy_broadcast(const struct policy *p, uint16_t port)
+bool mapping_broadcast(const struct address_mapping *p, uint16_t port)
 {
 	return p->broadcast && !is_dhcp(port);
 }
 
-static bool may_multicast(const struct policy *p, uint8_t proto, const struct endpoint *dst)
+static bool may_multicast(const struct address_mapping *p, uint8_t proto, const struct endpoint *dst)
 {
 	/* Scopes 0 and 1 never leave a machine: those groups would be the host's own (RFC 4291, 2.7). */
 	bool machine = !addr_is_v4(&dst->addr) && (dst->addr.b[1] & 0x0f) < 2;
@@ -74,7 +74,7 @@ static bool may_multicast(const struct policy *p, uint8_t proto, const struct en
 	return proto == IPPROTO_UDP && p->multicast && !machine && !is_dhcp(dst->port);
 }
 
-bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
+bool mapping_outbound(const struct address_mapping *p, uint8_t proto, const struct endpoint *guest_dst, struct endpoint *host_dst)
 {
 	const struct addr *dst = &guest_dst->addr;
 	int f = addr_family_index(dst);
@@ -91,7 +91,7 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 			return true;
 	}
 	if (addr_eq(dst, &p->map_host_loopback[f])) {
-		host_dst->addr = policy_loopback(f == 0);
+		host_dst->addr = mapping_loopback(f == 0);
 		return true;
 	}
 	if (addr_eq(dst, &p->map_guest_addr[f])) {
@@ -100,26 +100,26 @@ bool policy_outbound(const struct policy *p, uint8_t proto, const struct endpoin
 	}
 	if (addr_is_multicast(dst))
 		return may_multicast(p, proto, guest_dst);
-	return addr_is_unicast_remote(dst) && !policy_is_virtual(p, dst);
+	return addr_is_unicast_remote(dst) && !mapping_is_virtual(p, dst);
 }
 
-bool policy_serves_dns(const struct policy *p, const struct endpoint *guest_dst)
+bool mapping_serves_dns(const struct address_mapping *p, const struct endpoint *guest_dst)
 {
 	return p->serves_dns && guest_dst->port == PORT_DNS && !addr_is_none(&guest_dst->addr) &&
 	       !addr_is_multicast(&guest_dst->addr) && !addr_is_broadcast(&guest_dst->addr);
 }
 
-bool policy_is_virtual(const struct policy *p, const struct addr *a)
+bool mapping_is_virtual(const struct address_mapping *p, const struct addr *a)
 {
 	return addr_list_has(&p->virtual_addrs, a);
 }
 
-static bool is_guest_addr(const struct policy *p, const struct addr *a)
+static bool is_guest_addr(const struct address_mapping *p, const struct addr *a)
 {
-	return addr_eq(a, &p->guest_seen[policy_seen_index(a)]) || addr_list_has(&p->guest_addrs, a);
+	return addr_eq(a, &p->guest_seen[mapping_seen_index(a)]) || addr_list_has(&p->guest_addrs, a);
 }
 
-bool policy_inbound_source(const struct policy *p, const struct addr *host_src, struct addr *guest_src)
+bool mapping_inbound_source(const struct address_mapping *p, const struct addr *host_src, struct addr *guest_src)
 {
 	int f = addr_family_index(host_src);
 	bool guests = is_guest_addr(p, host_src);
@@ -132,25 +132,25 @@ bool policy_inbound_source(const struct policy *p, const struct addr *host_src, 
 	return !addr_is_none(guest_src) && !addr_is_unspecified(guest_src) && !addr_is_multicast(guest_src);
 }
 
-bool policy_is_source(const struct policy *p, const struct addr *a)
+bool mapping_is_source(const struct address_mapping *p, const struct addr *a)
 {
 	if (addr_is_multicast(a) || addr_is_unspecified(a) || addr_is_loopback(a))
 		return false;
 	/* Some networks use 240.0.0.0/4 although it is reserved (RFC 1112, 4). Its last address is broadcast. */
 	if (addr_is_v4(a) && a->b[12] >= 240 && !addr_list_has(&p->guest_addrs, a))
 		return false;
-	return !addr_list_has(&p->barred_sources, a) && !policy_is_virtual(p, a);
+	return !addr_list_has(&p->barred_sources, a) && !mapping_is_virtual(p, a);
 }
 
-const struct addr *policy_guest_addr(const struct policy *p, const struct addr *guest_src)
+const struct addr *mapping_guest_addr(const struct address_mapping *p, const struct addr *guest_src)
 {
 	/* A link-local client goes to the link-local address: from there the guest's kernel answers it (RFC 6724, 5, rule 2). */
-	int index = policy_seen_index(guest_src), other = index ? 3 - index : 0;
+	int index = mapping_seen_index(guest_src), other = index ? 3 - index : 0;
 
 	return &p->guest_seen[addr_is_none(&p->guest_seen[index]) ? other : index];
 }
 
-const struct addr *policy_local_addr(const struct policy *p, bool v4)
+const struct addr *mapping_local_addr(const struct address_mapping *p, bool v4)
 {
 	bool link_local = !v4 && p->guest_scope6 && addr_is_none(&p->guest_seen[1]);
 
@@ -187,7 +187,7 @@ void addr_list_free(struct addr_list *l)
 	*l = (struct addr_list){0};
 }
 
-int policy_copy(struct policy *to, const struct policy *from)
+int mapping_copy(struct address_mapping *to, const struct address_mapping *from)
 {
 	int rc;
 
@@ -199,11 +199,11 @@ int policy_copy(struct policy *to, const struct policy *from)
 	if (!rc)
 		rc = addr_list_copy(&to->barred_sources, &from->barred_sources);
 	if (rc)
-		policy_free(to);
+		mapping_free(to);
 	return rc;
 }
 
-void policy_free(struct policy *p)
+void mapping_free(struct address_mapping *p)
 {
 	addr_list_free(&p->guest_addrs);
 	addr_list_free(&p->virtual_addrs);

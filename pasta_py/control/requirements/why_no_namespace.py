@@ -3,7 +3,7 @@
 import errno
 import posix as os  # lean imports: docs/architecture.md
 
-from pasta_py.control.machine.settings import Cause, raised, sysctl, text_of
+from pasta_py.control.requirements.settings import Cause, raised, sysctl, text_of
 
 #: The kinds of namespaces that a command gets, in the order in which they are tried, with the word in the name of their limit.
 LIMITS = {"user": "user", "network": "net", "mount": "mnt", "IPC": "ipc", "UTS": "uts", "PID": "pid"}

@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pasta_py.control.machine.finding import Finding, fine, wrong
-from pasta_py.control.machine.settings import Cause
+from pasta_py.control.requirements.finding import Finding, fine, wrong
+from pasta_py.control.requirements.settings import Cause
 
 PROGRAMS = ("podman", "buildah", "rootlesskit")
 _OTHERS = ("pasta", "slirp4netns", "crun")

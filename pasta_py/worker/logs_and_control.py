@@ -1,4 +1,4 @@
-"""What of the control socket and the readers of events every worker has: as little as lets the rest be loaded when it is needed."""
+"""The logs of one core (flow log, decision log, what is learned) and its control sockets, each loaded when it is needed."""
 
 import _socket
 import sys
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, flow_log, learning, log, plane, readers, rule_set
+    from pasta_py.worker import control_server, event_readers, flow_log, learning, log, plane, rule_set
 
     Handlers = dict[int, Callable[[], int | None]]
 
@@ -21,15 +21,15 @@ def owner_of(sock: "_socket.socket") -> int:
     return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
 
 
-class Reading:
-    """The readers of one core's events, and its control sockets."""
+class LogsAndControl:
+    """What every worker has of them: as little as lets the rest be loaded when it is needed."""
 
     def __init__(
-        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int, lookup: "readers.Lookup | None" = None
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int, lookup: "event_readers.Lookup | None" = None
     ) -> None:  # fmt: skip
-        """`owner`: see owner_of(). `lookup`: see readers.Readers."""
+        """`owner`: see owner_of(). `lookup`: see event_readers.Readers."""
         self._core, self._plan, self._log, self._owner, self._lookup = core, plan, journal, owner, lookup
-        self._readers: readers.Readers | None = None
+        self._readers: event_readers.Readers | None = None
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
         self._flow_log: flow_log.FlowLog | None = None
@@ -38,12 +38,12 @@ class Reading:
         self._since = time.time()
         self.holds: Callable[[int, int], bool] = lambda _proto, _port: False
 
-    def readers(self) -> "readers.Readers":
+    def readers(self) -> "event_readers.Readers":
         """Where to add a reader of events."""
         if not self._readers:
-            from pasta_py.worker import readers
+            from pasta_py.worker import event_readers
 
-            self._readers = readers.Readers(self._core, self._lookup)
+            self._readers = event_readers.Readers(self._core, self._lookup)
         return self._readers
 
     def listen(self, fd: int, ident: int, handlers: "Handlers", arm: "Callable[[], None]", *, changing: bool = False) -> None:

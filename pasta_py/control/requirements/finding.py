@@ -1,6 +1,6 @@
 """What a check of this machine has found."""
 
-from pasta_py.control.machine.settings import Cause
+from pasta_py.control.requirements.settings import Cause
 from pasta_py.record import Record
 
 #: limited: something that many do without does not work. wrong: a start fails, or the guest lacks what it should have.

@@ -4,9 +4,9 @@ import os
 import sys
 
 from pasta_py.control.ip import IPv4Address, IPv6Address
-from pasta_py.control.machine.finding import Finding, fine, wrong
-from pasta_py.control.machine.settings import Cause, text_of
 from pasta_py.control.planning import resolv_conf
+from pasta_py.control.requirements.finding import Finding, fine, wrong
+from pasta_py.control.requirements.settings import Cause, text_of
 
 _CHECK = "names"
 _STUB = "127.0.0.53"  # systemd-resolved's

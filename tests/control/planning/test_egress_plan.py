@@ -12,7 +12,7 @@ from sample_host import HOST
 
 from pasta_py.control.commandline import egress_rule, options, port_spec
 from pasta_py.control.ip import ip_address, ip_network, packed
-from pasta_py.control.planning import egress, egress_policy, plan
+from pasta_py.control.planning import egress, egress_encode, plan
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, UsageError
 
@@ -87,9 +87,9 @@ def test_a_policy_brings_our_own_nameserver_and_asks_all_of_the_hosts() -> None:
 def remarked(*lines: str) -> list[tuple[int, int]]:
     """Indexes of rules without effect, and of those because of which."""
     rules = read(*lines)
-    policy = egress_policy.Policy(rules=rules, allow_others=False, names=0, groups=(), nat64=())
+    policy = egress_encode.Policy(rules=rules, allow_others=False, names=0, groups=(), nat64=())
     return [
-        pair for pair in egress_rule.remarks(egress_policy.encode(policy), len(lines)) if pair[1] != egress_rule.TOO_WIDE
+        pair for pair in egress_rule.remarks(egress_encode.encode(policy), len(lines)) if pair[1] != egress_rule.TOO_WIDE
     ]
 
 

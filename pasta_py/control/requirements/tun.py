@@ -3,7 +3,7 @@
 import errno
 import posix as os  # lean imports: docs/architecture.md
 
-from pasta_py.control.machine.settings import Cause, exists, in_container, text_of
+from pasta_py.control.requirements.settings import Cause, exists, in_container, text_of
 
 DEVICE = "/dev/net/tun"
 _DRIVER = "/sys/class/misc/tun"
