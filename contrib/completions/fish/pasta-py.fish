@@ -2,6 +2,14 @@
 function __pasta_py_interfaces
     path basename /sys/class/net/*
 end
+function __pasta_py_ports
+    set -l word (commandline -ct)
+    if string match -qr '%[^/]*$' -- $word # an interface, as in 0.0.0.0%eth0/8080
+        printf '%s/\n' (string replace -r '[^%]*$' '' -- $word)(path basename /sys/class/net/*)
+    else
+        printf '%s\n' none all auto
+    end
+end
 function __pasta_py_namespaces
     path basename /run/netns/*
     if string match -qr '^(/proc/\d*|\d+)' -- (commandline -ct)
@@ -112,10 +120,10 @@ complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egres
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l host-lo-to-ns-lo -d 'Connections to the host\'s loopback arrive at the namespace\'s loopback, not at its public address'
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l no-splice -d 'Do not join connections from the host\'s loopback socket to socket: send them through the tap'
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l splice-only -d 'Make no tap: only forward ports between the two loopbacks'
-complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l tcp-ports -s t -x -a 'none all auto' -d 'TCP ports forwarded to the namespace'
-complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l udp-ports -s u -x -a 'none all auto' -d 'UDP ports forwarded to the namespace'
-complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l tcp-ns -s T -x -a 'none all auto' -d 'TCP ports forwarded from the namespace to the host'
-complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l udp-ns -s U -x -a 'none all auto' -d 'UDP ports forwarded from the namespace to the host'
+complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l tcp-ports -s t -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded to the namespace'
+complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l udp-ports -s u -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded to the namespace'
+complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l tcp-ns -s T -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded from the namespace to the host'
+complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l udp-ns -s U -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded from the namespace to the host'
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l freebind -d 'Let -t and -u listen at addresses that the host does not have (yet)'
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l network -x -d 'Options in the form of podman\'s --network, pasta:OPT,OPT'
 complete -c pasta-py -n 'not __pasta_py_subcommand ps flows stats top show egress doctor capture report man' -l pcap -s p -r -F -d 'Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format'
@@ -209,10 +217,10 @@ complete -c pasta -l egress-dns -x -d 'Answer all DNS queries of the guest ourse
 complete -c pasta -l host-lo-to-ns-lo -d 'Connections to the host\'s loopback arrive at the namespace\'s loopback, not at its public address'
 complete -c pasta -l no-splice -d 'Do not join connections from the host\'s loopback socket to socket: send them through the tap'
 complete -c pasta -l splice-only -d 'Make no tap: only forward ports between the two loopbacks'
-complete -c pasta -l tcp-ports -s t -x -a 'none all auto' -d 'TCP ports forwarded to the namespace'
-complete -c pasta -l udp-ports -s u -x -a 'none all auto' -d 'UDP ports forwarded to the namespace'
-complete -c pasta -l tcp-ns -s T -x -a 'none all auto' -d 'TCP ports forwarded from the namespace to the host'
-complete -c pasta -l udp-ns -s U -x -a 'none all auto' -d 'UDP ports forwarded from the namespace to the host'
+complete -c pasta -l tcp-ports -s t -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded to the namespace'
+complete -c pasta -l udp-ports -s u -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded to the namespace'
+complete -c pasta -l tcp-ns -s T -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded from the namespace to the host'
+complete -c pasta -l udp-ns -s U -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded from the namespace to the host'
 complete -c pasta -l freebind -d 'Let -t and -u listen at addresses that the host does not have (yet)'
 complete -c pasta -l network -x -d 'Options in the form of podman\'s --network, pasta:OPT,OPT'
 complete -c pasta -l pcap -s p -r -F -d 'Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format'
@@ -291,8 +299,8 @@ complete -c passt -l dns-forward -x -d 'Address whose ports 53 and 853 lead to t
 complete -c passt -l dns-host -x -d 'Nameserver that --dns-forward leads to, once per family'
 complete -c passt -l egress-dns -x -d 'Answer all DNS queries of the guest ourselves, whatever nameserver it asks, and say which names it may resolve: `all`, `rules`: those that rules allow, or `none`'
 complete -c passt -l no-splice -d 'Do not join connections from the host\'s loopback socket to socket: send them through the tap'
-complete -c passt -l tcp-ports -s t -x -a 'none all auto' -d 'TCP ports forwarded to the namespace'
-complete -c passt -l udp-ports -s u -x -a 'none all auto' -d 'UDP ports forwarded to the namespace'
+complete -c passt -l tcp-ports -s t -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded to the namespace'
+complete -c passt -l udp-ports -s u -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded to the namespace'
 complete -c passt -l freebind -d 'Let -t and -u listen at addresses that the host does not have (yet)'
 complete -c passt -l pcap -s p -r -F -d 'Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format'
 complete -c passt -l pcap-filter -x -d 'Capture only frames that match, in tcpdump\'s language (pcap-filter(7))'
@@ -319,10 +327,10 @@ complete -c passt -l sandbox -d 'For what is not trusted: --egress none unless a
 complete -c passt -l sandbox-keep -r -F -d 'Leave this file or directory to the command of --sandbox; may be repeated'
 complete -c passt -l learn -r -F -d 'Let pass what no rule and no closed group denies (--egress internet), and write the narrowest rules for it to FILE, beside those that FILE has: docs/egress.md'
 complete -c passt -l pin-grace -x -d 'How long the addresses of an allowed name may still be connected to after its answer has ended'
-complete -c pesto -l tcp-ports -s t -x -a 'none all auto' -d 'TCP ports forwarded to the namespace, as for pasta'
-complete -c pesto -l udp-ports -s u -x -a 'none all auto' -d 'UDP ports forwarded to it'
-complete -c pesto -l tcp-ns -s T -x -a 'none all auto' -d 'TCP ports forwarded from it to the host'
-complete -c pesto -l udp-ns -s U -x -a 'none all auto' -d 'UDP ports forwarded from it to the host'
+complete -c pesto -l tcp-ports -s t -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded to the namespace, as for pasta'
+complete -c pesto -l udp-ports -s u -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded to it'
+complete -c pesto -l tcp-ns -s T -x -a '(__pasta_py_ports)' -d 'TCP ports forwarded from it to the host'
+complete -c pesto -l udp-ns -s U -x -a '(__pasta_py_ports)' -d 'UDP ports forwarded from it to the host'
 complete -c pesto -l add -s A -d 'Add the rules that follow'
 complete -c pesto -l delete -s D -d 'Delete the rules that follow; each must be there just so'
 complete -c pesto -l clear -s C -x -d 'Empty the table HOST (of -t and -u) or SPLICE (of -T and -U)'

@@ -197,7 +197,12 @@ _pasta_py() {
         compopt -o filenames
         mapfile -t COMPREPLY < <(compgen -W "$(cd /run/netns 2>/dev/null && echo *)" -- "$current"; compgen -f -- "$current")
     elif [[ -z $command && " $ports " == *" $previous "* ]]; then
-        mapfile -t COMPREPLY < <(compgen -W "@PORTS@" -- "$current")
+        if [[ ${current##*/} == *%* ]]; then # an interface, as in 0.0.0.0%eth0/8080
+            compopt -o nospace
+            mapfile -t COMPREPLY < <(compgen -W "$(cd /sys/class/net && echo *)" -P "${current%\%*}%" -S / -- "${current##*%}")
+        else
+            mapfile -t COMPREPLY < <(compgen -W "@PORTS@" -- "$current")
+        fi
     elif [[ -z $command && " $others " == *" $previous "* ]]; then
         :
     elif [[ $current == -* ]]; then
@@ -248,10 +253,18 @@ def _bash() -> str:
 # ---- zsh ----
 
 _ZSH_ACTIONS = {ANYTHING: " ", FILE: "_files", INTERFACE: "_pasta_py_interfaces", NAMESPACE: "_pasta_py_namespaces",
-                INSTANCE: "_pasta_py_instances", PORTS: f"({' '.join(_PORTS)})"}  # fmt: skip
+                INSTANCE: "_pasta_py_instances", PORTS: "_pasta_py_ports"}  # fmt: skip
 _ZSH = r"""#compdef @NAMES@
 # Completion for pasta-py, pasta, passt, pesto and slirp4netns (pasta-py --show-completion zsh).
 _pasta_py_interfaces() { compadd -- /sys/class/net/*(N:t) }
+_pasta_py_ports() {
+    if [[ ${PREFIX##*/} == *%* ]]; then # an interface, as in 0.0.0.0%eth0/8080
+        compset -P '*%'
+        compadd -S / -- /sys/class/net/*(N:t)
+    else
+        compadd -- @PORTS@
+    fi
+}
 # PIDs of this user, with $1 before and $2 behind each, shown with their commands.
 _pasta_py_pids() {
     local -a found shown
@@ -281,11 +294,17 @@ _pasta_py_subcommand() {
     esac
 }
 _pasta_py_command() {
-    if [[ $service == pasta-py && CURRENT -gt 1 && $words[1] == (@SUBCOMMAND_WORDS@) ]] && (( ! $#opt_args )); then
+    local command=
+    if (( CURRENT > 1 )) && [[ $words[1] == -- ]]; then # _arguments keeps it where no option is before it
+        command=yes
+        shift words
+        (( CURRENT-- ))
+    fi
+    if [[ -z $command && $service == pasta-py && CURRENT -gt 1 && $words[1] == (@SUBCOMMAND_WORDS@) ]] && (( ! $#opt_args )); then
         _pasta_py_subcommand
     elif (( CURRENT == 1 )); then
-        [[ $service == pasta-py ]] && compadd -- @SUBCOMMANDS@
-        [[ $PREFIX == [0-9]* ]] && _pasta_py_pids '' ''
+        [[ -z $command && $service == pasta-py ]] && compadd -- @SUBCOMMANDS@
+        [[ -z $command && $PREFIX == [0-9]* ]] && _pasta_py_pids '' ''
         _command_names -e
     else
         _normal
@@ -315,7 +334,7 @@ def _zsh() -> str:
         cases.append(f"        {_quoted(f'*:{each.takes}:{_ZSH_ACTIONS[each.takes]}')} ;;" if each.takes else "        ;;")
     text = text.replace("@SUBCOMMAND_CASES@", "\n".join(cases))
     text = text.replace("@SUBCOMMAND_WORDS@", "|".join(option_table.SUBCOMMANDS))
-    return text.replace("@SUBCOMMANDS@", " ".join(option_table.SUBCOMMANDS))
+    return text.replace("@SUBCOMMANDS@", " ".join(option_table.SUBCOMMANDS)).replace("@PORTS@", " ".join(_PORTS))
 
 
 def _zsh_options(found: "Iterable[Choice]") -> list[str]:
@@ -336,15 +355,23 @@ def _zsh_options(found: "Iterable[Choice]") -> list[str]:
 
 _FISH_VALUES = {ANYTHING: " -x", FILE: " -r -F", INTERFACE: " -x -a '(__pasta_py_interfaces)'",
                 NAMESPACE: " -r -F -a '(__pasta_py_namespaces)'", INSTANCE: " -x -a '(__pasta_py_instances)'",
-                PORTS: f" -x -a '{' '.join(_PORTS)}'", "": ""}  # fmt: skip
-_FISH = """# Completion for pasta-py, pasta, passt, pesto and slirp4netns (pasta-py --show-completion fish).
+                PORTS: " -x -a '(__pasta_py_ports)'", "": ""}  # fmt: skip
+_FISH = r"""# Completion for pasta-py, pasta, passt, pesto and slirp4netns (pasta-py --show-completion fish).
 function __pasta_py_interfaces
     path basename /sys/class/net/*
 end
+function __pasta_py_ports
+    set -l word (commandline -ct)
+    if string match -qr '%[^/]*$' -- $word # an interface, as in 0.0.0.0%eth0/8080
+        printf '%s/\n' (string replace -r '[^%]*$' '' -- $word)(path basename /sys/class/net/*)
+    else
+        printf '%s\n' @PORTS@
+    end
+end
 function __pasta_py_namespaces
     path basename /run/netns/*
-    if string match -qr '^(/proc/\\d*|\\d+)' -- (commandline -ct)
-        __fish_complete_pids | string replace -r '^(\\d+)' '/proc/$1/ns/net'
+    if string match -qr '^(/proc/\d*|\d+)' -- (commandline -ct)
+        __fish_complete_pids | string replace -r '^(\d+)' '/proc/$1/ns/net'
     end
 end
 function __pasta_py_instances
@@ -373,7 +400,7 @@ function __pasta_py_command # options that take a value
     if not set -q words[1]; and string match -q -- '-*' (commandline -ct)
         return
     end
-    if not set -q words[1]; and string match -qr '^\\d' -- (commandline -ct)
+    if not set -q words[1]; and string match -qr '^\d' -- (commandline -ct)
         __fish_complete_pids
     end
     complete -C (string join ' ' -- (string escape -- $words) (commandline -ct))
@@ -382,7 +409,7 @@ end
 
 
 def _fish() -> str:
-    rows = [_FISH.rstrip()]
+    rows = [_FISH.rstrip().replace("@PORTS@", " ".join(_PORTS))]
     no_subcommand = f" -n 'not __pasta_py_subcommand {' '.join(option_table.SUBCOMMANDS)}'"
     for program in PROGRAMS:
         when = no_subcommand if program == "pasta-py" else ""

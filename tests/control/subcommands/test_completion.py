@@ -26,6 +26,8 @@ LINES = [
     ("pasta-py --no-dhcp", ["--no-dhcp", "--no-dhcp-dns", "--no-dhcpv6"]),
     ("pasta-py -t ", ["none", "all", "auto"]),
     ("pasta-py -m 1500 --tcp-ns a", ["all", "auto"]),
+    ("pasta-py -t %l", ["%lo/"]),
+    ("pasta-py -t 0.0.0.0%l", ["0.0.0.0%lo/"]),
     ("pasta-py --interface l", ["lo"]),
     ("pasta -i l", ["lo"]),
     ("pasta-py --pcap /etc/resol", ["/etc/resolv.conf"]),
@@ -37,6 +39,7 @@ LINES = [
     ("slirp4netns --outbound-", ["--outbound-addr", "--outbound-addr6"]),
     ("pasta-py -m 1500 -- setpri", ["setpriv"]),
     ("pasta-py -4 setpri", ["setpriv"]),
+    ("pasta-py -- setpri", ["setpriv"]),
     ("pasta-py flows --fol", ["--follow"]),
     ("pasta-py capture --sna", ["--snaplen"]),
     ("pasta-py capture --write /etc/resol", ["/etc/resolv.conf"]),
@@ -89,9 +92,14 @@ def test_zsh_completes(scripts: dict[str, Path]) -> None:
         assert all(word in shown for word in expected), (line, shown)
 
 
-def _zsh(script: Path, line: str, prefix: Sequence[str] = (), env: dict[str, str] | None = None, first: str = "") -> str:
-    """What an interactive zsh shows after TAB, without the escapes of the terminal. `first`: lines to run before."""
-    start = f"PS1='here''> '; fpath=({script.parent} $fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=1000; print ready\n"
+def _zsh(
+    script: Path, line: str, prefix: Sequence[str] = (), env: dict[str, str] | None = None, *, first: str = "", then: str = ""
+) -> str:
+    """What an interactive zsh shows after TAB, without the escapes of the terminal. `first`, `then`: to be run before and after
+    it loads its completion.
+    """
+    load = f"fpath=({script.parent} $fpath); autoload -Uz compinit; compinit -u -D; "
+    start = f"PS1='here''> '; {load}{then}LISTMAX=1000; print ready\n"
     pid, master = pty.fork()
     if pid == 0:
         os.chdir("/")
@@ -128,6 +136,26 @@ def _read(master: int, until: bytes) -> str:
         assert select.select([master], [], [], 60)[0], seen
         seen += os.read(master, 65536)
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode(errors="replace"))
+
+
+#: How each shell is told what a program takes.
+_OWN = {
+    "bash": "complete -W word-of-its-own ls; ",
+    "zsh": "_own() { compadd word-of-its-own }; compdef _own ls; ",
+    "fish": "complete -c ls -f -a word-of-its-own; ",
+}
+
+
+@pytest.mark.parametrize("line", ["pasta-py -- ls word", "pasta-py -t 80 ls word", "pasta ls word"])
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_a_command_has_its_own_completion(shell: str, line: str, scripts: dict[str, Path]) -> None:
+    if shell == "zsh":
+        assert "word-of-its-own" in _zsh(scripts["zsh"], line, then=_OWN["zsh"])
+        return
+    argv = asking(shell, scripts[shell], line)
+    at = argv.index("-c") + 1
+    argv[at] = _OWN[shell] + argv[at] if shell == "fish" else argv[at].replace(_BASH_COMPLETION, _BASH_COMPLETION + _OWN["bash"])
+    assert lines_of(argv) == ["word-of-its-own"]
 
 
 @pytest.fixture
