@@ -107,6 +107,27 @@ def test_an_init_runs_as_process_1(lab: Lab) -> None:
     assert done.returncode == 128 + signal.SIGINT
 
 
+#: Process 1 has to wait for a child that is not its own, then to pass on a signal that would end it.
+UNDER_AN_INIT = """
+trap 'echo told; exit 5' TERM
+echo $PPID $(readlink /proc/1/exe)
+orphan=$(sh -c 'sleep 0.1 >/dev/null & echo $!')
+while [ -e /proc/$orphan ]; do sleep 0.1; done
+kill -TERM 1
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.option("--as-pid-1")
+@pytest.mark.parametrize("name", ["tini", "dumb-init"])
+def test_an_init_of_containers_runs_as_process_1(lab: Lab, name: str) -> None:
+    """The kernel keeps a signal from process 1 that it does not handle."""
+    init = sid.program(name, name)
+    command = ("--as-pid-1", "--", init, "--", "sh", "-c", UNDER_AN_INIT)
+    done = lab.host.run(program("pasta-py"), *command, check=False)
+    assert (done.stdout, done.returncode) == (f"1 {init}\ntold\n", 5), done.stderr
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
 def test_term_ends_the_command_too(lab: Lab, number: signal.Signals) -> None:
     process = lab.host.popen(program(), "--", "sh", "-c", "echo up; exec sleep 100")
