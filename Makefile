@@ -173,10 +173,16 @@ test-vm: dev ## real virtual machines under QEMU behind passt, without accelerat
 
 SDIST = build/sdist/pasta_py-$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pasta_py/__init__.py).tar.gz
 SUITE ?= trixie
-.PHONY: sdist deb test-deb test-install
+.PHONY: sdist test-sdist deb test-deb test-install
 sdist: $(VENV)/python ## a source archive in build/sdist
 	@$(BIN)/python -c 'from setuptools import build_meta; build_meta.build_sdist("build/sdist")' >/dev/null
 	@ls $(SDIST)
+
+# The archive's own Makefile builds, in a fresh directory outside of this checkout. `make test` has a short form (tests/test_build.py).
+test-sdist: sdist ## the unit tests from the source archive, unpacked in a fresh directory
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && chmod 755 "$$fresh" && \
+		tar -xzf $(SDIST) -C "$$fresh" --strip-components 1 && $(MAKE) -C "$$fresh" --no-print-directory dev && \
+		cd "$$fresh" && PYTHONPATH=$$fresh .venv/bin/pytest --durations=10 -m 'not as_built'
 
 deb: sdist ## Debian packages of it in build/deb, SUITE=trixie or sid, checked by lintian; as root
 	@sh tests/packages/root.sh build/packages/$(SUITE)
@@ -203,13 +209,14 @@ options-off: dev ## ignore each option once: the tests that are marked with it m
 	$(BIN)/python tests/measure/options_off.py build/options-off
 
 # The peer is the passt that bench-peer has fetched, else the machine's own. BENCH has further options, for example
-# BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/dev/performance.md, ten rows into docs/performance.md, all
-# values into build/bench.json.
+# BENCH='--only "tcp-*,splice-*" --rounds 3'. Table and picture go into docs/dev/performance.md, ten rows into docs/performance.md, some
+# of their figures into README.md, all values into build/bench.json.
 BENCHED := build/bench.json
 BENCH_PAGES := --doc docs/dev/performance.md --page docs/performance.md
 bench: dev ## compare with passt, slirp4netns and no translator, about 15 minutes
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench --json $(BENCHED) $(BENCH_PAGES) $(BENCH)
+	$(BIN)/python -m bench.readme
 
 bench-quick: build ## fewer cells, less than two minutes, changes no file
 	tests/as_installed.sh $(VENV) build/as-installed
@@ -219,8 +226,9 @@ bench-quick: build ## fewer cells, less than two minutes, changes no file
 bench-heuristics: dev ## the core without each heuristic of csrc/core/sched.h beside the normal one, about 15 minutes
 	$(BIN)/python -m bench.heuristics $(BENCH)
 
-bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/performance.md again, from build/bench.json
+bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/performance.md, and README.md's figures, again from build/bench.json
 	$(BIN)/python -m bench --from $(BENCHED) $(BENCH_PAGES)
+	$(BIN)/python -m bench.readme
 
 # Best on a quiet machine. BENCH has further options, such as BENCH='--rounds 40'. As root also in a Debian root of sid, with its Python.
 bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Python, about two minutes

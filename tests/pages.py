@@ -48,6 +48,12 @@ def block(page: str, begins: str) -> str:
     return found
 
 
+def examples(page: Path) -> list[str]:
+    """The commands in the section EXAMPLES of a manual page."""
+    section = page.read_text().partition("\n.SH EXAMPLES\n")[2].partition("\n.SH ")[0]
+    return [line.replace("\\-", "-").replace("\\e", "\\") for line in re.findall(r"^\.B (.*)$", section, re.MULTILINE)]
+
+
 def session(block: Block) -> list[tuple[str, list[str]]]:
     """What is to be run of a console or python block, by bash, and what it prints: in Python, the lines behind "#> "."""
     if block.language == "console":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as program
-from bench import figures, heuristics, inside, picture, report
+from bench import figures, heuristics, inside, picture, readme, report
 from bench.cells import all_cells
 from bench.model import Cell, Order, Subject, Work
 
@@ -223,6 +223,19 @@ def test_the_page_for_users_has_ten_rows_of_the_cells_that_there_are() -> None:
     run["cells"][0]["key"] = "tcp-in-1500"
     *_, row = report.first_rows(run).splitlines()
     assert row.startswith("| bulk | Gb/s | ")
+
+
+def test_the_readme_has_the_figures_of_the_page() -> None:
+    """`python -m bench.readme` writes them."""
+    text, page = ((ROOT / name).read_text() for name in ("README.md", "docs/performance.md"))
+    assert readme.written(text, page) == text
+    small, start = (readme.measured(page)[name] for name in ("small", "start"))
+    assert "77.7 Gb/s at MTU 1500" in readme.written(text, page.replace(f"| {small['pasta-py']} |", "| 77.7 |"))
+    assert "starts about twice as slowly as passt" not in text or 1.5 < float(start["pasta-py"]) / float(start["passt"]) < 2.5
+    with pytest.raises(ValueError, match="not one"):
+        readme.written(text.replace("| start; memory when idle |", "| start |"), page)
+    with pytest.raises(ValueError, match="lacks memory when idle"):
+        readme.written(text, page.replace("| memory when idle", "| memory"))
 
 
 def test_the_picture_has_better_to_the_right_and_shows_every_cell(tmp_path: Path) -> None:

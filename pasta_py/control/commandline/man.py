@@ -124,10 +124,13 @@ Something was refused; one line on standard error says what, why, and what to do
 That of the command; 128+N if signal N ended it.
 .SH EXAMPLES
 .TP
-.B pasta\-py \-\-pcap out.pcap \-\- curl \-s http://192.0.2.10/
+.B pasta\-py \-\-pcap out.pcap \-\- curl \-s https://example.org
 Run a command in a namespace of its own and keep all its frames.
 .TP
-.B pasta\-py \-t 8080:80 \-\- nginx \-g 'daemon off;'
+.B pasta\-py \-\-allow 'example.org:443' \-\- curl \-s https://example.org
+Let it reach nothing but this.
+.TP
+.B pasta\-py \-t 8080:80 \-\- python3 \-m http.server 80
 Forward port 8080 of the host to port 80 of the command.
 .TP
 .B pasta\-py 12345

@@ -28,7 +28,7 @@ _EXAMPLES = """\
 
 [cyan]pasta-py -t 8080 -- python3 -m http.server 8080[/]  reachable at the host's port 8080
 
-[cyan]pasta-py --pcap out.pcap -- ping -c 1 192.0.2.1[/]  and all its frames in a file
+[cyan]pasta-py --pcap out.pcap -- curl -s https://example.org[/]  and all its frames in a file
 
 [bold]Ports[/]: [cyan]SPEC[/] is [cyan]none[/], [cyan]auto[/], [cyan]all[/], or ports such as [cyan]8080[/],
 [cyan]8080:80[/] (80 in the guest), [cyan]8000-8010[/], [cyan]127.0.0.1/8080[/], [cyan]%eth0/8080[/],
