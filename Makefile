@@ -234,11 +234,12 @@ bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/perf
 bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Python, about two minutes
 	tests/as_installed.sh $(VENV) build/as-installed
 	@[ -x build/peer/usr/bin/pasta ] || $(MAKE) --no-print-directory bench-peer
-	$(BIN)/python bench/starts.py --ours build/as-installed/bin --python build/as-installed/bin/python3 --peer build/peer/usr/bin/pasta \
+	$(BIN)/python -m bench.starts --ours build/as-installed/bin --python build/as-installed/bin/python3 --peer build/peer/usr/bin/pasta \
 		--slirp4netns "$$(command -v slirp4netns || true)" $(BENCH)
 	@[ "$$(id -u)" = 0 ] || { echo "bench-start: only root can measure in a Debian root of sid"; exit 0; }; \
-		SUITE=sid sh tests/runtimes/root.sh build/debian/sid && cp bench/starts.py build/debian/sid/src/ && \
-		unshare --mount --pid --net --fork --kill-child sh tests/runtimes/enter.sh build/debian/sid /usr/bin/python3 /src/starts.py \
+		SUITE=sid sh tests/runtimes/root.sh build/debian/sid && cp -r bench build/debian/sid/src/ && \
+		unshare --mount --pid --net --fork --kill-child sh tests/runtimes/enter.sh build/debian/sid \
+			env PYTHONPATH=/src /usr/bin/python3 -m bench.starts \
 			--ours /opt/pasta-py/bin --peer /usr/bin/pasta --slirp4netns /usr/bin/slirp4netns $(BENCH)
 
 bench-peer: ## fetch the passt of Debian sid into build/peer for the bench; installs nothing

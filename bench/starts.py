@@ -1,4 +1,4 @@
-"""`python bench/starts.py --ours DIRECTORY [--peer PROGRAM] [--slirp4netns PROGRAM]`: what a start costs, side by side.
+"""`python -m bench.starts --ours DIRECTORY [--peer PROGRAM] [--slirp4netns PROGRAM]`: what a start costs, side by side.
 
 Uses the standard library alone, so it also runs inside a root of another system (`make bench-start`). Hermetic: everything happens
 in namespaces of its own, whose host has one interface with an address and a default route of each family.
@@ -10,7 +10,6 @@ the parent has exited, or slirp4netns has written to its -r descriptor. CPU time
 
 import argparse
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -25,12 +24,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from . import translators
+
 AT_ONCE = 10
 IDLE = 50
 IDLE_S = 10
 LIMIT_S = 30
-CLONE_NEWNET = 0x40000000
-MS_BIND, MNT_DETACH = 4096, 2
 NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 HOST = (
     "ip link set lo up",
@@ -42,18 +41,12 @@ HOST = (
     "ip route add default via 192.0.2.1",
     "ip route add default via 2001:db8::1",
 )
-libc = ctypes.CDLL(None, use_errno=True)
 Sample = tuple[float, float]  # wall and CPU time in ms
 Start = Callable[[], Sample]
 
 
 class StartsError(Exception):
     """A program that did not start; one line."""
-
-
-def call(name: str, *arguments: object) -> None:
-    if getattr(libc, name)(*arguments):
-        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
 class Guests:
@@ -66,18 +59,16 @@ class Guests:
         self.made += 1
         path = f"{self.directory}/guest-{self.made}"
         Path(path).touch()
-        own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            call("unshare", CLONE_NEWNET)
-            call("mount", b"/proc/self/ns/net", path.encode(), None, MS_BIND, None)
-        finally:
-            call("setns", own, CLONE_NEWNET)
-            os.close(own)
+        maker = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo && read _"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with maker:
+            assert maker.stdout
+            maker.stdout.readline()
+            translators.mount(f"/proc/{maker.pid}/ns/net", path)
         return path
 
     def remove(self, path: str) -> None:
         """Ends the translator of that namespace too, if it watches its path."""
-        call("umount2", path.encode(), MNT_DETACH)
+        translators.unmount(path)
         os.unlink(path)
 
 
@@ -87,14 +78,7 @@ def cpu_ended_ms() -> float:
 
 
 def cpu_running_ms(pids: list[int]) -> float:
-    total = 0
-    for pid in pids:
-        try:
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        except OSError:  # it has ended: cpu_ended_ms counts it
-            pass
-    return total / 1e6
+    return translators.cpu_seconds(pids) * 1000  # of those that have not ended: cpu_ended_ms counts these
 
 
 def offspring(before: set[int]) -> list[int]:
@@ -215,15 +199,11 @@ def idle_pss_mb(program: str, guests: Guests) -> float:
         subprocess.run(attach(program, each), timeout=LIMIT_S, check=True)
     left = offspring(before)
     settled(left)
-    total = 0
-    for pid in left:
-        with contextlib.suppress(OSError):  # one that the start needed, and has ended
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    total = translators.proportional_mb(left)
     stop(left)
     for each in netns:
         guests.remove(each)
-    return total / 1e6 / IDLE
+    return total / IDLE
 
 
 def idle_cpu_ms(program: str) -> float:
@@ -305,7 +285,7 @@ def inside(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="bench/starts.py", description="What a start costs, beside the peers.")
+    parser = argparse.ArgumentParser(prog="python -m bench.starts", description="What a start costs, beside the peers.")
     parser.add_argument("--ours", required=True, metavar="DIRECTORY", help="where our programs are installed")
     parser.add_argument("--peer", default="", metavar="PROGRAM", help="passt's pasta")
     parser.add_argument("--slirp4netns", default="", metavar="PROGRAM", help="the original slirp4netns")
@@ -329,7 +309,7 @@ def main() -> int:
             "--kill-child",
             "--mount-proc",
         ]
-        return subprocess.run([*spaces, sys.executable, *sys.argv, "--inside"], check=False).returncode
+        return subprocess.run([*spaces, sys.executable, "-m", "bench.starts", *sys.argv[1:], "--inside"], check=False).returncode
     try:
         inside(options)
     except (StartsError, OSError, subprocess.SubprocessError) as error:

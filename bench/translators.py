@@ -39,9 +39,19 @@ def cpu_seconds(pids: list[int]) -> float:
 
 def resident_mb(pids: list[int]) -> float:
     """Resident memory of these processes in MB (10^6 bytes): from smaps_rollup, which is exact, or VmRSS."""
+    return summed_mb(pids, ("smaps_rollup", "Rss:"), ("status", "VmRSS:"))
+
+
+def proportional_mb(pids: list[int]) -> float:
+    """The same, where what several processes share counts once among them."""
+    return summed_mb(pids, ("smaps_rollup", "Pss:"))
+
+
+def summed_mb(pids: list[int], *sources: tuple[str, str]) -> float:
+    """`sources`: files of /proc/PID with the name of a line; the first that can be read counts."""
     total = 0
     for pid in pids:
-        for name, key in (("smaps_rollup", "Rss:"), ("status", "VmRSS:")):
+        for name, key in sources:
             with contextlib.suppress(OSError):
                 lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
                 total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))

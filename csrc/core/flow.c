@@ -158,6 +158,17 @@ struct flow *flow_at(const struct flow_table *t, uint32_t index)
 	return f && (f->generation & 1) ? f : NULL;
 }
 
+struct flow *flow_next(const struct flow_table *t, uint32_t *place)
+{
+	while (*place < t->made) {
+		struct flow *f = flow_at(t, (*place)++);
+
+		if (f)
+			return f;
+	}
+	return NULL;
+}
+
 struct flow *flow_at_generation(const struct flow_table *t, uint32_t index, uint32_t generation)
 {
 	struct flow *f = flow_at(t, index);

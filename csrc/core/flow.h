@@ -50,6 +50,8 @@ static inline int flow_no_room(const struct flow_table *t)
 void flow_remove(struct flow_table *t, struct flow *f);
 /* The object of this index; NULL if it is not in use. */
 struct flow *flow_at(const struct flow_table *t, uint32_t index);
+/* For a walk, which begins with *place 0: the next object in use; NULL: there are no more. The walk may remove objects. */
+struct flow *flow_next(const struct flow_table *t, uint32_t *place);
 /* The same; NULL also if it has another generation. The low 24 bits are compared. */
 struct flow *flow_at_generation(const struct flow_table *t, uint32_t index, uint32_t generation);
 

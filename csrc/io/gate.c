@@ -42,18 +42,20 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	return false;
 }
 
-bool gate_keeps(struct io *io, const struct flow_event *e, uint16_t *rule, struct gate_again *counts)
+bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, uint16_t *rule, struct gate_again *counts)
 {
 	static const uint8_t numbers[] = {[FLOW_TCP] = IPPROTO_TCP, [FLOW_UDP] = IPPROTO_UDP, [FLOW_PING] = IPPROTO_ICMP};
-	struct flow_key key = {addr_from_v6(e->guest), addr_from_v6(e->dest), e->guest_port, e->dest_port};
-	struct endpoint to = {key.dest, key.dest_port}, host_peer = {addr_from_v6(e->peer), e->peer_port};
+	struct endpoint to = {f->key.dest, f->key.dest_port}, host_peer;
 	struct egress_verdict verdict;
+	struct flow_event e;
 
-	if (e->from_host)
+	describe(f, &e);
+	if (e.from_host)
 		return true;
-	if (addr_is_none(&host_peer.addr) && e->protocol < ARRAY_LEN(numbers))
-		mapping_outbound(io->mapping, numbers[e->protocol], &to, &host_peer);
-	verdict = ask(io, e->protocol, &key, &host_peer);
+	host_peer = (struct endpoint){addr_from_v6(e.peer), e.peer_port};
+	if (addr_is_none(&host_peer.addr) && e.protocol < ARRAY_LEN(numbers))
+		mapping_outbound(io->mapping, numbers[e.protocol], &to, &host_peer);
+	verdict = ask(io, e.protocol, &f->key, &host_peer);
 	if (!verdict.allow && verdict.reason != EGRESS_PIN_ENDED) {
 		counts->ended++;
 		return false;

@@ -22,9 +22,9 @@ struct gate_again {
 	uint32_t kept, ended;
 };
 
-/* The rules have changed: whether a flow may stay, by which rule. e: as the flow's event_describe fills it. Without a host peer, it is
- * looked up as for a new flow. The pins of a flow that is open may have ended. */
-bool gate_keeps(struct io *io, const struct flow_event *e, uint16_t *rule, struct gate_again *counts);
+/* The rules have changed: whether a flow may stay, by which rule. Where describe() gives no host peer, it is looked up as for a new
+ * flow. The pins of a flow that is open may have ended. */
+bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, uint16_t *rule, struct gate_again *counts);
 
 /* For gate_serves_dns() only. */
 bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key);

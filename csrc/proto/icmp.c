@@ -61,12 +61,10 @@ int icmp_init(struct icmp *m, uint32_t limit, const struct sock_options *sock, c
 
 void icmp_free(struct icmp *m)
 {
-	for (uint32_t i = 0; i < m->flows.made; i++) {
-		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
+	struct icmp_flow *f;
 
-		if (f)
-			close(f->fd);
-	}
+	for (uint32_t at = 0; (f = (struct icmp_flow *)flow_next(&m->flows, &at));)
+		close(f->fd);
 	flow_table_free(&m->flows);
 	timer_heap_free(&m->timers);
 }
@@ -325,26 +323,20 @@ void icmp_event(struct icmp *m, struct io *io, uint32_t index, uint32_t generati
 
 void icmp_end_bound(struct icmp *m, struct io *io, const struct addr_list *addrs)
 {
-	for (uint32_t i = 0; i < m->flows.made; i++) {
-		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
+	struct icmp_flow *f;
 
-		if (f && sock_is_bound(f->fd, addrs))
+	for (uint32_t at = 0; (f = (struct icmp_flow *)flow_next(&m->flows, &at));)
+		if (sock_is_bound(f->fd, addrs))
 			close_flow(m, io, f, REASON_address_gone);
-	}
 }
 
 void icmp_judge_again(struct icmp *m, struct io *io, struct gate_again *counts)
 {
-	for (uint32_t i = 0; i < m->flows.made; i++) {
-		struct icmp_flow *f = (struct icmp_flow *)flow_at(&m->flows, i);
-		struct flow_event e;
+	struct icmp_flow *f;
 
-		if (!f)
-			continue;
-		icmp_describe(&f->flow, &e);
-		if (!gate_keeps(io, &e, &f->rule, counts))
+	for (uint32_t at = 0; (f = (struct icmp_flow *)flow_next(&m->flows, &at));)
+		if (!gate_keeps(io, icmp_describe, &f->flow, &f->rule, counts))
 			close_flow(m, io, f, REASON_rule);
-	}
 }
 
 void icmp_timers(struct icmp *m, struct io *io)

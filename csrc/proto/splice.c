@@ -73,16 +73,13 @@ static void close_pipe(struct splice_pipe *p)
 
 void splice_free(struct splice *s)
 {
-	for (uint32_t i = 0; i < s->flows.made; i++) {
-		struct splice_flow *f = (struct splice_flow *)flow_at(&s->flows, i);
+	struct splice_flow *f;
 
-		if (!f)
-			continue;
+	for (uint32_t at = 0; (f = (struct splice_flow *)flow_next(&s->flows, &at));)
 		for (int d = 0; d < 2; d++) {
 			sock_close(f->fd[d], !(f->side[d] & SPLICE_SHUT)); /* a stream that ends early must not look complete */
 			close_pipe(&f->pipe[d]);
 		}
-	}
 	while (s->pooled)
 		close_pipe(&s->pool[--s->pooled]);
 	flow_table_free(&s->flows);
@@ -159,17 +156,12 @@ static void close_flow(struct splice *s, struct io *io, struct splice_flow *f, i
 
 void splice_judge_again(struct splice *s, struct io *io, struct gate_again *counts)
 {
-	for (uint32_t i = 0; i < s->flows.made; i++) {
-		struct splice_flow *f = (struct splice_flow *)flow_at(&s->flows, i);
-		struct flow_event e;
-		uint16_t rule;
+	struct splice_flow *f;
+	uint16_t rule;
 
-		if (!f)
-			continue;
-		splice_describe(&f->flow, &e);
-		if (!gate_keeps(io, &e, &rule, counts))
+	for (uint32_t at = 0; (f = (struct splice_flow *)flow_next(&s->flows, &at));)
+		if (!gate_keeps(io, splice_describe, &f->flow, &rule, counts))
 			end_flow(s, io, f, true, REASON_rule, 0);
-	}
 }
 
 static void limit_reached(struct splice *s, struct io *io, int error)
@@ -343,13 +335,10 @@ bool splice_service(struct splice *s, struct io *io)
 
 bool splice_drain(struct splice *s, struct io *io)
 {
+	struct splice_flow *f;
 	bool more = false;
 
-	for (uint32_t i = 0; i < s->flows.made; i++) {
-		struct splice_flow *f = (struct splice_flow *)flow_at(&s->flows, i);
-
-		if (!f)
-			continue;
+	for (uint32_t at = 0; (f = (struct splice_flow *)flow_next(&s->flows, &at));) {
 		for (int d = 0; d < 2; d++)
 			f->side[d] |= SPLICE_READABLE | SPLICE_URGENT | SPLICE_WRITABLE;
 		more |= run_turn(s, io, f);

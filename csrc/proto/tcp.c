@@ -74,14 +74,12 @@ void tcp_share(struct tcp *t, const struct flow_steering *steering)
 
 void tcp_free(struct tcp *t)
 {
-	for (uint32_t i = 0; i < t->flows.made; i++) {
-		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
+	struct tcp_flow *f;
 
-		if (f) {
-			sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that ends early must not look complete */
-			free(f->backlog.bytes);
-			free(f->ooo);
-		}
+	for (uint32_t at = 0; (f = (struct tcp_flow *)flow_next(&t->flows, &at));) {
+		sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that ends early must not look complete */
+		free(f->backlog.bytes);
+		free(f->ooo);
 	}
 	while (t->served.count)
 		close(t->served.at[--t->served.count].fd);
@@ -212,10 +210,10 @@ void tcp_reset(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reaso
 
 void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
 {
-	for (uint32_t i = 0; i < t->flows.made; i++) {
-		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
+	struct tcp_flow *f;
 
-		if (!f || !sock_is_bound(f->fd, addrs))
+	for (uint32_t at = 0; (f = (struct tcp_flow *)flow_next(&t->flows, &at));) {
+		if (!sock_is_bound(f->fd, addrs))
 			continue;
 		if (f->state == TCPS_CONNECTING)
 			tcp_connect_failed(t, io, f, EADDRNOTAVAIL);
@@ -226,14 +224,10 @@ void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs)
 
 void tcp_judge_again(struct tcp *t, struct io *io, struct gate_again *counts)
 {
-	for (uint32_t i = 0; i < t->flows.made; i++) {
-		struct tcp_flow *f = (struct tcp_flow *)flow_at(&t->flows, i);
-		struct flow_event e;
+	struct tcp_flow *f;
 
-		if (!f || f->served)
-			continue;
-		tcp_describe(&f->flow, &e);
-		if (gate_keeps(io, &e, &f->rule, counts))
+	for (uint32_t at = 0; (f = (struct tcp_flow *)flow_next(&t->flows, &at));) {
+		if (f->served || gate_keeps(io, tcp_describe, &f->flow, &f->rule, counts))
 			continue;
 		if (f->state == TCPS_CONNECTING)
 			tcp_connect_denied(t, io, f);

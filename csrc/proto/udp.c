@@ -99,12 +99,11 @@ int udp_init(struct udp *u, uint32_t limit, const struct sock_options *sock, con
 
 void udp_free(struct udp *u)
 {
-	for (uint32_t i = 0; i < u->sockets.made; i++) {
-		struct udp_socket *s = (struct udp_socket *)flow_at(&u->sockets, i);
+	struct udp_socket *s;
 
-		if (s && !s->listening)
+	for (uint32_t at = 0; (s = (struct udp_socket *)flow_next(&u->sockets, &at));)
+		if (!s->listening)
 			close(s->fd);
-	}
 	dns_copies_free(&u->answers);
 	flow_table_free(&u->sockets);
 	flow_table_free(&u->flows);
@@ -346,22 +345,17 @@ static void remove_flow(struct udp *u, struct io *io, struct udp_flow *f, enum f
 
 int udp_unlisten(struct udp *u, struct io *io, int fd)
 {
-	struct udp_socket *s = NULL;
+	struct udp_socket *s;
+	struct udp_flow *f;
 
-	for (uint32_t i = 0; i < u->sockets.made; i++) {
-		s = (struct udp_socket *)flow_at(&u->sockets, i);
-		if (s && s->listening && s->fd == fd)
+	for (uint32_t at = 0; (s = (struct udp_socket *)flow_next(&u->sockets, &at));)
+		if (s->listening && s->fd == fd)
 			break;
-		s = NULL;
-	}
 	if (!s)
 		return -ENOENT;
-	for (uint32_t i = 0; i < u->flows.made; i++) {
-		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
-
-		if (f && f->socket == s->flow.index)
+	for (uint32_t at = 0; (f = (struct udp_flow *)flow_next(&u->flows, &at));)
+		if (f->socket == s->flow.index)
 			remove_flow(u, io, f, REASON_port_removed);
-	}
 	udp_splice_forget(u, io, s->flow.index);
 	udp_stop_polling(u, s);
 	loop_remove(io->loop, fd);
@@ -371,30 +365,31 @@ int udp_unlisten(struct udp *u, struct io *io, int fd)
 
 void udp_end_bound(struct udp *u, struct io *io, const struct addr_list *addrs)
 {
-	for (uint32_t i = 0; i < u->flows.made; i++) {
-		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
+	struct udp_flow *f;
 
-		if (f && (addr_list_has(addrs, &f->local) || sock_is_bound(udp_socket_of(u, f)->fd, addrs)))
+	for (uint32_t at = 0; (f = (struct udp_flow *)flow_next(&u->flows, &at));)
+		if (addr_list_has(addrs, &f->local) || sock_is_bound(udp_socket_of(u, f)->fd, addrs))
 			remove_flow(u, io, f, REASON_address_gone);
-	}
+}
+
+/* As the flow was when it was opened: a broadcast leads to all of the host's link. */
+static void describe_opened(const struct flow *flow, struct flow_event *e)
+{
+	struct addr all = addr_from_v4("\xff\xff\xff\xff");
+
+	udp_describe(flow, e);
+	if (((const struct udp_flow *)flow)->group == UDP_BROADCAST)
+		memcpy(e->peer, all.b, sizeof(e->peer));
 }
 
 void udp_judge_again(struct udp *u, struct io *io, struct gate_again *counts)
 {
-	struct addr all = addr_from_v4("\xff\xff\xff\xff");
+	struct udp_flow *f;
 
-	for (uint32_t i = 0; i < u->flows.made; i++) {
-		struct udp_flow *f = (struct udp_flow *)flow_at(&u->flows, i);
-		struct flow_event e;
-
-		if (!f)
-			continue;
-		udp_describe(&f->flow, &e);
-		if (f->group == UDP_BROADCAST) /* as when it was opened: it leads to all of the host's link */
-			memcpy(e.peer, all.b, sizeof(e.peer));
-		if (f->member || !gate_keeps(io, &e, &f->rule, counts)) /* the group itself is judged, its members may come again */
+	for (uint32_t at = 0;
+	     (f = (struct udp_flow *)flow_next(&u->flows, &at));) /* a group is judged, its members may come again */
+		if (f->member || !gate_keeps(io, describe_opened, &f->flow, &f->rule, counts))
 			remove_flow(u, io, f, REASON_rule);
-	}
 	udp_splice_judge_again(u, io, counts);
 }
 

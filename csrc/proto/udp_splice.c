@@ -67,12 +67,10 @@ int udp_splice_init(struct udp *u, uint32_t limit, const struct siphash_key *key
 
 void udp_splice_free(struct udp *u)
 {
-	for (uint32_t i = 0; i < u->splices.made; i++) {
-		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
+	struct udp_splice *f;
 
-		if (f)
-			close(f->fd);
-	}
+	for (uint32_t at = 0; (f = (struct udp_splice *)flow_next(&u->splices, &at));)
+		close(f->fd);
 	flow_table_free(&u->splices);
 	timer_heap_free(&u->splice_timers);
 }
@@ -234,17 +232,12 @@ void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t gen
 
 void udp_splice_judge_again(struct udp *u, struct io *io, struct gate_again *counts)
 {
-	for (uint32_t i = 0; i < u->splices.made; i++) {
-		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
-		struct flow_event e;
-		uint16_t rule;
+	struct udp_splice *f;
+	uint16_t rule;
 
-		if (!f)
-			continue;
-		udp_splice_describe(&f->flow, &e);
-		if (!gate_keeps(io, &e, &rule, counts))
+	for (uint32_t at = 0; (f = (struct udp_splice *)flow_next(&u->splices, &at));)
+		if (!gate_keeps(io, udp_splice_describe, &f->flow, &rule, counts))
 			close_splice(u, io, f, REASON_rule);
-	}
 }
 
 void udp_splice_timers(struct udp *u, struct io *io)
@@ -257,10 +250,9 @@ void udp_splice_timers(struct udp *u, struct io *io)
 
 void udp_splice_forget(struct udp *u, struct io *io, uint32_t socket)
 {
-	for (uint32_t i = 0; i < u->splices.made; i++) {
-		struct udp_splice *f = (struct udp_splice *)flow_at(&u->splices, i);
+	struct udp_splice *f;
 
-		if (f && f->socket == socket)
+	for (uint32_t at = 0; (f = (struct udp_splice *)flow_next(&u->splices, &at));)
+		if (f->socket == socket)
 			close_splice(u, io, f, REASON_port_removed);
-	}
 }

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import sid
-from lab import BIG, Lab, Space, wait_until
+from lab import BIG, REMOTE4, Lab, Space, wait_until
 
 
 def nginx(lab: Lab, port: int = 80, certificate: "Path | None" = None) -> None:
@@ -75,6 +75,14 @@ def resolver(space: Space, *addresses: str, name_is: str = DNS4) -> None:
         port=53,
         proto="udp",
     )
+
+
+def named_web(lab: Lab, resolv: str = "nameserver 127.0.0.53\n") -> None:
+    """The host's one nameserver is at 127.0.0.53, and DNS_NAME is a web server in the remote, whose page is "it works"."""
+    resolver(lab.host, "127.0.0.53", name_is=REMOTE4)
+    nginx(lab)
+    lab.remote.run("sh", "-c", f"echo it works >{BIG}/www/index.html")
+    lab.resolv(resolv)
 
 
 def own_etc(lab: Lab) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program, wait_until
-from servers import DNS_LONG, DNS_NAME, nginx, resolver
+from servers import DNS_LONG, DNS_NAME, named_web
 from test_autoconf import dhclient, rdisc6
 
 OURS = "169.254.1.1"
@@ -17,10 +17,7 @@ ALL = (*NO_PORTS, "--egress-dns", "all")
 def lab() -> Iterator[Lab]:
     """A host whose one nameserver is at 127.0.0.53."""
     with Lab() as made:
-        resolver(made.host, "127.0.0.53", name_is=REMOTE4)
-        nginx(made)
-        made.remote.run("sh", "-c", "echo it works >/run/big/www/index.html")
-        made.resolv("nameserver 127.0.0.53\nsearch lan.test\n")
+        named_web(made, "nameserver 127.0.0.53\nsearch lan.test\n")
         yield made
 
 

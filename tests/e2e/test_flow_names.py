@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program, wait_until
-from servers import DNS_NAME, nginx, resolver
+from servers import DNS_NAME, named_web
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """A host whose one nameserver is at 127.0.0.53, and a web server that DNS_NAME stands for."""
     with Lab() as made:
-        resolver(made.host, "127.0.0.53", name_is=REMOTE4)
-        nginx(made)
-        made.remote.run("sh", "-c", "echo it works >/run/big/www/index.html")
-        made.resolv("nameserver 127.0.0.53\n")
+        named_web(made)
         yield made
 
 

@@ -18,7 +18,7 @@ from lab import (
     wait_until,
     wire,
 )
-from servers import DNS_LONG, DNS_NAME, nginx, own_etc, resolver, systemd_resolved, write
+from servers import DNS_LONG, DNS_NAME, named_web, own_etc, resolver, systemd_resolved, write
 from test_autoconf import dhclient, rdisc6
 
 OURS = "169.254.1.1"
@@ -30,10 +30,7 @@ DIG = ("dig", "+tries=1", "+time=20")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A host whose one nameserver is at 127.0.0.53."""
     with Lab() as made:
-        resolver(made.host, "127.0.0.53", name_is=REMOTE4)
-        nginx(made)
-        made.remote.run("sh", "-c", "echo it works >/run/big/www/index.html")
-        made.resolv(HOSTS_OWN)
+        named_web(made, HOSTS_OWN)
         yield made
 
 
