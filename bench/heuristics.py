@@ -47,7 +47,6 @@ OFF = {
         "#define SCHED_QUANTUM_MIN 4\n": "#define SCHED_QUANTUM_MIN SCHED_TURN_FRAMES\n",
     },
     "Latency mode": {"#define SCHED_LATENCY_MODE_MS 20\n": "#define SCHED_LATENCY_MODE_MS 0\n"},
-    "Pending wakeup": {"\ts->wakeup_pending = true;\n": "\ts->wakeup_pending = false;\n"},
     "Late drops": {
         "#define SCHED_DROP_BYTES (8u << 20) ": "#define SCHED_DROP_BYTES 0 ",
         "#define SCHED_DROP_LATENCY_MODE_BYTES (64u << 10) ": "#define SCHED_DROP_LATENCY_MODE_BYTES 0 ",

@@ -18,9 +18,6 @@
  * Latency mode. For a while after a short message another is expected, and turns are short: one frame of a stream at a time,
  *     and acknowledged bytes are dropped in small pieces.
  *     Cells: greedy-*.
- * Pending wakeup. The reader that a short message woke may be queued on this CPU. We yield once before a stream goes on, or the
- *     reader waits up to a scheduler tick.
- *     Cells: greedy-*.
  * Late drops. Dropping acknowledged bytes from a socket opens the host peer's window and wakes its sender. A flow in the run
  *     queue drops seldom, and when it has read everything.
  *     Cells: tcp8-in-*, tcp-in-*.
@@ -79,7 +76,7 @@ static inline void sched_count(struct sched_batching *b, int count)
 		b->single_turns++;
 }
 
-/* --- latency mode, pending wakeup, window sharing, delayed ACKs: the state of one shard --- */
+/* --- latency mode, window sharing, delayed ACKs: the state of one shard --- */
 
 #define SCHED_LATENCY_MODE_MS 20
 #define SCHED_SHORT_BYTES 8192 /* the longest short message; more is a part of a stream */
@@ -99,7 +96,6 @@ static inline void sched_count(struct sched_batching *b, int count)
 
 struct sched {
 	int64_t short_message_ms;  /* when the last short message passed; 0: never */
-	bool wakeup_pending;       /* its reader may be queued on this CPU */
 	uint8_t period;            /* number of the current period of SCHED_SENDERS_MS, modulo 256 */
 	uint32_t senders;          /* flows that have sent in this period */
 	uint32_t senders_before;   /* flows that sent in the one before */
@@ -110,7 +106,6 @@ struct sched {
 static inline void sched_note_short(struct sched *s, int64_t now_ms)
 {
 	s->short_message_ms = now_ms;
-	s->wakeup_pending = true;
 }
 
 static inline bool sched_latency_mode(const struct sched *s, int64_t now_ms)

@@ -60,7 +60,6 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
 	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
 	{__NR_writev, WORKER, {{0}}}, /* gives a frame to the tap */
-	{__NR_sched_yield, WORKER, {{0}}}, /* lets the reader of a short message run before a long stream goes on */
 	/* flows */
 	{__NR_recvmsg, BOTH, {{0}}}, /* reads from sockets; takes sockets from the helper and from control */
 	{__NR_recvmmsg, WORKER, {{0}}}, /* reads the datagrams that wait */

@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -371,11 +370,6 @@ bool tcp_service(struct tcp *t, struct io *io)
 		serve_flow(t, io, f, f->run_entry.queued ? 0 : first);
 	}
 	sched->delayed_ack_turns = waiting ? sched->delayed_ack_turns + 1 : 0;
-	if (t->run_queue.list.count && sched->wakeup_pending) {
-		link_flush(io->link);
-		sched_yield();
-	}
-	sched->wakeup_pending = false;
 	w = io->link->blocked ? NULL : run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
 	if (w)
 		serve_flow(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
