@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -69,6 +70,11 @@ def session(directory: Path) -> None:
     from pasta_py.control.subcommands.instances import Instance
     from pasta_py.control.subcommands.top import View
 
+    for _name, address, port, rate in SERVICES:
+        listener = socket.create_server((address, port))
+        threading.Thread(target=serve, args=[listener, rate], daemon=True).start()
+    clock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # takes what comes
+    clock.bind((NAMESERVER, 123))
     path = f"{directory}/control.sock"
     words = [f"{name}:{port}" for name, _address, port, _rate in SERVICES]
     command = [str(Path(sys.executable).parent / "pasta-py"), "--quiet", "--control", path, "--dns", NAMESERVER]
@@ -90,17 +96,12 @@ def session(directory: Path) -> None:
         process.terminate()
 
 
-def inside(directory: Path) -> int:
-    """Root of namespaces of its own: the network, the services, the session."""
-    for words in ("link set lo up", *(f"addr add {address}/32 dev lo" for address in {NAMESERVER, *(s[1] for s in SERVICES)})):
+def staged(directory: Path, names: dict[str, str], play: Callable[[Path], None]) -> int:
+    """As root of namespaces of its own: these names and their addresses, a nameserver for them, then `play`."""
+    for words in ("link set lo up", *(f"addr add {address}/32 dev lo" for address in {NAMESERVER, *names.values()})):
         subprocess.run(["ip", *words.split()], check=True)
-    for _name, address, port, rate in SERVICES:
-        listener = socket.create_server((address, port))
-        threading.Thread(target=serve, args=[listener, rate], daemon=True).start()
-    clock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # takes what comes
-    clock.bind((NAMESERVER, 123))
     program = HERE.parent / "tests" / "programs" / "nameserver.py"
-    zone = "".join(f"{name} A {address}\n" for name, address, _port, _rate in SERVICES) + "\n"
+    zone = "".join(f"{name} A {address}\n" for name, address in names.items()) + "\n"
     asked = [sys.executable, str(program), NAMESERVER, f"{directory}/asked"]
     with subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nameserver:
         assert nameserver.stdin and nameserver.stdout
@@ -108,19 +109,24 @@ def inside(directory: Path) -> int:
         nameserver.stdin.flush()
         nameserver.stdout.readline()
         try:
-            session(directory)
+            play(directory)
         finally:
             nameserver.kill()
     return 0
 
 
+def in_namespaces(module: str, directory: str) -> None:
+    """Run `python -m MODULE inside DIRECTORY` as root of namespaces of its own."""
+    spaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    subprocess.run([*spaces, sys.executable, "-m", module, "inside", directory], cwd=HERE.parent, check=True)
+
+
 def main() -> int:
     if sys.argv[1:2] == ["inside"]:
-        return inside(Path(sys.argv[2]))
+        return staged(Path(sys.argv[2]), {name: address for name, address, _port, _rate in SERVICES}, session)
     target = Path(sys.argv[1] if len(sys.argv) > 1 else HERE.parent / "docs")
     with tempfile.TemporaryDirectory(prefix="pasta-top-") as directory:
-        spaces = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        subprocess.run([*spaces, sys.executable, "-m", "bench.top_picture", "inside", directory], cwd=HERE.parent, check=True)
+        in_namespaces("bench.top_picture", directory)
         for path in Path(directory).glob("top-*.svg"):
             # The reader's own font: nothing is fetched.
             text = re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", path.read_text(), flags=re.DOTALL)
