@@ -26,9 +26,9 @@ _EXAMPLES = """\
 
 [cyan]pasta-py -- curl -s https://example.org[/]  a command in a network of its own
 
-[cyan]pasta-py -t 8080 -- python3 -m http.server 8080[/]  reachable at the host's port 8080
+[cyan]pasta-py -t 8080 -- python3 -m http.server 8080[/]  at the host's port 8080
 
-[cyan]pasta-py --pcap out.pcap -- curl -s https://example.org[/]  and all its frames in a file
+[cyan]pasta-py --pcap out.pcap -- curl -s https://example.org[/]  its frames in a file
 
 [bold]Ports[/]: [cyan]SPEC[/] is [cyan]none[/], [cyan]auto[/], [cyan]all[/], or ports such as [cyan]8080[/],
 [cyan]8080:80[/] (80 in the guest), [cyan]8000-8010[/], [cyan]127.0.0.1/8080[/], [cyan]%eth0/8080[/],
@@ -62,6 +62,14 @@ def app() -> "typer.Typer":
                 return super().parse_args(ctx, ["--help"])
             ctx.obj = tuple(args)
             return super().parse_args(ctx, [])
+
+        def get_params(self, ctx: Any) -> list[Any]:
+            """Newer versions of typer show Python's types, `<list[str]>`, beside the names that the table has."""
+            found = super().get_params(ctx)
+            for parameter in found:
+                if parameter.name in ("command", "help"):
+                    parameter.display_type_rich = lambda ctx: None  # type: ignore[attr-defined]
+            return found
 
     def command(ctx: typer.Context, **_values: object) -> None:
         raise typer.Exit(run(NAME, ctx.obj))

@@ -92,6 +92,16 @@ def test_help_shows_every_option_and_section(name: str, flag: str) -> None:
             assert option.metavar in done.stdout
 
 
+def test_the_help_of_pasta_py_is_readable_at_80_columns() -> None:
+    lines = call("pasta-py", "--help", environ={"COLUMNS": "80"}).stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and not [line for line in lines if "<" in line]
+    examples = [line for line in lines if line.startswith(" pasta-py -")]
+    assert len(examples) == 3 and all("  " in line.strip() for line in examples), "each with its text in the same line"
+    panels = [line.split()[1] for line in lines if line.startswith("╭─")]
+    assert panels[2:4] == ["Ports", "Capture"] and panels[-1] == "Completion"
+    assert lines.index(examples[0]) < next(at for at, line in enumerate(lines) if "SPEC is none" in line)
+
+
 def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
     for name in ("pasta", "passt"):
         text = plain_help(name, 90)
