@@ -16,7 +16,7 @@ from pasta_py.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import TextIO
+    from typing import Any, TextIO
 
     import typer
 
@@ -45,6 +45,20 @@ def wants_typer(argv: "Sequence[str]") -> bool:
         return False
 
 
+def without_types(of: "Any") -> "Any":
+    """A class of typer's commands whose help has no `<bool>` beside flags and no `<str>` beside arguments, as in newer versions."""
+
+    class Command(of):  # type: ignore[misc]
+        def get_params(self, ctx: "Any") -> "list[Any]":
+            found: "list[Any]" = super().get_params(ctx)
+            for parameter in found:
+                if parameter.param_type_name == "argument" or parameter.is_flag:
+                    parameter.display_type_rich = lambda ctx: None
+            return found
+
+    return Command
+
+
 def app() -> "typer.Typer":
     """A new typer application of one command, whose options are those of the table."""
     import inspect
@@ -54,22 +68,14 @@ def app() -> "typer.Typer":
     from rich.markup import escape  # brackets in help texts are no markup
     from typer.core import TyperCommand
 
-    class TableCommand(TyperCommand):
+    class TableCommand(without_types(TyperCommand)):  # type: ignore[misc]
         """Hands everything but help to the table's own parser."""
 
-        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        def parse_args(self, ctx: Any, args: list[str]) -> Any:
             if wants_typer(args):
                 return super().parse_args(ctx, ["--help"])
             ctx.obj = tuple(args)
             return super().parse_args(ctx, [])
-
-        def get_params(self, ctx: Any) -> list[Any]:
-            """Newer versions of typer show Python's types, `<list[str]>`, beside the names that the table has."""
-            found = super().get_params(ctx)
-            for parameter in found:
-                if parameter.name in ("command", "help"):
-                    parameter.display_type_rich = lambda ctx: None  # type: ignore[attr-defined]
-            return found
 
     def command(ctx: typer.Context, **_values: object) -> None:
         raise typer.Exit(run(NAME, ctx.obj))

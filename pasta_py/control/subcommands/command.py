@@ -9,6 +9,7 @@ import shutil
 import sys
 
 from pasta_py.control.start.notices import complain, refuse
+from pasta_py.control.start.typer_command import without_types
 from pasta_py.errors import PastaError, last_resort
 
 TYPE_CHECKING = False
@@ -44,10 +45,12 @@ _describes = False
 def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, summary: str) -> int:
     """Call `function` with what `argv` says; the exit status. `summary`: for the help."""
     import typer
+    from typer.core import TyperCommand
 
     usage_error: "Any" = typer.BadParameter.__bases__[0]  # click's, which newer versions of typer contain
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    app.command(name=word, help=summary, context_settings={"help_option_names": ["-h", "--help"]})(function)
+    settings = {"help_option_names": ["-h", "--help"]}
+    app.command(name=word, cls=without_types(TyperCommand), help=summary, context_settings=settings)(function)
     if _describes:
         raise Described(typer.main.get_command(app))
     try:

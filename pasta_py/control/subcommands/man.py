@@ -142,7 +142,7 @@ def main(argv: "Sequence[str]") -> int:
     import typer
 
     def manual(
-        program: Annotated[str, typer.Argument(metavar="[PROGRAM]", show_default=False, help="Default: pasta-py.")] = "pasta-py",
+        program: Annotated[str, typer.Argument(metavar="PROGRAM", show_default=False, help="Default: pasta-py.")] = "pasta-py",
         roff: Annotated[bool, typer.Option("--roff", help="Print the source of the page.")] = False,
     ) -> int:
         found = pages()

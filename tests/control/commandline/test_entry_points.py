@@ -1,6 +1,7 @@
 """The console entry points as a caller meets them: output, exit status, and what they import; and the manual page."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -100,6 +101,12 @@ def test_the_help_of_pasta_py_is_readable_at_80_columns() -> None:
     panels = [line.split()[1] for line in lines if line.startswith("╭─")]
     assert panels[2:4] == ["Ports", "Capture"] and panels[-1] == "Completion"
     assert lines.index(examples[0]) < next(at for at, line in enumerate(lines) if "SPEC is none" in line)
+
+
+def test_the_help_of_subcommands_has_no_types_of_python() -> None:
+    for word in option_table.SUBCOMMANDS:
+        done = call("pasta-py", word, "--help")
+        assert done.returncode == 0 and not re.search(r"<(bool|str|list)|\[\[PROGRAM", done.stdout), done.stdout
 
 
 def test_plain_help_fits_its_width_and_holds_each_help_text() -> None:
