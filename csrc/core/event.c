@@ -22,16 +22,26 @@ void event_ring_free(struct event_ring *r)
 	r->at = NULL;
 }
 
+static struct flow_event *place(struct event_ring *r, uint32_t number)
+{
+	return &r->at[(number - atomic_load_explicit(&r->base, memory_order_relaxed)) % EVENT_RING];
+}
+
 static void add(struct event_ring *r, const struct flow_event *e)
 {
 	uint32_t added = atomic_load_explicit(&r->added, memory_order_relaxed);
+	uint32_t taken = atomic_load_explicit(&r->taken, memory_order_acquire);
+	struct flow_event *at;
 
-	if (added - atomic_load_explicit(&r->taken, memory_order_acquire) == EVENT_RING) {
+	if (added - taken == EVENT_RING) {
 		atomic_fetch_add_explicit(&r->lost, 1, memory_order_relaxed);
 		return;
 	}
-	r->at[added % EVENT_RING] = *e;
-	r->at[added % EVENT_RING].shard = r->shard;
+	if (added == taken) /* the other thread reads this only after the next `added` */
+		atomic_store_explicit(&r->base, added, memory_order_relaxed);
+	at = place(r, added);
+	*at = *e;
+	at->shard = r->shard;
 	atomic_store_explicit(&r->added, added + 1, memory_order_release);
 }
 
@@ -41,7 +51,7 @@ bool event_take(struct event_ring *r, struct flow_event *out)
 
 	if (atomic_load_explicit(&r->added, memory_order_acquire) == taken)
 		return false;
-	*out = r->at[taken % EVENT_RING];
+	*out = *place(r, taken);
 	atomic_store_explicit(&r->taken, taken + 1, memory_order_release);
 	return true;
 }

@@ -14,7 +14,8 @@
  *   splice    bytes that the receiving socket took. UDP: datagrams. TCP has no packets there.
  *
  * Invariants: a flow gives one record when it is opened and one when it is closed, or one that it is refused. One thread adds to a
- * ring, one takes from it.
+ * ring, one takes from it. A ring that has become empty begins at its first place again: it takes no more memory, and of the
+ * processor's cache, than records have waited at one time.
  */
 #ifndef PASTA_CORE_EVENT_H
 #define PASTA_CORE_EVENT_H
@@ -172,6 +173,7 @@ struct event_ring {
 	_Atomic bool wanted;   /* a reader is there */
 	struct flow_event *at; /* EVENT_RING; NULL before the first reader */
 	_Atomic uint32_t added, taken;
+	_Atomic uint32_t base; /* what `added` was when the ring was last empty: the place of that record is the first */
 	_Atomic uint64_t lost; /* records for which there was no room */
 	/* A denied datagram comes over and over: it is told once in EVENT_REPEAT_MS. */
 	struct event_recent {

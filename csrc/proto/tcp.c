@@ -274,6 +274,7 @@ void tcp_accepted(struct tcp *t, struct io *io, int fd, const struct endpoint *h
 		return;
 	}
 	f->mss = v4 ? TCP_MSS_DEFAULT_V4 : TCP_MSS_DEFAULT_V6;
+	tcp_note_peer(f, host_peer);
 	tcp_send_syn(io, f);
 	tcp_arm_timer(t, io, f);
 }

@@ -12,7 +12,8 @@
 void tcp_describe(const struct flow *flow, struct flow_event *e)
 {
 	const struct tcp_flow *f = (const struct tcp_flow *)flow;
-	struct endpoint host_peer = sock_peer(f->fd, &f->flow.key.dest);
+	const struct flow_key *key = &flow->key;
+	struct endpoint host_peer = f->peer_is_dest ? (struct endpoint){key->dest, key->dest_port} : sock_peer(f->fd, &key->dest);
 
 	event_fill(e, FLOW_TCP, flow, &f->account, &host_peer, f->rule);
 }

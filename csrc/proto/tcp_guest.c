@@ -128,6 +128,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		return;
 	}
 	f->rule = rule;
+	tcp_note_peer(f, &host_peer);
 	account_sent(&f->account, 1, 0);
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);

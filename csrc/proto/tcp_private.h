@@ -92,11 +92,17 @@ struct tcp_flow {
 	bool sack;       /* both sides allow SACK (RFC 2018); used only for what the guest sends */
 	bool served;     /* the socket is a UNIX socket, and Python has the other end */
 
-	uint8_t tries;    /* timeouts since the guest last answered */
-	uint8_t timeouts; /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */
-	int16_t error;    /* errno of the socket: reset the guest when it has all data */
-	uint16_t rule;    /* of the egress policy, or FLOW_NO_RULE */
+	uint8_t tries;     /* timeouts since the guest last answered */
+	uint8_t timeouts;  /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */
+	bool peer_is_dest; /* the host peer is key.dest: no address mapping, and no need to ask the kernel */
+	int16_t error;     /* errno of the socket: reset the guest when it has all data */
+	uint16_t rule;     /* of the egress policy, or FLOW_NO_RULE */
 };
+
+static inline void tcp_note_peer(struct tcp_flow *f, const struct endpoint *host_peer)
+{
+	f->peer_is_dest = addr_eq(&host_peer->addr, &f->flow.key.dest) && host_peer->port == f->flow.key.dest_port;
+}
 
 #define TCP_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLPRI | EPOLLET)
 

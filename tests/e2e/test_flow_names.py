@@ -36,6 +36,7 @@ def test_flows_flow_log_and_report_have_the_name_that_was_resolved(lab: Lab, opt
             table = lab.host.run(program("pasta-py"), "flows", path).stdout
             assert DNS_NAME in next(row for row in table.splitlines() if f"-> {REMOTE4}:" in row or REMOTE4 in row)
     events = [event for event in map(json.loads, log.read_text().splitlines()) if event["dest"] == REMOTE4]
+    assert {(event["peer"], event["peer_port"]) for event in events} == {(REMOTE4, 80)}
     assert len(events) >= 4 and {event.get("name") for event in events} == {DNS_NAME}
     page = lab.directory / "names.html"
     lab.host.run(program("pasta-py"), "report", log, "-o", page)

@@ -18,9 +18,8 @@ pivot_root . .old
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount --rbind /.old/dev /dev
-for directory in /run /tmp; do
-    mount -t tmpfs -o mode=1777 tmpfs "$directory"
-done
+mount -t tmpfs -o mode=755 tmpfs /run
+mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p /run/user/1000 /run/lock /run/helpers
 chown 1000:1000 /run/user/1000
 chmod 700 /run/user/1000

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.tap import Tap
     from pasta_py.control.planning.plan import Plan
+    from pasta_py.control.start.control_socket import ControlSocket
     from pasta_py.control.start.worker_process import WorkerProcess
 else:
     import _signal
@@ -169,7 +170,17 @@ def _control(stack: "ExitStack") -> int:
         return -1
     stack.callback(made.close)
     stack.callback(made.remove)
+    for number in (_signal.SIGTERM, _signal.SIGHUP):
+        if _signal.getsignal(number) == _signal.SIG_DFL:
+            _signal.signal(number, lambda ours, _frame: _end_by(ours, made))
     return made.fd
+
+
+def _end_by(number: int, made: "ControlSocket") -> None:
+    """End by a signal as without a handler, which callers see in the status, but without the socket."""
+    made.remove()
+    _signal.signal(number, _signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", control: int) -> None:

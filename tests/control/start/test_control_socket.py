@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -309,7 +310,8 @@ def test_a_flow_is_a_row_and_an_event_a_line() -> None:
     assert "3 events are lost" in flows.line({"v": 1, "event": "lost", "count": 3})
 
 
-def test_slirp4netns_has_one_as_well(runtime: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_slirp4netns_has_one_as_well_until_a_signal_ends_it(runtime: Path, number: signal.Signals) -> None:
     with guest() as target:
         env = environment({"XDG_RUNTIME_DIR": str(runtime)})
         ready, theirs = os.pipe()
@@ -324,7 +326,8 @@ def test_slirp4netns_has_one_as_well(runtime: Path) -> None:
         assert (found["program"], found["pid"], found["serves"]) == ("slirp4netns", process.pid, f"process {target}")
         assert subcommand(runtime, "flows").returncode == 0
         assert json.loads(subcommand(runtime, "stats", "--json").stdout)["tcp_flows"] == 0
-        process.terminate()
+        assert len(list((runtime / "pasta-py").iterdir())) == 1
+        process.send_signal(number)
         process.communicate(timeout=WAIT_S)
-    eventually(lambda: subcommand(runtime, "ps").stderr == "No instance is running.\n", "the worker has ended")
-    assert list((runtime / "pasta-py").iterdir()) == []
+        assert process.returncode == -number
+        assert list((runtime / "pasta-py").iterdir()) == []
