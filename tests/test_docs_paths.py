@@ -3,7 +3,10 @@ exists. Lines fit the screen.
 """
 
 import re
+import subprocess
 from pathlib import Path
+
+from pasta_py import __version__
 
 ROOT = Path(__file__).parents[1]
 DOCS = (*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/dev").glob("*.md")))
@@ -45,6 +48,22 @@ def test_every_make_target_that_a_page_names_is_in_make_help() -> None:
     named = {target for page in PAGES for target in re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.MULTILINE)}
     assert len(named) > 10
     assert named - explained == set()
+
+
+def test_make_run_says_what_it_does_before_each_step() -> None:
+    command = ["make", "-n", "run", "VENV=/nonexistent/venv"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert re.findall(r'^echo "\[(\d)/3\] \w', shown, re.MULTILINE) == ["1", "2", "3"]
+
+
+def test_a_version_is_the_same_everywhere() -> None:
+    """CONTRIBUTING.md says where it stands, and what a version's tag is called."""
+    assert (ROOT / "packaging/debian/changelog").read_text().startswith(f"pasta-py ({__version__}-")
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert changelog.count("\n## Unreleased\n") == 1
+    if (ROOT / ".git").exists():
+        done = subprocess.run(["git", "tag", "--list", "v*"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+        assert [tag for tag in done.stdout.split() if f"\n## {tag[1:]}" not in changelog] == []
 
 
 def test_every_page_begins_with_what_it_is_for() -> None:

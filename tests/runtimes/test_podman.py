@@ -220,8 +220,20 @@ def test_the_documented_recipes(machine: Machine) -> None:
     """As they stand there, each for a container that ends at once."""
     recipes = pages.block("docs/podman.md", "# The container reaches")
     assert recipes.count("podman run") == recipes.count("IMAGE") > 5
-    first = pages.block("README.md", "podman run").replace("…", "IMAGE")
-    machine.run("sh", "-ec", (recipes + first).replace("podman run", "podman run --rm").replace("IMAGE", "base true"), timeout=120)
+    machine.run("sh", "-ec", recipes.replace("podman run", "podman run --rm").replace("IMAGE", "base true"), timeout=120)
+
+
+def test_the_lines_of_the_readme(machine: Machine) -> None:
+    """In the shell of a user whose podman starts passt's pasta, and who has our programs in the PATH."""
+    machine.run("sh", "-c", "cat >others.conf", input='[engine]\nhelper_binaries_dir = ["/usr/bin", "/usr/lib/podman"]\n')
+    paths = (f"PATH={os.path.dirname(OURS)}:/usr/bin:/bin", "CONTAINERS_CONF_OVERRIDE=/home/user/others.conf")
+    shown = ("podman", "info", "--format", "{{.Host.Pasta.Executable}}")
+    assert machine.run("env", *paths, *shown).stdout == f"{PASST}\n"
+    lines = pages.block("README.md", "export CONTAINERS_HELPER_BINARY_DIR")
+    lines = lines.replace("podman run", "podman run -d").replace("IMAGE", f"base {' '.join(HTTPD)}")
+    assert machine.run("env", *paths, "sh", "-ec", lines, timeout=120).stdout.startswith(f"{OURS}\n")
+    wait_until(lambda: get(machine, f"http://{HOST[4]}:8080/", remote=True) == "hello", 5, "the container answers")
+    assert machine.processes(OURS)
 
 
 def test_host_containers_internal(machine: Machine) -> None:
