@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = (
     "bench", "contrib", "csrc", "docs", "examples", "fuzz", "packaging", "pasta_py", "tests",
-    "README.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile",
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", "pyproject.toml", "setup.py", "Makefile",
 )  # fmt: skip
 DATA = "data"
 
