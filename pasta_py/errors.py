@@ -43,7 +43,7 @@ class ControlError(PastaError):
 # What the machine lacks, and what the user can do.
 _SHORTAGES = {
     errno.EAGAIN: "raise the limit of processes (ulimit -u)",  # of fork(2); no other call's gets here
-    errno.ENOMEM: "free some memory",
+    errno.ENOMEM: "free some, or raise the limit (ulimit -v)",
     errno.ENFILE: "raise the limit of open files of the whole machine (sysctl fs.file-max)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOSYS: "Linux 5.11 or newer is needed, and no filter on this call",

@@ -62,8 +62,7 @@ def _fork_worker(called: "list[str]") -> None:
 
             worker.forked(theirs.fileno(), called)
         except (ImportError, MemoryError) as error:
-            what = error if isinstance(error, ImportError) else "out of memory: free some, or raise the limit (ulimit -v)"
-            sys.stderr.write(f"{called[0].rpartition('/')[2]}: the worker process cannot load: {what}\n")
+            _cannot_load(called[0].rpartition("/")[2], "the worker process cannot load", error)
         except BaseException:
             sys.excepthook(*sys.exc_info())
         finally:
@@ -73,6 +72,12 @@ def _fork_worker(called: "list[str]") -> None:
         from pasta_py.control.start import worker_process
 
         worker_process.early.append((child, ours))
+
+
+def _cannot_load(name: str, what: str, error: ImportError | MemoryError) -> None:
+    """One line, with as little as is loaded by now."""
+    why = error if isinstance(error, ImportError) else "out of memory: free some, or raise the limit (ulimit -v)"
+    sys.stderr.write(f"{name}: {what}: {why}\n")
 
 
 def main(*, bare: bool = False) -> None:
@@ -87,7 +92,11 @@ def main(*, bare: bool = False) -> None:
     if bare and starts and all((sys.stdin, sys.stdout, sys.stderr)):
         _fork_worker(sys.argv[3:] if name == "pasta-api" else sys.argv)
     module, _, function = ENTRIES[name].partition(":")
-    getattr(__import__(f"pasta_py.control.{module}", fromlist=[function]), function)()
+    try:
+        getattr(__import__(f"pasta_py.control.{module}", fromlist=[function]), function)()
+    except (ImportError, MemoryError) as error:  # many modules are imported inside functions
+        _cannot_load(name, "cannot load", error)
+        os._exit(1)
 
 
 if __name__ == "__main__":
