@@ -53,6 +53,14 @@ def test_every_console_block_has_commands_only_and_their_output() -> None:
             assert not re.search(r"\bsleep [1-9]\d?\b(?! ?&)", block.text), f"{block}: ask until it is there, do not sleep"
 
 
+def test_a_session_ends_what_it_starts_in_the_background() -> None:
+    for block in ALL:
+        if block.language == "console":
+            words = [command for command, _ in pages.commands(block.text)]
+            started = sum(bool(re.search(r"(?<!&)& *$", command)) for command in words)
+            assert not started or words[-1] == "kill " + " ".join(f"%{job + 1}" for job in range(started)), str(block)
+
+
 SESSION = """\
 $ one |
 > two
