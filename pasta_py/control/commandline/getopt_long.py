@@ -28,11 +28,13 @@ def read(
     rest: list[str],
     *,
     permute: bool = False,
+    first_words: "Sequence[str]" = (),
 ) -> "Iterator[tuple[str, str]]":
     """Yield each option as it is met: its long name without dashes, and its value, "" for none. UsageError.
 
     `takes_value`: by long name. `letters`: short form to long name. The arguments that are no options go to `rest`. `permute`:
-    options may follow arguments; otherwise the first argument ends them (getopt's "+").
+    options may follow arguments; otherwise the first argument ends them (getopt's "+"). `first_words`: names that the caller takes
+    as the first word only, before it comes here.
     """
     words = iter(args)
     for word in words:
@@ -43,15 +45,17 @@ def read(
             if not permute:
                 rest.extend(words)
         elif word.startswith("--"):
-            yield _long(word[2:], words, takes_value)
+            yield _long(word[2:], words, takes_value, first_words)
         else:
             yield from _cluster(word[1:], words, takes_value, letters)
 
 
-def _long(written: str, following: "Iterator[str]", takes_value: "Mapping[str, bool]") -> tuple[str, str]:
+def _long(
+    written: str, following: "Iterator[str]", takes_value: "Mapping[str, bool]", first_words: "Sequence[str]"
+) -> tuple[str, str]:
     """`written`: what follows the dashes, with any =VALUE."""
     name, equals, value = written.partition("=")
-    long = _full_name(name, written, takes_value)
+    long = _full_name(name, written, takes_value, first_words)
     if takes_value[long]:
         return long, value if equals else _next(following, f"option '--{long}' requires an argument")
     if equals:
@@ -59,12 +63,13 @@ def _long(written: str, following: "Iterator[str]", takes_value: "Mapping[str, b
     return long, ""
 
 
-def _full_name(name: str, written: str, takes_value: "Mapping[str, bool]") -> str:
+def _full_name(name: str, written: str, takes_value: "Mapping[str, bool]", first_words: "Sequence[str]") -> str:
     if name in takes_value:
         return name
     matches = [long for long in takes_value if long.startswith(name)]
     if not matches:
-        raise UnknownOption(f"unrecognized option '--{written}'{_meant(name, takes_value)}")
+        hint = ": it has to be the first word" if name in first_words else _meant(name, [*takes_value, *first_words])
+        raise UnknownOption(f"unrecognized option '--{written}'{hint}")
     if len(matches) > 1:
         listed = " ".join(f"'--{long}'" for long in matches)
         raise UsageError(f"option '--{written}' is ambiguous; possibilities: {listed}")

@@ -13,7 +13,17 @@ nothing but its arguments. What depends on the host is checked where the host is
 
 from pasta_py import defaults
 from pasta_py.control.commandline import getopt_long, port_spec
-from pasta_py.control.commandline.option_table import BY_LONG, DEBUG, INFO, LETTERS, TABLE, WARNING, Option, mode_of
+from pasta_py.control.commandline.option_table import (
+    BY_LONG,
+    COMPLETION,
+    DEBUG,
+    INFO,
+    LETTERS,
+    TABLE,
+    WARNING,
+    Option,
+    mode_of,
+)
 from pasta_py.control.commandline.option_values import Refused
 from pasta_py.errors import UsageError
 from pasta_py.record import Record
@@ -149,6 +159,7 @@ class _Parser:
 
     def __init__(self, entry: str) -> None:
         self.mode = mode_of(entry)
+        self.first_words = [name[2:] for name in COMPLETION] if entry == "pasta-py" else []
         self.values: dict[str, Any] = {}
         self.action = "run"
         self.in_network = False
@@ -156,7 +167,7 @@ class _Parser:
     def run(self, args: "Sequence[str]") -> tuple[str, ...]:
         """Read options; the arguments after them."""
         rest: list[str] = []
-        for long, text in getopt_long.read(args, _TAKES_VALUE, LETTERS, rest):
+        for long, text in getopt_long.read(args, _TAKES_VALUE, LETTERS, rest, first_words=self.first_words):
             self._store(BY_LONG[long], text)
             if self.action != "run":
                 break

@@ -389,7 +389,7 @@ def _execute(program: str, command: "Sequence[str]", before: "Mapping[_signal.Si
                 return
         _replace_process(_paths(file), argv)
     except OSError as error:
-        _refuse(program, f"Failed to start command or shell: {file}: {_why_not(error, command)}")
+        _refuse(program, f"Failed to start command or shell: {file}: {_why_not(program, error, command)}")
         if program == "pasta-py":
             status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
     except BaseException:
@@ -427,7 +427,7 @@ def _exists(path: str) -> bool:
     return True
 
 
-def _why_not(error: OSError, command: "Sequence[str]") -> str:
+def _why_not(program: str, error: OSError, command: "Sequence[str]") -> str:
     """Why a command cannot be executed, and what to do."""
     hint = _HINTS.get(error.errno or 0, "")
     if error.errno == errno.ENOENT and command:
@@ -439,7 +439,18 @@ def _why_not(error: OSError, command: "Sequence[str]") -> str:
             hint = f"give the program and its arguments as words of their own, as in: {' '.join(words)}"
         elif command[0].isdigit():
             hint = "a PID stands alone, behind all options"
+        elif program == "pasta-py" and (meant := _subcommand(command[0])):
+            hint = f"did you mean the subcommand, pasta-py {meant}?"
     return reason(error, hint)
+
+
+def _subcommand(word: str) -> str:
+    """The subcommand that a word is most like; "" for none."""
+    import difflib  # for an error only
+
+    from pasta_py.control.commandline.option_table import SUBCOMMANDS
+
+    return next(iter(difflib.get_close_matches(word, SUBCOMMANDS, n=1, cutoff=0.7)), "")
 
 
 def _interpreter(file: str) -> str:

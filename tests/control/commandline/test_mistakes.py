@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pasta_py.control.commandline import options
-from pasta_py.control.commandline.option_table import TABLE
+from pasta_py.control.commandline import getopt_long, options
+from pasta_py.control.commandline.option_table import COMPLETION, TABLE
+from pasta_py.control.pesto import main as pesto
+from pasta_py.control.slirp4netns import options as slirp4netns
 from pasta_py.control.start import main
 from pasta_py.errors import UnknownOption, UsageError
 
@@ -40,3 +42,26 @@ def test_an_option_misspelt_by_one_letter_is_recognized(name: str) -> None:
             assert f"'--{name}'" in str(error)
         except UsageError:
             pass  # the beginning of another one, or ambiguous
+
+
+@pytest.mark.parametrize("name", [name[2:] for name in COMPLETION])
+def test_an_option_for_completion_misspelt_by_one_letter_is_recognized(name: str) -> None:
+    """main() takes them as the first word, before the options are read."""
+    for written in misspelt(name):
+        with pytest.raises(UnknownOption, match=f"'--{name}'"):
+            options.parse([f"--{written}", "bash"], "pasta-py")
+    with pytest.raises(UnknownOption, match="it has to be the first word"):
+        options.parse(["-4", f"--{name}", "bash"], "pasta-py")
+
+
+@pytest.mark.parametrize("table", [pesto.TABLE, slirp4netns.TABLE], ids=["pesto", "slirp4netns"])
+def test_an_option_of_another_program_misspelt_by_one_letter_is_recognized(table: list[tuple[str, str, str, str]]) -> None:
+    takes_value = {long: bool(value) for _short, long, value, _text in table}
+    for name in takes_value:
+        for written in misspelt(name) if len(name) > 2 else ():
+            try:
+                list(getopt_long.read([f"--{written}", "1"], takes_value, {}, []))
+            except UnknownOption as error:
+                assert f"'--{name}'" in str(error)
+            except UsageError:
+                pass  # the beginning of another one, or ambiguous
