@@ -74,6 +74,9 @@ struct plane_config {
 	uint32_t link_mtu;     /* of the host's outbound interface, bytes */
 	uint32_t guest_scope6; /* index of the tap in the guest's namespace; 0: not known */
 	uint32_t log_level;    /* 0 error, 1 warning, 2 info, 3 debug, 4 trace */
+	uint64_t
+		rate_in; /* limits of what goes to the guest through the tap, and of what leaves it, bytes a second, at least 1000; */
+	uint64_t rate_out; /* 0: none */
 	uint8_t guest_mac[6];
 	uint8_t our_mac[6];
 	struct plane_family family[2]; /* 0 IPv4, 1 IPv6 */

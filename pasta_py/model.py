@@ -168,6 +168,9 @@ class WorkerPlan(Record):
     egress_default: str = ""  # "open", "internet" or "none": what no rule matches
     egress_rules: tuple[str, ...] = ()  # of each rule where it stands, the rule, its note; with tabs between them
 
+    rate_out: int = 0  # what leaves the guest through the tap, bytes a second at most; 0: no limit
+    rate_in: int = 0  # the same of what goes to it
+
     # The process
     program: str  # name at the head of log lines
     log_level: int  # 0 error, 1 warning, 2 info, 3 debug, 4 trace

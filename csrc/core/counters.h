@@ -20,6 +20,7 @@
 	X(drop_egress)      /* flows that the egress policy denies */ \
 	X(drop_queries)     /* DNS queries for denied names over their rate */ \
 	X(drop_source)      /* source addresses that no guest can have */ \
+	X(drop_rate)        /* datagrams and pings over --rate-in or --rate-out */ \
 	X(punt_frames)      /* handed to the slow path */ \
 	X(punt_dropped)     /* over the slow path's rate */ \
 	X(shard_frames)     /* frames passed to the shard of their flow */ \

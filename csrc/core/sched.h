@@ -189,6 +189,12 @@ static inline struct work *run_queue_next(struct run_queue *q, uint32_t most, ui
 	return w;
 }
 
+/* The flow that was served last has used its quantum. */
+static inline void run_queue_end_turn(struct run_queue *q)
+{
+	q->used = SCHED_QUANTUM_MAX;
+}
+
 static inline void run_queue_add(struct run_queue *q, struct work *w)
 {
 	worklist_add(&q->list, w);

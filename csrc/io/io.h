@@ -8,6 +8,7 @@
 #include "core/egress.h"
 #include "core/event.h"
 #include "core/mapping.h"
+#include "core/rate.h"
 #include "core/sched.h"
 #include "io/descriptors.h"
 #include "io/loop.h"
@@ -23,6 +24,8 @@ struct io {
 	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
 	struct bucket denials; /* answers to what `egress` denies */
 	struct bucket queries; /* DNS queries for names that it does not allow */
+	struct rate *rate_in;  /* of what goes to the guest; one for all shards; NULL: no limit */
+	struct rate *rate_out; /* of what leaves it */
 	struct descriptors descriptors;
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */

@@ -51,7 +51,10 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	s->link_state = &p->link_state;
 	s->host_state = &p->host_state;
 	host_state_init(&p->host_state);
+	p->rate_in.bytes_per_s = config->rate_in;
+	p->rate_out.bytes_per_s = config->rate_out;
 	rc = shard_init(s, config, config->tap_fd, 0);
+	plane_add_rates(p, s);
 	link_state_init(&p->link_state, &s->mapping, &s->link.neighbours);
 	p->listeners = (struct listeners){.flags = config->flags,
 					  .io = &s->io,
@@ -67,6 +70,12 @@ int plane_new(const struct plane_config *config, struct plane **out)
 	}
 	*out = p;
 	return 0;
+}
+
+void plane_add_rates(struct plane *p, struct shard *s)
+{
+	s->io.rate_in = p->rate_in.bytes_per_s ? &p->rate_in : NULL;
+	s->io.rate_out = p->rate_out.bytes_per_s ? &p->rate_out : NULL;
 }
 
 void plane_finish(struct plane *p)

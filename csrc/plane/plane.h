@@ -23,6 +23,7 @@ struct plane {
 	struct helper helper;
 	struct link_state link_state;
 	struct host_state host_state;
+	struct rate rate_in, rate_out; /* without bytes_per_s: there is none */
 	int64_t tick_ms, next_tick_ms;
 	bool events_wanted;
 	bool finished;         /* plane_finish() */
@@ -42,6 +43,9 @@ struct plane {
 
 /* Has the shards in threads look at what has changed, if they sleep. */
 void plane_wake_shards(struct plane *p);
+
+/* Gives a shard the limits of bytes a second. */
+void plane_add_rates(struct plane *p, struct shard *s);
 
 /* events.c: what Python learns of flows. */
 

@@ -41,6 +41,8 @@ static int init_protocols(struct shard *s, const struct plane_config *c)
 		return -EIO;
 	rc = tcp_init(&s->tcp, TCP_LIMIT, &sock, &key, !(c->flags & PLANE_NO_PEEK_OFF));
 	s->tcp.sack = c->flags & PLANE_LOSSY;
+	if (!rc && c->rate_out)
+		rc = tcp_keep_rate(&s->tcp);
 	if (!rc)
 		rc = udp_init(&s->udp, UDP_LIMIT, &sock, &key);
 	if (!rc)
@@ -484,6 +486,7 @@ bool shard_drain(struct shard *s)
 	uint64_t before = s->counters.v[CTR_tap_rx_frames] + s->messages.handled;
 	bool more;
 
+	s->io.rate_in = s->io.rate_out = NULL; /* what has waited for them leaves now */
 	s->slow.len = 0;
 	handle_messages(s);
 	s->slow.len = 0;

@@ -230,6 +230,12 @@ static void answer(struct io *io, const struct ip_view *ip)
 	packet_send(io, &p);
 }
 
+/* Bytes of the IP packet. */
+static uint32_t wire_bytes(const struct icmp_flow *f, uint32_t message_bytes)
+{
+	return message_bytes + ip_header_bytes(addr_is_v4(&f->host_peer));
+}
+
 void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 {
 	struct flow_key key = {ip->src, ip->dst, 0, 0};
@@ -258,6 +264,10 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 		f = open_flow(m, io, ip, &key);
 	if (!f)
 		return;
+	if (UNLIKELY(io->rate_out) && !rate_takes_datagram(io->rate_out, io->loop->now_us, wire_bytes(f, ip->payload_len), false)) {
+		COUNT(io->counters, drop_rate);
+		return;
+	}
 	timer_set(&m->timers, &f->timer, io->loop->now_ms + TIMEOUT_MS);
 	account_sent(&f->account, 1, ip->payload_len - ICMP_HLEN);
 	pass_header(io, f, ip);
@@ -288,6 +298,10 @@ static bool receive_one(struct io *io, struct icmp_flow *f)
 	sender = addr_from_sockaddr(&from);
 	if (n < ICMP_HLEN || !addr_eq(&sender.addr, &f->host_peer)) {
 		COUNT(io->counters, icmp_unsolicited);
+		return true;
+	}
+	if (UNLIKELY(io->rate_in) && !rate_takes_datagram(io->rate_in, io->loop->now_us, wire_bytes(f, (uint32_t)n), false)) {
+		COUNT(io->counters, drop_rate);
 		return true;
 	}
 	account_received(&f->account, 1, (uint32_t)n - ICMP_HLEN);

@@ -53,6 +53,7 @@ int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, con
 			  .steering.shards = 1,
 			  .isn_key = {{key->k[1], key->k[0]}},
 			  .backlog_max_bytes = TCP_BACKLOG_TOTAL_BYTES,
+			  .rate_ms = TIMER_NEVER,
 			  .ooo_queues_max = TCP_OOO_QUEUES};
 	t->peek_offset = peek_offset && kernel_has_peek_offset(AF_INET) && kernel_has_peek_offset(AF_INET6);
 	rc = flow_table_init(&t->flows, sizeof(struct tcp_flow), limit, key);
@@ -83,6 +84,7 @@ void tcp_free(struct tcp *t)
 	while (t->served.count)
 		close(t->served.at[--t->served.count].fd);
 	free(t->discard);
+	free(t->held_entries);
 	flow_table_free(&t->flows);
 	timer_heap_free(&t->timers);
 }
@@ -189,6 +191,7 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enu
 	tcp_free_backlog(t, f);
 	tcp_ooo_free(t, f);
 	worklist_remove(&t->work, &f->work);
+	tcp_release(t, f);
 	if (f->state == TCPS_CONNECTING)
 		worklist_remove(&t->connecting, &f->run_entry);
 	else
@@ -314,6 +317,8 @@ void tcp_event(struct tcp *t, struct io *io, uint32_t index, uint32_t generation
 		f->flags &= (uint16_t)~TCPF_OUT_ARMED;
 		f->flags |= TCPF_WINDOW_STALE;
 	}
+	if (events & EPOLLOUT && f->backlog.len && tcp_is_held(io, f))
+		tcp_wait_for_rate(t, f);
 	if (events & EPOLLERR && !f->error) {
 		int error = 0;
 		socklen_t len = sizeof(error);
@@ -351,10 +356,12 @@ static bool may_delay_ack(const struct io *io, const struct tcp_flow *f)
 bool tcp_service(struct tcp *t, struct io *io)
 {
 	struct sched *sched = &io->sched;
-	bool waiting = false;
+	bool waiting = false, held;
 	struct work *w, *next;
 	uint32_t first, frames;
 
+	if (UNLIKELY(t->held.count))
+		tcp_serve_held(t, io);
 	if (!io->loop->ready) /* no event has come: delayed ACKs wait no longer */
 		sched->delayed_ack_turns = SCHED_DELAYED_ACK_TURNS;
 	/* Serving a flow adds no flow to this list and removes no other one. */
@@ -368,13 +375,22 @@ bool tcp_service(struct tcp *t, struct io *io)
 		}
 		worklist_remove(&t->work, w);
 		first = sched_first_frames(sched, &t->run_queue, io->loop->now_ms);
-		serve_flow(t, io, f, f->run_entry.queued ? 0 : first);
+		/* Where a rate makes flows wait, one that has just become ready waits too. */
+		serve_flow(t, io, f, f->run_entry.queued || (io->rate_in && t->run_queue.list.count) ? 0 : first);
 	}
 	sched->delayed_ack_turns = waiting ? sched->delayed_ack_turns + 1 : 0;
-	w = io->link->blocked ? NULL : run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
-	if (w)
+	held = UNLIKELY(io->rate_in) && t->run_queue.list.count && !rate_passes(io->rate_in, io->loop->now_us);
+	w = io->link->blocked || held ? NULL : run_queue_next(&t->run_queue, sched_turn_frames(sched, io->loop->now_ms), &frames);
+	if (w && io->rate_in) {
+		serve_flow(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), 1);
+		run_queue_end_turn(&t->run_queue);
+		held = !rate_passes(io->rate_in, io->loop->now_us);
+	} else if (w) {
 		serve_flow(t, io, CONTAINER_OF(w, struct tcp_flow, run_entry), frames);
-	return waiting || (t->run_queue.list.count && !io->link->blocked);
+	}
+	if (UNLIKELY(io->rate_in || io->rate_out))
+		tcp_note_rate(t, io, held);
+	return waiting || (t->run_queue.list.count && !io->link->blocked && !held);
 }
 
 /* --- timers --- */

@@ -35,6 +35,11 @@ struct tcp {
 	struct worklist connecting; /* in CONNECTING; the one whose SYN is the oldest is first */
 	struct run_queue run_queue; /* their sockets have more for the guest than one turn's share */
 
+	/* With --rate-out: flows whose send backlog waits for the rate (tcp_rate.c). */
+	struct worklist held;
+	struct work *held_entries; /* of each flow, by its index; NULL without --rate-out */
+	int64_t rate_ms;           /* when flows that wait for a rate go on; TIMER_NEVER: none waits */
+
 	bool peek_offset; /* SO_PEEK_OFF works on TCP sockets */
 	uint8_t *discard; /* if it does not: where the bytes before the offset go */
 	bool sack;        /* offer it: see the head of tcp_out_of_order.c */
@@ -61,6 +66,8 @@ struct tcp {
 /* 0 or -errno. limit: flows at most. peek_offset false: do without SO_PEEK_OFF even where the kernel has it. */
 int tcp_init(struct tcp *t, uint32_t limit, const struct sock_options *sock, const struct siphash_key *key, bool peek_offset);
 void tcp_free(struct tcp *t);
+/* Before the first flow: what the guest sends will have a limit, io->rate_out. 0 or -ENOMEM. */
+int tcp_keep_rate(struct tcp *t);
 /* Makes t the TCP of one shard: it takes only the flows of that shard, and its part of every limit. Call it before the first
  * flow. */
 void tcp_share(struct tcp *t, const struct flow_steering *steering);
@@ -87,7 +94,9 @@ void tcp_end_bound(struct tcp *t, struct io *io, const struct addr_list *addrs);
 void tcp_judge_again(struct tcp *t, struct io *io, struct gate_again *counts);
 static inline int64_t tcp_next_ms(const struct tcp *t)
 {
-	return timer_next_ms(&t->timers);
+	int64_t ms = timer_next_ms(&t->timers);
+
+	return ms < t->rate_ms ? ms : t->rate_ms;
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* What the files of TCP share: tcp.c (beginning, end, timers), tcp_guest.c (segments of the guest), tcp_out_of_order.c (bytes
- * behind a hole), tcp_probe.c (keepalive probes), tcp_sock.c (the host socket), tcp_segment.c (segments to the guest), tcp_event.c (what readers
- * learn of a flow). */
+ * behind a hole), tcp_probe.c (keepalive probes), tcp_sock.c (the host socket), tcp_segment.c (segments to the guest), tcp_rate.c (what
+ * waits for a rate), tcp_event.c (what readers learn of a flow). */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -197,6 +197,28 @@ void tcp_free_backlog(struct tcp *t, struct tcp_flow *f);
  * gone afterwards. */
 bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames);
 void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
+
+/* Sends up to `most` bytes of the backlog. Returns how many it sent. */
+uint32_t tcp_drain_backlog(struct tcp *t, struct tcp_flow *f, uint32_t most);
+
+/* --- tcp_rate.c --- */
+
+/* Whether what the guest sends in this flow has a limit. */
+static inline bool tcp_is_held(const struct io *io, const struct tcp_flow *f)
+{
+	return UNLIKELY(io->rate_out) && !f->served;
+}
+/* Of len new bytes of such a flow, how many may go to its socket now. */
+uint32_t tcp_rate_room(struct tcp *t, struct io *io, uint32_t len);
+/* The window beyond the backlog's bytes that such a flow has. */
+uint32_t tcp_rate_window(const struct io *io);
+/* The backlog waits for the rate. */
+void tcp_wait_for_rate(struct tcp *t, struct tcp_flow *f);
+void tcp_release(struct tcp *t, struct tcp_flow *f);
+/* Gives the flows that wait their shares, in turn. */
+void tcp_serve_held(struct tcp *t, struct io *io);
+/* Notes when flows that wait for a rate go on; a run queue is held by io->rate_in. */
+void tcp_note_rate(struct tcp *t, const struct io *io, bool queue_held);
 
 /* --- tcp_out_of_order.c --- */
 

@@ -178,7 +178,9 @@ bool tcp_update_window(struct tcp *t, struct io *io, struct tcp_flow *f)
 	if (f->flags & (TCPF_GUEST_FIN | TCPF_SOCK_SHUT))
 		return false;
 	/* While there is a backlog the socket takes less than SO_MEMINFO says (tcp_notsent_lowat, short memory). */
-	if (!f->backlog.len)
+	if (tcp_is_held(io, f))
+		backlog = tcp_rate_window(io);
+	else if (!f->backlog.len)
 		room = socket_room(f, &full);
 	if (t->backlog_bytes > t->backlog_max_bytes / 2)
 		backlog /= 8; /* many host peers are slow: stay away from the limit of all backlogs */

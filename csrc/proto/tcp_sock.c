@@ -87,8 +87,13 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 {
 	uint32_t taken = 0;
 
-	if (!f->backlog.len)
+	if (!f->backlog.len && tcp_is_held(io, f)) {
+		taken = tcp_rate_room(t, io, len);
+		taken = taken ? send_some(f, bytes, taken) : 0;
+		rate_took(io->rate_out, io->loop->now_us, taken);
+	} else if (!f->backlog.len) {
 		taken = send_some(f, bytes, len);
+	}
 	if (taken == len || f->error)
 		return len; /* after an error a reset follows, so the bytes do not matter */
 	if (!backlog_add(t, &f->backlog, bytes + taken, len - taken)) {
@@ -96,6 +101,8 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 		return taken;
 	}
 	COUNT_ADD(io->counters, tcp_backlog_bytes, len - taken);
+	if (tcp_is_held(io, f))
+		tcp_wait_for_rate(t, f);
 	return len;
 }
 
@@ -107,7 +114,7 @@ uint32_t tcp_deliver_payload(struct tcp *t, struct io *io, struct tcp_flow *f, c
 
 	if (LIKELY(!io->link->tail.count))
 		return tcp_deliver(t, io, f, bytes, len);
-	if (!f->backlog.len && !f->error && bytes <= io->link->tail.at) {
+	if (!f->backlog.len && !f->error && !tcp_is_held(io, f) && bytes <= io->link->tail.at) {
 		msg.msg_iovlen = link_parts(io->link, bytes, len, parts, PAYLOAD_PARTS);
 		n = sendmsg(f->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	}
@@ -119,20 +126,21 @@ uint32_t tcp_deliver_payload(struct tcp *t, struct io *io, struct tcp_flow *f, c
 	return (uint32_t)n + tcp_deliver(t, io, f, bytes + n, len - (uint32_t)n);
 }
 
-static void drain_backlog(struct tcp *t, struct tcp_flow *f)
+uint32_t tcp_drain_backlog(struct tcp *t, struct tcp_flow *f, uint32_t most)
 {
 	struct send_backlog *b = &f->backlog;
 	uint32_t n;
 
 	if (!b->len)
-		return;
-	n = send_some(f, b->bytes + b->from, b->len);
+		return 0;
+	n = send_some(f, b->bytes + b->from, u32_min(b->len, most));
 	b->from += n;
 	b->len -= n;
 	if (n)
 		f->flags |= TCPF_WINDOW_STALE;
 	if (!b->len || f->error)
 		tcp_free_backlog(t, f);
+	return n;
 }
 
 /* --- host to guest --- */
@@ -297,6 +305,8 @@ static ssize_t peek_to_send(struct tcp *t, struct io *io, struct tcp_flow *f, ui
  * fills all frames and they leave together, so that the guest's reader finds the next one and does not sleep. */
 static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t frames)
 {
+	bool shaped = io->rate_in && !f->served;
+
 	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
 		uint32_t room = send_room(t, f, u32_max(frames, 1));
 		const uint8_t *at;
@@ -310,6 +320,11 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 		}
 		if (!frames || io->link->blocked)
 			return true;
+		if (UNLIKELY(shaped)) {
+			if (!rate_passes(io->rate_in, io->loop->now_us))
+				return true;
+			room = u32_min(room, rate_share_bytes(io->rate_in));
+		}
 		n = peek_to_send(t, io, f, &room, &at);
 		if (n == 0) {
 			f->flags |= TCPF_SOCK_EOF;
@@ -324,11 +339,14 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
-			uint32_t sent = 0;
+			uint32_t sent = 0, left;
 
 			if (n <= SCHED_SHORT_BYTES && !tcp_in_flight(f))
 				sched_note_short(&io->sched, io->loop->now_ms);
-			if (send_read(io, f, at, (uint32_t)n, last, &sent))
+			left = send_read(io, f, at, (uint32_t)n, last, &sent);
+			if (UNLIKELY(shaped))
+				rate_took(io->rate_in, io->loop->now_us, (uint32_t)n - left);
+			if (left)
 				return true;
 			frames -= sent;
 			if (last)
@@ -436,7 +454,8 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* the timer of this state runs */
-	drain_backlog(t, f);
+	if (!tcp_is_held(io, f))
+		tcp_drain_backlog(t, f, f->backlog.len);
 	/* A drop opens the socket's window and wakes the host peer's sender. So drop seldom while there is enough to read. The
 	 * window may close meanwhile; the drop after the last read opens it again. */
 	if (!f->run_entry.queued || f->acked_bytes >= sched_drop_bytes(&io->sched, io->loop->now_ms) || !t->peek_offset)

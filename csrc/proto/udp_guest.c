@@ -329,6 +329,11 @@ bool udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 	f->member = false;
 	if (UNLIKELY(f->group))
 		udp_socket_of(u, f)->asked_ms = io->loop->now_ms;
+	if (UNLIKELY(io->rate_out) &&
+	    !rate_takes_datagram(io->rate_out, io->loop->now_us, udp_wire_bytes(f, d.payload_len, gso_size), udp_is_query(f))) {
+		COUNT_ADD(io->counters, drop_rate, account_datagrams(d.payload_len, gso_size));
+		return true;
+	}
 	f->sent += f->sent < 2;
 	udp_note_direction(io, f, true);
 	udp_touch(u, io, f);

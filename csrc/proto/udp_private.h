@@ -52,6 +52,21 @@ struct udp_peer {
 	uint32_t users; /* flows; more than one if the guest knows two addresses of the peer */
 };
 
+#define UDP_PORT_DNS 53 /* RFC 1035, 4.2.1 */
+
+/* Bytes of IP packets with this payload; gso_size: of each datagram but the last, 0: there is one. */
+static inline uint32_t udp_wire_bytes(const struct udp_flow *f, uint32_t payload_bytes, uint32_t gso_size)
+{
+	return payload_bytes +
+	       account_datagrams(payload_bytes, gso_size) * (UDP_HLEN + ip_header_bytes(addr_is_v4(&f->host_peer.addr)));
+}
+
+/* Whether it is between a resolver and a nameserver. */
+static inline bool udp_is_query(const struct udp_flow *f)
+{
+	return f->flow.key.dest_port == UDP_PORT_DNS;
+}
+
 #define UDP_TIMEOUT_MS 120000 /* RFC 4787, 4.3: two minutes at least */
 
 /* --- udp.c --- */

@@ -18,7 +18,6 @@
 #include "proto/udp_private.h"
 
 #define PORT_TRIES 64
-#define PORT_DNS 53          /* RFC 1035, 4.2.1 */
 #define GROUP_ANSWER_MS 5000 /* with an egress policy: how long the members of a group may answer */
 
 /* Opens a flow for the first datagram of host_peer to a forwarded port, or to a socket whose flow to a group it may answer. */
@@ -132,6 +131,11 @@ static void forward(struct udp *u, struct io *io, struct udp_socket *s, const st
 		f->local = d->info.local;
 		f->scope = d->info.ifindex;
 	}
+	if (UNLIKELY(io->rate_in) &&
+	    !rate_takes_datagram(io->rate_in, io->loop->now_us, udp_wire_bytes(f, d->len, d->info.gso_size), udp_is_query(f))) {
+		COUNT_ADD(io->counters, drop_rate, account_datagrams(d->len, d->info.gso_size));
+		return;
+	}
 	if (f->sent && !f->received)
 		bucket_return(&u->new_flows);
 	f->received += f->received < 2;
@@ -183,7 +187,7 @@ static void copy_answers(struct udp *u, const struct udp_socket *s, int n)
 		const struct datagram d = datagram_at(&u->batch, i);
 		uint32_t step = d.info.gso_size ? d.info.gso_size : d.len;
 
-		if (d.from.port != PORT_DNS || !udp_find_peer(u, s, &d.from))
+		if (d.from.port != UDP_PORT_DNS || !udp_find_peer(u, s, &d.from))
 			continue;
 		for (uint32_t at = 0; at < d.len; at += step)
 			dns_copies_add(&u->answers, d.data + at, u32_min(step, d.len - at));

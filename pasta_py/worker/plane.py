@@ -92,6 +92,7 @@ class Plane:
         config.mtu, config.link_mtu = plan.mtu, plan.link_mtu
         config.guest_scope6 = plan.guest_scope6
         config.log_level = plan.log_level
+        config.rate_in, config.rate_out = plan.rate_in, plan.rate_out
         config.guest_mac, config.our_mac = plan.guest_mac, plan.our_mac
         for family, planned in zip(config.family, (plan.family4, plan.family6)):
             for name in _ADDRESSES:

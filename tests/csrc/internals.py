@@ -103,6 +103,12 @@ struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
 int64_t x_timer_next_ms(const struct timer_heap *h);
 
 struct bucket { ...; };
+struct rate { uint64_t bytes_per_s; ...; };
+uint32_t rate_share_bytes(const struct rate *r);
+bool rate_passes(struct rate *r, int64_t now_us);
+void rate_took(struct rate *r, int64_t now_us, uint32_t bytes);
+int64_t rate_next_ms(const struct rate *r);
+bool rate_takes_datagram(struct rate *r, int64_t now_us, uint32_t bytes, bool query);
 bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
@@ -176,6 +182,7 @@ SOURCE = """
 #include "base/seq.h"
 #include "base/siphash.h"
 #include "core/bucket.h"
+#include "core/rate.h"
 #include "core/dns_copies.h"
 #include "core/egress.h"
 #include "core/flow.h"

@@ -276,6 +276,10 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("learn", "FILE", "learn", "last", takes.text,
          "Let pass what no rule and no closed group denies (--egress internet), and write the narrowest rules for it to FILE, "
          "beside those that FILE has: docs/egress.md."),
+        ("rate-out", "RATE", "rate_out", "last", takes.rate,
+         "Limit what the guest sends to RATE, all flows together: a number with kbit, mbit or gbit (bits a second), or kB, MB or "
+         "GB (bytes a second). TCP waits, datagrams over the rate are dropped. Local connections have no limit."),
+        ("rate-in", "RATE", "rate_in", "last", takes.rate, "Limit what the guest receives in the same way."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
          "How long the addresses of an allowed name may still be connected to after its answer has ended. "
          f"Default: {defaults.PIN_GRACE_S}."),

@@ -131,6 +131,28 @@ def _check_unicast(address: "IPv4Address | IPv6Address", what: str, loopback: bo
         raise Refused(f"an ordinary unicast address ({what})")
 
 
+#: Bits a second.
+_RATE_UNITS = {
+    "bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9,
+    "B": 8, "kB": 8 * 10**3, "KB": 8 * 10**3, "MB": 8 * 10**6, "GB": 8 * 10**9,
+}  # fmt: skip
+_MIN_RATE, _MAX_RATE = 1000, 10**11  # bytes a second
+
+
+def rate(text: str) -> int:
+    """Bytes a second. Units that tc(8) and others read differently (`mbps`, `mb`, no unit) are refused."""
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unit = text[len(digits) :]
+    whole, _, part = digits.partition(".")
+    factor = _RATE_UNITS.get(unit) or _RATE_UNITS.get(unit.lower(), 0)
+    if not (factor and (whole + part).isascii() and (whole + part).isdigit() and len(whole) <= 12 and len(part) <= 6):
+        raise Refused("a number with a unit: kbit, mbit or gbit for bits a second, kB, MB or GB for bytes, as in 10mbit or 2.5MB")
+    value: int = int(whole or "0") * factor // 8 + int(part or "0") * factor // (8 * 10 ** len(part))
+    if not _MIN_RATE <= value <= _MAX_RATE:
+        raise Refused("a rate from 8kbit to 800gbit")
+    return value
+
+
 def or_none(convert: "Callable[[str], Any]") -> "Callable[[str], Any]":
     return lambda text: None if text == "none" else convert(text)
 

@@ -136,6 +136,8 @@ class Options(Record):
     freebind: bool = False
     # Egress
     pin_grace: int = defaults.PIN_GRACE_S
+    rate_out: int = 0  # bytes a second; 0: no limit
+    rate_in: int = 0
     egress: str = ""  # a preset; "": not said
     egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
     sandbox: bool = False
@@ -302,6 +304,8 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     if values.get("splice_only") and values.get("splice") is False:
         raise UsageError("--splice-only and --no-splice are both given: give one of them")
     _exclusive(values, "splice_only", "follow", "--splice-only", "--follow")
+    for direction in ("out", "in"):
+        _exclusive(values, "splice_only", f"rate_{direction}", "--splice-only", f"--rate-{direction}")
     if values.get("host_lo_to_ns_lo") and values.get("splice") is False:
         raise UsageError("--host-lo-to-ns-lo and --no-splice are both given: give one of them")
     if not spawn and values.get("pidns") is False:

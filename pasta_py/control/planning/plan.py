@@ -348,6 +348,8 @@ def _worker(
         splice=options.splice,
         lo_to_lo=options.host_lo_to_ns_lo,
         assign_mtu=options.mtu != 0,
+        rate_out=options.rate_out,
+        rate_in=options.rate_in,
         lease_s=defaults.LEASE_S if options.follow and not options.config_net else 0,
         program=options.program,
         log_level=options.log_level,

@@ -24,7 +24,7 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     if plan.worker.local_only:
         return ["interface: none, only ports are forwarded", *ports]
     mac = f"our MAC address: {plan.worker.our_mac.hex(':')}"
-    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *ports]
+    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *_rates(plan), *ports]
 
 
 def greeting(plan: "Plan", name: str) -> list[str]:
@@ -93,6 +93,21 @@ def _egress(plan: "Plan") -> list[str]:
     shown = rules[:_RULES_SHOWN] + ([f"{len(rules) - _RULES_SHOWN} more rules"] if len(rules) > _RULES_SHOWN else [])
     last = "allow others" if worker.egress_default == "open" else "deny others"
     return [f"egress: {'; '.join([*shown, last])}"]
+
+
+def _rates(plan: "Plan") -> list[str]:
+    worker = plan.worker
+    said = [f"{_rate(value)} {where}" for value, where in ((worker.rate_out, "out"), (worker.rate_in, "in")) if value]
+    return [f"rate: at most {' and '.join(said)}"] if said else []
+
+
+def _rate(bytes_per_s: int) -> str:
+    """In bits a second, with the largest unit that gives a whole number or three digits."""
+    bits = 8 * bytes_per_s
+    for factor, unit in ((10**9, "gbit"), (10**6, "mbit"), (10**3, "kbit")):
+        if bits >= factor:
+            return f"{bits / factor:.3f}".rstrip("0").rstrip(".") + unit
+    return f"{bits}bit"
 
 
 def _names(plan: "Plan") -> list[str]:
