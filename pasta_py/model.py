@@ -26,6 +26,7 @@ FD_FOLLOW_LOOK = "follow-look"
 FD_FOLLOW_NETLINK = "follow-netlink"
 FD_FOLLOW_INOTIFY = "follow-inotify"
 FOLLOW_ROLES = (FD_FOLLOW_STATE, FD_FOLLOW_LOOK, FD_FOLLOW_NETLINK, FD_FOLLOW_INOTIFY)
+FD_HOST_UPDATES = "host-updates"  # a socket whose other end says what has changed on the host (slirp4netns)
 FD_FLOW_LOG = "flow-log"  # the files of --flow-log, which are written in turn, or a stream
 FD_DECISION_LOG = "decision-log"  # those of --decision-log
 FD_LEARN = "learn"  # a socket to the process that writes what is learned (--learn)
@@ -216,3 +217,9 @@ class HostUpdate(Record):
     dns_servers: tuple[bytes, ...] = ()
     egress: bytes = b""
     gone: tuple[bytes, ...] = ()  # all addresses that the host had and has no more: flows bound to them end
+
+
+def host_update(plan: WorkerPlan, gone: "tuple[bytes, ...]" = ()) -> HostUpdate:
+    """What of a plan follows from the host."""
+    values = {name: getattr(plan, name) for name in HostUpdate._fields if name != "gone"}
+    return HostUpdate(**values, gone=gone)

@@ -1,6 +1,6 @@
-"""Following the host, on the worker's side: forks the watcher (csrc/io/follow.c), lets it begin, and takes over what it says.
+"""Following the host, on the worker's side: forks the watcher (csrc/io/follow.c), and lets it begin.
 
-What the watcher starts for each change is pasta_py/worker/follow_change.py.
+What the watcher starts for each change is pasta_py/worker/follow_change.py. What that says is taken over by host_updates.
 """
 
 import _socket
@@ -8,19 +8,8 @@ import posix as os  # os takes 0.8 ms to import
 import sys
 
 from pasta_py import model, worker_protocol
-from pasta_py.errors import WireError
-from pasta_py.worker import log, plane
+from pasta_py.worker import host_updates, plane  # noqa: F401 - that is needed once the worker is locked in
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-_MESSAGE_BYTES = 1 << 20
-_NUMBER_BYTES = 4  # of the only message that csrc/io/follow.c itself sends
-_ENDED = (
-    "the host's network is no longer followed: the process that does this has ended; what the guest has stays as it is"
-)
 _PROGRAM = "import sys; sys.path += sys.argv[1:-1]; from pasta_py.worker import follow_change; follow_change.main(sys.argv[-1])"
 #: The letters that csrc/io/follow.c has for the descriptors of these roles.
 _LETTERS = (
@@ -63,49 +52,3 @@ def begin(sock: "_socket.socket", roles: "dict[str, list[int]]") -> None:
         pass  # it has ended, and the socket says so
     for fd in fds:
         os.close(fd)
-
-
-class Following:
-    """The socket to the watcher. `adopt` takes the changed plan, once the core has it, `adopt_policy` its egress policy."""
-
-    def __init__(self, core: "plane.Plane", plan: "model.WorkerPlan", journal: log.Log, sock: "_socket.socket") -> None:
-        self._core, self._plan, self._log, self._sock = core, plan, journal, sock
-        self.adopt: Callable[[model.WorkerPlan], None] = lambda _plan: None
-        self.adopt_policy: Callable[[bytes], object] = core.set_egress
-
-    def fileno(self) -> int:
-        return self._sock.fileno()
-
-    def on_readable(self) -> None:
-        try:
-            data = self._sock.recv(_MESSAGE_BYTES)
-            message: Any = _decoded(data)
-        except (OSError, WireError):
-            message = None
-        if not isinstance(message, tuple):
-            self._core.unwatch(self._sock.fileno())
-            self._sock.close()
-            self._log.write(log.WARNING, _ENDED)
-            return
-        update, lines = message
-        if update:
-            changed = worker_protocol.decode(update)
-            assert isinstance(changed, model.HostUpdate)
-            values = {name: value for name, value in changed.__dict__.items() if name != "gone"}
-            if changed.egress != self._plan.egress:  # first: what the host has now is closed before it is reached
-                self.adopt_policy(changed.egress)
-            self._plan = self._plan.replace(**values)
-            self._core.follow(self._plan, changed.gone)
-            self.adopt(self._plan)
-        for level, line in lines:
-            self._log.write(level, line)
-
-
-def _decoded(data: bytes) -> "Any":
-    """An update, encoded, b"" for none, and lines with their levels; None: the other end has closed."""
-    if len(data) == _NUMBER_BYTES:
-        number = int.from_bytes(data, sys.byteorder, signed=True)
-        counts = number == plane.FOLLOW_COUNTS_ON_HOST
-        why = "the right to change them in the guest would count on the host too" if counts else os.strerror(-number)
-        return b"", ((log.INFO, f"addresses and routes of the host are not followed: {why}"),)
-    return worker_protocol.decode(data) if data else None

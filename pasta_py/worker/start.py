@@ -217,7 +217,9 @@ def _build(
     if plan.egress and dns:
         _tell_decisions(core, plan, roles, journal, logs, dns, worker, ticks)
     if watcher:
-        _follow(core, plan, journal, handlers, watcher, worker, logs)
+        _follow(core, plan, journal, handlers, watcher, worker, logs, outlived=True)
+    for fd in roles.get(model.FD_HOST_UPDATES, ()):  # control's, which ends with us
+        _follow(core, plan, journal, handlers, _socket.socket(fileno=fd), worker, logs, outlived=False)
     return worker
 
 
@@ -242,17 +244,17 @@ def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handle
 
 def _follow(
     core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
-    watcher: "_socket.socket", worker: "serve.Worker", logs: logs_and_control.LogsAndControl,
+    sock: "_socket.socket", worker: "serve.Worker", logs: logs_and_control.LogsAndControl, *, outlived: bool,
 ) -> None:  # fmt: skip
-    """Hear what the watcher says."""
-    from pasta_py.worker import following
+    """Hear what the process at the other end of the socket says of the host."""
+    from pasta_py.worker import host_updates  # loaded before the worker was locked in
 
-    follower = following.Following(core, plan, journal, watcher)
-    follower.adopt = worker.adopt
+    updates = host_updates.HostUpdates(core, plan, journal, sock, outlived=outlived)
+    updates.adopt = worker.adopt
     if logs.policy:
-        follower.adopt_policy = logs.policy.rules.adopt
-    core.watch(follower.fileno(), watch.FOLLOW)
-    handlers[watch.FOLLOW] = follower.on_readable
+        updates.adopt_policy = logs.policy.rules.adopt
+    core.watch(updates.fileno(), watch.FOLLOW)
+    handlers[watch.FOLLOW] = updates.on_readable
 
 
 def _tell_decisions(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lab import HOST4, HOSTS, PROGRAMS, REMOTE4, REMOTE6, REMOTES, Guest, Lab, Script, wait_until
-from servers import DNS4, DNS_NAME, dnsmasq
+from servers import DNS4, DNS_NAME, dnsmasq, own_etc, resolver, write
 from slirp import API, DNS, DNS6, GATEWAY, GATEWAY6, GUEST4, NAMES, Running, connected, path, start
 from test_autoconf import dhclient
 
@@ -14,6 +14,7 @@ SECOND = {4: "192.0.2.22", 6: "2001:db8::22"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 PORT, CLOSED = 7500, 7501
 ASK = ("ask", "ask-udp")
+FOLLOWS_S = 5
 ANSWER_S, SILENCE_S = 20, 1  # what has to come, and what is not expected
 
 
@@ -299,3 +300,33 @@ def test_a_bridge_with_several_stations(lab: Lab, name: str) -> None:
     web.kill()
     wanted = ["new_ip_address=10.0.2.15", "new_ip_address=10.0.2.16", "they see each other", str(size), str(size)]
     assert said.stdout.splitlines() == wanted, said
+
+
+@pytest.mark.parametrize("options", [("-c",), ("-c", "--enable-sandbox", "--enable-seccomp")], ids=" ".join)
+@pytest.mark.parametrize("name", ["ours", "sid"])
+def test_the_hosts_new_nameserver_is_asked_at_the_same_address(name: str, options: tuple[str, ...]) -> None:
+    """resolv.conf is rewritten in place, replaced, gone and back. The original looks once a second at most, ours at each change."""
+    with Lab() as lab:
+        own_etc(lab)
+        other = "192.0.2.53"
+        lab.remote.setup(f"addr add {other}/24 dev eth0")
+        answers = {REMOTE4: "198.51.100.1", other: "198.51.100.2"}
+        for server, answer in answers.items():
+            resolver(lab.remote, server, name_is=answer)
+
+        def asks(server: str) -> None:
+            wanted = [[answers[server]]] * 2
+            wait_until(lambda: name_server(guest, DNS) == wanted, FOLLOWS_S, f"{server} is asked")
+
+        write(lab, "/etc/resolv.conf", f"nameserver {REMOTE4}\n")
+        with connected(lab, name, *options) as (guest, _running):
+            asks(REMOTE4)
+            lab.host.run("sh", "-c", f"echo nameserver {other} >/etc/resolv.conf")
+            asks(other)
+            write(lab, "/etc/resolv.conf", f"nameserver {REMOTE4}\n")
+            asks(REMOTE4)
+            lab.host.run("rm", "/etc/resolv.conf")
+            if name == "ours":  # the original has no nameserver then
+                asks(REMOTE4)
+            write(lab, "/etc/resolv.conf", f"nameserver {other}\n")
+            asks(other)

@@ -7,9 +7,6 @@ from pasta_py.control.planning import host, plan, resolv_conf
 from pasta_py.errors import PastaError
 from pasta_py.record import Record
 
-#: Fields of WorkerPlan that follow from the host, which model.HostUpdate has too.
-_FOLLOWED = tuple(name for name in model.HostUpdate._fields if name in model.WorkerPlan._fields)
-
 
 class Replanned(Record):
     """`state`, `link` and `update` are encoded; b"" for a link plan or worker's update that does not differ."""
@@ -64,5 +61,4 @@ def _plan(now: "state.State") -> plan.Plan:
 
 
 def _update(made: plan.Plan, counted: state.Counted) -> model.HostUpdate:
-    values = {name: getattr(made.worker, name) for name in _FOLLOWED}
-    return model.HostUpdate(**values, gone=tuple(map(packed, counted.gone)))
+    return model.host_update(made.worker, tuple(map(packed, counted.gone)))

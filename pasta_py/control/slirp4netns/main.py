@@ -4,6 +4,7 @@ The worker starts as soon as the command line is known to be good, and does what
 user's rights to bind ports: it binds what the API requests, and hands the sockets over. Either ends with the other.
 """
 
+import _socket
 import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.tap import Tap
+    from pasta_py.control.planning.host import HostSnapshot
     from pasta_py.control.planning.plan import Plan
+    from pasta_py.control.planning.resolv_conf import Resolv
+    from pasta_py.control.slirp4netns.nameservers import Nameservers
     from pasta_py.control.start.control_socket import ControlSocket
     from pasta_py.control.start.worker_process import WorkerProcess
 else:
@@ -66,7 +70,7 @@ def _start(asked: SlirpOptions) -> int:
         _keep_from_others(name, fd, ours)
     launch.clean_inheritance(ours | {fd for _name, fd in from_user if fd >= 0})
     syscalls.become_subreaper()
-    worker = worker_process.WorkerProcess()
+    worker = worker_process.WorkerProcess(modules=("host_updates",) if asked.dns else ())
     try:
         return _serve(asked, worker)
     finally:
@@ -94,7 +98,11 @@ def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
         pasta = plan.as_pasta(asked, _mac(asked))
         for word in asked.surplus:
             tell(pasta, WARNING, f"too many arguments: {word!r} is passed over")
-        _hand_over(asked, pasta, worker, _control(stack))
+        control = _control(stack)
+        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        stack.callback(ours.close)
+        stack.callback(theirs.close)
+        read = _hand_over(asked, pasta, worker, control, theirs.fileno() if asked.dns else -1)
         _reap_all_but(worker)
         import select
 
@@ -110,9 +118,13 @@ def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
         _describe(asked)
         _say_ready(asked.ready_fd)
         poll.register(worker, select.POLLIN)
+        nameservers = _follow(asked, pasta, ours, *read) if asked.dns else None
+        if nameservers:
+            stack.callback(nameservers.close)
+            poll.register(nameservers, select.POLLIN)
         if asked.exit_fd >= 0:
             poll.register(asked.exit_fd, select.POLLIN | select.POLLPRI)
-        return _wait(poll, server, worker, asked.exit_fd)
+        return _wait(poll, server, worker, asked.exit_fd, nameservers)
 
 
 def _reap_all_but(worker: "WorkerProcess") -> None:
@@ -129,7 +141,9 @@ def _reap_all_but(worker: "WorkerProcess") -> None:
     reap()
 
 
-def _wait(poll: "select.poll", server: "api.Server | None", worker: "WorkerProcess", exit_fd: int) -> int:
+def _wait(
+    poll: "select.poll", server: "api.Server | None", worker: "WorkerProcess", exit_fd: int, nameservers: "Nameservers | None"
+) -> int:
     """Serve until the exit descriptor is ready or the worker ends; the exit status."""
     while True:
         for fd, _events in poll.poll(server.timeout_ms() if server else None):
@@ -138,7 +152,9 @@ def _wait(poll: "select.poll", server: "api.Server | None", worker: "WorkerProce
                 return 0
             if fd == worker.fileno():
                 return _ended(worker)
-            if server:
+            if nameservers and fd == nameservers.fileno():
+                nameservers.changed()
+            elif server:
                 server.event(fd)
         if server:
             server.expire()
@@ -183,15 +199,19 @@ def _end_by(number: int, made: "ControlSocket") -> None:
     os.kill(os.getpid(), number)
 
 
-def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", control: int) -> None:
-    """Set up everything, up to a worker that serves. `control`: its control socket, or -1."""
+def _hand_over(
+    asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", control: int, updates: int
+) -> "tuple[HostSnapshot, Resolv]":
+    """Set up everything, up to a worker that serves; what was read of the host. `control`: its control socket, or -1. `updates`:
+    the worker's end of the socket that says what changes on the host, or -1."""
     from pasta_py import model
     from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.planning import host, plan, resolv_conf
     from pasta_py.control.slirp4netns import plan as slirp_plan
     from pasta_py.control.start.notices import WARNING, tell
 
-    made = slirp_plan.build(asked, pasta, host.snapshot(*plan.interfaces(pasta)), resolv_conf.read())
+    seen, names = host.snapshot(*plan.interfaces(pasta)), resolv_conf.read()
+    made = slirp_plan.build(asked, pasta, seen, names)
     with ExitStack() as stack:
         tap = _tap(asked, made)
         stack.callback(os.close, tap.fd)
@@ -199,6 +219,8 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", c
             tell(pasta, WARNING, line)
         log_fd = os.dup(2)
         stack.callback(os.close, log_fd)
+        descriptors = [(model.FD_TAP, tap.fd), (model.FD_LOG, log_fd)]
+        descriptors += [pair for pair in ((model.FD_CONTROL, control), (model.FD_HOST_UPDATES, updates)) if pair[1] >= 0]
         final = made.worker.replace(
             guest_mac=tap.mac or made.worker.guest_mac,
             vnet_hdr=tap.vnet_hdr,
@@ -207,9 +229,24 @@ def _hand_over(asked: SlirpOptions, pasta: "Options", worker: "WorkerProcess", c
             changing=bool(asked.api_socket),
             lossy=asked.target_type in ("tapfd", "bess"),
             serves=f"process {asked.target}" if asked.target_type == "pid" else asked.target,
-            descriptors=(model.FD_TAP, model.FD_LOG, *((model.FD_CONTROL,) if control >= 0 else ())),
+            descriptors=tuple(role for role, _fd in descriptors),
         )
-        worker.hand_over(final, [tap.fd, log_fd, *((control,) if control >= 0 else ())], pasta)
+        worker.hand_over(final, [fd for _role, fd in descriptors], pasta)
+    return seen, names
+
+
+def _follow(
+    asked: SlirpOptions, pasta: "Options", sock: "_socket.socket", seen: "HostSnapshot", names: "Resolv"
+) -> "Nameservers | None":
+    """Begin to follow the host's nameservers. `sock`: to the worker. `seen`, `names`: what the worker has."""
+    from pasta_py.control.slirp4netns import nameservers, plan
+    from pasta_py.control.start.notices import WARNING, tell
+
+    try:
+        return nameservers.Nameservers(names, lambda now: plan.build(asked, pasta, seen, now).worker, sock)
+    except OSError as error:
+        tell(pasta, WARNING, f"changes of the host's nameservers are not followed: {error.strerror}")
+        return None
 
 
 def _tap(asked: SlirpOptions, made: "Plan") -> "Tap":
