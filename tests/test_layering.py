@@ -34,7 +34,9 @@ CROSSINGS = (
     *(("worker/follow_change.py", f"pasta_py.control.follow.{name}") for name in ("apply", "packing", "replan", "state")),
 )
 IMPORTERS = ("import_module", "__import__")
-LEAN = {"_frozen_importlib_external", "_signal", "_socket", "errno", "fcntl", "gc", "marshal", "posix", "struct", "sys", "time"}
+LEAN = {
+    "_frozen_importlib_external", "_md5", "_signal", "_socket", "errno", "fcntl", "gc", "marshal", "posix", "struct", "sys", "time",
+}  # fmt: skip
 
 
 #: The wings of control, in their order: each imports only itself and those before it.

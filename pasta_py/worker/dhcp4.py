@@ -13,6 +13,7 @@ from pasta_py.worker import frames
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
+    from pasta_py.worker.forced_renewal import Client, Renewals
 
 _SERVER_PORT, _CLIENT_PORT = 67, 68
 _COOKIE = b"\x63\x82\x53\x63"
@@ -24,6 +25,7 @@ _BROADCAST_FLAG = 0x80
 
 # Message types (RFC 2132, 9.6)
 _DISCOVER, _OFFER, _DHCPREQUEST, _ACK, _NAK, _INFORM = 1, 2, 3, 5, 6, 8
+_FORCERENEW = 9  # RFC 3203, 4
 
 # Options (RFC 2132, unless another is named)
 _PAD, _END = 0, 255
@@ -32,10 +34,13 @@ _WANTED, _LEASE, _OVERLOAD, _TYPE, _SERVER, _PARAMETERS, _TEXT, _MAX_BYTES = 50,
 _CLIENT_ID = 61
 _RAPID_COMMIT = 80  # RFC 4039
 _FQDN = 81  # RFC 4702
+_AUTHENTICATION = 90  # RFC 3118, 2
 _SEARCH = 119  # RFC 3397
 _ROUTES = 121  # RFC 3442
+_RENEWABLE = 145  # the client can be forced to renew, with these algorithms (RFC 6704, 3.1.1)
 
 _SIZES = {_WANTED: 4, _OVERLOAD: 1, _TYPE: 1, _SERVER: 4, _MAX_BYTES: 2}
+_HMAC_MD5 = 1  # RFC 6704, 3.1.2
 _FOREVER = b"\xff\xff\xff\xff"
 _DEFAULT_MAX_BYTES = 576  # of the IP packet; each client accepts that much (RFC 2131, 2)
 _MOST_BYTES = 1500
@@ -52,6 +57,10 @@ class Leases:
         self._plan = plan
         self._places: dict[bytes, int] = {}
 
+    def adopt(self, plan: "WorkerPlan") -> None:
+        """Go on with a changed plan, whose first address is the same."""
+        self._plan = plan
+
     def plan_for(self, mac: bytes) -> "WorkerPlan | None":
         """The plan with this neighbour's address as the guest's; None when no address is left."""
         place = self._places.get(mac, len(self._places))
@@ -63,15 +72,21 @@ class Leases:
         return self._plan.replace(family4=self._plan.family4.replace(guest=address)) if place else self._plan
 
 
-def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "bytes | None":
+def reply(
+    plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None, renewals: "Renewals | None" = None
+) -> "bytes | None":
     """The DHCP or BOOTP reply to a client's message; None for a frame that gets no reply.
 
-    `leases`: where the guest's link may have several neighbours. Without it each client gets the guest's address.
+    `leases`: where the guest's link may have several neighbours. Without it each client gets the guest's address. `renewals`: where
+    clients can be made to renew.
     """
     if not plan.family4.on or not plan.dhcp or not plan.family4.guest:
         return None
     datagram = frames.datagram(frames.packet4(plan, frame, frames.UDP), _SERVER_PORT)
-    if datagram is None or datagram.destination not in (frames.BROADCAST4, _subnet(plan)[1], _server(plan)):
+    if datagram is None:
+        return None
+    ours = (frames.BROADCAST4, _subnet(plan)[1], _server(plan))
+    if datagram.destination not in ours and not (renewals and datagram.destination in renewals.servers):
         return None
     message = datagram.data
     if len(message) < _FIXED_BYTES + 4 or message[:3] != _REQUEST_HEAD or message[28] & 1:
@@ -85,7 +100,41 @@ def reply(plan: "WorkerPlan", frame: bytes, leases: "Leases | None" = None) -> "
     if own is None:
         return None
     kind = _answer_kind(own, message, options)
-    return None if kind is None else _build(own, datagram, options, kind)
+    if kind is None:
+        return None
+    key = _key(own, datagram, options, renewals) if renewals and kind == _ACK else b""
+    return _build(own, datagram, options, kind, key)
+
+
+def _key(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, bytes]", renewals: "Renewals") -> bytes:
+    """What the authentication option says to a client that can be made to renew; b"" for others."""
+    from pasta_py.worker.forced_renewal import Client
+
+    if _HMAC_MD5 not in options.get(_RENEWABLE, b""):
+        return b""
+    renewals.servers.add(_server(plan))
+    informed = options.get(_TYPE) == bytes((_INFORM,))
+    address = datagram.source if informed else frames.ipv4(plan.family4.guest)
+    ident, message = options.get(_CLIENT_ID, b""), datagram.data
+    client = Client(mac=datagram.mac, address=address, ident=ident, message=message[4:8] + message[28:44])
+    return renewals.offer(renewals.clients4, datagram.mac, client)
+
+
+def force(plan: "WorkerPlan", client: "Client", renewals: "Renewals") -> bytes:
+    """The frame that makes this client renew (RFC 3203, 4 and 6)."""
+    xid, hardware = client.message[:4], client.message[4:]
+    data = _REPLY_HEAD + xid + bytes(20) + hardware + bytes(192) + _COOKIE
+    data += bytes((_TYPE, 1, _FORCERENEW, _SERVER, 4)) + _server(plan)
+    data += _encode(_CLIENT_ID, client.ident, _DEFAULT_MAX_BYTES)
+    signed = renewals.signed(data + bytes((_AUTHENTICATION, renewals.INFORMATION_BYTES)), bytes((_END,)))
+    macs, addresses = (plan.our_mac, client.mac), (_server(plan), client.address)
+    return frames.udp_frame(macs, addresses, (_SERVER_PORT, _CLIENT_PORT), signed)
+
+
+def told(plan: "WorkerPlan") -> "tuple[object, ...]":
+    """What a client is told of the plan."""
+    family = plan.family4
+    return plan.dhcp, family.guest, family.prefix, family.gateway, _server(plan), plan.dns, plan.search
 
 
 def _server(plan: "WorkerPlan") -> bytes:
@@ -150,7 +199,8 @@ def _answer_kind(plan: "WorkerPlan", message: bytes, options: "dict[int, bytes]"
     return _ACK if wanted == guest else _NAK
 
 
-def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, bytes]", kind: int) -> bytes:
+def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, bytes]", kind: int, key: bytes) -> bytes:
+    """`key`: what the authentication option says; b"": there is none."""
     message, guest = datagram.data, frames.ipv4(plan.family4.guest)
     informed = options.get(_TYPE) == bytes((_INFORM,))
     current = b"" if kind == _NAK else message[12:16]
@@ -158,7 +208,11 @@ def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, by
         current = datagram.source  # RFC 2131 requires ciaddr in a DHCPINFORM, but some clients leave it out
     yours = frames.NOWHERE4 if informed or kind == _NAK else guest
     # Where the reply goes (RFC 2131, 4.1)
-    if current and current != frames.NOWHERE4:
+    renews = datagram.destination not in (frames.BROADCAST4, _subnet(plan)[1]) and datagram.source != frames.NOWHERE4
+    if kind == _NAK and renews and datagram.source == message[12:16]:
+        # RFC 2131 has it broadcast, but a client that renews may listen at its own address only (dhcpcd).
+        mac, destination = datagram.mac, datagram.source
+    elif current and current != frames.NOWHERE4:
         mac, destination = datagram.mac, current
     elif informed or kind == _NAK or message[10] & _BROADCAST_FLAG:
         mac, destination = frames.BROADCAST_MAC, frames.BROADCAST4
@@ -168,10 +222,11 @@ def _build(plan: "WorkerPlan", datagram: frames.Datagram, options: "dict[int, by
     if _MAX_BYTES in options:
         asked = int.from_bytes(options[_MAX_BYTES], "big")
         limit = max(limit, min(asked, plan.mtu, _MOST_BYTES))
-    room = limit - frames.IPV4_BYTES - frames.UDP_BYTES - _FIXED_BYTES - len(_COOKIE) - 1
+    authentication = bytes((_AUTHENTICATION, len(key))) + key if key else b""
+    room = limit - frames.IPV4_BYTES - frames.UDP_BYTES - _FIXED_BYTES - len(_COOKIE) - 1 - len(authentication)
     data = _REPLY_HEAD + message[4:8] + bytes(2) + message[10:12]  # xid, secs, flags
     data += (current or frames.NOWHERE4) + yours + bytes(8)
-    data += message[28:44] + bytes(192) + _COOKIE + _options(plan, options, kind, room) + bytes((_END,))
+    data += message[28:44] + bytes(192) + _COOKIE + _options(plan, options, kind, room) + authentication + bytes((_END,))
     data += bytes(max(0, _BOOTP_BYTES - len(data)))
     return frames.udp_frame((plan.our_mac, mac), (_server(plan), destination), (_SERVER_PORT, _CLIENT_PORT), data)
 

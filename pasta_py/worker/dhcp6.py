@@ -1,7 +1,8 @@
 """A DHCPv6 server (RFC 8415) that gives out one address.
 
-It keeps no state. The first IA_NA of a message gets the guest's address, with infinite lifetimes. Other associations get the status
-code that the RFC has for them. Messages that a server must discard (section 16) get no answer.
+It keeps no state but for clients that can be made to renew (forced_renewal). The first IA_NA of a message gets the guest's
+address, with infinite lifetimes. Other associations get the status code that the RFC has for them. Messages that a server must
+discard (section 16) get no answer.
 
 A reply fits in the 1280 bytes that each IPv6 link carries. What does not fit is left out, from the end.
 """
@@ -11,6 +12,7 @@ from pasta_py.worker import frames
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pasta_py.model import WorkerPlan
+    from pasta_py.worker.forced_renewal import Client, Renewals
 
     Options = list[tuple[int, bytes]]
 
@@ -19,11 +21,12 @@ _ALL_SERVERS = b"\xff\x02" + bytes(10) + b"\0\x01\0\x02"  # All_DHCP_Relay_Agent
 
 # Message types (7.3)
 _SOLICIT, _ADVERTISE, _REQUEST, _CONFIRM, _RENEW, _REBIND, _REPLY, _RELEASE, _DECLINE = 1, 2, 3, 4, 5, 6, 7, 8, 9
-_INFORMATION = 11
+_RECONFIGURE, _INFORMATION = 10, 11
 
 # Options (21; nameservers and search list: RFC 3646; FQDN: RFC 4704)
 _CLIENT_ID, _SERVER_ID, _IA_NA, _IA_TA, _IA_ADDRESS, _WANTED, _PREFERENCE = 1, 2, 3, 4, 5, 6, 7
-_STATUS, _RAPID_COMMIT, _DNS, _SEARCH, _IA_PD, _FQDN = 13, 14, 23, 24, 25, 39
+_AUTHENTICATION, _STATUS, _RAPID_COMMIT, _RECONFIGURE_MESSAGE, _RECONFIGURE_ACCEPT = 11, 13, 14, 19, 20
+_DNS, _SEARCH, _IA_PD, _FQDN = 23, 24, 25, 39
 
 # Status codes (21.13)
 _SUCCESS, _NO_ADDRESSES, _NOT_ON_LINK, _USE_MULTICAST, _NO_PREFIX = 0, 2, 4, 5, 6
@@ -47,8 +50,9 @@ _ADDRESS_BYTES = 24  # at least
 _MOST_BYTES = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - frames.UDP_BYTES
 
 
-def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
-    """The Advertise or Reply to a client's message; None for a frame that gets no reply."""
+def reply(plan: "WorkerPlan", frame: bytes, renewals: "Renewals | None" = None) -> "bytes | None":
+    """The Advertise or Reply to a client's message; None for a frame that gets no reply. `renewals`: where clients can be made to
+    renew."""
     if not plan.family6.on or not plan.dhcpv6 or not plan.our_link_local:
         return None
     datagram = frames.datagram(frames.packet6(plan, frame, frames.UDP), _SERVER_PORT)
@@ -57,11 +61,38 @@ def reply(plan: "WorkerPlan", frame: bytes) -> "bytes | None":
     options = _parse(datagram.data[4:])
     if options is None or not _valid(plan, datagram, options):
         return None
-    body = _body(plan, datagram, options)
+    body = _body(plan, datagram, options, _key(datagram, options, renewals) if renewals else b"")
     if body is None:
         return None
     macs, addresses = (plan.our_mac, datagram.mac), (plan.our_link_local, datagram.source)
     return frames.udp_frame(macs, addresses, (_SERVER_PORT, _CLIENT_PORT), body)
+
+
+def _key(datagram: frames.Datagram, options: "Options", renewals: "Renewals") -> bytes:
+    """The options that a client gets that can be made to renew; b"" for others."""
+    from pasta_py.worker.forced_renewal import Client
+
+    ident, kind = _first(options, _CLIENT_ID), datagram.data[0]
+    if ident is None or _first(options, _RECONFIGURE_ACCEPT) is None or kind in (_CONFIRM, _RELEASE, _DECLINE):
+        return b""
+    if kind == _SOLICIT and _first(options, _RAPID_COMMIT) is None:
+        return b""  # only a Reply has a key (20.4.1)
+    offered = renewals.offer(renewals.clients6, ident, Client(mac=datagram.mac, address=datagram.source, ident=ident))
+    return _option(_RECONFIGURE_ACCEPT, b"") + _option(_AUTHENTICATION, offered) if offered else b""
+
+
+def force(plan: "WorkerPlan", client: "Client", renewals: "Renewals") -> bytes:
+    """The frame that makes this client renew (18.3.11)."""
+    data = bytes((_RECONFIGURE, 0, 0, 0)) + _option(_CLIENT_ID, client.ident) + _option(_SERVER_ID, _server_id(plan))
+    data += _option(_RECONFIGURE_MESSAGE, bytes((_RENEW,)))
+    data += _AUTHENTICATION.to_bytes(2, "big") + renewals.INFORMATION_BYTES.to_bytes(2, "big")
+    macs, addresses = (plan.our_mac, client.mac), (plan.our_link_local, client.address)
+    return frames.udp_frame(macs, addresses, (_SERVER_PORT, _CLIENT_PORT), renewals.signed(data))
+
+
+def told(plan: "WorkerPlan") -> "tuple[object, ...]":
+    """What a client is told of the plan."""
+    return plan.dhcpv6, plan.family6.guest, plan.dns, plan.search
 
 
 def _server_id(plan: "WorkerPlan") -> bytes:
@@ -106,7 +137,8 @@ def _valid(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") ->
     return server == (_server_id(plan) if wants_server else None)
 
 
-def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") -> "bytes | None":
+def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options", key: bytes) -> "bytes | None":
+    """`key`: options for a client that can be made to renew."""
     kind = datagram.data[0]
     rapid = _first(options, _RAPID_COMMIT) is not None
     answer = _ADVERTISE if kind == _SOLICIT and not rapid else _REPLY
@@ -127,6 +159,7 @@ def _body(plan: "WorkerPlan", datagram: frames.Datagram, options: "Options") -> 
     if kind == _SOLICIT:
         # Preference 255: the client need not wait for other servers (18.2.1).
         out += _option(_RAPID_COMMIT, b"") if rapid else _option(_PREFERENCE, b"\xff")
+    out += key
     for piece in _associations(plan, kind, options):
         out += piece if len(out) + len(piece) <= _MOST_BYTES else b""
     return out + _settings(plan, options, _MOST_BYTES - len(out))

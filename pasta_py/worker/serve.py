@@ -5,6 +5,7 @@ descriptor again while it is readable.
 """
 
 import posix as os  # os takes 0.8 ms to import
+import sys
 import time
 
 from pasta_py import defaults, model
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import autoports, dns_service, link_server, logs_and_control, pesto_server
+    from pasta_py.worker import autoports, dns_service, forced_renewal, link_server, logs_and_control, pesto_server
 
 _SHORTAGE_S = 10  # between two lines about lack of memory
 # RFC 4861, 6.2.1: MaxRtrAdvInterval is 600 s at most.
@@ -34,14 +35,20 @@ class Worker:
         self._core, self._plan, self._log, self._control = core, plan, journal, control
         self._handlers, self._ticks, self._logs, self._dns, self._link = handlers, ticks, logs, dns, link
         self._leases = dhcp4.Leases(plan) if plan.leases > 1 else None
+        self._renewals = _renewals()
         self._short_of_memory, self._tell_shortage_at = False, 0.0
         self.at_end: Callable[[], None] = lambda: None  # what is told last
 
     def adopt(self, plan: "WorkerPlan") -> None:
         """Go on with a changed plan. The guest hears at once what it cannot see by itself: router advertisements."""
-        for frame in ndp.withdrawals(self._plan, plan):
+        told = ndp.withdrawals(self._plan, plan)
+        if self._renewals:
+            told += slowpath.forced(self._plan, plan, self._renewals)
+        for frame in told:
             self._core.send(frame)
         self._plan = plan
+        if self._leases:
+            self._leases.adopt(plan)
         self._ticks.adopt(plan)
         if self._dns:
             from pasta_py.worker import dns_start  # loaded before the worker was locked in
@@ -89,7 +96,7 @@ class Worker:
         if kind == plane.PUNT:
             if self._link:
                 self._link.on_frame(data)
-            answer = slowpath.reply(self._plan, data, self._leases)
+            answer = slowpath.reply(self._plan, data, self._leases, self._renewals)
             if answer is not None:
                 self._core.send(answer)
         elif kind == plane.WATCH:
@@ -126,6 +133,14 @@ class Worker:
         if now >= self._tell_shortage_at:
             self._tell_shortage_at = now + _SHORTAGE_S
             self._log.write(log.WARNING, "out of memory: some frames or log lines were lost (is there a limit, ulimit -v?)")
+
+
+def _renewals() -> "forced_renewal.Renewals | None":
+    if "pasta_py.worker.forced_renewal" not in sys.modules:  # control has it loaded where it is needed
+        return None
+    from pasta_py.worker import forced_renewal
+
+    return forced_renewal.Renewals()
 
 
 class Ticks:

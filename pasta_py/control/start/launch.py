@@ -102,7 +102,7 @@ def _modules(options: "Options") -> "tuple[str, ...]":
     policy += ("learning",) if options.learn else ()
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
-    follow = ("following",) if options.follow else ()
+    follow = ("following", *(("forced_renewal",) if not options.config_net else ())) if options.follow else ()
     return (*dns, *metrics, *follow, *(("link_server",) if options.program == "passt" else ()))
 
 
