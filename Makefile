@@ -147,7 +147,7 @@ soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME secon
 		tests/e2e/test_kill.py tests/e2e/test_soak.py
 
 # `make test` has a short form.
-test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 2,000 pairs of interfaces that come and go
+test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 20 s of 500 pairs of interfaces a second
 	tests/as_installed.sh $(VENV) build/as-installed
 	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow.py -k "walk or throughput or hundreds"
 

@@ -5,7 +5,7 @@ Reconfigure Accept (RFC 8415, 21.20). The answer to it has a key, and later the 
 Reconfigure (RFC 8415, 18.3.11) that is signed with it. Both protocols sign in the same manner: HMAC-MD5 (RFC 2104, RFC 1321) of
 the message, in which the place of the signature is zero. Other clients learn the change when they ask again.
 
-There is one key: whoever of the guest sees the answers of one client can read the frames of all.
+All clients of a link have the same key: they see each other's frames.
 """
 
 import posix as os  # os takes 0.8 ms to import

@@ -123,6 +123,26 @@ def test_another_adapter_with_its_own_nameserver_comes_and_goes(machine: Machine
         machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
+@pytest.mark.parametrize("kind", ["container", "bridge"])
+def test_a_container_that_is_started_after_a_switch_of_adapters_has_a_network(machine: Machine, kind: str) -> None:
+    """With both, with the other one alone, and back: no route of the one that has lost is in the way."""
+    options: tuple[str, ...] = ()
+    if kind == "bridge":
+        machine.podman("network", "create", "net")
+        options = ("--network", "net")
+    back = f"ip link set eth1 down; {NO_NETWORK}; {NETWORK}"
+    other = f"http://{OTHER}2:8000/"
+    try:
+        for script, url in ((OTHER_ADAPTER, other), ("ip link set eth0 down", other), (back, WEB)):
+            change(machine, script)
+            machine.podman("run", "-d", "--name", "new", *options, "base", "sleep", "1000")
+            asks(machine, "new", url)
+            machine.podman("rm", "-f", "-t", "0", "new")
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
 def test_a_container_that_has_been_renamed_stopped_and_restarted_follows(machine: Machine) -> None:
     """Its processes are stopped by a signal: `podman pause` needs a cgroup, which a user has from systemd only."""
     machine.podman("run", "-d", "--name", "before", "base", "sleep", "1000")
