@@ -9,6 +9,7 @@ from pasta_py.record import Record
 
 IPPROTO_TCP = 6
 IPPROTO_UDP = 17
+MAX_EGRESS_RULES = 65534  # of a policy: an index of a rule has 16 bits, and 65535 is none
 
 #: Roles of the descriptors that travel with a plan, in WorkerPlan.descriptors. The sockets of WorkerPlan.listeners follow them.
 FD_TAP = "tap"  # one for each queue of the tap: each shard has one

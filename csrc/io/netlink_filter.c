@@ -50,10 +50,18 @@ static void result(struct program *p, uint32_t value)
 	put(p, BPF_RET | BPF_K, value, 0, 0);
 }
 
-/* Goes on behind the next instruction unless the loaded value is this one. */
-static void unless(struct program *p, uint32_t value)
+static void result_if(struct program *p, uint16_t size, size_t offset, uint32_t value, uint32_t verdict)
 {
+	load(p, size, offset);
 	put(p, BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1);
+	result(p, verdict);
+}
+
+static void result_unless(struct program *p, uint16_t size, size_t offset, uint32_t value, uint32_t verdict)
+{
+	load(p, size, offset);
+	put(p, BPF_JMP | BPF_JEQ | BPF_K, value, 1, 0);
+	result(p, verdict);
 }
 
 static void only_listed(struct program *p, size_t index_at, const uint32_t links[], uint32_t count)
@@ -67,12 +75,8 @@ static void only_listed(struct program *p, size_t index_at, const uint32_t links
 
 static void put_address(struct program *p, const uint32_t links[], uint32_t count)
 {
-	load(p, BPF_B, BODY + offsetof(struct ifaddrmsg, ifa_family));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0);
-	result(p, PASS);
-	load(p, BPF_B, BODY + offsetof(struct ifaddrmsg, ifa_scope));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, RT_SCOPE_LINK, 1, 0);
-	result(p, PASS);
+	result_unless(p, BPF_B, BODY + offsetof(struct ifaddrmsg, ifa_family), AF_INET6, PASS);
+	result_unless(p, BPF_B, BODY + offsetof(struct ifaddrmsg, ifa_scope), RT_SCOPE_LINK, PASS);
 	only_listed(p, BODY + offsetof(struct ifaddrmsg, ifa_index), links, count);
 }
 
@@ -80,30 +84,14 @@ static void put_route(struct program *p)
 {
 	size_t dst = BODY + sizeof(struct rtmsg) + RTA_LENGTH(sizeof(uint32_t)); /* behind RTA_TABLE: RTA_DST */
 
-	load(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_table));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, RT_TABLE_MAIN, 1, 0);
-	result(p, 0);
-	load(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_type));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, RTN_UNICAST, 1, 0);
-	result(p, 0);
-	load(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_family));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, AF_INET6, 1, 0);
-	result(p, PASS);
-	load(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_protocol));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, RTPROT_KERNEL, 1, 0);
-	result(p, PASS);
-	load(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_dst_len));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1);
-	result(p, PASS);
-	load(p, BPF_H, dst + offsetof(struct rtattr, rta_type));
-	put(p, BPF_JMP | BPF_JEQ | BPF_K, htons(RTA_DST), 1, 0);
-	result(p, PASS);
-	load(p, BPF_B, dst + sizeof(struct rtattr));
-	unless(p, 0xff); /* ff00::/8 */
-	result(p, 0);
-	load(p, BPF_H, dst + sizeof(struct rtattr));
-	unless(p, 0xfe80);
-	result(p, 0);
+	result_unless(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_table), RT_TABLE_MAIN, 0);
+	result_unless(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_type), RTN_UNICAST, 0);
+	result_unless(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_family), AF_INET6, PASS);
+	result_unless(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_protocol), RTPROT_KERNEL, PASS);
+	result_if(p, BPF_B, BODY + offsetof(struct rtmsg, rtm_dst_len), 0, PASS);
+	result_unless(p, BPF_H, dst + offsetof(struct rtattr, rta_type), htons(RTA_DST), PASS);
+	result_if(p, BPF_B, dst + sizeof(struct rtattr), 0xff, 0); /* ff00::/8 */
+	result_if(p, BPF_H, dst + sizeof(struct rtattr), 0xfe80, 0);
 	result(p, PASS);
 }
 

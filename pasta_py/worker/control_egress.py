@@ -3,6 +3,7 @@
 import _socket
 import time
 
+from pasta_py import model
 from pasta_py.errors import ControlError
 from pasta_py.worker import denials, dns_decide, dns_wire, frames, plane, rule_set
 
@@ -144,8 +145,8 @@ def add(context: "Context", request: "Request") -> "dict[str, Value]":
     texts = _texts(request)
     if len(texts) != 1:
         raise ControlError("one rule can be added at a time")
-    if len(rules.texts) >= rule_set.MAX_RULES:
-        raise ControlError(f"{rule_set.MAX_RULES} rules are the most")
+    if len(rules.texts) >= model.MAX_EGRESS_RULES:
+        raise ControlError(f"{model.MAX_EGRESS_RULES} rules are the most")
     added = rule_set.Added(texts[0], _code(request), time.monotonic() + seconds if seconds else float("inf"))
     said = f"{texts[0].split(chr(9))[1]!r}{f' for {seconds:g} s' if seconds else ''}"
     return _done(context, _changed(lambda: rules.add(added)), f"added {said}")
@@ -175,8 +176,8 @@ def _done(context: "Context", changed: bool, what: str) -> "dict[str, Value]":
 def _texts(request: "Request") -> "tuple[str, ...]":
     """Where each rule stands, the rule with its verdict, its note, with tabs between them."""
     texts = request.get("rules")
-    if not isinstance(texts, list) or len(texts) > rule_set.MAX_RULES:
-        raise ControlError(f"rules is a list of up to {rule_set.MAX_RULES} texts")
+    if not isinstance(texts, list) or len(texts) > model.MAX_EGRESS_RULES:
+        raise ControlError(f"rules is a list of up to {model.MAX_EGRESS_RULES} texts")
     found: "list[str]" = []
     for text in texts:
         if not isinstance(text, str) or text.count("\t") != 2 or len(text) > _TEXT_BYTES:

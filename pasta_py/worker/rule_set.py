@@ -19,7 +19,6 @@ _HEAD_BYTES, _NAT64_BYTES, _GROUP_BYTES = 12, 17, 18
 _NAMES = {"none": 0, "rules": 1, "all": 2}
 _OPEN, _NONE = "open", "none"
 _NEVER = float("inf")
-MAX_RULES = 65534
 
 
 class Base:

@@ -22,7 +22,6 @@ ffi, lib = _plane.ffi, _plane.lib
 
 TCP, UDP, ECHO = 1, 2, 4  # as in plane_egress() of csrc/plane_api.h
 ALL_PROTOCOLS = TCP | UDP | ECHO
-MAX_PORT = 65535
 
 #: Kinds of a destination there, and where its bytes begin.
 ANY, PREFIX, GROUPS, NAME, BELOW = range(5)

@@ -7,12 +7,12 @@ port of its name (FileDescriptorName=8080, or anything that ends in -8080), or t
 import os
 import socket
 
+from pasta_py.control.commandline import port_spec
 from pasta_py.errors import UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, Listener
 
 _FIRST = 3  # SD_LISTEN_FDS_START
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
-_MAX_PORT = 65535
 
 
 def take() -> dict[int, str]:
@@ -55,4 +55,4 @@ def _listener(fd: int, name: str) -> Listener:
 def _port_in(name: str) -> int:
     """The port that a name says; 0 if it says none."""
     last = name.rpartition("-")[2]
-    return int(last) if last.isascii() and last.isdigit() and 1 <= int(last) <= _MAX_PORT else 0
+    return int(last) if last.isascii() and last.isdigit() and 1 <= int(last) <= port_spec.MAX_PORT else 0

@@ -7,6 +7,7 @@ from pasta_py.control.commandline import egress_rule, port_spec
 from pasta_py.control.commandline.egress_rule import INTERNET_ONLY, NONE, OPEN, Rule, Rules
 from pasta_py.control.planning import egress_encode, egress_groups
 from pasta_py.errors import HostError, UsageError, reason
+from pasta_py.model import MAX_EGRESS_RULES
 from pasta_py.record import Record
 
 TYPE_CHECKING = False
@@ -62,8 +63,8 @@ def read(options: "Options") -> "Said | None":
         raise UsageError(f"--learn learns what passes, and {defaults[NONE]} says 'none': leave out one of them")
     if not rules.texts and default == OPEN and not (options.decision_log or options.learn):
         return None
-    if len(rules.texts) >= egress_encode.MAX_RULES:
-        raise UsageError(f"{len(rules.texts)} egress rules: {egress_encode.MAX_RULES - 1} are the most")
+    if len(rules.texts) >= MAX_EGRESS_RULES:
+        raise UsageError(f"{len(rules.texts)} egress rules: {MAX_EGRESS_RULES - 1} are the most")
     return Said(rules=rules, default=default, dns_said=bool(options.egress_dns))
 
 

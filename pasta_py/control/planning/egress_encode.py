@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     Prefix = tuple[bytes, int]
 
 NO_NAMES, NAMES_OF_RULES, ALL_NAMES = range(3)
-MAX_RULES = 65534
 _VERSION = 1
 
 
@@ -25,7 +24,7 @@ class Policy(Record):
 
 
 def encode(policy: Policy) -> bytes:
-    """The policy's bytes. At most MAX_RULES rules."""
+    """The policy's bytes. At most model.MAX_EGRESS_RULES rules."""
     counts = (len(policy.nat64), len(policy.groups), len(policy.rules.texts), 0)
     parts = [bytes((_VERSION, policy.allow_others, policy.names, 0)), *(n.to_bytes(2, "big") for n in counts)]
     parts += [address + bytes((bits,)) for address, bits in policy.nat64]

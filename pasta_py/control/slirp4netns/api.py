@@ -27,7 +27,6 @@ _PATIENCE_S = 2.0  # for the rest of a request, and for a client to take its ans
 _BACKLOG = 64
 _PROTOCOLS = {"tcp": model.IPPROTO_TCP, "udp": model.IPPROTO_UDP}
 _ANY = "0.0.0.0"
-_MAX_PORT = 65535
 
 
 class _BadRequest(Exception):
@@ -132,8 +131,10 @@ def _address(arguments: dict[str, object], name: str, default: str) -> str:
 
 def _port(arguments: dict[str, object], name: str) -> int:
     value = arguments.get(name)
-    number = int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_PORT else 0
-    if not 0 < number <= _MAX_PORT:
+    number = 0
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= port_spec.MAX_PORT:
+        number = int(value)
+    if not 0 < number <= port_spec.MAX_PORT:
         raise _BadRequest(f"add_hostfwd: bad arguments.{name}")
     return number
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pasta_py.control.commandline import egress_rule
+from pasta_py.control.commandline import egress_rule, port_spec
 from pasta_py.control.planning import egress as planning
 from pasta_py.control.subcommands import command, instances
 from pasta_py.control.subcommands.flows import INSTANCE
@@ -157,7 +157,7 @@ def _asked(text: str, rule: "egress_rule.Rule", *, query: bool) -> "dict[str, An
     """A destination as the instance takes it."""
     protocol = {egress_rule.ECHO: "icmp", egress_rule.UDP: "udp"}.get(rule.protocols, "tcp")
     first, last = rule.ports
-    any_port = (first, last) == (0, egress_rule.MAX_PORT)
+    any_port = (first, last) == (0, port_spec.MAX_PORT)
     if not any_port and first != last:
         raise UsageError(f"{text!r} has more than one port: ask for one")
     port = 0 if protocol == "icmp" else 443 if any_port else first
