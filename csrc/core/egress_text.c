@@ -121,6 +121,8 @@ static bool check_characters(const struct text *t)
 			return refuse(t, i, "' ' has no place in a rule");
 		if (c < ' ' || c == 0x7f)
 			return refuse(t, i, "'\\x%02x' has no place in a rule", c);
+		if (c == ':' && has(t, i + 1, '/') && has(t, i + 2, '/'))
+			return refuse(t, i, "a URL is no rule: give host and port alone, as in example.org:443");
 	}
 	return true;
 }
@@ -296,11 +298,23 @@ static bool is_host_name(const struct rule *rule)
 	return false;
 }
 
+/* What a word stands for that reads as more than the name of a host, or NULL. A host of that name has a dot at its end. */
+static const char *meant_by(const char *word, uint32_t len)
+{
+	if (len == 3 && (!memcmp(word, "all", 3) || !memcmp(word, "any", 3)))
+		return "*";
+	for (uint32_t i = 0; i < COUNT_OF(GROUPS); i++)
+		if (len == strlen(GROUPS[i].name) - 1 && !memcmp(word, GROUPS[i].name + 1, len))
+			return GROUPS[i].name;
+	return NULL;
+}
+
 /* --- the parts of a rule --- */
 
 static bool read_destination(const struct text *t, uint32_t *at, struct rule *out)
 {
 	uint32_t end = token_end(t, 0);
+	const char *meant;
 	bool below;
 
 	if (has(t, 0, '[') || has(t, 0, '@'))
@@ -312,6 +326,9 @@ static bool read_destination(const struct text *t, uint32_t *at, struct rule *ou
 	if (ends_as_address(t, end))
 		return read_addresses(t, at, &out->kind, out);
 	below = end >= 2 && !memcmp(t->at, "*.", 2);
+	meant = meant_by(t->at, end);
+	if (meant)
+		return refuse(t, 0, "did you mean %s? A host of that name is '%.*s.'", meant, SHOWN(t, 0, end));
 	if (!read_name(t, below ? 2 : 0, end, out))
 		return false;
 	*at = end;
@@ -482,6 +499,8 @@ uint32_t egress_text_print(const uint8_t *rules, uint32_t len, char *out, uint32
 	if (named) {
 		memcpy(p, rules + rule.name_at, rule.name_len);
 		p += rule.name_len;
+		if (rule.kind == EGRESS_NAME)
+			p = put(p, meant_by(p - rule.name_len, rule.name_len) ? "." : "");
 		p = put(p, what ? "=" : "");
 	}
 	if (what == EGRESS_PREFIX)
