@@ -44,6 +44,12 @@ sys.exit(7)
     assert "python3 -c" in text[: text.index("</h1>")]
 
 
+def test_a_page_on_standard_output_is_there_alone(lab: Lab) -> None:
+    done = lab.host.run(program("pasta-py"), *NO_PORTS, "--report", "-", "--", "echo", "output")
+    assert done.stderr.endswith("output\n")
+    assert done.stdout.startswith("<!DOCTYPE html>") and done.stdout.rstrip().endswith("</html>")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -243,7 +243,8 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
          "Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. `-` is standard output; the "
          "command's own output then goes to standard error."),
         ("report", "FILE", "report", "last", takes.text,
-         "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log."),
+         "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log. `-` is "
+         "standard output; the command's own output then goes to standard error."),
         ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
          "Keep the flow log, and the decision log, below this size, in two files FILE and FILE.1, which are written in turn. "
          f"Default: {defaults.FLOW_LOG_SIZE_BYTES >> 20} MiB."),

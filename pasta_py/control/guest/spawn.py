@@ -439,18 +439,23 @@ def _why_not(program: str, error: OSError, command: "Sequence[str]") -> str:
             hint = f"give the program and its arguments as words of their own, as in: {' '.join(words)}"
         elif command[0].isdigit():
             hint = "a PID stands alone, behind all options"
-        elif program == "pasta-py" and (meant := _subcommand(command[0])):
-            hint = f"did you mean the subcommand, pasta-py {meant}?"
+        elif program == "pasta-py":
+            hint = _of_others(command[0]) or hint
     return reason(error, hint)
 
 
-def _subcommand(word: str) -> str:
-    """The subcommand that a word is most like; "" for none."""
+def _of_others(word: str) -> str:
+    """What a word means that is a subcommand of other programs, or is like one of ours; "" for others."""
     import difflib  # for an error only
 
     from pasta_py.control.commandline.option_table import SUBCOMMANDS
 
-    return next(iter(difflib.get_close_matches(word, SUBCOMMANDS, n=1, cutoff=0.7)), "")
+    if word in ("help", "version"):
+        return f"did you mean pasta-py --{word}?"
+    if word in ("exec", "run", "start"):
+        return "a command needs no word before it, as in: pasta-py -- true"
+    near = difflib.get_close_matches(word, SUBCOMMANDS, n=1, cutoff=0.7)
+    return f"did you mean the subcommand, pasta-py {near[0]}?" if near else ""
 
 
 def _interpreter(file: str) -> str:

@@ -408,7 +408,7 @@ def prepare_command(options: "Options", stack: ExitStack) -> "Command | None":
         pidns=options.pidns,
         as_pid_1=options.as_pid_1,
         userns=not options.netns_only,
-        stdout=2 if "-" in (options.flow_log, options.decision_log) or _capture_is_stdout(options) else 1,  # theirs alone
+        stdout=2 if "-" in (options.flow_log, options.decision_log, options.report) or _capture_is_stdout(options) else 1,  # theirs
         kept=options.sandbox_keep if options.sandbox else None,
     )
     stack.callback(command.close)

@@ -22,7 +22,7 @@ class Report:
     def __init__(self, options: "Options") -> None:
         path = options.report
         try:
-            self._page = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._page = os.dup(1) if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise HostError(f"Couldn't open report {path!r}: {reason(error, 'choose a path that can be written')}") from None
         self._logs = [os.memfd_create("flow-log", os.MFD_CLOEXEC) for _file in range(_FILES)]
@@ -40,7 +40,8 @@ class Report:
         title = shlex.join(self._options.command) or "the guest"
         data = page.render(flows.read(self._lines()), title).encode("utf-8", "replace")
         try:
-            os.ftruncate(self._page, 0)
+            if self._options.report != "-":
+                os.ftruncate(self._page, 0)
             while data:
                 data = data[os.write(self._page, data) :]
         except OSError as error:

@@ -63,6 +63,8 @@ def test_one_line_says_what_why_and_what_to_do(words: tuple[str, ...], said: str
         (("/etc/passwd",), "Permission denied: is it a program that this user may execute?", 126),
         (("echo -n one word",), "give the program and its arguments as words of their own, as in: echo -n one word", 127),
         (("dcotor",), "No such file or directory: did you mean the subcommand, pasta-py doctor?", 127),
+        (("help",), "No such file or directory: did you mean pasta-py --help?", 127),
+        (("run", "true"), "No such file or directory: a command needs no word before it, as in: pasta-py -- true", 127),
         (("12", "34"), "No such file or directory: a PID stands alone, behind all options", 127),
         (("{script}",), "the interpreter in its first line, /nonexistent/sh, is missing: install it, or name another", 127),
     ],
@@ -79,7 +81,7 @@ def test_a_command_that_cannot_be_executed(words: tuple[str, ...], said: str, st
         result = pasta("--", *command, name=name)
         (line,) = lines(result)
         assert result.returncode == expected
-        if "subcommand" in said and name == "pasta":
+        if "pasta-py" in said and name == "pasta":
             said = "give the path of a program, or the name of one in $PATH"
         assert line.startswith(f"{name}: Failed to start command or shell: {command[0]}: ") and said in line
 
