@@ -188,11 +188,12 @@ int plane_send(struct plane *p, const uint8_t *frame, uint32_t len);
 /* The egress policy. Without the first call there is none, and all is allowed. Later calls replace it, or change nothing; the first
  * comes before plane_add_shards(). Numbers are big-endian.
  *
- *   policy   version (1), default (0 deny, 1 allow), names (0 none, 1 those of rules, 2 all that no rule denies), 0;
+ *   policy   version (1), default (0 deny, 1 allow), names (0 none, 1 those of rules, 2 all that no rule denies), 1 to verify names:
+ *            a rule that allows a name, and port 443 or 80 of TCP and UDP, becomes one for TLS or HTTP;
  *            16 bits each: number of NAT64 prefixes, of prefixes in groups, of rules, 0; 32 bits 0;
  *            the NAT64 prefixes (of the lengths of RFC 6052, 2.2); the prefixes in groups; the rules in order
  *   prefix   an address, 8 bits length (of 128); in a group also 8 bits groups: 1 host, 2 LAN, 4 private, 8 metadata, 16 multicast
- *   rule     8 bits each: verdict (0, 1), protocols (1 TCP, 2 UDP, 4 echo), kind (0 any destination, 1 prefix, 2 groups, 3 name,
+ *   rule     8 bits each: verdict (0, 1), protocols (1 TCP, 2 UDP, 4 echo, 9 TLS, 17 HTTP), kind (0 any destination, 1 prefix, 2 groups, 3 name,
  *            4 all names below), limit of a name (0 none, 1 prefix, 2 groups); 16 bits each: first and last port;
  *            for a name: 8 bits length, the name; for a prefix: the prefix; for groups: 8 bits as above, 128 for none of them
  *
@@ -216,6 +217,14 @@ uint32_t plane_egress_named(struct plane *p, const char *name, uint32_t len);
 int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms);
 /* The names pinned to an address, those of ended pins too, each with a newline. Returns their bytes, space at most. */
 uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out, uint32_t space);
+
+/* How a rule has names verified: PLANE_TLS, PLANE_HTTP, or 0. PLANE_NO_RULE: all rules, these bits. */
+#define PLANE_TLS 8
+#define PLANE_HTTP 16
+uint32_t plane_egress_verifies(struct plane *p, uint32_t rule);
+/* What a flow to this destination named when it was reset for it (the latest), or 0. Returns its length. */
+#define PLANE_NAME_BYTES 253
+uint32_t plane_egress_named_last(struct plane *p, const uint8_t dest[16], uint16_t port, char out[PLANE_NAME_BYTES]);
 
 /* Counters: the name and the value at an index; no name (NULL) after the last. A value is the sum of all threads. */
 const char *plane_counter_name(uint32_t index);

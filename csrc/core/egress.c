@@ -29,6 +29,15 @@ struct pin {
 	char name[];
 };
 
+/* What a flow named that was reset for it, for readers of decisions. */
+#define NAMED_KEPT 16
+struct named {
+	struct addr dest;
+	uint16_t port;
+	uint8_t len; /* 0: none */
+	char name[EGRESS_NAME_MAX];
+};
+
 struct egress {
 	pthread_mutex_t lock;
 	struct egress_rules *rules;
@@ -38,6 +47,8 @@ struct egress {
 	int64_t swept_ms;
 	_Atomic uint32_t changes; /* of the rules; shards compare it without the lock */
 	struct egress_outcome outcome;
+	struct named *named; /* NAMED_KEPT; NULL before the first */
+	uint32_t named_next;
 };
 
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out)
@@ -104,6 +115,7 @@ void egress_free(struct egress *e)
 	egress_rules_free(e->rules);
 	pthread_mutex_destroy(&e->lock);
 	free(e->bucket);
+	free(e->named);
 	free(e);
 }
 
@@ -165,8 +177,8 @@ static uint8_t protocol_bit(uint8_t proto)
 static struct egress_verdict by_index(const struct egress_rules *r, uint16_t index, bool others)
 {
 	if (index == EGRESS_NO_RULE)
-		return (struct egress_verdict){others, EGRESS_BY_DEFAULT, index};
-	return (struct egress_verdict){r->rule[index].allow, EGRESS_BY_RULE, index};
+		return (struct egress_verdict){others, EGRESS_BY_DEFAULT, index, 0};
+	return (struct egress_verdict){r->rule[index].allow, EGRESS_BY_RULE, index, r->rule[index].protocols & EGRESS_VERIFY};
 }
 
 static struct pin *bucket_of(const struct egress *e, const struct addr *a, struct pin ***head)
@@ -175,11 +187,11 @@ static struct pin *bucket_of(const struct egress *e, const struct addr *a, struc
 	return **head;
 }
 
-/* The verdict where the address has names. `bare`: without them. */
+/* The verdict where the address has names. `bare`: without them. A name that needs no proof comes before one that does. */
 static struct egress_verdict by_names(const struct egress *e, const struct egress_view *v, uint8_t protocol, uint16_t port,
 				      int64_t now_ms, struct egress_verdict bare)
 {
-	struct egress_verdict ended = bare, live = bare;
+	struct egress_verdict ended = bare, live = bare, proved = {0};
 	struct pin **head;
 	bool named = false;
 
@@ -195,12 +207,16 @@ static struct egress_verdict by_names(const struct egress *e, const struct egres
 				ended.reason = EGRESS_PIN_ENDED;
 			continue;
 		}
-		if (one.allow)
+		if (one.allow && !one.verify)
 			return one;
+		if (one.allow && (!proved.allow || one.rule < proved.rule))
+			proved = one;
 		if (!named || one.rule < live.rule)
 			live = one;
 		named = true;
 	}
+	if (proved.allow)
+		return proved;
 	return !named || ended.reason == EGRESS_PIN_ENDED ? ended : live;
 }
 
@@ -218,6 +234,63 @@ struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const stru
 		verdict = by_names(e, &v, protocol, port, now_ms, verdict);
 	pthread_mutex_unlock(&e->lock);
 	return verdict;
+}
+
+struct egress_verdict egress_verify(struct egress *e, uint8_t verify, const struct addr *dest, const struct addr *host_dest,
+				    uint16_t port, const char *name, uint32_t len)
+{
+	struct egress_verdict verdict;
+	struct egress_view v;
+
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, dest, host_dest);
+	verdict = by_index(e->rules, egress_rules_match(e->rules, &v, EGRESS_TCP, port, name, len), e->rules->allow_others);
+	pthread_mutex_unlock(&e->lock);
+	verdict.allow = verdict.allow && (!verdict.verify || verdict.verify == verify);
+	return verdict;
+}
+
+void egress_note_named(struct egress *e, const struct addr *dest, uint16_t port, const char *name, uint32_t len)
+{
+	pthread_mutex_lock(&e->lock);
+	if (!e->named)
+		e->named = calloc(NAMED_KEPT, sizeof(*e->named));
+	if (e->named) {
+		struct named *n = &e->named[e->named_next++ % NAMED_KEPT];
+
+		*n = (struct named){.dest = *dest, .port = port, .len = (uint8_t)len};
+		memcpy(n->name, name, len);
+	}
+	pthread_mutex_unlock(&e->lock);
+}
+
+uint32_t egress_noted_name(struct egress *e, const struct addr *dest, uint16_t port, char out[EGRESS_NAME_MAX])
+{
+	uint32_t len = 0;
+
+	pthread_mutex_lock(&e->lock);
+	for (uint32_t i = 0; e->named && i < NAMED_KEPT && !len; i++) { /* the latest first */
+		const struct named *n = &e->named[(e->named_next - 1 - i) % NAMED_KEPT];
+
+		if (n->len && n->port == port && addr_eq(&n->dest, dest)) {
+			len = n->len;
+			memcpy(out, n->name, len);
+		}
+	}
+	pthread_mutex_unlock(&e->lock);
+	return len;
+}
+
+uint8_t egress_verifies(struct egress *e, uint16_t rule)
+{
+	uint8_t verifies;
+
+	pthread_mutex_lock(&e->lock);
+	verifies = rule < e->rules->count ? e->rules->rule[rule].protocols & EGRESS_VERIFY : 0;
+	if (rule == EGRESS_NO_RULE)
+		verifies = e->rules->verifies;
+	pthread_mutex_unlock(&e->lock);
+	return verifies;
 }
 
 struct egress_verdict egress_verdict_by_name(struct egress *e, uint8_t proto, const char *name, uint32_t len, uint16_t port)

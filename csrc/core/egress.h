@@ -21,10 +21,15 @@ enum egress_reason {
 	EGRESS_PIN_ENDED,  /* denied; a name would allow it, but its pin has ended: the name may be asked again */
 };
 
+/* What has to name a name that the rules allow, before a flow may send anything: in a rule these come with TCP. */
+#define EGRESS_TLS 8   /* the ClientHello */
+#define EGRESS_HTTP 16 /* the Host field of the first request */
+
 struct egress_verdict {
 	bool allow;
 	uint8_t reason; /* enum egress_reason */
 	uint16_t rule;  /* EGRESS_NO_RULE: none */
+	uint8_t verify; /* of an allowed flow: 0, EGRESS_TLS or EGRESS_HTTP */
 };
 
 struct egress;
@@ -51,6 +56,16 @@ void egress_free(struct egress *e);
  * port: 0 for echo. now_ms: of CLOCK_BOOTTIME, as in all functions here. */
 struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
 				     uint16_t port, int64_t now_ms);
+/* The verdict on such a flow once it has named this name, in the way of `verify`: whether the rules allow it as if the address were an
+ * answer for that name alone. */
+struct egress_verdict egress_verify(struct egress *e, uint8_t verify, const struct addr *dest, const struct addr *host_dest,
+				    uint16_t port, const char *name, uint32_t len);
+/* Keeps what a flow to this destination named and was reset for; the last ones are kept. */
+void egress_note_named(struct egress *e, const struct addr *dest, uint16_t port, const char *name, uint32_t len);
+/* The last such name, or 0; returns its length. */
+uint32_t egress_noted_name(struct egress *e, const struct addr *dest, uint16_t port, char out[EGRESS_NAME_MAX]);
+/* How a rule has names verified: EGRESS_TLS, EGRESS_HTTP or 0. EGRESS_NO_RULE: of all rules these bits. */
+uint8_t egress_verifies(struct egress *e, uint16_t rule);
 /* The verdict on a flow to a public address of this name, which no rule names by address. */
 struct egress_verdict egress_verdict_by_name(struct egress *e, uint8_t proto, const char *name, uint32_t len, uint16_t port);
 /* Whether the guest may send DNS queries there itself: a rule allows it and names the address or some ports. A rule for all

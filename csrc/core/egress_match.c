@@ -205,9 +205,9 @@ static struct egress_verdict could(const struct egress_rules *r, const struct eg
 
 	search_all(r, &s, name, len);
 	if (s.allows == s.forbids)
-		return (struct egress_verdict){others, EGRESS_BY_DEFAULT, EGRESS_NO_RULE};
+		return (struct egress_verdict){others, EGRESS_BY_DEFAULT, EGRESS_NO_RULE, 0};
 	allow = s.allows < s.forbids;
-	return (struct egress_verdict){allow, EGRESS_BY_RULE, allow ? s.allows : s.forbids};
+	return (struct egress_verdict){allow, EGRESS_BY_RULE, allow ? s.allows : s.forbids, 0};
 }
 
 struct egress_verdict egress_rules_reach(const struct egress_rules *r, const struct egress_view *v, const char *name, uint32_t len)
@@ -218,7 +218,7 @@ struct egress_verdict egress_rules_reach(const struct egress_rules *r, const str
 struct egress_verdict egress_rules_name(const struct egress_rules *r, const char *name, uint32_t len)
 {
 	if (r->no_names)
-		return (struct egress_verdict){false, EGRESS_BY_DEFAULT, EGRESS_NO_RULE};
+		return (struct egress_verdict){false, EGRESS_BY_DEFAULT, EGRESS_NO_RULE, 0};
 	return could(r, NULL, name, len, r->all_names);
 }
 

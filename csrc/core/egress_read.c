@@ -12,6 +12,8 @@
 #define HEADER_BYTES 12
 #define PREFIX_BYTES 17
 #define RULE_BYTES 8
+#define PORT_TLS 443 /* RFC 2818, 2.3 */
+#define PORT_HTTP 80 /* RFC 9110, 4.2.1 */
 
 struct reader {
 	const uint8_t *data;
@@ -90,6 +92,16 @@ uint32_t egress_rule_read(const uint8_t *rules, uint32_t len, struct egress_rule
 	return in.bad ? 0 : in.at;
 }
 
+/* Where names are verified, a rule that allows a name at one of these ports, and says no protocol, means TLS or HTTP. */
+static void verify_names(struct egress_rule *rule)
+{
+	bool tls = rule->first_port == PORT_TLS && rule->last_port == PORT_TLS;
+	bool http = rule->first_port == PORT_HTTP && rule->last_port == PORT_HTTP;
+
+	if (rule->allow && rule->name_len && rule->protocols == (EGRESS_TCP | EGRESS_UDP) && (tls || http))
+		rule->protocols = EGRESS_TCP | (tls ? EGRESS_TLS : EGRESS_HTTP);
+}
+
 static void append(struct egress_rules *r, struct egress_list *l, uint16_t index)
 {
 	if (l->first == EGRESS_NO_RULE)
@@ -133,7 +145,7 @@ static bool read_nat64(struct egress_rules *r, struct reader *in)
 }
 
 /* The reader is behind the counts. The groups' prefixes come before the rules, so their places are known late: two passes. */
-static int compile(struct egress_rules *r, struct reader *in, uint32_t group_prefixes)
+static int compile(struct egress_rules *r, struct reader *in, uint32_t group_prefixes, bool verify)
 {
 	struct reader groups;
 	uint32_t prefixes = group_prefixes, names = 0;
@@ -149,6 +161,10 @@ static int compile(struct egress_rules *r, struct reader *in, uint32_t group_pre
 		return -EINVAL;
 	for (uint32_t i = 0; i < r->count; i++) {
 		r->rule[i] = take_rule(in);
+		if (verify)
+			verify_names(&r->rule[i]);
+		if (r->rule[i].allow)
+			r->verifies |= r->rule[i].protocols & EGRESS_VERIFY;
 		prefixes += r->rule[i].kind == EGRESS_PREFIX;
 		names += r->rule[i].kind >= EGRESS_NAME && !in->bad ? egress_name_nodes(r, &r->rule[i]) : 0;
 	}
@@ -178,8 +194,8 @@ int egress_rules_read(const uint8_t *policy, uint32_t len, struct egress_rules *
 	uint32_t group_prefixes;
 	int rc;
 
-	/* version, default, names, 0; then 16 bits: NAT64 prefixes, prefixes of groups, rules, 0. */
-	if (!head || head[0] != VERSION || head[1] > 1 || head[2] > 2 || load_be16(head + 8) == EGRESS_NO_RULE)
+	/* version, default, names, verify; then 16 bits: NAT64 prefixes, prefixes of groups, rules, 0. */
+	if (!head || head[0] != VERSION || head[1] > 1 || head[2] > 2 || head[3] > 1 || load_be16(head + 8) == EGRESS_NO_RULE)
 		return -EINVAL;
 	r = calloc(1, sizeof(*r) + len);
 	if (!r)
@@ -193,7 +209,7 @@ int egress_rules_read(const uint8_t *policy, uint32_t len, struct egress_rules *
 	group_prefixes = load_be16(head + 6);
 	r->count = load_be16(head + 8);
 	r->any = (struct egress_list){EGRESS_NO_RULE, EGRESS_NO_RULE};
-	rc = compile(r, &in, group_prefixes);
+	rc = compile(r, &in, group_prefixes, head[3]);
 	if (rc) {
 		egress_rules_free(r);
 		return rc;

@@ -27,7 +27,8 @@ static bool covers(const struct egress_rule *earlier, const struct egress_rule *
 	if (earlier->kind == EGRESS_GROUPS && (rule->kind != EGRESS_GROUPS || rule->groups != earlier->groups))
 		return false;
 	return earlier->first_port <= rule->first_port && rule->last_port <= earlier->last_port &&
-	       !(rule->protocols & ~earlier->protocols) && (!named || !earlier->allow || same_limit(earlier, rule));
+	       !(rule->protocols & EGRESS_ALL_PROTOCOLS & ~earlier->protocols) &&
+	       (!named || !earlier->allow || same_limit(earlier, rule));
 }
 
 static uint16_t in_list(struct search *s, const struct egress_list *l, uint16_t index)

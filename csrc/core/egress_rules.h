@@ -18,6 +18,7 @@
 #define EGRESS_UDP 2
 #define EGRESS_ECHO 4
 #define EGRESS_ALL_PROTOCOLS 7
+#define EGRESS_VERIFY (EGRESS_TLS | EGRESS_HTTP) /* with EGRESS_TCP, which they narrow */
 
 /* What the destination of a rule is, and what a name may resolve into. */
 enum egress_kind {
@@ -71,6 +72,7 @@ struct egress_rules {
 	bool allow_others; /* the default */
 	bool all_names;    /* a name that no rule denies is answered */
 	bool no_names;     /* no name is answered */
+	uint8_t verifies;  /* EGRESS_TLS, EGRESS_HTTP: a rule that allows has names verified so */
 	uint32_t count;
 	struct egress_rule *rule;
 	struct egress_list any; /* for every address, or for groups */

@@ -8,6 +8,8 @@
 #include "core/egress_rules.h"
 
 #define MAX_PORT 65535
+#define PORT_TLS 443 /* RFC 2818, 2.3 */
+#define PORT_HTTP 80 /* RFC 9110, 4.2.1 */
 #define LABEL_MAX 63 /* RFC 1035, 2.3.4 */
 #define QUOTED 80    /* bytes of a text that a message repeats */
 #define V4_BITS 96   /* before an IPv4 address in v4-mapped form */
@@ -23,7 +25,11 @@ static const struct {
 static const struct {
 	const char *name;
 	uint8_t bit;
-} PROTOCOLS[] = {{"tcp", EGRESS_TCP}, {"udp", EGRESS_UDP}, {"icmp", EGRESS_ECHO}};
+} PROTOCOLS[] = {{"tcp", EGRESS_TCP},
+		 {"udp", EGRESS_UDP},
+		 {"icmp", EGRESS_ECHO},
+		 {"tls", EGRESS_TCP | EGRESS_TLS},
+		 {"http", EGRESS_TCP | EGRESS_HTTP}};
 
 #define COUNT_OF(table) (sizeof(table) / sizeof *(table))
 
@@ -377,9 +383,13 @@ static bool read_protocol(const struct text *t, uint32_t at, bool ports, struct 
 		if (is(t, at, t->len, PROTOCOLS[i].name))
 			out->protocols = PROTOCOLS[i].bit;
 	if (!out->protocols)
-		return refuse(t, at, "'%.*s' is no protocol: expected one of tcp, udp, icmp", SHOWN(t, at, t->len));
+		return refuse(t, at, "'%.*s' is no protocol: expected one of tcp, udp, icmp, tls, http", SHOWN(t, at, t->len));
 	if (out->protocols == EGRESS_ECHO && ports)
 		return refuse(t, at, "icmp has no ports: leave the port or the protocol out");
+	if (out->protocols & EGRESS_VERIFY && !out->name_len)
+		return refuse(t, at, "'%.*s' proves a name, and this rule has none: give the port and tcp", SHOWN(t, at, t->len));
+	if (out->protocols & EGRESS_VERIFY && !ports)
+		out->first = out->last = out->protocols & EGRESS_TLS ? PORT_TLS : PORT_HTTP;
 	return true;
 }
 

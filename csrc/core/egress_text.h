@@ -4,9 +4,10 @@
  *   DEST   := * | NAME[=LIMIT] | *.NAME[=LIMIT] | ADDR | PREFIX | GROUP          IPv6 in brackets, with its length inside them
  *   LIMIT  := ADDR | PREFIX | GROUP                                              what the name may resolve into
  *   GROUP  := @host | @lan | @private | @metadata | @multicast | @internet
- *   PROTO  := tcp | udp | icmp
+ *   PROTO  := tcp | udp | icmp | tls | http
  *
- * Without port and protocol a rule is for all of tcp, udp and icmp; with a port alone for tcp and udp.
+ * Without port and protocol a rule is for all of tcp, udp and icmp; with a port alone for tcp and udp. tls and http are for a name: tcp
+ * that has to name it; without a port they are for port 443 and 80.
  *
  * How: this is the one reader of the grammar: Python has none. It reads ASCII. A name that is not ASCII is handed back, because what
  * it is in DNS (RFC 5891) needs tables that Python has; the caller puts that in its place and reads again.

@@ -101,6 +101,10 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 	X(address)       /* an address that this guest cannot reach through us */ \
 	X(rule)          /* the egress policy denies it */ \
 	X(name_ended)    /* the egress policy allows a name of the address, which was resolved too long ago */ \
+	X(other_name)    /* it named a name in TLS or HTTP that the egress policy does not allow */ \
+	X(without_name)  /* the egress policy wants a name in TLS or HTTP, and there is none */ \
+	X(not_verified)  /* the same; it sent no ClientHello, or no HTTP request */ \
+	X(name_late)     /* the same; no name came in time */ \
 	X(port_removed)  /* the forwarded port is gone */ \
 	X(address_gone)  /* the host's address that it used is gone */ \
 	X(error)         /* another error of the host's socket */

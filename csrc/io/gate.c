@@ -10,6 +10,7 @@
 #include <errno.h>
 
 #include "io/icmp_error.h"
+#include "wire/server_name.h"
 
 #define ANSWERS_PER_S 1000
 #define ANSWERS_BURST 200
@@ -29,17 +30,48 @@ static struct egress_verdict ask(struct io *io, uint32_t protocol, const struct 
 	return egress_verdict(io->egress, numbers[protocol], &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms());
 }
 
-bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer, uint16_t *rule)
+bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
+	      struct gate_pass *pass)
 {
 	struct egress_verdict verdict = ask(io, protocol, key, host_peer);
 
-	*rule = verdict.rule;
+	*pass = (struct gate_pass){verdict.rule, verdict.verify};
 	if (verdict.allow)
 		return true;
 	COUNT(io->counters, drop_egress);
 	event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
 		      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);
 	return false;
+}
+
+bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const struct flow *flow, const uint8_t *bytes,
+		 uint32_t len, enum flow_reason *reason)
+{
+	const struct addr *dest = &flow->key.dest;
+	struct server_name name;
+	struct flow_event e;
+	struct addr host_peer;
+
+	*reason = REASON_none;
+	switch (verify == EGRESS_TLS ? server_name_in_hello(bytes, len, &name) : server_name_in_request(bytes, len, &name)) {
+	case SERVER_NAME_MORE:
+		return false;
+	case SERVER_NAME_NONE:
+		*reason = REASON_without_name;
+		return true;
+	case SERVER_NAME_WRONG:
+		*reason = REASON_not_verified;
+		return true;
+	case SERVER_NAME_FOUND:
+		break;
+	}
+	describe(flow, &e);
+	host_peer = addr_from_v6(e.peer);
+	if (egress_verify(io->egress, verify, dest, &host_peer, flow->key.dest_port, name.text, name.len).allow)
+		return true;
+	egress_note_named(io->egress, dest, flow->key.dest_port, name.text, name.len);
+	*reason = REASON_other_name;
+	return true;
 }
 
 bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, uint16_t *rule, struct gate_again *counts)

@@ -5,17 +5,29 @@
 #include "io/io.h"
 #include "wire/ip.h"
 
-/* For gate_opens() only. */
-bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer, uint16_t *rule);
+/* How a flow passes: by which rule; TCP: what it has to name first, EGRESS_TLS or EGRESS_HTTP, or 0. */
+struct gate_pass {
+	uint16_t rule;
+	uint8_t verify;
+};
 
-/* Whether the guest may open this flow, by which rule. protocol: FLOW_TCP and following; host_peer: where it leads. A no is counted
- * and told to readers of events. */
+/* For gate_opens() only. */
+bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
+	      struct gate_pass *pass);
+
+/* Whether the guest may open this flow. protocol: FLOW_TCP and following; host_peer: where it leads. A no is counted and told to readers
+ * of events. */
 static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
-			      uint16_t *rule)
+			      struct gate_pass *pass)
 {
-	*rule = FLOW_NO_RULE;
-	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, rule);
+	*pass = (struct gate_pass){FLOW_NO_RULE, 0};
+	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, pass);
 }
+
+/* What a flow that has to name a name has sent so far: REASON_none if it may go on, another reason if it may not. False: more bytes are
+ * needed. */
+bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const struct flow *flow, const uint8_t *bytes,
+		 uint32_t len, enum flow_reason *reason);
 
 /* How the flows of a shard fared when the rules had changed. */
 struct gate_again {

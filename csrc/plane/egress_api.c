@@ -7,7 +7,8 @@
 
 _Static_assert(PLANE_BY_RULE == (int)EGRESS_BY_RULE && PLANE_BY_DEFAULT == (int)EGRESS_BY_DEFAULT && PLANE_NAMED == EGRESS_NAMED &&
 		       PLANE_NAMED_BELOW == EGRESS_NAMED_BELOW && PLANE_PIN_ENDED == (int)EGRESS_PIN_ENDED &&
-		       PLANE_NO_RULE == EGRESS_NO_RULE,
+		       PLANE_NO_RULE == EGRESS_NO_RULE && PLANE_TLS == EGRESS_TLS && PLANE_HTTP == EGRESS_HTTP &&
+		       PLANE_NAME_BYTES == EGRESS_NAME_MAX,
 	       "Python sees the core's own values");
 
 int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len)
@@ -87,4 +88,16 @@ uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out,
 	struct addr a = addr_from_v6(addr);
 
 	return egress_pinned(p->shard[0]->io.egress, &a, out, space);
+}
+
+uint32_t plane_egress_verifies(struct plane *p, uint32_t rule)
+{
+	return egress_verifies(p->shard[0]->io.egress, (uint16_t)rule);
+}
+
+uint32_t plane_egress_named_last(struct plane *p, const uint8_t dest[16], uint16_t port, char out[PLANE_NAME_BYTES])
+{
+	struct addr a = addr_from_v6(dest);
+
+	return egress_noted_name(p->shard[0]->io.egress, &a, port, out);
 }

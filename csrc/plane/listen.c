@@ -240,10 +240,10 @@ static void to_host(struct listeners *ls, int client, const struct endpoint *pee
 {
 	struct endpoint dst = {asked_address(client), port};
 	struct flow_key ends = {peer->addr, dst.addr, peer->port, port};
-	uint16_t rule;
+	struct gate_pass pass;
 
 	/* The guest's loopback interface can have other addresses too. The host's service is not offered there. */
-	if (addr_is_loopback(&dst.addr) && gate_opens(ls->io, FLOW_SPLICE_TCP, &ends, &dst, &rule))
+	if (addr_is_loopback(&dst.addr) && gate_opens(ls->io, FLOW_SPLICE_TCP, &ends, &dst, &pass))
 		join(ls, client, sock_open(&ls->tcp->sock, &dst.addr, SOCK_STREAM, 0, 0), peer, &dst, false);
 	else
 		sock_close(client, true);

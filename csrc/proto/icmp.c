@@ -105,7 +105,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 {
 	struct endpoint host_peer;
 	struct icmp_flow *f = NULL;
-	uint16_t rule;
+	struct gate_pass pass;
 	int fd, rc;
 
 	if (!mapping_outbound(io->mapping, ip->proto, &(struct endpoint){ip->dst, 0}, &host_peer)) {
@@ -113,7 +113,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 		report_refused(io, key, REASON_address, 0);
 		return NULL;
 	}
-	if (!gate_opens(io, FLOW_PING, key, &host_peer, &rule)) {
+	if (!gate_opens(io, FLOW_PING, key, &host_peer, &pass)) {
 		gate_answer(io, ip);
 		return NULL;
 	}
@@ -148,7 +148,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
 	sock_receive_errors(fd, !addr_is_v4(&host_peer.addr));
 	COUNT(io->counters, icmp_flows);
-	f->rule = rule;
+	f->rule = pass.rule;
 	account_open(&f->account, io->loop->now_ms, false);
 	event_report(io->events, io->loop->now_ms, icmp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	return f;

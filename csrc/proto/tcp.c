@@ -184,7 +184,7 @@ void tcp_add_work(struct tcp *t, struct tcp_flow *f)
 
 void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enum flow_reason reason, int error)
 {
-	bool was_open = f->state != TCPS_CONNECTING && f->state != TCPS_SYN_SENT;
+	bool was_open = f->state != TCPS_CONNECTING && f->state != TCPS_SYN_SENT && !f->verify;
 
 	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
 	sock_close(f->fd, abort);
@@ -412,6 +412,12 @@ void tcp_arm_timer(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	int64_t ms;
 
+	if (UNLIKELY(f->verify) && f->state == TCPS_ESTABLISHED) {
+		if (!(f->verify & TCP_VERIFY_TIMED))
+			timer_set(&t->timers, &f->timer, io->loop->now_ms + TCP_VERIFY_MS);
+		f->verify |= TCP_VERIFY_TIMED;
+		return;
+	}
 	if (f->state != TCPS_ESTABLISHED)
 		ms = backoff_ms(TCP_SYN_RTO_MS, f->tries);
 	else if (f->flags & TCPF_PROBED)
@@ -454,6 +460,10 @@ static void flow_timeout(struct tcp *t, struct io *io, struct tcp_flow *f)
 	bool opening = f->state != TCPS_ESTABLISHED;
 	char text[TCP_FLOW_STR_BYTES];
 
+	if (f->verify & TCP_VERIFY_TIMED) {
+		tcp_verify_late(t, io, f);
+		return;
+	}
 	if (f->flags & TCPF_PROBED) {
 		tcp_check_host_peer(io, f);
 		tcp_arm_timer(t, io, f);

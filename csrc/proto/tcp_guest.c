@@ -92,7 +92,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 {
 	struct endpoint host_peer;
 	struct tcp_flow *f;
-	uint16_t rule;
+	struct gate_pass pass;
 	int fd, rc;
 
 	if (gate_serves_dns(io, FLOW_TCP, key)) {
@@ -108,7 +108,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 			tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
-	if (!gate_opens(io, FLOW_TCP, key, &host_peer, &rule)) {
+	if (!gate_opens(io, FLOW_TCP, key, &host_peer, &pass)) {
 		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
@@ -127,7 +127,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
-	f->rule = rule;
+	f->rule = pass.rule;
+	f->verify = pass.verify;
 	tcp_note_peer(f, &host_peer);
 	account_sent(&f->account, 1, 0);
 	syn_options(io, f, seg);

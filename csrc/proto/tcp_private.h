@@ -1,6 +1,6 @@
 /* What the files of TCP share: tcp.c (beginning, end, timers), tcp_guest.c (segments of the guest), tcp_out_of_order.c (bytes
- * behind a hole), tcp_probe.c (keepalive probes), tcp_sock.c (the host socket), tcp_segment.c (segments to the guest), tcp_rate.c (what
- * waits for a rate), tcp_event.c (what readers learn of a flow). */
+ * behind a hole), tcp_probe.c (keepalive probes), tcp_verify.c (names that a flow has to give), tcp_sock.c (the host socket),
+ * tcp_segment.c (segments to the guest), tcp_rate.c (what waits for a rate), tcp_event.c (what readers learn of a flow). */
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
@@ -94,6 +94,7 @@ struct tcp_flow {
 
 	uint8_t tries;     /* timeouts since the guest last answered */
 	uint8_t timeouts;  /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */
+	uint8_t verify;    /* what the guest has to name first: tcp_verify.c; 0: nothing, or it has */
 	bool peer_is_dest; /* the host peer is key.dest: no address mapping, and no need to ask the kernel */
 	int16_t error;     /* errno of the socket: reset the guest when it has all data */
 	uint16_t rule;     /* of the egress policy, or FLOW_NO_RULE */
@@ -238,6 +239,17 @@ void tcp_probed(struct tcp *t, struct io *io, struct tcp_flow *f);
 void tcp_check_host_peer(struct io *io, struct tcp_flow *f);
 /* Time until the next check, ms. */
 int64_t tcp_check_interval_ms(const struct io *io, const struct tcp_flow *f);
+
+/* --- tcp_verify.c --- */
+
+/* While it must name a name first. False: nothing passes yet, or the flow is gone. */
+bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* Time is up. */
+void tcp_verify_late(struct tcp *t, struct io *io, struct tcp_flow *f);
+#define TCP_VERIFY_BYTES (32u << 10) /* the name is in these, or the flow ends */
+#define TCP_VERIFY_MS 5000
+/* Also in tcp_flow.verify: the time for it has begun. */
+#define TCP_VERIFY_TIMED 1
 
 /* --- tcp_segment.c --- */
 

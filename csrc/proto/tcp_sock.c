@@ -85,13 +85,14 @@ static uint32_t send_some(struct tcp_flow *f, const uint8_t *bytes, uint32_t len
 
 uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uint8_t *bytes, uint32_t len)
 {
+	bool waits = f->backlog.len || f->verify;
 	uint32_t taken = 0;
 
-	if (!f->backlog.len && tcp_is_held(io, f)) {
+	if (!waits && tcp_is_held(io, f)) {
 		taken = tcp_rate_room(t, io, len);
 		taken = taken ? send_some(f, bytes, taken) : 0;
 		rate_took(io->rate_out, io->loop->now_us, taken);
-	} else if (!f->backlog.len) {
+	} else if (!waits) {
 		taken = send_some(f, bytes, len);
 	}
 	if (taken == len || f->error)
@@ -101,7 +102,7 @@ uint32_t tcp_deliver(struct tcp *t, struct io *io, struct tcp_flow *f, const uin
 		return taken;
 	}
 	COUNT_ADD(io->counters, tcp_backlog_bytes, len - taken);
-	if (tcp_is_held(io, f))
+	if (tcp_is_held(io, f) && !f->verify)
 		tcp_wait_for_rate(t, f);
 	return len;
 }
@@ -114,7 +115,7 @@ uint32_t tcp_deliver_payload(struct tcp *t, struct io *io, struct tcp_flow *f, c
 
 	if (LIKELY(!io->link->tail.count))
 		return tcp_deliver(t, io, f, bytes, len);
-	if (!f->backlog.len && !f->error && !tcp_is_held(io, f) && bytes <= io->link->tail.at) {
+	if (!f->backlog.len && !f->error && !f->verify && !tcp_is_held(io, f) && bytes <= io->link->tail.at) {
 		msg.msg_iovlen = link_parts(io->link, bytes, len, parts, PAYLOAD_PARTS);
 		n = sendmsg(f->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	}
@@ -381,7 +382,8 @@ void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	worklist_remove(&t->connecting, &f->run_entry);
 	f->state = TCPS_SYN_RECEIVED;
-	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
+	if (!f->verify)
+		event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 	tcp_update_window(t, io, f);
 	tcp_send_syn(io, f);
 	f->flags &= (uint16_t)~TCPF_ACK_NOW;
@@ -454,6 +456,8 @@ bool tcp_service_flow(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t
 
 	if (f->state != TCPS_ESTABLISHED)
 		return false; /* the timer of this state runs */
+	if (UNLIKELY(f->verify) && !tcp_verify(t, io, f))
+		return false;
 	if (!tcp_is_held(io, f))
 		tcp_drain_backlog(t, f, f->backlog.len);
 	/* A drop opens the socket's window and wakes the host peer's sender. So drop seldom while there is enough to read. The

@@ -231,10 +231,10 @@ static bool find_host_peer(const struct udp *u, const struct io *io, const struc
 
 /* For the egress policy, a frame to a group address leads to all of the host's link. */
 static bool may_open(struct io *io, const struct ip_view *ip, const struct flow_key *key, const struct endpoint *host_peer,
-		     uint8_t group, uint16_t *rule)
+		     uint8_t group, struct gate_pass *pass)
 {
 	struct endpoint all = {addr_from_v4("\xff\xff\xff\xff"), key->dest_port};
-	bool opens = gate_opens(io, FLOW_UDP, key, group == UDP_BROADCAST ? &all : host_peer, rule);
+	bool opens = gate_opens(io, FLOW_UDP, key, group == UDP_BROADCAST ? &all : host_peer, pass);
 
 	if (!opens && !group)
 		gate_answer(io, ip);
@@ -247,8 +247,8 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	struct endpoint host_peer;
 	struct udp_socket *s;
 	struct udp_flow *f;
+	struct gate_pass pass;
 	uint8_t group;
-	uint16_t rule;
 
 	if (!find_host_peer(u, io, &(struct endpoint){key->dest, key->dest_port}, to_link, &host_peer, &group)) {
 		COUNT(io->counters, drop_policy);
@@ -257,7 +257,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 			icmp_error_answer(io, ip, ENETUNREACH);
 		return NULL;
 	}
-	if (!may_open(io, ip, key, &host_peer, group, &rule))
+	if (!may_open(io, ip, key, &host_peer, group, &pass))
 		return NULL;
 	if (!bucket_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
@@ -272,7 +272,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	if (group == UDP_BROADCAST && !sock_is_broadcast(&u->sock, &host_peer))
 		host_peer.addr = addr_from_v4("\xff\xff\xff\xff");
 	s = udp_open_socket(u, io, &(struct endpoint){key->guest, key->guest_port}, &host_peer.addr);
-	f = s ? udp_add_flow(u, io, s, key, &host_peer, false, rule) : NULL;
+	f = s ? udp_add_flow(u, io, s, key, &host_peer, false, pass.rule) : NULL;
 	if (!s)
 		udp_report_refused(io, key, &host_peer, REASON_no_room, 0);
 	if (f && group) {
@@ -324,9 +324,14 @@ bool udp_from_guest(struct udp *u, struct io *io, const struct ip_view *ip, cons
 		f = open_flow(u, io, ip, &key, eth_is_group(eth_dst(frame->data)));
 	if (!f)
 		return true;
-	if (UNLIKELY(f->member) && !may_open(io, ip, &key, &f->host_peer, UDP_UNICAST, &f->rule))
-		return true;
-	f->member = false;
+	if (UNLIKELY(f->member)) {
+		struct gate_pass pass;
+
+		if (!may_open(io, ip, &key, &f->host_peer, UDP_UNICAST, &pass))
+			return true;
+		f->rule = pass.rule;
+		f->member = false;
+	}
 	if (UNLIKELY(f->group))
 		udp_socket_of(u, f)->asked_ms = io->loop->now_ms;
 	if (UNLIKELY(io->rate_out) &&

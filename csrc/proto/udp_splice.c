@@ -111,9 +111,9 @@ static bool may_open(struct io *io, const struct udp_socket *s, const struct end
 {
 	struct endpoint to = {mapping_same_loopback(*asked, addr_is_v4(&client->addr)), s->target.port};
 	struct flow_key ends = {client->addr, to.addr, client->port, to.port};
-	uint16_t rule;
+	struct gate_pass pass;
 
-	return !s->to_host || gate_opens(io, FLOW_SPLICE_UDP, &ends, &to, &rule);
+	return !s->to_host || gate_opens(io, FLOW_SPLICE_UDP, &ends, &to, &pass);
 }
 
 static void limit_reached(struct udp *u, struct io *io, int error)

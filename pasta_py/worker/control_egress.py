@@ -79,7 +79,7 @@ def explain(context: "Context", request: "Request") -> "dict[str, Value]":
         answer["via"] = judgement.owner
     if port is not None:
         verdict = context.core.verdict_by_name(_PROTOCOLS[protocol], judgement.owner.encode(), port)
-        answer["connect"] = _verdict(ruled, verdict, f"--allow {judgement.owner}{denials.end(port, protocol)}")
+        answer["connect"] = _verdict(ruled, context.core, verdict, f"--allow {judgement.owner}{denials.end(port, protocol)}")
     return answer
 
 
@@ -92,7 +92,7 @@ def _explain_address(
     verdict = core.flow_verdict(_PROTOCOLS[protocol], address, port)
     flow = denials.PING if protocol == "icmp" else protocol
     pins: "list[Value]" = [each.decode() for each in core.pinned(address)]
-    return {"connect": _verdict(ruled, verdict, denials.flow_hint(core, address, port, flow)), "pins": pins}
+    return {"connect": _verdict(ruled, core, verdict, denials.flow_hint(core, address, port, flow)), "pins": pins}
 
 
 def _packed(text: str) -> bytes:
@@ -107,15 +107,19 @@ def _packed(text: str) -> bytes:
         return b""
 
 
-def _verdict(ruled: "rule_set.Policy", verdict: "plane.Verdict", hint: str) -> "dict[str, Value]":
+def _verdict(ruled: "rule_set.Policy", core: "plane.Plane", verdict: "plane.Verdict", hint: str) -> "dict[str, Value]":
     allow, reason, index = verdict
     word = {plane.BY_RULE: "rule", plane.PIN_ENDED: "name_ended"}.get(reason, "default")
-    answer = _explained(ruled, allow, word, index if index != plane.NO_RULE else -1)
+    answer = _explained(ruled, allow, word, index if index != plane.NO_RULE else -1, verified=core.verifies(index))
     return answer if allow or word == "rule" else {**answer, "hint": hint}
 
 
-def _explained(ruled: "rule_set.Policy", allow: bool, reason: str, index: int, why: str = "") -> "dict[str, Value]":
+def _explained(
+    ruled: "rule_set.Policy", allow: bool, reason: str, index: int, why: str = "", verified: str = ""
+) -> "dict[str, Value]":  # fmt: skip
     rule = _rule(ruled.rules, index) if index >= 0 else {}
+    if allow and rule and verified:
+        rule["verified"] = verified
     return {"verdict": "allowed" if allow else "denied", "reason": reason, **rule, **({"why": why} if why else {})}
 
 

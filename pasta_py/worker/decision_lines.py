@@ -26,8 +26,8 @@ LINES_PER_S = 100
 _KEPT = 4096
 _NEVER = float("inf")
 #: What makes two decisions the same.
-_SAME = ("event", "verdict", "reason", "rule", "name", "address", "port", "protocol", "guest")
-_HEAD = ("time", "sequence", "guest", "event", "verdict", "reason", "rule", "where", "rules", "name", "via")
+_SAME = ("event", "verdict", "reason", "rule", "name", "named", "address", "port", "protocol", "guest")
+_HEAD = ("time", "sequence", "guest", "event", "verdict", "reason", "rule", "where", "rules", "name", "via", "named")
 _TAIL = ("address", "port", "protocol", "type", "count", "hint", "note")
 
 

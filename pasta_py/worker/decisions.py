@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ALLOWED, DENIED = "allowed", decision_lines.DENIED
 #: Why: of flows, of queries, of answers. docs/egress.md explains them.
 REASONS = (
-    "rule", "default", "name_ended", "no_route",
+    "rule", "default", "name_ended", "no_route", "other_name", "without_name", "not_verified", "name_late",
     "derived", "above", "type", "local", "canary", "localhost", "no_name",
     "withheld",
 )  # fmt: skip
@@ -57,13 +57,17 @@ class Decisions:
 
     def _flow(self, flow: "plane.JudgedFlow", clock_ms: int) -> "Members":
         denied = flow.outcome in plane.DENIED
-        reason = {"name_ended": "name_ended", "unreachable": "no_route"}.get(flow.outcome, "")
+        unproved = flow.outcome in plane.UNPROVED
+        reason = flow.outcome if unproved else {"name_ended": "name_ended", "unreachable": "no_route"}.get(flow.outcome, "")
         found = self._origin(flow.dest, (flow.at_ms + 1) / 1000)
         members: Members = {"address": dns_decide.shown_address(flow.dest), "port": flow.port, "protocol": flow.protocol}
         if flow.protocol == denials.PING:
             members |= {"port": "", "protocol": "icmp"}
         if denied and flow.rule == plane.NO_RULE:
             members["hint"] = denials.flow_hint(self._core, flow.dest, flow.port, flow.protocol)
+        if flow.outcome == plane.OTHER_NAME:
+            named = self._core.named_last(flow.dest, flow.port)
+            members |= {"named": named, "hint": denials.proof_hint(self._core, named, flow)}
         members |= {"name": found.name if found else "", "via": found.via if found else ""}
         members["guest"] = dns_decide.shown_address(flow.guest)
         return self._members("connect", denied, reason, flow.rule, members, flow.at_ms + clock_ms)

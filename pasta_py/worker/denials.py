@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
     from pasta_py.worker import rule_set
 
-    #: a name; or destination, port, protocol and rule of a flow
-    Key = tuple[str] | tuple[bytes, int, str, int]
+    #: a name; or destination, port, protocol and rule of a flow, and what was wrong with the name in it
+    Key = tuple[str] | tuple[bytes, int, str, int, str]
 
 PING = "ping"
 _KEPT = 1000
 _SHOWN = 20
 _REVERSE = ".arpa"
+#: What a flow did that had to name a name first, by its reason.
+_UNPROVED = {
+    "without_name": "it named no name", "not_verified": "it was something else", "name_late": "no name came in time",
+}  # fmt: skip
 _ANY_PORT = 443  # for a name of which nothing but the query is known, where the rules name no port
 
 
@@ -36,7 +40,13 @@ class Denials:
         """Records of flow events, as of Plane.take_events()."""
         for flow in plane.judged_flows(records):
             if flow.outcome in plane.DENIED:
-                self._count((flow.dest, flow.port, flow.protocol, flow.rule))
+                self._count((flow.dest, flow.port, flow.protocol, flow.rule, self._wrong(flow)))
+
+    def _wrong(self, flow: "plane.JudgedFlow") -> str:
+        if flow.outcome != plane.OTHER_NAME:
+            return _UNPROVED.get(flow.outcome, "")
+        named = self._core.named_last(flow.dest, flow.port)
+        return f"it named {named}: {proof_hint(self._core, named, flow)} would allow it" if named else "it named another name"
 
     def on_query(self, judgement: "dns_decide.Judgement", _name: str, _kind: int, _guest: bytes) -> None:
         """As Service.on_judged has it."""
@@ -72,11 +82,14 @@ class Denials:
         """What was denied, and what would allow it."""
         if len(key) == 1:
             return f"the name {key[0]}", f"{name_hint(self._rules, key[0])} would allow it, if this is the port"
-        dest, port, protocol, index = key
+        dest, port, protocol, index, wrong = key
         what = f"{_text(dest)}{end(port, protocol)}"
         rule = self._rules.rule(index)
         if rule:
             where, text, note = rule
+            if wrong:
+                how = {"tls": "TLS", "http": "HTTP"}.get(self._core.verifies(index), "TLS or HTTP")
+                return what, f"{where}: {text!r} wants {how} that names it, and {wrong}"
             return what, f"{where}: {text!r} closes it" + (f" ({note})" if note else "")
         return what, f"{flow_hint(self._core, dest, port, protocol)} would allow it"
 
@@ -85,6 +98,11 @@ def flow_hint(core: "plane.Plane", dest: bytes, port: int, protocol: str) -> str
     """The narrowest option that would allow a flow; `protocol`: tcp, udp, PING."""
     names = core.pinned(dest)
     return f"--allow {names[0].decode() if names else _text(dest)}{end(port, protocol)}"
+
+
+def proof_hint(core: "plane.Plane", named: str, flow: "plane.JudgedFlow") -> str:
+    """The narrowest option for what a flow named in TLS or HTTP."""
+    return f"--allow {named}:{flow.port}/{core.verifies(flow.rule) or flow.protocol}"
 
 
 def name_hint(rules: "rule_set.RuleSet", name: str) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
             """Whether a rule allows this very name."""
         def above(self, name: str) -> bool:
             """Whether a rule allows a name below this one."""
+        def verifying(self) -> bool:
+            """Whether connections have to name a name in TLS."""
 
 
 TTL_MAX_S = 86400  # what is told is never longer than what is kept
@@ -108,8 +110,8 @@ class Found:
 class Decider:
     """The decisions for one guest. `host_names`: the host's own, in wire form."""
 
-    def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, verifying: bool = False) -> None:
-        self._rules, self._host_names, self._verifying = rules, frozenset(name.lower() for name in host_names), verifying
+    def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = ()) -> None:
+        self._rules, self._host_names = rules, frozenset(name.lower() for name in host_names)
         self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
         self._names: dict[bytes, tuple[Found, ...]] = {}  # by address; the oldest first
 
@@ -234,8 +236,11 @@ class Decider:
         if named and not self._rules.pin(judgement.owner, address, min(record.ttl, TTL_MAX_S)):
             return False
         end = dns_wire.text(record.name.lower())
-        found = Found(judgement.owner, end if end != judgement.owner else "", now_s)
-        self._names[address] = (*(each for each in self._names.pop(address, ()) if each.name != found.name), found)[-_FOUND_MAX:]
+        known = self._names.pop(address, ())
+        # Asked for again, it is still the name of flows that are older than this answer.
+        since_s = known[-1].at_s if known and known[-1].name == judgement.owner else now_s
+        found = Found(judgement.owner, end if end != judgement.owner else "", since_s)
+        self._names[address] = (*(each for each in known if each.name != found.name), found)[-_FOUND_MAX:]
         if len(self._names) > _NAMES_MAX:
             del self._names[next(iter(self._names))]
         return True
@@ -253,7 +258,7 @@ class Decider:
                 value = b"".join(hint for hint in hints if self._admit(judgement, record, hint, kind, now_s, withheld))
                 if not value:
                     continue
-            elif key == _ECH and self._verifying:
+            elif key == _ECH and self._rules.verifying():
                 continue
             result += key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
         return result

@@ -59,6 +59,9 @@ class NoRules:
     def above(self, _name: str) -> bool:
         return False
 
+    def verifying(self) -> bool:
+        return False
+
 
 class CoreRules:
     """The egress policy of the core."""
@@ -82,6 +85,9 @@ class CoreRules:
 
     def above(self, name: str) -> bool:
         return self._core.names_rule(name.encode())[1]
+
+    def verifying(self) -> bool:
+        return bool(self._core.verifies(plane.NO_RULE))
 
 
 def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.Handler]") -> "dns_service.Service":

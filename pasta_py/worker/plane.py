@@ -53,8 +53,11 @@ _FLAGS = (
 _ADDRESSES = ("guest", "gateway", "map_host_loopback", "map_guest_addr", "host", "dns_forward", "dns_host", "outbound")
 _NONE = bytes(16)
 _PINNED_BYTES = 4096
+#: Reasons of a flow that did not name a name as its rule wants it.
+OTHER_NAME = "other_name"
+UNPROVED = frozenset((OTHER_NAME, "without_name", "not_verified", "name_late"))
 #: Reasons of a refused flow that the egress policy denied.
-DENIED = frozenset(("rule", "name_ended"))
+DENIED = UNPROVED | {"rule", "name_ended"}
 
 #: Reasons of a verdict, and the rule of one that comes from no rule.
 BY_RULE: int = lib.PLANE_BY_RULE
@@ -268,6 +271,17 @@ class Plane:
         out = ffi.new("char[]", _PINNED_BYTES)
         names: bytes = ffi.buffer(out, lib.plane_egress_pinned(self._plane, address, out, _PINNED_BYTES))[:]
         return names.split()
+
+    def verifies(self, rule: int) -> str:
+        """How a rule has names verified: "tls", "http" or "". NO_RULE: whether any rule does."""
+        how = lib.plane_egress_verifies(self._plane, rule)
+        return "tls" if how & lib.PLANE_TLS else "http" if how else ""
+
+    def named_last(self, address: bytes, port: int) -> str:
+        """What a flow to this destination named when it was reset for that; "": it is not known."""
+        out = ffi.new("char[]", lib.PLANE_NAME_BYTES)
+        name: bytes = ffi.buffer(out, lib.plane_egress_named_last(self._plane, address, port, out))[:]
+        return name.decode()
 
     def counters(self) -> dict[str, int]:
         values: dict[str, int] = {}

@@ -46,6 +46,7 @@ class RuleSet:
         self._core, self._before_change, self._arm = core, before_change, arm
         self._dns = plan.egress_dns if plan.egress_dns_said else ""
         self._prefixes, code = _parts(plan.egress)
+        self._verify = plan.egress[3]
         self._base, self._added = Base(plan.egress_rules, code, plan.egress_default), list[Added]()
         self._names = plan.egress[2]
         self.number = 1
@@ -108,7 +109,7 @@ class RuleSet:
     def _put(self, prefixes: bytes, base: Base, added: "list[Added]") -> bool:
         names = _NAMES[self._dns or ("rules" if base.default == _NONE else "all")]
         count = len(added) + len(base.texts)
-        head = bytes((1, base.default == _OPEN, names, 0)) + prefixes[:4] + count.to_bytes(2, "big") + bytes(2)
+        head = bytes((1, base.default == _OPEN, names, self._verify)) + prefixes[:4] + count.to_bytes(2, "big") + bytes(2)
         self._before_change()
         changed = self._core.set_egress(head + prefixes[4:] + b"".join(each.code for each in added) + base.code)
         self.number += changed and prefixes == self._prefixes

@@ -159,7 +159,7 @@ struct follow_events { struct siphash_key key; struct follow_seen seen, harmless
 bool follow_events_note(struct follow_events *e, uint8_t *data, size_t len);
 void follow_events_planned(struct follow_events *e, bool changed);
 
-struct egress_verdict { bool allow; uint8_t reason; uint16_t rule; };
+struct egress_verdict { bool allow; uint8_t reason; uint16_t rule; uint8_t verify; };
 struct egress;
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
@@ -172,6 +172,16 @@ struct egress_verdict egress_address_verdict(struct egress *e, const char *name,
 uint32_t egress_named(struct egress *e, const char *name, uint32_t len);
 int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms);
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
+struct egress_verdict egress_verify(struct egress *e, uint8_t verify, const struct addr *dest, const struct addr *host_dest,
+                                    uint16_t port, const char *name, uint32_t len);
+void egress_note_named(struct egress *e, const struct addr *dest, uint16_t port, const char *name, uint32_t len);
+uint32_t egress_noted_name(struct egress *e, const struct addr *dest, uint16_t port, char *out);
+uint8_t egress_verifies(struct egress *e, uint16_t rule);
+
+enum server_name_found { SERVER_NAME_MORE, SERVER_NAME_FOUND, SERVER_NAME_NONE, SERVER_NAME_WRONG };
+struct server_name { char text[253]; uint8_t len; };
+enum server_name_found server_name_in_hello(const uint8_t *bytes, uint32_t len, struct server_name *out);
+enum server_name_found server_name_in_request(const uint8_t *bytes, uint32_t len, struct server_name *out);
 """
 
 SOURCE = """
@@ -193,6 +203,7 @@ SOURCE = """
 #include "core/sched.h"
 #include "wire/icmp.h"
 #include "wire/ip.h"
+#include "wire/server_name.h"
 #include "wire/tcp.h"
 #include "wire/udp.h"
 #include "wire/virtqueue.h"

@@ -8,13 +8,13 @@ from pasta_py.worker.dns_decide import Verdict
 class Rules:
     """`lines`: "allow NAME", "deny NAME", with "*." before a name for all below it, and "=PREFIX" for where it may lead."""
 
-    def __init__(self, *lines: str, allow_others: bool = False, room: int = 10_000) -> None:
+    def __init__(self, *lines: str, allow_others: bool = False, room: int = 10_000, verifies: bool = False) -> None:
         self.rules = []
         for line in lines:
             verdict, _, rest = line.partition(" ")
             name, _, prefix = rest.partition("=")
             self.rules.append((verdict == "allow", name, ip_network(prefix) if prefix else None))
-        self.allow_others, self.room = allow_others, room
+        self.allow_others, self.room, self.verifies = allow_others, room, verifies
         self.pins: dict[tuple[str, str], int] = {}
 
     def _matching(self, name: str) -> "tuple[int, bool, object] | None":
@@ -48,3 +48,6 @@ class Rules:
 
     def above(self, name: str) -> bool:
         return any(allow and (name == "." or wanted.endswith("." + name)) for allow, wanted, _prefix in self.rules)
+
+    def verifying(self) -> bool:
+        return self.verifies

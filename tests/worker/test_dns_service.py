@@ -350,11 +350,27 @@ def test_an_address_has_the_name_that_it_was_last_an_answer_for() -> None:
     assert guest.service.lookup(bytes(10) + b"\xff\xff\x0a\0\0\1") is None  # withheld
 
 
+def test_a_name_that_is_asked_for_again_is_still_that_of_an_earlier_flow() -> None:
+    guest = Guest(Rules("allow *.test"), "a.test A 192.0.2.7\nb.test A 192.0.2.7")
+    address = bytes(10) + b"\xff\xff\xc0\0\2\7"
+    for guest.now, name in ((1000.0, "a.test"), (1010.0, "a.test"), (1020.0, "b.test")):
+        guest.ask(name)
+    found = [guest.service.origin(address, at_s) for at_s in (999.0, 1005.0, 1015.0, 1025.0)]
+    assert [each.name if each else "" for each in found] == ["", "a.test", "a.test", "b.test"]
+
+
 def test_hints_of_services_are_pinned_or_taken_out() -> None:
     zone = 'web.test HTTPS 1 . alpn="h2" ipv4hint=192.0.2.1,10.0.0.1 ipv6hint=fd00::1'
     guest = Guest(Rules("allow web.test"), zone)
     assert texts(guest.ask("web.test", "HTTPS")) == ['web.test. 1 . alpn="h2" ipv4hint="192.0.2.1"']
     assert guest.rules.pins == {("web.test", "192.0.2.1"): 300}
+
+
+@pytest.mark.parametrize("verifies", [False, True])
+def test_keys_for_an_encrypted_hello_are_taken_out_while_names_are_verified(verifies: bool) -> None:
+    guest = Guest(Rules("allow web.test", verifies=verifies), 'web.test HTTPS 1 . alpn="h2" ech="AAT+DQAA"')
+    (answer,) = texts(guest.ask("web.test", "HTTPS"))
+    assert ("ech" not in answer) == verifies and 'alpn="h2"' in answer
 
 
 def test_chain_of_ten_a_loop_and_a_dname() -> None:

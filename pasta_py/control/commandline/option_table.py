@@ -255,10 +255,10 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
 def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
     for row in (
         ("allow", "RULE", "egress_rules", "list", takes.allow,
-         "Let the guest open connections to DEST[:PORT[-PORT]][/tcp|/udp|/icmp]; may be repeated. DEST is a name, *.NAME for all "
-         "names below it, an address or prefix (IPv6 in brackets), *, or one of @host @lan @private @metadata @multicast "
-         "@internet. NAME=PREFIX: the name may resolve into a private network. The first rule that matches counts; what no rule "
-         "matches is denied."),
+         "Let the guest open connections to DEST[:PORT[-PORT]][/tcp|/udp|/icmp|/tls|/http]; may be repeated. DEST is a name, "
+         "*.NAME for all names below it, an address or prefix (IPv6 in brackets), *, or one of @host @lan @private @metadata "
+         "@multicast @internet. NAME=PREFIX: the name may resolve into a private network. NAME/tls, NAME/http: connections have "
+         "to name it in TLS or HTTP. The first rule that matches counts; what no rule matches is denied."),
         ("deny", "RULE", "egress_rules", "list", takes.deny, "Do not let the guest do so; may be repeated."),
         ("egress", "PRESET", "egress", "list", takes.preset,
          "What no rule matches: `open`: allow it; `internet`: allow all but @host @lan @private @metadata @multicast; `none`: "
@@ -281,6 +281,8 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
          "Limit what the guest sends to RATE, all flows together: a number with kbit, mbit or gbit (bits a second), or kB, MB or "
          "GB (bytes a second). TCP waits, datagrams over the rate are dropped. Local connections have no limit."),
         ("rate-in", "RATE", "rate_in", "last", takes.rate, "Limit what the guest receives in the same way."),
+        ("verify-names", "", "verify_names", "set", True,
+         "--allow NAME:443 means NAME:443/tls, and NAME:80 means NAME:80/http: another name of the same address is not reached."),
         ("pin-grace", "SECONDS", "pin_grace", "last", takes.number(0, 604800),
          "How long the addresses of an allowed name may still be connected to after its answer has ended. "
          f"Default: {defaults.PIN_GRACE_S}."),

@@ -138,6 +138,7 @@ class Options(Record):
     pin_grace: int = defaults.PIN_GRACE_S
     rate_out: int = 0  # bytes a second; 0: no limit
     rate_in: int = 0
+    verify_names: bool = False
     egress: str = ""  # a preset; "": not said
     egress_rules: "tuple[Rule | str, ...]" = ()  # in order; a str is the path of a file with rules
     sandbox: bool = False

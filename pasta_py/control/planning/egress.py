@@ -31,6 +31,7 @@ class Said(Record):
     rules: Rules
     default: str  # of egress_rule.PRESETS
     dns_said: bool = False  # --egress-dns is given
+    verify: bool = False  # --verify-names
 
 
 def read(options: "Options") -> "Said | None":
@@ -65,7 +66,7 @@ def read(options: "Options") -> "Said | None":
         return None
     if len(rules.texts) >= MAX_EGRESS_RULES:
         raise UsageError(f"{len(rules.texts)} egress rules: {MAX_EGRESS_RULES - 1} are the most")
-    return Said(rules=rules, default=default, dns_said=bool(options.egress_dns))
+    return Said(rules=rules, default=default, dns_said=bool(options.egress_dns), verify=options.verify_names)
 
 
 def _learned(path: str) -> Rules:
@@ -125,6 +126,7 @@ def compiled(said: Said, names: int, host: "HostSnapshot", worker: "WorkerPlan")
             names=names,
             groups=tuple(egress_groups.groups(host, worker)),
             nat64=egress_groups.nat64(),
+            verify=said.verify,
         )
     )
 

@@ -21,12 +21,13 @@ class Policy(Record):
     names: int  # NO_NAMES, NAMES_OF_RULES, ALL_NAMES
     groups: "tuple[tuple[bytes, int, int], ...]"  # prefixes and the bits of their groups
     nat64: "tuple[Prefix, ...]"
+    verify: bool = False  # rules for a name and port 443 or 80 mean TLS or HTTP that names it
 
 
 def encode(policy: Policy) -> bytes:
     """The policy's bytes. At most model.MAX_EGRESS_RULES rules."""
     counts = (len(policy.nat64), len(policy.groups), len(policy.rules.texts), 0)
-    parts = [bytes((_VERSION, policy.allow_others, policy.names, 0)), *(n.to_bytes(2, "big") for n in counts)]
+    parts = [bytes((_VERSION, policy.allow_others, policy.names, policy.verify)), *(n.to_bytes(2, "big") for n in counts)]
     parts += [address + bytes((bits,)) for address, bits in policy.nat64]
     parts += [address + bytes((bits, groups)) for address, bits, groups in policy.groups]
     return b"".join((*parts, policy.rules.encoded))

@@ -92,7 +92,8 @@ def _egress(plan: "Plan") -> list[str]:
     rules = [text.split("\t")[1] for text in worker.egress_rules]
     shown = rules[:_RULES_SHOWN] + ([f"{len(rules) - _RULES_SHOWN} more rules"] if len(rules) > _RULES_SHOWN else [])
     last = "allow others" if worker.egress_default == "open" else "deny others"
-    return [f"egress: {'; '.join([*shown, last])}"]
+    proof = ["names are verified at ports 443 and 80"] if worker.egress[3] else []
+    return [f"egress: {'; '.join([*shown, last, *proof])}"]
 
 
 def _rates(plan: "Plan") -> list[str]:

@@ -42,6 +42,10 @@ DENIED = {
     "address": "this address is out of bounds for the command",
     "rule": "a rule forbids it",
     "name_ended": "its name leads there no more",
+    "other_name": "it named a name that no rule allows",
+    "without_name": "a rule wants a name, and it named none",
+    "not_verified": "a rule wants a name in TLS or HTTP",
+    "name_late": "a rule wants a name, and none came in time",
 }
 
 

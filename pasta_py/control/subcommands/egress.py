@@ -191,7 +191,8 @@ def _verdict(part: "dict[str, Any]") -> str:
         "default": "no rule matches",
     }.get(part["reason"], plain(part.get("why", part["reason"])))  # fmt: skip
     hint = f"; {plain(part['hint'])} would allow it" if "hint" in part else ""
-    return f"{plain(part['verdict'])}, {why}{hint}"
+    proof = {"tls": "its TLS has to name it", "http": "its HTTP has to name it"}.get(part.get("verified", ""), "")
+    return f"{plain(part['verdict'])}, {why}{hint}{'; verified: ' if proof else ''}{proof}"
 
 
 def _tell(chosen: "instances.Instance", answer: "dict[str, Any]", same: str) -> int:

@@ -112,6 +112,10 @@ PORTS = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted)
 ENDS = st.sampled_from(["", "/tcp", "/udp", "/icmp"]) | st.builds(
     lambda ports, protocol: f":{ports[0]}-{ports[1]}{protocol}", PORTS, st.sampled_from(["", "/tcp", "/udp"])
 )
+PROVED = st.tuples(
+    NAMES | NAMES.map(lambda n: f"*.{n}") | st.tuples(NAMES, LIMITS).map("=".join),
+    st.sampled_from(["", ":8443", ":1-65535"]), st.sampled_from(["/tls", "/http"]),
+)  # fmt: skip
 
 
 def masked(address: object, bits: int) -> object:
@@ -120,7 +124,20 @@ def masked(address: object, bits: int) -> object:
     return ip_network(f"{address}/{bits}", strict=False).network_address
 
 
-@given(st.tuples(DESTINATIONS, ENDS).map("".join))
+@pytest.mark.parametrize(
+    ("text", "shown"), [("a.test/tls", "a.test:443/tls"), ("*.a.test/http", "*.a.test:80/http"), ("a.test=@lan:8443/tls",) * 2]
+)
+def test_a_proof_without_a_port_is_for_that_of_its_protocol(text: str, shown: str) -> None:
+    assert str(read(text)) == shown and read(text).protocols in (9, 17)
+
+
+@pytest.mark.parametrize("text", ["*/tls", "10.0.0.0/8/tls", "192.0.2.1:443/tls", "@lan/http", "host.docker.internal/tls"])
+def test_a_proof_needs_a_name(text: str) -> None:
+    with pytest.raises(UsageError, match="proves a name, and this rule has none: give the port and tcp"):
+        read(text)
+
+
+@given((st.tuples(DESTINATIONS, ENDS) | PROVED).map("".join))
 def test_property_printing_is_the_inverse_of_reading(text: str) -> None:
     rule = read(text)
     assert read(str(rule)) == rule and str(read(str(rule))) == str(rule)

@@ -112,6 +112,7 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--pin-grace", "60", "pin_grace", 60),
     ("--rate-out", "10mbit", "rate_out", 1_250_000),
     ("--rate-in", "2.5MB", "rate_in", 2_500_000),
+    ("--verify-names", None, "verify_names", True),
     ("--host-lo-to-ns-lo", None, "host_lo_to_ns_lo", True),
     ("--no-splice", None, "splice", False),
     ("--splice-only", None, "splice_only", True),

@@ -12,7 +12,7 @@ from sample_host import HOST
 
 from pasta_py.control.commandline import egress_rule, options, port_spec
 from pasta_py.control.ip import ip_address, ip_network, packed
-from pasta_py.control.planning import egress, egress_encode, plan
+from pasta_py.control.planning import egress, egress_encode, plan, summary
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.errors import HostError, UsageError
 
@@ -70,6 +70,14 @@ def made(*args: str) -> plan.Plan:
 def test_how_long_addresses_of_names_stay_reachable_is_said() -> None:
     assert made("--allow", "a.test").worker.pin_grace_s == 3600
     assert made("--allow", "a.test", "--pin-grace", "7").worker.pin_grace_s == 7
+
+
+@pytest.mark.option("--verify-names")
+def test_verify_names_is_in_the_policy_and_the_summary() -> None:
+    plain, verified = made("--allow", "a.test:443"), made("--allow", "a.test:443", "--verify-names")
+    assert (plain.worker.egress[3], verified.worker.egress[3]) == (0, 1)
+    assert plain.worker.egress[4:] == verified.worker.egress[4:]
+    assert "names are verified at ports 443 and 80" in "\n".join(summary.lines(verified, ()))
 
 
 def test_a_policy_brings_our_own_nameserver_and_asks_all_of_the_hosts() -> None:

@@ -1,0 +1,83 @@
+/* Purpose: a connection that has to name a server which the egress policy allows, in TLS or HTTP, before anything passes.
+ *
+ * How: connect() has succeeded and the guest is connected, so it speaks first. What it sends waits in the send backlog, and is looked at
+ * when more of it has come. Then the backlog leaves, or the guest gets a reset. What the host peer sends stays in the socket. A flow
+ * that needs no name, or has given it, costs one test when it is served.
+ *
+ * Invariant: while tcp_flow.verify is not 0 nothing is sent to the socket, and no byte of it to the guest. Its timer is the limit of
+ * time, set once: nothing that the guest sends moves it.
+ *
+ * Rejected: looking at the first segment alone. A ClientHello with a post-quantum key share has two segments, and a guest can make any
+ * number of them.
+ */
+#include "io/gate.h"
+#include "proto/tcp_private.h"
+
+/* The guest leaves without a byte, as a port scan does: that says nothing to the host peer, and needs no name. */
+static void leaves(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	f->verify = 0;
+	f->flags |= TCPF_SOCK_EOF | TCPF_PROGRESS; /* the guest gets nothing either */
+	timer_stop(&t->timers, &f->timer);
+	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
+}
+
+static void passes(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	f->verify = 0;
+	f->flags |= TCPF_WINDOW_STALE | TCPF_READABLE | TCPF_PROGRESS;
+	if (tcp_is_held(io, f))
+		tcp_wait_for_rate(t, f);
+	timer_stop(&t->timers, &f->timer);
+	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
+}
+
+/* Whether it is decided: *reason is why it may not go on, or REASON_none. */
+static bool look(struct io *io, const struct tcp_flow *f, enum flow_reason *reason)
+{
+	const struct send_backlog *b = &f->backlog;
+	uint8_t verify = f->verify & (uint8_t)~TCP_VERIFY_TIMED;
+
+	if (!b->len)
+		return false;
+	if (gate_verify(io, verify, tcp_describe, &f->flow, b->bytes + b->from, u32_min(b->len, TCP_VERIFY_BYTES), reason))
+		return true;
+	*reason = f->flags & TCPF_GUEST_FIN ? REASON_not_verified : REASON_name_late;
+	return f->flags & TCPF_GUEST_FIN || b->len >= TCP_VERIFY_BYTES;
+}
+
+bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	const struct send_backlog *b = &f->backlog;
+	enum flow_reason reason;
+
+	if (f->error) {
+		tcp_reset(t, io, f, event_reason_of(f->error), f->error);
+		return false;
+	}
+	if (f->flags & TCPF_GUEST_FIN && !b->len) {
+		leaves(t, io, f);
+		return true;
+	}
+	if (look(io, f, &reason)) {
+		if (reason == REASON_none) {
+			passes(t, io, f);
+			return true;
+		}
+		COUNT(io->counters, drop_egress);
+		tcp_reset(t, io, f, reason, 0);
+		return false;
+	}
+	if (f->flags & TCPF_WINDOW_STALE && tcp_update_window(t, io, f))
+		f->flags |= TCPF_ACK_NOW;
+	if (f->flags & TCPF_ACK_NOW)
+		tcp_send(io, f, TCP_ACK, f->snd_nxt, NULL, 0);
+	tcp_arm_timer(t, io, f);
+	return false;
+}
+
+void tcp_verify_late(struct tcp *t, struct io *io, struct tcp_flow *f)
+{
+	COUNT(io->counters, drop_egress);
+	tcp_reset(t, io, f, REASON_name_late, 0);
+}
