@@ -223,7 +223,7 @@ bench-quick: build ## fewer cells, less than two minutes, changes no file
 	$(AS_INSTALLED) $(BIN)/python -m bench --quick $(BENCH)
 
 # BENCH has options, for example BENCH='--only "run queue,late drops"', BENCH='--build-only' or BENCH='--threads 2'.
-bench-heuristics: dev ## the core without each heuristic of csrc/core/sched.h beside the normal one, about 15 minutes
+bench-heuristics: dev ## the core without each heuristic of csrc/core/scheduling.h beside the normal one, about 15 minutes
 	$(BIN)/python -m bench.heuristics $(BENCH)
 
 bench-redraw: dev ## tables and picture of docs/performance.md and docs/dev/performance.md, and README.md's figures, again from build/bench.json

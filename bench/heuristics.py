@@ -1,10 +1,10 @@
-"""What each heuristic of csrc/core/sched.h gives: the build without it beside the normal one, in the cells that the header names.
+"""What each heuristic of csrc/core/scheduling.h gives: the build without it beside the normal one, in the cells that it names.
 
     python -m bench.heuristics [--quick] [--only NAME,NAME...] [--again] [--build-only] [--threads N]
 
 The programs take turns in one hermetic run for each heuristic: the normal build, the build without the heuristic, and the normal
 build once more, which shows how much two measurements of the same thing differ. A build is a copy of the sources below
-build/heuristics, with one edit of sched.h (OFF). It fails where the edit no longer fits. --build-only makes them ahead of time.
+build/heuristics, with one edit of that header (OFF). It fails where the edit does not fit. --build-only makes them ahead of time.
 --threads N measures `--threads N` beside one thread instead. What is measured stays in build/heuristics.json: a run that was
 interrupted, or that ended at --minutes, goes on with what is missing.
 """
@@ -33,12 +33,12 @@ from .report import busy_share, figure, machine
 
 BUILDS = CHECKOUT / "build" / "heuristics"
 RESULTS = CHECKOUT / "build" / "heuristics.json"
-SCHED = Path("csrc/core/sched.h")
+SCHED = Path("csrc/core/scheduling.h")
 COPIED = ("csrc", "pasta_py", "README.md", "LICENSE", "pyproject.toml", "setup.py", "tests/as_installed.sh")
 NORMAL, CHANGED, AGAIN = "normal", "changed", "normal again"
 THREADS_CELLS = ("tcp-in-*", "tcp-out-*", "tcp8-*", "cost64-*", "cost512-*", "splice*", "tcp-crr", "udp1400-out")
 
-#: By heuristic: lines of sched.h, and what stands in their place in the build without it.
+#: By heuristic: lines of scheduling.h, and what stands in their place in the build without it.
 OFF = {
     "Batches": {"#define SCHED_TAP_FRAMES 32\n": "#define SCHED_TAP_FRAMES 1\n"},
     "Adaptive batching": {"#define SCHED_SLEPT_US 3 ": "#define SCHED_SLEPT_US INT64_MAX "},
@@ -95,7 +95,7 @@ class Row:
 
 
 def named_cells(header: str) -> dict[str, tuple[str, ...]]:
-    """The heuristics that the head of sched.h describes, with the patterns of their cells."""
+    """The heuristics that the head of scheduling.h describes, with the patterns of their cells."""
     head = header.partition("*/")[0].partition("How:")[2].partition("Rejected:")[0]
     parts = re.split(r"^ \* ([A-Z][A-Za-z ]+)\. ", head, flags=re.MULTILINE)[1:]
     found = {}
@@ -107,7 +107,7 @@ def named_cells(header: str) -> dict[str, tuple[str, ...]]:
 
 
 def edited(header: str, name: str) -> str:
-    """sched.h without a heuristic; as it is for another name."""
+    """scheduling.h without a heuristic; as it is for another name."""
     for before, after in OFF.get(name, {}).items():
         if header.count(before) != 1:
             raise BenchError(f"{SCHED}: '{before.strip()}' is there {header.count(before)} times: OFF['{name}'] needs a new edit")

@@ -23,8 +23,8 @@ def paths_of(text: str) -> set[str]:
 
 
 def test_paths_are_found_in_running_text_code_and_links() -> None:
-    text = "See csrc/core/sched.h, (`tests/csrc/test_tcp*.py`) core/flow.c, [bench](../bench/quic.c). Not /usr/docs/x."
-    assert paths_of(text) == {"csrc/core/sched.h", "tests/csrc/test_tcp*.py", "core/flow.c", "bench/quic.c"}
+    text = "See csrc/core/scheduling.h, (`tests/csrc/test_tcp*.py`) core/flow.c, [bench](../bench/quic.c). Not /usr/docs/x."
+    assert paths_of(text) == {"csrc/core/scheduling.h", "tests/csrc/test_tcp*.py", "core/flow.c", "bench/quic.c"}
 
 
 def test_every_path_that_a_page_names_exists() -> None:

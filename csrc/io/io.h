@@ -9,7 +9,7 @@
 #include "core/event.h"
 #include "core/mapping.h"
 #include "core/rate.h"
-#include "core/sched.h"
+#include "core/scheduling.h"
 #include "io/descriptors.h"
 #include "io/loop.h"
 #include "io/link.h"

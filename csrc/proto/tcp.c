@@ -3,7 +3,7 @@
  * How: a packet or an event only changes a flow's state and puts the flow on the work list. tcp_service(), called once per
  * batch, does the rest in one order: it drains the send backlog, drops acknowledged bytes, computes the window, sends what the
  * socket has, passes on ends, acknowledges. So a batch of segments costs one ACK, and a flow moves in one place. A flow whose
- * socket has more for the guest than a turn's share waits in the run queue (core/sched.h).
+ * socket has more for the guest than a turn's share waits in the run queue (core/scheduling.h).
  *
  * What the guest sends behind a hole waits in the out-of-order queue (tcp_out_of_order.c). Towards the guest, losses are
  * repaired by NewReno without SACK (RFC 6582): the tap loses nothing unless the guest's own queues overflow. snd_nxt never goes

@@ -31,8 +31,6 @@
 #include "io/sock_error.h"
 #include "proto/udp_private.h"
 
-#define UDP_STREAM_TIMEOUT_MS 300000
-#define UDP_DNS_TIMEOUT_MS 10000      /* a DNS client has a port for each query (RFC 5452) */
 #define SOCKETS_MAX (UINT16_MAX + 1)  /* a key has 16 bits for a socket's index: peer_key(), udp_splice.c */
 #define SOCKET_BUFFER_BYTES (4 << 20) /* net.core.rmem_max and wmem_max may allow less */
 

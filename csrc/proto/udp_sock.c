@@ -3,7 +3,7 @@
  * How: one system call reads all that waits, up to a batch. Datagrams of one flow that follow each other become a GSO batch,
  * which is one frame on the tap: a frame costs more than everything else here, including the copy that makes the batch.
  *
- * A socket under a flood is polled (adaptive polling, core/sched.h). Its datagrams come later, by the interval at most. Those
+ * A socket under a flood is polled (adaptive polling, core/scheduling.h). Its datagrams come later, by the interval at most. Those
  * of other sockets do not.
  */
 #include <errno.h>

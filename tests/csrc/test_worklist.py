@@ -1,4 +1,4 @@
-"""core/worklist.h and the run queue of core/sched.h: each flow once, in order; no flow waits longer than a round."""
+"""core/worklist.h and the run queue of core/scheduling.h: each flow once, in order; no flow waits longer than a round."""
 
 from __future__ import annotations
 

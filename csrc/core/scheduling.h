@@ -34,8 +34,8 @@
  * Rejected: a queue with priorities (before it is read, a short message looks like the end of a stream); a thread for each
  * direction (a hand-over per frame).
  */
-#ifndef PASTA_CORE_SCHED_H
-#define PASTA_CORE_SCHED_H
+#ifndef PASTA_CORE_SCHEDULING_H
+#define PASTA_CORE_SCHEDULING_H
 
 #include "core/worklist.h"
 
