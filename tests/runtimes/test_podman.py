@@ -11,6 +11,7 @@ import pages
 import pytest
 from machine import HOST, OURS, PASST, REMOTE, Machine, root_directory, wait_until
 
+PASTA_PY = OURS + "-py"
 HTTPD = ("httpd", "-f", "-p", "80", "-h", "/www")
 
 
@@ -320,6 +321,43 @@ def test_a_live_capture_through_a_fifo(machine: Machine, web: None) -> None:
         machine.podman("rm", "-fa", "-t", "0")
         container.communicate(timeout=30)
         reader.communicate(timeout=30)  # the capture's end is the reader's
+
+
+def test_ps_has_the_names_of_containers_and_pods(machine: Machine) -> None:
+    machine.podman("run", "-d", "--name", "web", "base", "sleep", "300")
+    machine.podman("pod", "create", "--name", "pair", "-p", "8080:80")
+    machine.podman("run", "-d", "--pod", "pair", "base", *HTTPD)
+    found = [json.loads(line) for line in machine.run(PASTA_PY, "ps", "--json").stdout.splitlines()]
+    assert sorted(each["shown"] for each in found) == ["container web", "pod pair"]
+    assert all(each["serves"].startswith("/run/user/1000/netns/") for each in found)
+    assert "  container web\n" in machine.run(PASTA_PY, "ps").stdout
+    for name in ("web", "pair"):
+        assert "tap_rx_frames" in json.loads(machine.run(PASTA_PY, "stats", name, "--json").stdout)
+    machine.podman("rm", "-f", "-t", "0", "web")
+    wait_until(lambda: "web" not in machine.run(PASTA_PY, "ps").stdout, 2, "it goes with its container")
+
+
+@pytest.mark.parametrize(
+    "reader", ["tshark -l -n -i - -Y http.request -T fields -e http.request.uri", "tcpdump -l -n -A -r - tcp[13]&8!=0"]
+)
+def test_a_capture_of_a_running_container_is_read_as_it_comes(machine: Machine, web: None, reader: str) -> None:
+    asks = f"while true; do curl -sS -o /dev/null http://{REMOTE[4]}:8000/again; sleep 0.1; done"
+    machine.podman("run", "-d", "--name", "asks", "base", "sh", "-c", asks)
+    words = (PASTA_PY, "capture", "--instance", "asks", "-w", "-")  # without a filter: this machine has no libpcap
+    capture = machine.popen(*words, text=False)
+    shown = subprocess.Popen(reader.split(), stdin=capture.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert capture.stdout is not None and shown.stdout is not None
+        capture.stdout.close()
+        for _ in range(3):
+            while "/again" not in (line := shown.stdout.readline()):
+                assert line, "the reader has ended"
+        assert machine.podman("inspect", "-f", "{{.State.Running}}", "asks") == "true"
+    finally:
+        shown.kill()
+        shown.communicate()
+    _, said = capture.communicate(timeout=60)  # its next frame finds no reader
+    assert b" frames written, " in said and capture.returncode == 0, said
 
 
 def test_the_documented_unit_is_one_that_quadlet_takes(machine: Machine) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pasta_py import defaults
 from pasta_py.control.start import control_socket
+from pasta_py.control.subcommands import containers
 from pasta_py.errors import ControlError, UsageError
 
 VERSION = 1
@@ -107,7 +108,9 @@ def find(target: str) -> Instance:
     if target.isdigit():
         chosen = [instance for instance in instances if instance.pid == int(target)]
     elif target:
-        chosen = [instance for instance in instances if target in (serves := name(instance)) and serves]
+        names = {instance.pid: name(instance) for instance in instances}
+        exact = [each for each in instances if names[each.pid] in (target, f"container {target}", f"pod {target}")]
+        chosen = exact or [each for each in instances if target in names[each.pid]]
     else:
         chosen = instances
     if len(chosen) == 1:
@@ -122,7 +125,7 @@ def find(target: str) -> Instance:
 def name(instance: Instance) -> str:
     """What it serves, as ps shows it; "" if it does not answer."""
     try:
-        return str(instance.ask("status").get("serves", ""))
+        return containers.served(str(instance.ask("status").get("serves", "")))
     except ControlError:
         return ""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pasta_py.control.subcommands import command, instances
+from pasta_py.control.subcommands import command, containers, instances
 from pasta_py.control.subcommands.instances import Instance, plain, size, span, table
 from pasta_py.errors import ControlError
 
@@ -40,7 +40,7 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="One JSON object for
         since, memory = span(time.time() - each["since"]), size(each["memory_bytes"]) if each["memory_bytes"] else ""
         rows.append([
             str(each["pid"]), since, str(each["flows"]), size(each["sent_bytes"]), size(each["received_bytes"]), memory,
-            plain(each["program"]), plain(each["serves"]),
+            plain(each["program"]), plain(each["shown"]),
         ])  # fmt: skip
     print(table(rows, frozenset(range(6))), end="")
     return 0
@@ -54,7 +54,8 @@ def described(instance: Instance) -> "dict[str, Any]":
         return {"pid": instance.pid, "socket": instance.path, "error": str(error)}
     worker = int(answer.pop("pid"))
     answer = {name: value for name, value in answer.items() if name not in ("v", "id")}
-    return {"pid": instance.pid, "worker_pid": worker, "socket": instance.path, **answer, "memory_bytes": memory_bytes(worker)}
+    more = {"shown": containers.served(str(answer["serves"])), "memory_bytes": memory_bytes(worker)}
+    return {"pid": instance.pid, "worker_pid": worker, "socket": instance.path, **answer, **more}
 
 
 def memory_bytes(pid: int) -> int:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pasta_py.control.subcommands import command, instances
+from pasta_py.control.subcommands import command, containers, instances
 from pasta_py.control.subcommands.flows import INSTANCE, end
 from pasta_py.control.subcommands.instances import Instance, plain, size, span
 from pasta_py.errors import HostError
@@ -175,7 +175,7 @@ def top(
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise HostError("top is for a terminal: use 'pasta-py flows', or 'flows --json' for a program")
     chosen = instances.find(instance)
-    serves = plain(chosen.ask("status")["serves"])
+    serves = plain(containers.served(str(chosen.ask("status")["serves"])))
     view = View(f"pasta-py {chosen.pid or ''} {serves}".replace("  ", " "))
     watch(chosen, view, interval)
     return 0
