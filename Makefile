@@ -20,7 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PASTA_TESTS_ALONE ?= 1
 
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
-	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser test-prometheus man \
+	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser test-clients \
+	test-prometheus man \
 	bench bench-quick bench-redraw bench-heuristics bench-start bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
@@ -165,6 +166,12 @@ test-prometheus: dev ## Debian's Prometheus scrapes and answers the dashboard's 
 		apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .; }
 	$(BIN)/pip install -q grafana-foundation-sdk
 	$(AS_INSTALLED) $(PYTEST) tests/e2e/prometheus_scrapes.py
+
+test-clients: dev ## Go, Node.js and Java under an egress policy; unbound, named and delv check signatures (fetches them; needs javac)
+	tests/as_installed.sh $(VENV) build/as-installed
+	command -v javac >/dev/null || apt-get install -y -q --no-install-recommends default-jdk-headless
+	sh tests/clients/fetch.sh build/clients
+	$(AS_INSTALLED) $(PYTEST) tests/e2e/clients_under_rules.py
 
 # `make test` has a short form: one boot.
 test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration

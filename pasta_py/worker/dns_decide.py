@@ -284,9 +284,8 @@ def _chain(name: bytes, kind: int, records: "list[Rr]") -> "list[Rr]":
     while at not in seen and len(seen) < _CHAIN_MAX:
         seen.add(at)
         here = [r for r in records if r.klass == IN and r.name.lower() == at]
-        found += [
-            r for r in records if r.kind == dns_wire.DNAME and r.klass == IN and below(at, r.name.lower()) and r not in found
-        ]
+        above = [r for r in records if r.klass == IN and below(at, r.name.lower()) and r not in found]
+        found += [r for r in above if dns_wire.DNAME in (r.kind, _covered(r))]
         ends = [r for r in here if r.kind == kind and r not in found]
         alias = next((r for r in here if r.kind == dns_wire.CNAME), None)
         if ends or alias is None:

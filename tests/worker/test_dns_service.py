@@ -373,7 +373,28 @@ def test_keys_for_an_encrypted_hello_are_taken_out_while_names_are_verified(veri
     assert ("ech" not in answer) == verifies and 'alpn="h2"' in answer
 
 
-def test_chain_of_ten_a_loop_and_a_dname() -> None:
+def test_a_dname_on_the_way_is_told_with_its_signature() -> None:
+    """Without that a guest that validates takes the whole answer for forged."""
+    guest = Guest(Rules("allow a.old.test"), "a.old.test CNAME a.new.test.\na.new.test A 192.0.2.1")
+    real = guest.upstream.ask
+
+    def with_dname(name: bytes, kind: int, done: "Callable[[object], None]", **options: bool) -> bool:
+        def add(answer: object) -> None:
+            assert isinstance(answer, dns_wire.Message)
+            old, new, other = map(dns_wire.from_text, ("old.test", "new.test", "bank.test"))
+            signature = dns_wire.DNAME.to_bytes(2, "big") + bytes(16) + dns_wire.from_text("test") + b"signed"
+            signed = [dns_wire.Rr(owner, dns_wire.RRSIG, 60, signature) for owner in (old, other)]
+            answer.sections[0][:0] = [dns_wire.Rr(old, dns_wire.DNAME, 60, new), *signed]
+            done(answer)
+
+        return real(name, kind, add, **options)
+
+    guest.upstream.ask = with_dname  # type: ignore[method-assign]
+    kinds = [(str(each.name), dns.rdatatype.to_text(each.rdtype)) for each in guest.ask("a.old.test", want_dnssec=True).answer]
+    assert sorted(kinds) == [("a.new.test.", "A"), ("a.old.test.", "CNAME"), ("old.test.", "DNAME"), ("old.test.", "RRSIG")]
+
+
+def test_chain_of_ten_and_a_loop() -> None:
     chain = "\n".join(f"c{i}.test CNAME c{i + 1}.test." for i in range(10)) + "\nc10.test A 192.0.2.1"
     guest = Guest(Rules("allow c0.test"), chain)
     assert len(texts(guest.ask("c0.test"))) == 11
