@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from pasta_py.worker import rule_set
 
-    #: a name; or destination, port, protocol and rule of a flow, and what was wrong with the name in it
-    Key = tuple[str] | tuple[bytes, int, str, int, str]
+    #: a name; or a name, an address that it led to, and the name's rule; or destination, port, protocol and rule of a flow, and
+    #: what was wrong with the name in it
+    Key = tuple[str] | tuple[str, str, int] | tuple[bytes, int, str, int, str]
 
 PING = "ping"
 _KEPT = 1000
@@ -53,6 +54,11 @@ class Denials:
         if judgement.what == dns_decide.DENIED and not judgement.owner.endswith(_REVERSE):
             self._count((judgement.owner,))
 
+    def on_withheld(self, judgement: "dns_decide.Judgement", addresses: "list[str]", _guest: bytes) -> None:
+        """As Service.on_withheld has it."""
+        for address in addresses:
+            self._count((judgement.owner, address, judgement.rule))
+
     def _count(self, key: "Key") -> None:
         if key in self._counts or len(self._counts) < _KEPT:
             self._counts[key] = self._counts.get(key, 0) + 1
@@ -73,7 +79,7 @@ class Denials:
     def _is_search(self, key: "Key") -> bool:
         """Whether a resolver has put a search domain behind another name that it also asked for."""
         name = key[0]
-        if not isinstance(name, str):
+        if len(key) > 1 or not isinstance(name, str):
             return False
         bare = (name.removesuffix(f".{domain}") for domain in self._search)
         return any(other != name and (other,) in self._counts for other in bare)
@@ -82,6 +88,9 @@ class Denials:
         """What was denied, and what would allow it."""
         if len(key) == 1:
             return f"the name {key[0]}", f"{name_hint(self._rules, key[0])} would allow it, if this is the port"
+        if len(key) == 3:
+            name, address, index = key
+            return f"the address {address} of {name}", f"{address_hint(self._rules, name, address, index)} would allow it"
         dest, port, protocol, index, wrong = key
         what = f"{_text(dest)}{end(port, protocol)}"
         rule = self._rules.rule(index)
@@ -109,6 +118,14 @@ def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
     """The same for a name of which nothing but the query is known: for the port that the rules name, if they name one."""
     ports = {rule.rpartition(":")[2] for rule in _allowed_names(rules)}
     return f"--allow {name}:{ports.pop() if len(ports) == 1 else _ANY_PORT}"
+
+
+def address_hint(rules: "rule_set.RuleSet", name: str, address: str, index: int) -> str:
+    """The same for an address that a name led to, and that rules for the name do not open: the name with this address alone, and
+    with the ports and the protocol of the name's rule."""
+    rule = rules.rule(index)
+    _dest, ports, ending = rule[1].partition(":") if rule and "=" not in rule[1] else ("", "", "")
+    return f"--allow {name}={f'[{address}]' if ':' in address else address}{ports}{ending}"
 
 
 def end(port: int, protocol: str) -> str:

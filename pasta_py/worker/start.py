@@ -274,6 +274,7 @@ def _tell_decisions(
     counted = denials.Denials(core, policy.rules, policy.search)
     logs.readers().add_taker(counted.on_records)
     dns.on_judged.append(counted.on_query)
+    dns.on_withheld.append(counted.on_withheld)
 
     def tell() -> None:
         logs.on_events()

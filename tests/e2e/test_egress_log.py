@@ -71,7 +71,7 @@ def test_each_decision_has_its_reason_its_rule_and_what_would_allow_it(lab: Lab)
     withheld = [each for each in found if each["event"] == "answer"]
     assert {each["address"] for each in withheld} == set(scenarios.PRIVATE4)
     metadata = one(withheld, address="169.254.169.254")
-    assert shown(metadata, "reason", "name", "hint") == ("withheld", "r4.evil.test", "--allow r4.evil.test=169.254.169.254")
+    assert shown(metadata, "reason", "name", "hint") == ("withheld", "r4.evil.test", "--allow r4.evil.test=169.254.169.254:80")
     assert shown(one(found, event="query", name="e1.cdn.test"), "verdict", "reason", "via") == ("allowed", "derived", "shop.test")
     other_port = one(found, event="connect", port=81)
     assert shown(other_port, "verdict", "reason") == ("denied", "default")
@@ -86,6 +86,18 @@ def test_without_a_rule_all_is_allowed_and_logged_and_a_stream_has_nothing_else(
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert shown(one(found, event="connect"), "verdict", "reason", "name", "port") == ("allowed", "default", "api.test", 80)
     assert "out" in done.stderr and "it works" in done.stderr
+
+
+def test_what_is_allowed_and_has_no_route_says_so(lab: Lab) -> None:
+    path, nowhere = lab.directory / "no-route.json", "198.51.100.99"
+    lab.host.setup(f"route add unreachable {nowhere}")
+    with lab.guest(*allow(f"{nowhere}:80"), "--decision-log", str(path)) as guest:
+        closed(guest, nowhere, 80)
+        closed(guest, nowhere, 81)
+    found = lines(path)
+    allowed = one(found, address=nowhere, port=80)
+    assert shown(allowed, "verdict", "reason", "rule") == ("allowed", "no_route", f"allow {nowhere}:80")
+    assert shown(one(found, address=nowhere, port=81), "verdict", "reason") == ("denied", "default")
 
 
 FLOOD = """

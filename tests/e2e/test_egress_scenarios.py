@@ -5,6 +5,7 @@ The nameserver is tests/programs/nameserver.py.
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,21 @@ def test_a_name_with_its_prefix(lab: Lab) -> None:
         assert dig(guest, "reg.corp.test") == ["10.1.2.3"]
     with lab.guest(*allow("reg.corp.test")) as guest:
         assert dig(guest, "reg.corp.test") == []
+
+
+@pytest.mark.parametrize("rule", ["reg.corp.test:80", "*.corp.test:80/tcp", "reg.corp.test"])
+def test_the_end_names_the_narrowest_rule_for_a_name_that_leads_into_the_hosts_network(lab: Lab, rule: str) -> None:
+    """That rule, and the one before it, give the guest the address."""
+
+    def run(*rules: str) -> "subprocess.CompletedProcess[str]":
+        return lab.host.run(program("pasta-py"), *allow(*rules), "--", "getent", "ahostsv4", "reg.corp.test", check=False)
+
+    refused = run(rule)
+    assert "10.1.2.3" not in refused.stdout
+    ending = rule.partition(":")[1] + rule.partition(":")[2]
+    (line,) = (each for each in refused.stderr.splitlines() if "10.1.2.3" in each)
+    assert line.endswith(f": the address 10.1.2.3 of reg.corp.test: --allow reg.corp.test=10.1.2.3{ending} would allow it"), line
+    assert "10.1.2.3" in run(rule, f"reg.corp.test=10.1.2.3{ending}").stdout
 
 
 def test_single_label_and_the_hosts_own_name(lab: Lab) -> None:

@@ -1,10 +1,10 @@
-"""What would allow a name of which only a query is known: the port is the one that the rules name, or any."""
+"""What would allow a name of which only a query is known: the port is the one that the rules name, or any; or an address of it."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from pasta_py.worker.denials import name_hint
+from pasta_py.worker.denials import address_hint, name_hint
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,18 @@ from pasta_py.worker.denials import name_hint
 def test_the_port_of_a_hint(rules: list[str], port: str) -> None:
     texts = tuple(f"--allow\t{rule}\t" for rule in rules)
     assert name_hint(SimpleNamespace(texts=texts), "new.test") == f"--allow new.test:{port}"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rule", "address", "hint"),
+    [
+        ("allow a.test:443", "10.1.2.3", "a.test=10.1.2.3:443"),
+        ("allow *.test:8000-8010/tcp", "fd00::1", "a.test=[fd00::1]:8000-8010/tcp"),
+        ("allow a.test", "10.1.2.3", "a.test=10.1.2.3"),
+        ("allow a.test=10.0.0.0/16:443", "10.1.2.3", "a.test=10.1.2.3"),
+        ("", "10.1.2.3", "a.test=10.1.2.3"),
+    ],
+)
+def test_the_rule_for_an_address_of_a_name(rule: str, address: str, hint: str) -> None:
+    rules = SimpleNamespace(rule=lambda _index: ("--allow", rule, "") if rule else None)
+    assert address_hint(rules, "a.test", address, 0) == f"--allow {hint}"  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pasta_py import defaults
 from pasta_py.control.commandline import egress_rule, options
 from pasta_py.control.planning import egress as planning
 from pasta_py.control.start import learn_writer
@@ -88,6 +89,27 @@ def test_the_file_is_replaced_whole_when_the_worker_is_gone(tmp_path: Path, exis
     assert os.waitpid(writer.pid, 0)[1] == 0
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     assert rules_in(path.read_text()) == ["allow known.test:443"] * existing + ["allow new.test:443/tcp"]
+
+
+def test_while_the_worker_lives_the_file_is_written_at_intervals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds; here less, but time enough for two messages that come at once to be in one file."""
+    assert defaults.LEARN_S == 10
+    monkeypatch.setattr(defaults, "LEARN_S", 0.3)
+    path = tmp_path / "learned.rules"
+    writer = learn_writer.Writer(options.parse(["--learn", str(path), "true"], "pasta-py"))
+    ((_role, fd),) = writer.descriptors()
+    try:
+        for names in (("one.test", "two.test"), ("one.test", "two.test", "three.test")):
+            for name in names:
+                os.write(fd, record(name))
+            deadline = time.monotonic() + 60
+            while not path.exists() or names[-1] not in path.read_text():
+                assert time.monotonic() < deadline, "the file is not written"
+                time.sleep(0.02)
+            assert rules_in(path.read_text())[: len(names)] == [f"allow {name}:443/tcp" for name in names]
+    finally:
+        writer.close()
+        assert os.waitpid(writer.pid, 0)[1] == 0
 
 
 def test_a_link_stays_one_and_what_is_no_file_is_refused(tmp_path: Path) -> None:
