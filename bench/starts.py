@@ -41,6 +41,14 @@ HOST = (
     "ip route add default via 192.0.2.1",
     "ip route add default via 2001:db8::1",
 )
+# The largest ratio of ours to another program's, or None: wall time, CPU time.
+TARGETS: dict[tuple[str, str], tuple[float, float | None]] = {
+    ("attached", "passt"): (1.2, 1.8),
+    ("command", "passt"): (1.2, None),
+    ("slirp4netns", "bare python"): (1.5, None),
+    (f"{AT_ONCE} at once", "passt"): (1.1, None),
+}
+PSS_TARGET = 0.28  # of passt's
 Sample = tuple[float, float]  # wall and CPU time in ms
 Start = Callable[[], Sample]
 
@@ -234,7 +242,7 @@ def measure(rounds: int, starts: dict[str, dict[str, Start]]) -> dict[str, dict[
     return found
 
 
-def told(found: dict[str, dict[str, list[Sample]]]) -> None:
+def report(found: dict[str, dict[str, list[Sample]]]) -> None:
     print(f"{'start':24} {'program':14} {'wall ms':>9} {'CPU ms':>9}   median; ratio of ours to it, pair by pair")
     for what, programs in found.items():
         own = programs["pasta-py"]
@@ -242,11 +250,15 @@ def told(found: dict[str, dict[str, list[Sample]]]) -> None:
             line = f"{what:24} {name:14} "
             line += " ".join(f"{statistics.median(each[at] for each in samples):9.1f}" for at in (0, 1))
             if name != "pasta-py":
-                line += "   " + ", ".join(
-                    f"{word} {statistics.median(a[at] / b[at] for a, b in zip(own, samples, strict=True)):.2f}"
-                    for at, word in ((0, "wall"), (1, "CPU"))
-                )
+                ratios = [statistics.median(a[at] / b[at] for a, b in zip(own, samples, strict=True)) for at in (0, 1)]
+                targets = TARGETS.get((what, name), (None, None))
+                told = zip(("wall", "CPU"), ratios, targets, strict=True)
+                line += "   " + ", ".join(f"{word} {ratio:.2f}{judged(ratio, target)}" for word, ratio, target in told)
             print(line)
+
+
+def judged(ratio: float, target: float | None) -> str:
+    return "" if target is None else f" (≤ {target}: {'met' if ratio <= target else 'missed'})"
 
 
 def inside(options: argparse.Namespace) -> None:
@@ -275,10 +287,11 @@ def inside(options: argparse.Namespace) -> None:
         print(
             f"{version}, {os.uname().release}, {os.cpu_count()} processors; {options.rounds} rounds, programs in turn"
         )
-        told(found)
+        report(found)
         idle = {} if options.only else {name: idle_pss_mb(path, guests) for name, path in pastas.items()}
         for name, pss in idle.items():
-            print(f"{f'memory, {IDLE} idle':24} {name:14} {pss:9.2f} MB of PSS each")
+            ratio = "" if name == "pasta-py" else f"   {idle['pasta-py'] / pss:.2f}{judged(idle['pasta-py'] / pss, PSS_TARGET)}"
+            print(f"{f'memory, {IDLE} idle':24} {name:14} {pss:9.2f} MB of PSS each{ratio}")
             print(f"{'idle, automatic ports':24} {name:14} {idle_cpu_ms(pastas[name]):9.2f} ms of CPU time a second")
     if options.json:
         Path(options.json).write_text(json.dumps({"starts": found, "idle_pss_mb": idle}, indent=1) + "\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import NO_PORTS, Lab, comm, program, wait_until
+from lab import NO_PORTS, Lab, cmdline, comm, program, wait_until
 
 pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
 
@@ -90,6 +90,21 @@ def wake_ups(pids: list[int]) -> list[int]:
         status = Path(f"/proc/{pid}/status").read_text()
         found.append(int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0]))
     return found
+
+
+def test_where_no_inotify_is_left_a_start_works_and_ends_with_its_namespace() -> None:
+    """A user has 128 instances: one for each container's namespace, another for what follows the host."""
+    with Lab() as lab:
+        lab.host.run("sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances && ip netns add few", caps=True)
+        lab.host.run(program(), "--config-net", *NO_PORTS, "--quiet", "--netns", "/run/netns/few", caps=True)
+
+        def left() -> list[int]:
+            return [pid for pid in lab.descendants() if comm(pid).startswith("pasta") or "/run/netns/few" in cmdline(pid)]
+
+        time.sleep(REST_S)  # it has looked more than once
+        assert len(lab.translators()) == 1
+        lab.host.run("ip", "netns", "del", "few", caps=True)
+        wait_until(lambda: not left(), 10, "all have ended")
 
 
 def test_a_hundred_idle_instances_do_not_wake_up() -> None:

@@ -115,12 +115,30 @@ def _watch(guest: Guest, path: str) -> None:
     try:
         guest.inotify, guest.name = syscalls.inotify_watch(directory, _GONE), name
     except OSError as error:
-        hint = ": raise the sysctl fs.inotify.max_user_instances" if error.errno == errno.EMFILE else ""
-        raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}{hint}") from None
+        if error.errno != errno.EMFILE:
+            raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}") from None
+        _look_for(guest, path)
     try:
         os.stat(path)
     except OSError as error:
         raise HostError(f"Couldn't open network namespace {path}: {error.strerror}") from None
+
+
+def _look_for(guest: Guest, path: str) -> None:
+    """Watch the path where the user's instances of inotify (128) are all in use: a process looks once a second, and ends with it.
+
+    It outlives the worker until the path is gone.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+    look = ["sh", "-c", 'while [ -e "$1" ]; do sleep 1; done', "sh", path]
+    try:
+        looker = os.posix_spawn("/bin/sh", look, {"PATH": "/usr/bin:/bin"}, file_actions=null, setsid=True)
+        if guest.pidfd >= 0:  # of the process in the path, with which the path ends too
+            os.close(guest.pidfd)
+            guest.pidfd = -1
+        guest.pidfd = os.pidfd_open(looker)
+    except OSError as error:
+        raise HostError(f"Couldn't watch {path} for the end of the namespace: {reason(error)}") from None
 
 
 def _open_pidfd(pid: int) -> int:
