@@ -14,6 +14,7 @@ from pasta_py.errors import HostError, reason
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.follow.state import Sources
@@ -41,8 +42,6 @@ def hand_over(
     control: "ControlSocket | None" = None, report: "Report | None" = None, learner: "learn_writer.Writer | None" = None,
 ) -> None:  # fmt: skip
     """Set up everything, up to a worker that serves. No descriptor stays open here. `control`: the instance's control socket."""
-    from pasta_py.control.forwarding import bind_ports
-
     with ExitStack() as stack, ExitStack() as rollback:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_format, log_size = _open_log(options, stack)
@@ -70,48 +69,24 @@ def hand_over(
             rollback.callback(control.remove)
             descriptors.append((model.FD_CONTROL, control.fd))
         descriptors += _metrics(options, stack, rollback)
-        if guest and guest.userns >= 0:
-            descriptors.append((model.FD_GUEST_USERNS, guest.userns))
-        if guest:
-            descriptors.append((model.FD_GUEST_NETNS, guest.netns))
-        if guest and guest.pidfd >= 0:
-            descriptors.append((model.FD_NETNS_PIDFD, guest.pidfd))
-        if guest and guest.inotify >= 0:
-            descriptors.append((model.FD_NETNS_INOTIFY, guest.inotify))
-        auto_rules = bind_ports.auto_rules(options) if guest else ()
-        ready = plan.worker.replace(
-            listeners=tuple(listeners),
-            guest_ports=bind_ports.guest_ports(options) if guest else (),
-            auto_rules=auto_rules,
-            rules=bind_ports.rules(options) if guest or options.conf_path else (),
-            flow_log_file_bytes=options.flow_log_size // _LOG_FILES,
-            serves=_serves(options),
-            shown=_shown(plan),
-            splice=plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
-            log_syslog=log_syslog,
-            log_format=log_format,
-            log_size=log_size,
-            netns_name=guest.name if guest else "",
-            capture_filter=_capture_filter(options),
-            capture_snaplen=options.pcap_snaplen,
-            capture_file_bytes=options.pcap_size,
-        )
+        descriptors += _of_guest(guest) if guest else []
+        ports, capture = _ports(options, plan, guest, listeners), _captured(options)
         # The last step: control may not come back from the guest's namespaces. What it needs of the host, it has by now.
         tap = _make_tap(options, guest, plan, stack, rollback)
         for line in tap.warnings:
             tell(options, WARNING, line)
         descriptors += [(model.FD_LINK if tap.path else model.FD_TAP, fd) for fd in tap.fds]
         _empty_capture(options, descriptors)
-        made = ready.replace(
-            guest_mac=tap.mac or ready.guest_mac,
-            guest_scope6=tap.index,
-            vnet_hdr=tap.vnet_hdr,
-            uso=tap.uso,
-            tunnels=tap.tunnels,
-            stream=tap.stream,
-            vhost_user=options.vhost_user,
-            one_off=options.one_off,
-            lossy=tap.lossy if tap.stream else ready.lossy,
+        made = plan.worker.replace(
+            **ports,
+            **capture,
+            **_link(options, plan, tap),
+            log_syslog=log_syslog,
+            log_format=log_format,
+            log_size=log_size,
+            serves=_serves(options),
+            shown=_shown(plan),
+            netns_name=guest.name if guest else "",
             descriptors=tuple(role for role, _fd in descriptors),
         )
         set_up = _summary(options, plan.replace(worker=made), tap, with_ports=guest is not None or tap.stream)
@@ -127,6 +102,52 @@ def hand_over(
             index = tap.index if guest and options.config_net else 0
             host, names, policy, shares_etc = read
             sources.send(options, host, names, plan.link, index, policy, shares_etc=shares_etc)
+
+
+def _of_guest(guest: "Guest") -> list[tuple[str, int]]:
+    """The guest's descriptors, with their roles."""
+    roles = (model.FD_GUEST_USERNS, model.FD_GUEST_NETNS, model.FD_NETNS_PIDFD, model.FD_NETNS_INOTIFY)
+    fds = (guest.userns, guest.netns, guest.pidfd, guest.inotify)
+    return [(role, fd) for role, fd in zip(roles, fds) if fd >= 0]  # noqa: B905
+
+
+# Parts of the worker's plan, by their names there.
+
+
+def _ports(options: "Options", plan: "Plan", guest: "Guest | None", listeners: "list[model.Listener]") -> "dict[str, Any]":
+    from pasta_py.control.forwarding import bind_ports
+
+    auto_rules = bind_ports.auto_rules(options) if guest else ()
+    return {
+        "listeners": tuple(listeners),
+        "guest_ports": bind_ports.guest_ports(options) if guest else (),
+        "auto_rules": auto_rules,
+        "rules": bind_ports.rules(options) if guest or options.conf_path else (),
+        "splice": plan.worker.splice and (bool(auto_rules) or bool(listeners) or bool(options.conf_path)),
+    }
+
+
+def _captured(options: "Options") -> "dict[str, Any]":
+    return {
+        "flow_log_file_bytes": options.flow_log_size // _LOG_FILES,
+        "capture_filter": _capture_filter(options),
+        "capture_snaplen": options.pcap_snaplen,
+        "capture_file_bytes": options.pcap_size,
+    }
+
+
+def _link(options: "Options", plan: "Plan", tap: "Tap") -> "dict[str, Any]":
+    return {
+        "guest_mac": tap.mac or plan.worker.guest_mac,
+        "guest_scope6": tap.index,
+        "vnet_hdr": tap.vnet_hdr,
+        "uso": tap.uso,
+        "tunnels": tap.tunnels,
+        "stream": tap.stream,
+        "vhost_user": options.vhost_user,
+        "one_off": options.one_off,
+        "lossy": tap.lossy if tap.stream else plan.worker.lossy,
+    }
 
 
 def _serves(options: "Options") -> str:
