@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lab import Lab, missing_tools  # noqa: E402
+from lab import Lab, missing_tools
 
 TOOLS = (
     "cc",

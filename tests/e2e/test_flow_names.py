@@ -76,7 +76,7 @@ def clients(lab: Lab, path: Path) -> int:
     return int(lab.host.run("sh", "-c", f"ss -xH state established | grep -c {path.name} || :").stdout)
 
 
-class held:  # noqa: N801  # used as a function
+class held:  # used as a function
     """A connection of the guest to the name, open meanwhile."""
 
     def __init__(self, guest: Guest) -> None:

@@ -17,9 +17,9 @@ from sanitized import programs
 sys.path.append(str(ROOT))
 sys.path.append(str(ROOT / "tests"))
 
-from claims import collected  # noqa: E402
+from claims import collected
 
-from pasta_py.control.commandline.option_table import TABLE, Option  # noqa: E402
+from pasta_py.control.commandline.option_table import TABLE, Option
 
 _FORGET = """
 TABLE = tuple(row.replace(rule="ignore") if row.long == {name!r} else row for row in TABLE)

@@ -18,7 +18,7 @@ from prepare import ROOT, copy
 
 sys.path.insert(0, str(ROOT))
 
-from pasta_py.control.start import dispatch  # noqa: E402
+from pasta_py.control.start import dispatch
 
 HERE = Path(__file__).resolve().parent
 PROGRAM = """#!{python}

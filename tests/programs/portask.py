@@ -18,7 +18,7 @@ AGAIN_S = 1.5  # the same while the port may still come up
 DATAGRAM = 1000
 WINDOW = 16  # datagrams under way
 STEP = 1 << 18
-DATA = random.Random(3).randbytes(1 << 20)  # noqa: S311 (bytes that do not repeat, not secrets)
+DATA = random.Random(3).randbytes(1 << 20)
 
 
 def name(error: OSError) -> str:

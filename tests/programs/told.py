@@ -30,7 +30,7 @@ def discover(link: str) -> None:
 
 
 def mac(link: str) -> bytes:
-    with open(f"/sys/class/net/{link}/address", encoding="ascii") as file:  # noqa: PTH123
+    with open(f"/sys/class/net/{link}/address", encoding="ascii") as file:
         return bytes.fromhex(file.read().strip().replace(":", ""))
 
 

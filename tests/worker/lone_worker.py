@@ -14,7 +14,7 @@ from pasta_py.control.start.worker_process import WorkerProcess
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
-from process_helpers import PYTHON, PYTHONPATH, user_prefix  # noqa: E402
+from process_helpers import PYTHON, PYTHONPATH, user_prefix
 
 _START = (
     "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; main(int(sys.argv[1]))"

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
-from process_helpers import PYTHON, PYTHONPATH, instrumentation, pasta, user_prefix  # noqa: E402
+from process_helpers import PYTHON, PYTHONPATH, instrumentation, pasta, user_prefix
 
 pytestmark = pytest.mark.sanitize_quick
 

@@ -18,7 +18,7 @@ from pasta_py.worker import watch
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 
-from process_helpers import PYTHON, PYTHONPATH, alive, eventually, user_prefix  # noqa: E402
+from process_helpers import PYTHON, PYTHONPATH, alive, eventually, user_prefix
 
 pytestmark = pytest.mark.sanitize_quick
 

@@ -112,7 +112,7 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
 
 
 def _expansions(said: Said) -> "Iterable[str]":
-    for _, rule in zip(range(_EXPANDED), said.rules):  # noqa: B905
+    for _, rule in zip(range(_EXPANDED), said.rules):
         if rule.allow and (rule.ports[0], rule.protocols) == (0, egress_rule.ALL_PROTOCOLS):
             yield f"egress rule {_named(rule.where, f'allow {rule}')} is for every port of TCP and UDP, and for ping"
 

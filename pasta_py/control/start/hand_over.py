@@ -108,7 +108,7 @@ def _of_guest(guest: "Guest") -> list[tuple[str, int]]:
     """The guest's descriptors, with their roles."""
     roles = (model.FD_GUEST_USERNS, model.FD_GUEST_NETNS, model.FD_NETNS_PIDFD, model.FD_NETNS_INOTIFY)
     fds = (guest.userns, guest.netns, guest.pidfd, guest.inotify)
-    return [(role, fd) for role, fd in zip(roles, fds) if fd >= 0]  # noqa: B905
+    return [(role, fd) for role, fd in zip(roles, fds) if fd >= 0]
 
 
 # Parts of the worker's plan, by their names there.

@@ -154,7 +154,7 @@ def test_a_stream_socket_or_file_is_refused_and_a_seqpacket_socket_taken() -> No
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with one, other, pytest.raises(UsageError, match="frames need boundaries"):
         tap.adopt(one.fileno())
-    with open(os.devnull) as file, pytest.raises(UsageError, match="frames need boundaries"):  # noqa: PTH123
+    with open(os.devnull) as file, pytest.raises(UsageError, match="frames need boundaries"):
         tap.adopt(file.fileno())
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with one, other:
