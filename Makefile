@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/build.py setup.py pyproject.toml
 C_FOLDERS := bench csrc fuzz tests
 C_FILES = $(shell find csrc -name '*.c')
+# Compilers for other platforms, where they are there.
+FOREIGN := $(shell command -v aarch64-linux-gnu-gcc) $(wildcard $(CURDIR)/build/musl/cc)
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -fsyntax-only -Icsrc
 MEASURED := build/measured
 # Some tests start Python without site-packages, where an editable installation is unknown.
@@ -29,7 +31,7 @@ run: build ## build, start an HTTP server on the host, fetch a file from it in a
 	@$(BIN)/python bench/demo.py
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: $(VENV)/built ## compile the C core and install the programs into .venv, from this checkout
 
@@ -72,7 +74,8 @@ lint: dev ## ruff, mypy, clang-format, C under gcc and clang without warnings, a
 	$(BIN)/mypy
 	@clang-format --dry-run -Werror $$(find $(C_FOLDERS) -name '*.[ch]')
 	@for file in $(C_FILES) $(wildcard fuzz/targets/*.c); do gcc $(C_FLAGS) -Ifuzz/targets $$file && clang $(C_FLAGS) -Ifuzz/targets $$file || exit 1; done
-	@echo "C: clean under gcc and clang"
+	@for cc in $(FOREIGN); do for file in $(C_FILES); do $$cc $(C_FLAGS) $$file || exit 1; done; done
+	@echo "C: clean under gcc and clang $(notdir $(FOREIGN))"
 	$(MAKE) --no-print-directory analyze
 
 # gcc 12 loses track of pointers kept in arrays, so leaks are left to LeakSanitizer and valgrind.
@@ -177,6 +180,38 @@ test-clients: dev ## Go, Node.js and Java under an egress policy; unbound, named
 test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration
 	tests/as_installed.sh $(VENV) build/as-installed
 	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm
+
+.PHONY: wheels-native wheels-arm64 wheels-musl wheels test-arm64 test-musl
+WHEELS = sh packaging/wheels.sh build/wheels $(SDIST)
+MUSL := build/musl/python/bin
+# What runs on other platforms than that of `make test`.
+ARCH_TESTS := tests/e2e/test_calls.py tests/e2e/test_main_job.py
+MUSL_TESTS := $(addprefix tests/e2e/test_,names.py follow.py lifecycle.py connections.py datagrams.py ports.py capture_command.py egress.py)
+wheels: wheels-native wheels-arm64 wheels-musl ## wheels in build/wheels: of this machine, for arm64, and for musl
+
+wheels-native: dev sdist
+	@$(BIN)/pip install -q wheel
+	@$(WHEELS) $(CURDIR)/$(BIN)/python native
+
+wheels-arm64: dev sdist
+	@command -v aarch64-linux-gnu-gcc >/dev/null || { echo "missing: sudo apt-get install -y gcc-aarch64-linux-gnu libc6-dev-arm64-cross" >&2; exit 1; }
+	@$(BIN)/pip install -q wheel
+	@$(WHEELS) $(CURDIR)/$(BIN)/python arm64
+
+wheels-musl: dev sdist
+	@sh tests/arch/musl.sh build/musl $(CURDIR)/$(BIN)/pip
+	@$(WHEELS) $(CURDIR)/$(MUSL)/python3 musl
+
+# The machine has no acceleration: it takes minutes to boot, and half an hour for the tests.
+test-arm64: wheels-arm64 ## the tour of all system calls and the main job on Debian for arm64, under QEMU; as root
+	sh tests/arch/root.sh build/arm64
+	[ -e build/arm64/prepared ] || { $(BIN)/python tests/arch/boot.py build/arm64 prepare && touch build/arm64/prepared; }
+	$(BIN)/python tests/arch/boot.py build/arm64 check build/wheels/*_aarch64.whl \
+		'PASTA_UNDER_TEST=/opt/venv/bin/pasta /opt/venv/bin/python3 -I -m pytest -v --color=no -o timeout=3000 -p no:cacheprovider $(ARCH_TESTS)'
+
+test-musl: wheels-musl ## the same with a Python on musl, and more of the end-to-end tests
+	$(MUSL)/pip install -q --force-reinstall --no-index --no-deps build/wheels/*-musllinux_*.whl
+	PASTA_UNDER_TEST=$(CURDIR)/$(MUSL)/pasta $(MUSL)/pytest -m 'not quiet' $(ARCH_TESTS) $(MUSL_TESTS)
 
 SDIST = build/sdist/pasta_py-$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' pasta_py/__init__.py).tar.gz
 SUITE ?= trixie

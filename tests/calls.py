@@ -1,6 +1,7 @@
 """The table of system calls (csrc/io/seccomp_table.c), as its compiler and its readers see it, and what strace saw of it."""
 
 import functools
+import platform
 import re
 import subprocess
 import tempfile
@@ -15,6 +16,31 @@ NAMES = {"WORKER": "worker", "HELPER": "helper", "BOTH": "both", "MACHINE": "wor
 NOT_HERE = "not here: "
 _ROW = re.compile(r"^\t\{__NR_(\w+), (WORKER|HELPER|BOTH|MACHINE), \{(.*)\}\}, /\* (.*) \*/$")
 _CALL = re.compile(r"^\[ *(\d+)\] (\w+)\((.*?)(?:\)\s+=|$)")
+#: arm64 has the kernel's generic numbers, which other machines have headers for, too. The other headers come first.
+_ARM64_NUMBERS = """
+#define __ARCH_WANT_RENAMEAT
+#define __ARCH_WANT_NEW_STAT
+#define __ARCH_WANT_SET_GET_RLIMIT
+#include <asm-generic/unistd.h>
+"""
+_ARM64 = """
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#undef __x86_64__
+#define __aarch64__ 1
+"""
 _PRINT = """
 #include "io/seccomp_table.c"
 #include <stdio.h>
@@ -32,7 +58,7 @@ int main(void)
 
 @dataclass(frozen=True)
 class Row:
-    """One row: numbers as compiled for this machine, and words as written."""
+    """One row: numbers as compiled, and words as written."""
 
     number: int
     who: int
@@ -72,14 +98,28 @@ def documentation() -> list[str]:
     return lines
 
 
+def compiled(folder: Path, text: str, machine: str = "") -> Path:
+    """A program of C that includes the tables, with the numbers of this machine, or of "aarch64"."""
+    source, program = folder / f"print{machine}.c", folder / f"print{machine}"
+    command = ["cc", "-std=c11", "-D_GNU_SOURCE", "-I", ROOT / "csrc", "-o", program, source]
+    if machine not in ("", platform.machine()):
+        assert machine == "aarch64"
+        (folder / "arm64/asm").mkdir(parents=True, exist_ok=True)
+        (folder / "arm64/asm/unistd.h").write_text(_ARM64_NUMBERS)
+        command[1:1] = ["-I", folder / "arm64"]
+        text = _ARM64 + text
+    source.write_text(text)
+    subprocess.run(command, check=True)
+    return program
+
+
 @functools.cache
-def rows() -> tuple[Row, ...]:
+def rows(machine: str = "") -> tuple[Row, ...]:
+    """The table, with the numbers of this machine, or of "aarch64"."""
     words = [match.groups() for line in SOURCE.read_text().splitlines() if (match := _ROW.match(line))]
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "print.c")
-        source.write_text(_PRINT)
-        subprocess.run(["cc", "-D_GNU_SOURCE", "-I", ROOT / "csrc", "-o", f"{folder}/print", source], check=True)
-        printed = subprocess.run([f"{folder}/print"], capture_output=True, text=True, check=True).stdout.splitlines()
+        program = compiled(Path(folder), _PRINT, machine)
+        printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(words) == len(printed), "a row of the table is not on a line of its own, as this file reads them"
     found = []
     for (name, owner, when, why), line in zip(words, printed, strict=True):

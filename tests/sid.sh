@@ -27,39 +27,8 @@ quietly() {
     "$@" >"$work/log" 2>&1 9>&- || { cat "$work/log" >&2; exit 1; }
 }
 
-# apt gets lists and a state of its own: what the machine installs from stays as it is. sid's release file can be past its date.
-mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 2>/dev/null | grep -m 1 '/debian/$')}
-mkdir -p "$work/state/lists/partial" "$work/cache/archives/partial"
-: >"$work/state/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$work/sources.list"
-cat >"$work/apt.conf" <<CONF
-Dir::State "$work/state";
-Dir::State::status "$work/state/status";
-Dir::Cache "$work/cache";
-Dir::Etc::sourcelist "$work/sources.list";
-Dir::Etc::sourceparts "-";
-Acquire::Check-Valid-Until "false";
-Acquire::Languages "none";
-Acquire::Retries "3";
-APT::Sandbox::User "";
-CONF
-export APT_CONFIG="$work/apt.conf"
-quietly apt-get update -q
-packages=
-for each; do
-    apt-cache madison "${each%%=*}" | grep -qF "| ${each#*=} |" || each=${each%%=*}
-    packages="$packages $each"
-done
-# To apt nothing is installed, so this fetches what the packages depend on too.
-# shellcheck disable=SC2086
-quietly apt-get install -q -y --download-only --no-install-recommends $packages
-
 root=$work/root
-mkdir "$root"
-for package in "$work"/cache/archives/*.deb; do
-    dpkg-deb -x "$package" "$root"
-    dpkg-deb --show --showformat '${Package} ${Version}\n' "$package"
-done >"$work/packages"
+sh "$here/unpack.sh" "$root" sid "$(dpkg --print-architecture)" "$@" 9>&-
 rm -rf "$root/usr/share/doc" "$root/usr/share/locale" "$root/usr/share/man" "$root"/usr/lib/*/gconv
 find "$root" -type l -lname '/*' | while read -r link; do
     ln -sfn "$directory$(readlink "$link")" "$link"
@@ -76,7 +45,6 @@ find "$root/usr/bin" "$root/usr/sbin" "$root/usr/lib" "$root/usr/libexec" -type 
     patchelf --print-needed "$file" >/dev/null 2>&1 || continue # linked statically
     quietly patchelf --force-rpath --set-rpath "$path:$path/systemd" "$file"
 done
-mv "$work/packages" "$root/packages"
 chmod -R a+rX "$root"
 rm -rf "$directory"
 mv "$root" "$directory"
