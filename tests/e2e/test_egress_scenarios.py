@@ -305,6 +305,22 @@ exec {sid.program("systemd-resolved", "systemd-resolved")}
         resolved.kill()
 
 
+def test_ping_and_traceroute_to_an_allowed_name(lab: Lab) -> None:
+    """A rule for TCP alone closes them, and they hear so; one for ICMP opens both, with the errors of the routers on the way."""
+    ping = ("ping", "-4", "-c1", "-W20", "api.test")
+    with lab.guest(*allow("api.test:80/tcp")) as guest:
+        assert fetched(guest, "http://api.test/", "-4") == "it works"
+        shown = guest.run(*ping, check=False)
+        assert "Packet filtered" in shown.stdout and shown.returncode
+        hops = guest.run(sid.program("busybox", "busybox"), "traceroute", "-4", "-n", "-q1", "-m4", "api.test", check=False).stdout
+        assert hops.splitlines()[1].endswith("!A") and "*" not in hops, hops  # prohibited, at once
+    with lab.guest(*allow("api.test/icmp")) as guest:
+        assert "1 received" in guest.run(*ping).stdout
+        heard = [guest.script("hops.py", HOST4, FAR4, hops)["from"] for hops in (1, 2, 3)]
+        assert heard == [GATEWAY4, FAR4, FAR4]
+        assert refused(guest, "http://api.test/", "-4")
+
+
 def test_a_denied_name_costs_one_query_and_no_wait(lab: Lab) -> None:
     code = """
 import socket, time
