@@ -146,9 +146,9 @@ valgrind: dev ## the same with what fuzz has added, and unit tests
 
 # The short forms of these tests are part of `make test`.
 SOAK_S = $(if $(filter command environment,$(firstword $(origin TIME))),$(TIME),1200)
-soak: dev ## long tests: floods one by one, stops of 30 s, 500 kills, TIME seconds (1200) of mixed traffic
+soak: dev ## long tests: addresses of old names, floods one by one, stops of 30 s, 500 kills, TIME seconds (1200) of mixed traffic
 	PASTA_LONG=1 PASTA_SOAK_S=$(SOAK_S) $(PYTEST) -s tests/e2e/test_floods.py tests/e2e/test_faults.py tests/e2e/test_loss.py \
-		tests/e2e/test_kill.py tests/e2e/test_soak.py
+		tests/e2e/test_kill.py tests/e2e/test_soak.py tests/e2e/test_egress_scenarios.py
 
 # `make test` has a short form.
 test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 20 s of 500 pairs of interfaces a second

@@ -23,6 +23,7 @@
 /* With PLANE_SERVES_DNS: */
 #define PLANE_DNS 8        /* a frame with a datagram to port 53: data, len; id is where its UDP header begins */
 #define PLANE_DNS_STREAM 9 /* a TCP connection to port 53: id is a socket to it, the caller's; data the guest's address */
+#define PLANE_ASK 10       /* a flow waits for a name that has to be asked again: data is an address, 16 bytes, and the name */
 
 /* What the tap can do: plane_config.flags. */
 #define PLANE_VNET_HDR 1       /* each frame begins with struct virtio_net_hdr, 10 bytes, or 24 with PLANE_TUNNELS */
@@ -215,6 +216,8 @@ uint32_t plane_egress_named(struct plane *p, const char *name, uint32_t len);
 /* Pins an address to a name for keep_ms of CLOCK_BOOTTIME, in all threads: flows to it are judged by the rules of the name too.
  * -ENOSPC: there is no room, and nothing that could go. */
 int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len, uint64_t keep_ms);
+/* After PLANE_ASK: the name has been asked, its addresses are pinned, or there was no answer. The flows that wait go on. */
+void plane_egress_answered(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len);
 /* The names pinned to an address, those of ended pins too, each with a newline. Returns their bytes, space at most. */
 uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out, uint32_t space);
 

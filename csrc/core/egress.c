@@ -2,7 +2,8 @@
  * A flow to a pinned address is judged once for each of its names, with the rules of that name; one that allows it is enough,
  * because names share addresses. The rules of a name are looked up then, so pins outlive a change of rules.
  *
- * A pin that has ended stays until its place is needed: its name may be asked again. Live pins are never dropped.
+ * A pin that has ended stays until its place is needed: its name may be asked again. Live pins are never dropped. A flow to the address
+ * of such a pin may wait while Python asks: once for a name and address in ASKED_MS, and QUESTIONS_MAX names at a time.
  *
  * Invariants: `lock` guards everything. Each pin is in the bucket of its address.
  */
@@ -19,12 +20,19 @@
 
 #define PINS_MAX 65536
 #define BUCKETS_MIN 64
-#define SWEEP_MS 1000 /* between two searches for ended pins: each reads all pins */
+#define QUESTIONS_MAX 64
+#define ASKING_MS 20000 /* a question that has no answer then was lost */
+#define ASKED_MS 5000   /* so long no flow waits for the same again */
+#define SWEEP_MS 1000   /* between two searches for ended pins: each reads all pins */
+
+enum asked { NOT_ASKED, ASKING, ASKED };
 
 struct pin {
 	struct pin *next; /* in its bucket */
 	struct addr addr;
 	int64_t until_ms;
+	uint32_t asked_ms; /* low bits of the clock: when it was asked again, or answered so */
+	uint8_t asked;     /* enum asked */
 	uint8_t len;
 	char name[];
 };
@@ -49,6 +57,13 @@ struct egress {
 	struct egress_outcome outcome;
 	struct named *named; /* NAMED_KEPT; NULL before the first */
 	uint32_t named_next;
+	/* Names to ask again: pins may go meanwhile. */
+	struct question {
+		struct addr addr;
+		uint8_t len;
+		char name[EGRESS_NAME_MAX];
+	} * question; /* QUESTIONS_MAX; NULL before the first */
+	_Atomic uint32_t questions, answers;
 };
 
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out)
@@ -116,6 +131,7 @@ void egress_free(struct egress *e)
 	pthread_mutex_destroy(&e->lock);
 	free(e->bucket);
 	free(e->named);
+	free(e->question);
 	free(e);
 }
 
@@ -429,6 +445,95 @@ int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_
 	rc = add_pin(e, a, name, len, now_ms, until_ms);
 	pthread_mutex_unlock(&e->lock);
 	return rc;
+}
+
+/* --- names that are asked again --- */
+
+/* Whether a flow may wait for the pin's name. */
+static bool ask_pin(struct egress *e, struct pin *pin, int64_t now_ms)
+{
+	uint32_t ago_ms = (uint32_t)now_ms - pin->asked_ms, n = atomic_load_explicit(&e->questions, memory_order_relaxed);
+
+	if (pin->asked == ASKING && ago_ms < ASKING_MS)
+		return true;
+	if (n == QUESTIONS_MAX || (pin->asked == ASKED && ago_ms < ASKED_MS))
+		return false;
+	if (!e->question)
+		e->question = calloc(QUESTIONS_MAX, sizeof(*e->question));
+	if (!e->question)
+		return false;
+	e->question[n].addr = pin->addr;
+	e->question[n].len = pin->len;
+	memcpy(e->question[n].name, pin->name, pin->len);
+	pin->asked = ASKING;
+	pin->asked_ms = (uint32_t)now_ms;
+	atomic_store_explicit(&e->questions, n + 1, memory_order_release);
+	return true;
+}
+
+bool egress_ask_again(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,
+		      int64_t now_ms)
+{
+	uint8_t protocol = protocol_bit(proto);
+	struct egress_view v;
+	struct pin **head;
+	bool waits = false;
+
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, dest, host_dest);
+	for (struct pin *pin = bucket_of(e, &v.addr, &head); pin; pin = pin->next) {
+		if (pin->until_ms > now_ms || !addr_eq(&pin->addr, &v.addr))
+			continue;
+		if (by_index(e->rules, egress_rules_match(e->rules, &v, protocol, port, pin->name, pin->len),
+			     e->rules->allow_others)
+			    .allow)
+			waits |= ask_pin(e, pin, now_ms);
+	}
+	pthread_mutex_unlock(&e->lock);
+	return waits;
+}
+
+bool egress_has_questions(const struct egress *e)
+{
+	return atomic_load_explicit(&e->questions, memory_order_acquire);
+}
+
+uint32_t egress_take_question(struct egress *e, struct addr *a, char name[EGRESS_NAME_MAX])
+{
+	uint32_t n, len = 0;
+
+	pthread_mutex_lock(&e->lock);
+	n = atomic_load_explicit(&e->questions, memory_order_relaxed);
+	if (n) {
+		const struct question *q = &e->question[--n];
+
+		*a = q->addr;
+		len = q->len;
+		memcpy(name, q->name, len);
+		atomic_store_explicit(&e->questions, n, memory_order_release);
+	}
+	pthread_mutex_unlock(&e->lock);
+	return len;
+}
+
+void egress_answered(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms)
+{
+	struct pin **head;
+
+	pthread_mutex_lock(&e->lock);
+	for (struct pin *pin = bucket_of(e, a, &head); pin; pin = pin->next) {
+		if (!addr_eq(&pin->addr, a) || pin->len != len || memcmp(pin->name, name, len) != 0)
+			continue;
+		pin->asked = ASKED;
+		pin->asked_ms = (uint32_t)now_ms;
+	}
+	atomic_fetch_add_explicit(&e->answers, 1, memory_order_release);
+	pthread_mutex_unlock(&e->lock);
+}
+
+uint32_t egress_answers(const struct egress *e)
+{
+	return atomic_load_explicit(&e->answers, memory_order_acquire);
 }
 
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space)

@@ -89,6 +89,19 @@ struct egress_verdict egress_address_verdict(struct egress *e, const char *name,
 /* Pins an address to a name: until then the rules of the name count for the address. A pin that is there lasts longer at most.
  * 0; -ENOSPC: no more pins; -ENOMEM; -EINVAL: no such name. */
 int egress_pin(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms, int64_t until_ms);
+/* Flows whose name has to be asked again: the verdict was EGRESS_PIN_ENDED. Each thread may call these. */
+
+/* Whether the flow may wait for it. The names whose pins have ended, and that would allow it, become questions, unless they have just
+ * been asked. */
+bool egress_ask_again(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,
+		      int64_t now_ms);
+bool egress_has_questions(const struct egress *e);
+/* Takes one: a name, and an address that it was pinned to. Returns the length of the name; 0: there is none. */
+uint32_t egress_take_question(struct egress *e, struct addr *a, char name[EGRESS_NAME_MAX]);
+/* It has been asked, and what there was to pin is pinned. A pin that has still ended counts no more for a while. */
+void egress_answered(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms);
+/* How many questions were answered: after a change, flows that wait are judged again. */
+uint32_t egress_answers(const struct egress *e);
 /* The names pinned to an address, ended pins too, each with a newline, cut at `space` bytes. Returns how many bytes. */
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
 

@@ -100,7 +100,7 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 	X(rate_limit)    /* too many new flows in a second */ \
 	X(address)       /* an address that this guest cannot reach through us */ \
 	X(rule)          /* the egress policy denies it */ \
-	X(name_ended)    /* the egress policy allows a name of the address, which was resolved too long ago */ \
+	X(name_ended)    /* the egress policy allows a name of the address, which was resolved too long ago and has others now */ \
 	X(other_name)    /* it named a name in TLS or HTTP that the egress policy does not allow */ \
 	X(without_name)  /* the egress policy wants a name in TLS or HTTP, and there is none */ \
 	X(not_verified)  /* the same; it sent no ClientHello, or no HTTP request */ \

@@ -38,6 +38,12 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	*pass = (struct gate_pass){verdict.rule, verdict.verify};
 	if (verdict.allow)
 		return true;
+	if (verdict.reason == EGRESS_PIN_ENDED && io->may_wait && (protocol == FLOW_TCP || protocol == FLOW_UDP)) {
+		io->frame_waits = egress_ask_again(io->egress, protocol == FLOW_TCP ? IPPROTO_TCP : IPPROTO_UDP, &key->dest,
+						   &host_peer->addr, key->dest_port, loop_boot_ms());
+		if (io->frame_waits)
+			return false;
+	}
 	COUNT(io->counters, drop_egress);
 	event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
 		      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);

@@ -16,7 +16,7 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	      struct gate_pass *pass);
 
 /* Whether the guest may open this flow. protocol: FLOW_TCP and following; host_peer: where it leads. A no is counted and told to readers
- * of events. */
+ * of events. Where a name has to be asked again first, it is false too, and io->frame_waits is set: the guest hears nothing yet. */
 static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
 			      struct gate_pass *pass)
 {

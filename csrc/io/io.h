@@ -22,6 +22,8 @@ struct io {
 	struct event_ring *events;
 	const struct address_mapping *mapping;
 	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
+	bool may_wait;         /* a frame that opens a flow may wait until a name is asked again */
+	bool frame_waits;      /* the frame that is handled does */
 	struct bucket denials; /* answers to what `egress` denies */
 	struct bucket queries; /* DNS queries for names that it does not allow */
 	struct rate *rate_in;  /* of what goes to the guest; one for all shards; NULL: no limit */

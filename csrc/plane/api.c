@@ -234,6 +234,21 @@ void plane_wake_shards(struct plane *p)
 
 /* --- running --- */
 
+static bool asks(const struct shard *s)
+{
+	return s->io.egress && egress_has_questions(s->io.egress);
+}
+
+static bool take_question(struct plane *p, struct plane_event *event)
+{
+	struct addr a;
+	uint32_t len = egress_take_question(p->shard[0]->io.egress, &a, (char *)p->question + sizeof(a.b));
+
+	memcpy(p->question, a.b, sizeof(a.b));
+	*event = (struct plane_event){PLANE_ASK, 0, (uint32_t)sizeof(a.b) + len, p->question};
+	return len;
+}
+
 /* Whether something waits for Python, and what. */
 static bool pending(struct plane *p, struct plane_event *event)
 {
@@ -257,6 +272,8 @@ static bool pending(struct plane *p, struct plane_event *event)
 		*event = (struct plane_event){PLANE_DNS_STREAM, (uint32_t)stream->fd, sizeof(stream->guest), stream->guest.b};
 		return true;
 	}
+	if (UNLIKELY(asks(s)) && take_question(p, event))
+		return true;
 	if (s->end) {
 		*event = (struct plane_event){.kind = PLANE_END, .id = (uint32_t)s->end};
 		return true;
@@ -292,7 +309,7 @@ static int wait_for_events(struct plane *p)
 		until = earlier(until, p->listeners.resume_ms);
 	/* Do not sleep while something waits for Python. Collect events all the same: other shards could send us frames for
 	 * Python without end. */
-	return shard_wait(s, s->slow.len || s->end || events_listing(p) ? s->loop.now_ms : until);
+	return shard_wait(s, s->slow.len || s->end || asks(s) || events_listing(p) ? s->loop.now_ms : until);
 }
 
 int plane_run(struct plane *p, struct plane_event *event)

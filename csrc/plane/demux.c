@@ -136,11 +136,16 @@ static enum demux_verdict demux_transport(struct demux *d, const struct ip_view 
 	}
 	if (ip->proto == IPPROTO_TCP)
 		tcp_from_guest(d->tcp, d->io, ip);
-	else if (ip->proto == IPPROTO_UDP)
-		return udp_from_guest(d->udp, d->io, ip, f) ? DEMUX_TAKEN : dns_query(d, f, ip);
-	else
+	else if (ip->proto == IPPROTO_ICMP || ip->proto == IPPROTO_ICMPV6)
 		icmp_from_guest(d->icmp, d->io, ip);
-	return DEMUX_TAKEN;
+	else if (!udp_from_guest(d->udp, d->io, ip, f))
+		return dns_query(d, f, ip);
+	if (LIKELY(!d->io->frame_waits))
+		return DEMUX_TAKEN;
+	d->io->frame_waits = false;
+	link_linearize(d->io->link);
+	d->frame = *f;
+	return DEMUX_WAITS;
 }
 
 static enum demux_verdict demux_ip(struct demux *d, struct link_frame *f, bool v4, bool reassembled);

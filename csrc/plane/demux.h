@@ -11,6 +11,7 @@ enum demux_verdict {
 	DEMUX_TAKEN,       /* a protocol has taken it, or it waits for more fragments */
 	DEMUX_DROPPED,     /* and counted */
 	DEMUX_SLOW_PATH,   /* demux.frame is for Python, its checksum complete */
+	DEMUX_WAITS,       /* for a name that is asked again; demux.frame is the frame */
 	DEMUX_DNS,         /* likewise; it ends with the datagram, whose UDP header is at demux.udp_at */
 	DEMUX_OTHER_SHARD, /* demux.frame is for demux.to_shard */
 };

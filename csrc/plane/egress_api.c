@@ -83,6 +83,14 @@ int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, 
 	return egress_pin(p->shard[0]->io.egress, &a, name, len, now_ms, now_ms + (int64_t)keep_ms);
 }
 
+void plane_egress_answered(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len)
+{
+	struct addr a = addr_from_v6(addr);
+
+	egress_answered(p->shard[0]->io.egress, &a, name, len, loop_boot_ms());
+	plane_wake_shards(p);
+}
+
 uint32_t plane_egress_pinned(struct plane *p, const uint8_t addr[16], char *out, uint32_t space)
 {
 	struct addr a = addr_from_v6(addr);

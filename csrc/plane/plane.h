@@ -25,6 +25,7 @@ struct plane {
 	struct host_state host_state;
 	struct rate rate_in, rate_out; /* without bytes_per_s: there is none */
 	int64_t tick_ms, next_tick_ms;
+	uint8_t question[sizeof(struct addr) + EGRESS_NAME_MAX]; /* of PLANE_ASK */
 	bool events_wanted;
 	bool finished;         /* plane_finish() */
 	int64_t events_due_ms; /* when Python is to take the events that wait; 0: none do */

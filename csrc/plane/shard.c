@@ -85,6 +85,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 			    .mtu = c->mtu,
 			    .link_mtu = c->link_mtu,
 			    .scratch = s->scratch,
+			    .may_wait = c->flags & PLANE_SERVES_DNS, /* then Python asks */
 			    .descriptors = descriptors_now()};
 	s->demux = (struct demux){.flags = c->flags,
 				  .self = index,
@@ -125,6 +126,7 @@ void shard_free(struct shard *s)
 	mapping_free(&s->mapping);
 	event_ring_free(&s->events);
 	flow_list_free(&s->list);
+	held_frames_free(&s->held);
 }
 
 /* --- frames of the guest --- */
@@ -156,6 +158,15 @@ static void share_learned(struct shard *s)
 	d->learned = 0;
 }
 
+/* Keeps a frame until a name has been asked again. Shard 0, which tells Python the question, may sleep. */
+static void hold(struct shard *s, const struct link_frame *f)
+{
+	held_frames_add(&s->held, f);
+	s->io.may_wait = !held_frames_full(&s->held);
+	if (s->index)
+		messages_wake_reader(&s->messages);
+}
+
 static void act_on(struct shard *s, enum demux_verdict verdict)
 {
 	struct demux *d = &s->demux;
@@ -166,6 +177,8 @@ static void act_on(struct shard *s, enum demux_verdict verdict)
 		punt(s, &d->frame, 0);
 	else if (verdict == DEMUX_DNS)
 		punt(s, &d->frame, d->udp_at);
+	else if (verdict == DEMUX_WAITS)
+		hold(s, &d->frame);
 	else if (verdict == DEMUX_OTHER_SHARD)
 		messages_send_frame(&s->messages, d->to_shard, &d->frame, d->reassembled, d->is_tcp);
 }
@@ -362,6 +375,20 @@ static void judge_again(struct shard *s)
 	egress_judged(s->io.egress, s->rules_known, counts.kept, counts.ended);
 }
 
+/* Names have been asked again: the frames that wait are handled anew. Those whose names are still asked wait on. */
+static void let_go_on(struct shard *s)
+{
+	struct held_frame *held;
+
+	s->answers_known = egress_answers(s->io.egress);
+	for (uint32_t left = s->held.count; left && (held = held_frames_take(&s->held)); left--) {
+		s->io.may_wait = true;
+		act_on(s, demux_frame(&s->demux, &held->frame));
+		free(held);
+	}
+	udp_flush(&s->udp, &s->io);
+}
+
 /* --- a turn --- */
 
 static enum shard_step dispatch(struct shard *s, const struct epoll_event *e, struct plane_event *event)
@@ -412,6 +439,8 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 		follow_host(s);
 	if (UNLIKELY(s->io.egress) && egress_changes(s->io.egress) != s->rules_known)
 		judge_again(s);
+	if (UNLIKELY(s->held.count) && egress_answers(s->io.egress) != s->answers_known)
+		let_go_on(s);
 	link_state_refresh(s->link_state, &s->link_known, &s->mapping, &s->link.neighbours);
 	if (s->link.buffered)
 		handle_tap(s);

@@ -5,6 +5,7 @@
 #include "core/bucket.h"
 #include "io/io.h"
 #include "plane/demux.h"
+#include "plane/held_frames.h"
 #include "plane/host_state.h"
 #include "plane/flow_list.h"
 #include "plane/link_state.h"
@@ -39,6 +40,8 @@ struct shard {
 	uint32_t link_known;           /* link_state->changes at the last refresh */
 	struct host_state *host_state; /* one for all shards */
 	uint32_t host_known;           /* host_state->changes when they were last taken */
+	struct held_frames held;       /* of the guest */
+	uint32_t answers_known;        /* egress_answers() when they were last looked at */
 	uint32_t rules_known;          /* egress_changes() when the flows were last judged */
 	struct slow_path slow;         /* used by shard 0 only */
 	struct event_ring events;

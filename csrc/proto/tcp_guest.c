@@ -109,7 +109,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 		return;
 	}
 	if (!gate_opens(io, FLOW_TCP, key, &host_peer, &pass)) {
-		tcp_send_rst_reply(io, ip, seg);
+		if (!io->frame_waits)
+			tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
 	fd = open_socket(t, io, &host_peer.addr);

@@ -236,7 +236,7 @@ static bool may_open(struct io *io, const struct ip_view *ip, const struct flow_
 	struct endpoint all = {addr_from_v4("\xff\xff\xff\xff"), key->dest_port};
 	bool opens = gate_opens(io, FLOW_UDP, key, group == UDP_BROADCAST ? &all : host_peer, pass);
 
-	if (!opens && !group)
+	if (!opens && !group && !io->frame_waits)
 		gate_answer(io, ip);
 	return opens;
 }

@@ -191,17 +191,33 @@ class Service:
             return False
         return self._decider.judge(asked[0].lower(), asked[1], self._clock()).what in (dns_decide.ALLOWED, dns_decide.LOCALHOST)
 
-    def _ask(self, query: Message, name: bytes, client: Client, judgement: dns_decide.Judgement) -> None:
+    def ask_again(self, name: str, address: bytes, done: "Callable[[], None]") -> None:
+        """A connection to an address waits for a name that it was an answer for too long ago: ask for it as a guest's query would.
+
+        `done` is called when the addresses in the answer are pinned, or there is no answer; perhaps at once.
+        """
+        wire, kind = dns_wire.from_text(name), dns_wire.A if frames.ipv4(address) else dns_wire.AAAA
+        judgement = self._decider.judge(wire, kind, self._clock())
+        waits = Client(lambda _answer: done(), dns_wire.MESSAGE_MAX_BYTES)
+        allowed = judgement.what == dns_decide.ALLOWED
+        if not allowed or not self._ask(Message(0, dns_wire.RD, wire, kind), wire, waits, judgement):
+            done()
+
+    def _ask(self, query: Message, name: bytes, client: Client, judgement: dns_decide.Judgement) -> bool:
+        """Whether the client will get an answer."""
         key = (name, query.kind, bool(query.edns and query.edns.do), bool(query.flags & dns_wire.CD))
         waiting = self._waiting.get(key)
         if waiting and self._clock() < waiting.until:
-            if len(waiting.clients) < _WAITING_MAX:
-                waiting.clients.append((query, client))
-            return
+            if len(waiting.clients) >= _WAITING_MAX:
+                return False
+            waiting.clients.append((query, client))
+            return True
         waiting = self._waiting[key] = Waiting(judgement, self._clock() + _FORGOTTEN_S)
         waiting.clients.append((query, client))
         if not self._upstream.ask(name, query.kind, lambda answer: self._answered(key, answer), do=key[2], cd=key[3]):
             del self._waiting[key]
+            return False
+        return True
 
     def _answered(self, key: "tuple[bytes, int, bool, bool]", answer: "Message | None") -> None:
         waiting, (name, kind, do, cd) = self._waiting.get(key), key

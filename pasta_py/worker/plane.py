@@ -31,6 +31,7 @@ EVENTS: int = lib.PLANE_EVENTS
 LIST: int = lib.PLANE_LIST
 DNS: int = lib.PLANE_DNS
 DNS_STREAM: int = lib.PLANE_DNS_STREAM
+ASK: int = lib.PLANE_ASK
 SHARDS_MAX: int = lib.SHARDS_MAX
 
 _FLAGS = (
@@ -265,6 +266,10 @@ class Plane:
             return False
         raise_errno(result)
         return True
+
+    def answered(self, address: bytes, name: bytes) -> None:
+        """After (ASK, 0, address and name): the name was asked again, and has pins, or none. What waits for it goes on."""
+        lib.plane_egress_answered(self._plane, address, name, len(name))
 
     def pinned(self, address: bytes) -> "list[bytes]":
         """The names pinned to an address, those of ended pins too."""

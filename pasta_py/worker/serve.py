@@ -102,11 +102,14 @@ class Worker:
         elif kind == plane.WATCH:
             handler = self._handlers.get(ident)  # None: it was removed after the core had seen its event
             return handler() if handler else None
-        elif self._dns and kind in (plane.DNS, plane.DNS_STREAM):
+        elif self._dns and kind in (plane.DNS, plane.DNS_STREAM, plane.ASK):
             if kind == plane.DNS:
                 self._dns.on_frame(data, ident)
-            else:
+            elif kind == plane.DNS_STREAM:
                 self._dns.on_stream(ident, data)
+            else:
+                address, name = data[:16], data[16:]
+                self._dns.ask_again(name.decode(), address, lambda: self._core.answered(address, name))
             self._ticks.watch_dns()
         elif kind == plane.LOG:
             self._log.write(ident, data.decode("utf-8", "replace"))

@@ -102,6 +102,7 @@ class Guest:
         self.plane.tick(1)
         self.logs: list[str] = []
         self.punts: list[bytes] = []
+        self.asked: list[tuple[bytes, bytes]] = []  # addresses and names that are to be asked again
 
     def __enter__(self) -> Guest:
         return self
@@ -126,6 +127,8 @@ class Guest:
                 self.logs.append(data.decode())
             elif kind == plane.PUNT:
                 self.punts.append(data)
+            elif kind == plane.ASK:
+                self.asked.append((data[:16], data[16:]))
 
     def send(self, frame: bytes) -> None:
         self.sock.send(frame)

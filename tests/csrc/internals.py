@@ -177,6 +177,10 @@ struct egress_verdict egress_verify(struct egress *e, uint8_t verify, const stru
 void egress_note_named(struct egress *e, const struct addr *dest, uint16_t port, const char *name, uint32_t len);
 uint32_t egress_noted_name(struct egress *e, const struct addr *dest, uint16_t port, char *out);
 uint8_t egress_verifies(struct egress *e, uint16_t rule);
+bool egress_ask_again(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest, uint16_t port,
+                      int64_t now_ms);
+uint32_t egress_take_question(struct egress *e, struct addr *a, char *name);
+void egress_answered(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms);
 
 enum server_name_found { SERVER_NAME_MORE, SERVER_NAME_FOUND, SERVER_NAME_NONE, SERVER_NAME_WRONG };
 struct server_name { char text[253]; uint8_t len; };

@@ -4,9 +4,11 @@ The nameserver is tests/programs/nameserver.py.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,7 @@ PRIVATE6 = ("::1", "::ffff:10.0.0.1", "fd00::1", "fe80::1", "64:ff9b::a00:1", "2
 
 ZONE = [
     f"api.test A {FAR4}", f"api.test AAAA {FAR6}", "api.test TXT hello", f"db.test A {FAR4}",
+    f"old.test/0 A {FAR4}", f"old.test/0 AAAA {FAR6}",
     f"index.test A {FAR4}", f"files.test A {FAR4}",
     "shop.test CNAME e1.cdn.test.", f"e1.cdn.test A {FAR4}",
     f"v4only.test A {FAR4}", "v4only.test !AAAA -",
@@ -102,6 +105,19 @@ def test_an_allowed_name_is_reached_and_its_address_under_no_other_port(lab: Lab
         assert guest.script("probe.py", "tcp", FAR4, 81, 1)["error"]
         assert "Could not resolve host" in refused(guest, "http://other.test/")
         assert guest.run("getent", "ahosts", "other.test", check=False).returncode == 2
+
+
+@pytest.mark.skipif("PASTA_LONG" not in os.environ, reason="waits a minute: make soak runs it")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_address_that_was_resolved_long_ago_is_reached_after_its_name_is_asked_again(lab: Lab, threads: int) -> None:
+    """The shortest time that an address stays allowed is a minute."""
+    with lab.guest(*allow("old.test:80"), "--pin-grace", 0, "--threads", threads) as guest:
+        assert fetched(guest, "http://old.test/", "-4") == fetched(guest, "http://old.test/", "-6") == "it works"
+        time.sleep(61)
+        seen(lab)
+        assert fetched(guest, f"http://{FAR4}/") == fetched(guest, f"http://[{FAR6}]/") == "it works"
+        assert sorted(asked(lab)) == ["old.test. in a", "old.test. in aaaa"]
+        assert fetched(guest, f"http://{FAR4}/") == "it works" and asked(lab) == []
 
 
 def test_pip_files_on_a_second_name(lab: Lab) -> None:

@@ -359,6 +359,24 @@ def test_a_name_that_is_asked_for_again_is_still_that_of_an_earlier_flow() -> No
     assert [each.name if each else "" for each in found] == ["", "a.test", "a.test", "b.test"]
 
 
+def test_a_name_that_a_connection_waits_for_is_asked_and_pinned_before_it_goes_on() -> None:
+    guest = Guest(Rules("allow *.test", "deny other.example"), "a.test A 192.0.2.7\na.test AAAA 2001:db8::7", slow=True)
+    four, six, done = bytes(10) + b"\xff\xff\xc0\0\2\7", bytes.fromhex("20010db8") + bytes(11) + b"\7", list[str]()
+    guest.service.ask_again("a.test", four, lambda: done.append("first"))
+    guest.service.ask_again("a.test", bytes(10) + b"\xff\xff\xc0\0\2\1", lambda: done.append("second"))  # the same question
+    guest.service.ask_again("a.test", six, lambda: done.append("third"))
+    assert guest.upstream.asked == [("a.test", 1), ("a.test", 28)] and done == []
+    guest.upstream.later.pop(0)()
+    assert done == ["first", "second"] and guest.rules.pins == {("a.test", "192.0.2.7"): 300}
+    guest.upstream.silent = True
+    guest.service.ask_again("b.test", four, lambda: done.append("silence"))
+    guest.upstream.later.pop()()
+    guest.service.ask_again("other.example", four, lambda: done.append("denied"))
+    guest.upstream.full = True
+    guest.service.ask_again("c.test", four, lambda: done.append("full"))
+    assert done[2:] == ["silence", "denied", "full"] and len(guest.upstream.asked) == 3
+
+
 def test_hints_of_services_are_pinned_or_taken_out() -> None:
     zone = 'web.test HTTPS 1 . alpn="h2" ipv4hint=192.0.2.1,10.0.0.1 ipv6hint=fd00::1'
     guest = Guest(Rules("allow web.test"), zone)

@@ -187,8 +187,8 @@ def explained(rule: "egress_rule.Rule", answer: "dict[str, Any]") -> "list[str]"
 
 def _verdict(part: "dict[str, Any]") -> str:
     why = {
-        "rule": f"by {described(part)}" if "rule" in part else "", "name_ended": "the name was resolved too long ago",
-        "default": "no rule matches",
+        "rule": f"by {described(part)}" if "rule" in part else "", "default": "no rule matches",
+        "name_ended": "the name was resolved too long ago: a connection waits until it is asked again",
     }.get(part["reason"], plain(part.get("why", part["reason"])))  # fmt: skip
     hint = f"; {plain(part['hint'])} would allow it" if "hint" in part else ""
     proof = {"tls": "its TLS has to name it", "http": "its HTTP has to name it"}.get(part.get("verified", ""), "")
