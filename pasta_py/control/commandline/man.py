@@ -100,7 +100,17 @@ What is run where no command is given.
 Sockets of systemd's socket units, which are forwarded like those of
 .BR \-t " and " \-u :
 to the port that the socket's name ends in, or the one it is bound to.
+.TP
+.BR NO_COLOR ", " FORCE_COLOR
+Errors of pasta\-py have colour on a terminal; one of these switches it off or on everywhere.
+.TP
+.B XDG_RUNTIME_DIR
+Where the control sockets of a user's instances are.
 .SH FILES
+.TP
+.IR $XDG_RUNTIME_DIR/pasta\-py/ PID .sock
+The control socket of an instance, for the subcommands; as root
+.IR /run/pasta\-py/ PID .sock .
 .TP
 .I /run/netns
 Where
@@ -119,6 +129,9 @@ Success: in the background and ready, the namespace has gone, or SIGTERM or SIGQ
 .TP
 .B 1
 Something was refused; one line on standard error says what, why, and what to do.
+.TP
+.BR 126 ", " 127
+Of pasta\-py: the command cannot be executed, or does not exist. pasta ends with 1 then.
 .TP
 .I other
 That of the command; 128+N if signal N ended it.
