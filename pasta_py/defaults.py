@@ -1,7 +1,7 @@
 """Default values, and times that a user meets: what holds where no option says otherwise, in one place.
 
-Elsewhere are the timeouts of flows (the core's: csrc/proto/tcp_private.h, udp_private.h, icmp.c), how threads divide their time
-(csrc/core/scheduling.h), and what slirp4netns has of its own (control/slirp4netns/options.py).
+Elsewhere are the timeouts of flows (csrc/core/timeouts.h), how threads divide their time (csrc/core/scheduling.h), and what
+slirp4netns has of its own (control/slirp4netns/options.py).
 """
 
 # ---- options ----

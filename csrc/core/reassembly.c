@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#include "core/timeouts.h"
+
 #define IP4_OFFSET 0x1fff
 #define FRAGMENT6_HLEN 8 /* RFC 8200, 4.5 */
 #define ECN_CE 3         /* RFC 3168, 5 */

@@ -4,9 +4,8 @@
 
 #include "wire/ip.h"
 
-#define REASSEMBLY_SLOTS 16         /* packets at once; 64 KiB each, allocated when first needed */
-#define REASSEMBLY_TIMEOUT_MS 30000 /* ipfrag_time of Linux */
-#define REASSEMBLY_HEADROOM 16      /* bytes before a whole packet that the caller may write */
+#define REASSEMBLY_SLOTS 16    /* packets at once; 64 KiB each, allocated when first needed */
+#define REASSEMBLY_HEADROOM 16 /* bytes before a whole packet that the caller may write */
 #define REASSEMBLY_BLOCKS (IP_MAX_BYTES / 8 + 1)
 
 struct reassembly_slot {

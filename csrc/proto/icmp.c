@@ -18,6 +18,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/timeouts.h"
 #include "io/datagram.h"
 #include "io/gate.h"
 #include "io/icmp_error.h"
@@ -25,7 +26,6 @@
 #include "io/sock_error.h"
 #include "wire/icmp.h"
 
-#define TIMEOUT_MS 30000
 #define REQUESTS_PER_S 5000 /* each costs four system calls: together a fifth of a CPU */
 #define REQUESTS_BURST 1000
 #define SEND_TRIES 3
@@ -268,7 +268,7 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 		COUNT(io->counters, drop_rate);
 		return;
 	}
-	timer_set(&m->timers, &f->timer, io->loop->now_ms + TIMEOUT_MS);
+	timer_set(&m->timers, &f->timer, io->loop->now_ms + ICMP_TIMEOUT_MS);
 	account_sent(&f->account, 1, ip->payload_len - ICMP_HLEN);
 	pass_header(io, f, ip);
 	send_request(io, f, ip);

@@ -4,6 +4,7 @@
 #ifndef PASTA_PROTO_TCP_PRIVATE_H
 #define PASTA_PROTO_TCP_PRIVATE_H
 
+#include "core/timeouts.h"
 #include "proto/tcp.h"
 #include "wire/tcp.h"
 
@@ -135,8 +136,7 @@ static inline void tcp_note_peer(struct tcp_flow *f, const struct endpoint *host
 #define TCP_SYN_TRIES_MAX 5
 #define TCP_RTO_MS 500
 #define TCP_RTO_MAX_MS 16000
-#define TCP_TRIES_MAX 10           /* about two minutes */
-#define TCP_USER_TIMEOUT_MS 120000 /* RFC 9293, 3.8.3: R2, at least 100 s; also if the guest still sends other segments */
+#define TCP_TRIES_MAX 10 /* about two minutes */
 
 /* A connect() under way. A guest that still wants it repeats its SYN after 1 s (RFC 6298, 2; older kernels 3 s), then after at most
  * twice the last interval (RFC 6298, 5.5). We give up after TCP_SYN_LATE_FACTOR intervals plus TCP_SYN_LATE_MS; a later SYN
@@ -145,10 +145,7 @@ static inline void tcp_note_peer(struct tcp_flow *f, const struct endpoint *host
 #define TCP_SYN_LATE_MS 2000
 #define TCP_SYN_FRESH_MS 100 /* most networks answer within this time: a younger connect() is not displaced */
 
-/* Idle connections. */
-#define TCP_HALF_CLOSED_MS 60000 /* then probe the guest: does it still want the rest? */
-#define TCP_IDLE_MS 7440000      /* RFC 5382, REQ-5: 2 hours 4 minutes */
-#define TCP_PROBE_MS 30000       /* between unanswered probes */
+#define TCP_PROBE_MS 30000 /* between unanswered probes of an idle guest */
 
 /* --- tcp.c --- */
 

@@ -3,6 +3,7 @@
 #ifndef PASTA_PROTO_UDP_PRIVATE_H
 #define PASTA_PROTO_UDP_PRIVATE_H
 
+#include "core/timeouts.h"
 #include "io/datagram.h"
 #include "proto/udp.h"
 
@@ -66,11 +67,6 @@ static inline bool udp_is_query(const struct udp_flow *f)
 {
 	return f->flow.key.dest_port == UDP_PORT_DNS;
 }
-
-/* How long a flow stays without a datagram. */
-#define UDP_TIMEOUT_MS 120000        /* RFC 4787, 4.3: two minutes at least */
-#define UDP_STREAM_TIMEOUT_MS 300000 /* with more than one datagram each way */
-#define UDP_DNS_TIMEOUT_MS 10000     /* a DNS client has a port for each query (RFC 5452) */
 
 /* --- udp.c --- */
 
