@@ -209,6 +209,12 @@ void plane_egress_flow(struct plane *p, int proto, const uint8_t dest[16], uint1
 void plane_egress_by_name(struct plane *p, int proto, const char *name, uint32_t len, uint16_t port, struct plane_verdict *out);
 void plane_egress_name(struct plane *p, const char *name, uint32_t len, struct plane_verdict *out);
 void plane_egress_address(struct plane *p, const char *name, uint32_t len, const uint8_t addr[16], struct plane_verdict *out);
+/* Which connections go to an inspector or a proxy, after plane_egress() and before plane_add_shards(). policy: rules as above. targets:
+ * of each rule 16 bytes address, 16 bits port, 8 bits what is said there (0 nothing, 1 a PROXY header, 2 SOCKS5, 3 CONNECT of HTTP),
+ * then the same of what no rule matches. What is denied goes straight to its destination. user, password: of the proxy, each of
+ * 255 bytes at most; no user: none. */
+int plane_detours(struct plane *p, const uint8_t *policy, uint32_t len, const uint8_t *targets, uint32_t targets_len,
+		  const uint8_t *user, uint32_t user_len, const uint8_t *password, uint32_t password_len);
 /* How rules that allow mention a name. */
 #define PLANE_NAMED 1       /* this very name */
 #define PLANE_NAMED_BELOW 2 /* a name below it */

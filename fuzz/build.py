@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TARGETS = HERE / "targets"
 CSRC = HERE.parent / "csrc"
-NAMES = ("client_hello", "filter", "frame", "http_host", "ring", "rules", "session", "stream", "vhost")
+NAMES = ("client_hello", "filter", "frame", "handshake", "http_host", "ring", "rules", "session", "stream", "vhost")
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-gdwarf-4", "-fno-omit-frame-pointer", "-pthread", f"-I{CSRC}", f"-I{TARGETS}"]
 SANITIZERS = ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]

@@ -33,7 +33,7 @@ WITH_EXAMPLES = (["fuzz"], ["tests/control", "tests/csrc", "tests/worker", "-m",
 #: Share of the time, and the longest input in bytes. `session` has the largest share: it found nearly all faults so far.
 C_TARGETS = {
     "session": (8, 400), "frame": (3, 2000), "filter": (1, 600), "ring": (1, 600), "rules": (1, 600), "vhost": (2, 600),
-    "stream": (1, 4000), "client_hello": (1, 2500), "http_host": (1, 600),
+    "stream": (1, 4000), "client_hello": (1, 2500), "http_host": (1, 600), "handshake": (1, 600),
 }  # fmt: skip
 PYTHON_TARGETS = {
     "arp": (0.5, 100),

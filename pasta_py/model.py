@@ -170,6 +170,11 @@ class WorkerPlan(Record):
     egress_default: str = ""  # "open", "internet" or "none": what no rule matches
     egress_rules: tuple[str, ...] = ()  # of each rule where it stands, the rule, its note; with tabs between them
 
+    detours: bytes = b""  # what goes to an inspector or a proxy, as plane_detours() of csrc/plane_api.h takes it; b"": nothing
+    detour_targets: bytes = b""
+    detour_texts: tuple[str, ...] = ()  # the same for the user
+    proxy_user: bytes = b""
+    proxy_password: bytes = b""
     rate_out: int = 0  # what leaves the guest through the tap, bytes a second at most; 0: no limit
     rate_in: int = 0  # the same of what goes to it
 

@@ -33,6 +33,7 @@ struct pin {
 	int64_t until_ms;
 	uint32_t asked_ms; /* low bits of the clock: when it was asked again, or answered so */
 	uint8_t asked;     /* enum asked */
+	uint32_t told;     /* egress.told, when the guest last got it in an answer */
 	uint8_t len;
 	char name[];
 };
@@ -52,6 +53,7 @@ struct egress {
 	struct siphash_key key; /* who answers the guest's queries chooses the addresses */
 	struct pin **bucket;
 	uint32_t bucket_mask, pins;
+	uint32_t told; /* how often a pin was added or renewed */
 	int64_t swept_ms;
 	_Atomic uint32_t changes; /* of the rules; shards compare it without the lock */
 	struct egress_outcome outcome;
@@ -416,6 +418,7 @@ static int add_pin(struct egress *e, const struct addr *a, const char *name, uin
 		if (!addr_eq(&pin->addr, a) || pin->len != len || memcmp(pin->name, name, len) != 0)
 			continue;
 		pin->until_ms = pin->until_ms > until_ms ? pin->until_ms : until_ms;
+		pin->told = ++e->told;
 		return 0;
 	}
 	if (e->pins >= PINS_MAX && now_ms - e->swept_ms >= SWEEP_MS) {
@@ -430,6 +433,7 @@ static int add_pin(struct egress *e, const struct addr *a, const char *name, uin
 	grow(e);
 	*pin = (struct pin){.next = bucket_of(e, a, &head), .addr = *a, .until_ms = until_ms, .len = (uint8_t)len};
 	memcpy(pin->name, name, len);
+	pin->told = ++e->told;
 	*head = pin;
 	e->pins++;
 	return 0;
@@ -534,6 +538,34 @@ void egress_answered(struct egress *e, const struct addr *a, const char *name, u
 uint32_t egress_answers(const struct egress *e)
 {
 	return atomic_load_explicit(&e->answers, memory_order_acquire);
+}
+
+uint32_t egress_last_name(struct egress *e, uint8_t proto, const struct addr *a, uint16_t port, int64_t now_ms,
+			  char name[EGRESS_NAME_MAX], bool *several)
+{
+	const struct pin *last = NULL;
+	struct egress_view v;
+	struct pin **head;
+	uint32_t len;
+
+	*several = false;
+	pthread_mutex_lock(&e->lock);
+	v = egress_rules_view(e->rules, a, a);
+	for (const struct pin *pin = bucket_of(e, a, &head); pin; pin = pin->next) {
+		if (!addr_eq(&pin->addr, a) || pin->until_ms <= now_ms || !is_allowed(e, pin, now_ms) ||
+		    !by_index(e->rules, egress_rules_match(e->rules, &v, protocol_bit(proto), port, pin->name, pin->len),
+			      e->rules->allow_others)
+			     .allow)
+			continue;
+		*several |= last != NULL;
+		if (!last || (int32_t)(pin->told - last->told) > 0)
+			last = pin;
+	}
+	len = last ? last->len : 0;
+	if (last)
+		memcpy(name, last->name, len);
+	pthread_mutex_unlock(&e->lock);
+	return len;
 }
 
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space)

@@ -102,6 +102,11 @@ uint32_t egress_take_question(struct egress *e, struct addr *a, char name[EGRESS
 void egress_answered(struct egress *e, const struct addr *a, const char *name, uint32_t len, int64_t now_ms);
 /* How many questions were answered: after a change, flows that wait are judged again. */
 uint32_t egress_answers(const struct egress *e);
+
+/* The name of an address that the guest was told last, of those under which the policy allows a flow to it: a live pin. Returns its
+ * length; 0: there is none. *several: there are others. */
+uint32_t egress_last_name(struct egress *e, uint8_t proto, const struct addr *a, uint16_t port, int64_t now_ms,
+			  char name[EGRESS_NAME_MAX], bool *several);
 /* The names pinned to an address, ended pins too, each with a newline, cut at `space` bytes. Returns how many bytes. */
 uint32_t egress_pinned(struct egress *e, const struct addr *a, char *out, uint32_t space);
 

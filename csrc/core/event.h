@@ -105,6 +105,7 @@ uint32_t flow_events_json(const struct flow_event *events, uint32_t count, int64
 	X(without_name)  /* the egress policy wants a name in TLS or HTTP, and there is none */ \
 	X(not_verified)  /* the same; it sent no ClientHello, or no HTTP request */ \
 	X(name_late)     /* the same; no name came in time */ \
+	X(proxy)         /* a proxy or inspector refuses it, or carries no such traffic */ \
 	X(port_removed)  /* the forwarded port is gone */ \
 	X(address_gone)  /* the host's address that it used is gone */ \
 	X(error)         /* another error of the host's socket */

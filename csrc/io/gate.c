@@ -30,13 +30,28 @@ static struct egress_verdict ask(struct io *io, uint32_t protocol, const struct 
 	return egress_verdict(io->egress, numbers[protocol], &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms());
 }
 
+/* Whether it would have to go through an inspector or a proxy, which carry only TCP. Beside it, it would be seen by nothing. */
+static bool lacks_way(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer)
+{
+	uint8_t number = protocol == FLOW_UDP ? IPPROTO_UDP : IPPROTO_ICMP;
+	char text[ADDR_STR_LEN];
+
+	if ((protocol != FLOW_UDP && protocol != FLOW_PING) ||
+	    !detours_find(io->detours, number, &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms()))
+		return false;
+	if (log_due(&io->detour_logged_ms, io->loop->now_ms))
+		log_add(io->log, LOG_LEVEL_WARNING, "%s to %s is refused: --proxy and --redirect carry only TCP",
+			protocol == FLOW_UDP ? "UDP" : "ping", addr_str(&key->dest, text));
+	return true;
+}
+
 bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, const struct endpoint *host_peer,
 	      struct gate_pass *pass)
 {
 	struct egress_verdict verdict = ask(io, protocol, key, host_peer);
 
 	*pass = (struct gate_pass){verdict.rule, verdict.verify};
-	if (verdict.allow)
+	if (verdict.allow && !(io->detours && lacks_way(io, protocol, key, host_peer)))
 		return true;
 	if (verdict.reason == EGRESS_PIN_ENDED && io->may_wait && (protocol == FLOW_TCP || protocol == FLOW_UDP)) {
 		io->frame_waits = egress_ask_again(io->egress, protocol == FLOW_TCP ? IPPROTO_TCP : IPPROTO_UDP, &key->dest,
@@ -45,6 +60,10 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 			return false;
 	}
 	COUNT(io->counters, drop_egress);
+	if (verdict.allow) {
+		event_refused(io->events, io->loop->now_ms, protocol, key, host_peer, REASON_proxy, 0, verdict.rule, true);
+		return false;
+	}
 	event_refused(io->events, io->loop->now_ms, protocol, key, host_peer,
 		      verdict.reason == EGRESS_PIN_ENDED ? REASON_name_ended : REASON_rule, 0, verdict.rule, true);
 	return false;

@@ -29,6 +29,14 @@ static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flo
 bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const struct flow *flow, const uint8_t *bytes,
 		 uint32_t len, enum flow_reason *reason);
 
+/* Where a TCP connection that the policy allows goes instead of host_peer; NULL: nowhere else. */
+static inline const struct detour *gate_detour(const struct io *io, const struct flow_key *key, const struct endpoint *host_peer)
+{
+	if (LIKELY(!io->detours))
+		return NULL;
+	return detours_find(io->detours, IPPROTO_TCP, &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms());
+}
+
 /* How the flows of a shard fared when the rules had changed. */
 struct gate_again {
 	uint32_t kept, ended;

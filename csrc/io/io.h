@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "core/bucket.h"
 #include "core/counters.h"
+#include "core/detour.h"
 #include "core/egress.h"
 #include "core/event.h"
 #include "core/mapping.h"
@@ -21,9 +22,11 @@ struct io {
 	struct counters *counters;
 	struct event_ring *events;
 	const struct address_mapping *mapping;
-	struct egress *egress; /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
-	bool may_wait;         /* a frame that opens a flow may wait until a name is asked again */
-	bool frame_waits;      /* the frame that is handled does */
+	struct egress *egress;   /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
+	bool may_wait;           /* a frame that opens a flow may wait until a name is asked again */
+	bool frame_waits;        /* the frame that is handled does */
+	struct detours *detours; /* one for all shards, only beside `egress`; NULL: every flow goes straight to its destination */
+	int64_t detour_logged_ms, names_logged_ms;
 	struct bucket denials; /* answers to what `egress` denies */
 	struct bucket queries; /* DNS queries for names that it does not allow */
 	struct rate *rate_in;  /* of what goes to the guest; one for all shards; NULL: no limit */

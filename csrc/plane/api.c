@@ -11,6 +11,7 @@
 
 static void release(struct plane *p)
 {
+	struct detours *detours = p->shard[0]->io.detours;
 	struct egress *egress = p->shard[0]->io.egress;
 
 	if (p->captures.file)
@@ -20,6 +21,7 @@ static void release(struct plane *p)
 		shard_free(p->shard[i]);
 		free(p->shard[i]);
 	}
+	detours_free(detours);
 	egress_free(egress);
 	free(p->listeners.at);
 	helper_free(&p->helper);

@@ -30,6 +30,24 @@ int plane_egress(struct plane *p, const uint8_t *policy, uint32_t len)
 	return egress_new(policy, len, &key, &io->egress);
 }
 
+int plane_detours(struct plane *p, const uint8_t *policy, uint32_t len, const uint8_t *targets, uint32_t targets_len,
+		  const uint8_t *user, uint32_t user_len, const uint8_t *password, uint32_t password_len)
+{
+	struct io *io = &p->shard[0]->io;
+	struct handshake_auth auth = {.user_len = (uint8_t)user_len, .password_len = (uint8_t)password_len};
+	struct siphash_key key;
+
+	if (!io->egress || io->detours || p->shard_count > 1)
+		return -EBUSY;
+	if (!targets_len || targets_len % DETOUR_TARGET_BYTES || user_len > HANDSHAKE_AUTH_MAX || password_len > HANDSHAKE_AUTH_MAX)
+		return -EINVAL;
+	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+		return -EIO;
+	memcpy(auth.user, user, user_len);
+	memcpy(auth.password, password, password_len);
+	return detours_new(policy, len, targets, targets_len / DETOUR_TARGET_BYTES, &auth, &key, &io->detours);
+}
+
 uint32_t plane_egress_outcome(struct plane *p, uint32_t *kept, uint32_t *ended)
 {
 	struct egress_outcome outcome = egress_outcome(p->shard[0]->io.egress);
@@ -80,7 +98,11 @@ int plane_egress_pin(struct plane *p, const uint8_t addr[16], const char *name, 
 	struct addr a = addr_from_v6(addr);
 	int64_t now_ms = loop_boot_ms();
 
-	return egress_pin(p->shard[0]->io.egress, &a, name, len, now_ms, now_ms + (int64_t)keep_ms);
+	int64_t until_ms = now_ms + (int64_t)keep_ms;
+	struct io *io = &p->shard[0]->io;
+	int rc = io->detours ? egress_pin(io->detours->rules, &a, name, len, now_ms, until_ms) : 0;
+
+	return rc ? rc : egress_pin(io->egress, &a, name, len, now_ms, until_ms);
 }
 
 void plane_egress_answered(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len)

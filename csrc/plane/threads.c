@@ -93,6 +93,7 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 	p->shard[p->shard_count++] = s;
 	s->io.descriptors = first->io.descriptors;
 	s->io.egress = first->io.egress;
+	s->io.detours = first->io.detours;
 	plane_add_rates(p, s);
 	s->link.captures = p->captures.file ? &p->captures : NULL;
 	if (!rc)

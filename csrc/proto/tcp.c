@@ -79,7 +79,7 @@ void tcp_free(struct tcp *t)
 	for (uint32_t at = 0; (f = (struct tcp_flow *)flow_next(&t->flows, &at));) {
 		sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that ends early must not look complete */
 		free(f->backlog.bytes);
-		free(f->ooo);
+		free(f->ooo); /* or the handshake */
 	}
 	while (t->served.count)
 		close(t->served.at[--t->served.count].fd);
@@ -189,13 +189,15 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enu
 	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
 	sock_close(f->fd, abort);
 	tcp_free_backlog(t, f);
-	tcp_ooo_free(t, f);
 	worklist_remove(&t->work, &f->work);
 	tcp_release(t, f);
-	if (f->state == TCPS_CONNECTING)
+	if (f->state == TCPS_CONNECTING) {
+		free(f->handshake);
 		worklist_remove(&t->connecting, &f->run_entry);
-	else
+	} else {
+		tcp_ooo_free(t, f);
 		run_queue_remove(&t->run_queue, &f->run_entry);
+	}
 	timer_stop(&t->timers, &f->timer);
 	COUNT_SUB(io->counters, tcp_flows, 1);
 	flow_remove(&t->flows, &f->flow);
@@ -290,8 +292,12 @@ static void connect_event(struct tcp *t, struct io *io, struct tcp_flow *f, uint
 	/* epoll reports every failed connect() as EPOLLERR or EPOLLHUP, so success costs no getsockopt(). */
 	if (events & (EPOLLERR | EPOLLHUP) && getsockopt(f->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		error = errno;
-	if (error)
+	if (error && f->handshake)
+		tcp_detour_failed(t, io, f, error);
+	else if (error)
 		tcp_connect_failed(t, io, f, error);
+	else if (f->handshake && events & (EPOLLOUT | EPOLLIN | EPOLLRDHUP | EPOLLHUP))
+		tcp_detour_reached(t, io, f);
 	else if (events & EPOLLOUT)
 		tcp_connected(t, io, f);
 }

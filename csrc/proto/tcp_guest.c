@@ -90,6 +90,7 @@ static void open_served(struct tcp *t, struct io *io, const struct ip_view *ip, 
 static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, const struct tcp_view *seg,
 		      const struct flow_key *key)
 {
+	const struct detour *detour;
 	struct endpoint host_peer;
 	struct tcp_flow *f;
 	struct gate_pass pass;
@@ -113,7 +114,8 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 			tcp_send_rst_reply(io, ip, seg);
 		return;
 	}
-	fd = open_socket(t, io, &host_peer.addr);
+	detour = gate_detour(io, key, &host_peer);
+	fd = open_socket(t, io, detour ? &detour->to.addr : &host_peer.addr);
 	if (fd == -EAGAIN) {
 		COUNT(io->counters, tcp_rate_limit);
 		return;
@@ -135,9 +137,17 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	syn_options(io, f, seg);
 	set_tos(f, ip->tos);
 	tcp_refresh_connect(t, io, f);
-	rc = sock_connect(fd, &host_peer, t->sock.scope6);
-	if (!rc)
+	if (detour && !tcp_detour_begin(io, f, detour)) {
+		tcp_connect_failed(t, io, f, ENOMEM);
+		return;
+	}
+	rc = sock_connect(fd, detour ? &detour->to : &host_peer, t->sock.scope6);
+	if (!rc && detour)
+		tcp_detour_reached(t, io, f);
+	else if (!rc)
 		tcp_connected(t, io, f);
+	else if (rc != -EINPROGRESS && detour)
+		tcp_detour_failed(t, io, f, -rc);
 	else if (rc != -EINPROGRESS)
 		tcp_connect_failed(t, io, f, -rc);
 }

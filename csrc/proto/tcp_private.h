@@ -69,7 +69,10 @@ struct tcp_flow {
 	seq_t rcv_advertised;
 	seq_t rcv_computed;
 	struct send_backlog backlog;
-	struct ooo_queue *ooo; /* NULL: there is no hole */
+	union {
+		struct ooo_queue *ooo;       /* NULL: there is no hole */
+		struct handshake *handshake; /* CONNECTING, with a proxy or an inspector; else NULL */
+	};
 
 	/* Host to guest. Bytes from snd_una on are still in the socket's receive queue.
 	 * wl1, wl2: sequence number and ACK of the last window update (RFC 9293, 3.8.6.1).
@@ -184,6 +187,8 @@ event_describe tcp_describe;
 void tcp_connected(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* connect() failed: the guest gets a reset, an ICMP error, or nothing after a timeout. Ends the flow. */
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
+/* The same for another reason. */
+void tcp_fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error);
 /* The egress policy denies it: the guest gets a reset. */
 void tcp_connect_denied(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Gives in-sequence bytes of the guest to the socket, and what does not fit to the backlog. Returns how many bytes were taken. */
@@ -198,6 +203,15 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f);
 
 /* Sends up to `most` bytes of the backlog. Returns how many it sent. */
 uint32_t tcp_drain_backlog(struct tcp *t, struct tcp_flow *f, uint32_t most);
+
+/* --- tcp_detour.c --- */
+
+/* The connection goes to an inspector or a proxy. False: there is no memory. */
+bool tcp_detour_begin(struct io *io, struct tcp_flow *f, const struct detour *detour);
+/* It is there, or has said something, or takes more. The flow may be gone afterwards. */
+void tcp_detour_reached(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* It cannot be reached. Ends the flow. */
+void tcp_detour_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error);
 
 /* --- tcp_rate.c --- */
 

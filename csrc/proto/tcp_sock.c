@@ -398,7 +398,7 @@ static bool is_refusal(const struct tcp *t, const struct flow_key *key, int erro
 	       (error == ENETUNREACH && sock_is_broadcast(&t->sock, &(struct endpoint){key->dest, key->dest_port}));
 }
 
-static void fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error)
+void tcp_fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason, int error)
 {
 	const struct flow_key *key = &f->flow.key;
 	bool v4 = addr_is_v4(&key->guest);
@@ -426,12 +426,12 @@ static void fail_connect(struct tcp *t, struct io *io, struct tcp_flow *f, enum 
 
 void tcp_connect_failed(struct tcp *t, struct io *io, struct tcp_flow *f, int error)
 {
-	fail_connect(t, io, f, event_reason_of(error), error);
+	tcp_fail_connect(t, io, f, event_reason_of(error), error);
 }
 
 void tcp_connect_denied(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	fail_connect(t, io, f, REASON_rule, ECONNREFUSED);
+	tcp_fail_connect(t, io, f, REASON_rule, ECONNREFUSED);
 }
 
 /* Passes on the end of each direction once everything before it has gone. */

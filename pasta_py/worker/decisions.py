@@ -23,6 +23,7 @@ ALLOWED, DENIED = "allowed", decision_lines.DENIED
 #: Why: of flows, of queries, of answers. docs/egress.md explains them.
 REASONS = (
     "rule", "default", "name_ended", "no_route", "other_name", "without_name", "not_verified", "name_late",
+    "proxy",
     "derived", "above", "type", "local", "canary", "localhost", "no_name",
     "withheld",
 )  # fmt: skip
@@ -56,14 +57,16 @@ class Decisions:
             self._lost = lost
 
     def _flow(self, flow: "plane.JudgedFlow", clock_ms: int) -> "Members":
-        denied = flow.outcome in plane.DENIED
+        by_policy = flow.outcome in plane.DENIED
+        denied = by_policy or flow.outcome == "proxy"
         unproved = flow.outcome in plane.UNPROVED
-        reason = flow.outcome if unproved else {"name_ended": "name_ended", "unreachable": "no_route"}.get(flow.outcome, "")
+        told = {"name_ended": "name_ended", "unreachable": "no_route", "proxy": "proxy"}
+        reason = flow.outcome if unproved else told.get(flow.outcome, "")
         found = self._origin(flow.dest, (flow.at_ms + 1) / 1000)
         members: Members = {"address": dns_decide.shown_address(flow.dest), "port": flow.port, "protocol": flow.protocol}
         if flow.protocol == denials.PING:
             members |= {"port": "", "protocol": "icmp"}
-        if denied and flow.rule == plane.NO_RULE:
+        if by_policy and flow.rule == plane.NO_RULE:
             members["hint"] = denials.flow_hint(self._core, flow.dest, flow.port, flow.protocol)
         if flow.outcome == plane.OTHER_NAME:
             named = self._core.named_last(flow.dest, flow.port)

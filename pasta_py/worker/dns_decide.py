@@ -110,8 +110,9 @@ class Found:
 class Decider:
     """The decisions for one guest. `host_names`: the host's own, in wire form."""
 
-    def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = ()) -> None:
-        self._rules, self._host_names = rules, frozenset(name.lower() for name in host_names)
+    def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, pins_all: bool = False) -> None:
+        """`pins_all`: addresses of names that no rule names are pinned too, because a proxy is asked for names."""
+        self._rules, self._host_names, self._pins_all = rules, frozenset(name.lower() for name in host_names), pins_all
         self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
         self._names: dict[bytes, tuple[Found, ...]] = {}  # by address; the oldest first
 
@@ -233,7 +234,7 @@ class Decider:
         if not self._rules.address(judgement.owner, address) and (named or not _is_public(address)):
             withheld.append(shown_address(address))
             return False
-        if named and not self._rules.pin(judgement.owner, address, min(record.ttl, TTL_MAX_S)):
+        if (named or self._pins_all) and not self._rules.pin(judgement.owner, address, min(record.ttl, TTL_MAX_S)):
             return False
         end = dns_wire.text(record.name.lower())
         known = self._names.pop(address, ())

@@ -94,7 +94,8 @@ def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.
     """The service as the plan has it."""
     watches = Watches(core, handlers)
     host_names = [wire for wire in map(frames.dns_name, plan.host_names) if wire]
-    decider = dns_decide.Decider(CoreRules(core, plan.pin_grace_s) if plan.egress else NoRules(plan.all_names), host_names)
+    rules = CoreRules(core, plan.pin_grace_s) if plan.egress else NoRules(plan.all_names)
+    decider = dns_decide.Decider(rules, host_names, pins_all=bool(plan.detours))
     upstream = dns_upstream.Upstream(servers(plan), watches, time.monotonic)
     return dns_service.Service(plan, decider, upstream, watches, core.send)
 

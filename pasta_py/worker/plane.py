@@ -227,6 +227,15 @@ class Plane:
         raise_errno(result)
         return bool(result == 0)
 
+    def set_detours(self, plan: WorkerPlan) -> None:
+        """Send connections to an inspector or a proxy; after set_egress(), before add_shards()."""
+        targets, user, password = plan.detour_targets, plan.proxy_user, plan.proxy_password
+        raise_errno(
+            lib.plane_detours(
+                self._plane, plan.detours, len(plan.detours), targets, len(targets), user, len(user), password, len(password)
+            )
+        )
+
     def egress_outcome(self) -> "tuple[int, int, int]":
         """After the last change: how many threads have not judged their flows yet, and how many flows were kept and ended."""
         counts = ffi.new("uint32_t[2]")

@@ -161,6 +161,8 @@ def _build(
     core = plane.Plane(plan, taps[0])
     if plan.egress:
         core.set_egress(plan.egress)
+    if plan.detours:
+        core.set_detours(plan)
     changing = conf or plan.changing
     host_fds = list(fds) if changing or plan.auto_rules else []  # 40 bytes each, for those who need them later
     for listener in plan.listeners:

@@ -103,6 +103,17 @@ struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
 int64_t x_timer_next_ms(const struct timer_heap *h);
 
 struct bucket { ...; };
+enum handshake_kind { HANDSHAKE_NONE, HANDSHAKE_PROXY_V2, HANDSHAKE_SOCKS5, HANDSHAKE_HTTP };
+enum handshake_state { HANDSHAKE_GOES_ON, HANDSHAKE_DONE, HANDSHAKE_REFUSED };
+struct handshake_ends { struct endpoint from, to; const char *name; uint32_t name_len; };
+struct handshake_auth { uint8_t user_len, password_len; char user[255], password[255]; };
+struct handshake { uint8_t kind, state; uint16_t code; ...; };
+void handshake_begin(struct handshake *h, enum handshake_kind kind, const struct handshake_ends *ends,
+                     const struct handshake_auth *auth);
+const uint8_t *handshake_says(const struct handshake *h, uint32_t *len);
+void handshake_sent(struct handshake *h, uint32_t len);
+uint32_t handshake_take(struct handshake *h, const uint8_t *bytes, uint32_t len);
+int handshake_error(const struct handshake *h);
 struct rate { uint64_t bytes_per_s; ...; };
 uint32_t rate_share_bytes(const struct rate *r);
 bool rate_passes(struct rate *r, int64_t now_us);
@@ -196,6 +207,7 @@ SOURCE = """
 #include "base/seq.h"
 #include "base/siphash.h"
 #include "core/bucket.h"
+#include "core/handshake.h"
 #include "core/rate.h"
 #include "core/dns_copies.h"
 #include "core/egress.h"

@@ -17,6 +17,8 @@ TOOLS = (
     "dig",
     "dnsmasq",
     "ip",
+    "haproxy",
+    "microsocks",
     "nginx",
     "ping",
     "rdisc6",
@@ -25,6 +27,7 @@ TOOLS = (
     "socat",
     "ss",
     "strace",
+    "tinyproxy",
     "tshark",
 )
 

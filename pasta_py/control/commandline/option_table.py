@@ -277,6 +277,15 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("learn", "FILE", "learn", "last", takes.text,
          "Let pass what no rule and no closed group denies (--egress internet), and write the narrowest rules for it to FILE, "
          "beside those that FILE has: docs/egress.md."),
+        ("redirect", "RULE@ADDR:PORT", "redirects", "list", takes.redirect,
+         "Send connections that match RULE (of TCP, and allowed) to an inspector at this address of the host; may be repeated. "
+         "With +proxy-v2 behind the port it gets a header of the PROXY protocol, which has the original destination."),
+        ("proxy", "URL", "proxy", "last", takes.proxy,
+         "Send all connections that are allowed through the proxy at socks5://HOST:PORT or http://HOST:PORT, by name where the "
+         "name is known. UDP and ping are refused. Nothing goes around it but the host's own addresses and --no-proxy."),
+        ("no-proxy", "RULE", "no_proxy", "list", takes.no_proxy, "Let what matches RULE go straight to it; may be repeated."),
+        ("proxy-auth-file", "FILE", "proxy_auth_file", "last", takes.text,
+         "Log in to the proxy with the line USER:PASSWORD of FILE."),
         ("rate-out", "RATE", "rate_out", "last", takes.rate,
          "Limit what the guest sends to RATE, all flows together: a number with kbit, mbit or gbit (bits a second), or kB, MB or "
          "GB (bytes a second). TCP waits, datagrams over the rate are dropped. Local connections have no limit."),

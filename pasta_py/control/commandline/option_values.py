@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pasta_py.control.commandline.detour import Proxy, Redirect
     from pasta_py.control.commandline.egress_rule import Rule
     from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
@@ -206,6 +207,24 @@ def deny(text: str) -> "Rule":
     from pasta_py.control.commandline import egress_rule
 
     return egress_rule.parse(text, allow=False, where="--deny")
+
+
+def redirect(text: str) -> "Redirect":
+    from pasta_py.control.commandline import detour
+
+    return detour.redirect(text)
+
+
+def proxy(text: str) -> "Proxy":
+    from pasta_py.control.commandline import detour
+
+    return detour.proxy(text)
+
+
+def no_proxy(text: str) -> "Rule":
+    from pasta_py.control.commandline import detour
+
+    return detour.no_proxy(text)
 
 
 def preset(text: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from pasta_py.control.commandline.detour import Proxy, Redirect
     from pasta_py.control.commandline.egress_rule import Rule
     from pasta_py.control.ip import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 
@@ -46,7 +47,8 @@ class Options(Record):
     @property
     def has_policy(self) -> bool:
         """Whether there may be an egress policy."""
-        return bool(self.egress or self.egress_rules or self.decision_log or self.learn or self.sandbox)
+        said = self.egress or self.egress_rules or self.decision_log or self.learn or self.sandbox
+        return bool(said or self.redirects or self.proxy)
 
     program: str
     action: str = "run"  # or "help", "version": met before any error
@@ -136,6 +138,10 @@ class Options(Record):
     freebind: bool = False
     # Egress
     pin_grace: int = defaults.PIN_GRACE_S
+    redirects: "tuple[Redirect, ...]" = ()
+    proxy: "Proxy | None" = None
+    no_proxy: "tuple[Rule, ...]" = ()
+    proxy_auth_file: str = ""
     rate_out: int = 0  # bytes a second; 0: no limit
     rate_in: int = 0
     verify_names: bool = False
@@ -338,6 +344,9 @@ def _finish(values: "dict[str, Any]", entry: str) -> None:
     if len(presets) > 1:
         raise UsageError(f"--egress {presets[0]} and --egress {presets[1]} are both given: give one of them")
     values["egress"] = presets[0] if presets else ""
+    for name, option in (("no_proxy", "--no-proxy"), ("proxy_auth_file", "--proxy-auth-file")):
+        if values.get(name) and not values.get("proxy"):
+            raise UsageError(f"{option} is given without --proxy: give both or none")
     _finish_addresses(values)
     _finish_sandbox(values)
 

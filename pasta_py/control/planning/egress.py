@@ -35,7 +35,7 @@ class Said(Record):
 
 
 def read(options: "Options") -> "Said | None":
-    """The policy that the options ask for; None: none. A log of decisions needs one, even if it allows all.
+    """The policy that the options ask for; None: none. A log of decisions and a proxy need one, even if it allows all.
 
     UsageError, HostError: a file cannot be read, or contradicts another.
     """
@@ -62,11 +62,16 @@ def read(options: "Options") -> "Said | None":
         raise UsageError(f"{defaults[OPEN]} says 'default open', which --sandbox does not allow: say 'internet' or 'none'")
     if options.learn and default == NONE:
         raise UsageError(f"--learn learns what passes, and {defaults[NONE]} says 'none': leave out one of them")
-    if not rules.texts and default == OPEN and not (options.decision_log or options.learn):
+    if not rules.texts and default == OPEN and not _needs_one(options):
         return None
     if len(rules.texts) >= MAX_EGRESS_RULES:
         raise UsageError(f"{len(rules.texts)} egress rules: {MAX_EGRESS_RULES - 1} are the most")
     return Said(rules=rules, default=default, dns_said=bool(options.egress_dns), verify=options.verify_names)
+
+
+def _needs_one(options: "Options") -> bool:
+    """Whether a policy that allows all is needed all the same."""
+    return bool(options.decision_log or options.learn or options.redirects or options.proxy)
 
 
 def _learned(path: str) -> Rules:

@@ -24,7 +24,7 @@ def lines(plan: "Plan", rules: "Sequence[ForwardRule]") -> list[str]:
     if plan.worker.local_only:
         return ["interface: none, only ports are forwarded", *ports]
     mac = f"our MAC address: {plan.worker.our_mac.hex(':')}"
-    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *_rates(plan), *ports]
+    return [*plan.notices, _interface(plan), mac, *_families(plan), *_names(plan), *_egress(plan), *_ways(plan), *ports]
 
 
 def greeting(plan: "Plan", name: str) -> list[str]:
@@ -96,10 +96,11 @@ def _egress(plan: "Plan") -> list[str]:
     return [f"egress: {'; '.join([*shown, last, *proof])}"]
 
 
-def _rates(plan: "Plan") -> list[str]:
+def _ways(plan: "Plan") -> list[str]:
     worker = plan.worker
+    found = list(worker.detour_texts)
     said = [f"{_rate(value)} {where}" for value, where in ((worker.rate_out, "out"), (worker.rate_in, "in")) if value]
-    return [f"rate: at most {' and '.join(said)}"] if said else []
+    return found + ([f"rate: at most {' and '.join(said)}"] if said else [])
 
 
 def _rate(bytes_per_s: int) -> str:

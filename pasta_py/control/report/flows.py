@@ -46,6 +46,7 @@ DENIED = {
     "without_name": "a rule wants a name, and it named none",
     "not_verified": "a rule wants a name in TLS or HTTP",
     "name_late": "a rule wants a name, and none came in time",
+    "proxy": "the proxy refuses it",
 }
 
 

@@ -470,6 +470,10 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
     made = plan.build(options, seen, names, shares_etc=shares_etc)
     if policy:
         made = egress.into(made, policy, options, seen)
+    if options.redirects or options.proxy:
+        from pasta_py.control.planning import detours
+
+        made = detours.into(made, options, seen)
     return made, options.replace(tcp_ports=tcp, udp_ports=udp), (seen, names, policy, shares_etc)
 
 

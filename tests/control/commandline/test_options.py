@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pasta_py.control.commandline import option_table, option_values, options, port_spec
+from pasta_py.control.commandline import detour, option_table, option_values, options, port_spec
 from pasta_py.control.commandline.options import Options
 from pasta_py.errors import UsageError
 
@@ -110,6 +110,8 @@ EACH: list[tuple[str, str | None, str, Any]] = [
     ("--dns-host", "127.0.0.53", "dns_host", ips("127.0.0.53")),
     ("--egress-dns", "rules", "egress_dns", "rules"),
     ("--pin-grace", "60", "pin_grace", 60),
+    ("--redirect", "a.test:443@127.0.0.1:8443+proxy-v2", "redirects", (detour.redirect("a.test:443@127.0.0.1:8443+proxy-v2"),)),
+    ("--proxy", "socks5://[::1]:1080", "proxy", detour.Proxy(host="::1", port=1080, kind=detour.SOCKS5, text="socks5://[::1]:1080")),
     ("--rate-out", "10mbit", "rate_out", 1_250_000),
     ("--rate-in", "2.5MB", "rate_in", 2_500_000),
     ("--verify-names", None, "verify_names", True),
@@ -188,9 +190,20 @@ def test_each_option_of_passt_changes_its_field_and_is_unknown_to_pasta(
 
 def test_the_list_above_covers_the_whole_table() -> None:
     tried = {name for name, *_ in EACH + OF_PASST} | {"--userns", "--stderr", "-e", "--help", "-h", "--version", "--sandbox-keep"}
+    tried |= {"--no-proxy", "--proxy-auth-file"}
     tried |= {"--map-gw", "--no-config-net", "--no-follow", "--pcap-size", "--migrate-exit", "--migrate-no-linger"}
     table = {f"--{o.long}" for o in option_table.TABLE} | {f"-{o.short}" for o in option_table.TABLE if o.short}
     assert tried == table
+
+
+def test_what_belongs_to_a_proxy_needs_one_and_credentials_stay_off_the_command_line() -> None:
+    proxy = ("--proxy", "http://there.test:3128")
+    with_both = parse(*proxy, "--no-proxy", "10.0.0.0/8", "--proxy-auth-file", "/f", "1")
+    assert [str(rule) for rule in with_both.no_proxy] == ["10.0.0.0/8"] and with_both.proxy_auth_file == "/f"
+    assert "--no-proxy is given without --proxy" in refused("--no-proxy", "10.0.0.0/8", "1")
+    assert "--proxy-auth-file is given without --proxy" in refused("--proxy-auth-file", "/f", "1")
+    assert "--proxy-auth-file" in refused("--proxy", "http://me:secret@there.test:3128", "1")
+    assert "is not for TCP" in refused("--redirect", "*:443/udp@127.0.0.1:8443", "1")
 
 
 def test_names_are_unique_and_every_destination_is_a_field() -> None:
@@ -309,6 +322,10 @@ BAD_VALUES = [
     ("--pin-grace", ["-1", "604801", "1h"]),
     ("--rate-out", ["", "10", "10mbps", "10mb", "-1mbit", "1kbit", "801gbit", "1.mbi", "mbit", ".", "1e3kbit", "10 mbit"]),
     ("--rate-in", ["0", "7.999kbit", "1,5MB"]),
+    ("--redirect", ["", "*:80", "@127.0.0.1:80", "*:80@127.0.0.1", "*:80@127.0.0.1:0", "*:80@::1:80", "*:80@there.test:80",
+                    "*:80@127.0.0.1:80+proxy-v1", "*:80@127.0.0.1:65536"]),
+    ("--proxy", ["", "socks4://127.0.0.1:1080", "socks5://", "http://there.test", "http://there.test:0", "127.0.0.1:80",
+                 "https://127.0.0.1:443", "http://a b:80"]),
     ("--egress-dns", ["", "some", "All", "rules,all"]),
     ("--log-size", ["0", "4095", "x", "99999999999999"]),
     ("--stats", ["0", "-1", "1.5"]),

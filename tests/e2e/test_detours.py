@@ -1,0 +1,166 @@
+"""--redirect and --proxy with real inspectors and proxies: haproxy, microsocks, tinyproxy."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import HOST4, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, cmdline
+
+PORT, CLOSED, SOCKS, SOCKS_AUTH, HTTP, INSPECTOR = 8000, 8009, 1080, 1081, 3128, 8080
+NAME = "there.test"
+HAPROXY = f"""
+defaults
+  mode http
+  timeout client 20s
+  timeout server 20s
+  timeout connect 20s
+frontend inspector
+  bind 127.0.0.1:{INSPECTOR} accept-proxy
+  bind [::1]:{INSPECTOR} accept-proxy
+  http-request return status 200 content-type text/plain lf-string "from %[src] to %[dst] %[dst_port]"
+"""
+TINYPROXY = f"""
+Port {HTTP}
+Listen {REMOTE4}
+LogFile "{{log}}"
+LogLevel Connect
+ConnectPort {PORT}
+ConnectPort {CLOSED}
+BasicAuth guest secret
+DisableViaHeader Yes
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def services(lab: Lab) -> Iterator[None]:
+    """A server that says who asked it, a name for it, an inspector on the host, and proxies on the remote machine."""
+    far = [lab.remote.start("answer.py", "name", address, PORT, "far") for address in (REMOTE4, REMOTE6)]
+    at = (f"--listen-address={REMOTE4}", "--bind-interfaces", f"--address=/{NAME}/{REMOTE4}")
+    lab.remote.serve(
+        "dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", *at, port=53, proto="udp", caps=True
+    )
+    lab.resolv(f"nameserver {REMOTE4}\n")
+    (lab.directory / "haproxy.cfg").write_text(HAPROXY)
+    lab.host.serve("haproxy", "-db", "-f", lab.directory / "haproxy.cfg", port=INSPECTOR)
+    lab.remote.serve("microsocks", "-i", REMOTE4, "-p", SOCKS, port=SOCKS)
+    lab.remote.serve("microsocks", "-i", REMOTE4, "-p", SOCKS_AUTH, "-u", "guest", "-P", "secret", port=SOCKS_AUTH)
+    log = lab.directory / "tinyproxy.log"
+    (lab.directory / "tinyproxy.conf").write_text(TINYPROXY.format(log=log))
+    lab.remote.serve("tinyproxy", "-d", "-c", lab.directory / "tinyproxy.conf", port=HTTP)
+    (lab.directory / "auth").write_text("guest:secret\n")
+    (lab.directory / "wrong").write_text("guest:guessed\n")
+    yield
+    for server in far:
+        server.result()
+
+
+def curl(guest: Guest, url: str, *options: str) -> str:
+    return guest.run("curl", "-sS", "-m", "20", "-g", *options, url).stdout
+
+
+def asked(guest: Guest, address: str, port: int = PORT) -> str:
+    """What the server says: "far", and who asked it."""
+    to = f"TCP:[{address}]:{port}" if ":" in address else f"TCP:{address}:{port}"
+    return guest.run("socat", "-u", "-T20", to, "-").stdout  # one way: microsocks takes a half-closed connection for closed
+
+
+def tried(guest: Guest, *these: tuple[str, str, int]) -> list[str]:
+    """An errno's name for each, or "answered"."""
+    done = guest.run(sys.executable, PROGRAMS / "denied.py", input=json.dumps(these), timeout=120)
+    return [what for what, _ in json.loads(done.stdout)["results"]]
+
+
+@pytest.mark.option("--redirect")
+def test_an_inspector_learns_where_a_connection_was_to_go(lab: Lab) -> None:
+    with lab.guest("--redirect", f"*:80@127.0.0.1:{INSPECTOR}+proxy-v2", *NO_PORTS) as guest:
+        assert curl(guest, f"http://{REMOTE4}/") == f"from {HOST4} to {REMOTE4} 80"
+        assert re.fullmatch(rf"from [0-9a-f:]+ to {re.escape(REMOTE6)} 80", curl(guest, f"http://[{REMOTE6}]/"))
+        assert asked(guest, REMOTE4).startswith(f"far {HOST4} "), "other ports go straight"
+
+
+def test_the_policy_is_asked_before_an_inspector_gets_anything(lab: Lab) -> None:
+    with lab.guest("--deny", REMOTE4, "--redirect", f"*:80@127.0.0.1:{INSPECTOR}+proxy-v2", *NO_PORTS) as guest:
+        assert tried(guest, ("tcp", REMOTE4, 80), ("udp", REMOTE6, 80)) == ["ECONNREFUSED", "EACCES"]
+
+
+def test_a_name_is_redirected_and_an_inspector_that_is_not_there_is_a_refusal(lab: Lab) -> None:
+    with lab.guest("--redirect", f"{NAME}:81@127.0.0.1:{CLOSED}", *NO_PORTS) as guest:
+        done = guest.run("curl", "-sS", "-m", "20", f"http://{NAME}:81/", check=False)
+        assert done.returncode == 7, done
+
+
+PROXIES = (
+    (("--proxy", f"socks5://{REMOTE4}:{SOCKS}"), ""),
+    (("--proxy", f"socks5://{REMOTE4}:{SOCKS_AUTH}"), "auth"),
+    (("--proxy", f"http://{REMOTE4}:{HTTP}"), "auth"),
+)
+
+
+def said(lab: Lab, options: tuple[str, ...], auth: str) -> tuple[str, ...]:
+    return (*options, *(("--proxy-auth-file", str(lab.directory / auth)) if auth else ()), *NO_PORTS)
+
+
+@pytest.mark.option("--proxy")
+@pytest.mark.option("--proxy-auth-file")
+@pytest.mark.parametrize(("options", "auth"), PROXIES)
+def test_connections_go_through_the_proxy_and_its_no_is_the_guest_s(
+    lab: Lab, options: tuple[str, ...], auth: str
+) -> None:
+    with lab.guest(*said(lab, options, auth)) as guest:
+        assert asked(guest, REMOTE4).split()[:2] != ["far", HOST4], "the proxy asked"
+        assert asked(guest, REMOTE6).split()[0] == "far"
+        assert asked(guest, NAME).startswith("far ")
+        assert tried(guest, ("tcp", REMOTE4, CLOSED)) == ["ECONNREFUSED"]
+        assert tried(guest, ("udp", REMOTE4, PORT), ("ping", REMOTE4, 0)) == ["EHOSTUNREACH", "EHOSTUNREACH"]
+
+
+@pytest.mark.parametrize(("options", "auth"), [(PROXIES[1][0], "wrong"), (PROXIES[2][0], "wrong"), (PROXIES[2][0], "")])
+def test_without_the_right_credentials_nothing_passes(lab: Lab, options: tuple[str, ...], auth: str) -> None:
+    with lab.guest(*said(lab, options, auth)) as guest:
+        assert tried(guest, ("tcp", REMOTE4, PORT)) == ["ECONNREFUSED"]
+
+
+@pytest.mark.parametrize("url", [f"socks5://{REMOTE4}:{CLOSED}", f"http://{REMOTE4}:{CLOSED}", f"socks5://{REMOTE4}:{PORT}",
+                                 f"http://{REMOTE4}:{PORT}"])  # fmt: skip
+def test_where_no_proxy_answers_nothing_goes_straight(lab: Lab, url: str) -> None:
+    """Nothing listens there, or what does is no proxy."""
+    with lab.guest("--proxy", url, *NO_PORTS) as guest:
+        assert tried(guest, ("tcp", REMOTE4, PORT)) == ["ECONNREFUSED"]
+
+
+def test_the_proxy_is_asked_for_the_name(lab: Lab) -> None:
+    with lab.guest(*said(lab, PROXIES[2][0], "auth")) as guest:
+        assert asked(guest, NAME).startswith("far ")
+    assert f"CONNECT {NAME}:{PORT}" in Path(lab.directory / "tinyproxy.log").read_text()
+
+
+@pytest.mark.option("--no-proxy")
+def test_what_no_proxy_names_goes_straight(lab: Lab) -> None:
+    with lab.guest(*said(lab, PROXIES[0][0], ""), "--no-proxy", REMOTE4) as guest:
+        assert asked(guest, REMOTE4).startswith(f"far {HOST4} ")
+        assert tried(guest, ("udp", REMOTE4, PORT)) == ["answered"]
+
+
+def test_the_decision_log_says_that_the_proxy_refused(lab: Lab) -> None:
+    log = "/run/big/decisions"
+    with lab.guest(*said(lab, PROXIES[0][0], ""), "--decision-log", log) as guest:
+        tried(guest, ("tcp", REMOTE4, CLOSED), ("udp", REMOTE4, PORT))
+    lines = [json.loads(line) for line in lab.host.run("cat", log).stdout.splitlines()]
+    reasons = {
+        (line["protocol"], line["port"]): (line["verdict"], line["reason"])
+        for line in lines
+        if line["event"] == "connect"
+    }
+    assert reasons == {("tcp", CLOSED): ("denied", "proxy"), ("udp", PORT): ("denied", "proxy")}
+
+
+def test_credentials_are_in_no_process_s_arguments(lab: Lab) -> None:
+    with lab.guest(*said(lab, PROXIES[1][0], "auth")) as guest:
+        assert asked(guest, REMOTE4).startswith("far ")
+        ours = [cmdline(pid) for pid in lab.descendants() if "microsocks" not in cmdline(pid)]
+        assert any("--proxy-auth-file" in words for words in ours) and not any("secret" in word for words in ours for word in words)
