@@ -116,7 +116,7 @@ def test_a_hundred_idle_instances_do_not_wake_up() -> None:
         lab.host.run("sh", "-c", "echo 20 >/proc/sys/user/max_inotify_instances", caps=True)
         lab.host.run("sh", "-c", f"for i in $(seq {IDLE}); do ip netns add idle$i || exit; done", caps=True)
         start = f"{program()} --config-net {' '.join(NO_PORTS)} --quiet --no-netns-quit --netns /run/netns/idle{{}}"
-        lab.host.run("sh", "-c", f"seq {IDLE} | xargs -P 4 -I {{}} {start}", caps=True, timeout=120)
+        lab.host.run("sh", "-c", f"seq {IDLE} | xargs -P 4 -I {{}} {start}", caps=True, timeout=240)
         ours = [pid for pid in lab.descendants() if comm(pid).startswith("pasta")]
         assert len(ours) >= IDLE
         before = [wake_ups(ours)]
