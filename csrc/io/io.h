@@ -6,6 +6,7 @@
 #include "core/bucket.h"
 #include "core/counters.h"
 #include "core/detour.h"
+#include "core/dns_copies.h"
 #include "core/egress.h"
 #include "core/event.h"
 #include "core/mapping.h"
@@ -21,6 +22,7 @@ struct io {
 	struct log *log;
 	struct counters *counters;
 	struct event_ring *events;
+	struct dns_copies *answers; /* for readers that show names */
 	const struct address_mapping *mapping;
 	struct egress *egress;   /* one for all shards; NULL: the guest may open any flow that `mapping` translates */
 	bool may_wait;           /* a frame that opens a flow may wait until a name is asked again */

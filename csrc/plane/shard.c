@@ -81,6 +81,7 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 			    .log = &s->log,
 			    .counters = &s->counters,
 			    .events = &s->events,
+			    .answers = &s->udp.answers,
 			    .mapping = &s->mapping,
 			    .mtu = c->mtu,
 			    .link_mtu = c->link_mtu,

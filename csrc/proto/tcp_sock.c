@@ -281,6 +281,12 @@ static uint32_t send_read(struct io *io, struct tcp_flow *f, const uint8_t *at, 
 	return len;
 }
 
+/* Whether a reader that shows names gets what the guest's nameserver answers. All connections to port 53 are shard 0's (steering.h). */
+static bool is_copied(const struct io *io, const struct tcp_flow *f)
+{
+	return UNLIKELY(f->flow.key.dest_port == STEERING_PORT_DNS) && io->answers->wanted && !f->account.from_host;
+}
+
 /* Peeks at `*room` bytes at most: into the guest's memory if its link lends some, else into io->scratch. *at is what to send. A stream
  * that has just begun may be a short message, for which borrowing would cost more than copying. */
 static ssize_t peek_to_send(struct tcp *t, struct io *io, struct tcp_flow *f, uint32_t *room, const uint8_t **at)
@@ -288,7 +294,7 @@ static ssize_t peek_to_send(struct tcp *t, struct io *io, struct tcp_flow *f, ui
 	uint32_t head = ETH_HLEN + ip_header_bytes(addr_is_v4(&f->flow.key.guest)) + TCP_HLEN, count, lent = 0;
 	const struct iovec *parts;
 
-	if (tcp_in_flight(f) && t->peek_offset)
+	if (tcp_in_flight(f) && t->peek_offset && !is_copied(io, f))
 		lent = link_lend(io->link, head, u32_min(*room, frame_room(f)), &parts, &count);
 	if (lent) {
 		ssize_t n = peek_parts(t, f, tcp_in_flight(f), parts, count);
@@ -340,11 +346,15 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 			f->flags &= (uint16_t)~TCPF_READABLE;
 		} else {
 			bool last = (uint32_t)n < room && ends_after(t, f, tcp_in_flight(f) + (uint32_t)n);
+			uint64_t before = f->account.received_bytes;
 			uint32_t sent = 0, left;
 
 			if (n <= SCHED_SHORT_BYTES && !tcp_in_flight(f))
 				sched_note_short(&io->sched, io->loop->now_ms);
 			left = send_read(io, f, at, (uint32_t)n, last, &sent);
+			if (is_copied(io, f))
+				dns_copies_add_piece(io->answers, f->flow.index, f->flow.generation, before, at,
+						     (uint32_t)n - left);
 			if (UNLIKELY(shaped))
 				rate_took(io->rate_in, io->loop->now_us, (uint32_t)n - left);
 			if (left)

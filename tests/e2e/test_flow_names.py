@@ -52,6 +52,15 @@ def test_a_list_makes_names_known_from_then_on(lab: Lab) -> None:
         assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [DNS_NAME]
 
 
+def test_an_answer_over_tcp_names_flows_too(lab: Lab) -> None:
+    path = lab.directory / "tcp.sock"
+    with lab.guest(*NO_PORTS, "--control", path, entry="pasta-py") as guest:
+        assert listed(lab, path) == []
+        assert guest.run("dig", "+tcp", "+short", DNS_NAME).stdout.split() == [REMOTE4]
+        with held(guest, REMOTE4):
+            assert [flow.get("name") for flow in listed(lab, path) if flow["dest"] == REMOTE4] == [DNS_NAME]
+
+
 def test_a_capture_as_pcapng_has_the_names_of_flows(lab: Lab) -> None:
     """Without DNS in it: tshark shows the name that the file itself has for the address (its own resolvers are off)."""
     path, file = lab.directory / "capture.sock", lab.directory / "named.pcapng"
@@ -77,10 +86,10 @@ def clients(lab: Lab, path: Path) -> int:
 
 
 class held:  # used as a function
-    """A connection of the guest to the name, open meanwhile."""
+    """A connection of the guest to the name or address, open meanwhile."""
 
-    def __init__(self, guest: Guest) -> None:
-        code = f"import socket, sys; s = socket.create_connection(('{DNS_NAME}', 80)); print('up', flush=True); sys.stdin.read()"
+    def __init__(self, guest: Guest, host: str = DNS_NAME) -> None:
+        code = f"import socket, sys; s = socket.create_connection(('{host}', 80)); print('up', flush=True); sys.stdin.read()"
         self.process = guest.popen(sys.executable, "-c", code, stdin=subprocess.PIPE)
 
     def __enter__(self) -> None:
