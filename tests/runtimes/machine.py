@@ -25,6 +25,11 @@ _AS_USER += ["HOME=/home/user", "XDG_RUNTIME_DIR=/run/user/1000", "PATH=/run/hel
 _AS_USER += ["PODMAN_IGNORE_CGROUPSV1_WARNING=1", "LC_ALL=C.UTF-8"]
 
 
+def as_user(*command: object) -> "list[str]":
+    """The command line with which root starts a command of the user's."""
+    return [*_AS_USER, *map(str, command)]
+
+
 def build(directory: Path) -> None:
     """Debian, its packages and our program in `directory`; takes a minute or two where nothing is there yet."""
     done = subprocess.run(["sh", HERE / "root.sh", directory], stdout=sys.stderr, check=False)

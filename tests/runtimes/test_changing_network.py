@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 
 import pytest
-from machine import HOST, REMOTE, Machine, end, wait_until
+from machine import HOST, REMOTE, Machine, as_user, end, wait_until
 from test_podman import HTTPD, get
 
 SOON_S = 1
@@ -41,14 +42,14 @@ def the_usual_network(machine: Machine) -> "Iterator[None]":
         machine.run("podman", "rm", "-fa", "-t", "0", check=False)
 
 
-def addresses(machine: Machine, name: str) -> set[str]:
+def addresses(podman: "Callable[..., str]", name: str) -> set[str]:
     """The global addresses of a container. Its interface is tap0 where the host had none to name it after."""
-    links = json.loads(machine.podman("exec", name, "/bin/ip", "-j", "address"))
+    links = json.loads(podman("exec", name, "/bin/ip", "-j", "address"))
     return {address["local"] for link in links for address in link["addr_info"] if address["scope"] == "global"}
 
 
-def has(machine: Machine, name: str, *wanted: str) -> None:
-    wait_until(lambda: addresses(machine, name) == set(wanted), SOON_S, f"{name} has {wanted}")
+def has(podman: "Callable[..., str]", name: str, *wanted: str) -> None:
+    wait_until(lambda: addresses(podman, name) == set(wanted), SOON_S, f"{name} has {wanted}")
 
 
 def asks(machine: Machine, name: str, url: str = WEB) -> None:
@@ -71,7 +72,7 @@ def test_started_without_network_it_has_one_when_the_host_has(machine: Machine, 
         machine.podman("run", "-d", "--name", "early", *options, "base", "sleep", "1000")
         change(machine, NETWORK)
         if kind != "bridge":  # there the namespace of all bridges has them
-            has(machine, "early", HOST[4], HOST[6])
+            has(machine.podman, "early", HOST[4], HOST[6])
         asks(machine, "early")
     finally:
         machine.run("podman", "rm", "-fa", "-t", "0", check=False)
@@ -110,13 +111,13 @@ def test_another_adapter_with_its_own_nameserver_comes_and_goes(machine: Machine
         asks(machine, "laptop")
         change(machine, f"{OTHER_ADAPTER}; ip link set eth0 down")
         if kind == "container":
-            wait_until(lambda: f"{OTHER}1" in addresses(machine, "laptop"), SOON_S, "the address of the other adapter")
+            wait_until(lambda: f"{OTHER}1" in addresses(machine.podman, "laptop"), SOON_S, "the address of the other adapter")
         asks(machine, "laptop", f"http://{OTHER}2:8000/")
         found = ("podman", "exec", "laptop", "nslookup", NAME)
         wait_until(lambda: REMOTE[4] in machine.run(*found, check=False).stdout, SOON_S, "the other nameserver answers")
         change(machine, f"ip link del eth1; {NO_NETWORK}; {NETWORK}")
         if kind == "container":
-            wait_until(lambda: HOST[4] in addresses(machine, "laptop"), SOON_S, "the address of the first adapter")
+            wait_until(lambda: HOST[4] in addresses(machine.podman, "laptop"), SOON_S, "the address of the first adapter")
         asks(machine, "laptop")
     finally:
         machine.run("podman", "rm", "-fa", "-t", "0", check=False)
@@ -143,18 +144,36 @@ def test_a_container_that_is_started_after_a_switch_of_adapters_has_a_network(ma
         machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
-def test_a_container_that_has_been_renamed_stopped_and_restarted_follows(machine: Machine) -> None:
-    """Its processes are stopped by a signal: `podman pause` needs a cgroup, which a user has from systemd only."""
-    machine.podman("run", "-d", "--name", "before", "base", "sleep", "1000")
-    machine.podman("rename", "before", "after")
-    machine.podman("kill", "-s", "STOP", "after")
+@pytest.fixture
+def cgroup(machine: Machine) -> "Iterator[str]":
+    """A cgroup of the user's own, which elsewhere systemd gives him: `podman pause` needs one."""
+    name = f"/pasta-py-{os.getpid()}"
+    path = f"/sys/fs/cgroup{name}"
+    machine.root_run("sh", "-ec", f"mkdir -p {path}/session; chown -R 1000:1000 {path}")
+    yield name
+    machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+    empty = f"find {path} -depth -type d -exec rmdir {{}} + 2>/dev/null; test ! -e {path}"
+    wait_until(lambda: machine.root_run("sh", "-c", empty, check=False).returncode == 0, 5, "the cgroup is empty")
+
+
+def test_a_container_that_has_been_renamed_paused_and_restarted_follows(machine: Machine, cgroup: str) -> None:
+    def podman(*words: object) -> str:
+        """A user's podman in his cgroup."""
+        enter = f'echo $$ >/sys/fs/cgroup{cgroup}/session/cgroup.procs; exec "$@"'
+        command = ("sh", "-ec", enter, "sh", *as_user("podman", *words))
+        return machine.root_run(*command).stdout.strip()
+
+    podman("run", "-d", "--name", "before", "--cgroup-parent", cgroup, "base", "sleep", "1000")
+    podman("rename", "before", "after")
+    podman("pause", "after")
+    assert podman("ps", "-a", "--format", "{{.Status}}", "--filter", "name=after") == "Paused"
     change(machine, "ip address add 192.0.2.77/24 dev eth0")
-    machine.podman("kill", "-s", "CONT", "after")
-    has(machine, "after", HOST[4], HOST[6], "192.0.2.77")
-    machine.podman("restart", "-t", "0", "after")
-    has(machine, "after", HOST[4], HOST[6], "192.0.2.77")
+    podman("unpause", "after")
+    has(podman, "after", HOST[4], HOST[6], "192.0.2.77")
+    podman("restart", "-t", "0", "after")
+    has(podman, "after", HOST[4], HOST[6], "192.0.2.77")
     change(machine, "ip address add 192.0.2.78/24 dev eth0")
-    has(machine, "after", HOST[4], HOST[6], "192.0.2.77", "192.0.2.78")
+    has(podman, "after", HOST[4], HOST[6], "192.0.2.77", "192.0.2.78")
 
 
 def test_the_network_is_restarted_under_it(machine: Machine) -> None:
