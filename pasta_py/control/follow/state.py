@@ -62,7 +62,7 @@ class Sources:
         )
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BYTES)
         sock.bind((0, _GROUPS))
-        self._netlink, self._inotify, self._names = sock.detach(), -1, list[str]()
+        self._netlink, self._inotify, self._names, self._look = sock.detach(), -1, list[str](), b""
         self._state = os.memfd_create("pasta-follow", os.MFD_CLOEXEC)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
         try:
@@ -80,11 +80,11 @@ class Sources:
         ]
         return found + ([(model.FD_FOLLOW_INOTIFY, self._inotify)] if self._inotify >= 0 else [])
 
-    def send(
+    def tell(
         self, options: "Options", host: HostSnapshot, resolv: Resolv, link: "LinkPlan", index: int, policy: "Said | None",
         *, shares_etc: bool,
     ) -> None:  # fmt: skip
-        """What following begins with, once the worker has the descriptors: what the start's plan was made from, and the guest's
+        """What following starts from, once the worker has the descriptors: what the start's plan was made from, and the guest's
         interface as it was set up (`index` 0: it was not)."""
         from pasta_py.control.follow import packing
 
@@ -97,7 +97,14 @@ class Sources:
         try:
             while data:
                 data = data[os.write(self._state, data) :]
-            os.write(self._writer, look(links_that_matter(host), self._names, applies=index > 0))
+        except OSError:
+            pass  # there is no memory: the watcher cannot read its state, and the worker says that it has ended
+        self._look = look(links_that_matter(host), self._names, applies=index > 0)
+
+    def begin(self) -> None:
+        """Let following begin: the start is over."""
+        try:
+            os.write(self._writer, self._look)
         except OSError:
             pass  # the process has ended, as the worker says
 

@@ -92,16 +92,21 @@ def hand_over(
         set_up = _summary(options, plan.replace(worker=made), tap, with_ports=guest is not None or tap.stream)
         if log_syslog or options.log_file:
             made = made.replace(said=_for_log(options, [*plan.warnings, *tap.warnings], set_up))
-        worker.hand_over(made, [fd for _role, fd in descriptors] + sockets, options)
+
+        def meanwhile() -> None:
+            if sources:
+                index = tap.index if guest and options.config_net else 0
+                host, names, policy, shares_etc = read
+                sources.tell(options, host, names, plan.link, index, policy, shares_etc=shares_etc)
+
+        worker.hand_over(made, [fd for _role, fd in descriptors] + sockets, options, meanwhile)
+        if sources:
+            sources.begin()
         rollback.pop_all()
         for line in set_up:
             tell(options, INFO, line)
         if command and _greets(options):
             _greet(options, plan)
-        if sources:
-            index = tap.index if guest and options.config_net else 0
-            host, names, policy, shares_etc = read
-            sources.send(options, host, names, plan.link, index, policy, shares_etc=shares_etc)
 
 
 def _of_guest(guest: "Guest") -> list[tuple[str, int]]:

@@ -15,6 +15,7 @@ from pasta_py.errors import WorkerError, reason
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal  # lean imports: docs/architecture.md
+    from collections.abc import Callable
 
     from pasta_py import model
     from pasta_py.control.commandline.options import Options
@@ -53,14 +54,19 @@ class WorkerProcess:
         finally:
             theirs.close()
 
-    def hand_over(self, plan: "model.WorkerPlan", fds: list[int], options: "Options") -> None:
-        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen."""
+    def hand_over(
+        self, plan: "model.WorkerPlan", fds: list[int], options: "Options", meanwhile: "Callable[[], None] | None" = None
+    ) -> None:
+        """Send everything, wait until the worker is locked in and serving. WorkerError when that does not happen. `meanwhile`: what
+        there is to do while the worker gets ready."""
         self._sock.settimeout(defaults.WORKER_READY_S)
         try:
             try:
                 worker_protocol.send_plan(self._sock, plan, fds)
             except (BrokenPipeError, ConnectionResetError):
                 pass  # it has ended: its last message is still to be read
+            if meanwhile:
+                meanwhile()
             while not self.pid:
                 self._take(self._sock.recv(_MESSAGE_BYTES), options)
         except TimeoutError:
