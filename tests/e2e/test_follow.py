@@ -214,12 +214,13 @@ def test_routes_by_the_thousand_come_and_go() -> None:
         f.is_as_fresh()
 
 
-@pytest.mark.parametrize("kind", ["bridge", "vlan", "tun", "bond"])
+@pytest.mark.parametrize("kind", ["bridge", "vlan", "tun", "vxlan", "bond"])
 def test_interfaces_of_other_kinds_take_over(kind: str) -> None:
     setup = {
         "bridge": "link add br0 type bridge\nlink set eth0 master br0\nlink set br0 up\naddr flush dev eth0\n",
         "vlan": "link add link eth0 name br0 type vlan id 7\nlink set br0 up\naddr flush dev eth0\n",
         "tun": "link show br0",
+        "vxlan": f"link add br0 type vxlan id 7 remote {REMOTE4} dstport 4789 dev eth0\nlink set br0 up",
         "bond": "link add br0 type bond mode active-backup\nlink set br0 up\naddr flush dev eth0\n",
     }[kind]
     with following(grace=1) as f:
