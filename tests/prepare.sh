@@ -22,11 +22,11 @@ declare -A packages=(
     [apparmor_parser]=apparmor [checkmodule]=checkpolicy [semodule_package]=semodule-utils
     [clang]=clang [clang-format]=clang-format [curl]=curl [fish]=fish [git]=git [man]=man-db [zsh]=zsh [debootstrap]=debootstrap [dhclient]=isc-dhcp-client [dhcpcd]=dhcpcd-base [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
     [haproxy]=haproxy [iperf3]=iperf3 [microsocks]=microsocks [node]=nodejs [nft]=nftables [passt]=passt [nginx]=nginx-light [patchelf]=patchelf [ping]=iputils-ping [rdisc6]=ndisc6 [setpriv]=util-linux
-    [slirp4netns]=slirp4netns [socat]=socat [strace]=strace [ss]=iproute2 [systemd-socket-activate]=systemd [tinyproxy]=tinyproxy-bin [tcpdump]=tcpdump [tshark]=tshark
+    [slirp4netns]=slirp4netns [socat]=socat [ssh]=openssh-client [sshd]=openssh-server [strace]=strace [ss]=iproute2 [systemd-socket-activate]=systemd [tinyproxy]=tinyproxy-bin [tcpdump]=tcpdump [tshark]=tshark
     [clang-tidy]=clang-tidy [valgrind]=valgrind
 )
 build=(cc ip unshare)
-tests=(apparmor_parser checkmodule clang clang-format clang-tidy curl fish git man zsh debootstrap dhclient dhcpcd dig dnsmasq haproxy iperf3 jq microsocks nft node nginx passt patchelf ping rdisc6 semodule_package setpriv slirp4netns socat ss strace systemd-socket-activate tcpdump tinyproxy tshark valgrind)
+tests=(apparmor_parser checkmodule clang clang-format clang-tidy curl fish git man zsh debootstrap dhclient dhcpcd dig dnsmasq haproxy iperf3 jq microsocks nft node nginx passt patchelf ping rdisc6 semodule_package setpriv slirp4netns socat ss ssh sshd strace systemd-socket-activate tcpdump tinyproxy tshark valgrind)
 PATH=$PATH:/usr/sbin:/sbin
 
 # The system's Python first: ordinary users can always start it, which root's own installation may not allow.

@@ -26,6 +26,8 @@ TOOLS = (
     "slirp4netns",
     "socat",
     "ss",
+    "ssh",
+    "sshd",
     "strace",
     "tinyproxy",
     "tshark",

@@ -1,4 +1,4 @@
-"""--redirect and --proxy with real inspectors and proxies: haproxy, microsocks, tinyproxy."""
+"""--redirect and --proxy with real inspectors and proxies: haproxy, microsocks, tinyproxy, ssh -D."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import HOST4, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, cmdline
+from lab import HOST4, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, UID, Guest, Lab, cmdline
+from servers import own_etc
 
 PORT, CLOSED, SOCKS, SOCKS_AUTH, HTTP, INSPECTOR = 8000, 8009, 1080, 1081, 3128, 8080
 NAME = "there.test"
@@ -66,7 +67,9 @@ def curl(guest: Guest, url: str, *options: str) -> str:
 def asked(guest: Guest, address: str, port: int = PORT) -> str:
     """What the server says: "far", and who asked it."""
     to = f"TCP:[{address}]:{port}" if ":" in address else f"TCP:{address}:{port}"
-    return guest.run("socat", "-u", "-T20", to, "-").stdout  # one way: microsocks takes a half-closed connection for closed
+    return guest.run(
+        "socat", "-u", "-T20", to, "-"
+    ).stdout  # one way: microsocks takes a half-closed connection for closed
 
 
 def tried(guest: Guest, *these: tuple[str, str, int]) -> list[str]:
@@ -139,6 +142,43 @@ def test_the_proxy_is_asked_for_the_name(lab: Lab) -> None:
     assert f"CONNECT {NAME}:{PORT}" in Path(lab.directory / "tinyproxy.log").read_text()
 
 
+@pytest.fixture(scope="module")
+def ssh_proxy(lab: Lab) -> str:
+    """ssh -D on the host, to an sshd on the remote machine. Both want to know who runs them."""
+    own_etc(lab)
+    where = lab.directory
+    user = f"tester:x:{UID}:{UID}::{where}:/bin/sh"
+    lab.host.run(
+        "sh", "-ec", f"echo '{user}' | cat - /etc/passwd >{where}/passwd; cat {where}/passwd >/etc/passwd", caps=True
+    )
+    for name in ("host", "user"):
+        lab.host.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", where / f"{name}.key")
+    (where / "sshd.conf").write_text(
+        f"ListenAddress {REMOTE4}:2222\nHostKey {where}/host.key\nAuthorizedKeysFile {where}/user.key.pub\n"
+        "UsePAM no\nStrictModes no\nPidFile none\n"
+    )
+    lab.remote.serve("/usr/sbin/sshd", "-D", "-e", "-f", where / "sshd.conf", port=2222)
+    known = (
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        f"UserKnownHostsFile={where}/known",
+        "-F",
+        "none",
+        "-i",
+        where / "user.key",
+    )
+    lab.host.serve("ssh", "-N", "-D", "127.0.0.1:1082", "-p", "2222", *known, f"tester@{REMOTE4}", port=1082)
+    return "socks5://127.0.0.1:1082"
+
+
+def test_ssh_is_a_proxy(lab: Lab, ssh_proxy: str) -> None:
+    with lab.guest("--proxy", ssh_proxy, *NO_PORTS) as guest:
+        assert asked(guest, REMOTE4).split()[:2] != ["far", HOST4], "the remote machine asked itself"
+        assert asked(guest, REMOTE6).startswith("far ")
+        assert tried(guest, ("tcp", REMOTE4, CLOSED)) == ["ECONNREFUSED"]
+
+
 @pytest.mark.option("--no-proxy")
 def test_what_no_proxy_names_goes_straight(lab: Lab) -> None:
     with lab.guest(*said(lab, PROXIES[0][0], ""), "--no-proxy", REMOTE4) as guest:
@@ -163,4 +203,6 @@ def test_credentials_are_in_no_process_s_arguments(lab: Lab) -> None:
     with lab.guest(*said(lab, PROXIES[1][0], "auth")) as guest:
         assert asked(guest, REMOTE4).startswith("far ")
         ours = [cmdline(pid) for pid in lab.descendants() if "microsocks" not in cmdline(pid)]
-        assert any("--proxy-auth-file" in words for words in ours) and not any("secret" in word for words in ours for word in words)
+        assert any("--proxy-auth-file" in words for words in ours) and not any(
+            "secret" in word for words in ours for word in words
+        )

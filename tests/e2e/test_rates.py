@@ -9,7 +9,7 @@ import pytest
 from lab import NO_PORTS, REMOTE4, Guest, Lab, program
 
 pytestmark = [pytest.mark.unsanitized, pytest.mark.quiet]
-SECONDS = 3
+SECONDS = 2
 OMITTED = 1  # seconds: what buffers took at the start
 OUT_BITS, IN_BITS = 40_000_000, 24_000_000
 RATES = ("--rate-out", "40mbit", "--rate-in", "3MB")
@@ -60,6 +60,13 @@ def test_streams_to_the_guest_get_the_rate_in_equal_parts(guest: Guest, streams:
     assert min(got) > 0.8 * IN_BITS / streams, got
 
 
+def test_threads_share_one_rate(lab: Lab) -> None:
+    with lab.guest(*RATES, *NO_PORTS, "--threads", "2") as guest:
+        for rate, options in ((OUT_BITS, ()), (IN_BITS, ("-R",))):
+            got = measured(guest.run(*client("-P", 6, *options)).stdout)
+            assert abs(sum(got) / rate - 1) < WITHIN, got
+
+
 @pytest.mark.parametrize(("options", "rate"), [((), OUT_BITS), (("-R",), IN_BITS)])
 def test_datagrams_over_the_rate_are_dropped_and_counted(
     lab: Lab, guest: Guest, options: tuple[str, ...], rate: int
@@ -83,8 +90,8 @@ def test_the_summary_shows_the_rates(lab: Lab) -> None:
 
 
 def test_names_and_the_other_direction_pass_beside_streams_and_datagrams(guest: Guest) -> None:
-    flood = guest.popen(*client("-u", "-b", OFFERED_BITS, "-l", DATAGRAM_BYTES, "-t", 6))
-    streams = guest.popen(*client("-P", 4, "-t", 6, port=5202))
+    flood = guest.popen(*client("-u", "-b", OFFERED_BITS, "-l", DATAGRAM_BYTES, "-t", 4))
+    streams = guest.popen(*client("-P", 4, "-t", 4, port=5202))
     answers = [guest.run("dig", "+short", "+tries=1", "+time=2", f"@{REMOTE4}", "a.test").stdout for _ in range(20)]
     assert answers == ["192.0.2.77\n"] * 20
     sent = measured(streams.communicate(timeout=60)[0])
