@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from datetime import datetime
+import time
 from pathlib import Path
 
 import jsonschema
@@ -116,14 +116,15 @@ while time.monotonic() < end or sent < addresses:
 
 
 def test_a_flood_stays_within_its_lines_and_is_counted(lab: Lab) -> None:
-    path = lab.directory / "flood.json"
+    """The limit counts seconds as the log is written, so on a slow machine more of them than the flood took: those of the test."""
+    path, begin, addresses = lab.directory / "flood.json", time.monotonic(), 3000
     with lab.guest("--egress", "none", "--decision-log", str(path)) as guest:
-        guest.run(sys.executable, "-c", FLOOD, "2.5", "1000")
+        guest.run(sys.executable, "-c", FLOOD, "2.5", str(addresses))
+    seconds = int(time.monotonic() - begin) + 2  # the one that has begun, and what is left at the end
     found = lines(path)
-    seconds = 2.5 + (datetime.fromisoformat(str(found[-1]["time"])) - datetime.fromisoformat(str(found[0]["time"]))).seconds
     summaries = [each for each in found if each["event"] == "summary"]
-    assert summaries and sum(int(str(each["count"])) for each in found) >= 1000
-    assert len(found) < 100 * seconds + 2 * len(summaries)
+    assert summaries and sum(int(str(each["count"])) for each in found) >= addresses
+    assert len(found) - len(summaries) <= 100 * seconds
 
 
 def test_attempts_with_a_search_domain_count_as_the_name(lab: Lab) -> None:
