@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -180,6 +181,50 @@ def test_one_that_leaves_is_forgotten(instance: Instance) -> None:
         with Raw(instance.path) as client:
             assert client.line()["capturing"] is True
         instance.ping()
+
+
+HOSTILE = """
+import socket, sys, threading
+def client():
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(sys.argv[1])
+    return sock
+def forever(action):
+    while True:
+        try:
+            with client() as sock:
+                action(sock)
+        except OSError:
+            pass
+def endless(sock):
+    while True:
+        sock.sendall(b"x" * 65536)
+def garbage(sock):
+    sock.sendall(bytes(range(256)) * 8 + b"\\n{\\n[]\\n")
+    sock.recv(1000)
+def deaf(sock):
+    while True:
+        sock.sendall(b'{"command":"flows"}\\n{"command":"show"}\\n')
+half = [client() for _ in range(6)]
+for sock in half:
+    sock.sendall(b'{"comm')
+for action in (endless, garbage, deaf, deaf):
+    threading.Thread(target=forever, args=[action], daemon=True).start()
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_hostile_clients_of_the_socket_keep_no_packet_of_the_guest_from_passing(instance: Instance) -> None:
+    """A line without end, garbage, halves, and those who ask and do not read, over and over; others are served meanwhile."""
+    host = instance.lab.host
+    with host.popen(sys.executable, "-c", HOSTILE, instance.path, stdin=subprocess.PIPE) as hostile:
+        assert hostile.stdout is not None and hostile.stdout.readline() == "up\n"
+        instance.ping(500)
+        listed = host.run(program("pasta-py"), "flows", "--json", instance.path).stdout
+        hostile.communicate("")
+    (flow,) = [each for each in map(json.loads, listed.splitlines()) if each["protocol"] == "ping"]
+    assert (flow["sent_packets"], flow["received_packets"]) == (500, 500)
 
 
 @pytest.mark.parametrize(
