@@ -11,13 +11,14 @@ struct bucket {
 	uint32_t taken; /* tokens not refilled yet */
 };
 
-/* Takes a token. False: the bucket is empty. per_s: a multiple of 1000, so that no fraction of a token is lost. */
+/* Takes a token. False: the bucket is empty. per_s: a multiple of 1000 or a part of it, so that no fraction of a token is lost. */
 static inline bool bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst)
 {
-	int64_t back = (now_ms - b->drained_ms) * (int64_t)(per_s / 1000);
+	uint32_t every_ms = per_s < 1000 ? 1000 / per_s : 1;
+	int64_t steps = (now_ms - b->drained_ms) / every_ms, back = steps * (int64_t)(per_s < 1000 ? 1 : per_s / 1000);
 
 	if (back > 0) {
-		b->drained_ms = now_ms;
+		b->drained_ms = back < b->taken ? b->drained_ms + steps * every_ms : now_ms;
 		b->taken = back < b->taken ? b->taken - (uint32_t)back : 0;
 	}
 	if (b->taken >= burst)

@@ -332,7 +332,7 @@ def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
     assert shown_as(mapping(), "127.0.0.1") is None
 
 
-@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([1000, 10000]))
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([200, 500, 1000, 10000]))
 def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(pauses: list[tuple[int, int]], per_s: int) -> None:
     bucket, burst, now, full = ffi.new("struct bucket *"), 25, 5000, 25.0
     for pause_ms, asked in pauses:
