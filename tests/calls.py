@@ -4,6 +4,7 @@ import functools
 import platform
 import re
 import subprocess
+import sysconfig
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ SOURCE = ROOT / "csrc/io/seccomp_table.c"
 WORKER, HELPER, MACHINE = 1, 2, 16
 NAMES = {"WORKER": "worker", "HELPER": "helper", "BOTH": "both", "MACHINE": "worker, `--vhost-user`"}
 NOT_HERE = "not here: "
+#: Rows that were used on other platforms than that of `make test`, by what the file is named after.
+SEEN = Path(__file__).resolve().parent / "arch" / "seen"
 _ROW = re.compile(r"^\t\{__NR_(\w+), (WORKER|HELPER|BOTH|MACHINE), \{(.*)\}\}, /\* (.*) \*/$")
 _CALL = re.compile(r"^\[ *(\d+)\] (\w+)\((.*?)(?:\)\s+=|$)")
 #: arm64 has the kernel's generic numbers, which other machines have headers for, too. The other headers come first.
@@ -88,14 +91,34 @@ _WORDS = (
 
 def documentation() -> list[str]:
     """The table as docs/security.md has it."""
-    lines = ["| Call | Arguments | Whose | Why |", "|---|---|---|---|"]
+    lines = ["| Call | Arguments | Whose | Seen on | Why |", "|---|---|---|---|---|"]
     for row in rows():
         when = row.when
         for pattern, words in _WORDS:
             when = pattern.sub(words, when)
         when = f"`{when}`" if when else "any"
-        lines.append(f"| `{row.name}` | {when.replace('|', chr(92) + '|')} | {NAMES[row.owner]} | {row.why} |")
+        lines.append(f"| `{row.name}` | {when.replace('|', chr(92) + '|')} | {NAMES[row.owner]} | {seen_on(row)} | {row.why} |")
     return lines
+
+
+@functools.cache
+def records() -> dict[str, list[str]]:
+    """The rows of each other platform; sorted by name."""
+    return {path.stem: path.read_text().splitlines() for path in sorted(SEEN.glob("*.txt"))}
+
+
+def seen_on(row: Row) -> str:
+    """Where a row has been used: everywhere, on some platforms, nowhere."""
+    here = [] if row.why.startswith(NOT_HERE) else ["x86-64"]
+    found = here + [name for name, lines in records().items() if str(row) in lines]
+    return "all" if len(found) == 1 + len(records()) else ", ".join(found) or "none"
+
+
+def platform_here() -> str:
+    """What this machine with this Python is called: "x86-64", or as a file of SEEN."""
+    if platform.machine() == "aarch64":
+        return "arm64"
+    return "musl" if "musl" in sysconfig.get_config_var("SOABI") else "x86-64"
 
 
 def compiled(folder: Path, text: str, machine: str = "") -> Path:

@@ -55,7 +55,7 @@
 const struct seccomp_row seccomp_table[] = {
 	/* the loop */
 	{__NR_epoll_wait, WORKER, {{0}}}, /* waits for events */
-	{__NR_epoll_pwait, WORKER, {{0}}}, /* not here: epoll_wait of aarch64, and of musl */
+	{__NR_epoll_pwait, WORKER, {{0}}}, /* not here: epoll_wait of arm64, and of musl */
 	{__NR_epoll_pwait2, WORKER, {{0}}}, /* waits for less than a millisecond: adaptive polling of UDP */
 	{__NR_epoll_ctl, WORKER, {{0}}}, /* watches a descriptor, or no longer */
 	{__NR_read, WORKER, {{0}}}, /* takes a frame from the tap, signals, events of the namespace's directory */
@@ -126,7 +126,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_ftruncate, WORKER, {{0}}}, /* the log file's other half; half a record of a capture on a full disk */
 	{__NR_lseek, WORKER, {{0}}}, /* the end of a capture on a full disk */
 	{__NR_newfstatat, WORKER, {WITH(3, AT_EMPTY_PATH)}}, /* the size of the log file; which sockets are our own */
-	{__NR_fstat, WORKER, {{0}}}, /* not here: the same with an older C library */
+	{__NR_fstat, WORKER, {{0}}}, /* not here: the same with musl, or an older glibc */
 	/* memory, time, signals, the end */
 	{__NR_brk, WORKER, {{0}}}, /* memory */
 	{__NR_mmap, WORKER, {ONLY(2, PROT_READ | PROT_WRITE), OF(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)}}, /* data memory */
@@ -137,7 +137,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_mprotect, WORKER, {ONLY(2, PROT_READ | PROT_WRITE)}}, /* not here: the C library's last resort when memory runs out */
 	{__NR_futex, WORKER, {{0}}}, /* threads wake each other */
 	{__NR_poll, WORKER, {{0}}}, /* an answer of the helper, room in a stream, each with a limit of time */
-	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of aarch64 */
+	{__NR_ppoll, WORKER, {{0}}}, /* not here: poll of arm64 */
 	{__NR_clock_gettime, WORKER, {{0}}}, /* not here: machines whose clock the vDSO cannot read */
 	{__NR_restart_syscall, WORKER, {{0}}}, /* not here: the kernel goes on with a poll after SIGSTOP and SIGCONT */
 	{__NR_rt_sigaction, WORKER, {{0}}}, /* let go by control: SIGINT and SIGHUP are ignored from then on */

@@ -21,9 +21,10 @@ case $(cat /proc/cmdline) in
     python3 -m venv --system-site-packages --without-pip /opt/venv
     ;;
 *)
-    depmod && modprobe -a tun veth nf_tables && chmod 666 /dev/net/tun &&
-        PYTHONPATH=$(echo /usr/share/python-wheels/pip-*.whl) /opt/venv/bin/python3 -m pip install -q --disable-pip-version-check \
-            --no-index --no-deps /work/*.whl &&
+    net=$(echo /usr/lib/modules/*/kernel/drivers/net)
+    insmod "$net/tun.ko.xz" && insmod "$net/veth.ko.xz" && chmod 666 /dev/net/tun &&
+        /opt/venv/bin/python3 -m pip install -q --disable-pip-version-check --no-index \
+            --no-deps /work/*.whl &&
         sh /work/task.sh
     ;;
 esac

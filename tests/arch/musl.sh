@@ -51,8 +51,8 @@ export CC="$directory/cc" CFLAGS="-O2 -fPIC -I$directory/libraries/include" LDFL
 (cd libffi-*/ && quietly autoreconf -fi && quietly ./configure --prefix="$directory/libraries" --libdir="$directory/libraries/lib" --disable-shared --disable-docs \
     --build="$machine" && quietly make -j2 install)
 export CFLAGS="-O2 -I$directory/libraries/include"
-(cd Python-*/ && LIBFFI_CFLAGS="-I$directory/libraries/include" LIBFFI_LIBS="-L$directory/libraries/lib -lffi" \
-    quietly ./configure --prefix="$directory/python" --build="$machine" --disable-test-modules --without-doc-strings &&
+(cd Python-*/ && PKG_CONFIG_LIBDIR=$directory/libraries/lib/pkgconfig quietly ./configure --prefix="$directory/python" --build="$machine" \
+    --disable-test-modules --without-doc-strings &&
     quietly nice make -j2 && quietly make install)
 rm -rf zlib-*/ libffi-*/ Python-*/ debian/src
 
