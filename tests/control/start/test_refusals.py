@@ -165,6 +165,7 @@ def test_whatever_the_limit_of_processes_is_one_line_names_it(limit: int) -> Non
     assert not said or (len(said) == 1 and "raise the limit of processes (ulimit -u)" in said[0]), result.stderr
 
 
+@pytest.mark.unsanitized  # sanitizers need /proc too, and say so
 @pytest.mark.parametrize("words", [TRUE, ("--netns", "/proc/1/ns/net"), ("1",)], ids=["command", "path", "pid"])
 def test_without_proc_one_line_asks_for_it(words: tuple[str, ...]) -> None:
     hidden = ("unshare", "-Urm", "--", "sh", "-c", 'mount -t tmpfs none /proc; exec "$@"', "sh")
