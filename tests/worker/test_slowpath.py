@@ -147,7 +147,7 @@ def test_the_slow_path_imports_nothing_but_its_own_modules() -> None:
         [sys.executable, "-I", "-S", "-c", code, str(root)], capture_output=True, text=True, check=True, timeout=30
     )
     worker = {f"pasta_py.worker{name}" for name in ("", ".arp", ".dhcp4", ".dhcp6", ".frames", ".ndp", ".slowpath")}
-    assert set(done.stdout.split()) == {"pasta_py", "pasta_py.record"} | worker
+    assert set(done.stdout.split()) == {"pasta_py", "pasta_py.defaults", "pasta_py.record"} | worker
 
 
 def test_stations_get_addresses_of_their_own_until_there_are_none() -> None:
