@@ -12,7 +12,7 @@ packages="base-files base-passwd bash coreutils dash diffutils findutils grep gz
     passwd perl-base procps sed tar util-linux busybox-static ca-certificates linux-image-cloud-arm64
     bind9-dnsutils curl dnsmasq-base gcc iperf3 iproute2 iputils-ping isc-dhcp-client libc6-dev ndisc6 nftables nginx-light
     slirp4netns socat strace tshark
-    python3 python3-venv python3-cffi python3-pyroute2 python3-typer python3-dnspython python3-hypothesis python3-jsonschema
+    python3 python3-pip python3-venv python3-cffi python3-pyroute2 python3-typer python3-dnspython python3-hypothesis python3-jsonschema
     python3-pytest python3-pytest-timeout"
 
 [ "$(id -u)" = 0 ] || { echo "root.sh: only root can make a Debian root" >&2; exit 1; }
