@@ -75,7 +75,7 @@ def test_a_capture_begins_and_ends_while_the_guest_goes_on(instance: Instance) -
     out, said = capture.communicate(timeout=PATIENCE_S)
     instance.ping(2)
     assert (capture.returncode, out, said) == (0, "", "pasta-py capture: 10 frames written, 0 left out\n")
-    assert fields(path, "icmp.seq", "icmp.type") == [[str(n), kind] for n in range(1, 6) for kind in ("8", "0")]
+    assert sorted(fields(path, "icmp.seq", "icmp.type")) == [[str(n), kind] for n in range(1, 6) for kind in ("0", "8")]
     path.unlink()
 
 
@@ -85,9 +85,8 @@ def test_pcapng_has_the_direction_and_the_number_of_frames_that_are_missing(inst
     instance.ping(2, 500)
     capture.send_signal(signal.SIGTERM)
     capture.communicate(timeout=PATIENCE_S)
-    assert fields(path, "frame.packet_flags_direction", "frame.cap_len", "frame.len") == [
-        ["0x00000002", "60", "542"], ["0x00000001", "60", "542"], ["0x00000002", "60", "542"], ["0x00000001", "60", "542"],
-    ]  # fmt: skip
+    found = fields(path, "frame.packet_flags_direction", "frame.cap_len", "frame.len")
+    assert sorted(found) == [["0x00000001", "60", "542"]] * 2 + [["0x00000002", "60", "542"]] * 2  # an answer may come late
     assert b"\x05\x00\x08\x00" + bytes(8) in path.read_bytes()  # isb_ifdrop: 0
     path.unlink()
 
