@@ -153,7 +153,7 @@ soak: dev ## long tests: addresses of old names, floods one by one, stops of 30 
 # `make test` has a short form.
 test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 20 s of 500 pairs of interfaces a second
 	tests/as_installed.sh $(VENV) build/as-installed
-	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow.py -k "walk or throughput or hundreds"
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow_processes.py -k "walk or throughput or hundreds"
 
 # `make test` has a short form, with fewer containers.
 test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root

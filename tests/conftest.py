@@ -63,8 +63,8 @@ FOLDER_MARKERS = {"e2e": ("as_built",), "runtimes": ("as_built", "unsanitized"),
 
 #: The longest first, so that workers end at about the same time.
 LONGEST = (
-    "runtimes", "test_machines.py", "test_follow.py", "test_slirp_traffic.py", "test_calls.py", "test_bulk.py",
-    "test_mirror_shapes.py", "test_connections.py", "test_faults.py", "test_build.py",
+    "runtimes", "test_machines.py", "test_follow.py", "test_follow_guests.py", "test_slirp_traffic.py", "test_calls.py",
+    "test_bulk.py", "test_mirror_shapes.py", "test_connections.py", "test_faults.py", "test_build.py",
 )  # fmt: skip
 #: Folders whose tests share one machine: one worker runs all of them.
 TOGETHER = ("runtimes",)
