@@ -21,18 +21,24 @@ ROOT = Path(__file__).resolve().parents[2]
 MOVED = """
 #include <time.h>
 #undef clock_gettime
-int64_t moved_ms[2];
+int64_t moved_ms[2], slow_from_ms;
 int clock_gettime(clockid_t clock, struct timespec *t);
 int moved_clock_gettime(clockid_t clock, struct timespec *t)
 {
 	int64_t ms = moved_ms[clock == CLOCK_REALTIME];
 	int rc = clock_gettime(clock, t);
 
+	if (slow_from_ms && clock != CLOCK_REALTIME)
+		ms -= (t->tv_sec * 1000 + t->tv_nsec / 1000000 - slow_from_ms) * 19 / 20;
+
 	t->tv_sec += ms / 1000;
 	t->tv_nsec += ms % 1000 * 1000000;
 	if (t->tv_nsec >= 1000000000) {
 		t->tv_nsec -= 1000000000;
 		t->tv_sec++;
+	} else if (t->tv_nsec < 0) {
+		t->tv_nsec += 1000000000;
+		t->tv_sec--;
 	}
 	return rc;
 }
@@ -41,11 +47,11 @@ int moved_clock_gettime(clockid_t clock, struct timespec *t)
 
 @functools.cache
 def build() -> Any:
-    """The module, with `ffi` and `lib` as pasta_py._plane has them, and lib.moved_ms: [monotonic, real time]."""
+    """The module, with `ffi` and `lib` as pasta_py._plane has them, and lib.moved_ms: [monotonic, real time], lib.slow_from_ms."""
     also = counted.build("clocked")
     recipe = counted.load("_build_plane", ROOT / "csrc" / "build.py")
     builder = recipe.cffi.FFI()
-    builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2];")
+    builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2], slow_from_ms;")
     builder.set_source(
         "_clocked",
         recipe.INCLUDES + MOVED,
@@ -62,7 +68,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.module = build()
-        self.module.lib.moved_ms[0] = self.module.lib.moved_ms[1] = 0
+        self.module.lib.moved_ms[0] = self.module.lib.moved_ms[1] = self.module.lib.slow_from_ms = 0
         monkeypatch.setattr(plane, "ffi", self.module.ffi)
         monkeypatch.setattr(plane, "lib", self.module.lib)
 
@@ -72,6 +78,10 @@ class Clock:
             self.module.lib.moved_ms[0] += round(1000 * min(step, seconds))
             seconds -= step
             guest.pump()
+
+    def slow_down(self) -> None:
+        """From now on twenty times slower, for a test of what happens within milliseconds."""
+        self.module.lib.slow_from_ms = time.monotonic_ns() // 10**6
 
     def set_wall(self, seconds: float) -> None:
         """Put the clock of the wall so far from the real one."""

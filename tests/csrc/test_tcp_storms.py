@@ -134,6 +134,7 @@ def flood(guest: Guest, port: int, sport: int = 40000) -> None:
 
 def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first(clock: Clock) -> None:
     with Guest() as guest, server() as listener, silent_server() as port, descriptors_left(50):
+        clock.slow_down()
         flood(guest, port)
         assert guest.counter("tcp_flows") == 50 and guest.counter("tcp_displaced") == 0, "not before an answer can have come"
         assert guest.counter("tcp_rate_limit") == STORM - 50 and not guest.frames(), "what is not answered comes again"
