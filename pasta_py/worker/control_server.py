@@ -222,7 +222,7 @@ class _Client:
                 self.drop()
                 return
             if not newline:
-                return
+                break
             self._request = rest
             self._id = None
             self.deadline = time.monotonic() + defaults.CONTROL_IDLE_S

@@ -27,6 +27,7 @@ from process_helpers import (
     worker_of,
 )
 
+from pasta_py import defaults
 from pasta_py.control.subcommands import instances, show
 from pasta_py.control.subcommands.instances import Instance
 from pasta_py.errors import ControlError
@@ -231,6 +232,16 @@ def test_answers_are_valid_by_the_schema_of_the_page(runtime: Path) -> None:
         jsonschema.validate({"v": 1, "event": "opened"}, schema())
 
 
+def test_a_client_that_ends_its_side_while_a_list_is_under_way_gets_all_and_is_let_go(runtime: Path) -> None:
+    """At once, and not when it would have been idle for too long."""
+    with instance(runtime) as (_process, path):
+        began = time.monotonic()
+        for _ in range(20):
+            answers = ask(path, *[b'{"command":"flows"}'] * 20, b'{"command":"nothing"}')
+            assert [answer.get("more") for answer in answers].count(False) == 20 and "unknown command" in str(answers[-1]["error"])
+        assert time.monotonic() - began < defaults.CONTROL_IDLE_S
+
+
 def test_rules_are_shown_and_explained_and_not_changed_where_no_option_has_named_the_socket(runtime: Path) -> None:
     import jsonschema
 
@@ -317,7 +328,8 @@ def test_slirp4netns_has_one_as_well_until_a_signal_ends_it(runtime: Path, numbe
         ready, theirs = os.pipe()
         code = "import sys; from pasta_py.control.slirp4netns.main import run; sys.exit(run(sys.argv[1:]))"
         words = ("--configure", "--ready-fd", str(theirs), str(target), "tap0")
-        argv = [*as_user_words(), command_line("x")[0], "-c", code, *words]
+        # These tests may have been started with nohup, and it keeps a signal that its caller ignores ignored.
+        argv = ["env", "--default-signal", *as_user_words(), command_line("x")[0], "-c", code, *words]
         process = subprocess.Popen(argv, env=env, pass_fds=[theirs], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         os.close(theirs)
         with os.fdopen(ready, "rb") as pipe:
