@@ -2,6 +2,7 @@
 
 import os
 import platform
+import textwrap
 import time
 from datetime import date
 from pathlib import Path
@@ -11,6 +12,7 @@ from . import figures
 from .model import DIRECT, OURS, PEER, Cell, Order
 
 BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -->"
+PAGE_COLUMNS = 100
 MARKS = {True: "met", False: "**missed**", None: "not measured"}
 #: The rows of docs/performance.md: what users ask first.
 FIRST = (
@@ -132,8 +134,8 @@ def markdown(results: dict[str, Any]) -> str:
     head, *body = rows(results)
     rule = ["---", "---", *("---:" for _ in head[2:-1]), "---"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
-    failed = [f"- {line}" for line in failed_lines(results)]
-    return "\n".join([summary(results), "", *lines, *(["", *failed] if failed else [])])
+    failed = [_filled(f"- {line}", "  ") for line in failed_lines(results)]
+    return "\n".join([_filled(summary(results)), "", *lines, *(["", *failed] if failed else [])])
 
 
 def first_rows(results: dict[str, Any]) -> str:
@@ -147,7 +149,12 @@ def first_rows(results: dict[str, Any]) -> str:
         figures_of = [figure(cell["median"].get(name)) for name in names] + [figure(cell["ratio"].get(n)) for n in (DIRECT, PEER)]
         lines.append("| " + " | ".join([cell["name"], cell["unit"], *figures_of]) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in results["subjects"].items() if name != DIRECT)
-    return "\n".join([f"{results['machine']}, {results['date']}; {versions}.", "", *lines])
+    above = f"{results['machine']}, {results['date']}; {versions}."
+    return "\n".join([_filled(above), "", *lines])
+
+
+def _filled(paragraph: str, indent: str = "") -> str:
+    return textwrap.fill(paragraph, PAGE_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def split_document(path: Path) -> tuple[str, str]:
