@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_EVENTS_BYTES = 64 << 10
 _OPTIONS = f"mode=755,size={2 * resolv_conf.MAX_BYTES}"
 
 
@@ -67,11 +66,7 @@ class OwnResolv:
 
     def changed(self) -> None:
         """After SIGIO: read the events, and bring the file up to date."""
-        try:
-            while os.read(self._events, _EVENTS_BYTES):
-                pass
-        except OSError:  # no more of them
-            pass
+        path_watch.drain(self._events)
         try:
             self.refresh()
         except OSError:  # it is changing, and another event follows; or the command keeps the host's

@@ -18,6 +18,16 @@ CHANGES = (
     | syscalls.IN_ONLYDIR
 )
 _MOST_LINKS = 40  # as the kernel follows (path_resolution(7))
+_EVENTS_BYTES = 64 << 10
+
+
+def drain(events: int) -> None:
+    """Read all events that wait at the inotify descriptor `events`, which does not block: what they say is looked at afresh."""
+    try:
+        while os.read(events, _EVENTS_BYTES):
+            pass
+    except OSError:  # no more of them
+        pass
 
 
 def follow(events: int, path: str, changes: int = CHANGES) -> tuple[str, list[str]]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pasta_py.control.planning.resolv_conf import Resolv
 
 _WATCHED = path_watch.CHANGES | syscalls.IN_CLOSE_WRITE
-_EVENTS_BYTES = 64 << 10
 
 
 class Nameservers:
@@ -36,11 +35,7 @@ class Nameservers:
 
     def changed(self) -> None:
         """Read the events, and tell the worker what is different."""
-        try:
-            while os.read(self._events, _EVENTS_BYTES):
-                pass
-        except OSError:  # no more of them
-            pass
+        path_watch.drain(self._events)
         self._look()
 
     def close(self) -> None:
