@@ -21,6 +21,8 @@ PORTS, OURS, GUEST, TRANSLATION, RUNNING = "Ports", "Capture and runtimes", "Wha
 EGRESS, VIRTUAL_MACHINES = "What the guest may reach", "Virtual machines (passt)"
 #: In the order of the help: what is used most comes first.
 SECTIONS = (PORTS, OURS, EGRESS, GUEST, TRANSLATION, RUNNING, VIRTUAL_MACHINES)
+#: For files that may be standard output.
+_STANDARD_OUTPUT = "`-` is standard output; the command's own output then goes to standard error."
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
@@ -227,8 +229,7 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
     add(OURS, "network", "STRING", "network", "network", takes.text,
         "Options in the form of podman's --network, pasta:OPT,OPT. The options that podman itself adds are not added.")  # fmt: skip
     add(OURS, "p pcap", "FILE", "pcap", "last", takes.text,
-        "Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. `-` is standard output; the command's own "
-        "output then goes to standard error.")  # fmt: skip
+        f"Capture all frames to FILE, or a FIFO; a name in .pcapng gives that format. {_STANDARD_OUTPUT}")  # fmt: skip
     for row in (
         ("pcap-filter", "EXPRESSION", "pcap_filter", "last", takes.text,
          "Capture only frames that match, in tcpdump's language (pcap-filter(7)). Needs libpcap."),
@@ -240,11 +241,10 @@ def _translation(add: "Callable[[str, str, str, str, str, Any, str], None]") -> 
         ("pcap-files", "N", "pcap_files", "last", takes.number(2, 64),
          f"How many files --pcap-size writes in turn, 2 to 64. Default: {defaults.CAPTURE_FILES}."),
         ("flow-log", "FILE", "flow_log", "last", takes.text,
-         "Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. `-` is standard output; the "
-         "command's own output then goes to standard error."),
+         f"Write a JSON line to FILE for each flow that is opened, refused or closed: docs/control.md. {_STANDARD_OUTPUT}"),
         ("report", "FILE", "report", "last", takes.text,
-         "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log. `-` is "
-         "standard output; the command's own output then goes to standard error."),
+         "At the end, write an HTML page of what the guest talked to. `pasta-py report` makes one of a flow log. "
+         f"{_STANDARD_OUTPUT}"),
         ("flow-log-size", "BYTES", "flow_log_size", "last", takes.number(65536, 1 << 38),
          "Keep the flow log, and the decision log, below this size, in two files FILE and FILE.1, which are written in turn. "
          f"Default: {defaults.FLOW_LOG_SIZE_BYTES >> 20} MiB."),
@@ -266,8 +266,8 @@ def _egress(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None:
         ("egress-file", "FILE", "egress_rules", "list", takes.text,
          "Read rules from FILE, as if they stood here: lines `allow RULE`, `deny RULE`, `default PRESET`, and notes behind #."),
         ("decision-log", "FILE", "decision_log", "last", takes.text,
-         "Write a JSON line to FILE for each decision about a connection or a name: docs/egress.md. `-` is standard output; the "
-         "command's own output then goes to standard error. Without rules all is allowed, and logged."),
+         f"Write a JSON line to FILE for each decision about a connection or a name: docs/egress.md. {_STANDARD_OUTPUT} "
+         "Without rules all is allowed, and logged."),
         ("sandbox", "", "sandbox", "set", True,
          "For what is not trusted: --egress none unless a preset is given, no host loopback, no multicast, and no start where a "
          "layer of the worker's sandbox is missing. A command finds /tmp, /run and $XDG_RUNTIME_DIR empty: the host's UNIX sockets "
