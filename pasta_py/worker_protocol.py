@@ -67,8 +67,8 @@ _ARGUMENTS_BYTES = 256
 _CHANGE_BYTES = 1 << 10  # room for one rule: a worker that is short of memory must still notice that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
-#: Environment variables that the worker keeps begin so: of the dynamic linker, and of sanitizers and gcov.
-KEPT_ENVIRONMENT = ("LD_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
+#: Environment variables that the worker keeps begin so: of the dynamic linker, of malloc, and of sanitizers and gcov.
+KEPT_ENVIRONMENT = ("LD_", "MALLOC_", "ASAN_", "LSAN_", "TSAN_", "UBSAN_", "GCOV_")
 
 
 def path_bytes(path: str) -> bytes:
