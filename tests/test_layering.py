@@ -24,7 +24,7 @@ EXTENSION_USERS = {
     "_plane": ("worker/plane.py", "worker/confine.py", "control/commandline/egress_rule.py"),
     "_calls": ("control/guest/syscalls.py",),
 }
-SHARED = {"pasta_py", "defaults", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
+SHARED = {"pasta_py", "defaults", "descriptors", "errors", "hostports", "model", "pesto_protocol", "record", "worker_protocol"}
 #: The ways from the package to control, when the Python API is asked for and as a program; that of a fork which is to be the
 #: worker; and that of programs which follow the host, and are neither.
 CROSSINGS = (

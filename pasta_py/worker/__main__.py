@@ -6,7 +6,7 @@ What the worker says and is told, and which exit status it ends with: pasta_py.w
 import _socket
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import worker_protocol
+from pasta_py import descriptors, worker_protocol
 from pasta_py.errors import PastaError, last_resort
 from pasta_py.worker import confine, start
 
@@ -18,7 +18,6 @@ else:
     import _signal
 
 _FORKED_FD = 3
-_MAX_FD = 1 << 20
 
 
 def main(
@@ -52,7 +51,7 @@ def forked(socket_fd: int, called: "Sequence[str]") -> None:
     """
     if socket_fd != _FORKED_FD:
         os.dup2(socket_fd, _FORKED_FD, inheritable=False)
-    os.closerange(_FORKED_FD + 1, _MAX_FD)
+    descriptors.close_from(_FORKED_FD + 1)
     for number in (_signal.SIGTERM, _signal.SIGQUIT, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

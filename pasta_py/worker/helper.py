@@ -9,7 +9,7 @@ import _socket
 import errno
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import hostports, model, worker_protocol
+from pasta_py import descriptors, hostports, model, worker_protocol
 from pasta_py.errors import HostError, reason
 from pasta_py.worker import plane
 
@@ -41,7 +41,7 @@ def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
             for stream in (0, 1, 2):
                 os.dup2(null, stream)
             os.dup2(there.fileno(), 3)
-            os.closerange(4, 1 << 20)
+            descriptors.close_from(4)
             status = 0 if plane.serve_helper(3, by_chroot=by_chroot) == 0 else 1
         finally:
             os._exit(status)

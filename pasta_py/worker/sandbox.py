@@ -17,14 +17,13 @@ everything is built, before the first byte from the guest is read.
 import errno
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import defaults
+from pasta_py import defaults, descriptors
 from pasta_py.worker import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-_MAX_FD = 1 << 20
 _INITIAL_UID_MAP = ["0", "0", "4294967295"]  # user_namespaces(7): every ID, as itself
 _PARENT_GONE = 1
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
@@ -41,7 +40,7 @@ def enter(
     Returns the worker's PID as seen from outside, and one line for each layer that is missing. With a PID namespace it returns in a
     child; the parent ends with status 0.
     """
-    os.closerange(keep_fd + 1, _MAX_FD)
+    descriptors.close_from(keep_fd + 1)
     warnings: list[str] = []
     _try(warnings, "the limit of open files stays low", confine.raise_descriptor_limit)
     # In a user namespace root may be unable to change its groups, so there it only changes to a user that was asked for.

@@ -17,7 +17,7 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import defaults, errors, worker_protocol
+from pasta_py import defaults, descriptors, errors, worker_protocol
 from pasta_py.control.guest import syscalls
 from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
@@ -38,7 +38,6 @@ _VIEW_BYTES = 64 << 10
 _FAILED = 1
 _CANNOT_EXECUTE, _NOT_FOUND = 126, 127  # exit statuses of a shell (POSIX, XCU 2.8.2)
 _DEFAULT_PATH = b"/bin:/usr/bin"  # where there is no $PATH
-_MAX_FD = 1 << 20
 _PROC_FLAGS = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _MADE = b"made"  # the answer of a child whose namespaces are complete
 _PING_GROUPS = "/proc/sys/net/ipv4/ping_group_range"
@@ -243,8 +242,7 @@ def _told(error: "HostError | OSError") -> str:
 
 def _close_others(sock: _socket.socket) -> None:
     """Close control's other sockets and files: their readers wait for the last descriptor to close."""
-    os.closerange(3, sock.fileno())
-    os.closerange(sock.fileno() + 1, _MAX_FD)
+    descriptors.close_from(3, {sock.fileno()})
 
 
 def _make_namespaces(program: str, hostname: str, *, pidns: bool, userns: bool) -> None:

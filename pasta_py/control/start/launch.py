@@ -15,6 +15,7 @@ close, also when control is killed.
 
 import posix as os  # lean imports: docs/architecture.md
 
+from pasta_py import descriptors
 from pasta_py.control.start import worker_process
 from pasta_py.control.start.worker_process import WorkerProcess
 from pasta_py.errors import UsageError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_MAX_FD = 1 << 20
 #: From the Python API (api_entry.py): listening sockets with their names, and a descriptor that is closed when the start is over.
 from_api: dict[int, str] = {}
 start_fd = -1
@@ -177,10 +177,7 @@ def _inherited() -> dict[int, str]:
 
 def clean_inheritance(keep: set[int]) -> None:
     """Close what our caller has left open, but for the standard streams and `keep`; give signals their default actions."""
-    low = 3
-    for fd in [*sorted(fd for fd in keep if fd >= low), _MAX_FD]:
-        os.closerange(low, fd)
-        low = fd + 1
+    descriptors.close_from(3, keep)
     for stream in (0, 1, 2):
         try:
             os.fstat(stream)

@@ -12,7 +12,7 @@ import _socket
 import posix as os  # lean imports: docs/architecture.md
 import time
 
-from pasta_py import defaults, model
+from pasta_py import defaults, descriptors, model
 from pasta_py.control.commandline import egress_rule
 from pasta_py.control.planning import egress, egress_groups
 from pasta_py.control.start.notices import WARNING, tell
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _KEPT = 8192
 _MESSAGE_BYTES = 64 << 10
-_MAX_FD = 1 << 20
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 _HEAD = "# Rules that --learn has written: what the guest has needed. Remove what it should not have.\nversion 1\n"
 
@@ -250,7 +249,7 @@ def _confine(fd: int, directory: int) -> None:
         os.dup2(null, stream)
     for number, each in enumerate(low, 3):
         os.dup2(each, number, inheritable=False)
-    os.closerange(5, _MAX_FD)
+    descriptors.close_from(5)
     try:
         syscalls.keep_directory(4)
     except OSError:
