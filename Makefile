@@ -24,7 +24,7 @@ export PASTA_TESTS_ALONE ?= 1
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser test-clients \
 	test-prometheus man \
-	bench bench-quick bench-redraw bench-heuristics bench-start bench-peer clean
+	bench bench-quick bench-redraw bench-heuristics bench-start bench-vm bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	@echo "[3/3] a file from the host into a network of its own, and back to you as a capture"
@@ -281,6 +281,10 @@ bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Pyth
 		unshare --mount --pid --net --fork --kill-child sh tests/runtimes/enter.sh build/debian/sid \
 			env PYTHONPATH=/src /usr/bin/python3 -m bench.starts \
 			--ours /opt/pasta-py/bin --peer /usr/bin/pasta --slirp4netns /usr/bin/slirp4netns $(BENCH)
+
+bench-vm: dev ## passt with virtual machines beside the peer's, about five minutes
+	tests/as_installed.sh $(VENV) build/as-installed
+	$(AS_INSTALLED) $(BIN)/python -m bench.vm --doc docs/performance.md $(BENCH)
 
 bench-peer: ## fetch the passt of Debian sid into build/peer for the bench; installs nothing
 	rm -rf build/peer

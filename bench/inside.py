@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .machines import MACHINES, GuestCommand, Machine
 from .model import FORWARD, LARGE_MTU, LOCAL_IN, LOCAL_OUT, OUT, Order, Sample, Subject, Work
 from .translators import CONGESTION, Namespace, Running, StartError, cpu_seconds, resident_mb
 
@@ -52,6 +53,7 @@ FIRST_FORWARDED, FIRST_OF_MANY = 20000, 22000
 ANY = {4: "0.0.0.0", 6: "::"}
 LOOPBACK = "127.0.0.1"
 ROUNDS_OF_IDLE = 3  # each takes seconds: the connections have to be made first
+Endpoint = subprocess.Popen[str] | GuestCommand
 SETTLE_S, IDLE_S = 2.0, 1.0
 LISTS, LIST_PAUSE_S = 5, 0.05
 SLICES_IN_HALF = 5  # of streams.c: 100 ms each
@@ -204,7 +206,8 @@ class Bench:
         inbound = outbound = "none"
         if work.way != OUT:
             inbound, outbound = f"{first}-{first + PORTS_EACH - 1}", f"{first + PORTS_EACH}-{first + 2 * PORTS_EACH - 1}"
-        now = self.running[subject.name] = Running(subject, work.mtu, self.order, inbound, outbound, inbound)
+        made = Machine if subject.kind in MACHINES else Running
+        now = self.running[subject.name] = made(subject, work.mtu, self.order, inbound, outbound, inbound)
         return now
 
     def sample(self, subject: Subject, work: Work) -> Sample:
@@ -254,12 +257,13 @@ class Bench:
         at_server, at_client, bound, connected, port = self.ends(work, running)
         times = [str(round(each * 1000)) for each in (self.order.warm, self.order.seconds)]
         rest = [str(port), *times, str(work.a), str(work.b), str(work.c)]
-        server, client = self.server(at_server, work.role, [bound, *rest]), None
+        server = self.server(at_server, work.role, [bound, *rest])
+        client: Endpoint | None = None
         try:
             before, resent, begin = cpu_seconds(running.pids()), running.resent_segments(), time.monotonic()
-            client = self.endpoint(at_client, f"{work.role}-load", [connected, *rest])
+            client = self.client(running, at_client, f"{work.role}-load", [connected, *rest])
             to_client, to_server = work.a > 0, work.b > 0
-            receivers = [client] if to_client or work.role not in ("tcp", "udp", "quic") else []
+            receivers: list[Endpoint] = [client] if to_client or work.role not in ("tcp", "udp", "quic") else []
             if to_server if work.role == "tcp" else not receivers:
                 receivers.append(server)
             reports = [self.report(each) for each in receivers]
@@ -283,13 +287,18 @@ class Bench:
         command = [self.order.endpoint, netns, role, *rest]
         return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def report(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
+    def client(self, running: Running, netns: str, role: str, rest: list[str]) -> Endpoint:
+        if running.console:
+            return GuestCommand(running.console, [self.order.endpoint, "/proc/self/ns/net", role, *rest])
+        return self.endpoint(netns, role, rest)
+
+    def report(self, process: Endpoint) -> dict[str, Any]:
         """What a receiver reports at its end; its alarm bounds the wait."""
         assert process.stdout and process.stderr
         line = process.stdout.readline()
         if line.startswith("{"):
             return dict(json.loads(line))
-        error = process.stderr.readline().strip()
+        error = (line or process.stderr.readline()).strip()
         return {"error": error or f"an endpoint ended without a report (status {process.wait()})"}
 
     def stop_all(self) -> None:
@@ -318,7 +327,7 @@ def received_bytes() -> int:
     return next(int(line.partition(":")[2].split()[0]) for line in lines if line.strip().startswith("up0:"))
 
 
-def end(*endpoints: "subprocess.Popen[str] | None") -> None:
+def end(*endpoints: Endpoint | None) -> None:
     """Let the first of them end by itself, shortly, and kill all."""
     for number, process in enumerate(endpoints):
         if process:

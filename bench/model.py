@@ -18,13 +18,15 @@ OUT, FORWARD, LOCAL_IN, LOCAL_OUT = "out", "forward", "local-in", "local-out"
 class Subject:
     """A translator to measure, or DIRECT.
 
-    `kind` is "pasta" (takes pasta's command line), "slirp4netns" or "direct"; `path` is empty for the last.
+    `kind` is "pasta" (takes pasta's command line), "slirp4netns", "direct", or one of machines.py; `path` is empty for "direct".
+    `options`: further ones of a passt.
     """
 
     name: str
     kind: str
     path: str
     version: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,13 @@ class Order:
     congestion: str
     endpoint: str
     directory: str
+    uml: str = ""  # where Debian's user-mode Linux is
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Order":
-        subjects = [Subject(**each) for each in data.pop("subjects")]
+        subjects = [Subject(**{**each, "options": tuple(each["options"])}) for each in data.pop("subjects")]
         works = [Work(**{**each, "kinds": tuple(each["kinds"])}) for each in data.pop("works")]
         return cls(subjects=subjects, works=works, **data)

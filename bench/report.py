@@ -134,8 +134,8 @@ def markdown(results: dict[str, Any]) -> str:
     head, *body = rows(results)
     rule = ["---", "---", *("---:" for _ in head[2:-1]), "---"]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
-    failed = [_filled(f"- {line}", "  ") for line in failed_lines(results)]
-    return "\n".join([_filled(summary(results)), "", *lines, *(["", *failed] if failed else [])])
+    failed = [filled(f"- {line}", "  ") for line in failed_lines(results)]
+    return "\n".join([filled(summary(results)), "", *lines, *(["", *failed] if failed else [])])
 
 
 def first_rows(results: dict[str, Any]) -> str:
@@ -150,10 +150,10 @@ def first_rows(results: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([cell["name"], cell["unit"], *figures_of]) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in results["subjects"].items() if name != DIRECT)
     above = f"{results['machine']}, {results['date']}; {versions}."
-    return "\n".join([_filled(above), "", *lines])
+    return "\n".join([filled(above), "", *lines])
 
 
-def _filled(paragraph: str, indent: str = "") -> str:
+def filled(paragraph: str, indent: str = "") -> str:
     return textwrap.fill(paragraph, PAGE_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from .model import DIRECT, Order, Subject
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import machines
+
 START_LIMIT_S = 10.0
 CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 
@@ -134,6 +138,7 @@ class Running:
         self.subject, self.start_ms, self.pid = subject, 0.0, 0
         self.process: subprocess.Popen[bytes] | None = None
         self.guest: Namespace | None = None
+        self.console: machines.Console | None = None  # where the guest has a kernel of its own
         self.netns = "/proc/self/ns/net"
         if subject.kind == DIRECT:
             return

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as program
-from bench import figures, heuristics, inside, picture, readme, report
+from bench import figures, heuristics, inside, machines, picture, readme, report, vm
 from bench.cells import all_cells
 from bench.model import Cell, Order, Subject, Work
 
@@ -412,3 +412,27 @@ def test_a_heuristic_pays_where_the_build_without_it_is_worse_than_two_normal_on
     assert row("gbit", normal, [9.9, 9.9, 9.9, 8.9, 9.9], again).verdict() == "", "less than two normal builds differ"
     failed: list[Any] = [8, None, 8, 8, 8]
     assert row("gbit", normal, failed, again).rounds == 4
+
+
+def tcp(gbit: float, cost: float) -> dict[str, Any]:
+    return {"values": {"gbit": gbit, "cpu_s_per_gb": cost}, "error": ""}
+
+
+def test_the_table_of_machines_judges_rates_costs_and_times() -> None:
+    mine, theirs = [tcp(8, 0.3), tcp(6, 0.5), tcp(7, 0.4)], [tcp(2, 1.5), tcp(2, 1.0), tcp(1, 1.0)]
+    row = vm.row((machines.UML, "to the guest", 1500), mine, theirs)
+    assert row[1:] == ["Gb/s", "7.00", "2.00", "4.00", "≥ 3: met", "0.40", "1.00", "0.40", "≤ 0.3: **missed**"]
+    stalled = vm.row((machines.VHOST, "from the guest", 1500), mine, [tcp(0.02, 9)] * 3)
+    assert stalled[2:6] == ["7.00", "-", "-", "not measured"], "no ratio is built on a peer that stalls"
+    times = [{"values": {"p50_us": value}, "error": ""} for value in (100, 110, 130)]
+    assert vm.row((machines.STREAM, "request/response, p50", 1500), times, times)[1:6] == ["us", "110", "110", "1.00", "≤ 1: met"]
+
+
+def test_the_table_of_machines_goes_between_its_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{vm.BEGIN}\nold\n{vm.END}\nafter\n")
+    vm.into(page, "new")
+    assert page.read_text() == f"before\n{vm.BEGIN}\n\nnew\n\n{vm.END}\nafter\n"
+    page.write_text("no table\n")
+    with pytest.raises(program.BenchError, match="no lines"):
+        vm.into(page, "new")
