@@ -13,23 +13,19 @@
 #include "io/gate.h"
 #include "proto/tcp_private.h"
 
-/* The guest leaves without a byte, as a port scan does: that says nothing to the host peer, and needs no name. */
-static void leaves(struct tcp *t, struct io *io, struct tcp_flow *f)
+/* The flow needs no name any more and goes on with `flags`. */
+static void settle(struct tcp *t, struct io *io, struct tcp_flow *f, uint16_t flags)
 {
 	f->verify = 0;
-	f->flags |= TCPF_SOCK_EOF | TCPF_PROGRESS; /* the guest gets nothing either */
+	f->flags |= flags | TCPF_PROGRESS;
 	timer_stop(&t->timers, &f->timer);
 	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
 }
 
-static void passes(struct tcp *t, struct io *io, struct tcp_flow *f)
+static void deny(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_reason reason)
 {
-	f->verify = 0;
-	f->flags |= TCPF_WINDOW_STALE | TCPF_READABLE | TCPF_PROGRESS;
-	if (tcp_is_held(io, f))
-		tcp_wait_for_rate(t, f);
-	timer_stop(&t->timers, &f->timer);
-	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, FLOW_OPENED, REASON_none, 0);
+	COUNT(io->counters, drop_egress);
+	tcp_reset(t, io, f, reason, 0);
 }
 
 /* Whether it is decided: *reason is why it may not go on, or REASON_none. */
@@ -56,17 +52,19 @@ bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f)
 		return false;
 	}
 	if (f->flags & TCPF_GUEST_FIN && !b->len) {
-		leaves(t, io, f);
+		/* The guest leaves without a byte, as a port scan does: that tells the host peer nothing, and the guest gets nothing. */
+		settle(t, io, f, TCPF_SOCK_EOF);
 		return true;
 	}
 	if (look(io, f, &reason)) {
-		if (reason == REASON_none) {
-			passes(t, io, f);
-			return true;
+		if (reason != REASON_none) {
+			deny(t, io, f, reason);
+			return false;
 		}
-		COUNT(io->counters, drop_egress);
-		tcp_reset(t, io, f, reason, 0);
-		return false;
+		if (tcp_is_held(io, f))
+			tcp_wait_for_rate(t, f);
+		settle(t, io, f, TCPF_WINDOW_STALE | TCPF_READABLE);
+		return true;
 	}
 	if (f->flags & TCPF_WINDOW_STALE && tcp_update_window(t, io, f))
 		f->flags |= TCPF_ACK_NOW;
@@ -78,6 +76,5 @@ bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 void tcp_verify_late(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
-	COUNT(io->counters, drop_egress);
-	tcp_reset(t, io, f, REASON_name_late, 0);
+	deny(t, io, f, REASON_name_late);
 }
