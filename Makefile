@@ -120,8 +120,8 @@ fuzz-coverage: dev ## which lines of csrc/ the corpora of the C targets execute
 SANITIZED := build/sanitized
 run_sanitized := $(BIN)/python tests/measure/sanitized.py $(SANITIZED) address,undefined -q --durations=5
 
-sanitize: dev ## the tests with AddressSanitizer and UndefinedBehaviorSanitizer in the core
-	$(run_sanitized) -m 'not unsanitized'
+sanitize: dev ## the tests (TESTS) with AddressSanitizer and UndefinedBehaviorSanitizer in the core
+	$(run_sanitized) -m 'not unsanitized' $(TESTS)
 
 sanitize-quick: dev ## its short form, part of test
 	$(run_sanitized) -m 'sanitize_quick and not unsanitized'

@@ -41,7 +41,6 @@ THREADS_CELLS = ("tcp-in-*", "tcp-out-*", "tcp8-*", "cost64-*", "cost512-*", "sp
 #: By heuristic: lines of scheduling.h, and what stands in their place in the build without it.
 OFF = {
     "Batches": {"#define SCHED_TAP_FRAMES 32\n": "#define SCHED_TAP_FRAMES 1\n"},
-    "Adaptive batching": {"#define SCHED_SLEPT_US 3 ": "#define SCHED_SLEPT_US INT64_MAX "},
     "Run queue": {  # a quantum is one turn
         "#define SCHED_QUANTUM_MAX 32\n": "#define SCHED_QUANTUM_MAX SCHED_TURN_FRAMES\n",
         "#define SCHED_QUANTUM_MIN 4\n": "#define SCHED_QUANTUM_MIN SCHED_TURN_FRAMES\n",

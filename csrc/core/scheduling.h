@@ -7,10 +7,6 @@
  * Batches. One event of the tap takes a bounded number of frames, so that timers and other sockets have their turn. One
  *     acknowledgement for many frames costs less than many; too many frames use up the guest's window.
  *     Cells: tcp-in-*, tcp-out-*, tcp8-*.
- * Adaptive batching. A source that had exactly one item in each of the last turns, with a sleep before each, is asked for one
- *     item only: asking for more costs a system call before that item is passed on. Now and then the source is asked for all,
- *     because a long wait does not prove that there is no work.
- *     Cells: tcp-rr-*, udp-rr-*.
  * Run queue. A flow whose socket holds more for the guest than one turn's share waits in a queue for its quantum (deficit round
  *     robin, RFC 8290, 4.1). It stays at the head for a whole quantum, because the guest's reader is awake then; between two
  *     turns the loop looks for other work. The quantum shrinks as the queue grows, so that a round does not get longer.
@@ -47,34 +43,6 @@
 #define SCHED_SPLICE_MOVES 8
 #define SCHED_ERRORS 16 /* entries of an error queue */
 #define SCHED_PINGS 16
-
-/* --- adaptive batching --- */
-
-#define SCHED_SINGLE_TURNS 4 /* turns with one item, after which one is expected */
-#define SCHED_PROBE_TURNS 12 /* turns that ask for one item; then one turn asks for all */
-#define SCHED_SLEPT_US 3     /* a shorter wait does not count as a sleep */
-
-/* The state of one source. All zero: many items are expected. */
-struct sched_batching {
-	uint8_t single_turns;
-};
-
-/* slept_us: length of the wait before this turn. */
-static inline bool sched_expects_one(const struct sched_batching *b, int64_t slept_us)
-{
-	return b->single_turns >= SCHED_SINGLE_TURNS && slept_us >= SCHED_SLEPT_US;
-}
-
-/* This turn has found `count` items. */
-static inline void sched_count(struct sched_batching *b, int count)
-{
-	if (count != 1)
-		b->single_turns = 0;
-	else if (b->single_turns == SCHED_SINGLE_TURNS + SCHED_PROBE_TURNS)
-		b->single_turns = SCHED_SINGLE_TURNS - 1;
-	else
-		b->single_turns++;
-}
 
 /* --- latency mode, window sharing, delayed ACKs: the state of one shard --- */
 

@@ -68,7 +68,7 @@ struct datagram_info datagram_read_info(struct msghdr *msg)
 	return out;
 }
 
-int datagram_receive(struct datagram_batch *b, int fd, int most)
+int datagram_receive(struct datagram_batch *b, int fd)
 {
 	int n;
 
@@ -83,10 +83,10 @@ int datagram_receive(struct datagram_batch *b, int fd, int most)
 							.msg_controllen = DATAGRAM_CONTROL_BYTES};
 	}
 	do
-		n = recvmmsg(fd, b->message, (unsigned)most, MSG_DONTWAIT, NULL);
+		n = recvmmsg(fd, b->message, DATAGRAM_BATCH, MSG_DONTWAIT, NULL);
 	while (n < 0 && errno == EINTR);
 	/* The kernel may have begun with one message more. */
-	b->used = n < 0 ? 1 : n < most ? n + 1 : n;
+	b->used = n < 0 ? 1 : n < DATAGRAM_BATCH ? n + 1 : n;
 	return n < 0 ? -errno : n;
 }
 

@@ -44,8 +44,8 @@ struct datagram {
 
 struct datagram_info datagram_read_info(struct msghdr *msg);
 
-/* Reads up to `most` datagrams (at most DATAGRAM_BATCH) without blocking. Returns their number, or -errno. */
-int datagram_receive(struct datagram_batch *b, int fd, int most);
+/* Reads up to DATAGRAM_BATCH datagrams without blocking. Returns their number, or -errno. */
+int datagram_receive(struct datagram_batch *b, int fd);
 struct datagram datagram_at(struct datagram_batch *b, int index);
 
 /* Appends a control message. msg->msg_control has room and is zeroed; msg_controllen is the length so far. */

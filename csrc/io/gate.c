@@ -167,7 +167,7 @@ bool gate_passes_query(struct io *io, const uint8_t *message, uint32_t len)
 	n = question(message, len, name);
 	if (n && egress_name_verdict(io->egress, name, n).allow)
 		return true;
-	if (bucket_take(&io->queries, io->loop->now_ms, QUERIES_PER_S, QUERIES_BURST))
+	if (flood_limit_take(&io->queries, io->loop->now_ms, QUERIES_PER_S, QUERIES_BURST))
 		return true;
 	COUNT(io->counters, drop_queries);
 	return false;
@@ -175,6 +175,6 @@ bool gate_passes_query(struct io *io, const uint8_t *message, uint32_t len)
 
 void gate_answer(struct io *io, const struct ip_view *ip)
 {
-	if (bucket_take(&io->denials, io->loop->now_ms, ANSWERS_PER_S, ANSWERS_BURST))
+	if (flood_limit_take(&io->denials, io->loop->now_ms, ANSWERS_PER_S, ANSWERS_BURST))
 		icmp_error_answer(io, ip, EACCES);
 }

@@ -3,7 +3,7 @@
 #define PASTA_IO_IO_H
 
 #include "base/log.h"
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "core/counters.h"
 #include "core/detour.h"
 #include "core/dns_copies.h"
@@ -29,10 +29,10 @@ struct io {
 	bool frame_waits;        /* the frame that is handled does */
 	struct detours *detours; /* one for all shards, only beside `egress`; NULL: every flow goes straight to its destination */
 	int64_t detour_logged_ms, names_logged_ms;
-	struct bucket denials; /* answers to what `egress` denies */
-	struct bucket queries; /* DNS queries for names that it does not allow */
-	struct rate *rate_in;  /* of what goes to the guest; one for all shards; NULL: no limit */
-	struct rate *rate_out; /* of what leaves it */
+	struct flood_limit denials; /* answers to what `egress` denies */
+	struct flood_limit queries; /* DNS queries for names that it does not allow */
+	struct rate *rate_in;       /* of what goes to the guest; one for all shards; NULL: no limit */
+	struct rate *rate_out;      /* of what leaves it */
 	struct descriptors descriptors;
 	uint32_t mtu;      /* of the guest's interface */
 	uint32_t link_mtu; /* of the host's outbound interface */

@@ -89,10 +89,8 @@ static int wait_ms(struct loop *l, int64_t deadline_ms)
 int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 {
 	struct timespec ts = {0};
-	int64_t begin_us;
 
 	read_clock(l);
-	begin_us = l->now_us;
 	l->taken = 0;
 	if (until_us == TIMER_NEVER || until_us - l->now_us > US_MAX || deadline_ms <= l->now_ms) {
 		l->ready = wait_ms(l, deadline_ms);
@@ -106,7 +104,6 @@ int loop_wait(struct loop *l, int64_t deadline_ms, int64_t until_us)
 		return errno == EINTR ? 0 : -errno;
 	}
 	read_clock(l);
-	l->slept_us = l->now_us - begin_us;
 	return 0;
 }
 

@@ -23,10 +23,9 @@ enum loop_owner {
 
 struct loop {
 	int epoll_fd;
-	int64_t now_ms;   /* CLOCK_MONOTONIC, when the last wait returned */
-	int64_t now_us;   /* the same */
-	int64_t slept_us; /* length of that wait */
-	bool precise;     /* waits can end between two milliseconds */
+	int64_t now_ms; /* CLOCK_MONOTONIC, when the last wait returned */
+	int64_t now_us; /* the same */
+	bool precise;   /* waits can end between two milliseconds */
 	int ready, taken;
 	struct epoll_event events[LOOP_EVENTS];
 };

@@ -137,7 +137,7 @@ static void punt(struct shard *s, const struct link_frame *f, uint32_t udp_at)
 {
 	struct slow_path *slow = &s->slow;
 
-	if (f->len > PUNT_MAX_BYTES || (!udp_at && !bucket_take(&slow->rate, s->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST))) {
+	if (f->len > PUNT_MAX_BYTES || (!udp_at && !flood_limit_take(&slow->rate, s->loop.now_ms, PUNT_RATE_PER_S, PUNT_BURST))) {
 		COUNT(&s->counters, punt_dropped);
 		return;
 	}
@@ -184,14 +184,12 @@ static void act_on(struct shard *s, enum demux_verdict verdict)
 		messages_send_frame(&s->messages, d->to_shard, &d->frame, d->reassembled, d->is_tcp);
 }
 
-/* Reads a batch of frames. From a guest that sends one frame at a time it reads one: that saves a system call before passing it
- * on. */
+/* Reads a batch of frames. */
 static void read_tap(struct shard *s)
 {
-	int most = sched_expects_one(&s->tap_batching, s->loop.slept_us) ? 1 : SCHED_TAP_FRAMES, count = 0;
 	uint32_t bytes = 0;
 
-	while (count < most && bytes < SCHED_TAP_BYTES && !s->slow.len) {
+	for (int count = 0; count < SCHED_TAP_FRAMES && bytes < SCHED_TAP_BYTES && !s->slow.len; count++) {
 		struct link_frame frame;
 		int rc = link_read(&s->link, &frame);
 
@@ -200,13 +198,11 @@ static void read_tap(struct shard *s)
 				s->end = -rc;
 			break;
 		}
-		count++;
 		if (!rc) {
 			bytes += frame.len;
 			act_on(s, demux_frame(&s->demux, &frame));
 		}
 	}
-	sched_count(&s->tap_batching, count);
 }
 
 /* What the guest's machine did wrong is told once. */

@@ -2,7 +2,7 @@
 #ifndef PASTA_PLANE_SHARD_H
 #define PASTA_PLANE_SHARD_H
 
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "io/io.h"
 #include "plane/demux.h"
 #include "plane/held_frames.h"
@@ -16,7 +16,7 @@
 
 /* The one frame that waits for Python. */
 struct slow_path {
-	struct bucket rate;
+	struct flood_limit rate;
 	uint32_t len;    /* 0: no frame waits */
 	uint32_t udp_at; /* of a DNS query; 0: the frame is none */
 	uint8_t frame[PUNT_MAX_BYTES];
@@ -48,11 +48,10 @@ struct shard {
 	bool events_told;      /* shard 0 knows that there are some */
 	struct flow_list list; /* the piece that was asked for last */
 	_Atomic bool listed;   /* it is made, and Python has not taken it yet */
-	struct sched_batching tap_batching;
-	bool out_wanted; /* the loop reports when the link takes frames again */
-	bool more;       /* the last turn left work: do not sleep */
-	int end;         /* errno that ended the tap, or 0 */
-	bool end_sent;   /* shard 0 knows of it */
+	bool out_wanted;       /* the loop reports when the link takes frames again */
+	bool more;             /* the last turn left work: do not sleep */
+	int end;               /* errno that ended the tap, or 0 */
+	bool end_sent;         /* shard 0 knows of it */
 	uint8_t scratch[SCRATCH_BYTES];
 };
 

@@ -247,7 +247,7 @@ void icmp_from_guest(struct icmp *m, struct io *io, const struct ip_view *ip)
 		COUNT(io->counters, drop_unsupported);
 		return;
 	}
-	if (!bucket_take(&m->requests, io->loop->now_ms, REQUESTS_PER_S, REQUESTS_BURST)) {
+	if (!flood_limit_take(&m->requests, io->loop->now_ms, REQUESTS_PER_S, REQUESTS_BURST)) {
 		COUNT(io->counters, icmp_rate_limit);
 		if (log_due(&m->rate_logged_ms, io->loop->now_ms))
 			log_add(io->log, LOG_LEVEL_WARNING, "ping: the guest sends more than %u a second: some are lost",

@@ -2,7 +2,7 @@
 #ifndef PASTA_PROTO_ICMP_H
 #define PASTA_PROTO_ICMP_H
 
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "core/flow.h"
 #include "core/timer.h"
 #include "io/gate.h"
@@ -15,7 +15,7 @@ struct icmp {
 	struct sock_options sock;
 	bool refused_logged; /* that the host allows no ping sockets */
 	int64_t limit_logged_ms;
-	struct bucket requests;
+	struct flood_limit requests;
 	int64_t rate_logged_ms;
 };
 

@@ -2,7 +2,7 @@
 #ifndef PASTA_PROTO_TCP_H
 #define PASTA_PROTO_TCP_H
 
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "core/flow.h"
 #include "core/steering.h"
 #include "core/timer.h"
@@ -53,7 +53,7 @@ struct tcp {
 	struct tcp_served served;
 
 	/* Rate limits. */
-	struct bucket new_flows;
+	struct flood_limit new_flows;
 	int64_t challenge_second;
 	uint32_t challenges; /* sent within challenge_second */
 

@@ -366,7 +366,7 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 			return;
 		}
 		established(f, seg);
-		bucket_return(&t->new_flows);
+		flood_limit_return(&t->new_flows);
 	}
 	if (!process_ack(t, io, f, seg))
 		return;
@@ -382,9 +382,9 @@ static void synchronized(struct tcp *t, struct io *io, struct tcp_flow *f, const
 static bool new_flow_allowed(struct tcp *t, struct io *io)
 {
 	uint32_t shards = t->steering.shards;
-	uint32_t per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* bucket_take() wants whole thousands */
+	uint32_t per_s = u32_max(TCP_NEW_FLOWS_PER_S / shards, 1000); /* flood_limit_take() wants whole thousands */
 
-	if (bucket_take(&t->new_flows, io->loop->now_ms, per_s, TCP_NEW_FLOWS_BURST / shards))
+	if (flood_limit_take(&t->new_flows, io->loop->now_ms, per_s, TCP_NEW_FLOWS_BURST / shards))
 		return true;
 	COUNT(io->counters, tcp_rate_limit);
 	if (log_due(&t->rate_logged_ms, io->loop->now_ms))

@@ -2,7 +2,7 @@
 #ifndef PASTA_PROTO_UDP_H
 #define PASTA_PROTO_UDP_H
 
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "core/dns_copies.h"
 #include "core/flow.h"
 #include "core/timer.h"
@@ -48,7 +48,7 @@ struct udp {
 	uint32_t listener_serial;
 
 	int64_t limit_logged_ms;
-	struct bucket new_flows;
+	struct flood_limit new_flows;
 	int64_t rate_logged_ms;
 
 	/* Adaptive polling: udp_sock.c. */

@@ -259,7 +259,7 @@ static struct udp_flow *open_flow(struct udp *u, struct io *io, const struct ip_
 	}
 	if (!may_open(io, ip, key, &host_peer, group, &pass))
 		return NULL;
-	if (!bucket_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
+	if (!flood_limit_take(&u->new_flows, io->loop->now_ms, NEW_FLOWS_PER_S, NEW_FLOWS_BURST)) {
 		COUNT(io->counters, udp_rate_limit);
 		udp_report_refused(io, key, &host_peer, REASON_rate_limit, 0);
 		if (log_due(&u->rate_logged_ms, io->loop->now_ms))

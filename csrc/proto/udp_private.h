@@ -22,7 +22,6 @@ struct udp_socket {
 	bool to_host; /* it is in the guest's namespace */
 	bool v6;      /* AF_INET6: sends to v4-mapped addresses for IPv4 peers */
 	bool polled;  /* in udp.polled; epoll does not watch it */
-	struct sched_batching batching;
 };
 
 /* The kind of a flow's destination. A group answers from its members' own addresses, and no ICMP error answers it (RFC 1122,

@@ -137,7 +137,7 @@ static void forward(struct udp *u, struct io *io, struct udp_socket *s, const st
 		return;
 	}
 	if (f->sent && !f->received)
-		bucket_return(&u->new_flows);
+		flood_limit_return(&u->new_flows);
 	f->received += f->received < 2;
 	account_received(&f->account, account_datagrams(d->len, d->info.gso_size), d->len);
 	udp_note_direction(io, f, false);
@@ -194,10 +194,10 @@ static void copy_answers(struct udp *u, const struct udp_socket *s, int n)
 	}
 }
 
-/* Forwards what one system call reads, `most` datagrams at most. Returns their number. */
-static int receive(struct udp *u, struct io *io, struct udp_socket *s, int most)
+/* Forwards what one system call reads. Returns the number of datagrams. */
+static int receive(struct udp *u, struct io *io, struct udp_socket *s)
 {
-	int n = datagram_receive(&u->batch, s->fd, most);
+	int n = datagram_receive(&u->batch, s->fd);
 
 	if (UNLIKELY(n < 0 && n != -EAGAIN) && s->polled)
 		udp_read_errors(u, io, s, NULL); /* epoll does not report them */
@@ -250,7 +250,7 @@ void udp_poll(struct udp *u, struct io *io)
 		int n = 0, total = 0;
 
 		for (int batches = 0; batches < SCHED_POLL_BATCHES; batches++) {
-			n = receive(u, io, s, DATAGRAM_BATCH);
+			n = receive(u, io, s);
 			total += n;
 			if (n < DATAGRAM_BATCH)
 				break;
@@ -265,7 +265,6 @@ void udp_poll(struct udp *u, struct io *io)
 void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation, uint32_t events)
 {
 	struct udp_socket *s = (struct udp_socket *)flow_at_generation(&u->sockets, index, generation);
-	int n;
 
 	if (!s)
 		return;
@@ -274,7 +273,5 @@ void udp_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation
 	if (s->polled)
 		return;
 	/* If datagrams are left, the loop reports the socket again after the others had their turn. */
-	n = receive(u, io, s, sched_expects_one(&s->batching, io->loop->slept_us) ? 1 : DATAGRAM_BATCH);
-	sched_count(&s->batching, n);
-	count_received(u, io, s, n);
+	count_received(u, io, s, receive(u, io, s));
 }

@@ -219,7 +219,7 @@ static void answer(struct udp *u, struct io *io, struct udp_splice *f, const str
 void udp_splice_event(struct udp *u, struct io *io, uint32_t index, uint32_t generation)
 {
 	struct udp_splice *f = (struct udp_splice *)flow_at_generation(&u->splices, index, generation);
-	int n = f ? datagram_receive(&u->batch, f->fd, DATAGRAM_BATCH) : 0;
+	int n = f ? datagram_receive(&u->batch, f->fd) : 0;
 
 	if (n == 1)
 		sched_note_short(&io->sched, io->loop->now_ms);

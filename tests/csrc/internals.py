@@ -105,7 +105,7 @@ void timer_stop(struct timer_heap *h, struct timer *t);
 struct timer *timer_due(struct timer_heap *h, int64_t now_ms);
 int64_t x_timer_next_ms(const struct timer_heap *h);
 
-struct bucket { ...; };
+struct flood_limit { ...; };
 enum handshake_kind { HANDSHAKE_NONE, HANDSHAKE_PROXY_V2, HANDSHAKE_SOCKS5, HANDSHAKE_HTTP };
 enum handshake_state { HANDSHAKE_GOES_ON, HANDSHAKE_DONE, HANDSHAKE_REFUSED };
 struct handshake_ends { struct endpoint from, to; const char *name; uint32_t name_len; };
@@ -123,7 +123,7 @@ bool rate_passes(struct rate *r, int64_t now_us);
 void rate_took(struct rate *r, int64_t now_us, uint32_t bytes);
 int64_t rate_next_ms(const struct rate *r);
 bool rate_takes_datagram(struct rate *r, int64_t now_us, uint32_t bytes, bool query);
-bool x_bucket_take(struct bucket *b, int64_t now_ms, uint32_t per_s, uint32_t burst);
+bool x_flood_limit_take(struct flood_limit *l, int64_t now_ms, uint32_t per_s, uint32_t burst);
 
 struct addr_list { uint32_t count; ...; };
 struct address_mapping { struct addr host[2]; struct addr guest_seen[3]; uint32_t guest_scope6; struct addr gateway[2];
@@ -209,7 +209,7 @@ SOURCE = """
 #include "base/log.h"
 #include "base/seq.h"
 #include "base/siphash.h"
-#include "core/bucket.h"
+#include "core/flood_limit.h"
 #include "core/handshake.h"
 #include "core/rate.h"
 #include "core/dns_copies.h"
@@ -246,7 +246,8 @@ static bool x_udp_parse(const uint8_t *d, uint32_t l, bool v4, struct udp_view *
 static uint16_t x_udp_emit(uint8_t *d, uint16_t s, uint16_t t, uint32_t l) { return udp_emit(d, s, t, l); }
 static bool x_icmp_parse(const uint8_t *m, uint32_t l, struct icmp_view *v) { return icmp_parse(m, l, v); }
 static int64_t x_timer_next_ms(const struct timer_heap *h) { return timer_next_ms(h); }
-static bool x_bucket_take(struct bucket *b, int64_t now, uint32_t p, uint32_t n) { return bucket_take(b, now, p, n); }
+static bool x_flood_limit_take(struct flood_limit *l, int64_t now, uint32_t p, uint32_t n)
+{ return flood_limit_take(l, now, p, n); }
 static int x_reassembly_add(struct reassembly *r, const struct ip_view *f, int64_t now, uint8_t **p, uint32_t *l)
 { return (int)reassembly_add(r, f, now, p, l); }
 """

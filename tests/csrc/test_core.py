@@ -333,11 +333,11 @@ def test_inbound_source_with_neither_mapping_nor_gateway_is_refused() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 30)), max_size=60), st.sampled_from([200, 500, 1000, 10000]))
-def test_a_bucket_gives_its_burst_and_its_rate_and_no_more(pauses: list[tuple[int, int]], per_s: int) -> None:
-    bucket, burst, now, full = ffi.new("struct bucket *"), 25, 5000, 25.0
+def test_a_flood_limit_gives_its_burst_and_its_rate_and_no_more(pauses: list[tuple[int, int]], per_s: int) -> None:
+    limit, burst, now, full = ffi.new("struct flood_limit *"), 25, 5000, 25.0
     for pause_ms, asked in pauses:
         now += pause_ms
         full = min(burst, full + pause_ms * per_s / 1000)
-        given_ = sum(lib.x_bucket_take(bucket, now, per_s, burst) for _ in range(asked))
+        given_ = sum(lib.x_flood_limit_take(limit, now, per_s, burst) for _ in range(asked))
         assert given_ == min(asked, int(full))
         full -= given_

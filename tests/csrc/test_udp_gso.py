@@ -6,15 +6,11 @@ import random
 import socket
 import struct
 import sys
-import threading
-import time
 
 from checker.frame import decode
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet
 from guest import GATEWAY4, GUEST4, GUEST6, Guest, ip_frame
 from isolated import isolated, narrow_link
-
-from pasta_py.worker import plane
 
 UDP_GRO = 104  # linux/udp.h; Python has no name for it
 RUN_DATAGRAMS = 64
@@ -172,36 +168,3 @@ def test_largest_datagrams_in_a_row_stay_apart() -> None:
         for payload in payloads:
             sock.sendto(payload, source)
         assert [frame.payload for frame in frames(guest, len(payloads))] == payloads
-
-
-def test_what_comes_after_a_silence_does_not_wait_for_what_may_follow(guest: Guest, v6: bool) -> None:
-    """Where questions come one by one, the first frame of several is passed on before the second is read."""
-    own, gateway, _ = names(v6)
-    guest.plane.tick(60_000)  # only frames end the core's sleep
-
-    def run() -> None:
-        while guest.plane.run()[0] != plane.END:
-            pass
-
-    firsts: list[int] = []
-    core = threading.Thread(target=run)
-    core.start()
-    try:
-        with host_socket(v6) as sock:
-            sock.setsockopt(UDP, UDP_GRO, 1)
-            sock.settimeout(30)
-            port = sock.getsockname()[1]
-            for count in (1, 1, 1, 1, 1, 6) * 20:
-                time.sleep(0.002)
-                for _ in range(count):
-                    write(guest, own, gateway, port, bytes(1000))
-                first = found = len(sock.recv(70000))
-                while found < count * 1000:
-                    found += len(sock.recv(70000))
-                if count > 1:
-                    firsts.append(first)
-    finally:
-        guest.sock.close()
-        core.join(30)
-    assert not core.is_alive()
-    assert firsts.count(1000) >= 15, firsts  # of 20: now and then it asks for more all the same

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _SYSLOG = "/dev/log"
 _JOURNAL = "/run/systemd/journal/socket"  # systemd-journald(8)
-_LOG_FILES = 2
 _UNKNOWN_MAC = b"\xff" * 6  # a frame for the guest reaches it before it has sent one
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
@@ -134,7 +133,7 @@ def _ports(options: "Options", plan: "Plan", guest: "Guest | None", listeners: "
 
 def _captured(options: "Options") -> "dict[str, Any]":
     return {
-        "flow_log_file_bytes": options.flow_log_size // _LOG_FILES,
+        "flow_log_file_bytes": options.flow_log_size // defaults.FLOW_LOG_FILES,
         "capture_filter": _capture_filter(options),
         "capture_snaplen": options.pcap_snaplen,
         "capture_file_bytes": options.pcap_size,
@@ -293,7 +292,7 @@ def _rotating(role: str, path: str, what: str, stack: ExitStack) -> list[tuple[s
         return []
     fds = [1 if path == "-" else _open(path, os.O_WRONLY, what, stack)]
     if path != "-" and os.fstat(fds[0]).st_mode & _TYPE == _REGULAR:
-        fds.append(_open(f"{path}.1", os.O_WRONLY, what, stack))
+        fds += [_open(f"{path}.{number}", os.O_WRONLY, what, stack) for number in range(1, defaults.FLOW_LOG_FILES)]
         for fd in fds:
             os.ftruncate(fd, 0)
     return [(role, fd) for fd in fds]

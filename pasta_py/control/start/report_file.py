@@ -2,7 +2,7 @@
 
 import posix as os  # lean imports: docs/architecture.md
 
-from pasta_py import model
+from pasta_py import defaults, model
 from pasta_py.control.start.notices import WARNING, tell
 from pasta_py.errors import HostError, reason
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from pasta_py.control.commandline.options import Options
 
-_FILES = 2  # written in turn, each up to half of --flow-log-size
 _READ_BYTES = 1 << 20
 
 
@@ -25,7 +24,7 @@ class Report:
             self._page = os.dup(1) if path == "-" else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise HostError(f"Couldn't open report {path!r}: {reason(error, 'choose a path that can be written')}") from None
-        self._logs = [os.memfd_create("flow-log", os.MFD_CLOEXEC) for _file in range(_FILES)]
+        self._logs = [os.memfd_create("flow-log", os.MFD_CLOEXEC) for _file in range(defaults.FLOW_LOG_FILES)]
         self._options = options
 
     def descriptors(self) -> list[tuple[str, int]]:
