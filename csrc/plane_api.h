@@ -215,6 +215,8 @@ void plane_egress_address(struct plane *p, const char *name, uint32_t len, const
  * 255 bytes at most; no user: none. */
 int plane_detours(struct plane *p, const uint8_t *policy, uint32_t len, const uint8_t *targets, uint32_t targets_len,
 		  const uint8_t *user, uint32_t user_len, const uint8_t *password, uint32_t password_len);
+/* After plane_detours(): the same rules, after the host's prefixes have changed. Connections that are open stay as they are. */
+int plane_detours_follow(struct plane *p, const uint8_t *policy, uint32_t len);
 /* How rules that allow mention a name. */
 #define PLANE_NAMED 1       /* this very name */
 #define PLANE_NAMED_BELOW 2 /* a name below it */

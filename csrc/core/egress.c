@@ -137,7 +137,7 @@ void egress_free(struct egress *e)
 	free(e);
 }
 
-int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
+static int replace(struct egress *e, const uint8_t *policy, uint32_t len, bool keeps_pins)
 {
 	struct egress_rules *rules, *before;
 	bool same;
@@ -150,13 +150,24 @@ int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
 	same = before->policy_len == len && !memcmp(before->policy, policy, len);
 	if (!same) {
 		e->rules = rules;
-		remove_pins(e, is_allowed, 0);
+		if (!keeps_pins)
+			remove_pins(e, is_allowed, 0);
 		e->outcome = (struct egress_outcome){.changes = e->outcome.changes + 1};
 		atomic_store_explicit(&e->changes, e->outcome.changes, memory_order_release);
 	}
 	pthread_mutex_unlock(&e->lock);
 	egress_rules_free(same ? rules : before);
 	return same;
+}
+
+int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len)
+{
+	return replace(e, policy, len, false);
+}
+
+int egress_regroup(struct egress *e, const uint8_t *policy, uint32_t len)
+{
+	return replace(e, policy, len, true);
 }
 
 uint32_t egress_changes(const struct egress *e)

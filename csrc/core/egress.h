@@ -39,6 +39,8 @@ int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *ke
 /* Puts another policy in place of the present one, or changes nothing. Pins of names that are still allowed stay. 1: it is the same
  * as before; 0, -EINVAL, -ENOMEM. */
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
+/* The same, with all pins: the rules are the same, and the host's prefixes are others. */
+int egress_regroup(struct egress *e, const uint8_t *policy, uint32_t len);
 
 /* After a change each shard judges its flows again, and says what became of them. `changes` counts changes. */
 struct egress_outcome {

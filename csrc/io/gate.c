@@ -39,7 +39,7 @@ static bool lacks_way(struct io *io, uint32_t protocol, const struct flow_key *k
 	if ((protocol != FLOW_UDP && protocol != FLOW_PING) ||
 	    !detours_find(io->detours, number, &key->dest, &host_peer->addr, key->dest_port, loop_boot_ms()))
 		return false;
-	if (log_due(&io->detour_logged_ms, io->loop->now_ms))
+	if (log_due(&io->only_tcp_logged_ms, io->loop->now_ms))
 		log_add(io->log, LOG_LEVEL_WARNING, "%s to %s is refused: --proxy and --redirect carry only TCP",
 			protocol == FLOW_UDP ? "UDP" : "ping", addr_str(&key->dest, text));
 	return true;

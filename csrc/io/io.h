@@ -28,7 +28,7 @@ struct io {
 	bool may_wait;           /* a frame that opens a flow may wait until a name is asked again */
 	bool frame_waits;        /* the frame that is handled does */
 	struct detours *detours; /* one for all shards, only beside `egress`; NULL: every flow goes straight to its destination */
-	int64_t detour_logged_ms, names_logged_ms;
+	int64_t detour_logged_ms, names_logged_ms, only_tcp_logged_ms;
 	struct flood_limit denials; /* answers to what `egress` denies */
 	struct flood_limit queries; /* DNS queries for names that it does not allow */
 	struct rate *rate_in;       /* of what goes to the guest; one for all shards; NULL: no limit */

@@ -48,6 +48,14 @@ int plane_detours(struct plane *p, const uint8_t *policy, uint32_t len, const ui
 	return detours_new(policy, len, targets, targets_len / DETOUR_TARGET_BYTES, &auth, &key, &io->detours);
 }
 
+int plane_detours_follow(struct plane *p, const uint8_t *policy, uint32_t len)
+{
+	struct detours *detours = p->shard[0]->io.detours;
+	int rc = detours ? egress_regroup(detours->rules, policy, len) : -EINVAL;
+
+	return rc < 0 ? rc : 0;
+}
+
 uint32_t plane_egress_outcome(struct plane *p, uint32_t *kept, uint32_t *ended)
 {
 	struct egress_outcome outcome = egress_outcome(p->shard[0]->io.egress);

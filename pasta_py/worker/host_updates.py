@@ -55,6 +55,10 @@ class HostUpdates:
             values = {name: value for name, value in changed.__dict__.items() if name != "gone"}
             if changed.egress != self._plan.egress:  # first: what the host has now is closed before it is reached
                 self.adopt_policy(changed.egress)
+                if self._plan.detours:
+                    from pasta_py.worker import rule_set  # loaded before the worker was locked in
+
+                    self._core.follow_detours(rule_set.with_prefixes(self._plan.detours, changed.egress))
             self._plan = self._plan.replace(**values)
             self._core.follow(self._plan, changed.gone)
             self.adopt(self._plan)

@@ -236,6 +236,10 @@ class Plane:
             )
         )
 
+    def follow_detours(self, policy: bytes) -> None:
+        """After set_detours(): the same rules with the prefixes that the host has now."""
+        raise_errno(lib.plane_detours_follow(self._plane, policy, len(policy)))
+
     def egress_outcome(self) -> "tuple[int, int, int]":
         """After the last change: how many threads have not judged their flows yet, and how many flows were kept and ended."""
         counts = ffi.new("uint32_t[2]")

@@ -124,6 +124,12 @@ def _parts(policy: bytes) -> "tuple[bytes, bytes]":
     return policy[4:8] + policy[_HEAD_BYTES:end], policy[end:]
 
 
+def with_prefixes(policy: bytes, other: bytes) -> bytes:
+    """A policy with the prefixes of another."""
+    prefixes, code = _parts(other)[0], _parts(policy)[1]
+    return policy[:4] + prefixes[:4] + policy[8:_HEAD_BYTES] + prefixes[4:] + code
+
+
 class Policy:
     """What of a worker belongs to its egress policy: the rules, the DNS service that asks them, the lines of what is decided."""
 

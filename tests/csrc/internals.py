@@ -177,6 +177,7 @@ struct egress_verdict { bool allow; uint8_t reason; uint16_t rule; uint8_t verif
 struct egress;
 int egress_new(const uint8_t *policy, uint32_t len, const struct siphash_key *key, struct egress **out);
 int egress_replace(struct egress *e, const uint8_t *policy, uint32_t len);
+int egress_regroup(struct egress *e, const uint8_t *policy, uint32_t len);
 void egress_free(struct egress *e);
 struct egress_verdict egress_verdict(struct egress *e, uint8_t proto, const struct addr *dest, const struct addr *host_dest,
                                      uint16_t port, int64_t now_ms);

@@ -270,6 +270,19 @@ def test_a_replacement_keeps_the_pins_that_are_still_allowed() -> None:
     assert e.allows("203.0.113.0", 80)
 
 
+def test_other_prefixes_of_the_host_keep_all_pins() -> None:
+    """Those of denied names too: where rules choose a way, and not what is allowed, they say what goes straight."""
+    lines = ("deny a.test", "deny @lan", "allow *")
+    e = egress(*lines)
+    assert e.pin("203.0.113.7", "a.test", 0, 1000) == 0
+    assert not e.allows("203.0.113.7") and e.allows("203.0.113.8") and not e.allows("192.0.2.8")
+    groups, names = ((*prefix("203.0.113.8/32"), LAN),), egress_encode.NAMES_OF_RULES
+    joined = egress_encode.Policy(rules=rules_of(*lines), allow_others=False, names=names, groups=groups, nat64=())
+    after = egress_encode.encode(joined)
+    assert lib.egress_regroup(e.own, after, len(after)) == 0
+    assert not e.allows("203.0.113.7") and not e.allows("203.0.113.8") and e.allows("192.0.2.8")
+
+
 def test_at_the_bound_only_ended_pins_make_room() -> None:
     e = egress("allow a.test")
     bound = 65536

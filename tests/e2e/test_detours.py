@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from followed import following
 from lab import HOST4, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, UID, Guest, Lab, cmdline
 from servers import own_etc
 
@@ -187,9 +188,12 @@ def test_what_no_proxy_names_goes_straight(lab: Lab) -> None:
 
 
 def test_the_decision_log_says_that_the_proxy_refused(lab: Lab) -> None:
-    log = "/run/big/decisions"
-    with lab.guest(*said(lab, PROXIES[0][0], ""), "--decision-log", log) as guest:
-        tried(guest, ("tcp", REMOTE4, CLOSED), ("udp", REMOTE4, PORT))
+    """And the log says why UDP does not pass."""
+    log, text = "/run/big/decisions", lab.directory / "refused.log"
+    with lab.guest(*said(lab, PROXIES[0][0], ""), "--decision-log", log, "-l", text) as guest:
+        assert tried(guest, ("tcp", REMOTE4, CLOSED), ("udp", REMOTE4, PORT)) == ["ECONNREFUSED", "EHOSTUNREACH"]
+        assert tried(guest, ("tcp", REMOTE6, CLOSED), ("udp", REMOTE6, PORT)) == ["ECONNREFUSED", "EACCES"]
+    assert f"UDP to {REMOTE4} is refused: --proxy and --redirect carry only TCP" in text.read_text()
     lines = [json.loads(line) for line in lab.host.run("cat", log).stdout.splitlines()]
     reasons = {
         (line["protocol"], line["port"]): (line["verdict"], line["reason"])
@@ -206,3 +210,32 @@ def test_credentials_are_in_no_process_s_arguments(lab: Lab) -> None:
         assert any("--proxy-auth-file" in words for words in ours) and not any(
             "secret" in word for words in ours for word in words
         )
+
+
+_SAY_WHO = """
+import socket
+l = socket.create_server(("203.0.113.10", 7500))
+print("ready", flush=True)
+while True:
+    c, peer = l.accept()
+    c.sendall(peer[0].encode() + b"\\n")
+    c.close()
+"""
+
+
+@pytest.mark.parametrize("options", [("--proxy", f"socks5://{REMOTE4}:{SOCKS}", "--no-proxy", "@lan"),
+                                     ("--redirect", "@internet:7500@127.0.0.1:7501")])  # fmt: skip
+def test_the_groups_of_what_goes_straight_follow_the_host(options: tuple[str, ...]) -> None:
+    """A network that the host joins is @lan from then on, and no longer @internet."""
+    with following(extra=options) as f:
+        lab = f.lab
+        lab.remote.setup("addr add 203.0.113.10/24 dev eth0")
+        f.change(f"route add 203.0.113.0/24 via {REMOTE4}")
+        server = lab.remote.popen(sys.executable, "-c", _SAY_WHO)
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        lab.remote.serve("microsocks", "-i", REMOTE4, "-p", SOCKS, port=SOCKS)
+        lab.host.serve("socat", "TCP-LISTEN:7501,bind=127.0.0.1,fork", "SYSTEM:echo inspector", port=7501)
+        assert asked(f.guest, "203.0.113.10", 7500) in ("203.0.113.10\n", "inspector\n")
+        f.change("addr add 203.0.113.2/24 dev eth0")
+        f.says("address 203.0.113.2/24 is new")
+        assert asked(f.guest, "203.0.113.10", 7500) == f"{HOST4}\n"

@@ -30,7 +30,10 @@ _RECEIVE_BYTES = 1 << 20
 _WATCHED = path_watch.CHANGES | syscalls.IN_CLOSE_WRITE
 _LINKS_MAX = 65  # one more than a filter takes: then all events come through
 _NAMES_BYTES = 4096
-_UNUSED = ("tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command", "egress_rules")  # options that no later plan depends on
+#: Options that no later plan depends on.
+_UNUSED = (
+    "tcp_ports", "udp_ports", "tcp_ns", "udp_ns", "command", "egress_rules", "redirects", "proxy", "no_proxy",
+)  # fmt: skip
 
 
 class Counted(Record):
