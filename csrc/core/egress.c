@@ -232,8 +232,10 @@ static struct egress_verdict by_names(const struct egress *e, const struct egres
 		one = by_index(e->rules, egress_rules_match(e->rules, v, protocol, port, pin->name, pin->len),
 			       e->rules->allow_others);
 		if (pin->until_ms <= now_ms) {
-			if (one.allow && !bare.allow)
+			if (one.allow && !bare.allow) {
+				ended.verify = ended.reason == EGRESS_PIN_ENDED && !ended.verify ? 0 : one.verify;
 				ended.reason = EGRESS_PIN_ENDED;
+			}
 			continue;
 		}
 		if (one.allow && !one.verify)

@@ -29,7 +29,7 @@ struct egress_verdict {
 	bool allow;
 	uint8_t reason; /* enum egress_reason */
 	uint16_t rule;  /* EGRESS_NO_RULE: none */
-	uint8_t verify; /* of an allowed flow: 0, EGRESS_TLS or EGRESS_HTTP */
+	uint8_t verify; /* of a flow that is allowed, or was until its pin ended: 0, EGRESS_TLS or EGRESS_HTTP */
 };
 
 struct egress;

@@ -10,7 +10,6 @@
 #include <errno.h>
 
 #include "io/icmp_error.h"
-#include "wire/server_name.h"
 
 #define ANSWERS_PER_S 1000
 #define ANSWERS_BURST 200
@@ -69,16 +68,28 @@ bool gate_ask(struct io *io, uint32_t protocol, const struct flow_key *key, cons
 	return false;
 }
 
+/* Where a flow that is open leads. */
+static struct endpoint leads_to(struct io *io, event_describe *describe, const struct flow *f, struct flow_event *e)
+{
+	static const uint8_t numbers[] = {[FLOW_TCP] = IPPROTO_TCP, [FLOW_UDP] = IPPROTO_UDP, [FLOW_PING] = IPPROTO_ICMP};
+	struct endpoint to = {f->key.dest, f->key.dest_port}, host_peer;
+
+	describe(f, e);
+	host_peer = (struct endpoint){addr_from_v6(e->peer), e->peer_port};
+	if (addr_is_none(&host_peer.addr) && e->protocol < ARRAY_LEN(numbers))
+		mapping_outbound(io->mapping, numbers[e->protocol], &to, &host_peer);
+	return host_peer;
+}
+
 bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const struct flow *flow, const uint8_t *bytes,
-		 uint32_t len, enum flow_reason *reason)
+		 uint32_t len, struct server_name *name, enum flow_reason *reason)
 {
 	const struct addr *dest = &flow->key.dest;
-	struct server_name name;
+	struct endpoint host_peer;
 	struct flow_event e;
-	struct addr host_peer;
 
 	*reason = REASON_none;
-	switch (verify == EGRESS_TLS ? server_name_in_hello(bytes, len, &name) : server_name_in_request(bytes, len, &name)) {
+	switch (verify == EGRESS_TLS ? server_name_in_hello(bytes, len, name) : server_name_in_request(bytes, len, name)) {
 	case SERVER_NAME_MORE:
 		return false;
 	case SERVER_NAME_NONE:
@@ -90,30 +101,31 @@ bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const 
 	case SERVER_NAME_FOUND:
 		break;
 	}
-	describe(flow, &e);
-	host_peer = addr_from_v6(e.peer);
-	if (egress_verify(io->egress, verify, dest, &host_peer, flow->key.dest_port, name.text, name.len).allow)
+	host_peer = leads_to(io, describe, flow, &e);
+	if (egress_verify(io->egress, verify, dest, &host_peer.addr, flow->key.dest_port, name->text, name->len).allow)
 		return true;
-	egress_note_named(io->egress, dest, flow->key.dest_port, name.text, name.len);
+	egress_note_named(io->egress, dest, flow->key.dest_port, name->text, name->len);
 	*reason = REASON_other_name;
 	return true;
 }
 
-bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, uint16_t *rule, struct gate_again *counts)
+bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, const struct gate_proof *proof, uint16_t *rule,
+		struct gate_again *counts)
 {
-	static const uint8_t numbers[] = {[FLOW_TCP] = IPPROTO_TCP, [FLOW_UDP] = IPPROTO_UDP, [FLOW_PING] = IPPROTO_ICMP};
-	struct endpoint to = {f->key.dest, f->key.dest_port}, host_peer;
 	struct egress_verdict verdict;
+	struct endpoint host_peer;
 	struct flow_event e;
 
-	describe(f, &e);
+	host_peer = leads_to(io, describe, f, &e);
 	if (e.from_host)
 		return true;
-	host_peer = (struct endpoint){addr_from_v6(e.peer), e.peer_port};
-	if (addr_is_none(&host_peer.addr) && e.protocol < ARRAY_LEN(numbers))
-		mapping_outbound(io->mapping, numbers[e.protocol], &to, &host_peer);
 	verdict = ask(io, e.protocol, &f->key, &host_peer);
-	if (!verdict.allow && verdict.reason != EGRESS_PIN_ENDED) {
+	if (proof && proof->len && (!verdict.allow || verdict.verify))
+		verdict = egress_verify(io->egress, proof->verify, &f->key.dest, &host_peer.addr, f->key.dest_port, proof->name,
+					proof->len);
+	else if (!proof && verdict.verify)
+		verdict.allow = false;
+	if (!verdict.allow && (verdict.reason != EGRESS_PIN_ENDED || verdict.verify)) {
 		counts->ended++;
 		return false;
 	}

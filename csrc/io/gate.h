@@ -4,6 +4,7 @@
 
 #include "io/io.h"
 #include "wire/ip.h"
+#include "wire/server_name.h"
 
 /* How a flow passes: by which rule; TCP: what it has to name first, EGRESS_TLS or EGRESS_HTTP, or 0. */
 struct gate_pass {
@@ -24,10 +25,10 @@ static inline bool gate_opens(struct io *io, uint32_t protocol, const struct flo
 	return LIKELY(!io->egress) || gate_ask(io, protocol, key, host_peer, pass);
 }
 
-/* What a flow that has to name a name has sent so far: REASON_none if it may go on, another reason if it may not. False: more bytes are
- * needed. */
+/* What a flow that has to name a name has sent so far: REASON_none if it may go on, and the name; another reason if it may not. False:
+ * more bytes are needed. Where describe() gives no host peer, it is looked up as for a new flow. */
 bool gate_verify(struct io *io, uint8_t verify, event_describe *describe, const struct flow *flow, const uint8_t *bytes,
-		 uint32_t len, enum flow_reason *reason);
+		 uint32_t len, struct server_name *name, enum flow_reason *reason);
 
 /* Where a TCP connection that the policy allows goes instead of host_peer; NULL: nowhere else. */
 static inline const struct detour *gate_detour(const struct io *io, const struct flow_key *key, const struct endpoint *host_peer)
@@ -42,9 +43,17 @@ struct gate_again {
 	uint32_t kept, ended;
 };
 
+/* What a TCP flow has named in the way of `verify`. len 0: it still has to, and nothing of it has passed. */
+struct gate_proof {
+	const char *name;
+	uint8_t len;
+	uint8_t verify;
+};
+
 /* The rules have changed: whether a flow may stay, by which rule. Where describe() gives no host peer, it is looked up as for a new
- * flow. The pins of a flow that is open may have ended. */
-bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, uint16_t *rule, struct gate_again *counts);
+ * flow. The pins of a flow that is open may have ended. proof: NULL for a flow that has named nothing, and is open. */
+bool gate_keeps(struct io *io, event_describe *describe, const struct flow *f, const struct gate_proof *proof, uint16_t *rule,
+		struct gate_again *counts);
 
 /* For gate_serves_dns() only. */
 bool gate_ask_dns(struct io *io, uint32_t protocol, const struct flow_key *key);

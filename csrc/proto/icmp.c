@@ -349,7 +349,7 @@ void icmp_judge_again(struct icmp *m, struct io *io, struct gate_again *counts)
 	struct icmp_flow *f;
 
 	for (uint32_t at = 0; (f = (struct icmp_flow *)flow_next(&m->flows, &at));)
-		if (!gate_keeps(io, icmp_describe, &f->flow, &f->rule, counts))
+		if (!gate_keeps(io, icmp_describe, &f->flow, NULL, &f->rule, counts))
 			close_flow(m, io, f, REASON_rule);
 }
 

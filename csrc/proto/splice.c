@@ -160,7 +160,7 @@ void splice_judge_again(struct splice *s, struct io *io, struct gate_again *coun
 	uint16_t rule;
 
 	for (uint32_t at = 0; (f = (struct splice_flow *)flow_next(&s->flows, &at));)
-		if (!gate_keeps(io, splice_describe, &f->flow, &rule, counts))
+		if (!gate_keeps(io, splice_describe, &f->flow, NULL, &rule, counts))
 			end_flow(s, io, f, true, REASON_rule, 0);
 }
 

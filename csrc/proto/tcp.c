@@ -80,11 +80,13 @@ void tcp_free(struct tcp *t)
 		sock_close(f->fd, !(f->flags & TCPF_SOCK_SHUT)); /* a stream that ends early must not look complete */
 		free(f->backlog.bytes);
 		free(f->ooo); /* or the handshake */
+		tcp_forget_proof(t, f);
 	}
 	while (t->served.count)
 		close(t->served.at[--t->served.count].fd);
 	free(t->discard);
 	free(t->held_entries);
+	free(t->proofs);
 	flow_table_free(&t->flows);
 	timer_heap_free(&t->timers);
 }
@@ -189,6 +191,7 @@ void tcp_close(struct tcp *t, struct io *io, struct tcp_flow *f, bool abort, enu
 	event_report(io->events, io->loop->now_ms, tcp_describe, &f->flow, was_open ? FLOW_CLOSED : FLOW_REFUSED, reason, error);
 	sock_close(f->fd, abort);
 	tcp_free_backlog(t, f);
+	tcp_forget_proof(t, f);
 	worklist_remove(&t->work, &f->work);
 	tcp_release(t, f);
 	if (f->state == TCPS_CONNECTING) {
@@ -231,7 +234,7 @@ void tcp_judge_again(struct tcp *t, struct io *io, struct gate_again *counts)
 	struct tcp_flow *f;
 
 	for (uint32_t at = 0; (f = (struct tcp_flow *)flow_next(&t->flows, &at));) {
-		if (f->served || gate_keeps(io, tcp_describe, &f->flow, &f->rule, counts))
+		if (f->served || tcp_verify_keeps(t, io, f, counts))
 			continue;
 		if (f->state == TCPS_CONNECTING)
 			tcp_connect_denied(t, io, f);

@@ -40,6 +40,8 @@ struct tcp {
 	struct work *held_entries; /* of each flow, by its index; NULL without --rate-out */
 	int64_t rate_ms;           /* when flows that wait for a rate go on; TIMER_NEVER: none waits */
 
+	struct tcp_proof **proofs; /* what flows have named (tcp_verify.c), by their index; NULL before the first */
+
 	bool peek_offset; /* SO_PEEK_OFF works on TCP sockets */
 	uint8_t *discard; /* if it does not: where the bytes before the offset go */
 	bool sack;        /* offer it: see the head of tcp_out_of_order.c */

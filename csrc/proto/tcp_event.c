@@ -5,6 +5,7 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "proto/tcp_private.h"
@@ -16,6 +17,15 @@ void tcp_describe(const struct flow *flow, struct flow_event *e)
 	struct endpoint host_peer = f->peer_is_dest ? (struct endpoint){key->dest, key->dest_port} : sock_peer(f->fd, &key->dest);
 
 	event_fill(e, FLOW_TCP, flow, &f->account, &host_peer, f->rule);
+}
+
+void tcp_describe_to_gate(const struct flow *flow, struct flow_event *e)
+{
+	tcp_describe(flow, e);
+	if (((const struct tcp_flow *)flow)->detoured) {
+		memset(e->peer, 0, sizeof(e->peer));
+		e->peer_port = 0;
+	}
 }
 
 static enum flow_state state_of(const struct tcp_flow *f)

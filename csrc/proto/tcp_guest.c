@@ -132,6 +132,7 @@ static void open_flow(struct tcp *t, struct io *io, const struct ip_view *ip, co
 	}
 	f->rule = pass.rule;
 	f->verify = pass.verify;
+	f->detoured = detour;
 	tcp_note_peer(f, detour ? &detour->to : &host_peer);
 	account_sent(&f->account, 1, 0);
 	syn_options(io, f, seg);

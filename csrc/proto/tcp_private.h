@@ -100,6 +100,7 @@ struct tcp_flow {
 	uint8_t timeouts;  /* timeouts since waiting_ms, counted to TCP_TRIES_MAX */
 	uint8_t verify;    /* what the guest has to name first: tcp_verify.c; 0: nothing, or it has */
 	bool peer_is_dest; /* the host peer is key.dest: no address mapping, and no need to ask the kernel */
+	bool detoured;     /* the host peer is an inspector or a proxy */
 	int16_t error;     /* errno of the socket: reset the guest when it has all data */
 	uint16_t rule;     /* of the egress policy, or FLOW_NO_RULE */
 };
@@ -180,6 +181,8 @@ static inline uint32_t tcp_in_flight(const struct tcp_flow *f)
 /* --- tcp_event.c --- */
 
 event_describe tcp_describe;
+/* The same for the egress policy, which judges where a flow leads: a proxy or inspector is not given as the host peer. */
+event_describe tcp_describe_to_gate;
 
 /* --- tcp_sock.c --- */
 
@@ -257,6 +260,10 @@ int64_t tcp_check_interval_ms(const struct io *io, const struct tcp_flow *f);
 bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f);
 /* Time is up. */
 void tcp_verify_late(struct tcp *t, struct io *io, struct tcp_flow *f);
+/* The rules have changed: whether the flow may stay. */
+bool tcp_verify_keeps(struct tcp *t, struct io *io, struct tcp_flow *f, struct gate_again *counts);
+/* The flow ends. */
+void tcp_forget_proof(struct tcp *t, const struct tcp_flow *f);
 #define TCP_VERIFY_BYTES (32u << 10) /* the name is in these, or the flow ends */
 #define TCP_VERIFY_MS 5000
 /* Also in tcp_flow.verify: the time for it has begun. */

@@ -2,7 +2,7 @@
  *
  * How: connect() has succeeded and the guest is connected, so it speaks first. What it sends waits in the send backlog, and is looked at
  * when more of it has come. Then the backlog leaves, or the guest gets a reset. What the host peer sends stays in the socket. A flow
- * that needs no name, or has given it, costs one test when it is served.
+ * that needs no name, or has given it, costs one test when it is served. The name is kept, because other rules may not allow it.
  *
  * Invariant: while tcp_flow.verify is not 0 nothing is sent to the socket, and no byte of it to the guest. Its timer is the limit of
  * time, set once: nothing that the guest sends moves it.
@@ -10,6 +10,9 @@
  * Rejected: looking at the first segment alone. A ClientHello with a post-quantum key share has two segments, and a guest can make any
  * number of them.
  */
+#include <stdlib.h>
+#include <string.h>
+
 #include "io/gate.h"
 #include "proto/tcp_private.h"
 
@@ -28,15 +31,55 @@ static void deny(struct tcp *t, struct io *io, struct tcp_flow *f, enum flow_rea
 	tcp_reset(t, io, f, reason, 0);
 }
 
+struct tcp_proof {
+	uint8_t verify, len;
+	char name[];
+};
+
+/* Without memory the flow passes, and ends when rules change that want a name. */
+static void keep_proof(struct tcp *t, const struct tcp_flow *f, const struct server_name *name)
+{
+	struct tcp_proof *proof;
+
+	if (!t->proofs)
+		t->proofs = calloc(t->flows.limit, sizeof(struct tcp_proof *)); /* the kernel gives memory where it is used */
+	proof = t->proofs ? malloc(sizeof(*proof) + name->len) : NULL;
+	if (!proof)
+		return;
+	proof->verify = f->verify & (uint8_t)~TCP_VERIFY_TIMED;
+	proof->len = name->len;
+	memcpy(proof->name, name->text, name->len);
+	t->proofs[f->flow.index] = proof;
+}
+
+void tcp_forget_proof(struct tcp *t, const struct tcp_flow *f)
+{
+	if (LIKELY(!t->proofs))
+		return;
+	free(t->proofs[f->flow.index]);
+	t->proofs[f->flow.index] = NULL;
+}
+
+bool tcp_verify_keeps(struct tcp *t, struct io *io, struct tcp_flow *f, struct gate_again *counts)
+{
+	const struct tcp_proof *named = t->proofs ? t->proofs[f->flow.index] : NULL;
+	struct gate_proof proof = {.verify = f->verify};
+
+	if (named)
+		proof = (struct gate_proof){named->name, named->len, named->verify};
+	return gate_keeps(io, tcp_describe_to_gate, &f->flow, named || f->verify ? &proof : NULL, &f->rule, counts);
+}
+
 /* Whether it is decided: *reason is why it may not go on, or REASON_none. */
-static bool look(struct io *io, const struct tcp_flow *f, enum flow_reason *reason)
+static bool look(struct io *io, const struct tcp_flow *f, struct server_name *name, enum flow_reason *reason)
 {
 	const struct send_backlog *b = &f->backlog;
 	uint8_t verify = f->verify & (uint8_t)~TCP_VERIFY_TIMED;
 
 	if (!b->len)
 		return false;
-	if (gate_verify(io, verify, tcp_describe, &f->flow, b->bytes + b->from, u32_min(b->len, TCP_VERIFY_BYTES), reason))
+	if (gate_verify(io, verify, tcp_describe_to_gate, &f->flow, b->bytes + b->from, u32_min(b->len, TCP_VERIFY_BYTES), name,
+			reason))
 		return true;
 	*reason = f->flags & TCPF_GUEST_FIN ? REASON_not_verified : REASON_name_late;
 	return f->flags & TCPF_GUEST_FIN || b->len >= TCP_VERIFY_BYTES;
@@ -45,6 +88,7 @@ static bool look(struct io *io, const struct tcp_flow *f, enum flow_reason *reas
 bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f)
 {
 	const struct send_backlog *b = &f->backlog;
+	struct server_name name;
 	enum flow_reason reason;
 
 	if (f->error) {
@@ -56,11 +100,12 @@ bool tcp_verify(struct tcp *t, struct io *io, struct tcp_flow *f)
 		settle(t, io, f, TCPF_SOCK_EOF);
 		return true;
 	}
-	if (look(io, f, &reason)) {
+	if (look(io, f, &name, &reason)) {
 		if (reason != REASON_none) {
 			deny(t, io, f, reason);
 			return false;
 		}
+		keep_proof(t, f, &name);
 		if (tcp_is_held(io, f))
 			tcp_wait_for_rate(t, f);
 		settle(t, io, f, TCPF_WINDOW_STALE | TCPF_READABLE);

@@ -386,7 +386,7 @@ void udp_judge_again(struct udp *u, struct io *io, struct gate_again *counts)
 
 	for (uint32_t at = 0;
 	     (f = (struct udp_flow *)flow_next(&u->flows, &at));) /* a group is judged, its members may come again */
-		if (f->member || !gate_keeps(io, describe_opened, &f->flow, &f->rule, counts))
+		if (f->member || !gate_keeps(io, describe_opened, &f->flow, NULL, &f->rule, counts))
 			remove_flow(u, io, f, REASON_rule);
 	udp_splice_judge_again(u, io, counts);
 }

@@ -236,7 +236,7 @@ void udp_splice_judge_again(struct udp *u, struct io *io, struct gate_again *cou
 	uint16_t rule;
 
 	for (uint32_t at = 0; (f = (struct udp_splice *)flow_next(&u->splices, &at));)
-		if (!gate_keeps(io, udp_splice_describe, &f->flow, &rule, counts))
+		if (!gate_keeps(io, udp_splice_describe, &f->flow, NULL, &rule, counts))
 			close_splice(u, io, f, REASON_rule);
 }
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from client_hello import chromium, extension, handshake, large, records, request, server_name
-from guest import ACK, FIN, GATEWAY4, PSH, RST, SYN, Guest, Segment, TcpPeer
+from guest import ACK, FIN, GATEWAY4, PSH, RST, SYN, Guest, Segment, TcpPeer, plan
 from guest import server as listening
 from test_egress_verdicts import packed, policy
 from test_gate import closed, judged
@@ -233,3 +233,66 @@ def test_rules_that_change_meanwhile_count() -> None:
         assert judged(made.guest) == (1, 0)
         made.says(HELLO[9:])
         assert made.is_reset() and reasons(made.guest) == ["other_name"]
+
+
+def changed(guest: Guest, *lines: str) -> tuple[int, int]:
+    """Other rules: how many flows they keep and end."""
+    assert guest.plane.set_egress(policy(*lines))
+    return judged(guest)
+
+
+@pytest.mark.parametrize("how", PROOFS)
+def test_a_name_that_was_given_counts_when_rules_change(how: str) -> None:
+    with held(how) as made:
+        port = made.peer.dport
+        made.says(PROOFS[how])
+        assert made.heard() and made.guest.plane.pin(LOOPBACK[False], b"b.test", HOUR_MS)
+        both = [f"allow {name}.test=127.0.0.1:{port}/{how}" for name in "ba"]
+        assert changed(made.guest, *both) == (1, 0)
+        assert changed(made.guest, f"allow b.test=127.0.0.1:{port}/tcp") == (1, 0), "what it names does not matter then"
+        assert changed(made.guest, f"deny a.test:{port}", *both) == (0, 1)
+        assert made.is_reset()
+
+
+def test_it_counts_though_the_name_that_led_there_is_another() -> None:
+    with held() as made:
+        port = made.peer.dport
+        assert changed(made.guest, f"allow *.test=127.0.0.1:{port}/tls") == (1, 0)
+        made.says(records(handshake(server_name("b.test"))))
+        assert made.heard()
+        assert changed(made.guest, f"allow a.test=127.0.0.1:{port}/tls") == (0, 1)
+        assert made.is_reset()
+
+
+def test_a_proof_of_another_kind_and_none_are_none_when_rules_change() -> None:
+    with held() as made:
+        made.says(HELLO)
+        assert made.heard() and changed(made.guest, f"allow a.test=127.0.0.1:{made.peer.dport}/http") == (0, 1)
+        assert made.is_reset()
+    with listening() as server, closed(f"allow a.test=127.0.0.1:{server.getsockname()[1]}/tcp") as guest:
+        assert guest.plane.pin(LOOPBACK[False], b"a.test", HOUR_MS)
+        made = Held(guest, server, False)
+        with made.host:
+            made.says(HELLO)
+            assert made.heard() and changed(guest, f"allow a.test=127.0.0.1:{made.peer.dport}/tls") == (0, 1)
+            assert made.is_reset()
+
+
+def test_where_a_flow_is_taken_to_an_inspector_the_place_that_it_leads_to_counts() -> None:
+    """The inspector's own address is in no rule that allows, and in one that denies."""
+    with socket.create_server(("127.0.0.2", 0)) as inspector, closed() as guest:
+        port = 443
+        rules = ("deny 127.0.0.2", f"allow a.test=127.0.0.1:{port}/tls")
+        assert changed(guest, *rules) == (0, 0)
+        target = packed("127.0.0.2") + inspector.getsockname()[1].to_bytes(2, "big") + b"\0"
+        guest.plane.set_detours(plan().replace(detours=policy("allow *"), detour_targets=target + bytes(19)))
+        assert guest.plane.pin(LOOPBACK[False], b"a.test", HOUR_MS)
+        peer = TcpPeer(guest, port)
+        peer.connect()
+        host, _ = inspector.accept()
+        with host:
+            peer.send(ACK | PSH, HELLO)
+            guest.pump()
+            assert host.recv(1 << 16) == HELLO
+            assert changed(guest, *rules, "allow 203.0.113.1") == (1, 0)
+            assert changed(guest, "deny 127.0.0.1", "allow *") == (0, 1)

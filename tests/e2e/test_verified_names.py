@@ -9,9 +9,10 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from lab import BIG, FAR4, FAR6, NO_PORTS, PROGRAMS, Guest, Lab, program, routed
+from lab import BIG, FAR4, FAR6, NO_PORTS, PROGRAMS, Guest, Lab, Space, program, routed
 from test_egress_live import live
 
 NAMES = ("a.test", "b.test", "c.other")
@@ -54,32 +55,36 @@ def servers(lab: Lab) -> None:
     lab.remote.serve("nginx", "-c", conf, "-p", lab.directory, "-e", f"{lab.directory}/names.log", port=443)
 
 
+def nameserver(space: Space, log: Path) -> None:
+    server = space.popen(sys.executable, PROGRAMS / "nameserver.py", "127.0.0.53", log)
+    assert server.stdin and server.stdout
+    server.stdin.write("".join(f"{name} A {FAR4}\n{name} AAAA {FAR6}\n" for name in NAMES) + "\n")
+    server.stdin.flush()
+    assert server.stdout.readline() == "ready\n"
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Lab(routed) as made:
         made.host.sysctl(ipv4__ip_unprivileged_port_start=0)
-        server = made.host.popen(sys.executable, PROGRAMS / "nameserver.py", "127.0.0.53", made.directory / "queries")
-        assert server.stdin and server.stdout
-        server.stdin.write("".join(f"{name} A {FAR4}\n{name} AAAA {FAR6}\n" for name in NAMES) + "\n")
-        server.stdin.flush()
-        assert server.stdout.readline() == "ready\n"
+        nameserver(made.host, made.directory / "queries")
         servers(made)
         made.resolv("nameserver 127.0.0.53\n")
         yield made
 
 
-def client(lab: Lab, guest: Guest, which: str, name: str) -> tuple[int, str]:
-    """Ask the address of a.test for this name over TLS; the client's exit status and output."""
+def client(lab: Lab, guest: Guest, which: str, name: str, at: str = "a.test") -> tuple[int, str]:
+    """Ask the address of `at` for this name over TLS; the client's exit status and output."""
     ca = lab.directory / "cert.pem"
     argv: tuple[object, ...]
     if which in ("curl", "curl6"):
         family = "-6" if which == "curl6" else "-4"
-        argv = ("curl", "-sS", "-m", "20", "--cacert", ca, family, "--connect-to", "::a.test:", f"https://{name}/")
+        argv = ("curl", "-sS", "-m", "20", "--cacert", ca, family, "--connect-to", f"::{at}:", f"https://{name}/")
     elif which == "wget":
         argv = ("wget", "-qO-", "--timeout=20", "--tries=1", f"--ca-certificate={ca}", f"https://{name}/")
     elif which == "openssl":
         request = f"printf 'GET / HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n'"
-        where = f"-CAfile {ca} -connect a.test:443 -servername {name}"
+        where = f"-CAfile {ca} -connect {at}:443 -servername {name}"
         argv = ("sh", "-ec", f"{request} | openssl s_client -quiet -verify_quiet {where} 2>&1")
     elif which == "python":
         argv = (sys.executable, "-c", PYTHON, ca, name)
