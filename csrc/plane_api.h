@@ -307,8 +307,9 @@ int follow_filter(int fd, const uint32_t links[], uint32_t count);
 /* Forks the process that waits for changes of the host (csrc/io/follow.c). null: becomes its standard streams. ours: the number that the
  * caller's end of the socket to it gets. words, environment: of the program that looks at a change, strings that end with a zero byte
  * each; the word "plan" or "apply" is put behind them. Where addresses are not followed, the socket says why: one number of 32 bits,
- * FOLLOW_COUNTS_ON_HOST or -errno. */
+ * FOLLOW_COUNTS_ON_HOST or -errno. FOLLOW_NAMESPACE_GONE: the name of the guest's namespace is gone. */
 #define FOLLOW_COUNTS_ON_HOST 1
+#define FOLLOW_NAMESPACE_GONE 2
 int follow_start(int null, int ours, const char *words, uint32_t words_len, const char *environment, uint32_t environment_len);
 /* cdef end */
 

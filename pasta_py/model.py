@@ -17,11 +17,11 @@ FD_LINK = "link"  # a listening UNIX socket: the guest's machine connects, and i
 FD_CAPTURE = "capture"
 FD_LOG = "log"  # stderr, a log file, or a connected syslog socket
 FD_NETNS_PIDFD = "netns-pidfd"  # of the process whose namespace the guest has: readable when it has ended
-FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory that has the namespace's name
+FD_NETNS_INOTIFY = "netns-inotify"  # watches the directory that has the namespace's name; also used by those that follow
 FD_GUEST_USERNS = "guest-userns"  # namespaces that the helper enters, user before network
 FD_GUEST_NETNS = "guest-netns"
 # Following the host (csrc/io/follow.c): a memory file with what control knows; a pipe that says what to wait for; rtnetlink and
-# inotify, which say that something has changed
+# inotify, which say that something has changed (where there is FD_NETNS_INOTIFY, that one: a user has 128 instances)
 FD_FOLLOW_STATE = "follow-state"
 FD_FOLLOW_LOOK = "follow-look"
 FD_FOLLOW_NETLINK = "follow-netlink"
@@ -189,6 +189,7 @@ class WorkerPlan(Record):
     shown: tuple[tuple[str, str], ...] = ()  # of the summary of the start, what is not in this plan (control.planning.summary)
     said: tuple[tuple[int, str], ...] = ()  # level and line of what control has told the user, for a log that is not the terminal
     netns_name: str  # the file name that FD_NETNS_INOTIFY watches
+    netns_watch: int = 0  # the number of its watch
     pcapng: bool  # format of FD_CAPTURE; else pcap
     capture_filter: bytes = b""  # a program of classic BPF; b"": every frame is captured
     capture_snaplen: int = 0  # bytes of a frame, at most; 0: all

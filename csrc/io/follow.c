@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/netlink.h>
 #include <linux/nsfs.h>
@@ -78,7 +79,9 @@ static struct {
 	char *words[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
 	size_t word_count;     /* behind them goes what the program is for */
 	char text[TEXT_BYTES]; /* what these two point to */
-	int64_t rested_ms;     /* when the plan may be made again */
+	char namespace_name[NAME_MAX + 1];
+	int32_t namespace_watch; /* of the directory with that name, as inotify numbers it; 0: the worker does not ask for it */
+	int64_t rested_ms;       /* when the plan may be made again */
 } self;
 
 static uint8_t event[EVENT_BYTES];
@@ -293,8 +296,20 @@ static bool read_netlink(void)
 	}
 }
 
+/* Whether the name of the guest's namespace is gone, or another file has its place. name: e->len bytes. */
+static bool namespace_gone(const struct inotify_event *e, const char *name)
+{
+	const uint32_t of_name = IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE, of_directory = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT;
+
+	if (!self.namespace_watch || e->wd != self.namespace_watch)
+		return false;
+	return e->mask & of_directory || (e->mask & of_name && e->len && strncmp(name, self.namespace_name, e->len) == 0);
+}
+
+/* Whether one of the events that wait matters. One that is about the guest's namespace matters to the worker. */
 static bool read_inotify(void)
 {
+	const int32_t gone = FOLLOW_NAMESPACE_GONE;
 	bool matters = false;
 	ssize_t n = read(self.fds[INOTIFY], event, sizeof(event));
 
@@ -304,6 +319,8 @@ static bool read_inotify(void)
 		memcpy(&e, event + at, sizeof(e));
 		at += sizeof(e);
 		matters |= names_file((const char *)event + at, e.len);
+		if (namespace_gone(&e, (const char *)event + at))
+			(void)send(self.fds[WORKER], &gone, sizeof(gone), MSG_NOSIGNAL);
 		at += e.len;
 	}
 	return matters;
@@ -380,23 +397,36 @@ static void watch(void)
 	}
 }
 
-/* Takes the first message: letters, and the descriptors that they name. */
+/* Takes which name is the namespace's, if the worker asks for it: the number of a watch, and a name. */
+static int keep_namespace(const char *said, size_t len)
+{
+	if (!len)
+		return 0;
+	if (len < sizeof(self.namespace_watch) || len - sizeof(self.namespace_watch) >= sizeof(self.namespace_name))
+		return -EPROTO;
+	memcpy(&self.namespace_watch, said, sizeof(self.namespace_watch));
+	memcpy(self.namespace_name, said + sizeof(self.namespace_watch), len - sizeof(self.namespace_watch));
+	return 0;
+}
+
+/* Takes the first message: letters, and the descriptors that they name; then see above. */
 static int receive(int sock)
 {
-	char named[NAMED];
-	struct iovec iov = {named, sizeof(named)};
+	char said[NAMED + sizeof(self.namespace_watch) + sizeof(self.namespace_name)];
+	struct iovec iov = {said, sizeof(said)};
 	_Alignas(struct cmsghdr) char control[CMSG_SPACE(NAMED * sizeof(int))];
 	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
+	size_t count = c && c->cmsg_type == SCM_RIGHTS ? (c->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 
-	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN((size_t)n * sizeof(int)))
+	if (!count || (size_t)n < count || keep_namespace(said + count, (size_t)n - count) < 0)
 		return -EPROTO;
-	for (ssize_t i = 0; i < n; i++) {
-		const char *letter = memchr(letters, named[i], sizeof(letters));
+	for (size_t i = 0; i < count; i++) {
+		const char *letter = memchr(letters, said[i], sizeof(letters));
 		int fd;
 
-		memcpy(&fd, CMSG_DATA(c) + (size_t)i * sizeof(fd), sizeof(fd));
+		memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
 		if (letter)
 			self.fds[letter - letters] = above_given(fd);
 	}

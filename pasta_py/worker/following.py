@@ -17,6 +17,7 @@ _LETTERS = (
     (model.FD_FOLLOW_LOOK, b"l"),
     (model.FD_FOLLOW_NETLINK, b"n"),
     (model.FD_FOLLOW_INOTIFY, b"i"),
+    (model.FD_NETNS_INOTIFY, b"i"),  # there is one of these two
     (model.FD_GUEST_USERNS, b"u"),
     (model.FD_GUEST_NETNS, b"t"),
 )
@@ -42,13 +43,17 @@ def _command() -> "list[bytes]":
     return list(map(worker_protocol.path_bytes, words))
 
 
-def begin(sock: "_socket.socket", roles: "dict[str, list[int]]") -> None:
-    """Let the watcher go on, with the descriptors of `roles` that it needs. They are closed here."""
+def begin(sock: "_socket.socket", plan: "model.WorkerPlan", roles: "dict[str, list[int]]") -> None:
+    """Let the watcher go on, with the descriptors of `roles` that it needs. They are closed here, but for the namespace's watch:
+    the worker goes on with that when the watcher has ended."""
     given = [(letter, roles[role][0]) for role, letter in _LETTERS if role in roles]
     fds = [fd for _letter, fd in given]
+    kept = roles.get(model.FD_NETNS_INOTIFY, [])
+    namespace = plan.netns_watch.to_bytes(4, sys.byteorder) + worker_protocol.path_bytes(plan.netns_name) if kept else b""
     try:
-        sock.sendmsg([b"".join(letter for letter, _fd in given)], [worker_protocol.rights(fds)])
+        sock.sendmsg([b"".join(letter for letter, _fd in given) + namespace], [worker_protocol.rights(fds)])
     except OSError:
         pass  # it has ended, and the socket says so
     for fd in fds:
-        os.close(fd)
+        if fd not in kept:
+            os.close(fd)

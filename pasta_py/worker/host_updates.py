@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _MESSAGE_BYTES = 1 << 20
-_NUMBER_BYTES = 4  # of the only message that csrc/io/follow.c itself sends
+_NUMBER_BYTES = 4  # of the messages that csrc/io/follow.c itself sends
 _ENDED = (
     "the host's network is no longer followed: the process that does this has ended; what the guest has stays as it is"
 )
@@ -32,13 +32,17 @@ class HostUpdates:
         self._core, self._plan, self._log, self._sock, self._outlived = core, plan, journal, sock, outlived
         self.adopt: Callable[[model.WorkerPlan], None] = lambda _plan: None
         self.adopt_policy: Callable[[bytes], object] = core.set_egress
+        self.on_namespace_gone: Callable[[], int | None] = lambda: None  # returns the status with which the worker ends
+        self.on_end: Callable[[], None] = lambda: None  # the process at the other end has ended
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def on_readable(self) -> None:
+    def on_readable(self) -> "int | None":
         try:
             data = self._sock.recv(_MESSAGE_BYTES)
+            if _number(data) == plane.FOLLOW_NAMESPACE_GONE:
+                return self.on_namespace_gone()
             message: Any = _decoded(data)
         except (OSError, WireError):
             message = None
@@ -47,7 +51,8 @@ class HostUpdates:
             self._sock.close()
             if self._outlived:
                 self._log.write(log.WARNING, _ENDED)
-            return
+            self.on_end()
+            return None
         update, lines = message
         if update:
             changed = worker_protocol.decode(update)
@@ -64,13 +69,19 @@ class HostUpdates:
             self.adopt(self._plan)
         for level, line in lines:
             self._log.write(level, line)
+        return None
 
 
 def _decoded(data: bytes) -> "Any":
     """An update, encoded, b"" for none, and lines with their levels; None: the other end has closed."""
-    if len(data) == _NUMBER_BYTES:
-        number = int.from_bytes(data, sys.byteorder, signed=True)
+    number = _number(data)
+    if number:
         counts = number == plane.FOLLOW_COUNTS_ON_HOST
         why = "the right to change them in the guest would count on the host too" if counts else os.strerror(-number)
         return b"", ((log.INFO, f"addresses and routes of the host are not followed: {why}"),)
     return worker_protocol.decode(data) if data else None
+
+
+def _number(data: bytes) -> int:
+    """0 if it is a message of another kind."""
+    return int.from_bytes(data, sys.byteorder, signed=True) if len(data) == _NUMBER_BYTES else 0

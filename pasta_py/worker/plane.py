@@ -431,6 +431,7 @@ def serve_helper(fd: int, *, by_chroot: bool) -> int:
 # ---- following the host (pasta_py.worker.following) ----
 
 FOLLOW_COUNTS_ON_HOST: int = lib.FOLLOW_COUNTS_ON_HOST
+FOLLOW_NAMESPACE_GONE: int = lib.FOLLOW_NAMESPACE_GONE
 
 
 def start_watcher(null: int, ours: int, command: "Iterable[bytes]", environment: "Iterable[bytes]") -> None:

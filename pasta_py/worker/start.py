@@ -32,6 +32,8 @@ from pasta_py.worker import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasta_py.worker import dns_service, link_server
 
     #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
@@ -95,7 +97,7 @@ def start_worker(sock: "_socket.socket", runas: "tuple[int, ...]", by_chroot: bo
             journal.write(log.WARNING, line)
     gc.enable()  # control disables it before it forks
     if watcher:
-        _begin_to_follow(watcher, roles)  # it waits until control has heard "ready", too
+        _begin_to_follow(watcher, plan, roles)  # it waits until control has heard "ready", too
     worker_protocol.send_line(sock, f"ready {pid}")
     return worker
 
@@ -113,10 +115,10 @@ def _start_watcher(null: int, helper_fd: int, warnings: "list[str]") -> "_socket
         return None
 
 
-def _begin_to_follow(watcher: "_socket.socket", roles: "Roles") -> None:
+def _begin_to_follow(watcher: "_socket.socket", plan: "model.WorkerPlan", roles: "Roles") -> None:
     from pasta_py.worker import following
 
-    following.begin(watcher, roles)
+    following.begin(watcher, plan, roles)
 
 
 def _start_helper(sock: "_socket.socket", by_chroot: bool) -> "tuple[int, int]":
@@ -219,7 +221,8 @@ def _build(
     if plan.egress and dns:
         _tell_decisions(core, plan, roles, journal, logs, dns, worker, ticks)
     if watcher:
-        _follow(core, plan, journal, handlers, watcher, worker, logs, outlived=True)
+        directory = roles.get(model.FD_NETNS_INOTIFY, ())
+        _follow(core, plan, journal, handlers, watcher, worker, logs, directory, outlived=True)
     for fd in roles.get(model.FD_HOST_UPDATES, ()):  # control's, which ends with us
         _follow(core, plan, journal, handlers, _socket.socket(fileno=fd), worker, logs, outlived=False)
     return worker
@@ -246,9 +249,10 @@ def _serve_metrics(core: plane.Plane, fd: int, handlers: "dict[int, watch.Handle
 
 def _follow(
     core: plane.Plane, plan: "model.WorkerPlan", journal: log.Log, handlers: "dict[int, watch.Handler]",
-    sock: "_socket.socket", worker: "serve.Worker", logs: logs_and_control.LogsAndControl, *, outlived: bool,
+    sock: "_socket.socket", worker: "serve.Worker", logs: logs_and_control.LogsAndControl, directory: "Iterable[int]" = (),
+    *, outlived: bool,
 ) -> None:  # fmt: skip
-    """Hear what the process at the other end of the socket says of the host."""
+    """Hear what the process at the other end of the socket says of the host. `directory`: what watches the namespace's name."""
     from pasta_py.worker import host_updates  # loaded before the worker was locked in
 
     updates = host_updates.HostUpdates(core, plan, journal, sock, outlived=outlived)
@@ -257,6 +261,8 @@ def _follow(
         updates.adopt_policy = logs.policy.rules.adopt
     core.watch(updates.fileno(), watch.FOLLOW)
     handlers[watch.FOLLOW] = updates.on_readable
+    for fd in directory:
+        watch.leave_directory(core, fd, plan, journal, updates)
 
 
 def _tell_decisions(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from pasta_py.worker import plane, port_rules
+    from pasta_py.worker import host_updates, plane, port_rules
 
     Handler = Callable[[], int | None]
 else:
@@ -59,7 +59,7 @@ def handlers(
         found[PROCESS] = lambda: _on_process_end(journal)
     if directory:
         core.watch(directory[0], DIRECTORY)
-        found[DIRECTORY] = lambda: _on_directory(directory[0], plan.netns_name, journal)
+        found[DIRECTORY] = lambda: _on_directory(directory[0], plan, journal)
     return found
 
 
@@ -144,28 +144,44 @@ def _on_process_end(journal: log.Log) -> int:
     return 0
 
 
-def _on_directory(inotify: int, name: str, journal: log.Log) -> "int | None":
+def _on_directory(inotify: int, plan: "model.WorkerPlan", journal: log.Log) -> "int | None":
     try:
         data = os.read(inotify, _INOTIFY_BYTES)
     except BlockingIOError:
         return None
-    if not namespace_gone(data, worker_protocol.path_bytes(name)):
+    if not namespace_gone(data, worker_protocol.path_bytes(plan.netns_name), plan.netns_watch):
         return None
-    journal.write(log.INFO, f"the network namespace {name} is gone: quitting")
+    return _on_namespace_gone(plan, journal)
+
+
+def leave_directory(
+    core: "plane.Plane", inotify: int, plan: "model.WorkerPlan", journal: log.Log, updates: "host_updates.HostUpdates"
+) -> None:
+    """Leave the events of the directory to the process that follows the host, which says what they mean, until that has ended."""
+    core.unwatch(inotify)
+    updates.on_namespace_gone = lambda: _on_namespace_gone(plan, journal)
+    updates.on_end = lambda: core.watch(inotify, DIRECTORY)
+
+
+def _on_namespace_gone(plan: "model.WorkerPlan", journal: log.Log) -> int:
+    journal.write(log.INFO, f"the network namespace {plan.netns_name} is gone: quitting")
     return 0
 
 
-def namespace_gone(events: bytes, name: bytes) -> bool:
-    """Whether inotify's events (struct inotify_event, inotify(7)) say that `name` or its directory is gone."""
-    return any(mask & _DIRECTORY_GONE or (mask & _NAME_GONE and found == name) for mask, found in directory_events(events))
+def namespace_gone(events: bytes, name: bytes, number: int) -> bool:
+    """Whether inotify's events (struct inotify_event, inotify(7)) say that `name` or its directory, which has the watch with that
+    number, is gone."""
+    return any(mask & _DIRECTORY_GONE or (mask & _NAME_GONE and found == name) for mask, found in _events_of(number, events))
 
 
-def directory_events(events: bytes) -> "Iterator[tuple[int, bytes]]":
-    """The mask and the name of each of inotify's events."""
+def _events_of(number: int, events: bytes) -> "Iterator[tuple[int, bytes]]":
+    """The mask and the name of each event of the watch with that number."""
     position = 0
     while position + _EVENT_HEAD_BYTES <= len(events):
+        watch = int.from_bytes(events[position : position + 4], sys.byteorder, signed=True)
         mask = int.from_bytes(events[position + 4 : position + 8], sys.byteorder)
         size = int.from_bytes(events[position + 12 : position + 16], sys.byteorder)
         position += _EVENT_HEAD_BYTES
-        yield mask, events[position : position + size].rstrip(b"\0")
+        if watch == number:
+            yield mask, events[position : position + size].rstrip(b"\0")
         position += size

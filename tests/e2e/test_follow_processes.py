@@ -209,6 +209,50 @@ def test_they_end_with_the_worker() -> None:
         wait_until(lambda: not {comm(watch), comm(apply)} & {"pasta-watch", "pasta-apply"}, SOON_S, "both have ended")
 
 
+CONTAINERS = 3
+
+
+def _attached(lab: Lab, name: str, *options: object) -> Path:
+    """Attach to a new network namespace with that name, as container engines do. Returns the log."""
+    log = lab.directory / name
+    lab.host.run("ip", "netns", "add", name, caps=True)
+    attach = (program(), "--config-net", *NO_PORTS, "-l", log, "-d", *options, "--netns", f"/run/netns/{name}")
+    lab.host.run(*attach, caps=True)
+    return log
+
+
+def test_a_container_takes_one_instance_of_inotify() -> None:
+    """A user has 128. It watches the namespace's name and the host's resolv.conf."""
+    with Lab() as lab:
+        lab.host.run("sh", "-c", f"echo {CONTAINERS} >/proc/sys/user/max_inotify_instances", caps=True)
+        names = [f"c{number}" for number in range(CONTAINERS)]
+        logs = [_attached(lab, name) for name in names]
+        lab.resolv(f"nameserver {GATEWAY4}\n")
+        for name, log in zip(names, logs, strict=True):
+            wait_until(lambda log=log: "nameserver" in log.read_text(), SOON_S, f"{name} follows resolv.conf")  # type: ignore[misc]
+        for name, log in zip(names, logs, strict=True):
+            lab.host.run("ip", "netns", "del", name, caps=True)
+            wait_until(lambda log=log: f"namespace {name} is gone" in log.read_text(), SOON_S, f"that of {name} ends")  # type: ignore[misc] # noqa: B023
+        wait_until(lambda: not lab.translators(), SOON_S, "all have ended")
+
+
+def test_the_end_of_the_namespace_is_seen_when_the_watcher_has_been_killed() -> None:
+    with Lab() as lab:
+        log = _attached(lab, "c")
+
+        def watchers() -> list[int]:
+            return [pid for pid in lab.descendants() if comm(pid) == "pasta-watch"]
+
+        wait_until(watchers, SOON_S, "pasta-watch runs")
+        os.kill(watchers()[0], signal.SIGKILL)
+        wait_until(lambda: "no longer followed" in log.read_text(), SOON_S, "the log says that")
+        lab.resolv(f"nameserver {GATEWAY4}\n")  # which is not about the namespace
+        assert lab.translators()
+        lab.host.run("ip", "netns", "del", "c", caps=True)
+        wait_until(lambda: not lab.translators(), SOON_S, "it has ended")
+        assert "namespace c is gone" in log.read_text()
+
+
 PAIRS_A_SECOND = 500
 PAIRS_S = 20 if LONG else 3
 MOST_CPU = 0.02

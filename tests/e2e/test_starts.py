@@ -93,7 +93,7 @@ def wake_ups(pids: list[int]) -> list[int]:
 
 
 def test_where_no_inotify_is_left_a_start_works_and_ends_with_its_namespace() -> None:
-    """A user has 128 instances: one for each container's namespace, another for what follows the host."""
+    """A user has 128 instances, and each container takes one."""
     with Lab() as lab:
         lab.host.run("sh", "-c", "echo 0 >/proc/sys/user/max_inotify_instances && ip netns add few", caps=True)
         lab.host.run(program(), "--config-net", *NO_PORTS, "--quiet", "--netns", "/run/netns/few", caps=True)

@@ -100,9 +100,9 @@ def test_descriptors_come_out_as_they_came_in(fds: list[int], parts: list[int]) 
     assert (len(kept), list(kept)) == (len(fds), fds)
 
 
-def _event(mask: int, name: bytes) -> bytes:
+def _event(mask: int, name: bytes, watch: int = 1) -> bytes:
     padded = name + bytes(16 - len(name)) if name else b""
-    return struct.pack("iIII", 1, mask, 0, len(padded)) + padded
+    return struct.pack("iIII", watch, mask, 0, len(padded)) + padded
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,14 @@ def _event(mask: int, name: bytes) -> bytes:
         (_event(0x200, b"other") + _event(0x200, b"ns"), True),
         (_event(0x400, b""), True),  # IN_DELETE_SELF
         (_event(0x2000, b""), True),  # IN_UNMOUNT
-        (_event(0x4000, b""), False),  # IN_Q_OVERFLOW
+        (_event(0x4000, b"", -1), False),  # IN_Q_OVERFLOW
+        (_event(0x200, b"ns", 2) + _event(0x400, b"", 2), False),  # of another directory
         (_event(0x200, b"ns")[:10], False),
         (b"", False),
     ],
 )
 def test_only_the_end_of_the_name_or_its_directory_counts(events: bytes, gone: bool) -> None:
-    assert watch.namespace_gone(events, b"ns") is gone
+    assert watch.namespace_gone(events, b"ns", 1) is gone
 
 
 _FORK = """

@@ -58,8 +58,8 @@ class State(Record):
 class Sources:
     """Where events come from, the memory file for the state, and the pipe that says what to wait for."""
 
-    def __init__(self) -> None:
-        """OSError without rtnetlink. Without inotify nameservers are not followed."""
+    def __init__(self, inotify: int = -1) -> None:
+        """OSError without rtnetlink. Without inotify nameservers are not followed. `inotify`: an instance to share, -1: none."""
         sock = _socket.socket(
             _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK, _NETLINK_ROUTE
         )
@@ -68,11 +68,12 @@ class Sources:
         self._netlink, self._inotify, self._names, self._look = sock.detach(), -1, list[str](), b""
         self._state = os.memfd_create("pasta-follow", os.MFD_CLOEXEC)
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
-        try:
-            self._inotify = syscalls.inotify()
-            self._names = watch_resolv_conf(self._inotify)
-        except OSError:  # fs.inotify.max_user_instances are in use
-            pass
+        if inotify < 0:
+            try:
+                inotify = self._inotify = syscalls.inotify()
+            except OSError:  # fs.inotify.max_user_instances are in use
+                return
+        self._names = watch_resolv_conf(inotify)
 
     def descriptors(self) -> list[tuple[str, int]]:
         """With their roles in the worker's plan."""

@@ -47,6 +47,7 @@ class Guest:
 
     def __init__(self, netns: int = -1, userns: int = -1, pidfd: int = -1, inotify: int = -1, name: str = "") -> None:
         self.netns, self.userns, self.pidfd, self.inotify, self.name = netns, userns, pidfd, inotify, name
+        self.watch = 0  # the number that inotify has for the directory with the name
 
     def close(self) -> None:
         for fd in (self.netns, self.userns, self.pidfd, self.inotify):
@@ -113,7 +114,8 @@ def _watch(guest: Guest, path: str) -> None:
     directory, _, name = path.rpartition("/")
     directory = directory or "/"
     try:
-        guest.inotify, guest.name = syscalls.inotify_watch(directory, _GONE), name
+        guest.inotify, guest.watch = syscalls.inotify_watch(directory, _GONE)
+        guest.name = name
     except OSError as error:
         if error.errno != errno.EMFILE:
             raise HostError(f"Couldn't watch {directory} for the end of the namespace: {error.strerror}") from None

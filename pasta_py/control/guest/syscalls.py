@@ -34,6 +34,7 @@ IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_MOVE_SELF = 0x800
 IN_ONLYDIR = 0x01000000
+_IN_MASK_ADD = 0x20000000  # what is watched already keeps its other events
 _IN_NONBLOCK = 0x800
 _IN_CLOEXEC = 0x80000
 
@@ -108,15 +109,14 @@ def become_subreaper() -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def inotify_watch(directory: str, mask: int) -> int:
-    """A new non-blocking, close-on-exec inotify descriptor watching one directory."""
+def inotify_watch(directory: str, mask: int) -> tuple[int, int]:
+    """A new non-blocking, close-on-exec inotify descriptor watching one directory, and the number of that watch."""
     fd = inotify()
     try:
-        inotify_add(fd, directory, mask)
+        return fd, inotify_add(fd, directory, mask)
     except OSError:
         os.close(fd)
         raise
-    return fd
 
 
 def inotify() -> int:
@@ -124,9 +124,9 @@ def inotify() -> int:
     return _check(lib.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC), "inotify_init1")
 
 
-def inotify_add(fd: int, path: str, mask: int) -> None:
-    """Watch this path too, or for other events than before."""
-    _check(lib.inotify_add_watch(fd, path_bytes(path), mask), path)
+def inotify_add(fd: int, path: str, mask: int) -> int:
+    """Watch this path too, or for these events too; the number of the watch."""
+    return _check(lib.inotify_add_watch(fd, path_bytes(path), mask | _IN_MASK_ADD), path)
 
 
 def keep_directory(fd: int) -> None:

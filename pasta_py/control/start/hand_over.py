@@ -44,7 +44,7 @@ def hand_over(
     with ExitStack() as stack, ExitStack() as rollback:
         guest = _find_guest(options, command, stack)
         log_fd, log_syslog, log_format, log_size = _open_log(options, stack)
-        sources = _sources(options, stack) if options.follow else None
+        sources = _sources(options, guest, stack) if options.follow else None
         plan, options, read = _plan(options)
         for line in plan.warnings:
             tell(options, WARNING, line)
@@ -86,6 +86,7 @@ def hand_over(
             serves=_serves(options),
             shown=_shown(plan),
             netns_name=guest.name if guest else "",
+            netns_watch=guest.watch if guest else 0,
             descriptors=tuple(role for role, _fd in descriptors),
         )
         set_up = _summary(options, plan.replace(worker=made), tap, with_ports=guest is not None or tap.stream)
@@ -484,12 +485,12 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
 # ---- following the host ----
 
 
-def _sources(options: "Options", stack: ExitStack) -> "Sources | None":
+def _sources(options: "Options", guest: "Guest | None", stack: ExitStack) -> "Sources | None":
     """What will say that the host has changed, from now on."""
     from pasta_py.control.follow.state import Sources
 
     try:
-        sources = Sources()
+        sources = Sources(guest.inotify if guest else -1)
     except OSError as error:
         tell(options, WARNING, f"the host's network is not followed: {reason(error)}")
         return None
