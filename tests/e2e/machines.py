@@ -5,13 +5,14 @@ stream_tap.c and vhost_tap.c are that end.
 
 import contextlib
 import dataclasses
+import os
 import signal
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PATIENCE_S, Guest, Lab, program, tool, wait_until
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PATIENCE_S, Guest, Lab, comm, program, tool, wait_until
 
 SOCKET = "vm.sock"
 
@@ -69,6 +70,32 @@ def passt(
             process.wait(PATIENCE_S)
         finally:
             process.kill()
+
+
+class Background:
+    """passt in the background, and the processes that it has."""
+
+    def __init__(self, lab: Lab, command: object, *words: object, name: str = "background") -> None:
+        self.lab, self.socket, self.pidfile = lab, lab.directory / f"{name}.sock", lab.directory / f"{name}.pid"
+        self._before = set(lab.descendants())
+        parent = lab.host.popen(command, "-q", *words, "-s", self.socket, "-P", self.pidfile)
+        _pid, status, used = os.wait4(parent.pid, 0)
+        assert status == 0, parent.communicate()
+        self.start_ms = (used.ru_utime + used.ru_stime) * 1000  # CPU time of the parent
+
+    def pids(self) -> list[int]:
+        return [pid for pid in self.lab.descendants() if pid not in self._before and comm(pid) not in ("", Path(tool()).name)]
+
+    def rss_kib(self) -> int:
+        """Resident memory of all processes; what they share counts in each. Any user may read it."""
+        pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.pids()]
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+    def end(self) -> None:
+        pids = self.pids()
+        self.lab.host.run("kill", self.pidfile.read_text().strip())
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5, "its end")
+        self.socket.unlink()
 
 
 def is_socket(path: Path) -> bool:

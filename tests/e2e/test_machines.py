@@ -522,15 +522,19 @@ def test_what_only_pasta_has_is_refused_in_the_peers_words(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "ports"),
     [
-        ("-t", "all", "--no-map-gw", "--fd"),  # crun's krun handler
-        ("-t", "all", "-u", "all", "--no-dhcp-dns", "--no-map-gw", "--fd"),
-        ("-q", "-f", "-t", f"{HOST4}/7070-7072:7080-7082", "--fd"),  # muvm
-        ("-f", "--fd"),  # libkrun's examples
+        (("-t", "all", "--no-map-gw", "--fd"), (7080, 7080)),  # crun's krun handler
+        (("-t", "all", "-u", "all", "--no-dhcp-dns", "--no-map-gw", "--fd"), (7080, 7080)),
+        (("-q", "-f", "-t", f"{HOST4}/7070-7072:7080-7082", "--fd"), (7072, 7082)),  # muvm
+        (("-f", "--fd"), None),  # libkrun's examples
+        (("-t", "all", "-f", "--fd"), (7080, 7080)),
     ],
 )
-def test_command_lines_of_crun_muvm_and_libkrun(lab: Lab, words: tuple[str, ...]) -> None:
+def test_command_lines_of_crun_muvm_and_libkrun(
+    lab: Lab, words: tuple[str, ...], ports: tuple[int, int] | None
+) -> None:
+    """`ports`: one that the host forwards, and where it leads to."""
     ours, theirs = socket.socketpair()
     process = lab.host.popen(
         program("passt"),
@@ -541,11 +545,18 @@ def test_command_lines_of_crun_muvm_and_libkrun(lab: Lab, words: tuple[str, ...]
         stderr=subprocess.DEVNULL,
     )
     theirs.close()
-    client = Client(ours)
     if "-f" not in words:
         assert process.wait(PATIENCE_S) == 0, "the caller waits for the parent"
-    assert client.is_served()
-    client.sock.close()
+    with machine(lab, ours.fileno(), pass_fds=(ours.fileno(),)) as guest:
+        ours.close()
+        for address in (REMOTE4, REMOTE6):
+            guest.run("ping", "-c1", "-W20", address)
+        if ports:
+            server = guest.popen("socat", f"TCP-LISTEN:{ports[1]}", "SYSTEM:echo in the machine")
+            wait_until(lambda: guest.run("ss", "-tlnH", f"sport = :{ports[1]}").stdout, 5, "socat")
+            said = lab.remote.run("socat", "-t20", "-", f"TCP:{HOST4}:{ports[0]}").stdout
+            server.kill()
+            assert said == "in the machine\n"
     assert process.wait(PATIENCE_S) == 0
     wait_until(lambda: not lab.host.run("pidof", "passt", check=False).stdout, 5, "the end of what is in the background")
 

@@ -8,7 +8,8 @@ from lab import Lab
 
 #: What takes minutes runs with `make test-vm` only.
 LONG = bool(os.environ.get("PASTA_LONG"))
-collect_ignore = [] if LONG else ["test_qemu_long.py", "test_qemu_vhost.py", "test_libvirt.py", "test_uml.py"]
+_LONG_FILES = ("test_qemu_long.py", "test_qemu_clients.py", "test_qemu_vhost.py", "test_libvirt.py", "test_uml.py")
+collect_ignore = [] if LONG else list(_LONG_FILES)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """What a guest under QEMU must be able to do, whatever brought it to passt's socket."""
 
+import time
+
 from lab import BIG, GATEWAY4, HOST4, HOST6, REMOTE4, REMOTE6, REMOTES, Lab, wait_until
 from qemu import Vm
 from servers import DNS4, DNS_NAME, make_file, nginx
@@ -61,6 +63,18 @@ class Checks:
         self.lab.remote.run("sh", "-c", f"echo small >{BIG}/www/small")
         vm.run(f"for i in $(seq {count}); do wget -q -O - {url} || exit 1; done >/tmp/small", timeout=280)
         assert vm.run("wc -l </tmp/small").strip() == str(count)
+
+    def paused_in_the_middle_of_a_file(self, vm: Vm) -> None:
+        """For longer than some timers of TCP: nothing may give up."""
+        served = lambda: self.lab.remote.run("ss", "-tnH", "state", "established", "sport = :80").stdout  # noqa: E731
+        vm.start(f"wget -q -O - http://{REMOTE4}/vm.bin | sha256sum")
+        wait_until(served, 20, "the request")
+        vm.qmp("stop")
+        time.sleep(3)
+        assert served(), "it was not paused in the middle"
+        vm.qmp("cont")
+        status, out = vm.result(200)
+        assert status == 0 and out.split()[0] == self.digest
 
     def all(self, vm: Vm) -> None:
         self.pings(vm)

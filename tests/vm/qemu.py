@@ -13,7 +13,7 @@ import selectors
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lab import PATIENCE_S, Lab, wait_until
@@ -21,8 +21,10 @@ from lab import PATIENCE_S, Lab, wait_until
 HERE = Path(__file__).resolve().parent
 ROOT = Path(os.environ.get("PASTA_VM_ROOT") or HERE.parents[1] / "build" / "vm")
 MODULES = ("failover", "net_failover", "virtio_net")
-BOOT_S = 120
+BOOT_S = 240
 MAC = "52:54:00:12:34:56"
+#: The kernel's own lines would stand among those of the shell; a slow machine makes it warn of its clocks.
+COMMAND_LINE = "console=ttyS0 quiet loglevel=1 panic=-1"
 
 INIT = r"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -68,14 +70,28 @@ def entry(name: str, data: bytes, mode: int) -> bytes:
     return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
-def initramfs(path: Path) -> Path:
-    files = {"init": INIT.encode(), "shell": SHELL.encode(), "dhcp": DHCP.encode()}
+def with_libraries(*programs: Path) -> dict[str, bytes]:
+    """Files for initramfs(): programs of this machine, and the libraries that they load at their start, where they are here."""
+    files = {}
+    for program in programs:
+        traced = subprocess.run(
+            [program], env={"LD_TRACE_LOADED_OBJECTS": "1"}, capture_output=True, text=True, check=True
+        )
+        for path in (str(program), *re.findall(r"(/\S+) \(0x", traced.stdout)):
+            files[path.lstrip("/")] = Path(path).read_bytes()
+    return files
+
+
+def initramfs(path: Path, more: "Mapping[str, bytes] | None" = None) -> Path:
+    """Write it. `more`: files by their paths in it."""
+    files = {"init": INIT.encode(), "shell": SHELL.encode(), "dhcp": DHCP.encode(), **(more or {})}
     files["bin/busybox"] = (fetch() / "usr/bin/busybox").read_bytes()
     for name in MODULES:
         (packed,) = modules().rglob(f"{name}.ko.xz")
         files[f"{name}.ko"] = lzma.decompress(packed.read_bytes())
-    folders = ("bin", "dev", "etc", "proc", "sys", "tmp")
-    archive = b"".join(entry(name, b"", 0o040755) for name in folders)
+    folders = {"bin", "dev", "etc", "proc", "sys", "tmp"}
+    folders |= {str(above) for name in files for above in Path(name).parents[:-1]}
+    archive = b"".join(entry(name, b"", 0o040755) for name in sorted(folders))
     archive += b"".join(entry(name, data, 0o100755) for name, data in files.items())
     path.write_bytes(archive + entry("TRAILER!!!", b"", 0))
     return path
@@ -167,22 +183,28 @@ def apart(lab: Lab) -> Path:
 
 @contextlib.contextmanager
 def qemu(
-    lab: Lab, netdev: Sequence[str], *, more: Sequence[str] = (), device: str = "", memory: int = 768
+    lab: Lab,
+    netdev: Sequence[str],
+    *,
+    more: Sequence[str] = (),
+    device: str = "",
+    memory: int = 768,
+    files: "Mapping[str, bytes] | None" = None,
 ) -> Iterator[Vm]:
-    """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts."""
+    """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts. `files`: as for initramfs()."""
     environment = lab.environment()
     if netdev[0] == "passt":
         environment["LD_PRELOAD"] = str(apart(lab))
     root = fetch()
     monitor = lab.directory / "qmp.sock"
     monitor.unlink(missing_ok=True)
-    image = initramfs(lab.directory / "initramfs")
+    image = initramfs(lab.directory / "initramfs", files)
     command = (
         root / "usr/bin/qemu-system-x86_64", "-L", root / "usr/share/qemu", "-L", root / "usr/share/seabios",
         "-accel", "tcg", "-cpu", "max", "-m", memory, "-nographic", "-nodefaults", "-no-user-config", "-serial", "stdio",
         "-qmp", f"unix:{monitor},server=on,wait=off",
-        "-kernel", modules() / "vmlinuz", "-initrd", image, "-append", "console=ttyS0 quiet panic=-1 random.trust_cpu=on",
-        "-netdev", ",".join(netdev), "-device", f"virtio-net-pci,netdev=n,mac={MAC}{device}", *more,
+        "-kernel", modules() / "vmlinuz", "-initrd", image, "-append", f"{COMMAND_LINE} random.trust_cpu=on",
+        "-netdev", ",".join(netdev), "-device", f"virtio-net-pci,netdev=n,romfile=,mac={MAC}{device}", *more,
     )  # fmt: skip
     process = lab.host.popen(*command, text=False, stderr=subprocess.STDOUT, env=environment)
     vm = None

@@ -14,8 +14,8 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-SIZE = 20_000_000
-MEMORY_MB = 512
+SIZE = 200_000_000
+MEMORY_MB = 768
 MEMORY = ("-object", f"memory-backend-memfd,id=m,size={MEMORY_MB}M,share=on", "-numa", "node,memdev=m")
 NETDEV = ("vhost-user", "id=n", "chardev=c")
 
@@ -40,9 +40,8 @@ def test_a_guest_over_vhost_user(lab: Lab, checks: Checks) -> None:
         features = vm.run("cat /sys/class/net/eth0/device/features").strip()
         offered = {0, 1, 7, 8, 11, 12, 15, 28, 29, 32}
         assert {bit for bit, one in enumerate(features) if one == "1"} >= offered, "QEMU passes the offloads on"
-        vm.qmp("stop")
-        vm.qmp("cont")
-        checks.pings(vm)
+        checks.connections(vm, 1000)
+        checks.paused_in_the_middle_of_a_file(vm)
         vm.qmp("system_reset")
         vm.booted()
         checks.addresses(vm)
