@@ -2,7 +2,8 @@
 
 Standard input: lines "NAME TYPE DATA"; "*.NAME" stands for all names below, and in its DATA "#" for a number that counts up; a TYPE
 "!AAAA" makes queries of that type NXDOMAIN. Then an empty line. SEEN gets each query in hexadecimal, "udp" or "tcp" before it.
-Answers have the case of the query, and TTL 300, or what is said behind a slash at the name (NAME/0).
+Answers have the case of the query, and TTL 300, or what is said behind a slash at the name (NAME/0). NAME/5*8: TTL 5, and 8 of the
+records at a time, in turn.
 """
 
 import socket
@@ -18,6 +19,7 @@ import dns.rrset
 
 ZONE: dict[str, list[tuple[int, str, str]]] = {}
 COUNT = iter(range(1, 1 << 30))
+TURNS: dict[str, int] = {}  # records in an answer
 
 
 def found(name: str) -> list[tuple[int, str, str]]:
@@ -44,6 +46,10 @@ def answer(data: bytes) -> dns.message.Message:
             reply.set_rcode(dns.rcode.NXDOMAIN)
             break
         rows = [row for row in records if row[1] == wanted] or [row for row in records if row[1] == "CNAME"]
+        some = TURNS.get(str(name).rstrip(".").lower(), 0)
+        if some and rows:
+            first = next(COUNT) * some % len(rows)
+            rows = (rows + rows)[first : first + some]
         for ttl, kind, rdata in rows:
             reply.answer.append(dns.rrset.from_text(name, ttl, "IN", kind, rdata))
         if not rows or rows[0][1] != "CNAME" or wanted == "CNAME":
@@ -60,7 +66,9 @@ def main() -> None:
         if not line.strip():
             break
         name, kind, rdata = line.strip().split(" ", 2)
-        name, _, ttl = name.partition("/")
+        name, _, rest = name.partition("/")
+        ttl, _, some = rest.partition("*")
+        TURNS[name] = int(some or 0)
         ZONE.setdefault(name, []).append((int(ttl or 300), kind, rdata))
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     udp = socket.socket(family, socket.SOCK_DGRAM)
