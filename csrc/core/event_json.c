@@ -1,7 +1,8 @@
 /* Purpose: records of flows as JSON objects (RFC 8259). docs/control.md says what the members mean.
  *
  * How: in C, because a busy guest opens thousands of flows a second, and Python would take ten times as long for each. All text is
- * ours: addresses, names from tables, what strerror() says. So nothing needs escapes.
+ * ours: addresses, names from tables, what strerror() says. So nothing needs escapes. What a guest or a user has written, the name of a
+ * destination and the rule, Python adds (pasta_py/worker/event_readers.py).
  *
  * Invariant: an object is written whole or not at all.
  */
@@ -165,8 +166,6 @@ static void add_object(struct text *t, const struct flow_event *e, int64_t clock
 	ADD_END(t, "guest", e->guest, e->guest_port, ports);
 	ADD_END(t, "dest", e->dest, e->dest_port, ports);
 	ADD_END(t, "peer", e->peer, e->peer_port, ports);
-	if (e->rule != FLOW_NO_RULE)
-		ADD_MEMBER(t, ",\"rule\":", e->rule);
 	if (e->kind == FLOW_LISTED)
 		ADD_STRING(t, ",\"state\":\"", state ? state : "open");
 	else if (e->reason)

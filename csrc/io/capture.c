@@ -1,8 +1,9 @@
 /* How: the loop puts frames into a ring of bytes; a writer thread makes records of them and writes these.
  *
- * The ring has the layout of the file. The loop copies a frame to its place; struct slot, which tells the writer about it, stands
+ * The ring has the layout of the file. The loop copies a frame to its place; a slot (capture_slot.h), which tells the writer about it, stands
  * where the record's header will be. The writer completes checksum and header in place and passes many records to one write(),
- * without another copy. A record never wraps: the bytes left at the end of the ring are skipped.
+ * without another copy. A record never wraps: the bytes left at the end of the ring are skipped. Other blocks of pcapng (names) are
+ * complete but for their first bytes, which wait in the slot.
  *
  * The writer sleeps while the ring is empty (IDLE), and the first frame wakes it. It then lets frames gather for a moment (LINGER);
  * only WAKE_BYTES of them wake it earlier. So the loop makes at most two system calls a batch.
@@ -33,6 +34,7 @@
 
 #include "base/bytes.h"
 #include "io/capture_files.h"
+#include "io/capture_slot.h"
 #include "io/thread.h"
 
 /* Sizes. */
@@ -46,32 +48,17 @@
 #define FILE_STALL_NS (2000 * NS_PER_MS)  /* how long the loop waits for a file that takes nothing, */
 #define STREAM_STALL_NS (100 * NS_PER_MS) /* and for a stream, until its reader has caught up */
 
-enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
-
-enum slot_flags { SLOT_NEEDS_CSUM = 1, SLOT_TO_GUEST = 2, SLOT_SKIP = 4, SLOT_CUT = 8 };
-
-#define SLOT_LEN_SHIFT 4
-
-struct slot {
-	uint64_t time_ns;
-	uint32_t len_flags; /* len << SLOT_LEN_SHIFT | slot_flags */
-	union {
-		struct {
-			uint16_t csum_start, csum_offset; /* with SLOT_NEEDS_CSUM */
-		};
-		uint32_t full_len; /* with SLOT_CUT */
-	};
-};
-
-_Static_assert(sizeof(struct slot) <= PCAP_FRAME_OFFSET_MIN, "a slot fits into the place of the header");
 _Static_assert(PCAP_SNAPLEN_BYTES * 4 < RING_BYTES, "every frame fits, also after a skip");
+
+enum writer_state { WRITER_BUSY, WRITER_LINGER, WRITER_IDLE };
 
 struct capture {
 	/* Set once. */
 	uint8_t *ring;
 	bool pcapng;
 	struct capture_choice choice;
-	bool stream; /* its reader may be slow */
+	const struct capture_names *names; /* for pcapng; or NULL */
+	bool stream;                       /* its reader may be slow */
 	size_t frame_offset;
 	pthread_t thread;
 	bool shared;
@@ -87,11 +74,14 @@ struct capture {
 	uint64_t stalled_at;
 	_Atomic int notice;
 	bool notice_given, failure_given;
+	struct capture_told *told; /* with names: in the file `told_file` */
+	uint32_t told_file;
 
 	/* The writer's. */
 	alignas(64) _Atomic uint64_t tail;
 	_Atomic uint64_t written, written_bytes; /* frames in the file, and their bytes */
 	_Atomic int failed;
+	_Atomic uint32_t files_begun;
 	struct capture_files files;
 
 	/* Of both. */
@@ -131,39 +121,21 @@ static size_t count_whole(struct capture *c, const uint8_t *data, size_t len)
 {
 	uint64_t frames = 0, bytes = 0;
 	size_t at = 0, size;
-	uint32_t frame_len;
+	int64_t frame_len;
 
 	while (at < len) {
-		frame_len = pcap_record_frame_len(c->pcapng, data + at);
-		size = pcap_record_size(c->pcapng, frame_len);
+		size = pcap_finished_size(c->pcapng, data + at, &frame_len);
 		if (size > len - at)
 			break;
 		at += size;
+		if (frame_len < 0)
+			continue;
 		frames++;
-		bytes += frame_len;
+		bytes += (uint64_t)frame_len;
 	}
 	atomic_fetch_add_explicit(&c->written, frames, memory_order_relaxed);
 	atomic_fetch_add_explicit(&c->written_bytes, bytes, memory_order_relaxed);
 	return at;
-}
-
-/* Turns the slot at record into bytes of the file. Returns their number; 0: the rest of the ring is skipped. */
-static size_t finish_slot(struct capture *c, uint8_t *record)
-{
-	struct pcap_frame frame;
-	struct slot slot;
-
-	memcpy(&slot, record, sizeof(slot));
-	if (slot.len_flags & SLOT_SKIP)
-		return 0;
-	frame.time_ns = slot.time_ns;
-	frame.len = slot.len_flags >> SLOT_LEN_SHIFT;
-	frame.full_len = slot.len_flags & SLOT_CUT ? slot.full_len : frame.len;
-	frame.direction = slot.len_flags & SLOT_TO_GUEST ? CAPTURE_TO_GUEST : CAPTURE_FROM_GUEST;
-	if (slot.len_flags & SLOT_NEEDS_CSUM)
-		capture_complete_checksum(record + c->frame_offset, frame.len, slot.csum_start, slot.csum_offset);
-	pcap_record_finish(c->pcapng, record, &frame);
-	return pcap_record_size(c->pcapng, frame.len);
 }
 
 static bool fail(struct capture *c, int error)
@@ -189,6 +161,7 @@ static bool next_file(struct capture *c)
 	const struct pcap_statistics so_far = statistics(c);
 	int error = capture_files_next(&c->files, &so_far, &c->stop);
 
+	atomic_fetch_add_explicit(&c->files_begun, 1, memory_order_relaxed);
 	return error ? fail(c, error) : true;
 }
 
@@ -201,41 +174,28 @@ static void end_file(struct capture *c)
 		fail(c, error);
 }
 
-static uint32_t slot_len(const uint8_t *record)
-{
-	struct slot slot;
-
-	memcpy(&slot, record, sizeof(slot));
-	return slot.len_flags >> SLOT_LEN_SHIFT;
-}
-
 /* Finishes records at offset, of left bytes, as many as are worth one write() and fit into the file. Returns their length. */
 static size_t finish_some(struct capture *c, size_t offset, size_t left)
 {
 	uint64_t room = capture_files_room(&c->files);
 	size_t len = 0, size;
 
-	for (; left - len >= sizeof(struct slot) && len < WRITE_BYTES; len += size) {
+	for (; left - len >= sizeof(struct capture_slot) && len < WRITE_BYTES; len += size) {
 		uint8_t *record = c->ring + offset + len;
+		const struct capture_slot slot = slot_at(record);
 
+		size = slot_size(&slot, c->pcapng);
 		/* A file has one record at least, or a frame longer than a file would have no place. */
-		if (len + pcap_record_size(c->pcapng, slot_len(record)) > room && (len || c->files.used))
+		if (slot.skip || (len + size > room && (len || c->files.used)))
 			break;
-		size = finish_slot(c, record);
-		if (!size)
-			break;
+		slot_finish(&slot, c->pcapng, record);
 	}
 	return len;
 }
 
-static bool is_skipped(struct capture *c, size_t offset, size_t left)
+static bool is_skipped(const struct capture *c, size_t offset, size_t left)
 {
-	struct slot slot;
-
-	if (left < sizeof(slot))
-		return true;
-	memcpy(&slot, c->ring + offset, sizeof(slot));
-	return slot.len_flags & SLOT_SKIP;
+	return left < sizeof(struct capture_slot) || slot_at(c->ring + offset).skip;
 }
 
 /* Writes all records up to head. Returns false after an error. */
@@ -365,7 +325,7 @@ static bool make_room(struct capture *c, uint64_t head, size_t need)
 /* Marks the end of the ring as skipped. One that is too short for a mark needs none. */
 static void skip_end(struct capture *c, size_t offset)
 {
-	const struct slot slot = {.len_flags = SLOT_SKIP};
+	const struct capture_slot slot = {.skip = true};
 
 	if (RING_BYTES - offset >= sizeof(slot))
 		memcpy(c->ring + offset, &slot, sizeof(slot));
@@ -388,44 +348,91 @@ static void add_one(_Atomic uint64_t *counter)
 	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + 1, memory_order_relaxed);
 }
 
+/* A place in the ring, which publish(c, end) gives to the writer. */
+struct place {
+	uint8_t *at;
+	uint64_t end;
+};
+
+/* False: there is no room in time. */
+static bool reserve(struct capture *c, size_t size, struct place *place)
+{
+	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
+	size_t offset = head % RING_BYTES, skip = size > RING_BYTES - offset ? RING_BYTES - offset : 0;
+
+	if (!make_room(c, head, skip + size))
+		return false;
+	if (skip)
+		skip_end(c, offset);
+	*place = (struct place){c->ring + (skip ? 0 : offset), head + skip + size};
+	return true;
+}
+
+/* The name of the frame's flow, if this file does not have it yet. */
+static const struct capture_name *name_of(struct capture *c, enum capture_direction direction, const struct iovec *head,
+					  uint32_t *flow)
+{
+	uint32_t file;
+
+	if (LIKELY(!c->told))
+		return NULL;
+	file = atomic_load_explicit(&c->files_begun, memory_order_relaxed);
+	if (file != c->told_file) {
+		c->told_file = file;
+		*c->told = (struct capture_told){0};
+	}
+	return capture_name_of(c->names, c->told, direction, head, flow);
+}
+
+/* Adds the block with a name, if there is room. */
+static void put_name(struct capture *c, const struct capture_name *name)
+{
+	uint8_t block[PCAP_NAME_BLOCK_MAX_BYTES];
+	size_t size = pcap_name_block(&name->addr, name->text, name->len, block);
+	struct place place;
+
+	if (!reserve(c, size, &place))
+		return;
+	slot_put_block(place.at, block, size);
+	publish(c, place.end);
+}
+
 /* Adds one record, if the filter takes the packet. */
 static void put(void *to, const struct capture_packet *packet, const struct iovec *iov, int iovcnt)
 {
 	struct capture *c = to;
-	uint64_t head = atomic_load_explicit(&c->head, memory_order_relaxed);
-	struct slot slot = {.time_ns = packet->time_ns, .len_flags = packet->direction == CAPTURE_TO_GUEST ? SLOT_TO_GUEST : 0u};
-	size_t offset = head % RING_BYTES, record_len, skip;
+	const struct capture_name *name;
 	struct pcap_frame frame;
+	struct place place;
+	struct capture_slot slot;
+	uint32_t flow;
 
 	add_one(&c->seen);
 	if (!capture_takes(&c->choice, iov, iovcnt, &frame))
 		return;
 	add_one(&c->matched);
-	record_len = pcap_record_size(c->pcapng, frame.len);
-	skip = record_len > RING_BYTES - offset ? RING_BYTES - offset : 0;
-	if (UNLIKELY(frame.full_len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed) ||
-		     !make_room(c, head, skip + record_len))) {
+	if (UNLIKELY(frame.full_len > PCAP_SNAPLEN_BYTES || atomic_load_explicit(&c->failed, memory_order_relaxed))) {
 		add_one(&c->dropped);
 		return;
 	}
-	if (skip) {
-		skip_end(c, offset);
-		offset = 0;
+	name = name_of(c, packet->direction, iov, &flow);
+	frame.comment_len = name ? name->len : 0;
+	if (name)
+		put_name(c, name);
+	if (UNLIKELY(!reserve(c, pcap_record_size(c->pcapng, frame.len, frame.comment_len), &place))) {
+		add_one(&c->dropped);
+		return;
 	}
-	if (frame.len < frame.full_len) {
-		slot.len_flags |= SLOT_CUT;
-		slot.full_len = frame.full_len;
-	} else if (packet->needs_csum) {
-		slot.len_flags |= SLOT_NEEDS_CSUM;
-		slot.csum_start = packet->csum_start;
-		slot.csum_offset = packet->csum_offset;
+	slot = slot_of(packet, &frame);
+	memcpy(place.at, &slot, sizeof(slot));
+	capture_gather(place.at + c->frame_offset, frame.len, iov, iovcnt);
+	if (name) {
+		memcpy(place.at + pcap_comment_offset(frame.len), name->text, name->len);
+		capture_told_add(c->told, flow);
 	}
-	slot.len_flags |= frame.len << SLOT_LEN_SHIFT;
-	memcpy(c->ring + offset, &slot, sizeof(slot));
-	capture_gather(c->ring + offset + c->frame_offset, frame.len, iov, iovcnt);
 	c->accepted++;
 	c->accepted_bytes += frame.len;
-	publish(c, head + skip + record_len);
+	publish(c, place.end);
 }
 
 void capture_frame(struct capture *c, enum capture_direction direction, const struct iovec *iov, int iovcnt,
@@ -520,6 +527,12 @@ static int configure(struct capture *c, const struct capture_config *config)
 	if (rc || !config->files || config->files > CAPTURE_FILES_MAX)
 		return rc ? rc : -EINVAL;
 	c->pcapng = config->pcapng;
+	if (config->pcapng && config->names) {
+		c->names = config->names;
+		c->told = calloc(1, sizeof(*c->told));
+		if (!c->told)
+			return -ENOMEM;
+	}
 	c->frame_offset = pcap_frame_offset(config->pcapng);
 	c->files = (struct capture_files){
 		.count = config->files, .limit_bytes = config->file_bytes, .pcapng = c->pcapng, .snaplen = c->choice.snaplen};
@@ -559,6 +572,7 @@ int capture_open(struct capture **out, const struct capture_config *config)
 fail:
 	pthread_mutex_destroy(&c->lock);
 	capture_choice_free(&c->choice);
+	free(c->told);
 	free(c);
 	return error;
 }
@@ -576,6 +590,7 @@ int capture_stop(struct capture *c, struct capture_counters *counters)
 	munmap(c->ring, RING_BYTES);
 	pthread_mutex_destroy(&c->lock);
 	capture_choice_free(&c->choice);
+	free(c->told);
 	free(c);
 	return error;
 }

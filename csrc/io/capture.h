@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "io/capture_names.h"
 #include "io/capture_packet.h"
 
 struct capture;
@@ -32,6 +33,7 @@ struct capture_config {
 	uint32_t snaplen;                        /* bytes of a frame, at most; 0: all */
 	const struct packet_filter_insn *filter; /* checked; capture_open() copies it */
 	uint32_t filter_len;                     /* 0: all frames */
+	const struct capture_names *names;       /* for pcapng; NULL: none. They change only where frames come from */
 };
 
 /* Writes the header of the first file and starts the writer. The caller keeps the descriptors open until capture_stop(), and closes

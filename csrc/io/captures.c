@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "base/bytes.h"
+#include "io/sink.h"
 
 void captures_init(struct captures *cs)
 {
@@ -19,6 +20,7 @@ void captures_init(struct captures *cs)
 static void release(struct capture_client *c)
 {
 	free(c->record);
+	free(c->told);
 	capture_choice_free(&c->choice);
 	*c = (struct capture_client){.fd = -1};
 }
@@ -27,6 +29,7 @@ void captures_free(struct captures *cs)
 {
 	for (size_t i = 0; i < ARRAY_LEN(cs->client); i++)
 		release(&cs->client[i]);
+	capture_names_free(&cs->names);
 	pthread_mutex_destroy(&cs->lock);
 }
 
@@ -62,26 +65,47 @@ static void mark_to_guest(uint8_t *record)
 	memcpy(record + 12, &full_len, sizeof(full_len));
 }
 
+/* Makes the record in c->record. */
+static void make_record(struct capture_client *c, const struct capture_packet *packet, struct pcap_frame *frame,
+			const struct iovec *iov, int iovcnt)
+{
+	bool pcapng = c->told;
+	const struct capture_name *name = NULL;
+	uint8_t *record = c->record, *data;
+	uint32_t flow;
+
+	if (pcapng)
+		name = capture_name_of(c->names, c->told, packet->direction, iov, &flow);
+	if (name) {
+		record += pcap_name_block(&name->addr, name->text, name->len, record);
+		frame->comment_len = name->len;
+		memcpy(record + pcap_comment_offset(frame->len), name->text, name->len);
+		capture_told_add(c->told, flow);
+	}
+	data = record + pcap_frame_offset(pcapng);
+	capture_gather(data, frame->len, iov, iovcnt);
+	if (packet->needs_csum && frame->len == frame->full_len)
+		capture_complete_checksum(data, frame->len, packet->csum_start, packet->csum_offset);
+	pcap_record_finish(pcapng, record, frame);
+	if (!pcapng && packet->direction == CAPTURE_TO_GUEST)
+		mark_to_guest(record);
+	c->len = (uint32_t)(record - c->record) + (uint32_t)pcap_record_size(pcapng, frame->len, frame->comment_len);
+	c->sent = 0;
+}
+
 static void put(void *to, const struct capture_packet *packet, const struct iovec *iov, int iovcnt)
 {
 	struct capture_client *c = to;
 	struct pcap_frame frame = {.time_ns = packet->time_ns, .direction = packet->direction};
-	uint8_t *data = c->record + pcap_frame_offset(false);
 
+	c->seen++;
 	if (!capture_takes(&c->choice, iov, iovcnt, &frame))
 		return;
 	if (frame.full_len > PCAP_SNAPLEN_BYTES || !send_rest(c)) {
 		c->counters.dropped++;
 		return;
 	}
-	capture_gather(data, frame.len, iov, iovcnt);
-	if (packet->needs_csum && frame.len == frame.full_len)
-		capture_complete_checksum(data, frame.len, packet->csum_start, packet->csum_offset);
-	pcap_record_finish(false, c->record, &frame);
-	if (packet->direction == CAPTURE_TO_GUEST)
-		mark_to_guest(c->record);
-	c->len = (uint32_t)pcap_record_size(false, frame.len);
-	c->sent = 0;
+	make_record(c, packet, &frame, iov, iovcnt);
 	c->counters.frames++;
 	c->counters.bytes += frame.len;
 	(void)send_rest(c);
@@ -101,19 +125,55 @@ void captures_frame(struct captures *cs, enum capture_direction direction, const
 		pthread_mutex_unlock(&cs->lock);
 }
 
-int captures_attach(struct captures *cs, int fd, struct capture_choice choice, const void *first, uint32_t first_len)
+int captures_want_names(struct captures *cs)
 {
-	struct capture_client c = {.fd = fd, .choice = choice, .record = malloc(PCAP_RECORD_MAX_BYTES)};
+	int rc;
+
+	pthread_mutex_lock(&cs->lock);
+	rc = cs->naming ? 0 : capture_names_init(&cs->names);
+	cs->naming += !rc;
+	pthread_mutex_unlock(&cs->lock);
+	return rc;
+}
+
+void captures_end_names(struct captures *cs)
+{
+	pthread_mutex_lock(&cs->lock);
+	if (!--cs->naming)
+		capture_names_free(&cs->names);
+	pthread_mutex_unlock(&cs->lock);
+}
+
+void captures_learn(struct captures *cs, const struct addr *a, const char *name, uint32_t len)
+{
+	pthread_mutex_lock(&cs->lock);
+	capture_names_learn(&cs->names, a, name, len);
+	pthread_mutex_unlock(&cs->lock);
+}
+
+/* Gets what a client needs that captures in pcapng. 0 or -ENOMEM. */
+static int begin_pcapng(struct captures *cs, struct capture_client *c)
+{
+	c->told = calloc(1, sizeof(*c->told));
+	if (!c->told || captures_want_names(cs))
+		return -ENOMEM;
+	c->names = &cs->names;
+	c->len += (uint32_t)pcap_file_header(true, c->choice.snaplen, c->record + c->len);
+	return 0;
+}
+
+int captures_attach(struct captures *cs, int fd, struct capture_choice choice, bool pcapng, const void *first, uint32_t first_len)
+{
+	struct capture_client c = {.fd = fd, .choice = choice, .record = malloc(CAPTURE_CLIENT_BYTES), .len = first_len};
 	int number = 0;
 
 	while (number < CAPTURE_CLIENTS_MAX && cs->client[number].fd >= 0)
 		number++;
-	if (number == CAPTURE_CLIENTS_MAX || !c.record || first_len > PCAP_RECORD_MAX_BYTES) {
+	if (number == CAPTURE_CLIENTS_MAX || !c.record || first_len > PCAP_RECORD_MAX_BYTES || (pcapng && begin_pcapng(cs, &c))) {
 		release(&c);
 		return number == CAPTURE_CLIENTS_MAX ? -EBUSY : -ENOMEM;
 	}
 	memcpy(c.record, first, first_len);
-	c.len = first_len;
 	(void)send_rest(&c);
 	pthread_mutex_lock(&cs->lock);
 	cs->client[number] = c;
@@ -122,10 +182,23 @@ int captures_attach(struct captures *cs, int fd, struct capture_choice choice, c
 	return number;
 }
 
+/* What a client has not got, and the end of its file. */
+static uint32_t take_rest(const struct capture_client *c, uint8_t rest[CAPTURE_CLIENT_BYTES])
+{
+	const struct pcap_statistics end = {(uint64_t)clock_ns(CLOCK_REALTIME), c->seen, c->counters.frames + c->counters.dropped,
+					    c->counters.dropped};
+	uint32_t left = c->failed ? 0 : c->len - c->sent;
+
+	if (left)
+		memcpy(rest, c->record + c->sent, left);
+	return left + (uint32_t)pcap_file_end(c->told, &end, rest + left);
+}
+
 uint32_t captures_detach(struct captures *cs, uint32_t number, struct capture_counters *counters,
-			 uint8_t rest[PCAP_RECORD_MAX_BYTES])
+			 uint8_t rest[CAPTURE_CLIENT_BYTES])
 {
 	struct capture_client *c = &cs->client[number];
+	bool named = c->told;
 	uint32_t left;
 
 	*counters = (struct capture_counters){0};
@@ -133,11 +206,11 @@ uint32_t captures_detach(struct captures *cs, uint32_t number, struct capture_co
 		return 0;
 	pthread_mutex_lock(&cs->lock);
 	*counters = c->counters;
-	left = c->failed ? 0 : c->len - c->sent;
-	if (left)
-		memcpy(rest, c->record + c->sent, left);
+	left = take_rest(c, rest);
 	release(c);
 	cs->clients--;
 	pthread_mutex_unlock(&cs->lock);
+	if (named)
+		captures_end_names(cs);
 	return left;
 }

@@ -7,7 +7,7 @@
 
 #include "plane/plane.h"
 
-_Static_assert(PLANE_CAPTURE_REST_BYTES == PCAP_RECORD_MAX_BYTES, "room for a record");
+_Static_assert(PLANE_CAPTURE_REST_BYTES == CAPTURE_CLIENT_BYTES, "room for a record");
 
 static void tell_links(struct plane *p)
 {
@@ -32,9 +32,14 @@ int plane_capture(struct plane *p, const struct plane_capture_config *config)
 		.snaplen = config->snaplen,
 		.filter = (const struct packet_filter_insn *)config->filter,
 		.filter_len = config->filter_len,
+		.names = &p->captures.names,
 	};
-	int rc = p->captures.file || p->shard_count > 1 ? -EBUSY : capture_open(&p->captures.file, &c);
+	int rc = p->captures.file || p->shard_count > 1 ? -EBUSY : 0;
 
+	if (!rc && c.pcapng)
+		rc = captures_want_names(&p->captures);
+	if (!rc)
+		rc = capture_open(&p->captures.file, &c);
 	tell_links(p);
 	return rc;
 }
@@ -58,14 +63,22 @@ const char *plane_capture_error_text(int error)
 	return capture_error_text(error);
 }
 
-int plane_capture_attach(struct plane *p, int fd, const void *filter, uint32_t filter_len, uint32_t snaplen, const char *first,
-			 uint32_t first_len)
+void plane_capture_name(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len)
+{
+	const struct addr a = addr_from_v6(addr);
+
+	if (p->captures.naming)
+		captures_learn(&p->captures, &a, name, len);
+}
+
+int plane_capture_attach(struct plane *p, int fd, const void *filter, uint32_t filter_len, uint32_t snaplen, uint32_t flags,
+			 const char *first, uint32_t first_len)
 {
 	struct capture_choice choice;
 	int rc = capture_choose(&choice, snaplen, (const struct packet_filter_insn *)filter, filter_len);
 
 	if (!rc)
-		rc = captures_attach(&p->captures, fd, choice, first, first_len);
+		rc = captures_attach(&p->captures, fd, choice, flags & PLANE_CAPTURE_PCAPNG, first, first_len);
 	tell_links(p);
 	return rc;
 }

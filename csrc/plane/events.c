@@ -72,6 +72,8 @@ bool events_pending(struct plane *p, struct plane_event *event)
 		p->listing = 0;
 		return true;
 	}
+	if (UNLIKELY(p->captures.naming) && p->shard[0]->udp.answers.used)
+		p->events_due_ms = p->shard[0]->loop.now_ms; /* the next frame may open a flow to the name */
 	if (!p->events_due_ms || p->events_due_ms > p->shard[0]->loop.now_ms)
 		return false;
 	p->events_due_ms = 0;

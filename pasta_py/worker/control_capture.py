@@ -1,6 +1,7 @@
 """The command `capture` of the control socket: from its answer on, the connection carries captured frames (docs/control.md).
 
-The core writes them itself, so that a busy guest costs no Python. Any byte from the client ends it.
+The core writes them itself, records of pcap or a whole pcapng file, so that a busy guest costs no Python. Any byte from the client
+ends it.
 """
 
 from pasta_py.errors import ControlError
@@ -9,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from pasta_py.worker import plane
+    from pasta_py.worker import event_readers, plane
     from pasta_py.worker.json_lines import Object, Value
 
 #: In place of the header of a record: what follows is a line again.
@@ -19,10 +20,20 @@ _MAX_SNAPLEN = 262144
 _SOL_SOCKET, _SO_SNDBUF = 1, 7  # asm-generic/socket.h
 
 
+def format_of(request: "Object") -> str:
+    """What is asked for: pcap or pcapng. ControlError: something else."""
+    name = request.get("format", "pcap")
+    if name == "pcap" or name == "pcapng":
+        return name
+    raise ControlError("format is pcap or pcapng")
+
+
 class Capture:
     """A capture to one client."""
 
-    def __init__(self, core: "plane.Plane", sock: "_socket.socket", request: "Object", answer: bytes) -> None:
+    def __init__(
+        self, core: "plane.Plane", readers: "event_readers.Readers", sock: "_socket.socket", request: "Object", answer: bytes
+    ) -> None:  # fmt: skip
         """`answer`: the line that goes before the frames. ControlError: what is asked for is refused."""
         code, snaplen = request.get("filter", ""), request.get("snaplen", 0)
         if not isinstance(snaplen, int) or isinstance(snaplen, bool) or not 0 <= snaplen <= _MAX_SNAPLEN:
@@ -35,16 +46,21 @@ class Capture:
             raise ControlError("filter is a program of classic BPF in hexadecimal digits") from None
         if len(program) % 8:
             raise ControlError("filter is no program: instructions have 8 bytes")
+        pcapng = format_of(request) == "pcapng"
         sock.setsockopt(_SOL_SOCKET, _SO_SNDBUF, _ROOM_BYTES)
         try:
-            self._number = core.attach_capture(sock.fileno(), program, snaplen, answer)
+            self._number = core.attach_capture(sock.fileno(), program, snaplen, answer, pcapng=pcapng)
         except BlockingIOError:
             raise ControlError("others capture already, as many as can: end one of them") from None
         except OSError as error:
             raise ControlError(f"the filter is refused: {error.strerror}") from None
-        self._core = core
+        self._core, self._named_by = core, readers if pcapng else None
+        if self._named_by:
+            self._named_by.name_captures(True)
 
     def end(self) -> "tuple[bytes, dict[str, Value]]":
-        """What of the last record the client has not got, and what there was."""
+        """What of the last record, and of the end of a pcapng file, the client has not got; and what there was."""
+        if self._named_by:
+            self._named_by.name_captures(False)
         rest, frames, size, dropped = self._core.detach_capture(self._number)
         return rest, {"captured": {"frames": frames, "bytes": size, "dropped": dropped}}

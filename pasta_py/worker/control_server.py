@@ -272,8 +272,9 @@ class _Client:
         """Answer, and leave the connection to the core, which captures to it."""
         from pasta_py.worker import control_capture
 
-        answer = self._line({"capturing": True})
-        self._capture = control_capture.Capture(self.server.context.core, self.sock, request, answer)
+        context = self.server.context
+        answer = self._line({"capturing": True, "format": control_capture.format_of(request)})
+        self._capture = control_capture.Capture(context.core, context.readers, self.sock, request, answer)
         self.deadline = _NEVER
 
     def _end_capture(self) -> None:

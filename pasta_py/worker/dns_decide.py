@@ -14,7 +14,7 @@ from pasta_py.worker.dns_wire import IN, Edns, Message, Rr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Protocol
 
     class Rules(Protocol):
@@ -115,6 +115,7 @@ class Decider:
         self._rules, self._host_names, self._pins_all = rules, frozenset(name.lower() for name in host_names), pins_all
         self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
         self._names: dict[bytes, tuple[Found, ...]] = {}  # by address; the oldest first
+        self.on_name: Callable[[bytes, str], None] = lambda _address, _name: None  # hears of each before the guest does
 
     def judge(self, name: bytes, kind: int, now_s: float) -> Judgement:
         """Whether a query goes upstream. `name`: lower-case, in wire form."""
@@ -172,6 +173,10 @@ class Decider:
         """The name that an address of 16 bytes was last an answer for; plain text, as dns_wire.text() makes it."""
         found = self._names.get(address)
         return found[-1].name if found else None
+
+    def known(self) -> "list[tuple[bytes, str]]":
+        """All addresses with their last names; the oldest first."""
+        return [(address, found[-1].name) for address, found in self._names.items()]
 
     def origin(self, address: bytes, at_s: float) -> "Found | None":
         """The same at an earlier time."""
@@ -244,6 +249,7 @@ class Decider:
         self._names[address] = (*(each for each in known if each.name != found.name), found)[-_FOUND_MAX:]
         if len(self._names) > _NAMES_MAX:
             del self._names[next(iter(self._names))]
+        self.on_name(address, found.name)
         return True
 
     def _binding(self, judgement: Judgement, record: Rr, now_s: float, withheld: "list[str]") -> bytes:

@@ -54,8 +54,13 @@ class Copied:
                 address = record.data if record.kind == dns_wire.AAAA else _MAPPED + record.data
                 self._names.pop(address, None)
                 self._names[address] = name
+                self._core.name_in_captures(address, name)
         while len(self._names) > _NAMES_MAX:
             del self._names[next(iter(self._names))]
+
+    def known(self) -> "list[tuple[bytes, str]]":
+        """All addresses with their names; the oldest first."""
+        return [*self._names.items()]
 
     @property
     def any(self) -> bool:

@@ -72,6 +72,10 @@ class Service:
         """The name that an address of 16 bytes was last resolved under, as plain text; None: it was not, or long ago."""
         return self._decider.lookup(address)
 
+    def known(self) -> "list[tuple[bytes, str]]":
+        """All addresses that have a name, with it."""
+        return self._decider.known()
+
     def origin(self, address: bytes, at_s: float) -> "dns_decide.Found | None":
         """The same at an earlier time of the clock."""
         return self._decider.origin(address, at_s)

@@ -96,6 +96,7 @@ def service(core: "plane.Plane", plan: "WorkerPlan", handlers: "dict[int, watch.
     host_names = [wire for wire in map(frames.dns_name, plan.host_names) if wire]
     rules = CoreRules(core, plan.pin_grace_s) if plan.egress else NoRules(plan.all_names)
     decider = dns_decide.Decider(rules, host_names, pins_all=bool(plan.detours))
+    decider.on_name = core.name_in_captures
     upstream = dns_upstream.Upstream(servers(plan), watches, time.monotonic)
     return dns_service.Service(plan, decider, upstream, watches, core.send)
 

@@ -25,10 +25,10 @@ class LogsAndControl:
     """What every worker has of them: as little as lets the rest be loaded when it is needed."""
 
     def __init__(
-        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int, lookup: "event_readers.Lookup | None" = None
+        self, core: "plane.Plane", plan: "WorkerPlan", journal: "log.Log", owner: int, names: "event_readers.Names | None" = None
     ) -> None:  # fmt: skip
-        """`owner`: see owner_of(). `lookup`: see event_readers.Readers."""
-        self._core, self._plan, self._log, self._owner, self._lookup = core, plan, journal, owner, lookup
+        """`owner`: see owner_of(). `names`: see event_readers.Readers."""
+        self._core, self._plan, self._log, self._owner, self._names = core, plan, journal, owner, names
         self._readers: event_readers.Readers | None = None
         self._context: control_server.Context | None = None
         self._servers: list[control_server.Server] = []
@@ -43,8 +43,12 @@ class LogsAndControl:
         if not self._readers:
             from pasta_py.worker import event_readers
 
-            self._readers = event_readers.Readers(self._core, self._lookup)
+            self._readers = event_readers.Readers(self._core, self._names, self._rule if self._plan.egress else None)
         return self._readers
+
+    def _rule(self, index: int) -> str:
+        found = self.policy.rules.rule(index) if self.policy else None
+        return found[1] if found else ""
 
     def listen(self, fd: int, ident: int, handlers: "Handlers", arm: "Callable[[], None]", *, changing: bool = False) -> None:
         """Serve a control socket from its first client on. The core watches it under `ident`."""
@@ -64,6 +68,10 @@ class LogsAndControl:
             server.on_listener()
 
         handlers[ident] = on_first
+
+    def name_capture(self) -> None:
+        """The capture (--pcap) has a place for names."""
+        self.readers().name_captures(True)
 
     def log_flows(self, fds: "list[int]", limit: int) -> None:
         """Write the flow log to these files, `limit` bytes each."""

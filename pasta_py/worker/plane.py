@@ -3,6 +3,7 @@
 run() blocks in C with the GIL released and returns (kind, ident, data). C never calls Python. A Plane has no state but its handle.
 """
 
+import struct
 import sys
 
 from pasta_py import _plane
@@ -158,10 +159,16 @@ class Plane:
         why = ffi.string(lib.plane_capture_error_text(-error)).decode() if error else ""
         return captured.frames, captured.bytes, captured.dropped, why
 
-    def attach_capture(self, fd: int, code: bytes, snaplen: int, first: bytes) -> int:
+    def name_in_captures(self, address: bytes, name: str) -> None:
+        """An address of 16 bytes has this name, as plain text: captures in pcapng tell it."""
+        text = name.encode("ascii")
+        lib.plane_capture_name(self._plane, address, text, len(text))
+
+    def attach_capture(self, fd: int, code: bytes, snaplen: int, first: bytes, *, pcapng: bool = False) -> int:
         """Send `first` and then frames to a stream socket; a number for detach_capture. BlockingIOError: too many capture."""
         filtered = ffi.from_buffer(code), len(code) // _INSTRUCTION_BYTES
-        number: int = lib.plane_capture_attach(self._plane, fd, *filtered, snaplen, first, len(first))
+        flags = lib.PLANE_CAPTURE_PCAPNG if pcapng else 0
+        number: int = lib.plane_capture_attach(self._plane, fd, *filtered, snaplen, flags, first, len(first))
         if number == -_EBUSY:
             raise BlockingIOError(_EBUSY, "too many captures")
         raise_errno(number)
@@ -411,10 +418,11 @@ def judged_flows(records: bytes) -> "Iterator[JudgedFlow]":
         )  # fmt: skip
 
 
-def event_addresses(records: bytes) -> "list[bytes]":
-    """The destination of each record, as the guest sees it: 16 bytes."""
-    size, at = ffi.sizeof("struct flow_event"), ffi.offsetof("struct flow_event", "dest")
-    return [records[start + at : start + at + 16] for start in range(0, len(records), size)]
+def event_ends(records: bytes) -> "Iterator[tuple[bytes, int]]":
+    """Of each record the destination as the guest sees it, 16 bytes, and the index of the rule that decided, or NO_RULE."""
+    size, dest, rule = ffi.sizeof("struct flow_event"), *(ffi.offsetof("struct flow_event", name) for name in ("dest", "rule"))
+    form = struct.Struct(f"={dest}x16s{rule - dest - 16}xH{size - rule - 2}x")
+    return form.iter_unpack(records)
 
 
 # ---- the helper (pasta_py.worker.helper) ----

@@ -71,10 +71,10 @@ class RuleSet:
 
     def rule(self, index: int) -> "tuple[str, str, str] | None":
         """Where a rule stands, the rule with its verdict, its note; None: there is no rule of this index."""
-        texts = self.texts
-        if not 0 <= index < len(texts):
+        texts, first = self._base.texts, index - len(self._added)
+        if index < 0 or first >= len(texts):
             return None
-        where, text, note = texts[index].split("\t")
+        where, text, note = (texts[first] if first >= 0 else self._added[index].text).split("\t")
         return where, text, note
 
     def left_s(self, index: int) -> "float | None":

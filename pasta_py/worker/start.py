@@ -202,13 +202,15 @@ def _build(
         from pasta_py.worker import dns_start  # loaded before the worker was locked in
 
         dns = dns_start.service(core, plan, handlers)
-    logs = logs_and_control.LogsAndControl(core, plan, journal, logs_and_control.owner_of(sock), dns.lookup if dns else None)
+    logs = logs_and_control.LogsAndControl(core, plan, journal, logs_and_control.owner_of(sock), dns)
     logs.holds = lambda proto, port: _holds(plan, rules, auto, proto, port)
     ticks = serve.Ticks(core, plan, journal, auto, pesto, logs, dns)
     control = watch.Control(core, sock, rules if plan.changing else None)
     handlers |= watch.handlers(core, plan, roles, journal, control, signals)
     if pesto:
         handlers |= serve.pesto_handlers(pesto, ticks)
+    if plan.pcapng:
+        logs.name_capture()
     if model.FD_FLOW_LOG in roles:
         logs.log_flows(roles[model.FD_FLOW_LOG], plan.flow_log_file_bytes)
     for role, ident in ((model.FD_CONTROL, watch.READING), (model.FD_CONTROL_CHANGING, watch.CHANGING)):

@@ -11,8 +11,8 @@ import cffi
 import counted
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ["core/packet_filter.c", "io/capture.c", "io/capture_files.c", "io/capture_packet.c", "io/pcap_format.c", "io/sink.c"]
-SOURCES += ["wire/offload.c", "base/checksum.c"]
+SOURCES = ["core/packet_filter.c", "io/capture.c", "io/capture_files.c", "io/capture_names.c", "io/capture_packet.c"]
+SOURCES += ["io/pcap_format.c", "io/sink.c", "wire/ends.c", "wire/offload.c", "base/checksum.c", "base/siphash.c"]
 
 CDEF = """
 struct capture;
@@ -22,8 +22,13 @@ struct capture_counters { uint64_t frames, bytes, dropped; };
 struct packet_filter_insn { uint16_t code; uint8_t jt, jf; uint32_t k; };
 struct capture_config {
     const int *fds; uint32_t files; uint64_t file_bytes; bool pcapng; uint32_t snaplen;
-    const struct packet_filter_insn *filter; uint32_t filter_len;
+    const struct packet_filter_insn *filter; uint32_t filter_len; const struct capture_names *names;
 };
+struct addr { uint8_t b[16]; };
+struct capture_names { ...; };
+int capture_names_init(struct capture_names *n);
+void capture_names_free(struct capture_names *n);
+void capture_names_learn(struct capture_names *n, const struct addr *a, const char *text, uint32_t len);
 bool packet_filter_check(const struct packet_filter_insn *code, uint32_t count);
 uint32_t packet_filter_run(const struct packet_filter_insn *code, const struct iovec *iov, int iovcnt);
 int capture_open(struct capture **out, const struct capture_config *config);

@@ -74,12 +74,15 @@ class Capture:
     """A thin wrapper round the C functions; stops in any case."""
 
     def __init__(
-        self, module: Any, *fds: int, pcapng: bool = False, file_bytes: int = 0, snaplen: int = 0, code: bytes = b""
-    ) -> None:
+        self, module: Any, *fds: int, pcapng: bool = False, file_bytes: int = 0, snaplen: int = 0, code: bytes = b"",
+        names: Any = None,
+    ) -> None:  # fmt: skip
         self.ffi, self.lib = module.ffi, module.lib
         out = self.ffi.new("struct capture **")
         held, program = self.ffi.new("int[]", list(fds)), self.ffi.from_buffer("struct packet_filter_insn[]", code)
-        config = self.ffi.new("struct capture_config *", [held, len(fds), file_bytes, pcapng, snaplen, program, len(code) // 8])
+        config = self.ffi.new("struct capture_config *", [
+            held, len(fds), file_bytes, pcapng, snaplen, program, len(code) // 8, names or self.ffi.NULL,
+        ])  # fmt: skip
         error = self.lib.capture_open(out, config)
         if error:
             raise OSError(-error, os.strerror(-error))
@@ -637,6 +640,123 @@ def test_a_ring_of_files_keeps_the_newest_frames_each_file_whole_and_below_its_s
         assert path.stat().st_size <= limit or len(records) == 1
         numbers += [struct.unpack(">I", record.frame[:4])[0] for record in records]
     assert sorted(numbers) == list(range(count - len(numbers), count))
+
+
+@pytest.fixture
+def names(module: Any) -> Iterator[Any]:
+    held = module.ffi.new("struct capture_names *")
+    assert module.lib.capture_names_init(held) == 0
+    yield held
+    module.lib.capture_names_free(held)
+
+
+def learn(module: Any, names: Any, address: str, name: bytes) -> None:
+    number = ip_address(address)
+    packed = number.packed if number.version == 6 else bytes(10) + b"\xff\xff" + number.packed
+    module.lib.capture_names_learn(names, module.ffi.new("struct addr *", [packed]), name, len(name))
+
+
+GUEST4, DEST4, GUEST6, DEST6 = "192.0.2.1", "198.51.100.7", "2001:db8::1", "2001:db8:7::7"
+
+
+def packet(src: str, dst: str, ports: tuple[int, int], *, syn: bool = False, proto: int = 6, data: bytes = b"") -> bytes:
+    """An Ethernet frame, of which only the headers count here."""
+    a, b = ip_address(src), ip_address(dst)
+    tcp, udp = struct.pack(">HHIIBBHHH", *ports, 0, 0, 0x50, 2 if syn else 16, 0, 0, 0), struct.pack(">HHHH", *ports, 8, 0)
+    transport = tcp if proto == 6 else udp
+    size = len(transport) + len(data)
+    if a.version == 4:
+        header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + size, 0, 0, 64, proto, 0) + a.packed + b.packed
+    else:
+        header = struct.pack(">IHBB", 6 << 28, size, proto, 64) + a.packed + b.packed
+    return bytes(12) + (b"\x08\x00" if a.version == 4 else b"\x86\xdd") + header + transport + data
+
+
+def comments(path: Path) -> list[str]:
+    return [line.strip('"') for line in tshark(path, "frame.comment")]
+
+
+def test_the_frame_that_opens_a_flow_has_its_name_in_pcapng(module: Any, names: Any, tmp_path: Path) -> None:
+    """Once a flow, whichever end it begins at and whatever its protocol; again for another connection between the same ports."""
+    learn(module, names, DEST4, b"www.example.org")
+    learn(module, names, DEST6, b"v6.example.org")
+    path, last = tmp_path / "c.pcapng", "x" * 253
+    with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=True, names=names) as capture:
+        for frame, direction in (
+            (packet(GUEST4, DEST4, (1000, 443), syn=True), FROM_GUEST),
+            (packet(DEST4, GUEST4, (443, 1000)), TO_GUEST),
+            (packet(GUEST4, DEST4, (1000, 443), data=b"abc"), FROM_GUEST),
+            (packet(GUEST4, DEST4, (1000, 443), proto=17), FROM_GUEST),
+            (packet(GUEST4, DEST4, (1000, 443), proto=17), FROM_GUEST),
+            (packet(GUEST6, DEST6, (1000, 443), syn=True, data=b"a"), FROM_GUEST),
+            (packet(GUEST4, "198.51.100.8", (1000, 443), syn=True), FROM_GUEST),
+            (packet(DEST6, GUEST6, (7, 8), proto=17, data=b"ab"), TO_GUEST),
+            (packet(GUEST4, DEST4, (1000, 443), syn=True), FROM_GUEST),
+            (b"\0" * 14, FROM_GUEST),
+        ):
+            capture.frame(frame, direction=direction)
+        learn(module, names, "198.51.100.8", last.encode())
+        capture.frame(packet("198.51.100.8", GUEST4, (443, 1000))[:54], b"payload", direction=TO_GUEST)
+        assert capture.counters()[0] == 11
+    named = ["www.example.org", "", "", "www.example.org", "", "v6.example.org", "", "v6.example.org", "www.example.org", ""]
+    assert comments(path) == [*named, last]
+    words = ["tshark", "-r", str(path), "-Nn", "-T", "fields", "-e", "ip.dst_host", "-e", "ipv6.dst_host"]
+    shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert shown[0] == "www.example.org\t" and shown[5] == "\tv6.example.org", "the name comes before the frame"
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_without_a_name_or_a_place_for_it_nothing_is_added(module: Any, names: Any, tmp_path: Path, pcapng: bool) -> None:
+    learn(module, names, DEST4 if not pcapng else GUEST4, b"www.example.org")
+    learn(module, names, DEST4, b"y" * 254)  # no name of a host is so long
+    sizes = []
+    for held in (names, None):
+        path = tmp_path / "c"
+        with open(path, "wb") as file, Capture(module, file.fileno(), pcapng=pcapng, names=held) as capture:
+            capture.frame(packet(GUEST4, DEST4, (1000, 443), syn=True), direction=FROM_GUEST)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] == sizes[1]
+
+
+def test_each_file_of_a_ring_has_the_names_of_its_frames(module: Any, names: Any, tmp_path: Path) -> None:
+    """A flow that goes on in the next file is named there too, within the size of a file."""
+    learn(module, names, DEST4, b"www.example.org")
+    paths, limit = [tmp_path / f"c{i}.pcapng" for i in range(2)], 20000
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(path.open("wb")) for path in paths]
+        held = [file.fileno() for file in files]
+        capture = stack.enter_context(Capture(module, *held, pcapng=True, file_bytes=limit, names=names))
+        capture.frame(packet(GUEST4, DEST4, (1000, 443), syn=True), direction=FROM_GUEST)
+        while os.fstat(held[1]).st_size == 0:  # the writer goes on with the second file
+            capture.frame(packet(GUEST4, DEST4, (1000, 443), data=bytes(500)), direction=FROM_GUEST)
+            time.sleep(0.001)  # less than a file has room for, until it is written
+        capture.frame(packet(GUEST4, DEST4, (1000, 443), data=b"last"), direction=FROM_GUEST)
+    assert all(comments(path).count("www.example.org") == 1 for path in paths)
+    assert all(path.stat().st_size <= limit for path in paths)
+
+
+def test_a_write_that_stops_in_a_name_leaves_whole_blocks(module: Any, names: Any, tmp_path: Path) -> None:
+    """The file system takes a part of what is written: the file ends with a whole block, and frames alone are counted."""
+    learn(module, names, DEST4, b"www.example.org")
+    frame = packet(GUEST4, DEST4, (1000, 443), syn=True)
+    with open(tmp_path / "whole", "wb") as file, Capture(module, file.fileno(), pcapng=True, names=names) as capture:
+        capture.frame(frame, direction=FROM_GUEST)
+    head = len((tmp_path / "whole").read_bytes()) - 64  # without the statistics
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for cut in (1, 60, 140):
+        path = tmp_path / f"cut{cut}"
+        with open(path, "wb") as file:
+            capture = Capture(module, file.fileno(), pcapng=True, names=names)
+            before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (head - cut, limits[1]))
+            try:
+                capture.frame(frame, direction=FROM_GUEST)
+                assert capture.stop() == errno.EFBIG
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+                signal.signal(signal.SIGXFSZ, before)
+        records, rest = read_pcapng(path.read_bytes())
+        assert (records, rest) == ([], 0)
 
 
 def test_a_filter_that_is_no_program_is_refused(module: Any, tmp_path: Path) -> None:

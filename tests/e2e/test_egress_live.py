@@ -13,6 +13,7 @@ import pytest
 import test_egress_scenarios as scenarios
 from lab import FAR4, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
 from test_egress_scenarios import dig, fetched, refused
+from test_flow_names import held
 
 lab = scenarios.lab
 
@@ -171,3 +172,23 @@ def test_no_start_where_the_guest_sees_the_socket(lab: Lab) -> None:
         done = lab.host.run(program("pasta"), *rules, lab.inner_pid(guest.pid), check=False)
         assert done.returncode == 1 and "sees it as" in done.stderr, done.stderr
     assert lab.host.run(program("pasta-py"), "--config-net", "--control", seen, "--", "true").returncode == 0  # no rules: no harm
+
+
+def test_all_that_shows_a_flow_says_the_rule_in_the_same_words(lab: Lab) -> None:
+    """The first rule too: the list of flows, its table, the flow log, the report, and the decision log."""
+    log, decisions = lab.directory / "ruled.flows", lab.directory / "ruled.decisions"
+    rules = [f"deny {FAR4}:81", f"allow {FAR4}:80"]
+    words = ("--deny", f"{FAR4}:81", "--allow", f"{FAR4}:80", "--flow-log", log, "--decision-log", decisions)
+    with live(lab, *words) as running, held(running.guest, FAR4):
+        listed = lab.host.run(program("pasta-py"), "flows", "--json", running.path).stdout
+        table = lab.host.run(program("pasta-py"), "flows", running.path).stdout.splitlines()
+        assert running.guest.script("probe.py", "tcp", FAR4, 81, 1)["error"]
+    assert [json.loads(each)["rule"] for each in listed.splitlines()] == [rules[1]]
+    assert table[0].endswith("RULE") and table[1].endswith(rules[1])
+    events = [json.loads(each) for each in log.read_text().splitlines()]
+    ruled = {(each["event"], each["rule"]) for each in events}
+    assert ruled == {("opened", rules[1]), ("closed", rules[1]), ("refused", rules[0])}
+    assert {each["rule"] for each in map(json.loads, decisions.read_text().splitlines())} == set(rules)
+    page = lab.directory / "ruled.html"
+    lab.host.run(program("pasta-py"), "report", log, "-o", page)
+    assert f"a rule forbids it (deny {FAR4}:81)" in page.read_text()

@@ -18,6 +18,10 @@ class Core:
     def __init__(self) -> None:
         self.answers: list[bytes] = []
         self.wanted = False
+        self.told: list[tuple[bytes, str]] = []
+
+    def name_in_captures(self, address: bytes, name: str) -> None:
+        self.told.append((address, name))
 
     def want_names(self, wanted: bool) -> None:
         self.wanted = wanted
@@ -33,7 +37,7 @@ def copied(*answers: bytes) -> dns_names.Copied:
     found.want(stays=True)
     core.answers += answers
     found.refresh()
-    assert core.wanted
+    assert core.wanted and {*found.known()} <= {*core.told}  # captures hear each name
     return found
 
 

@@ -161,8 +161,8 @@ def _reason(record: dict[str, Any]) -> tuple[str, str]:
     """The outcome and a sentence. What the kernel said comes behind it."""
     reason, error = _text(record.get("reason")), _text(record.get("error"))
     behind = f" ({error})" if error else ""
-    if isinstance(record.get("rule"), int) and reason == "rule":
-        behind = f" (rule {_number(record['rule'])})"
+    if reason == "rule" and _text(record.get("rule")):
+        behind = f" ({record['rule']})"
     for outcome, sentences in (("denied", DENIED), ("failed", FAILED), ("ok", ENDED)):
         if reason in sentences:
             return outcome, sentences[reason] + behind

@@ -1,10 +1,8 @@
 """`pasta-py capture`: captures the frames of a running instance, for a while.
 
-The instance sends records over its control socket (docs/control.md). Here they get a file: pcap or pcapng, one or a ring.
+The instance sends records of pcap or blocks of pcapng over its control socket (docs/control.md). Here they get a file, or a ring.
 """
 
-import contextlib
-import ipaddress
 import json
 import os
 import signal
@@ -12,8 +10,6 @@ import socket
 import stat
 import struct
 import sys
-import threading
-import time
 from pathlib import Path
 
 from pasta_py import defaults
@@ -34,7 +30,10 @@ _END = b"\xff" * _RECORD_HEAD.size
 _TO_GUEST = 1 << 31  # in the full length
 _ETHERNET = 1  # LINKTYPE_ETHERNET
 _REQUEST_BYTES = 15 << 10
-_NAMES_MAX = 8192
+_BLOCK_HEAD = struct.Struct("=II")  # type and length (draft-ietf-opsawg-pcapng, 3.1)
+_HEADS, _NAMES, _FRAME, _OTHER = range(4)  # kinds of records
+# Section header and interface, name resolution, enhanced packet (draft-ietf-opsawg-pcapng, 4.1, 4.2, 4.5, 4.3)
+_KINDS = {0x0A0D0D0A: _HEADS, 1: _HEADS, 4: _NAMES, 6: _FRAME}
 
 
 def main(argv: "Sequence[str]") -> int:
@@ -51,17 +50,23 @@ def main(argv: "Sequence[str]") -> int:
             str, typer.Option("--write", "-w", metavar="FILE", help="`-` is standard output; .pcapng gives that format.")
         ] = "",
         instance: Annotated[str, typer.Option("--instance", "-i", metavar="NAME", help="An instance by its name in ps.")] = "",
-        snaplen: Annotated[int, typer.Option(min=0, max=capture_filter.MAX_BYTES, help="Bytes of each frame; 0: all.")] = 0,
-        size: Annotated[int, typer.Option(min=0, help="Write a ring of files, each of this many bytes at most.")] = 0,
-        files: Annotated[int, typer.Option(min=2, max=1000, help="How many files --size writes in turn.")] = 2,
-        count: Annotated[int, typer.Option("--count", "-c", min=0, help="End after this many frames; 0: do not.")] = 0,
+        snaplen: Annotated[
+            int, typer.Option(metavar="BYTES", min=0, max=capture_filter.MAX_BYTES, help="How much of each frame; 0: all.")
+        ] = 0,
+        size: Annotated[
+            int, typer.Option(metavar="BYTES", min=0, help="Write a ring of files, none of them longer than this.")
+        ] = 0,
+        files: Annotated[int, typer.Option(metavar="COUNT", min=2, max=1000, help="How many files --size writes in turn.")] = 2,
+        count: Annotated[
+            int, typer.Option("--count", "-c", metavar="FRAMES", min=0, help="End after this many frames; 0: do not.")
+        ] = 0,
     ) -> int:
         if not write:
             raise UsageError("no file is named: give --write FILE, or --write - and a program behind a pipe")
         target, expression = _divide(words or [], instance)
         code = capture_filter.compiled(expression, "the filter")
         output = _Output(write, size, files, snaplen or capture_filter.MAX_BYTES)
-        return _Session(instances.find(target), code, snaplen).run(output, count)
+        return _Session(instances.find(target), code, snaplen, output.format).run(output, count)
 
     return command.run("capture", argv, capture, summary=_SUMMARY)
 
@@ -84,16 +89,17 @@ class _Output:
     """Where records go."""
 
     def __init__(self, path: str, size: int, files: int, snaplen: int) -> None:
-        self._size, self._files, self._snaplen = size, files, snaplen
+        self._size, self._files = size, files
         self._path, self._number, self._at, self._used = path, 0, 0, False
-        self._ng = path.endswith(".pcapng")
+        self.format = "pcapng" if path.endswith(".pcapng") else "pcap"
         if size and path == "-":
             raise UsageError("--write - is a stream, and --size is for files: leave out one of them")
         if path == "-" and os.isatty(1):
             raise UsageError("standard output is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
+        self._head = b"" if self.format == "pcapng" else _pcap_head(snaplen)
+        self._names = b""  # blocks that each file has; those that take the room of frames are left out
         self._file = self._open()
         self.written = 0
-        self.names: dict[str, str] = {}  # by address; another thread adds some
 
     def _open(self) -> "BinaryIO":
         self._number = self._number % self._files + 1
@@ -105,48 +111,28 @@ class _Output:
         except OSError as error:
             why = reason(error, "choose a path that can be written")
             raise HostError(f"Couldn't open the capture file {str(path)!r}: {why}") from None
-        head = _ng_head(self._snaplen) if self._ng else _pcap_head(self._snaplen)
-        file.write(head)
-        self._at, self._used, self._named = len(head), False, 0
+        file.write(self._head + self._names)
+        self._at, self._used = len(self._head) + len(self._names), False
         return file
 
-    def add(self, seconds: int, nanoseconds: int, full_len: int, data: bytes) -> None:
-        """`full_len`: with the bit for the direction."""
-        if self._ng:
-            record = _ng_packet(seconds * 10**9 + nanoseconds, full_len, data)
-        else:
-            record = _RECORD_HEAD.pack(seconds, nanoseconds, len(data), full_len & ~_TO_GUEST) + data
-        self._write_names()
-        if self._size and self._used and self._at + len(record) > self._size:
-            self._file.close()
-            self._file = self._open()
-            self._write_names()
+    def add(self, kind: int, record: bytes) -> None:
+        if kind == _HEADS:
+            self._head += record
+        if kind == _NAMES and self._size:
+            if len(self._head) + len(self._names) + len(record) > self._size // 2:
+                return
+            self._names += record
+        if kind == _FRAME:
+            if self._size and self._used and self._at + len(record) > self._size:
+                self._file.close()
+                self._file = self._open()
+            self._used = True
+            self.written += 1
         self._file.write(record)
-        self._at, self._used = self._at + len(record), True
-        self.written += 1
-
-    @property
-    def wants_names(self) -> bool:
-        return self._ng
+        self._at += len(record)
 
     def flush(self) -> None:
         """For a reader that shows what comes."""
-        self._file.flush()
-
-    def _write_names(self) -> None:
-        """Write the names that this file does not have yet, unless they would take the room of frames."""
-        if not self._ng or len(self.names) == self._named:
-            return
-        known = [*self.names.items()]
-        block, self._named = _ng_names(dict(known[self._named :])), len(known)
-        if not self._size or self._at + len(block) < self._size // 2:
-            self._file.write(block)
-            self._at += len(block)
-
-    def close(self, matched: int, dropped: int) -> None:
-        if self._ng:
-            self._write_names()
-            self._file.write(_ng_statistics(matched, dropped))
         self._file.flush()
 
 
@@ -155,57 +141,29 @@ def _pcap_head(snaplen: int) -> bytes:
     return struct.pack("=IHHIIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, _ETHERNET)
 
 
-def _ng_block(kind: int, body: bytes) -> bytes:
-    """draft-ietf-opsawg-pcapng, 3.1."""
-    size = struct.pack("=I", len(body) + 12)
-    return struct.pack("=I", kind) + size + body + size
+def _pcap_record(data: bytes, at: int) -> tuple[int, int, bytes]:
+    """Of what comes: its size, its kind, and what goes into the file. The file has no place for the direction."""
+    seconds, nanoseconds, size, full_len = _RECORD_HEAD.unpack_from(data, at)
+    end = at + _RECORD_HEAD.size + size
+    head = _RECORD_HEAD.pack(seconds, nanoseconds, size, full_len & ~_TO_GUEST)
+    return end - at, _FRAME, head + data[at + _RECORD_HEAD.size : end]
 
 
-def _ng_head(snaplen: int) -> bytes:
-    """Section header and interface (draft-ietf-opsawg-pcapng, 4.1 and 4.2), times in nanoseconds."""
-    section = struct.pack("=IHHq", 0x1A2B3C4D, 1, 0, -1)
-    interface = struct.pack("=HHI", _ETHERNET, 0, snaplen) + struct.pack("=HHB3xI", 9, 1, 9, 0)
-    return _ng_block(0x0A0D0D0A, section) + _ng_block(1, interface)
-
-
-def _ng_packet(time_ns: int, full_len: int, data: bytes) -> bytes:
-    """draft-ietf-opsawg-pcapng, 4.3; inbound is to the guest."""
-    head = struct.pack("=IIIII", 0, time_ns >> 32, time_ns & 0xFFFFFFFF, len(data), full_len & ~_TO_GUEST)
-    flags = struct.pack("=HHII", 2, 4, 1 if full_len & _TO_GUEST else 2, 0)
-    return _ng_block(6, head + data + bytes(-len(data) % 4) + flags)
-
-
-def _ng_names(names: "dict[str, str]") -> bytes:
-    """draft-ietf-opsawg-pcapng, 4.5: a name for each address, in records of 4 and 16 bytes and the name with a zero."""
-    records = b""
-    for address, name in names.items():
-        packed = ipaddress.ip_address(address).packed
-        value = packed + name.encode("ascii", "replace") + b"\0"
-        records += struct.pack("=HH", 1 if len(packed) == 4 else 2, len(value)) + value + bytes(-len(value) % 4)
-    return _ng_block(4, records + bytes(4))
-
-
-def _ng_statistics(matched: int, dropped: int) -> bytes:
-    """draft-ietf-opsawg-pcapng, 4.6: frames dropped, and taken by the filter."""
-    now = time.time_ns()
-    options = struct.pack("=HHQ", 5, 8, dropped) + struct.pack("=HHQ", 6, 8, matched) + bytes(4)
-    return _ng_block(5, struct.pack("=III", 0, now >> 32, now & 0xFFFFFFFF) + options)
-
-
-def _learn(names: "dict[str, str]", flows: "list[dict[str, object]]") -> None:
-    for flow in flows:
-        if flow.get("name") and len(names) < _NAMES_MAX:
-            names[str(ipaddress.ip_address(str(flow["dest"])))] = str(flow["name"])
+def _pcapng_block(data: bytes, at: int) -> tuple[int, int, bytes]:
+    """The same for a block."""
+    number, size = _BLOCK_HEAD.unpack_from(data, at)
+    return size, _KINDS.get(number, _OTHER), data[at : at + size]
 
 
 class _Session:
     """One capture over a control socket."""
 
-    def __init__(self, instance: "instances.Instance", code: bytes, snaplen: int) -> None:
+    def __init__(self, instance: "instances.Instance", code: bytes, snaplen: int, form: str) -> None:
         if len(code) * 2 > _REQUEST_BYTES:
             raise UsageError("the filter is too long for a running instance: make it simpler, or start with --pcap-filter")
-        self._instance, self._ended = instance, False
-        self._request = {"v": instances.VERSION, "command": "capture", "filter": code.hex(), "snaplen": snaplen}
+        self._instance, self._ended, self._format = instance, False, form
+        request = {"v": instances.VERSION, "command": "capture", "filter": code.hex(), "snaplen": snaplen}
+        self._request = {**request, "format": form} if form != "pcap" else request
         self._dropped: int | None = None  # None: the instance has not said
 
     def run(self, output: _Output, count: int) -> int:
@@ -214,30 +172,18 @@ class _Session:
                 sock.settimeout(defaults.CONTROL_ANSWER_S)
                 sock.connect(self._instance.path)
                 sock.sendall(json.dumps(self._request).encode() + b"\n")
-                if output.wants_names:
-                    threading.Thread(target=self._follow_names, args=[output.names], daemon=True).start()
                 self._capture(sock, output, count)
         except TimeoutError:
             raise ControlError(f"instance {self._instance.pid} does not answer: is it stopped?") from None
         except OSError as error:
             raise ControlError(f"instance {self._instance.pid} cannot be asked: {error.strerror}") from None
-        if output.wants_names:
-            with contextlib.suppress(ControlError, ValueError, KeyError):
-                _learn(output.names, self._instance.flows())  # those whose beginning has not been told yet
-        dropped = self._dropped or 0
         try:
-            output.close(output.written + dropped, dropped)
+            output.flush()
         except BrokenPipeError:
             pass
-        lost = "the instance has ended" if self._dropped is None else f"{dropped} left out"
+        lost = "the instance has ended" if self._dropped is None else f"{self._dropped} left out"
         complain(f"pasta-py capture: {output.written} frames written, {lost}\n")
         return 0
-
-    def _follow_names(self, names: "dict[str, str]") -> None:
-        """What the instance knows of names, from the flows that are open and those that come: a connection of its own."""
-        with contextlib.suppress(ControlError, ValueError, KeyError):
-            for answer in self._instance.lines("flows", follow=True):
-                _learn(names, answer.get("flows", [answer]))
 
     def _capture(self, sock: socket.socket, output: _Output, count: int) -> None:
         chunks = self._chunks(sock)
@@ -245,6 +191,8 @@ class _Session:
         answer = json.loads(line)
         if "error" in answer:
             raise ControlError(f"instance {self._instance.pid}: {instances.plain(answer['error'])}")
+        if answer.get("format", "pcap") != self._format:
+            raise ControlError(f"instance {self._instance.pid} is of a version that does not send pcapng: choose a .pcap file")
         sock.settimeout(None)
 
         def end(*_: object) -> None:
@@ -256,9 +204,9 @@ class _Session:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, end)
         try:
-            for record in self._records(rest, chunks, output):
-                if not self._ended or not count:
-                    output.add(*record)
+            for kind, record in self._records(rest, chunks, output):
+                if kind != _FRAME or not self._ended or not count:
+                    output.add(kind, record)
                 if count and output.written >= count:
                     end()
         except BrokenPipeError:  # the program behind the pipe has ended
@@ -280,8 +228,9 @@ class _Session:
         while data := sock.recv(_RECEIVE_BYTES):
             yield data
 
-    def _records(self, data: bytes, chunks: "Iterator[bytes]", output: _Output) -> "Iterator[tuple[int, int, int, bytes]]":
-        """Seconds, nanoseconds, full length with the direction, and bytes, until the instance says that this is the end."""
+    def _records(self, data: bytes, chunks: "Iterator[bytes]", output: _Output) -> "Iterator[tuple[int, bytes]]":
+        """Kinds and records, until the instance says that this is the end."""
+        split = _pcap_record if self._format == "pcap" else _pcapng_block
         while True:
             at = 0
             while len(data) - at >= _RECORD_HEAD.size:
@@ -289,11 +238,10 @@ class _Session:
                     line = self._line_behind(data[at + _RECORD_HEAD.size :], chunks)
                     self._dropped = int(json.loads(line)["captured"]["dropped"])
                     return
-                seconds, nanoseconds, size, full_len = _RECORD_HEAD.unpack_from(data, at)
-                if len(data) - at - _RECORD_HEAD.size < size:
+                size, kind, record = split(data, at)
+                if len(data) - at < size:
                     break
-                at += _RECORD_HEAD.size
-                yield seconds, nanoseconds, full_len, data[at : at + size]
+                yield kind, record
                 at += size
             output.flush()
             chunk = next(chunks, b"")

@@ -33,7 +33,9 @@ def flows(
             for flow in found:
                 print(json.dumps(flow))
         else:
-            print(table([HEAD, *map(row, found)], NUMBERS), end="")
+            judged = any("rule" in flow for flow in found)  # there is a policy
+            rows = [[*row(flow), *([plain(flow.get("rule", ""))] if judged else [])] for flow in found]
+            print(table([HEAD + (["RULE"] if judged else []), *rows], NUMBERS), end="")
         return 0
     for lines in chosen.batches("flows", follow=True):
         shown = [text for each in lines for text in followed(chosen, each, as_json)]
@@ -87,5 +89,6 @@ def line(event: "dict[str, Any]") -> str:
     if "sent_bytes" in event:
         parts.append(f"{size(event['sent_bytes'])} sent, {size(event['received_bytes'])} received in {span(event['duration_s'])}")
     if "reason" in event:
-        parts.append(plain(event["reason"]) + (f": {plain(event['error'])}" if "error" in event else ""))
+        why = event.get("error") or (event.get("rule") if event["reason"] == "rule" else "")
+        parts.append(plain(event["reason"]) + (f": {plain(why)}" if why else ""))
     return " ".join(parts)

@@ -41,6 +41,7 @@ class Column:
     cell: "Callable[[dict[str, Any]], str]"
     width: int = 0
     right: bool = True
+    member: str = ""  # without a flow that has it the column is not there
 
 
 def _rate(value: float) -> str:
@@ -58,6 +59,7 @@ COLUMNS = (
     Column("RECEIVED", lambda f: size(f["received_bytes"])),
     Column("SENT/s", lambda f: _rate(f["sent_rate"])),
     Column("RECV/s", lambda f: _rate(f["received_rate"])),
+    Column("RULE", lambda f: plain(f.get("rule", "")), 130, right=False, member="rule"),
     Column("RTT", lambda f: f"{f['rtt_us'] / 1000:.1f}ms" if "rtt_us" in f else "", 100),
     Column("RESENT", lambda f: str(f.get("retransmits", "")), 130),
     Column("WINDOW", lambda f: size(f["peer_window"]) if "peer_window" in f else "", 130),
@@ -142,7 +144,8 @@ class View:
         from rich.table import Table
         from rich.text import Text
 
-        columns = [column for column in COLUMNS if width >= column.width]
+        had = {member for flow in self.flows for member in flow}
+        columns = [each for each in COLUMNS if width >= each.width and (not each.member or each.member in had)]
         rows = self.rows(columns)
         table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="bold reverse")
         for column in columns:
@@ -170,7 +173,9 @@ def main(argv: "Sequence[str]") -> int:
 
 def top(
     instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
-    interval: Annotated[float, typer.Option("--interval", "-i", min=0.1, help="Seconds between two looks.")] = 1.0,
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.1, help="How long between two looks.")
+    ] = 1.0,
 ) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise HostError("top is for a terminal: use 'pasta-py flows', or 'flows --json' for a program")

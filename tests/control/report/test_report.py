@@ -47,8 +47,8 @@ LOG = [
     closed(3, 2, "192.0.2.1", flow="0.0.1.1", dest_port=443, name="one.example", sent_bytes=1000, received_bytes=5_000_000),
     closed(9, 1, "192.0.2.1", flow="0.0.2.1", dest_port=443, name="one.example", sent_bytes=500, received_bytes=1),
     line("refused", 4, dest="2001:db8::2", dest_port=25, reason="refused", error="Connection refused"),
-    line("refused", 5, dest="192.0.2.3", dest_port=80, reason="rule", rule=7, name="bad.example"),
-    line("refused", 6, dest="192.0.2.3", dest_port=80, reason="rule", rule=7, name="bad.example"),
+    line("refused", 5, dest="192.0.2.3", dest_port=80, reason="rule", rule="deny bad.example", name="bad.example"),
+    line("refused", 6, dest="192.0.2.3", dest_port=80, reason="rule", rule="deny bad.example", name="bad.example"),
     line("opened", 7, flow="0.0.3.1", dest="192.0.2.4", dest_port=22, **{"from": "host"}),
     line("lost", 8, count=3),
 ]
@@ -109,7 +109,7 @@ def test_what_failed_and_what_was_denied_is_told_with_the_reason() -> None:
     headers, *rows = Page(report(LOG)).tables["What failed or was denied"]
     assert headers == ["What", "Host", "Port", "Protocol", "Why", "Times", "First after"]
     assert ["failed", "2001:db8::2", "25", "tcp", "nothing listens there (Connection refused)", "1", "3.0 s"] in rows
-    assert ["denied", "bad.example\n192.0.2.3", "80", "tcp", "a rule forbids it (rule 7)", "2", "4.0 s"] in rows
+    assert ["denied", "bad.example\n192.0.2.3", "80", "tcp", "a rule forbids it (deny bad.example)", "2", "4.0 s"] in rows
 
 
 def test_the_first_sentence_is_for_a_reader_who_knows_nothing_of_it() -> None:

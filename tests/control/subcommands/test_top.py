@@ -58,6 +58,13 @@ def test_a_wide_terminal_shows_more() -> None:
     assert "-> 192.0.2.1:443" in drawn(view, 80)[4]
 
 
+def test_where_there_is_a_policy_a_wide_terminal_shows_the_rule() -> None:
+    view = made(flow(1, rule="allow @lan"), flow(2))
+    lines = drawn(view, 200)
+    assert "RULE" in lines[3] and "allow @lan" in "".join(lines[4:6])
+    assert "RULE" not in drawn(made(flow(2)), 200)[3]
+
+
 def test_rates_are_bytes_a_second_since_the_last_look() -> None:
     view = made(flow(1), flow(2))
     view.update([flow(1, sent_bytes=5000, received_bytes=100), flow(2), flow(3, duration_s=1.0, sent_bytes=700)], 102.0)
