@@ -21,8 +21,8 @@
 #define PINS_MAX 65536
 #define BUCKETS_MIN 64
 #define QUESTIONS_MAX 64
-#define ASKING_MS 20000 /* a question that has no answer then was lost */
-#define ASKED_MS 5000   /* so long no flow waits for the same again */
+#define ASKING_MS 20000 /* a question without an answer after this time was lost */
+#define ASKED_MS 5000   /* for this time after an answer no flow waits for the same question again */
 #define SWEEP_MS 1000   /* between two searches for ended pins: each reads all pins */
 
 enum asked { NOT_ASKED, ASKING, ASKED };
@@ -31,14 +31,14 @@ struct pin {
 	struct pin *next; /* in its bucket */
 	struct addr addr;
 	int64_t until_ms;
-	uint32_t asked_ms; /* low bits of the clock: when it was asked again, or answered so */
+	uint32_t asked_ms; /* low bits of the clock: when Python began to ask for the name again, or got the answer */
 	uint8_t asked;     /* enum asked */
 	uint32_t told;     /* egress.told, when the guest last got it in an answer */
 	uint8_t len;
 	char name[];
 };
 
-/* What a flow named that was reset for it, for readers of decisions. */
+/* A name that a flow gave in TLS or HTTP and was reset for: readers of decisions show it. */
 #define NAMED_KEPT 16
 struct named {
 	struct addr dest;
@@ -50,7 +50,7 @@ struct named {
 struct egress {
 	pthread_mutex_t lock;
 	struct egress_rules *rules;
-	struct siphash_key key; /* who answers the guest's queries chooses the addresses */
+	struct siphash_key key; /* a nameserver chooses the addresses, so it must not be able to choose buckets */
 	struct pin **bucket;
 	uint32_t bucket_mask, pins;
 	uint32_t told; /* how often a pin was added or renewed */
@@ -59,7 +59,7 @@ struct egress {
 	struct egress_outcome outcome;
 	struct named *named; /* NAMED_KEPT; NULL before the first */
 	uint32_t named_next;
-	/* Names to ask again: pins may go meanwhile. */
+	/* Names to ask again. Copies, because pins may go before Python asks. */
 	struct question {
 		struct addr addr;
 		uint8_t len;
@@ -216,7 +216,8 @@ static struct pin *bucket_of(const struct egress *e, const struct addr *a, struc
 	return **head;
 }
 
-/* The verdict where the address has names. `bare`: without them. A name that needs no proof comes before one that does. */
+/* The verdict on an address that has names. `bare`: the verdict on the address alone. A name that needs no proof comes before one
+ * that needs it. */
 static struct egress_verdict by_names(const struct egress *e, const struct egress_view *v, uint8_t protocol, uint16_t port,
 				      int64_t now_ms, struct egress_verdict bare)
 {
@@ -345,7 +346,7 @@ bool egress_opens_dns(struct egress *e, uint8_t proto, const struct addr *dest, 
 	if (!v.allow || v.reason != EGRESS_BY_RULE)
 		return false;
 	pthread_mutex_lock(&e->lock);
-	if (v.rule < e->rules->count) { /* they may have been replaced meanwhile */
+	if (v.rule < e->rules->count) { /* the rules may have been replaced since the verdict */
 		rule = &e->rules->rule[v.rule];
 		names = rule->kind == EGRESS_PREFIX || rule->first_port > 1 || rule->last_port < UINT16_MAX;
 	}

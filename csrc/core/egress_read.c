@@ -1,4 +1,4 @@
-/* How: what plane_egress() of plane_api.h is given is read once and becomes rules in lists, which egress_index.c finds.
+/* How: reads the bytes that plane_egress() of plane_api.h gets, once, and makes lists of rules. egress_index.c finds rules in them.
  *
  * Invariants: the lists are in the rules' order; indexes are below count.
  */
@@ -144,7 +144,8 @@ static bool read_nat64(struct egress_rules *r, struct reader *in)
 	return !in->bad;
 }
 
-/* The reader is behind the counts. The groups' prefixes come before the rules, so their places are known late: two passes. */
+/* `in` is at the first byte after the counts. The groups' prefixes come before the rules, but the size of the table that they go into
+ * is known only when the rules are read. So the prefixes are skipped first and read in the end. */
 static int compile(struct egress_rules *r, struct reader *in, uint32_t group_prefixes, bool verify)
 {
 	struct reader groups;

@@ -1,6 +1,6 @@
-/* How: a place in the list is the protocol's table and an index in it. A flow keeps its index, so each flow that is open all the
- * while is in exactly one piece, whatever opens and closes meanwhile. A piece is bounded by the flows in it, each of which costs two
- * system calls, and by the places it looks at. */
+/* How: the list is made piece by piece. A position in it is a protocol's table and an index in that table. A flow keeps its index, so
+ * a flow that stays open until the list is complete is in exactly one piece, while others open and close. A piece ends at a number of
+ * flows, because each costs two system calls, or at a number of places that were looked at, because most of a table may be empty. */
 #include "plane/flow_list.h"
 
 #include <stdlib.h>

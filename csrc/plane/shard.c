@@ -132,7 +132,8 @@ void shard_free(struct shard *s)
 
 /* --- frames of the guest --- */
 
-/* udp_at: of a DNS query, else 0. Python has a rate limit for queries, by name. */
+/* Leaves a frame for Python. udp_at: where the UDP header of a DNS query is; 0: the frame is no DNS query. DNS queries have no limit
+ * here: Python limits them by name. */
 static void punt(struct shard *s, const struct link_frame *f, uint32_t udp_at)
 {
 	struct slow_path *slow = &s->slow;
@@ -159,7 +160,7 @@ static void share_learned(struct shard *s)
 	d->learned = 0;
 }
 
-/* Keeps a frame until a name has been asked again. Shard 0, which tells Python the question, may sleep. */
+/* Keeps a frame until a name has been asked again. Wakes shard 0, which tells Python the question. */
 static void hold(struct shard *s, const struct link_frame *f)
 {
 	held_frames_add(&s->held, f);
@@ -205,7 +206,7 @@ static void read_tap(struct shard *s)
 	}
 }
 
-/* What the guest's machine did wrong is told once. */
+/* Logs what the guest's machine did wrong, once. */
 static void tell_fault(struct shard *s)
 {
 	if (LIKELY(!s->link.fault))
@@ -324,7 +325,8 @@ void shard_report(struct shard *s)
 
 /* --- changes of the host --- */
 
-/* Takes over what is new. Between the events of two turns: no batch is under way. Without memory: at the next turn. */
+/* Copies what is new about the host. Called between two turns, when no batch is under way. Without memory it is tried again at the
+ * next turn. */
 static void follow_host(struct shard *s)
 {
 	struct host_state *h = s->host_state;
@@ -359,7 +361,7 @@ static void follow_host(struct shard *s)
 	addr_list_free(&gone);
 }
 
-/* The rules of the egress policy have changed. Between the events of two turns, as above. */
+/* Judges all flows by the changed rules of the egress policy. Called between two turns, as follow_host(). */
 static void judge_again(struct shard *s)
 {
 	struct gate_again counts = {0};
@@ -372,7 +374,7 @@ static void judge_again(struct shard *s)
 	egress_judged(s->io.egress, s->rules_known, counts.kept, counts.ended);
 }
 
-/* Names have been asked again: the frames that wait are handled anew. Those whose names are still asked wait on. */
+/* Some names have been asked again: handles the frames that wait. A frame whose name has no answer yet waits again. */
 static void let_go_on(struct shard *s)
 {
 	struct held_frame *held;
@@ -450,13 +452,13 @@ enum shard_step shard_turn(struct shard *s, struct plane_event *event)
 	return SHARD_IDLE;
 }
 
-/* What was kept for the guest leaves before the thread sleeps. The loop then says when a blocked link takes more. */
+/* Sends what was kept for the guest, before the thread sleeps. If the link is blocked, the loop reports when it takes more. */
 static void flush(struct shard *s)
 {
 	bool wanted;
 
 	link_flush(&s->link);
-	wanted = s->link.blocked && s->link.fd >= 0 && !s->link.kind->event; /* one with events says itself when it takes more */
+	wanted = s->link.blocked && s->link.fd >= 0 && !s->link.kind->event; /* a link with events of its own reports this itself */
 	if (LIKELY(wanted == s->out_wanted))
 		return;
 	s->out_wanted = wanted;
@@ -469,7 +471,7 @@ int shard_wait(struct shard *s, int64_t until_ms)
 
 	flush(s);
 	tell_fault(s);
-	work = blocked && !s->link.blocked; /* flows waited for that */
+	work = blocked && !s->link.blocked; /* flows have waited until the link takes more */
 	work = work || s->more || s->log.count || (s->link.buffered && !s->slow.len);
 	return loop_wait(&s->loop, work ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
 }
@@ -512,7 +514,7 @@ bool shard_drain(struct shard *s)
 	uint64_t before = s->counters.v[CTR_tap_rx_frames] + s->messages.handled;
 	bool more;
 
-	s->io.rate_in = s->io.rate_out = NULL; /* what has waited for them leaves now */
+	s->io.rate_in = s->io.rate_out = NULL; /* what waits because of a rate leaves now */
 	s->slow.len = 0;
 	handle_messages(s);
 	s->slow.len = 0;

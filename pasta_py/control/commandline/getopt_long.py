@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
+def names(table: "Sequence[tuple[str, str, str, str]]") -> "tuple[dict[str, bool], dict[str, str]]":
+    """What read() needs, from rows of short form ("" for none), long form, name of the value ("" for none) and help text."""
+    takes_value = {long: bool(value) for _short, long, value, _help in table}
+    return takes_value, {short: long for short, long, _value, _help in table if short}
+
+
 def read(
     args: "Sequence[str]",
     takes_value: "Mapping[str, bool]",

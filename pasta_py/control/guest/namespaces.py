@@ -127,15 +127,15 @@ def _watch(guest: Guest, path: str) -> None:
 
 
 def _look_for(guest: Guest, path: str) -> None:
-    """Watch the path where the user's instances of inotify (128) are all in use: a process looks once a second, and ends with it.
+    """Watch the path without inotify, for a user whose 128 instances of it are all in use.
 
-    It outlives the worker until the path is gone.
+    A shell looks once a second and ends when the path is gone. Its end is what the worker waits for; it may outlive the worker.
     """
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     look = ["sh", "-c", 'while [ -e "$1" ]; do sleep 1; done', "sh", path]
     try:
         looker = os.posix_spawn("/bin/sh", look, {"PATH": "/usr/bin:/bin"}, file_actions=null, setsid=True)
-        if guest.pidfd >= 0:  # of the process in the path, with which the path ends too
+        if guest.pidfd >= 0:  # of the process in the path: the path ends when it does, so one is enough
             os.close(guest.pidfd)
             guest.pidfd = -1
         guest.pidfd = os.pidfd_open(looker)
@@ -238,7 +238,7 @@ def _why_not_join(guest: Guest) -> str:
 
 
 def stay_inside(guest: Guest, job: "Job") -> "tuple[worker_protocol.Value, list[int]]":
-    """As `call_inside`, but this process joins the guest for good: 1 ms less, where it needs the host no more.
+    """As `call_inside`, but this process itself joins the guest and stays there. That saves 1 ms where it needs the host no more.
 
     From then on the guest's root may be able to stop it: a timer ends it, so that its caller need not wait without limit.
     """

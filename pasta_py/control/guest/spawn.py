@@ -412,17 +412,9 @@ def _replace_process(paths: "Sequence[str]", argv: list[str]) -> None:
             os.execve(path, argv, environment())
         except OSError as error:
             # EACCES may be about a directory of $PATH.
-            if refused.errno == errno.ENOENT and error.errno not in (errno.ENOENT, errno.ENOTDIR) and _exists(path):
+            if refused.errno == errno.ENOENT and error.errno not in (errno.ENOENT, errno.ENOTDIR) and os.access(path, os.F_OK):
                 refused = error
     raise refused
-
-
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def _why_not(program: str, error: OSError, command: "Sequence[str]") -> str:

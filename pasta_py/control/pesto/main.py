@@ -33,8 +33,6 @@ TABLE = (
     ("h", "help", "", "Show this help"),
     ("", "version", "", "Show the version"),
 )
-_TAKES_VALUE = {long: bool(value) for _short, long, value, _help in TABLE}
-_LETTERS = {short: long for short, long, _value, _help in TABLE if short}
 _HELP_COLUMN = 24
 _USAGE = """\
 Usage: pesto [OPTION]... SOCKET
@@ -266,7 +264,7 @@ def _options(argv: list[str]) -> tuple[list[tuple[str, str]], str]:
     """Options by their long names, and the socket's path."""
     rest: list[str] = []
     try:
-        named = list(getopt_long.read(argv, _TAKES_VALUE, _LETTERS, rest, permute=True))
+        named = list(getopt_long.read(argv, *getopt_long.names(TABLE), rest, permute=True))
     except UsageError as error:
         raise UsageError(f"{error}: see pesto --help") from None
     if {"help", "version"} & {name for name, _ in named}:

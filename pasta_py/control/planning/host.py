@@ -46,9 +46,9 @@ class HostSnapshot(Record):
     interfaces: tuple[str, ...] = ()  # names of all interfaces
     alternatives: tuple[tuple[str, str], ...] = ()  # pairs of an alternative name and the interface's own
     addresses: tuple[Ip, ...] = ()  # all of the host's own, of both families and all interfaces, without loopback's
-    networks: tuple[Network, ...] = ()  # that these are in
-    name: str = ""  # the host's own
-    leading: tuple[int, ...] = ()  # indices of all interfaces that have routes which lead anywhere
+    networks: tuple[Network, ...] = ()  # of these addresses
+    name: str = ""  # of the host
+    leading: tuple[int, ...] = ()  # indices of all interfaces with a route that leaves the host
 
 
 def snapshot(interface4: str = "", interface6: str = "") -> HostSnapshot:
@@ -157,7 +157,7 @@ def outbound(routes: "Iterable[Route]", links: "Iterable[Link]") -> int:
         for hop in route.hops:
             if hop.link not in usable:
                 continue
-            # Among default routes the first of equals; among others the order of the table says nothing.
+            # Of equal default routes the first counts. Of equal other routes the lowest index does: their order has no meaning.
             rank = (hop.down, prefix, route.metric, hop.link if prefix else 0)
             if best is None or rank < best:
                 best, chosen = rank, hop.link

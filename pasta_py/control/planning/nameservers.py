@@ -65,7 +65,7 @@ def choose(options: "Options", resolv: Resolv, maps: dict[int, Mapping], guest: 
 
 
 def _served(options: "Options", maps: dict[int, Mapping], guest: Guest, view: View) -> Names:
-    """The worker answers whatever nameserver the guest asks; this one is told to it."""
+    """Names where the worker answers all queries of the guest, to any address: the one that is announced is a forwarder."""
     forwarders = tuple(_forwarders(maps, guest))
     others = [address for address in options.dns or () if address not in forwarders]
     if others:

@@ -48,11 +48,7 @@ def in_container() -> bool:
 
 
 def exists(path: str) -> bool:
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
+    return os.access(path, os.F_OK)
 
 
 def low_port(first: int, wanted: int) -> Cause:

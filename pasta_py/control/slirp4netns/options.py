@@ -49,8 +49,6 @@ TABLE = (
     ("h", "help", "", "show this help and exit"),
     ("v", "version", "", "show version and exit"),
 )
-_TAKES_VALUE = {long: bool(value) for _short, long, value, _help in TABLE}
-_LETTERS = {short: long for short, long, _value, _help in TABLE if short}
 
 
 class SlirpOptions(Record):
@@ -102,7 +100,7 @@ def parse(argv: "Sequence[str]") -> SlirpOptions:
     """The options, valid by themselves; UsageError."""
     from_user: dict[str, str] = {}
     arguments: list[str] = []
-    for name, value in getopt_long.read(argv, _TAKES_VALUE, _LETTERS, arguments, permute=True):
+    for name, value in getopt_long.read(argv, *getopt_long.names(TABLE), arguments, permute=True):
         if name in ("help", "version"):
             return SlirpOptions(action=name, network=_network(DEFAULT_CIDR))
         from_user[name] = value

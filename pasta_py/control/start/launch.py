@@ -88,7 +88,7 @@ def _serve(options: "Options", worker: WorkerProcess, inherited: dict[int, str])
 
 
 def _tell_api() -> None:
-    """The start is over."""
+    """Tell the Python API that the start is over: it waits until this descriptor is closed."""
     global start_fd
     if start_fd >= 0:
         os.close(start_fd)
