@@ -151,9 +151,10 @@ soak: dev ## long tests: addresses of old names, floods one by one, stops of 30 
 		tests/e2e/test_kill.py tests/e2e/test_soak.py tests/e2e/test_egress_scenarios.py
 
 # `make test` has a short form.
-test-follow: dev ## 2,000 random changes of the host, throughput beside changes, 20 s of 500 pairs of interfaces a second
+test-follow: dev ## 2,000 random changes of the host, throughput beside them, pairs of interfaces for 20 s, whole leases of networkd
 	tests/as_installed.sh $(VENV) build/as-installed
-	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow_processes.py -k "walk or throughput or hundreds"
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) -s tests/e2e/test_follow_processes.py tests/e2e/test_follow_guests.py \
+		-k "walk or throughput or hundreds or networkd"
 
 # `make test` has a short form, with fewer containers.
 test-podman: dev ## real podman, buildah and rootlesskit in a Debian root, SUITE=trixie or sid; as root

@@ -13,6 +13,8 @@ from pasta_py.worker import frames
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasta_py.model import WorkerPlan
 
 _ROUTER_SOLICITATION = 133
@@ -33,6 +35,7 @@ _HOP_LIMIT = 64  # for what the guest sends (RFC 4861, 4.2)
 _MANAGED, _OTHER = 0x80, 0x40
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 _ROUTER, _SOLICITED, _OVERRIDE = 0x80, 0x40, 0x20
+_ROOM_BYTES = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - 16  # for the options of a router advertisement
 _AUTONOMOUS_PREFIX_BITS = 64  # hosts ignore a prefix of another length: no interface identifier fits (RFC 4862, 5.5.3 d)
 
 
@@ -59,18 +62,23 @@ def advertisement(plan: "WorkerPlan") -> bytes:
 
 
 def withdrawals(before: "WorkerPlan", now: "WorkerPlan") -> "list[bytes]":
-    """What tells the guest that what `before` advertised is no longer so: its prefix and its router are not in `now`.
+    """What tells the guest that what `before` advertised is no longer so: prefix, router, nameservers, domains that `now` lacks.
 
-    Lifetimes of 0 (RFC 4861, 6.2.5 and 6.2.8). A guest keeps an address of the prefix for two hours more, but uses it for no new
-    connection (RFC 4862, 5.5.3 e).
+    Lifetimes of 0 (RFC 4861, 6.2.5 and 6.2.8; RFC 8106, 5.1 and 5.2). A guest keeps an address of the prefix for two hours more,
+    but uses it for no new connection (RFC 4862, 5.5.3 e).
     """
     if not advertisement(before):
         return []
-    prefix = _prefix_information(before, lifetime=bytes(4)) if _prefix_information(before) != _prefix_information(now) else b""
+    never = bytes(4)
     gone = before.our_link_local != now.our_link_local or not advertisement(now)
-    if not prefix and not gone:
+    options = _prefix_information(before, never) if _prefix_information(before) != _prefix_information(now) else b""
+    servers = tuple(server for server in before.dns if gone or server not in now.dns)
+    search = tuple(name for name in before.search if gone or name not in now.search)
+    options += _naming(servers, search, _ROOM_BYTES - len(options), never)
+    if not options and not gone:
         return []
-    body = bytes((_HOP_LIMIT, 0)) + (0 if gone else defaults.ROUTER_LIFETIME_S).to_bytes(2, "big") + bytes(8) + prefix
+    body = _head(before, 0) if gone else _head(now, defaults.ROUTER_LIFETIME_S)
+    body += options
     mac, destination = frames.multicast_mac(frames.ALL_NODES6), frames.ALL_NODES6
     return [frames.icmp6_frame((before.our_mac, mac), (before.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)]
 
@@ -131,22 +139,33 @@ def _router_advertisement(plan: "WorkerPlan", mac: bytes, destination: bytes) ->
     if plan.assign_mtu and plan.mtu >= frames.IPV6_SAFE_BYTES:  # hosts ignore less: no IPv6 link has it
         options += bytes((_MTU, 1, 0, 0)) + plan.mtu.to_bytes(4, "big")
     options += _prefix_information(plan)
-    room = frames.IPV6_SAFE_BYTES - frames.IPV6_BYTES - 16 - len(options)
-    # The room is less than the 255 units of 8 bytes that an option's length field can count.
-    servers = [server for server in map(frames.ipv6, plan.dns) if server][: (room - 8) // 16]
-    if servers:
-        units = 1 + 2 * len(servers)
-        options += bytes((_RDNSS, units, 0, 0)) + _FOREVER + b"".join(servers)
-        room -= units * 8
-    names = frames.dns_names(plan.search, (room - 8) & ~7) if room > 8 else b""
-    if names:
-        names += bytes(-len(names) % 8)
-        options += bytes((_DNSSL, 1 + len(names) // 8, 0, 0)) + _FOREVER + names
+    options += _naming(plan.dns, plan.search, _ROOM_BYTES - len(options))
+    body = _head(plan, defaults.ROUTER_LIFETIME_S) + options
+    return frames.icmp6_frame((plan.our_mac, mac), (plan.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)
+
+
+def _head(plan: "WorkerPlan", router_lifetime_s: int) -> bytes:
+    """A router advertisement from its hop limit to its options (RFC 4861, 4.2)."""
     managed = _MANAGED if plan.family6.guest else 0
     flags = (managed | _OTHER) if plan.dhcpv6 else 0
     # Reachable time and retransmission timer are 0: unspecified.
-    body = bytes((_HOP_LIMIT, flags)) + defaults.ROUTER_LIFETIME_S.to_bytes(2, "big") + bytes(8) + options
-    return frames.icmp6_frame((plan.our_mac, mac), (plan.our_link_local, destination), _ROUTER_ADVERTISEMENT, body)
+    return bytes((_HOP_LIMIT, flags)) + router_lifetime_s.to_bytes(2, "big") + bytes(8)
+
+
+def _naming(dns: "Iterable[bytes]", search: "tuple[str, ...]", room: int, lifetime: bytes = _FOREVER) -> bytes:
+    """The options with nameservers and search domains (RFC 8106, 5.1 and 5.2), in `room` bytes at most."""
+    options = b""
+    # The room is less than the 255 units of 8 bytes that an option's length field can count.
+    servers = [server for server in map(frames.ipv6, dns) if server][: (room - 8) // 16]
+    if servers:
+        units = 1 + 2 * len(servers)
+        options += bytes((_RDNSS, units, 0, 0)) + lifetime + b"".join(servers)
+        room -= units * 8
+    names = frames.dns_names(search, (room - 8) & ~7) if room > 8 else b""
+    if names:
+        names += bytes(-len(names) % 8)
+        options += bytes((_DNSSL, 1 + len(names) // 8, 0, 0)) + lifetime + names
+    return options
 
 
 def _prefix_information(plan: "WorkerPlan", lifetime: bytes = _FOREVER) -> bytes:

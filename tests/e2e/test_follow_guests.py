@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import sid
@@ -18,12 +21,15 @@ from lab import (
     REMOTE6,
     Guest,
     Lab,
+    comm,
     dual,
     wait_until,
 )
 from machines import machine, passt
 from servers import DNS_NAME, own_etc, resolver, write
 from test_autoconf import dhclient
+
+LONG = bool(os.environ.get("PASTA_LONG"))
 
 # ---- nameservers ----
 
@@ -214,6 +220,68 @@ def test_dhcpcd_renews_at_once() -> None:
             f"addr del {HOST6}/64 dev eth0\naddr add 2001:db8:7::2/64 dev eth0 nodad\n-6 route replace default via 2001:db8:7::1"
         )
         has("new_ip_address=192.0.2.99", "new_dhcp6_ia_na1_ia_addr1=2001:db8:7::2")
+
+
+#: The state of networkd is below /run. Its own user is not mapped; without udev, as in a container, /sys cannot be written.
+_NETWORKD = r"""
+for path in /run /var/lib/systemd; do mkdir -p $path; mount -t tmpfs tmpfs $path; done
+mount -t sysfs -o ro sysfs /sys
+grep -v systemd-network /etc/passwd >/run/passwd; echo systemd-network:x:0:0::/:/bin/sh >>/run/passwd
+mount --bind /run/passwd /etc/passwd
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases
+printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\n' >/run/systemd/network/eth0.network
+echo $$; exec "$1"
+"""
+NEW4, NEW6, NEW_DNS6 = "192.0.2.99", "2001:db8:7::2", "2001:db8:7::53"
+
+
+def test_networkd_learns_by_router_advertisements_at_once_and_by_dhcp_when_it_asks_again() -> None:
+    """It asks after a minute, half of the lease; in the short form its link is taken down and up, after which it asks too.
+
+    It does not say that it can be made to renew.
+    """
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+        lab.resolv(f"nameserver {REMOTE4}\nnameserver {REMOTE6}\n")
+        guest = stack.enter_context(lab.guest("--follow", "--dhcp-dns", *NO_PORTS, config=False))
+        guest.sysctl(ipv6__conf__eth0__accept_dad=0)
+        guest.setup("link set lo up")
+        program = sid.program("systemd-resolved", "systemd-networkd")  # Debian has it in systemd, which comes with that
+        guest.popen("unshare", "-m", "sh", "-ec", _NETWORKD, "sh", program, stderr=subprocess.DEVNULL)
+
+        def running() -> list[int]:
+            return [pid for pid in lab.descendants() if comm(pid) == "systemd-network"]
+
+        def addresses() -> dict[str, bool]:
+            """Global ones, and whether they are deprecated."""
+            links = json.loads(guest.run("ip", "-j", "addr", "show", "dev", "eth0", "scope", "global").stdout)
+            return {a["local"]: a.get("deprecated", False) for link in links for a in link["addr_info"] if "local" in a}
+
+        (link,) = json.loads(guest.run("ip", "-j", "link", "show", "dev", "eth0").stdout)
+
+        def nameservers() -> list[str]:
+            """Of each source: DHCP, DHCPv6, router advertisements."""
+            state = Path(f"/proc/{running()[0]}/root/run/systemd/netif/links/{link['ifindex']}").read_text()
+            return sorted(name for line in state.splitlines() if line.startswith("DNS=") for name in line[4:].split())
+
+        def by_slaac(prefix: str, deprecated: bool) -> bool:
+            return any(a.startswith(prefix) and "ff:fe" in a and old == deprecated for a, old in addresses().items())
+
+        wait_until(running, SOON_S, "networkd runs")
+        wait_until(lambda: {HOST4, HOST6} <= addresses().keys(), 20, "leases")
+        wait_until(lambda: by_slaac("2001:db8::", False), SOON_S, "an address by SLAAC")
+        wait_until(lambda: nameservers() == [REMOTE4, REMOTE6, REMOTE6], SOON_S, "nameservers")
+        lab.resolv(f"nameserver {GATEWAY4}\nnameserver {NEW_DNS6}\n")
+        lab.host.setup(
+            f"addr del {HOST4}/24 dev eth0\naddr add {NEW4}/24 dev eth0\nroute add default via {GATEWAY4}\n"
+            f"addr del {HOST6}/64 dev eth0\naddr add {NEW6}/64 dev eth0 nodad\n-6 route replace default via 2001:db8:7::1"
+        )
+        wait_until(lambda: by_slaac("2001:db8:7:", False) and by_slaac("2001:db8::", True), SOON_S, "the new prefix")
+        wait_until(lambda: nameservers() == [REMOTE4, NEW_DNS6, REMOTE6], SOON_S, "the advertised nameserver is the new one")
+        if not LONG:
+            guest.setup("link set eth0 down\nlink set eth0 up")
+        wait_until(lambda: {NEW4, NEW6} <= addresses().keys() and HOST4 not in addresses(), 90, "the new leases")
+        wait_until(lambda: nameservers() == [GATEWAY4, NEW_DNS6, NEW_DNS6], 90, "only the new nameservers")
 
 
 def test_a_virtual_machine_learns_the_new_addresses() -> None:

@@ -131,7 +131,7 @@ def test_without_router_advertisements_neighbours_are_still_found() -> None:
 
 def test_what_is_advertised_no_more_is_withdrawn() -> None:
     """A new prefix withdraws the old one; a new router, or none, the old router; what stays is not said again."""
-    before = PLAN
+    before = PLAN.replace(dns=(), search=())
     new_prefix = before.replace(family6=before.family6.replace(guest=addr("fd77::15")))
     new_router = before.replace(our_link_local=addr("fe80::77"))
     assert ndp.withdrawals(before, before) == [] == ndp.withdrawals(before.replace(ra=False), new_prefix)
@@ -148,3 +148,18 @@ def test_what_is_advertised_no_more_is_withdrawn() -> None:
                 and options[4:12] == bytes(8)
                 and options[16:24] == before.family6.guest[:8]
             )
+
+
+def test_nameservers_and_domains_that_are_advertised_no_more_are_withdrawn() -> None:
+    """A lifetime of 0 (RFC 8106, 5.1 and 5.2) for each that is gone; with the router, all of them go."""
+    one, two, four = addr("2001:db8::53"), addr("2001:db8:7::53"), addr("192.0.2.53")
+    before = PLAN.replace(dns=(one, four, two), search=("a.example", "b.example"))
+    now = before.replace(dns=(two,), search=("b.example", "c.example"))
+    (frame,) = ndp.withdrawals(before, now)
+    check(frame, ipv6(src=OUR_LL6, dst="ff02::1", hop_limit=255), icmp6(type=134))
+    assert options(frame) == {25: b"\x19\x03\0\0" + bytes(4) + one, 31: b"\x1f\x03\0\0" + bytes(4) + b"\1a\7example\0" + bytes(5)}
+    assert frame[59:62] == ndp.advertisement(now)[59:62]  # flags and lifetime of the router, which stays
+    (frame,) = ndp.withdrawals(before, before.replace(our_link_local=addr("fe80::77")))
+    assert frame[60:62] == bytes(2)
+    assert options(frame)[25] == b"\x19\x05\0\0" + bytes(4) + one + two
+    assert ndp.withdrawals(before, before.replace(dns=(one, two))) == []
