@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -139,6 +140,93 @@ def test_a_container_that_is_started_after_a_switch_of_adapters_has_a_network(ma
             machine.podman("run", "-d", "--name", "new", *options, "base", "sleep", "1000")
             asks(machine, "new", url)
             machine.podman("rm", "-f", "-t", "0", "new")
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+TUNNEL = {"near": "10.8.0.6", "far": "10.8.0.1"}
+TUNNEL_PORT = 5555
+#: How VPNs lead everything through their tunnel: two halves that win over the default route, which stays, or another default route.
+THROUGH_TUNNEL = {
+    "halves": "ip route add 0.0.0.0/1 dev tun0; ip route add 128.0.0.0/1 dev tun0",
+    "default": "ip route add default dev tun0 metric 1",
+}
+
+
+def end_of_tunnel(end: str, peer: str) -> "tuple[str, ...]":
+    """A program that carries IP packets in datagrams: a VPN without its encryption. Its interface has no MAC address.
+
+    `peer`: the other end's address; "": that of the first datagram.
+    """
+    carrier = f"UDP4-DATAGRAM:{peer}:{TUNNEL_PORT}" if peer else f"UDP4-LISTEN:{TUNNEL_PORT}"
+    return "socat", carrier, f"TUN:{TUNNEL[end]}/24,tun-name=tun0,iff-up"
+
+
+@pytest.fixture
+def far_end(machine: Machine) -> "Iterator[None]":
+    with machine.serving(*end_of_tunnel("far", ""), remote=True):
+        yield
+
+
+@pytest.mark.parametrize("kind", ["container", "bridge"])
+@pytest.mark.parametrize("way", THROUGH_TUNNEL)
+def test_a_container_starts_beside_a_vpn_and_goes_on_without_it(machine: Machine, far_end: None, way: str, kind: str) -> None:
+    options: tuple[str, ...] = ()
+    if kind == "bridge":
+        machine.podman("network", "create", "net")
+        options = ("--network", "net")
+    client = machine.popen(*end_of_tunnel("near", REMOTE[4]), root=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: machine.root_run("ip", "link", "show", "tun0", check=False).returncode == 0, SOON_S, "the tunnel is up")
+        change(machine, f"ip route add {REMOTE[4]} dev eth0; {THROUGH_TUNNEL[way]}")
+        machine.podman("run", "-d", "--name", "new", *options, "base", "sleep", "1000")
+        asks(machine, "new", f"http://{TUNNEL['far']}:8000/")
+        asks(machine, "new")
+        end(client)  # its interface and its routes go with it
+        asks(machine, "new")
+    finally:
+        end(client)
+        machine.root_run("ip", "route", "del", REMOTE[4], "dev", "eth0", check=False)
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+def test_a_vpn_in_a_container_of_a_network_leaves_the_others_theirs(machine: Machine, far_end: None) -> None:
+    """A container carries everything through its tunnel. Others of its network reach it by name, and the world past it."""
+    machine.podman("network", "create", "net")
+    inside = f"ip route add {REMOTE[4]} via $(ip route | sed -n 's/^default via \\([^ ]*\\).*/\\1/p'); "
+    inside += f"httpd -p 80 -h /www; {' '.join(end_of_tunnel('near', REMOTE[4]))} & "
+    inside += "until ip link show tun0; do sleep 0.1; done; ip route replace default dev tun0; wait"
+    try:
+        rights = ("--cap-add", "NET_ADMIN", "--device", "/dev/net/tun")
+        machine.podman("run", "-d", "--name", "vpn", "--network", "net", *rights, "base", "sh", "-ec", inside)
+        machine.podman("run", "-d", "--name", "other", "--network", "net", "base", "sleep", "1000")
+        asks(machine, "vpn", f"http://{TUNNEL['far']}:8000/")
+        asks(machine, "other")
+        hello = ("podman", "exec", "other", "curl", "-sS", "-m", "5", "http://vpn/")
+        wait_until(lambda: machine.run(*hello, check=False).stdout == "hello\n", SOON_S, "they reach each other")
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
+@pytest.mark.parametrize("kind", ["container", "bridge"])
+def test_the_host_is_reached_by_its_name_also_when_its_address_has_changed(machine: Machine, kind: str) -> None:
+    options: tuple[str, ...] = ()
+    if kind == "bridge":
+        machine.podman("network", "create", "net")
+        options = ("--network", "net")
+    url = "http://host.containers.internal:8001/"
+    moved = f"ip address del {HOST[4]}/24 dev eth0; ip address add 192.0.2.33/24 dev eth0; ip route add default via {REMOTE[4]}"
+    try:
+        with machine.serving("busybox", "httpd", "-f", "-p", "8001", "-h", "/opt"):
+            machine.podman("run", "-d", "--name", "guest", *options, "base", "sleep", "1000")
+            asks(machine, "guest", url)
+            change(machine, moved)
+            if kind == "container":
+                has(machine.podman, "guest", "192.0.2.33", HOST[6])
+            asks(machine, "guest", url)
     finally:
         machine.run("podman", "rm", "-fa", "-t", "0", check=False)
         machine.run("podman", "network", "rm", "-f", "net", check=False)
