@@ -171,11 +171,13 @@ test-prometheus: dev ## Debian's Prometheus scrapes and answers the dashboard's 
 	$(BIN)/pip install -q grafana-foundation-sdk
 	$(AS_INSTALLED) $(PYTEST) tests/e2e/prometheus_scrapes.py
 
-test-clients: dev ## Go, Node.js and Java under an egress policy; unbound, named and delv check signatures (fetches them; needs javac)
+test-clients: dev ## languages, browsers, HTTP/3, FTP, WebRTC and validating resolvers under an egress policy (fetches them; needs javac)
 	tests/as_installed.sh $(VENV) build/as-installed
 	command -v javac >/dev/null || apt-get install -y -q --no-install-recommends default-jdk-headless
+	command -v chromium >/dev/null || apt-get install -y -q --no-install-recommends chromium
 	sh tests/clients/fetch.sh build/clients
-	$(AS_INSTALLED) $(PYTEST) tests/e2e/clients_under_rules.py
+	sh tests/sid.sh build/clients-sid curl nginx
+	$(AS_INSTALLED) $(PYTEST) tests/e2e/clients_under_rules.py tests/e2e/applications_under_rules.py
 
 # `make test` has a short form: one boot.
 test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration

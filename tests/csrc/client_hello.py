@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import struct
 from contextlib import suppress
+from pathlib import Path
 
 CLIENT_HELLO, SERVER_NAME, ECH, KEY_SHARE, PADDING = 1, 0, 0xFE0D, 51, 21
 RECORD_BYTES = 16384  # RFC 8446, 5.1
@@ -61,6 +62,11 @@ def openssl(name: str) -> bytes:
     with suppress(ssl.SSLWantReadError):
         context.wrap_bio(incoming, outgoing, server_hostname=name).do_handshake()
     return outgoing.read()
+
+
+def recorded(browser: str) -> bytes:
+    """What a browser (chromium-156, firefox-153) sent for a.test, as tests/e2e/applications_under_rules.py gets it."""
+    return bytes.fromhex((Path(__file__).parent / f"hello-{browser}.hex").read_text())
 
 
 def large(name: str, size: int = 17 << 10) -> bytes:

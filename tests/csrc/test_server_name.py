@@ -14,6 +14,7 @@ from client_hello import (
     handshake,
     large,
     openssl,
+    recorded,
     records,
     request,
     server_name,
@@ -27,7 +28,10 @@ ffi, lib = module.ffi, module.lib
 MORE, FOUND, NONE, WRONG = lib.SERVER_NAME_MORE, lib.SERVER_NAME_FOUND, lib.SERVER_NAME_NONE, lib.SERVER_NAME_WRONG
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 #: A part of a hello each test splits; a hello of 17 KB at every byte would take a minute.
-ALL_HELLOS = {"chromium": chromium("a.test"), "firefox": firefox("A.Test"), "openssl": openssl("a.test")}
+ALL_HELLOS = {
+    "chromium": chromium("a.test"), "firefox": firefox("A.Test"), "openssl": openssl("a.test"),
+    "chromium 156": recorded("chromium-156"), "firefox 153": recorded("firefox-153"),
+}  # fmt: skip
 names = st.lists(st.text("abz09-_", min_size=1, max_size=9), min_size=1, max_size=4).map(".".join)
 
 

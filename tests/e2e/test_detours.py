@@ -143,6 +143,16 @@ def test_the_proxy_is_asked_for_the_name(lab: Lab) -> None:
     assert f"CONNECT {NAME}:{PORT}" in Path(lab.directory / "tinyproxy.log").read_text()
 
 
+def test_a_name_that_only_the_proxy_knows_is_for_programs_that_speak_to_it_themselves(lab: Lab) -> None:
+    log, inner = lab.directory / "tinyproxy.log", "localhost"  # the proxy's own
+    url, http = f"http://{inner}:{CLOSED}/", f"http://guest:secret@{REMOTE4}:{HTTP}"
+    with lab.guest(*said(lab, PROXIES[2][0], "auth")) as guest:
+        assert guest.run("getent", "ahosts", "inner.test", check=False).returncode == 2
+    with lab.guest("--allow", f"{REMOTE4}:{HTTP}/tcp", *NO_PORTS) as guest:
+        guest.run("curl", "-sS", "-m", "20", "--noproxy", "", "-x", http, url)
+    assert f"http://{inner}:{CLOSED}/" in log.read_text()
+
+
 @pytest.fixture(scope="module")
 def ssh_proxy(lab: Lab) -> str:
     """ssh -D on the host, to an sshd on the remote machine. Both want to know who runs them."""
