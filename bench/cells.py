@@ -108,8 +108,8 @@ def datagrams() -> list[Cell]:
     for way, words in ((OUT, "out"), (FORWARD, "in")):
         work = Work("peers", a=4000, b=2, way=way, kinds=PASTA)
         label = f"UDP {words}, 4,000 peers, 2 datagrams/s each"
-        cheap = ("cpu_share <= 0.3 passt",)
-        cells.append(Cell(f"peers-{words}", f"{label}: CPU", work, "cpu_share", "×", False, targets=cheap))
+        cheap = ("cpu_us_each <= 0.3 passt",)
+        cells.append(Cell(f"peers-{words}", f"{label}: CPU each", work, "cpu_us_each", "µs", False, targets=cheap))
         none = ("loss_percent <= 0 worst",)
         cells.append(Cell(f"peers-{words}-loss", f"{label}: lost", work, "loss_percent", "%", False, targets=none))
     return cells

@@ -351,6 +351,7 @@ def combine(role: str, reports: list[dict[str, Any]], cpu_s: float, wall_s: floa
         values["silence_ms"] = max(report["silence_ms"] for report in reports)
     elif role == "peers":
         values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
+        values["cpu_us_each"] = cpu_s * 1e6 / reports[0]["count"]  # of those that came back: what is lost costs less
     elif role in ("udp", "quic"):
         values["loss_percent"] = 100 * (1 - reports[0]["count"] / reports[0]["sent"])
         values["offered_gbit"] = values["gbit"] / (reports[0]["count"] / reports[0]["sent"])

@@ -25,7 +25,7 @@ METRICS = {
     "tcp": {"gbit", "cpu_s_per_gb", "slowest_gbit", "silence_ms", "cpu_share", "resent"},
     "udp": {"gbit", "cpu_s_per_gb", "loss_percent", "offered_gbit", "cpu_share"},
     "quic": {"gbit", "cpu_s_per_gb", "loss_percent", "offered_gbit", "cpu_share"},
-    "peers": {"loss_percent", "cpu_share"},
+    "peers": {"loss_percent", "cpu_us_each", "cpu_share"},
     **dict.fromkeys(("rr", "urr", "crr", "ucrr"), {"p50_us", "p99_us", "max_us", "lost", "per_s", "cpu_share"}),
     "start": {"start_ms", "rss_mb"},
     "idle": {"rate_kept", "connects_per_s", "bytes_per_flow", "idle_cpu_percent"},

@@ -11,6 +11,8 @@
 #include "io/sock.h"
 #include "wire/ip.h"
 
+#define SMALL_BYTES 552 /* Linux's least path MTU (net.ipv4.route.min_pmtu); IPv6 has 1280 (RFC 8200, 5) */
+
 static int read_int(const struct cmsghdr *c)
 {
 	int value;
@@ -107,9 +109,9 @@ void datagram_add_control(struct msghdr *msg, int level, int type, const void *d
 	msg->msg_controllen += CMSG_SPACE(len);
 }
 
-void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *current)
+void datagram_set_discover(int fd, bool v4, bool df, uint32_t bytes, uint32_t link_bytes, uint8_t *current)
 {
-	uint8_t want = (uint8_t)(!df ? IP_PMTUDISC_DONT : oversize ? IP_PMTUDISC_WANT : IP_PMTUDISC_DO);
+	uint8_t want = (uint8_t)(!df ? IP_PMTUDISC_DONT : bytes > link_bytes ? IP_PMTUDISC_WANT : IP_PMTUDISC_DO);
 
 	_Static_assert(IP_PMTUDISC_DO == IPV6_PMTUDISC_DO && IP_PMTUDISC_WANT == IPV6_PMTUDISC_WANT &&
 			       IP_PMTUDISC_DONT == IPV6_PMTUDISC_DONT,
@@ -117,7 +119,8 @@ void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *cur
 	/* Only the sender fragments IPv6, so the kernel has to know the path MTU in any case. */
 	if (!v4 && want == IP_PMTUDISC_DONT)
 		want = IP_PMTUDISC_WANT;
-	if (*current == want)
+	/* No path carries less, so the kernel's own setting does the same: most sockets need no other. */
+	if (*current == want || (*current == DATAGRAM_DISCOVER_UNKNOWN && df && bytes <= SMALL_BYTES))
 		return;
 	*current = want;
 	sock_set(fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_MTU_DISCOVER : IPV6_MTU_DISCOVER, want);

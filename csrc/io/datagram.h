@@ -51,9 +51,9 @@ struct datagram datagram_at(struct datagram_batch *b, int index);
 /* Appends a control message. msg->msg_control has room and is zeroed; msg_controllen is the length so far. */
 void datagram_add_control(struct msghdr *msg, int level, int type, const void *data, size_t len);
 
-/* Sets whether the next datagram may be fragmented (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER). df: the guest forbids it. oversize: the
- * datagram exceeds the host's own link, so the host fragments it all the same, to the path MTU that it knows. *current: the
- * socket's setting. */
-void datagram_set_discover(int fd, bool v4, bool df, bool oversize, uint8_t *current);
+/* Sets whether the next datagram, a packet of `bytes`, may be fragmented (IP_MTU_DISCOVER, IPV6_MTU_DISCOVER). df: the guest forbids
+ * it. link_bytes: what the host's own link carries; the host fragments more than that all the same, to the path MTU that it knows.
+ * *current: the socket's setting. */
+void datagram_set_discover(int fd, bool v4, bool df, uint32_t bytes, uint32_t link_bytes, uint8_t *current);
 
 #endif

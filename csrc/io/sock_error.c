@@ -13,16 +13,18 @@
 #include "io/icmp_error.h"
 #include "io/sock.h"
 
-void sock_receive_errors(int fd, bool v6)
+void sock_receive_errors(int fd, bool v4, bool v6)
 {
 	if (v6) {
 		sock_set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1);
 		sock_set(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT, 1);
 		sock_set(fd, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
 	}
-	sock_set(fd, IPPROTO_IP, IP_RECVERR, 1);
-	sock_set(fd, IPPROTO_IP, IP_RECVTTL, 1);
-	sock_set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+	if (v4) {
+		sock_set(fd, IPPROTO_IP, IP_RECVERR, 1);
+		sock_set(fd, IPPROTO_IP, IP_RECVTTL, 1);
+		sock_set(fd, IPPROTO_IP, IP_RECVTOS, 1);
+	}
 }
 
 /* The error in the numbers of one family. False: it has none for it. */

@@ -16,8 +16,8 @@ struct sock_error {
 	uint8_t data[ICMP_QUOTE_MAX_V6]; /* the beginning of the datagram */
 };
 
-/* Enables the queue, and the reception of TTL and class. v6: an IPv6 socket, which may carry IPv4 too. */
-void sock_receive_errors(int fd, bool v6);
+/* Enables the queue, and the reception of TTL and class, for the families that the socket carries. */
+void sock_receive_errors(int fd, bool v4, bool v6);
 /* Takes the next error. False: there is none. */
 bool sock_next_error(int fd, struct sock_error *out);
 

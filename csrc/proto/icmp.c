@@ -146,7 +146,7 @@ static struct icmp_flow *open_flow(struct icmp *m, struct io *io, const struct i
 	f->host_peer = host_peer.addr;
 	f->ttl = IP_TTL_DEFAULT;
 	f->discover = DATAGRAM_DISCOVER_UNKNOWN;
-	sock_receive_errors(fd, !addr_is_v4(&host_peer.addr));
+	sock_receive_errors(fd, addr_is_v4(&host_peer.addr), !addr_is_v4(&host_peer.addr));
 	COUNT(io->counters, icmp_flows);
 	f->rule = pass.rule;
 	account_open(&f->account, io->loop->now_ms, false);
@@ -165,7 +165,7 @@ static void pass_header(const struct io *io, struct icmp_flow *f, const struct i
 		sock_set(f->fd, v4 ? IPPROTO_IP : IPPROTO_IPV6, v4 ? IP_TOS : IPV6_TCLASS, ip->tos);
 	f->ttl = ttl;
 	f->tos = ip->tos;
-	datagram_set_discover(f->fd, v4, ip->df, ip_header_bytes(v4) + ip->payload_len > io->link_mtu, &f->discover);
+	datagram_set_discover(f->fd, v4, ip->df, (uint32_t)ip_header_bytes(v4) + ip->payload_len, io->link_mtu, &f->discover);
 }
 
 /* Sends the errors of the socket's error queue to the guest, as ICMP errors with its request inside. sent: the request that the

@@ -116,13 +116,20 @@ void udp_limit_reached(struct udp *u, struct io *io, int error)
 	log_refused(io->log, &u->limit_logged_ms, io->loop->now_ms, "UDP flow", u->flows.used, error);
 }
 
-/* Sets the options that report a datagram's TTL, class and errors, and size the buffers. A kernel may lack some of them. */
-static void prepare(int fd, bool v6)
+void udp_expect_many(struct udp_socket *s)
 {
-	sock_receive_errors(fd, v6);
-	sock_set(fd, IPPROTO_UDP, UDP_GRO, 1);
+	if (LIKELY(s->many))
+		return;
+	s->many = true;
+	sock_set(s->fd, IPPROTO_UDP, UDP_GRO, 1);
+	sock_set(s->fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
+}
+
+/* The first answer may be a burst already: it has to find room. */
+static void prepare(int fd, bool v4, bool v6)
+{
+	sock_receive_errors(fd, v4, v6);
 	sock_set(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER_BYTES);
-	sock_set(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER_BYTES);
 }
 
 static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct flow_key *key, int fd, bool v6)
@@ -138,7 +145,6 @@ static struct udp_socket *add_socket(struct udp *u, struct io *io, const struct 
 	}
 	s->v6 = v6;
 	memset(s->discover, DATAGRAM_DISCOVER_UNKNOWN, sizeof(s->discover));
-	prepare(fd, v6);
 	return s;
 }
 
@@ -174,7 +180,9 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 		udp_limit_reached(u, io, fd < 0 ? -fd : flow_no_room(&u->sockets));
 		if (fd >= 0)
 			close(fd);
+		return NULL;
 	}
+	prepare(fd, !s->v6, s->v6);
 	return s;
 }
 
@@ -221,6 +229,8 @@ int udp_listen(struct udp *u, struct io *io, int fd, bool to_host, const struct 
 	s = add_socket(u, io, &key, fd, domain == AF_INET6);
 	if (!s)
 		return -ENOMEM;
+	prepare(fd, true, s->v6);
+	udp_expect_many(s);
 	sock_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
 	if (s->v6)
 		sock_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);

@@ -152,9 +152,10 @@ static void send_segments(struct udp *u, struct io *io, struct udp_socket *s, co
 	}
 }
 
-static bool exceeds_link(const struct io *io, const struct udp_flow *f, uint32_t len)
+/* Bytes of a packet to the host peer with this payload. */
+static uint32_t packet_bytes(const struct udp_flow *f, uint32_t len)
 {
-	return ip_header_bytes(addr_is_v4(&f->host_peer.addr)) + UDP_HLEN + len > io->link_mtu;
+	return (uint32_t)ip_header_bytes(addr_is_v4(&f->host_peer.addr)) + UDP_HLEN + len;
 }
 
 /* gso_size: bytes of each datagram but the last; 0: there is one. */
@@ -164,15 +165,17 @@ static void send_to_host(struct udp *u, struct io *io, const struct udp_flow *f,
 	struct udp_socket *s = udp_socket_of(u, f);
 	bool v4 = addr_is_v4(&f->host_peer.addr);
 
-	datagram_set_discover(s->fd, v4, ip->df, exceeds_link(io, f, gso_size ? gso_size : d->payload_len),
+	datagram_set_discover(s->fd, v4, ip->df, packet_bytes(f, gso_size ? gso_size : d->payload_len), io->link_mtu,
 			      &s->discover[v4 ? 0 : 1]);
 	/* Only for this call: a datagram that the guest sends to a broadcast address in a unicast frame must not get there. */
 	if (f->group == UDP_BROADCAST)
 		sock_set(s->fd, SOL_SOCKET, SO_BROADCAST, 1);
-	if (gso_size)
+	if (gso_size) {
+		udp_expect_many(s);
 		send_segments(u, io, s, f, ip, d, gso_size);
-	else
+	} else {
 		send_one(u, io, s, f, ip, d);
+	}
 	if (f->group == UDP_BROADCAST)
 		sock_set(s->fd, SOL_SOCKET, SO_BROADCAST, 0);
 }
@@ -202,7 +205,7 @@ static void add_to_batch(struct udp *u, struct io *io, const struct udp_flow *f,
 
 	if (!udp_batch_takes(b, &next) || u->to_host_ip.df != ip->df) {
 		udp_flush(u, io);
-		if (!d->payload_len || d->payload_len > UDP_BATCH_BYTES || exceeds_link(io, f, d->payload_len)) {
+		if (!d->payload_len || d->payload_len > UDP_BATCH_BYTES || packet_bytes(f, d->payload_len) > io->link_mtu) {
 			send_to_host(u, io, f, ip, d, 0);
 			return;
 		}

@@ -22,6 +22,7 @@ struct udp_socket {
 	bool to_host; /* it is in the guest's namespace */
 	bool v6;      /* AF_INET6: sends to v4-mapped addresses for IPv4 peers */
 	bool polled;  /* in udp.polled; epoll does not watch it */
+	bool many;    /* udp_expect_many() was called */
 };
 
 /* The kind of a flow's destination. A group answers from its members' own addresses, and no ICMP error answers it (RFC 1122,
@@ -108,6 +109,10 @@ static inline void udp_note_direction(struct io *io, struct udp_flow *f, bool fr
 		sched_note_short(&io->sched, io->loop->now_ms);
 	f->guest_last = from_guest;
 }
+
+/* Prepares the socket for datagrams that come in bursts, if it is not prepared yet. Most sockets carry a question and its answer, or
+ * a few datagrams a second, and never need that. */
+void udp_expect_many(struct udp_socket *s);
 
 /* --- udp_sock.c --- */
 

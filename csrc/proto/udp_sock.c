@@ -203,6 +203,8 @@ static int receive(struct udp *u, struct io *io, struct udp_socket *s)
 		udp_read_errors(u, io, s, NULL); /* epoll does not report them */
 	if (UNLIKELY(u->answers.wanted))
 		copy_answers(u, s, n);
+	if (n > 1)
+		udp_expect_many(s);
 	for (int i = 0; i < n; i++) {
 		const struct datagram d = datagram_at(&u->batch, i);
 

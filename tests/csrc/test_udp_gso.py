@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import socket
 import struct
@@ -36,6 +38,46 @@ def receive_joined(sock: socket.socket) -> list[tuple[int, int]]:
             int.from_bytes(value, sys.byteorder) for level, kind, value in controls if (level, kind) == (UDP, UDP_GRO)
         ]
         out.append((len(data), sizes[0] if sizes else 0))
+
+
+def core_socket(port: int) -> socket.socket:
+    """A copy of the core's socket that has this port; the core runs in this process."""
+    for each in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the list's own descriptor
+            if os.readlink(f"/proc/self/fd/{each}").startswith("socket:"):
+                found = socket.socket(fileno=os.dup(int(each)))
+                internet = found.family in (socket.AF_INET, socket.AF_INET6)
+                if internet and found.type == socket.SOCK_DGRAM and found.getsockname()[1] == port:
+                    return found
+                found.close()
+    raise AssertionError(f"no socket with port {port}")
+
+
+def test_a_socket_is_prepared_for_many_datagrams_when_several_come_at_once(guest: Guest, v6: bool) -> None:
+    """Either way. One question and its answer do without: the system calls would cost as much as the datagrams."""
+    own, gateway, _ = names(v6)
+    level, discover = (socket.IPPROTO_IPV6, 23) if v6 else (socket.IPPROTO_IP, 10)
+    for way in ("to the guest", "to the host"):
+        with host_socket(v6) as sock:
+            port, guest_port = sock.getsockname()[1], 5001 + (way == "to the host")
+            write(guest, own, gateway, port, b"question", sport=guest_port)
+            guest.pump()
+            _, source = sock.recvfrom(10)
+            sock.sendto(b"answer", source)
+            assert frames(guest)[0].payload == b"answer"
+            with core_socket(source[1]) as core, socket.socket(core.family, socket.SOCK_DGRAM) as plain:
+                assert not core.getsockopt(UDP, UDP_GRO)
+                assert core.getsockopt(level, discover) == plain.getsockopt(level, discover)
+                if way == "to the guest":
+                    for _ in range(3):
+                        sock.sendto(b"answer", source)
+                    frames(guest, 3)
+                else:
+                    for _ in range(2):
+                        write(guest, own, gateway, port, bytes(1000), sport=guest_port)
+                    guest.pump()
+                    assert core.getsockopt(level, discover) == 2  # IP_PMTUDISC_DO, IPV6_PMTUDISC_DO
+                assert core.getsockopt(UDP, UDP_GRO), way
 
 
 def test_frames_of_one_batch_leave_in_one_call(guest: Guest, v6: bool) -> None:
