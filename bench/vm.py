@@ -68,7 +68,7 @@ def subjects() -> list[Subject]:
 
 def compile_front_ends(directory: str) -> None:
     for name in FRONT_ENDS.values():
-        flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
+        flags = ["-std=c11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
         subprocess.run(["cc", *flags, "-o", f"{directory}/{name}", PROGRAMS / f"{name}.c"], check=True)
 
 

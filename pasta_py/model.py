@@ -114,6 +114,7 @@ class WorkerPlan(Record):
 
     stream: bool = False  # FD_TAP is a socket with a length before each frame; without FD_TAP a peer comes by FD_LINK
     vhost_user: bool = False  # the peer that comes by FD_LINK is a vhost-user front end
+    pairs: int = 1  # of its queues, each with a thread
     one_off: bool = False  # the end of that peer is the end of the worker
 
     # What is on

@@ -78,6 +78,11 @@ void link_detach(struct link *l)
 	l->buffered = false;
 }
 
+int link_join(struct link *l, struct link *first)
+{
+	return l->kind->join ? l->kind->join(l, first) : -EOPNOTSUPP;
+}
+
 static void capture(struct link *l, const struct iovec *iov, int iovcnt, const struct link_tx *tx, enum capture_direction direction)
 {
 	const struct capture_offload offload = {tx->csum_start != 0, tx->csum_start, tx->csum_offset,

@@ -9,6 +9,7 @@
 
 #include "core/counters.h"
 #include "core/neighbour.h"
+#include "io/turns.h"
 #include "wire/eth.h"
 #include "wire/ip.h"
 
@@ -64,6 +65,8 @@ struct link_kind {
 	void (*flush)(struct link *l);
 	/* link_lend() */
 	uint32_t (*lend)(struct link *l, uint32_t head_len, uint32_t bytes, const struct iovec **parts, uint32_t *count);
+	int (*join)(struct link *l, struct link *first);                 /* link_join() */
+	void (*put)(struct link *l, const uint8_t *bytes, uint32_t len); /* link_put() */
 	/* Something other than a frame has come: which is the index of its event. 0; -errno: the peer is gone. */
 	int (*event)(struct link *l, uint32_t which);
 };
@@ -100,7 +103,30 @@ struct link {
 	struct loop *loop;                 /* where a kind adds descriptors of its own, with OWNER_TAP and an index above 0 */
 	struct link_tail tail;             /* of the frame that was read last */
 	const char *fault;                 /* what the peer did wrong, for one line of the log; NULL: nothing */
+	struct turns *turns;               /* of a link that has joined another; NULL: it has not */
+	/* Gives a frame, with its header, to the link that this one has joined, in whose thread link_put() takes it. */
+	bool (*hand_over)(struct link *l, const struct iovec *from, int pieces);
 };
+
+/* Makes l another queue of the peer that `first` has or gets, for another thread; once, with hand_over set. 0 or -errno. What the peer
+ * says is heard by `first`, while the other threads are outside their links: between link_leave() and link_enter(). */
+int link_join(struct link *l, struct link *first);
+static inline void link_enter(struct link *l)
+{
+	if (UNLIKELY(l->turns != NULL))
+		turns_enter(l->turns);
+}
+static inline void link_leave(struct link *l)
+{
+	if (UNLIKELY(l->turns != NULL))
+		turns_leave(l->turns);
+}
+/* Takes a frame that a link which has joined this one has handed over. */
+static inline void link_put(struct link *l, const uint8_t *bytes, uint32_t len)
+{
+	if (l->kind->put)
+		l->kind->put(l, bytes, len);
+}
 
 /* A received frame, valid until the next link_read(). Only TCP segments without SYN have a link_tail, which begins in their payload. */
 struct link_frame {

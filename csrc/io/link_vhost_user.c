@@ -12,11 +12,16 @@
  * copied, and the kernel takes it from there. To the guest the kernel reads it into chains that link_lend() took, and the headers
  * follow.
  *
+ * Several queue pairs, each with a thread: a link for each, which has joined the first (link_join()). What the front end says is
+ * handled by the first, while every other thread is between two turns, so no queue and no memory changes under one that is used. A
+ * pair that the guest does not use has frames all the same, those of its thread's flows: they are handed over to the first.
+ *
  * Invariants: a header is copied out of the guest's memory once and checked there. A ring that the guest has broken is not touched
  * again until the front end starts it anew. Frames keep their order.
  */
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/bytes.h"
@@ -41,11 +46,21 @@ struct net_header {
 /* What a guest has to take so that a frame for it is read in one piece. */
 #define WHOLE (1ull << VIRTIO_NET_GUEST_CSUM | 1ull << VIRTIO_NET_GUEST_TSO4 | 1ull << VIRTIO_NET_GUEST_TSO6)
 
-struct vhost_link {
+/* What all links of a front end share; the first owns it. */
+struct machine {
 	struct vhost_user device;
-	struct loop *loops[1];
+	uint32_t count; /* of links */
+	struct link *link[VHOST_PAIRS_MAX];
+	struct loop *loops[VHOST_PAIRS_MAX];
+	atomic_bool gone;   /* the guest's memory has shrunk */
+	struct turns turns; /* of the threads beside the first */
+};
+
+struct vhost_link {
+	struct machine *machine;
+	struct vhost_user *device;   /* the machine's */
+	uint32_t pair;               /* of queues: ours */
 	uint32_t untold;             /* bytes in chains that the guest has not been told about */
-	bool gone;                   /* the guest's memory has shrunk */
 	uint32_t kept_from, kept_to; /* frames that wait for room, each behind its length in 32 bits: a part of `kept` */
 	bool held;                   /* a chain of the guest's, `from`, whose frame is being handled */
 	struct virtq_chain from;
@@ -59,7 +74,7 @@ struct vhost_link {
 
 static struct vhost_queue *queue(struct vhost_link *v, enum vhost_direction direction)
 {
-	return &v->device.queue[direction];
+	return &v->device->queue[2 * v->pair + direction];
 }
 
 static uint32_t header_bytes(const struct vhost_user *d)
@@ -68,14 +83,19 @@ static uint32_t header_bytes(const struct vhost_user *d)
 											      : SHORT_HEADER_BYTES;
 }
 
-/* Whether memory has shrunk; then the next read says that the front end is gone. */
+/* Whether memory has shrunk; then the next read of the first link says that the front end is gone. */
 static bool memory_is_gone(struct link *l)
 {
-	struct vhost_link *v = l->state;
+	struct machine *m = ((struct vhost_link *)l->state)->machine;
 
-	v->gone |= vhost_memory_has_gone();
-	l->buffered |= v->gone;
-	return UNLIKELY(v->gone);
+	if (UNLIKELY(vhost_memory_has_gone()))
+		atomic_store(&m->gone, true);
+	if (LIKELY(!atomic_load_explicit(&m->gone, memory_order_relaxed)))
+		return false;
+	l->buffered = !l->turns;
+	if (l->turns)
+		vhost_queue_kick(&m->device.queue[VHOST_FROM_GUEST]);
+	return true;
 }
 
 /* One line for a ring that the guest broke. A ring in memory that has gone is broken too. */
@@ -102,7 +122,7 @@ static void gather(uint8_t *to, const struct iovec *iov, uint32_t parts, uint32_
 static int take(struct link *l, struct vhost_link *v, struct vhost_queue *q)
 {
 	for (;;) {
-		switch (virtq_take(&q->ring, &v->device.memory, false, v->from_parts, VIRTQ_IOVECS_MAX, &v->from)) {
+		switch (virtq_take(&q->ring, &v->device->memory, false, v->from_parts, VIRTQ_IOVECS_MAX, &v->from)) {
 		case VIRTQ_TAKEN:
 			return 0;
 		case VIRTQ_EMPTY:
@@ -164,18 +184,20 @@ static int read_frame(struct link *l, struct link_frame *f)
 {
 	struct vhost_link *v = l->state;
 	struct vhost_queue *q = queue(v, VHOST_FROM_GUEST);
-	uint32_t head = header_bytes(&v->device), have;
+	uint32_t head = header_bytes(v->device), have;
 	struct vnet_hdr vh;
 
 	give_back(l);
 	if (memory_is_gone(l)) {
+		if (l->turns)
+			return -EAGAIN;
 		l->fault = "memory that has shrunk";
 		return -EFAULT;
 	}
 	if (!l->buffered)
 		virtq_poll(&q->ring);
 	l->buffered = false;
-	if (!vhost_queue_runs(&v->device, q) || take(l, v, q))
+	if (!vhost_queue_runs(v->device, q) || take(l, v, q))
 		return -EAGAIN;
 	l->buffered = v->held = true;
 	if (v->from.bytes < head || v->from.bytes - head > LINK_FRAME_MAX)
@@ -228,13 +250,13 @@ static void scatter(const struct iovec *iov, uint32_t parts, uint32_t offset, co
  * broken. Sets *parts. */
 static uint32_t take_room(struct link *l, struct vhost_link *v, struct vhost_queue *q, uint32_t bytes, uint32_t *parts)
 {
-	uint32_t most = vhost_user_has(&v->device, VIRTIO_NET_MRG_RXBUF) ? q->ring.size : 1, count = 0, room = 0;
+	uint32_t most = vhost_user_has(v->device, VIRTIO_NET_MRG_RXBUF) ? q->ring.size : 1, count = 0, room = 0;
 
 	*parts = 0;
 	while (room < bytes && count < most) {
 		struct virtq_chain *chain = &v->chain[count];
 		enum virtq_taken rc =
-			virtq_take(&q->ring, &v->device.memory, true, v->parts + *parts, VIRTQ_IOVECS_MAX - *parts, chain);
+			virtq_take(&q->ring, &v->device->memory, true, v->parts + *parts, VIRTQ_IOVECS_MAX - *parts, chain);
 
 		if (rc == VIRTQ_BROKEN)
 			note_broken(l, q);
@@ -264,7 +286,7 @@ static void take_back(struct vhost_link *v)
 /* Writes the header of a frame of `bytes` bytes that lies in these chains, and gives them back. */
 static void finish(struct vhost_link *v, struct vhost_queue *q, uint32_t chains, uint32_t parts, uint32_t bytes)
 {
-	if (header_bytes(&v->device) == sizeof(struct net_header))
+	if (header_bytes(v->device) == sizeof(struct net_header))
 		scatter(v->parts, parts, offsetof(struct net_header, chains), &(uint16_t){(uint16_t)chains}, sizeof(uint16_t));
 	v->untold += bytes;
 	for (uint32_t i = 0; i < chains; i++) {
@@ -318,7 +340,7 @@ static void put_lent(struct vhost_link *v, const struct iovec *head, uint32_t bo
 /* Whether a frame that has found no room may be tried again: the guest has offered more. Else it will kick when it does. */
 static bool more_room(const struct link *l, struct vhost_queue *q)
 {
-	return vhost_queue_runs(&((const struct vhost_link *)l->state)->device, q) && !virtq_wait(&q->ring) && !q->ring.broken;
+	return vhost_queue_runs(((const struct vhost_link *)l->state)->device, q) && !virtq_wait(&q->ring) && !q->ring.broken;
 }
 
 /* Puts a frame, or takes another look at what the guest offers. False: there is no room, and the guest will kick. */
@@ -353,8 +375,8 @@ static bool put_or_keep(struct link *l, const struct iovec *from, int pieces)
 	struct vhost_link *v = l->state;
 	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
 
-	if (!vhost_queue_runs(&v->device, q))
-		return dropped(l);
+	if (!vhost_queue_runs(v->device, q))
+		return (l->turns && l->fd >= 0 && l->hand_over(l, from, pieces)) || dropped(l);
 	if (!l->blocked && put_or_wait(l, q, from, pieces))
 		return true;
 	l->blocked = true;
@@ -368,10 +390,10 @@ static bool send_one(struct link *l, const struct link_tx *tx)
 	uint8_t head[LINK_HEAD_MAX];
 	struct net_header header = {.common = link_header(tx, tx->gso_size && tx->body_len > tx->gso_size)};
 	struct iovec iov[3] = {
-		{&header, header_bytes(&v->device)}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
+		{&header, header_bytes(v->device)}, {tx->head, tx->head_len}, {(void *)(uintptr_t)tx->body, tx->body_len}};
 	struct link_tx sent = *tx;
 
-	if (tx->csum_start && !vhost_user_has(&v->device, VIRTIO_NET_GUEST_CSUM)) {
+	if (tx->csum_start && !vhost_user_has(v->device, VIRTIO_NET_GUEST_CSUM)) {
 		memcpy(head, tx->head, tx->head_len);
 		checksum_complete(head, tx->head_len, tx->csum_start, tx->csum_offset, tx->body, tx->body_len);
 		iov[1].iov_base = head;
@@ -394,10 +416,10 @@ static uint32_t lend(struct link *l, uint32_t head_len, uint32_t bytes, const st
 {
 	struct vhost_link *v = l->state;
 	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
-	uint32_t skip = header_bytes(&v->device) + head_len, left = bytes;
+	uint32_t skip = header_bytes(v->device) + head_len, left = bytes;
 
 	take_back(v);
-	if (l->blocked || l->captures || (v->device.features & WHOLE) != WHOLE || !vhost_queue_runs(&v->device, q))
+	if (l->blocked || l->captures || (v->device->features & WHOLE) != WHOLE || !vhost_queue_runs(v->device, q))
 		return 0;
 	v->lent = take_room(l, v, q, skip + bytes, &v->lent_parts);
 	*parts = v->lent_body;
@@ -429,7 +451,7 @@ static bool send_frame(struct link *l, const struct link_tx *tx)
 {
 	const struct vhost_link *v = l->state;
 
-	if (tx->gso_size && tx->body_len > tx->gso_size && !takes_large(&v->device, tx->gso_type))
+	if (tx->gso_size && tx->body_len > tx->gso_size && !takes_large(v->device, tx->gso_type))
 		return link_send_segments(l, tx, send_one);
 	return send_one(l, tx);
 }
@@ -441,13 +463,14 @@ static void put_kept(struct link *l)
 	struct vhost_queue *q = queue(v, VHOST_TO_GUEST);
 	uint32_t bytes;
 
-	while (v->kept_from < v->kept_to && vhost_queue_runs(&v->device, q)) {
+	while (v->kept_from < v->kept_to && vhost_queue_runs(v->device, q)) {
 		memcpy(&bytes, v->kept + v->kept_from, sizeof(bytes));
 		if (!put_or_wait(l, q, &(struct iovec){v->kept + v->kept_from + sizeof(bytes), bytes}, 1))
 			break;
 		v->kept_from += (uint32_t)sizeof(bytes) + bytes;
 	}
-	l->blocked = v->kept_from < v->kept_to || !vhost_queue_runs(&v->device, q);
+	/* The flows of a pair that does not run go on by way of the first. */
+	l->blocked = v->kept_from < v->kept_to || (!l->turns && !vhost_queue_runs(v->device, q));
 	if (l->blocked)
 		return;
 	v->kept_from = v->kept_to = 0;
@@ -464,77 +487,153 @@ static void flush(struct link *l)
 	take_back(v);
 	if (memory_is_gone(l))
 		return;
-	for (int i = 0; i < 2; i++)
-		if (vhost_queue_runs(&v->device, &v->device.queue[i]))
-			vhost_queue_tell(&v->device.queue[i]);
+	for (enum vhost_direction i = 0; i < 2; i++)
+		if (vhost_queue_runs(v->device, queue(v, i)))
+			vhost_queue_tell(queue(v, i));
 	v->untold = 0;
 	if (l->blocked)
 		put_kept(l);
 }
 
+/* --- several links --- */
+
+/* All links of a front end that has come, with fd, or has left: -1. */
+static void begin_anew(struct machine *m, int fd)
+{
+	for (uint32_t i = 0; i < m->count; i++) {
+		struct vhost_link *v = m->link[i]->state;
+
+		v->kept_from = v->kept_to = v->untold = v->lent = 0;
+		v->held = false;
+		m->link[i]->fd = fd;
+		m->link[i]->tail.count = 0;
+		m->link[i]->blocked = fd < 0 || !m->link[i]->turns;
+		m->link[i]->buffered = false;
+	}
+	atomic_store(&m->gone, false);
+}
+
+static int join(struct link *l, struct link *first)
+{
+	struct vhost_link *v = l->state;
+	struct machine *own = v->machine, *m = ((struct vhost_link *)first->state)->machine;
+
+	if (m->count == VHOST_PAIRS_MAX)
+		return -EINVAL;
+	v->machine = m;
+	l->turns = &m->turns;
+	v->device = &m->device;
+	v->pair = m->count;
+	free(own);
+	m->loops[m->count] = l->loop;
+	m->link[m->count++] = l;
+	vhost_user_init(&m->device, m->count, m->loops);
+	vhost_user_attach(&m->device, first->fd);
+	begin_anew(m, first->fd);
+	return 0;
+}
+
+static void put_handed_over(struct link *l, const uint8_t *bytes, uint32_t len)
+{
+	put_or_keep(l, &(struct iovec){(void *)(uintptr_t)bytes, len}, 1);
+}
+
 /* --- the front end --- */
+
+/* Messages of the front end: they are about all links. */
+static int hear(struct link *l, struct machine *m)
+{
+	uint64_t before = m->device.handled;
+	int rc;
+
+	turns_close(&m->turns);
+	for (uint32_t i = 0; i < m->count; i++) {
+		give_back(m->link[i]);
+		take_back(m->link[i]->state);
+	}
+	rc = vhost_user_receive(&m->device);
+	COUNT_ADD(l->counters, vhost_messages, m->device.handled - before);
+	l->fault = m->device.fault;
+	for (uint32_t i = 0; i < m->count; i++) {
+		struct vhost_link *v = m->link[i]->state;
+
+		if (!vhost_queue_runs(v->device, queue(v, VHOST_TO_GUEST)))
+			v->kept_from = v->kept_to = 0;
+		put_kept(m->link[i]);
+	}
+	turns_open(&m->turns);
+	return rc;
+}
 
 static int event(struct link *l, uint32_t which)
 {
 	struct vhost_link *v = l->state;
-	uint64_t before;
-	int rc = 0;
 
 	l->buffered |= which == 1 + VHOST_FROM_GUEST; /* an edge that is not followed by a read must not be lost */
-	if (which == 0) {
-		give_back(l);
-		take_back(v);
-		before = v->device.handled;
-		rc = vhost_user_receive(&v->device);
-		COUNT_ADD(l->counters, vhost_messages, v->device.handled - before);
-		l->fault = v->device.fault;
-		if (!vhost_queue_runs(&v->device, queue(v, VHOST_TO_GUEST)))
-			v->kept_from = v->kept_to = 0;
-	}
-	if (l->blocked || which == 0)
+	if (which == 0)
+		return hear(l, v->machine);
+	if (l->blocked)
 		put_kept(l);
-	return rc;
+	return 0;
 }
 
 static int make(struct link *l)
 {
+	struct vhost_link *v = l->state = calloc(1, sizeof(*v));
+	struct machine *m = calloc(1, sizeof(*m));
+
+	l->rx = malloc(sizeof(struct net_header) + LINK_FRAME_MAX);
+	if (v)
+		v->machine = m;
+	else
+		free(m);
 	/* Headers are in the order of the machine here, and little-endian there (VIRTIO 1.2, 5.1.6.1). */
 	if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__)
 		return -EOPNOTSUPP;
-	l->state = calloc(1, sizeof(struct vhost_link));
-	l->rx = malloc(sizeof(struct net_header) + LINK_FRAME_MAX);
-	return l->state && l->rx ? vhost_memory_survive() : -ENOMEM;
+	if (!v || !m || !l->rx)
+		return -ENOMEM;
+	v->device = &m->device;
+	m->count = 1;
+	m->link[0] = l;
+	m->loops[0] = l->loop;
+	turns_init(&m->turns);
+	return vhost_memory_survive();
 }
 
 static void destroy(struct link *l)
 {
-	if (l->state && l->fd >= 0)
-		link_detach(l);
-	free(l->state);
+	struct vhost_link *v = l->state;
+
+	if (v && !l->turns) {
+		if (v->machine && l->fd >= 0)
+			link_detach(l);
+		free(v->machine);
+	}
+	free(v);
 	l->state = NULL;
 }
 
 static int attach(struct link *l)
 {
-	struct vhost_link *v = l->state;
+	struct machine *m = ((struct vhost_link *)l->state)->machine;
 
-	v->loops[0] = l->loop;
-	v->kept_from = v->kept_to = v->untold = 0;
-	v->gone = v->held = false;
-	v->lent = 0;
-	vhost_user_init(&v->device, 1, v->loops);
-	vhost_user_attach(&v->device, l->fd);
-	l->blocked = true;
+	turns_close(&m->turns);
+	begin_anew(m, l->fd);
+	vhost_user_init(&m->device, m->count, m->loops);
+	vhost_user_attach(&m->device, l->fd);
+	turns_open(&m->turns);
 	return 0;
 }
 
 static void detach(struct link *l)
 {
-	struct vhost_link *v = l->state;
+	struct machine *m = ((struct vhost_link *)l->state)->machine;
 
-	l->tail.count = 0;
-	vhost_user_detach(&v->device);
+	turns_close(&m->turns);
+	begin_anew(m, -1);
+	vhost_user_detach(&m->device);
 	(void)vhost_memory_has_gone();
+	turns_open(&m->turns);
 }
 
 const struct link_kind link_vhost_user = {.offloads = true,
@@ -546,4 +645,6 @@ const struct link_kind link_vhost_user = {.offloads = true,
 					  .send = send_frame,
 					  .flush = flush,
 					  .lend = lend,
+					  .join = join,
+					  .put = put_handed_over,
 					  .event = event};

@@ -109,6 +109,11 @@ static void wake(int fd)
 		return;
 }
 
+void vhost_queue_kick(struct vhost_queue *q)
+{
+	wake(q->kick);
+}
+
 void vhost_queue_tell(struct vhost_queue *q)
 {
 	if (virtq_tell(&q->ring))

@@ -76,6 +76,8 @@ static inline bool vhost_queue_runs(const struct vhost_user *v, const struct vho
 	return q->ring.size && !q->ring.broken && (q->enabled || !vhost_user_has(v, VHOST_USER_PROTOCOL_FEATURES));
 }
 
+/* Wakes the thread of the queue, as the guest does. */
+void vhost_queue_kick(struct vhost_queue *q);
 /* Shows the guest the chains given back, and wakes it if it waits. */
 void vhost_queue_tell(struct vhost_queue *q);
 

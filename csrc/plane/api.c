@@ -175,7 +175,7 @@ int plane_log_line(int fd, const uint8_t *line, uint32_t len)
 
 int plane_attach(struct plane *p, int fd)
 {
-	return p->shard_count > 1 ? -EBUSY : shard_attach(p->shard[0], fd);
+	return p->shard_count > 1 && !p->shard[1]->link.turns ? -EBUSY : shard_attach(p->shard[0], fd);
 }
 
 void plane_detach(struct plane *p)

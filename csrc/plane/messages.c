@@ -92,6 +92,28 @@ void messages_send_frame(struct messages *m, uint32_t to, const struct link_fram
 	COUNT(m->counters, shard_frames);
 }
 
+bool messages_send_to_guest(struct messages *m, const struct iovec *from, int pieces)
+{
+	struct message *message;
+	uint32_t bytes = 0, at = 0;
+
+	for (int i = 0; i < pieces; i++)
+		bytes += (uint32_t)from[i].iov_len;
+	message = message_new(MESSAGE_TO_GUEST, 0, bytes);
+	if (!message)
+		return false;
+	message->max_count = FRAMES_MAX;
+	message->max_bytes = FRAMES_MAX_BYTES;
+	for (int i = 0; i < pieces; i++) {
+		memcpy(message->data + at, from[i].iov_base, from[i].iov_len);
+		at += (uint32_t)from[i].iov_len;
+	}
+	if (!message_queue_put(&m->shard[0]->queue, message))
+		return true;
+	free(message);
+	return false;
+}
+
 void messages_flush(struct messages *m)
 {
 	for (uint32_t to = 0; m->outbox_bits >> to; to++) {

@@ -12,7 +12,7 @@
 #include "io/link.h"
 #include "plane_api.h"
 
-enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END, MESSAGE_LIST };
+enum message_kind { MESSAGE_FRAME, MESSAGE_CLIENT, MESSAGE_SPLICE, MESSAGE_LINE, MESSAGE_END, MESSAGE_LIST, MESSAGE_TO_GUEST };
 
 struct frame_message {
 	struct link_frame frame;
@@ -51,6 +51,8 @@ void messages_free(struct messages *m);
 
 /* Sends a frame to another shard, with the next messages_flush(). tcp: the frame has the larger room of TCP. */
 void messages_send_frame(struct messages *m, uint32_t to, const struct link_frame *f, bool reassembled, bool tcp);
+/* Has shard 0 put a frame, with the header of the link, into a queue of the guest's. False: no room or no memory. */
+bool messages_send_to_guest(struct messages *m, const struct iovec *from, int pieces);
 /* Sends the frames of the batch. Frames without room are dropped, as on any link, and counted. */
 void messages_flush(struct messages *m);
 /* Takes over the socket of an accepted client. */

@@ -107,6 +107,19 @@ int shard_init(struct shard *s, const struct plane_config *c, int tap_fd, uint32
 	return rc;
 }
 
+static bool hand_over(struct link *l, const struct iovec *from, int pieces)
+{
+	struct shard *s = (struct shard *)(void *)((uint8_t *)l - offsetof(struct shard, link));
+
+	return messages_send_to_guest(&s->messages, from, pieces);
+}
+
+int shard_join_link(struct shard *s, struct shard *first)
+{
+	s->link.hand_over = hand_over;
+	return first->link.kind->join ? link_join(&s->link, &first->link) : 0;
+}
+
 int shard_join(struct shard *s, const struct flow_steering *steering)
 {
 	tcp_share(&s->tcp, steering);
@@ -269,6 +282,9 @@ static void handle(struct shard *s, struct message *message)
 		break;
 	case MESSAGE_END:
 		s->end = (int)message->detail;
+		break;
+	case MESSAGE_TO_GUEST:
+		link_put(&s->link, message->data, message->len);
 		break;
 	case MESSAGE_LIST:
 		shard_list(s, message->detail);
@@ -468,12 +484,16 @@ static void flush(struct shard *s)
 int shard_wait(struct shard *s, int64_t until_ms)
 {
 	bool work, blocked = s->link.blocked;
+	int rc;
 
 	flush(s);
 	tell_fault(s);
 	work = blocked && !s->link.blocked; /* flows have waited until the link takes more */
 	work = work || s->more || s->log.count || (s->link.buffered && !s->slow.len);
-	return loop_wait(&s->loop, work ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
+	link_leave(&s->link);
+	rc = loop_wait(&s->loop, work ? s->loop.now_ms : until_ms, udp_next_us(&s->udp));
+	link_enter(&s->link);
+	return rc;
 }
 
 /* --- a peer that comes and goes --- */

@@ -67,6 +67,8 @@ int shard_init(struct shard *s, const struct plane_config *config, int tap_fd, u
 void shard_free(struct shard *s);
 /* Makes the shard one of several that share the flows. Only before its first flow. 0 or -errno. */
 int shard_join(struct shard *s, const struct flow_steering *steering);
+/* Gives the shard a queue of its own of the first shard's peer, where that has several. 0 or -errno. */
+int shard_join_link(struct shard *s, struct shard *first);
 
 /* Handles the next event. If none is left: messages, service, timers. */
 enum shard_step shard_turn(struct shard *s, struct plane_event *event);

@@ -51,6 +51,7 @@ static void *run(void *arg)
 	t->started = true;
 	pthread_cond_signal(&t->plane->started);
 	pthread_mutex_unlock(&t->plane->lock);
+	link_enter(&s->link);
 	while (!atomic_load(&t->stop) && !rc) {
 		if (shard_turn(s, &none) != SHARD_IDLE)
 			continue;
@@ -61,6 +62,7 @@ static void *run(void *arg)
 			s->end = -rc;
 	}
 	shard_report(s);
+	link_leave(&s->link);
 	return NULL;
 }
 
@@ -100,6 +102,8 @@ static int add(struct plane *p, int tap_fd, struct flow_steering steering)
 		rc = mapping_copy(&s->mapping, &first->mapping);
 	if (!rc)
 		rc = shard_join(s, &steering);
+	if (!rc)
+		rc = shard_join_link(s, first);
 	if (rc)
 		return rc;
 	for (uint32_t i = 0; i < p->shard_count; i++)
@@ -135,7 +139,8 @@ void threads_open(struct plane *p)
 {
 	p->open = true;
 	for (uint32_t i = 1; i < p->shard_count; i++)
-		if (loop_add(&p->shard[i]->loop, p->shard[i]->link.fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0)) < 0)
+		if (!p->shard[i]->link.turns &&
+		    loop_add(&p->shard[i]->loop, p->shard[i]->link.fd, EPOLLIN, loop_tag(OWNER_TAP, 0, 0)) < 0)
 			p->shard[0]->end = EBADF;
 }
 

@@ -22,7 +22,7 @@ def status(context: "Context", _request: "Request") -> "dict[str, Value]":
         "version": __version__,
         "serves": plan.serves,
         "since": context.since,
-        "threads": plan.descriptors.count("tap"),
+        "threads": plan.pairs if plan.vhost_user else plan.descriptors.count("tap"),
         "flows": sum(value for name, value in counters.items() if name.endswith("_flows")),
         "sent_bytes": counters["tap_rx_bytes"],
         "received_bytes": counters["tap_tx_bytes"],

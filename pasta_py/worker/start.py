@@ -191,11 +191,12 @@ def _build(
             )  # fmt: skip
         except OSError as error:
             raise PastaError(f"Couldn't write to the capture file: {reason(error, 'choose another for --pcap')}") from None
-    if len(taps) > 1:
+    queues = [-1] * (plan.pairs - 1) if plan.vhost_user else taps[1:]  # a front end brings its own
+    if queues:
         try:
-            core.add_shards(taps[1:])
+            core.add_shards(queues)
         except OSError as error:
-            raise PastaError(f"Couldn't start {len(taps)} threads: {reason(error, 'choose fewer with --threads')}") from None
+            raise PastaError(f"Couldn't start {1 + len(queues)} threads: {reason(error, 'choose fewer with --threads')}") from None
     handlers: dict[int, watch.Handler] = {}
     dns = None
     if plan.serves_dns:

@@ -59,7 +59,8 @@ def tool(name: str = "labtool") -> str:
     _keep.append(where)
     os.chmod(where.name, 0o755)
     path = f"{where.name}/{name}"
-    subprocess.run(["cc", "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", path, PROGRAMS / f"{name}.c"], check=True)
+    flags = ["-std=c11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, "-o", path, PROGRAMS / f"{name}.c"], check=True)
     return path
 
 

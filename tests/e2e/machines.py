@@ -110,13 +110,14 @@ def machine(
     mtu: int = 65520,
     configure: bool = True,
     vhost_user: int | None = None,
+    pairs: int = 1,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[Guest]:
     """A machine that connects to the socket, with the addresses that passt gives it, unless it is left alone.
 
-    `vhost_user`: it does so by vhost-user, and takes these features of those that are offered.
+    `vhost_user`: it does so by vhost-user, and takes these features of those that are offered, with `pairs` of queues.
     """
-    words = ("stream_tap",) if vhost_user is None else ("vhost_tap", hex(vhost_user))
+    words = ("stream_tap",) if vhost_user is None else ("vhost_tap", hex(vhost_user), pairs)
     with lab.stray() as guest:
         command = (tool(words[0]), "eth0", socket, *words[1:])
         guest.tap = guest.popen(*command, caps=True, pass_fds=pass_fds)  # type: ignore[attr-defined]

@@ -1,11 +1,12 @@
-/* vhost_tap IFNAME SOCKET|FD [FEATURES]: a virtual machine without the machine: a vhost-user front end whose guest's stack is that of this
+/* vhost_tap IFNAME SOCKET|FD [FEATURES [PAIRS]]: a virtual machine without the machine: a vhost-user front end whose guest's stack is that of this
  * network namespace, behind a tap with all offloads.
  *
- * The rings and all buffers are in a memfd. FEATURES is a number: what the guest takes of what is offered; default: all. SOCKET|FD:
- * machine.h. It prints "ready" when the first device runs. */
+ * The rings and all buffers are in a memfd. FEATURES is a number: what the guest takes of what is offered; default: all. PAIRS of
+ * queues, each with a queue of the tap and a thread; default: 1. SOCKET|FD: machine.h. It prints "ready" when the first device runs. */
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -17,18 +18,21 @@ enum { TO_GUEST, FROM_GUEST };
 /* Message types of the protocol. */
 enum { GET_FEATURES = 1, SET_FEATURES, SET_OWNER, SET_MEM_TABLE = 5, SET_VRING_NUM = 8, SET_VRING_ADDR, SET_VRING_BASE };
 enum { SET_VRING_KICK = 12, SET_VRING_CALL, SET_PROTOCOL_FEATURES = 16, SET_VRING_ENABLE = 18 };
+#define PROTOCOL_MQ 1 /* the bit of a protocol feature */
 
 #define ENTRIES 256
 #define HEADER_BYTES 12
 #define NEEDS_CSUM 1 /* flags of the header */
 #define DATA_VALID 2
 #define MRG_RXBUF (1ull << 15)
+#define MQ (1ull << 22)
+#define PAIRS_MAX 4
 #define EVENT_IDX (1ull << 29)
 #define NEEDED (1ull << 32 | 1ull << 30 | MRG_RXBUF) /* VERSION_1, PROTOCOL_FEATURES */
 #define SMALL_BYTES 4096                             /* of a buffer to the guest: a page, as Linux has them */
 #define LARGE_BYTES (68u << 10)                      /* of one from the guest: a frame */
 #define RING_BYTES 16384
-#define MEMORY_BYTES (2 * RING_BYTES + ENTRIES * (SMALL_BYTES + LARGE_BYTES))
+#define PAIR_BYTES (2 * RING_BYTES + ENTRIES * (SMALL_BYTES + LARGE_BYTES))
 
 struct queue {
 	struct {
@@ -53,10 +57,12 @@ struct queue {
 };
 
 static uint8_t *memory;
-static int memory_fd, sock, tap;
+static size_t memory_bytes;
+static int memory_fd, sock, tap[PAIRS_MAX];
+static uint32_t pairs = 1;
 static uint64_t wanted = UINT64_MAX; /* features that the guest takes */
 static uint64_t features;            /* what of these the back end offers, and what is needed */
-static struct queue queue[2];
+static struct queue queue[2 * PAIRS_MAX];
 
 /* What the guest's kernel may leave to the link: what the back end takes of it. */
 static void set_offloads(void)
@@ -65,10 +71,10 @@ static void set_offloads(void)
 		features & 1 ? TUN_F_CSUM | (features >> 11 & 1 ? TUN_F_TSO4 : 0) | (features >> 12 & 1 ? TUN_F_TSO6 : 0) : 0;
 
 #ifdef TUN_F_USO4
-	if (offloads && features >> 56 & 1 && ioctl(tap, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0)
+	if (offloads && features >> 56 & 1 && ioctl(tap[0], TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0)
 		return;
 #endif
-	if (ioctl(tap, TUNSETOFFLOAD, offloads) < 0)
+	if (ioctl(tap[0], TUNSETOFFLOAD, offloads) < 0)
 		die("offloads");
 }
 
@@ -114,15 +120,16 @@ static uint64_t offered_features(void)
 static void start_queue(uint32_t index)
 {
 	struct queue *q = &queue[index];
-	uint8_t *at = memory + index * RING_BYTES;
+	bool to_guest = index % 2 == TO_GUEST;
+	uint8_t *pair = memory + index / 2 * PAIR_BYTES, *at = pair + (to_guest ? 0 : RING_BYTES);
 	uint64_t number = index, where[5];
 
 	memset(at, 0, RING_BYTES);
 	q->descriptors = (void *)at;
 	q->available = (void *)(at + sizeof(*q->descriptors) * ENTRIES);
 	q->used = (void *)(at + 8192);
-	q->buffer_bytes = index == TO_GUEST ? SMALL_BYTES : LARGE_BYTES;
-	q->buffers = memory + 2 * RING_BYTES + (index == TO_GUEST ? 0 : ENTRIES * SMALL_BYTES);
+	q->buffer_bytes = to_guest ? SMALL_BYTES : LARGE_BYTES;
+	q->buffers = pair + 2 * RING_BYTES + (to_guest ? 0 : ENTRIES * SMALL_BYTES);
 	q->offered = q->seen = q->told = 0;
 	q->kick = eventfd(0, EFD_NONBLOCK);
 	q->call = eventfd(0, EFD_NONBLOCK);
@@ -134,7 +141,7 @@ static void start_queue(uint32_t index)
 	for (uint32_t i = 0; i < ENTRIES; i++) {
 		q->descriptors[i].address = (uint64_t)(q->buffers - memory) + (uint64_t)i * q->buffer_bytes;
 		q->descriptors[i].len = q->buffer_bytes;
-		q->descriptors[i].flags = index == TO_GUEST ? 2 : 0;
+		q->descriptors[i].flags = to_guest ? 2 : 0;
 	}
 	tell_pair(SET_VRING_NUM, index, ENTRIES);
 	tell_pair(SET_VRING_BASE, index, 0);
@@ -146,16 +153,18 @@ static void start_queue(uint32_t index)
 
 static void start_device(void)
 {
-	uint64_t table[5] = {1, 0, MEMORY_BYTES, 0, 0};
+	uint64_t table[5] = {1, 0, memory_bytes, 0, 0};
 
 	tell(SET_OWNER, NULL, 0, -1);
-	features = offered_features() & (wanted | NEEDED);
-	tell(SET_PROTOCOL_FEATURES, &(uint64_t){0}, 8, -1);
+	features = offered_features() & (wanted | NEEDED) & (pairs > 1 ? UINT64_MAX : ~MQ);
+	if (pairs > 1 && !(features & MQ))
+		fputs("no several pairs are offered\n", stderr), exit(1);
+	tell(SET_PROTOCOL_FEATURES, &(uint64_t){pairs > 1 ? PROTOCOL_MQ : 0}, 8, -1);
 	tell(SET_FEATURES, &features, 8, -1);
 	tell(SET_MEM_TABLE, table, sizeof(table), memory_fd);
 	set_offloads();
-	start_queue(TO_GUEST);
-	start_queue(FROM_GUEST);
+	for (uint32_t i = 0; i < 2 * pairs; i++)
+		start_queue(i);
 }
 
 /* --- rings --- */
@@ -211,7 +220,7 @@ static void trust_checksum(uint8_t *frame)
 	memcpy(frame + 6, where, sizeof(where));
 }
 
-static void to_tap(struct queue *q)
+static void to_tap(struct queue *q, int fd)
 {
 	struct iovec iov[ENTRIES];
 
@@ -230,7 +239,7 @@ static void to_tap(struct queue *q)
 				}
 				q->seen++;
 			} while (count < chains && load(&q->used->index) != q->seen);
-			if (writev(tap, iov, count) < 0 && errno != EAGAIN && errno != EIO)
+			if (writev(fd, iov, count) < 0 && errno != EAGAIN && errno != EIO)
 				die("write"); /* EIO: the interface is down */
 			for (; first != q->seen; first++)
 				offer(q, q->used->ring[first % ENTRIES].head);
@@ -246,11 +255,11 @@ static bool is_full(struct queue *q)
 	return (uint16_t)(q->offered - q->seen) == ENTRIES;
 }
 
-static bool from_tap(struct queue *q)
+static bool from_tap(struct queue *q, int fd)
 {
 	for (int i = 0; i < 64 && !is_full(q); i++) {
 		uint32_t head = q->offered % ENTRIES;
-		ssize_t n = read(tap, q->buffers + (size_t)head * LARGE_BYTES, LARGE_BYTES);
+		ssize_t n = read(fd, q->buffers + (size_t)head * LARGE_BYTES, LARGE_BYTES);
 
 		if (n <= 0)
 			break;
@@ -261,36 +270,57 @@ static bool from_tap(struct queue *q)
 	return is_full(q) && !ask(q);
 }
 
-/* Serves one connection until the other end closes. */
-static void serve(int connection)
+/* Serves a pair of queues until the other end closes the connection. */
+static void *serve_pair(void *number)
 {
+	uint32_t pair = (uint32_t)(uintptr_t)number;
+	struct queue *to_guest = &queue[2 * pair], *from_guest = to_guest + 1;
 	bool full = false;
 
-	sock = connection;
-	start_device();
 	for (uint32_t i = 0; i < ENTRIES; i++)
-		offer(&queue[TO_GUEST], i);
-	show(&queue[TO_GUEST]);
-	say_ready();
+		offer(to_guest, i);
+	show(to_guest);
 	for (;;) {
 		struct pollfd wait[4] = {{.fd = sock, .events = POLLIN},
-					 {.fd = queue[TO_GUEST].call, .events = POLLIN},
-					 {.fd = full ? queue[FROM_GUEST].call : -1, .events = POLLIN},
-					 {.fd = full ? -1 : tap, .events = POLLIN}};
+					 {.fd = to_guest->call, .events = POLLIN},
+					 {.fd = full ? from_guest->call : -1, .events = POLLIN},
+					 {.fd = full ? -1 : tap[pair], .events = POLLIN}};
 		eventfd_t count;
 
 		if (leave || (poll(wait, 4, -1) < 0 && errno == EINTR) || wait[0].revents)
-			break;
+			return NULL;
 		if (wait[1].revents) {
-			(void)!eventfd_read(queue[TO_GUEST].call, &count);
-			to_tap(&queue[TO_GUEST]);
+			(void)!eventfd_read(to_guest->call, &count);
+			to_tap(to_guest, tap[pair]);
 		}
 		if (wait[2].revents)
-			(void)!eventfd_read(queue[FROM_GUEST].call, &count);
+			(void)!eventfd_read(from_guest->call, &count);
 		if (wait[2].revents || wait[3].revents)
-			full = from_tap(&queue[FROM_GUEST]);
+			full = from_tap(from_guest, tap[pair]);
 	}
-	for (int i = 0; i < 2; i++) {
+}
+
+/* Serves one connection until the other end closes. */
+static void serve(int connection)
+{
+	pthread_t thread[PAIRS_MAX];
+	sigset_t ours;
+
+	sock = connection;
+	start_device();
+	sigemptyset(&ours);
+	sigaddset(&ours, SIGUSR1); /* for this thread */
+	pthread_sigmask(SIG_BLOCK, &ours, NULL);
+	for (uint32_t i = 1; i < pairs; i++)
+		if (pthread_create(&thread[i], NULL, serve_pair, (void *)(uintptr_t)i))
+			die("thread");
+	pthread_sigmask(SIG_UNBLOCK, &ours, NULL);
+	say_ready();
+	serve_pair(NULL);
+	shutdown(sock, SHUT_RDWR);
+	for (uint32_t i = 1; i < pairs; i++)
+		pthread_join(thread[i], NULL);
+	for (uint32_t i = 0; i < 2 * pairs; i++) {
 		close(queue[i].kick);
 		close(queue[i].call);
 	}
@@ -300,17 +330,24 @@ int main(int argc, char **argv)
 {
 	int header = HEADER_BYTES;
 
-	if (argc < 3 || argc > 4)
+	if (argc < 3 || argc > 5)
 		return 2;
-	if (argc == 4)
+	if (argc > 3)
 		wanted = strtoull(argv[3], NULL, 0);
-	tap = open_tap(argv[1], IFF_VNET_HDR);
-	if (ioctl(tap, TUNSETVNETHDRSZ, &header) < 0)
-		die("tap");
+	if (argc > 4)
+		pairs = (uint32_t)atoi(argv[4]);
+	if (!pairs || pairs > PAIRS_MAX)
+		return 2;
+	for (uint32_t i = 0; i < pairs; i++) {
+		tap[i] = open_tap(argv[1], IFF_VNET_HDR | (pairs > 1 ? IFF_MULTI_QUEUE : 0));
+		if (ioctl(tap[i], TUNSETVNETHDRSZ, &header) < 0)
+			die("tap");
+	}
+	memory_bytes = pairs * (size_t)PAIR_BYTES;
 	memory_fd = memfd_create("guest", MFD_CLOEXEC);
-	if (memory_fd < 0 || ftruncate(memory_fd, MEMORY_BYTES) < 0)
+	if (memory_fd < 0 || ftruncate(memory_fd, (off_t)memory_bytes) < 0)
 		die("memory");
-	memory = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+	memory = mmap(NULL, memory_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
 	if (memory == MAP_FAILED)
 		die("memory");
 	serve_each(argv[2], serve);

@@ -272,6 +272,7 @@ complete -c passt -l metrics -x -d 'Serve metrics for Prometheus over HTTP, at /
 complete -c passt -l conf-path -s c -r -F -d 'Make a UNIX socket at PATH, for the command pesto to show and change forwarded ports'
 complete -c passt -l control -r -F -d 'Make a control socket at PATH too, which takes commands that change this instance: docs/control.md'
 complete -c passt -l no-control -d 'Make no socket that lets pasta-py ps, flows, stats, show and top look at this instance'
+complete -c passt -l threads -x -d 'Serve TCP and local connections with N threads, 1 to 16, where there are cores to spare'
 complete -c passt -l help -s h -d 'Show this help and exit'
 complete -c passt -l version -d 'Show the version and exit'
 complete -c passt -l mac-addr -s M -x -d 'MAC address of the translator on the guest\'s link'

@@ -26,7 +26,7 @@ _STANDARD_OUTPUT = "`-` is standard output; the command's own output then goes t
 
 #: Options that only `pasta` and `pasta-py` have: `passt` has no namespace.
 PASTA_ONLY = frozenset((
-    "netns", "userns", "netns-only", "no-netns-quit", "no-pidns", "as-pid-1", "threads", "config-net", "no-config-net", "ns-ifname",
+    "netns", "userns", "netns-only", "no-netns-quit", "no-pidns", "as-pid-1", "config-net", "no-config-net", "ns-ifname",
     "ns-mac-addr", "no-copy-routes", "no-copy-addrs", "host-lo-to-ns-lo", "splice-only", "tcp-ns", "udp-ns", "network",
 ))  # fmt: skip
 
@@ -111,7 +111,8 @@ def _running(add: "Callable[[str, str, str, str, str, Any, str], None]") -> None
         ("no-control", "", "control_socket", "set", False,
          "Make no socket that lets pasta-py ps, flows, stats, show and top look at this instance."),
         ("threads", "N", "threads", "last", takes.number(1, MAX_THREADS),
-         "Serve TCP and local connections with N threads, 1 to 16, where there are cores to spare. Default: 1."),
+         "Serve TCP and local connections with N threads, 1 to 16, where there are cores to spare. With --vhost-user each has a "
+         "pair of queues of its own. Default: 1."),
         ("h help", "", "help", "stop", None, "Show this help and exit."),
         ("version", "", "version", "stop", None, "Show the version and exit."),
     ):  # fmt: skip

@@ -281,6 +281,8 @@ def _for_virtual_machines(values: "dict[str, Any]", rest: tuple[str, ...]) -> No
             raise UsageError("'auto' port forwarding is only allowed for pasta: name the ports")
         values[f"{dest[:3]}_ns"] = (port_spec.NONE,)
     migrates = values.pop("migrates", "")
+    if values.get("threads", 1) > 1 and not values.get("vhost_user"):
+        raise UsageError("--threads is for vhost-user mode only, where each has queues: leave it out, or give --vhost-user")
     if migrates and not values.get("vhost_user"):
         raise UsageError(f"--{migrates} is for vhost-user mode only: leave it out, or give --vhost-user")
     if "socket" in values:

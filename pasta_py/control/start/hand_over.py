@@ -150,6 +150,7 @@ def _link(options: "Options", plan: "Plan", tap: "Tap") -> "dict[str, Any]":
         "tunnels": tap.tunnels,
         "stream": tap.stream,
         "vhost_user": options.vhost_user,
+        "pairs": options.threads if options.vhost_user else 1,
         "one_off": options.one_off,
         "lossy": tap.lossy if tap.stream else plan.worker.lossy,
     }

@@ -119,7 +119,7 @@ def _refuse_unavailable(options: "Options") -> None:
             raise UsageError(f"--pcap-{name} is given without --pcap: name the capture's file with --pcap")
     if options.pcap_files and not options.pcap_size:
         raise UsageError("--pcap-files is given without --pcap-size: say when the next file is due")
-    if options.fd is not None and options.threads > 1:
+    if options.fd is not None and options.threads > 1 and not options.vhost_user:
         raise UsageError("--fd and --threads are both given: a descriptor is one queue, for one thread: leave out one of them")
     if options.fd is not None and (options.netns or options.pid is not None or options.command):
         raise UsageError("--fd takes the place of a namespace: give no PID, --netns or command beside it")
