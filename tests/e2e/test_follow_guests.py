@@ -14,6 +14,7 @@ import sid
 from followed import SOON_S, following
 from lab import (
     GATEWAY4,
+    GATEWAY6,
     HOST4,
     HOST6,
     NO_PORTS,
@@ -328,3 +329,51 @@ def test_rules_about_the_hosts_networks_follow_the_host() -> None:
         f.says("address 203.0.113.2/24 is new")
         refused = f.guest.run(sys.executable, "-c", _CONNECT, check=False)
         assert refused.returncode and "connected" not in refused.stdout, refused
+
+
+def test_a_rule_about_the_host_follows_the_host() -> None:
+    """An address of a machine elsewhere becomes one of the host's own, on an interface that leads nowhere."""
+    with following(extra=("--deny", "@host")) as f:
+        f.lab.remote.setup("addr add 203.0.113.10/32 dev eth0")
+        f.change(f"route add 203.0.113.10/32 via {REMOTE4}")
+        server = f.lab.remote.popen(sys.executable, "-c", _ACCEPT)
+        assert server.stdout and server.stdout.readline() == "ready\n"
+        assert f.guest.run(sys.executable, "-c", _CONNECT).stdout == "connected\n"
+        f.change("link add other up type veth peer name unused\naddr add 203.0.113.10/32 dev other")
+        own = f.lab.host.popen(sys.executable, "-c", _ACCEPT)
+        assert own.stdout and own.stdout.readline() == "ready\n"
+        wait_until(lambda: f.guest.run(sys.executable, "-c", _CONNECT, check=False).returncode, SOON_S, "it is refused")
+
+
+# ---- forwarded ports ----
+
+_WHO = """
+import socket
+l = socket.create_server(("::", 7501), family=socket.AF_INET6, dualstack_ipv6=True)
+print("ready", flush=True)
+while True:
+    s, peer = l.accept()
+    s.sendall(peer[0].encode())
+    s.close()
+"""
+_FROM = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 7501), 20, (sys.argv[1], 0))
+print(s.recv(100).decode().removeprefix("::ffff:"))
+"""
+
+
+@pytest.mark.parametrize(("new", "gateway"), [("192.0.2.77", GATEWAY4), ("2001:db8::77", GATEWAY6)], ids=["v4", "v6"])
+def test_a_client_at_a_new_address_of_the_host_is_seen_as_the_others_are(new: str, gateway: str) -> None:
+    """The guest gets the address, too, so a client there comes from the gateway's: its answers would stay in the guest."""
+    with following("-t", "7501") as f:
+        server = f.guest.popen(sys.executable, "-c", _WHO)
+        assert server.stdout and server.stdout.readline() == "ready\n"
+
+        def seen(address: str) -> str:
+            return f.lab.host.run(sys.executable, "-c", _FROM, address, check=False).stdout.strip()
+
+        assert seen(HOST6 if ":" in new else HOST4) == gateway
+        f.change(f"addr add {new}/{'64 dev eth0 nodad' if ':' in new else '24 dev eth0'}")
+        f.has(HOST4, HOST6, new)
+        assert seen(new) == gateway
