@@ -1,8 +1,8 @@
 /* How: of all lists of rules that fit an address or a name, the first rule counts whose port and protocol match.
  *
  * A mapped address and an IPv6 address that embeds an IPv4 address have two views. A rule that denies matches either. A rule that
- * allows needs more: it matches where the address leads; or the address as the guest sees it, exactly. A prefix that is shorter
- * than the form of an embedded address does not open what is not public behind it.
+ * allows has to match the address on the host, or to name the address that the guest sees, with a prefix of full length. A prefix that
+ * is shorter than the form of an embedded address does not open a private address in it.
  */
 #include "core/egress_index.h"
 
@@ -67,7 +67,7 @@ struct egress_view egress_rules_view(const struct egress_rules *r, const struct 
 	if (v.form_bits)
 		v.inner_groups = groups_of(r, &v.inner);
 	v.groups = groups_of(r, &v.addr);
-	/* Whether such an address is public, only what is embedded says. */
+	/* Whether such an address is public depends on the embedded address alone. */
 	if (v.form_bits)
 		v.groups = (v.groups & (uint8_t)~EGRESS_PRIVATE) | v.inner_groups;
 	if (v.groups & EGRESS_MULTICAST)
@@ -82,7 +82,7 @@ static bool groups_match(bool allow, uint8_t rule, uint8_t groups)
 	return groups & rule && !(allow && groups & EGRESS_GUARDED & ~rule);
 }
 
-/* Whether a rule for the pinned name covers the address. */
+/* Whether a rule for a name allows this address of the name. */
 static bool limit_matches(const struct egress_rule *rule, const struct egress_view *v)
 {
 	if (!rule->allow)
@@ -123,16 +123,17 @@ static bool covers_all(const struct egress_rule *rule)
 	return (rule->protocols & EGRESS_ALL_PROTOCOLS) == EGRESS_ALL_PROTOCOLS && !rule->first_port && rule->last_port == 65535;
 }
 
-/* What is looked for: the first rule for a port, or the first that could allow some flow and the first that denies all. */
+/* A search with a protocol looks for the first rule that matches protocol and port. One without looks for the first rule that could
+ * allow some flow, and for the first that denies all flows. Each result is the index of a rule. */
 struct search {
 	const struct egress_view *view; /* NULL: a name alone is judged */
 	uint8_t protocol;               /* 0: any flow */
 	uint16_t port;
-	uint16_t best;            /* protocol: the first that matches */
-	uint16_t allows, forbids; /* no protocol */
+	uint16_t best;            /* with a protocol */
+	uint16_t allows, forbids; /* without */
 };
 
-/* Without an address: a name alone, or a flow to a public address of the name. */
+/* Whether a rule matches where no address is known: it is about a name alone, or about a flow to a public address of the name. */
 static bool matches_unseen(const struct egress_rule *rule, uint8_t protocol)
 {
 	return rule->kind != EGRESS_GROUPS || (protocol && rule->groups & EGRESS_INTERNET);

@@ -13,9 +13,9 @@
  *             for the guest, also those that the tap had no room for. Ping: the bytes behind the ICMP header.
  *   splice    bytes that the receiving socket took. UDP: datagrams. TCP has no packets there.
  *
- * Invariants: a flow gives one record when it is opened and one when it is closed, or one that it is refused. One thread adds to a
- * ring, one takes from it. A ring that has become empty begins at its first place again: it takes no more memory, and of the
- * processor's cache, than records have waited at one time.
+ * Invariants: a flow gives one record when it is opened and one when it is closed, or a single one when it is refused. One thread
+ * adds to a ring, one takes from it. A ring that has become empty begins at its first place again. So it takes no more memory, and
+ * no more of the processor's cache, than records have waited at one time.
  */
 #ifndef PASTA_CORE_EVENT_H
 #define PASTA_CORE_EVENT_H
@@ -180,7 +180,7 @@ struct event_ring {
 	_Atomic uint32_t added, taken;
 	_Atomic uint32_t base; /* what `added` was when the ring was last empty: the place of that record is the first */
 	_Atomic uint64_t lost; /* records for which there was no room */
-	/* A denied datagram comes over and over: it is told once in EVENT_REPEAT_MS. */
+	/* A guest repeats a denied datagram: readers are told once in EVENT_REPEAT_MS. */
 	struct event_recent {
 		uint64_t hash;
 		int64_t until_ms;

@@ -1,7 +1,7 @@
-/* How: `due_ns` is when a link of that rate has sent everything that has passed (the virtual scheduling of ITU-T I.371, annex A). A
- * stream may send while that moment has come, one share at a time, and waits otherwise: none of its bytes is dropped. A datagram
- * cannot wait. It passes while the link is less than BACKLOG_NS behind, as if it stood in a short queue, and is dropped otherwise. So
- * short exchanges pass beside a stream, which makes room for them. While streams wait, datagrams get half of the rate.
+/* How: `due_ns` is the moment at which a link of that rate would have sent all that has passed (the virtual scheduling of ITU-T
+ * I.371, annex A). After that moment a stream may send, one share at a time. Before it the stream waits: none of its bytes is dropped.
+ * A datagram cannot wait. It passes while that moment is less than BACKLOG_NS away, as if it stood in a short queue. Otherwise it is
+ * dropped. So short exchanges pass beside a stream, which makes room for them. While streams wait, datagrams get half of the rate.
  *
  * Rejected: a part of the rate for each shard (one stream would get only that); a queue of datagrams (memory, and delay for others).
  */
@@ -9,10 +9,10 @@
 
 #define NS_PER_S 1000000000
 #define NS_PER_MS 1000000
-#define UNUSED_NS 50000000         /* of time without traffic, so much may be used later: a late thread loses nothing */
+#define UNUSED_NS 50000000         /* so much time without traffic may be made up for: a late thread loses nothing */
 #define BACKLOG_NS 50000000        /* of datagrams */
 #define QUERY_BACKLOG_NS 500000000 /* of DNS: a lost query costs its client seconds */
-#define WAITED_NS 100000000        /* for so long a stream counts as waiting */
+#define WAITED_NS 100000000        /* a stream that waited counts as waiting for this time */
 #define SHARES_PER_S 200           /* a share is what passes in 5 ms, */
 #define SHARE_MIN_BYTES 1400       /* about a packet at least, */
 #define SHARE_MAX_BYTES (256u << 10)

@@ -6,7 +6,7 @@
  *   any other client                                the tap, with the client's address and port.
  *
  * How: when descriptors run out, all listeners rest for a while. Otherwise a level-triggered listener with a waiting client would
- * keep the loop busy. The client loses nothing in the backlog. Listeners on the host rest already when three quarters of the
+ * keep the loop busy. A client that waits in the backlog loses nothing. Listeners on the host rest as soon as three quarters of the
  * descriptors or of a flow table are in use: inbound connections must leave room for those that the guest opens.
  */
 #include "plane/listen.h"
