@@ -61,7 +61,7 @@ class Checks:
         """One after another, each with a request and its answer."""
         url = f"http://{REMOTE4}/small"
         self.lab.remote.run("sh", "-c", f"echo small >{BIG}/www/small")
-        vm.run(f"for i in $(seq {count}); do wget -q -O - {url} || exit 1; done >/tmp/small", timeout=280)
+        vm.run(f"for i in $(seq {count}); do wget -q -O - {url} || exit 1; done >/tmp/small", timeout=900)
         assert vm.run("wc -l </tmp/small").strip() == str(count)
 
     def paused_in_the_middle_of_a_file(self, vm: Vm) -> None:

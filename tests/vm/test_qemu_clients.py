@@ -16,7 +16,7 @@ from qemu import Vm, qemu, with_libraries
 from servers import DNS4, DNS_NAME, dnsmasq
 from test_qemu_vhost import MEMORY_MB, NETDEV, chardev
 
-pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.timeout(1800)]
 
 SIZE = 200_000_000
 LEASE_S = 60

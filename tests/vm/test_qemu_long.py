@@ -7,7 +7,7 @@ from machines import Passt, passt
 from qemu import qemu
 from servers import dnsmasq
 
-pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized, pytest.mark.timeout(1800)]
 
 SIZE = 200_000_000
 

@@ -11,7 +11,7 @@ pytestmark = [
     pytest.mark.as_built,
     pytest.mark.unsanitized,
     pytest.mark.option("--vhost-user"),
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
 ]
 
 SIZE = 200_000_000
