@@ -163,7 +163,9 @@ class Bench:
             if "error" in report:
                 return Sample(error=str(report["error"]))
             time.sleep(SETTLE_S)
+            cpu = cpu_seconds(running.pids())
             values["list_ms"] = statistics.median(list_flows(path)[0] for _ in range(LISTS)) * 1000
+            values["list_cpu_ms"] = (cpu_seconds(running.pids()) - cpu) / LISTS * 1000
             values["list_bytes"] = list_flows(path)[1]
             alone, took = self.measure(Work("rr"), running), []
             stop = threading.Event()

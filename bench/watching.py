@@ -33,6 +33,7 @@ WAYS = {
 }
 FIGURES = {
     "list_ms": "list, nothing else going on (ms)",
+    "list_cpu_ms": "of it processor time of the translator (ms)",
     "beside_ms": "list beside requests and responses (ms)",
     "list_bytes": "bytes of a list",
     "alone_p50_us": "request/response, no lists: p50 (us)",

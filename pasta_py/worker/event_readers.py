@@ -76,10 +76,13 @@ class Readers:
         for address, name in source.known() if wanted and source else ():
             self._core.name_in_captures(address, name)
 
+    def begin_list(self) -> None:
+        """A list is asked for, and there may be more of them."""
+        self._want_names(stays=False)
+
     def lines(self, records: bytes, *, ended: bool = False) -> bytes:
         """Records of events as JSON objects, one a line, with names and rules. `ended`: as for plane.events_json."""
         lines = plane.events_json(records, clock_ms(), b"\n", ended=ended)
-        self._want_names(stays=False)  # if this is for a list, there may be more of them
         if self._copied:
             self._copied.refresh()
         source = self._names or (self._copied if self._copied and self._copied.any else None)

@@ -348,7 +348,7 @@ def test_traffic_has_its_turn_between_two_pieces_of_a_list(guest: Guest) -> None
     with host_socket(False) as sock:
         sock.setblocking(False)
         port = sock.getsockname()[1]
-        for own in range(5000, 5400):
+        for own in range(5000, 5600):
             send_quietly(guest, own, port)
             guest.pump()
             assert sock.recv(100) == b""
@@ -362,7 +362,7 @@ def test_traffic_has_its_turn_between_two_pieces_of_a_list(guest: Guest) -> None
                 kind, place, _records = guest.plane.run()
             assert sock.recv(100) == sent
             pieces += 1
-        assert pieces > 3
+        assert pieces > 2
 
 
 def test_python_is_told_of_events_and_of_none_that_are_not_wanted(guest: Guest) -> None:
