@@ -24,7 +24,7 @@
  *     largest window is a share, by the number of flows that sent lately.
  *     Cells: cost64-out, cost512-out.
  * Adaptive polling. A socket with many datagrams a millisecond is read at intervals and not waited for, as a driver does with a
- *     network card under load: each wakeup of ours slows the sender down.
+ *     network card under load: each wakeup of the worker slows the sender down.
  *     Cells: udp*-in.
  *
  * Rejected: a queue with priorities (before it is read, a short message looks like the end of a stream); a thread for each

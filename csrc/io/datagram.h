@@ -14,7 +14,7 @@
 
 /* What comes with a datagram. */
 struct datagram_info {
-	struct addr local; /* the address of ours that it was sent to; none: not known, or one that cannot be a source */
+	struct addr local; /* our address that it was sent to; none: not known, or one that cannot be a source */
 	uint32_t ifindex;  /* the interface that received it; 0: not known */
 	uint16_t gso_size; /* bytes of each datagram where UDP_GRO gives several; 0: one datagram */
 	uint8_t ttl, tos;

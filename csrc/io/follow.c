@@ -117,7 +117,7 @@ static pid_t plain_fork(void)
 	return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
-/* The same descriptor with a number that no program is given, so that dup2() to one of those closes none of ours. */
+/* The same descriptor with a number that no program is given, so that dup2() to one of those closes no descriptor that we need. */
 static int above_given(int fd)
 {
 	int moved = fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_GIVEN);

@@ -36,7 +36,7 @@ struct range {
 struct kept {
 	struct range ranges[KEPT_MAX];
 	size_t count;
-	bool foreign; /* a call of ours leads to a library that may need more than we keep */
+	bool foreign; /* one of our calls leads to a library that may need more than we keep */
 };
 
 static void keep(struct kept *k, uintptr_t from, uintptr_t to)

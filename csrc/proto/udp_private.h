@@ -77,7 +77,7 @@ struct udp_socket *udp_open_socket(struct udp *u, struct io *io, const struct en
 /* NULL as above. Then a socket without flows is closed. from_host: the host peer has written first. */
 struct udp_flow *udp_add_flow(struct udp *u, struct io *io, struct udp_socket *s, const struct flow_key *key,
 			      const struct endpoint *host_peer, bool from_host, uint16_t rule);
-/* Tells those who read events that no flow was made. error: errno, or 0 for a limit of ours. */
+/* Tells those who read events that no flow was made. error: errno, or 0 for one of our limits. */
 static inline void udp_report_refused(struct io *io, const struct flow_key *key, const struct endpoint *host_peer,
 				      enum flow_reason reason, int error)
 {

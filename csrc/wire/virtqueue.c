@@ -1,5 +1,5 @@
 /* How: the guest is hostile, and changes its memory while we read it. Each word of a ring is read once, by an atomic load, into a
- * variable of ours; what is checked is that copy, and only the copy is used. Our own counts are never read back from the ring.
+ * local variable; what is checked is that copy, and only the copy is used. Our own counts are never read back from the ring.
  *
  * A chain ends after as many descriptors as the ring has entries, so one that leads in a circle ends too.
  *

@@ -226,7 +226,7 @@ def _why_not_join(guest: Guest) -> str:
     """What it would take to join a network namespace that refused us."""
     try:
         owner = fcntl.ioctl(guest.netns, _NS_GET_USERNS)
-    except OSError:  # an ancestor of ours
+    except OSError:  # the owner is an ancestor of our user namespace
         return "it belongs to the host, which only root can join"
     try:
         same = os.fstat(owner).st_ino == os.stat("/proc/self/ns/user").st_ino

@@ -1,4 +1,4 @@
-"""Whether the guest can open a file of ours: the socket that changes its rules must be out of its reach.
+"""Whether the guest can open one of our files: the socket that changes its rules must be out of its reach.
 
 The guest's mount namespace may show a directory elsewhere, or under another mount. So each mount of the guest that shows the file's
 file system is looked at, by /proc/PID/mountinfo (proc_pid_mountinfo(5)); what is found there counts only if it is that very file.

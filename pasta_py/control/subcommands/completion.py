@@ -1,6 +1,6 @@
 """Completion in bash, zsh and fish for all programs: scripts made from the option tables.
 
-A script starts no program of ours while it completes: Python alone would take longer than the rest of a TAB. `pasta-py
+A script starts none of our programs while it completes: Python alone would take longer than the rest of a TAB. `pasta-py
 --show-completion SHELL` prints one, `--install-completion SHELL` writes it where that shell looks for it.
 """
 
