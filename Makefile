@@ -24,7 +24,7 @@ export PASTA_TESTS_ALONE ?= 1
 .PHONY: run help build dev test lint test-units test-as-built coverage fuzz fuzz-quick fuzz-seed fuzz-coverage options-off \
 	analyze sanitize sanitize-quick valgrind valgrind-quick soak test-follow test-podman test-vm test-browser test-clients \
 	test-prometheus man \
-	bench bench-quick bench-redraw bench-heuristics bench-start bench-vm bench-peer clean
+	bench bench-quick bench-redraw bench-heuristics bench-start bench-start-versions bench-vm bench-peer clean
 
 run: build ## build, start an HTTP server on the host, fetch a file from it in a new network, summarise the capture
 	@echo "[3/3] a file from the host into a network of its own, and back to you as a capture"
@@ -284,6 +284,17 @@ bench-start: dev ## what a start costs beside passt, slirp4netns and a bare Pyth
 		unshare --mount --pid --net --fork --kill-child sh tests/runtimes/enter.sh build/debian/sid \
 			env PYTHONPATH=/src /usr/bin/python3 -m bench.starts \
 			--ours /opt/pasta-py/bin --peer /usr/bin/pasta --slirp4netns /usr/bin/slirp4netns $(BENCH)
+
+# PYTHONS: further interpreters; pyenv's from 3.12 on, unless the caller names others. One wheel fits them all.
+PYTHONS = $(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python3)
+bench-start-versions: bench-start ## the same on further interpreters too (PYTHONS), installed from the wheel, about two minutes each
+	@rm -rf build/pythons/wheel && $(BIN)/pip wheel -q --no-deps --no-build-isolation -w build/pythons/wheel .
+	@for python in $(PYTHONS); do \
+		venv=build/pythons/$$($$python -c 'import platform; print(platform.python_version())') && $$python -m venv $$venv && \
+		$$venv/bin/pip install -q build/pythons/wheel/*.whl && \
+		$$venv/bin/pip install -q --force-reinstall --no-deps build/pythons/wheel/*.whl && \
+		$(BIN)/python -m bench.starts --ours $$venv/bin --python $$venv/bin/python3 --peer build/peer/usr/bin/pasta \
+			--slirp4netns "$$(command -v slirp4netns || true)" $(BENCH) || exit 1; done
 
 bench-vm: dev ## passt with virtual machines beside the peer's, about five minutes
 	tests/as_installed.sh $(VENV) build/as-installed
