@@ -100,7 +100,7 @@ const struct seccomp_row seccomp_table[] = {
 	{__NR_setsockopt, BOTH, {OPTION(SOL_SOCKET, SO_REUSEADDR)}}, /* ports bound at run time */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IPV6, IPV6_V6ONLY)}}, /* no IPv4 through an IPv6 socket */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_RCVBUF)}}, /* bursts of UDP */
-	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP */
+	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_SNDBUF)}}, /* bursts of UDP, a machine that reads slowly */
 	{__NR_setsockopt, WORKER, {OPTION(IPPROTO_UDP, UDP_GRO)}}, /* many datagrams at once */
 	{__NR_setsockopt, WORKER, {OPTION(SOL_SOCKET, SO_BROADCAST)}}, /* --broadcast; whether an address is a broadcast address */
 	{__NR_setsockopt, BOTH, {OPTION(IPPROTO_IP, IP_PKTINFO)}}, /* which address a datagram was sent to */
