@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PATIENCE_S, Guest, Lab, comm, program, tool, wait_until
+from lab import GATEWAY4, GATEWAY6, HOST4, HOST6, PATIENCE_S, Guest, Lab, cmdline, program, tool, wait_until
 
 SOCKET = "vm.sock"
 
@@ -77,14 +77,14 @@ class Background:
 
     def __init__(self, lab: Lab, command: object, *words: object, name: str = "background") -> None:
         self.lab, self.socket, self.pidfile = lab, lab.directory / f"{name}.sock", lab.directory / f"{name}.pid"
-        self._before = set(lab.descendants())
         parent = lab.host.popen(command, "-q", *words, "-s", self.socket, "-P", self.pidfile)
         _pid, status, used = os.wait4(parent.pid, 0)
         assert status == 0, parent.communicate()
         self.start_ms = (used.ru_utime + used.ru_stime) * 1000  # CPU time of the parent
 
     def pids(self) -> list[int]:
-        return [pid for pid in self.lab.descendants() if pid not in self._before and comm(pid) not in ("", Path(tool()).name)]
+        """Those that have its command line."""
+        return [pid for pid in self.lab.descendants() if str(self.socket) in cmdline(pid)]
 
     def rss_kib(self) -> int:
         """Resident memory of all processes; what they share counts in each. Any user may read it."""
@@ -92,9 +92,8 @@ class Background:
         return sum(pages) * os.sysconf("SC_PAGE_SIZE") // 1024
 
     def end(self) -> None:
-        pids = self.pids()
         self.lab.host.run("kill", self.pidfile.read_text().strip())
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 5, "its end")
+        wait_until(lambda: not self.pids(), 5, "its end")
         self.socket.unlink()
 
 

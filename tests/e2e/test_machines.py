@@ -1,5 +1,6 @@
 """passt: virtual machines over a socket, with frames behind their length. The machine here is a namespace (machines.py)."""
 
+import ipaddress
 import json
 import re
 import signal
@@ -144,6 +145,21 @@ def test_udhcpc_and_a_small_mtu(lab: Lab) -> None:
     ):
         said = guest.run(busybox, "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "10", "-O", "mtu", "-s", hook)
         assert f"{HOST4}/24 {GATEWAY4} 1500\n" in said.stdout, said
+
+
+def test_udhcpc6(lab: Lab) -> None:
+    """busybox's client of DHCPv6."""
+    lab.resolv(f"nameserver {REMOTE6}\n")
+    hook = lab.directory / "udhcpc6-hook"
+    hook.write_text('#!/bin/sh\n[ "$1" != bound ] || echo "$ipv6 $dns"\n')
+    hook.chmod(0o755)
+    busybox = sid.program("busybox", "busybox")
+    with passt(lab, socket="other.sock") as made, machine(lab, made.socket, configure=False) as guest:
+        words = ("udhcpc6", "-i", "eth0", "-f", "-n", "-q", "-t", "10", "-O", "dns", "-s", hook)
+        usable = ("ip", "-6", "addr", "show", "dev", "eth0", "scope", "link", "-tentative")
+        wait_until(lambda: "fe80" in guest.run(*usable).stdout, 10, "a link-local address")
+        said = guest.run(busybox, *words)
+        assert [str(ipaddress.ip_address(word)) for word in said.stdout.split()] == [HOST6, REMOTE6], said
 
 
 # ---- traffic ----
