@@ -1,7 +1,8 @@
 """`make test-clients`: applications under an egress policy.
 
 Chromium and Firefox, whose ClientHellos are read as they come out of the worker; HTTP/3 by curl and nginx of Debian sid; FTP by
-curl and vsftpd; TURN by coturn's client and server, and a WebRTC call of Chromium through it.
+curl and vsftpd; TURN by coturn's client and server, and a WebRTC call of Chromium through it; psql and
+PostgreSQL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from clients_under_rules import FETCHED, LIBRARIES
 from lab import BIG, FAR4, FAR6, HOST4, NO_PORTS, PROGRAMS, Guest, Lab, program, routed
 
 NEW = FETCHED.with_name(FETCHED.name + "-sid") / "usr"  # tests/sid.sh
-NAMES = ("a.test", "b.test", "shop.test", "ftp.test", "turn.test")
+NAMES = ("a.test", "b.test", "shop.test", "ftp.test", "turn.test", "db.test")
 HELLOS, CONTROL, PASSIVE, TURN = 8443, 2121, 50000, 3478
 ECH, KEY_SHARE, ML_KEM = 0xFE0D, 51, 0x11EC  # RFC 9849; RFC 8446; X25519MLKEM768 of the IANA's registry
 SEGMENT_BYTES = 1460
@@ -27,7 +28,7 @@ SEGMENT_BYTES = 1460
 _RECORD = f"""
 import socket
 server = socket.create_server(("{FAR4}", {HELLOS}))
-server.settimeout(60)
+server.settimeout(200)
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
@@ -84,11 +85,11 @@ def chromium(guest: Guest, lab: Lab, url: str, *words: str) -> subprocess.Popen[
     """It writes the page as it shows it, and ends."""
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
     profile = f"--user-data-dir={lab.directory}/chromium"
-    return guest.popen("timeout", "60", "chromium", *flags, profile, *words, url, stderr=subprocess.DEVNULL)
+    return guest.popen("timeout", "180", "chromium", *flags, profile, *words, url, stderr=subprocess.DEVNULL)
 
 
 def page(guest: Guest, lab: Lab, url: str, *words: str) -> str:
-    return chromium(guest, lab, url, "--dump-dom", *words).communicate(timeout=90)[0]
+    return chromium(guest, lab, url, "--dump-dom", *words).communicate(timeout=200)[0]
 
 
 def firefox(guest: Guest, lab: Lab, url: str) -> subprocess.Popen[str]:
@@ -96,7 +97,7 @@ def firefox(guest: Guest, lab: Lab, url: str) -> subprocess.Popen[str]:
     guest.run("mkdir", "-p", profile)
     path = next(FETCHED.glob("usr/lib/firefox*/firefox-esr"))
     words = ("--headless", "--no-remote", "--profile", profile, url)
-    return guest.popen("env", f"LD_LIBRARY_PATH={LIBRARIES}", "timeout", "60", path, *words, stderr=subprocess.DEVNULL)
+    return guest.popen("env", f"LD_LIBRARY_PATH={LIBRARIES}", "timeout", "180", path, *words, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -104,8 +105,10 @@ def server(lab: Lab, code: str) -> Iterator[Iterator[str]]:
     """A server in the remote; the lines that it writes."""
     process = lab.remote.popen(sys.executable, "-c", code)
     assert process.stdout and process.stdout.readline() == "ready\n"
-    yield process.stdout
-    process.kill()
+    try:
+        yield process.stdout
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("browser", [chromium, firefox])
@@ -294,7 +297,7 @@ channel.onopen = () => channel.send('heard');
 _HEARD = f"""
 import socket
 server = socket.create_server(("{FAR4}", 8000))
-server.settimeout(60)
+server.settimeout(200)
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
@@ -319,3 +322,39 @@ def test_a_call_of_chromium_comes_up_through_a_relay(lab: Lab, turn: tuple[objec
         if each["event"] == "connect" and each["verdict"] == "allowed"
     }
     assert reached == {("turn.test", TURN), ("turn.test", 8000)}
+
+
+# ---- a database ----
+
+
+@pytest.fixture(scope="module")
+def database(lab: Lab) -> None:
+    """PostgreSQL with TLS."""
+    places = [place for root in (FETCHED, Path("/")) for place in root.glob("usr/lib/postgresql/*/bin")]
+    where = next(place for place in places if (place / "initdb").exists())
+    data, libraries = lab.directory / "database", ("env", f"LD_LIBRARY_PATH={LIBRARIES}")
+    lab.remote.run(*libraries, where / "initdb", "-D", data, "-U", "guest", "-A", "trust", "-N")
+    pem, key = certificate(lab), lab.directory / "shop.key"
+    allowed = f"echo host all all 0.0.0.0/0 trust >>{data}/pg_hba.conf"
+    lab.remote.run("sh", "-ec", f"{allowed}; cp {key} {data}/key; chmod 600 {data}/key")
+    tls = ("ssl=on", f"ssl_cert_file={pem}", "ssl_key_file=key")
+    said = (*tls, f"listen_addresses={FAR4}", "unix_socket_directories=", "fsync=off")
+    words = (word for each in said for word in ("-c", each))
+    lab.remote.serve(*libraries, where / "postgres", "-D", data, *words, port=5432)
+
+
+PSQL = ("psql", "-At", "-c", "select ssl from pg_stat_ssl where pid = pg_backend_pid()")
+DATABASE = "host=db.test user=guest dbname=postgres sslmode=require connect_timeout=40"
+OTHER = DATABASE.replace("db.test", "other.test")
+
+
+def test_a_database_asks_for_tls_before_it_names_anything(lab: Lab, database: None) -> None:
+    """Eight bytes go first, so a rule with /tls cannot pass it, and says so at once. --verify-names leaves it alone."""
+    with lab.guest(*allow("db.test:5432"), "--verify-names") as guest:
+        assert guest.run(*PSQL, DATABASE).stdout == "t\n"
+        assert "could not translate host name" in guest.run(*PSQL, OTHER, check=False).stderr
+    log = lab.directory / "database.json"
+    with lab.guest(*allow("db.test:5432/tls"), "-4", "--decision-log", log) as guest:
+        assert "closed the connection" in guest.run(*PSQL, DATABASE, check=False, timeout=39).stderr
+    denied = [each for each in decided(log) if each["event"] == "connect" and each["verdict"] == "denied"]
+    assert [each["reason"] for each in denied] == ["not_verified"]

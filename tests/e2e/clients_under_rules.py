@@ -46,6 +46,20 @@ public class Client {
     }
 }
 """
+MUSL = """
+#include <netdb.h>
+#include <stdio.h>
+#include <sys/socket.h>
+int main(int argc, char **argv)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found;
+    int rc = getaddrinfo(argv[argc - 1], "80", &hints, &found), count = 0;
+    if (rc) return puts(gai_strerror(rc)), 1;
+    for (struct addrinfo *each = found; each; each = each->ai_next) count++;
+    int fd = socket(found->ai_family, SOCK_STREAM, 0);
+    printf("%d %s\\n", count, connect(fd, found->ai_addr, found->ai_addrlen) ? "not reached" : "reached");
+}
+"""
 #: What each says of a name that there is not.
 NO_SUCH_NAME = {"go": "no such host", "go with libc": "no such host", "node": "ENOTFOUND", "java": "UnknownHostException"}
 
@@ -93,6 +107,22 @@ def test_each_reaches_an_allowed_name_and_hears_at_once_of_a_denied_one(
 def test_each_goes_by_ipv4_where_ipv6_is_denied(lab: Lab, clients: dict[str, tuple[object, ...]], kind: str) -> None:
     with lab.guest(*NO_PORTS, "--deny", "[::/0]", "--allow", "api.test:80") as guest:
         assert guest.run(*clients[kind], "api.test:80").stdout == f"connected {FAR4}{':80' if kind.startswith('go') else ''}\n"
+
+
+def test_musl_takes_no_type_that_is_missing_for_a_missing_name(lab: Lab) -> None:
+    """Of 300 addresses it gets those that are in a datagram: musl before 1.2.4 does not ask over TCP."""
+    (libc,) = FETCHED.glob("usr/lib/*-linux-musl/libc.a")
+    (headers,) = FETCHED.glob("usr/include/*-linux-musl")
+    program, code = lab.directory / "musl", lab.directory / "musl.c"
+    code.write_text(MUSL)
+    first, last = [libc.with_name(name) for name in ("crt1.o", "crti.o")], libc.with_name("crtn.o")
+    words = ("gcc", "-static", "-nostdlib", "-nostartfiles", "-nostdinc", "-isystem", headers, "-o", program)
+    subprocess.run([*words, *first, code, libc, "-lgcc", "-lgcc_eh", libc, last], check=True, timeout=60)
+    with lab.guest(*allow("v4only.test:80", "api.test:80", "many.test:80")) as guest:
+        assert guest.run(program, "v4only.test").stdout == "1 reached\n"
+        assert guest.run(program, "api.test").stdout == "2 reached\n"
+        assert 1 < int(guest.run(program, "many.test").stdout.split()[0]) < 300
+        assert guest.run(program, "files.test", check=False).stdout == "Name does not resolve\n"
 
 
 # ---- a validating chain ----

@@ -175,6 +175,21 @@ def test_one_family_only(lab: Lab) -> None:
         assert guest.run(sys.executable, "-c", code).stdout.strip() == "it works"
 
 
+def test_curl_and_python_go_by_ipv4_where_ipv6_is_denied(lab: Lab) -> None:
+    """At once: the second address would have its turn after 30 s."""
+    code = (
+        "import asyncio\n"
+        "async def main():\n"
+        "    _, writer = await asyncio.open_connection('api.test', 80, happy_eyeballs_delay=30)\n"
+        "    print(writer.get_extra_info('peername')[0])\n"
+        "asyncio.run(main())"
+    )
+    with lab.guest(*NO_PORTS, "--deny", "[::/0]", "--allow", "api.test:80") as guest:
+        curl = ("--happy-eyeballs-timeout-ms", "30000", "-w", "%{remote_ip}")
+        assert fetched(guest, "http://api.test/", *curl) == f"it works\n{FAR4}"
+        assert guest.run(sys.executable, "-c", code, timeout=29).stdout.strip() == FAR4
+
+
 def test_cname_into_a_denied_name(lab: Lab) -> None:
     with lab.guest(*allow("shop.test:80"), "--deny", "*.cdn.test") as guest:
         assert dig(guest, "shop.test") == ["e1.cdn.test.", FAR4]
