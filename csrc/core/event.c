@@ -56,21 +56,25 @@ bool event_take(struct event_ring *r, struct flow_event *out)
 	return true;
 }
 
-/* Whether the same was told a moment ago. FNV-1a: a guest that makes hashes collide only hides its own refusals. */
+/* Whether the same was told a moment ago. FNV-1a: a guest that makes hashes collide only hides its own refusals.
+ * All are looked at: at a place of its own by hash, half of 50 destinations would push each other out. */
 static bool is_repeated(struct event_ring *r, const struct flow_event *e)
 {
 	const uint8_t *parts[] = {e->guest, e->dest, (const uint8_t *)&e->dest_port, &e->protocol, &e->reason};
 	const size_t bytes[] = {sizeof(e->guest), sizeof(e->dest), sizeof(e->dest_port), 1, 1};
 	uint64_t hash = 0xcbf29ce484222325;
-	struct event_recent *recent;
+	struct event_recent *oldest = r->recent;
 
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
 		for (size_t k = 0; k < bytes[i]; k++)
 			hash = (hash ^ parts[i][k]) * 0x100000001b3;
-	recent = &r->recent[hash % EVENT_RECENT];
-	if (recent->hash == hash && e->at_ms < recent->until_ms)
-		return true;
-	*recent = (struct event_recent){hash, e->at_ms + EVENT_REPEAT_MS};
+	for (uint32_t i = 0; i < EVENT_RECENT; i++) {
+		if (r->recent[i].hash == hash && e->at_ms < r->recent[i].until_ms)
+			return true;
+		if (r->recent[i].until_ms < oldest->until_ms)
+			oldest = &r->recent[i];
+	}
+	*oldest = (struct event_recent){hash, e->at_ms + EVENT_REPEAT_MS};
 	return false;
 }
 

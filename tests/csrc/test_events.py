@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import socket
@@ -181,6 +182,19 @@ def test_an_address_that_the_guest_cannot_reach_is_told_once_a_second() -> None:
         assert [shown(e, "event", "protocol", "reason", "dest") for e in told] == [
             ("refused", "udp", "address", dest) for dest in ("127.0.0.5", "240.0.0.1")
         ]
+
+
+def test_so_is_each_of_fifty_in_turn() -> None:
+    """A flood of them gives Python next to nothing to do."""
+    with Guest(map_host_loopback4=b"") as guest:
+        guest.plane.want_events(True)
+        for number in range(200):
+            send(guest, GUEST4, 5000, "127.0.0.5", 4000 + number % 50, b"x")
+        told: dict[int, list[int]] = {}
+        for flow in plane.judged_flows(guest.plane.take_events()):
+            told.setdefault(flow.port, []).append(flow.at_ms)
+    assert len(told) == 50
+    assert all(later - earlier >= 1000 for times in told.values() for earlier, later in itertools.pairwise(times))
 
 
 def test_a_client_of_the_host_is_from_the_host(guest: Guest) -> None:

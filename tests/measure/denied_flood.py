@@ -1,5 +1,5 @@
-"""What a flood of denied queries and connections costs the worker, with tests/e2e, tests/csrc, tests/worker and tests/programs in
-PYTHONPATH:
+"""What a flood of denied queries and connections costs the worker, with tests, tests/e2e, tests/csrc, tests/worker and
+tests/programs in PYTHONPATH:
 
     python tests/measure/denied_flood.py [SECONDS] [PASTA...]
 
