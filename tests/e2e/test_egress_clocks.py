@@ -88,9 +88,9 @@ def test_after_the_machine_has_slept_a_name_is_asked_again_and_counts_as_it_is_n
         clocks.ahead(8 * HOUR_NS, 0)
         seen(lab)
         assert fetched(guest, f"http://{FAR4}/") == fetched(guest, f"http://[{FAR6}]/") == "it works"
-        assert asked(lab) == ["api.test. in a", "api.test. in aaaa"]
+        assert set(asked(lab)) == {"api.test. in a", "api.test. in aaaa"}
         assert "Couldn't connect" in refused(guest, f"http://{moving}/")
-        assert asked(lab) == ["moves.fresh.test. in a"]
+        assert set(asked(lab)) == {"moves.fresh.test. in a"}
         assert fetched(guest, f"http://{FAR4}/") == "it works" and asked(lab) == []
         (new,) = dig(guest, "moves.fresh.test")
         assert new != moving and fetched(guest, f"http://{new}/") == "it works"
