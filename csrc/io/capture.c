@@ -370,7 +370,7 @@ static bool reserve(struct capture *c, size_t size, struct place *place)
 
 /* The name of the frame's flow, if this file does not have it yet. */
 static const struct capture_name *name_of(struct capture *c, enum capture_direction direction, const struct iovec *head,
-					  uint32_t *flow)
+					  struct capture_mark *mark)
 {
 	uint32_t file;
 
@@ -381,20 +381,21 @@ static const struct capture_name *name_of(struct capture *c, enum capture_direct
 		c->told_file = file;
 		*c->told = (struct capture_told){0};
 	}
-	return capture_name_of(c->names, c->told, direction, head, flow);
+	return capture_name_of(c->names, c->told, direction, head, mark);
 }
 
-/* Adds the block with a name, if there is room. */
-static void put_name(struct capture *c, const struct capture_name *name)
+/* Adds the block with a name. False: there is no room in time. */
+static bool put_name(struct capture *c, const struct capture_name *name)
 {
 	uint8_t block[PCAP_NAME_BLOCK_MAX_BYTES];
 	size_t size = pcap_name_block(&name->addr, name->text, name->len, block);
 	struct place place;
 
 	if (!reserve(c, size, &place))
-		return;
+		return false;
 	slot_put_block(place.at, block, size);
 	publish(c, place.end);
+	return true;
 }
 
 /* Adds one record, if the filter takes the packet. */
@@ -405,7 +406,7 @@ static void put(void *to, const struct capture_packet *packet, const struct iove
 	struct pcap_frame frame;
 	struct place place;
 	struct capture_slot slot;
-	uint32_t flow;
+	struct capture_mark mark;
 
 	add_one(&c->seen);
 	if (!capture_takes(&c->choice, iov, iovcnt, &frame))
@@ -415,10 +416,10 @@ static void put(void *to, const struct capture_packet *packet, const struct iove
 		add_one(&c->dropped);
 		return;
 	}
-	name = name_of(c, packet->direction, iov, &flow);
+	name = name_of(c, packet->direction, iov, &mark);
+	if (name && mark.name_is_new && !put_name(c, name))
+		name = NULL;
 	frame.comment_len = name ? name->len : 0;
-	if (name)
-		put_name(c, name);
 	if (UNLIKELY(!reserve(c, pcap_record_size(c->pcapng, frame.len, frame.comment_len), &place))) {
 		add_one(&c->dropped);
 		return;
@@ -428,7 +429,7 @@ static void put(void *to, const struct capture_packet *packet, const struct iove
 	capture_gather(place.at + c->frame_offset, frame.len, iov, iovcnt);
 	if (name) {
 		memcpy(place.at + pcap_comment_offset(frame.len), name->text, name->len);
-		capture_told_add(c->told, flow);
+		capture_told_add(c->told, &mark);
 	}
 	c->accepted++;
 	c->accepted_bytes += frame.len;

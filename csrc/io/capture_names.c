@@ -72,18 +72,30 @@ static uint32_t flow_hash(const struct frame_ends *ends, bool from_guest)
 	return (uint32_t)hash(&key, sizeof(key)) | 1u << 31;
 }
 
+/* Not 0. Another name of the same address has another one. */
+static uint32_t name_hash(const struct capture_name *name)
+{
+	return (uint32_t)(hash(&name->addr, sizeof(name->addr)) ^ hash(name->text, name->len)) | 1u << 31;
+}
+
 const struct capture_name *capture_name_of(const struct capture_names *n, const struct capture_told *told,
-					   enum capture_direction direction, const struct iovec *head, uint32_t *flow)
+					   enum capture_direction direction, const struct iovec *head, struct capture_mark *mark)
 {
 	bool from_guest = direction == CAPTURE_FROM_GUEST;
+	const struct capture_name *name;
 	const struct addr *dest;
 	struct frame_ends ends;
 
 	if (!n->set || !frame_ends(head->iov_base, head->iov_len, &ends))
 		return NULL;
-	*flow = flow_hash(&ends, from_guest);
-	if (told->flow[*flow % CAPTURE_TOLD_FLOWS] == *flow && !ends.opens)
+	mark->flow = flow_hash(&ends, from_guest);
+	if (told->flow[mark->flow % CAPTURE_TOLD_FLOWS] == mark->flow && !ends.opens)
 		return NULL;
 	dest = from_guest ? &ends.dst : &ends.src;
-	return find(set_of(n, dest), dest);
+	name = find(set_of(n, dest), dest);
+	if (!name)
+		return NULL;
+	mark->name = name_hash(name);
+	mark->name_is_new = told->name[mark->name % CAPTURE_TOLD_NAMES] != mark->name;
+	return name;
 }

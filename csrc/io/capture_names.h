@@ -38,18 +38,27 @@ void capture_names_learn(struct capture_names *n, const struct addr *a, const ch
 
 #define CAPTURE_TOLD_FLOWS 2048
 
-/* The flows that one capture has told with their names. */
+#define CAPTURE_TOLD_NAMES 512
+
+/* The flows that one capture has told with their names, and these names. Hashes; 0: none. */
 struct capture_told {
-	uint32_t flow[CAPTURE_TOLD_FLOWS]; /* a hash; 0: none */
+	uint32_t flow[CAPTURE_TOLD_FLOWS];
+	uint32_t name[CAPTURE_TOLD_NAMES];
 };
 
-/* The name that a frame is to have, or NULL. *flow: for capture_told_add(), when it is in the capture. */
-const struct capture_name *capture_name_of(const struct capture_names *n, const struct capture_told *told,
-					   enum capture_direction direction, const struct iovec *head, uint32_t *flow);
+struct capture_mark {
+	uint32_t flow, name;
+	bool name_is_new; /* the capture has no block with it yet */
+};
 
-static inline void capture_told_add(struct capture_told *told, uint32_t flow)
+/* The name that a frame is to have, or NULL. *mark: for capture_told_add(), when it is in the capture. */
+const struct capture_name *capture_name_of(const struct capture_names *n, const struct capture_told *told,
+					   enum capture_direction direction, const struct iovec *head, struct capture_mark *mark);
+
+static inline void capture_told_add(struct capture_told *told, const struct capture_mark *mark)
 {
-	told->flow[flow % CAPTURE_TOLD_FLOWS] = flow;
+	told->flow[mark->flow % CAPTURE_TOLD_FLOWS] = mark->flow;
+	told->name[mark->name % CAPTURE_TOLD_NAMES] = mark->name;
 }
 
 #endif

@@ -72,15 +72,16 @@ static void make_record(struct capture_client *c, const struct capture_packet *p
 	bool pcapng = c->told;
 	const struct capture_name *name = NULL;
 	uint8_t *record = c->record, *data;
-	uint32_t flow;
+	struct capture_mark mark;
 
 	if (pcapng)
-		name = capture_name_of(c->names, c->told, packet->direction, iov, &flow);
+		name = capture_name_of(c->names, c->told, packet->direction, iov, &mark);
 	if (name) {
-		record += pcap_name_block(&name->addr, name->text, name->len, record);
+		if (mark.name_is_new)
+			record += pcap_name_block(&name->addr, name->text, name->len, record);
 		frame->comment_len = name->len;
 		memcpy(record + pcap_comment_offset(frame->len), name->text, name->len);
-		capture_told_add(c->told, flow);
+		capture_told_add(c->told, &mark);
 	}
 	data = record + pcap_frame_offset(pcapng);
 	capture_gather(data, frame->len, iov, iovcnt);

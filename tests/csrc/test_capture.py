@@ -702,6 +702,7 @@ def test_the_frame_that_opens_a_flow_has_its_name_in_pcapng(module: Any, names: 
     assert comments(path) == [*named, last]
     words = ["tshark", "-r", str(path), "-Nn", "-T", "fields", "-e", "ip.dst_host", "-e", "ipv6.dst_host"]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert path.read_bytes().count(struct.pack("=HH", 1, 4 + 16) + ip_address(DEST4).packed) == 1, "and once"
     assert shown[0] == "www.example.org\t" and shown[5] == "\tv6.example.org", "the name comes before the frame"
 
 

@@ -78,7 +78,7 @@ def check_names(file: Path, *flags: str) -> None:
     assert [[name, comment] for name, comment, flag in found if flag == SYN] == [[DNS_NAME, DNS_NAME]], found
     assert sum(bool(comment) for _, comment, _ in found) == 1
     said = subprocess.run(["capinfos", file], capture_output=True, text=True, check=True).stdout
-    assert f"Number of packets:   {len(found)}" in said
+    assert f"Number of packets:   {len(found)}" in said and "resolved IPv4 addresses in file: 1" in said
     file.unlink()
 
 

@@ -337,6 +337,17 @@ def test_ps_has_the_names_of_containers_and_pods(machine: Machine) -> None:
     wait_until(lambda: "web" not in machine.run(PASTA_PY, "ps").stdout, 2, "it goes with its container")
 
 
+def test_ps_has_the_name_of_a_container_whose_graph_root_is_at_another_place(machine: Machine) -> None:
+    elsewhere = ("podman", "--root", "/home/user/else where/root", "--runroot", "/tmp/else")
+    machine.run(*elsewhere, "import", "-q", "/image.tar", "base", timeout=120)
+    try:
+        machine.run(*elsewhere, "run", "-d", "--name", "far", "base", "sleep", "300")
+        assert "  container far\n" in machine.run(PASTA_PY, "ps").stdout
+    finally:
+        machine.run(*elsewhere, "rm", "-fa", "-t", "0", check=False)
+        machine.run(*elsewhere, "system", "reset", "-f", check=False)
+
+
 @pytest.mark.parametrize(
     "reader", ["tshark -l -n -i - -Y http.request -T fields -e http.request.uri", "tcpdump -l -n -A -r - tcp[13]&8!=0"]
 )

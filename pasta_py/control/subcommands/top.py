@@ -78,8 +78,9 @@ SORTS: "dict[str, tuple[str, Callable[[dict[str, Any]], Any]]]" = {
 
 
 def named(flow: "dict[str, Any]") -> str:
-    """The destination by its name, if one is known."""
-    return plain(f"{flow['name']}:{flow.get('dest_port', '')}") if flow.get("name") else ""
+    """The destination by its name, if one is known. A ping has no port."""
+    port = f":{flow['dest_port']}" if "dest_port" in flow else ""
+    return plain(f"{flow['name']}{port}") if flow.get("name") else ""
 
 
 @dataclass

@@ -58,6 +58,13 @@ def test_a_wide_terminal_shows_more() -> None:
     assert "-> 192.0.2.1:443" in drawn(view, 80)[4]
 
 
+def test_a_ping_has_a_name_and_no_port() -> None:
+    ping = {name: value for name, value in flow(1, protocol="ping", name="api.test").items() if not name.endswith("_port")}
+    assert [line.split()[:4] for line in drawn(made(ping, flow(2, name="api.test")), 80)[4:6]] == [
+        ["ping", "->", "api.test", "11s"], ["tcp", "->", "api.test:443", "12s"],
+    ]  # fmt: skip
+
+
 def test_where_there_is_a_policy_a_wide_terminal_shows_the_rule() -> None:
     view = made(flow(1, rule="allow @lan"), flow(2))
     lines = drawn(view, 200)
