@@ -16,15 +16,12 @@ import time
 from pasta_py import model, worker_protocol
 from pasta_py.errors import PastaError, reason
 from pasta_py.worker import (
-    autoports,
     confine,
     helper,
     later,
     log,
     logs_and_control,
-    pesto_server,
     plane,
-    port_rules,
     sandbox,
     serve,
     watch,
@@ -34,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pasta_py.worker import dns_service, link_server
+    from pasta_py.worker import autoports, dns_service, link_server, pesto_server, port_rules
 
     #: the descriptors that came with the plan, by their role (model.FD_TAP and following)
     Roles = dict[str, list[int]]
@@ -179,10 +176,7 @@ def _build(
             guest_fds.setdefault(port, []).append(bound)
         if plan.auto_rules or conf:
             auto = _forward_automatically(core, plan, [fd for each in guest_fds.values() for fd in each] + host_fds, warnings)
-    rules = port_rules.Rules(core, plan, host_fds, guest_fds, auto) if changing else None
-    pesto: pesto_server.Server | None = None
-    if conf and rules:
-        pesto = pesto_server.Server(core, roles[model.FD_CONF][0], (watch.PESTO, watch.PESTO_CLIENT), rules, journal)
+    rules, pesto = _changing_ports(core, plan, host_fds, guest_fds, auto, roles, journal) if changing else (None, None)
     if model.FD_CAPTURE in roles:
         try:
             core.capture(
@@ -333,10 +327,27 @@ def _enter_guest(
     return entered
 
 
+def _changing_ports(
+    core: "plane.Plane", plan: "model.WorkerPlan", host_fds: "list[int]", guest_fds: "dict[tuple[int, int], list[int]]",
+    auto: "autoports.AutoPorts | None", roles: "Roles", journal: log.Log,
+) -> "tuple[port_rules.Rules, pesto_server.Server | None]":  # fmt: skip
+    """The forwarded ports that control or pesto changes, and the server of pesto where there is its socket."""
+    from pasta_py.worker import port_rules  # loaded before the worker was locked in
+
+    rules = port_rules.Rules(core, plan, host_fds, guest_fds, auto)
+    if model.FD_CONF not in roles:
+        return rules, None
+    from pasta_py.worker import pesto_server
+
+    return rules, pesto_server.Server(core, roles[model.FD_CONF][0], (watch.PESTO, watch.PESTO_CLIENT), rules, journal)
+
+
 def _forward_automatically(
     core: "plane.Plane", plan: "model.WorkerPlan", ours: "list[int]", warnings: "list[str]"
 ) -> "autoports.AutoPorts | None":
     """Bind the automatic ports for what listens now. `ours`: our sockets, which are never targets."""
+    from pasta_py.worker import autoports  # loaded before the worker was locked in
+
     auto: autoports.AutoPorts | None = None
     try:
         auto = autoports.AutoPorts(core, plan, autoports.diag_socket(core.diag_in_guest()))

@@ -70,7 +70,8 @@ def _start(asked: SlirpOptions) -> int:
         _keep_from_others(name, fd, ours)
     launch.clean_inheritance(ours | {fd for _name, fd in from_user if fd >= 0})
     syscalls.become_subreaper()
-    worker = worker_process.WorkerProcess(modules=("host_updates",) if asked.dns else ())
+    modules = (*(("host_updates",) if asked.dns else ()), *(("port_rules",) if asked.api_socket else ()))
+    worker = worker_process.WorkerProcess(modules=modules)
     try:
         return _serve(asked, worker)
     finally:

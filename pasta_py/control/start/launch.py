@@ -16,6 +16,7 @@ close, also when control is killed.
 import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import descriptors
+from pasta_py.control.commandline.port_spec import PORTS
 from pasta_py.control.start import worker_process
 from pasta_py.control.start.worker_process import WorkerProcess
 from pasta_py.errors import UsageError
@@ -103,7 +104,16 @@ def _modules(options: "Options") -> "tuple[str, ...]":
     dns = ("dns_start",) if options.egress_dns and not policy else policy
     metrics = ("metrics",) if options.metrics else ()
     follow = ("following", *(("forced_renewal",) if not options.config_net else ())) if options.follow else ()
-    return (*dns, *metrics, *follow, *(("link_server",) if options.program == "passt" else ()))
+    return (*dns, *metrics, *follow, *_port_modules(options), *(("link_server",) if options.program == "passt" else ()))
+
+
+def _port_modules(options: "Options") -> "tuple[str, ...]":
+    """Of forwarded ports that change while the worker runs. Runtimes name all ports, and need none of these."""
+    if options.conf_path:
+        return ("autoports", "port_rules", "pesto_server")
+    directions = (options.tcp_ports, options.udp_ports, options.tcp_ns, options.udp_ns)
+    named = all(specs and all(each.kind == PORTS for spec in specs for each in spec.chunks) for specs in directions)
+    return () if named or options.program == "passt" else ("autoports",)
 
 
 def _refuse_unavailable(options: "Options") -> None:
