@@ -12,6 +12,7 @@ from pathlib import Path
 
 import front_end as fe
 import pytest
+from datagrams import host_socket, names, send
 from front_end import ALL, FRONT_END, MEMORY, PLAIN, Machine
 from guest import ACK, GATEWAY4, GUEST4, GUEST_MAC, PATIENCE_S, PSH, Segment, TcpPeer, connected, ip_frame, parse
 from packets import fold, pseudo
@@ -231,6 +232,57 @@ def test_data_waits_for_buffers_and_none_is_lost(features: int, at_once: int) ->
                 peer.send()
         assert got == payload
         assert machine.counter("tcp_retransmits") == 0 and machine.counter("tap_tx_dropped") == 0
+
+
+# --- datagrams in groups ---
+
+DATAGRAM, DATAGRAMS = 1000, 12
+UDP_SEGMENT, UDP_GRO, UDP_L4 = 103, 104, 5  # linux/udp.h, and a gso_type
+
+
+def host_group(sock: socket.socket, source: object, data: bytes) -> None:
+    """Many datagrams with one call."""
+    sock.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", DATAGRAM))], 0, source)
+
+
+@pytest.mark.parametrize("v6", [False, True])
+def test_a_group_of_datagrams_from_the_guest_is_one_frame_and_arrives_as_one(v6: bool) -> None:
+    """The kernel gets it in one call, and would divide it where the network begins."""
+    own, gateway, _ = names(v6)
+    data = os.urandom(DATAGRAM * DATAGRAMS - 300)
+    length, transport = 8 + len(data), 54 if v6 else 34
+    with Machine(ALL) as machine, host_socket(v6) as sock:
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+        head = struct.pack("!HHHH", 5000, sock.getsockname()[1], length, fold(pseudo(own, gateway, 17, length)))
+        header = struct.pack("<BBHHHH", NEEDS_CSUM, UDP_L4, transport + 8, DATAGRAM, transport, 6)
+        machine.send(ip_frame(own, gateway, 17, head + data), header)
+        machine.pump()
+        got, controls, _, _ = sock.recvmsg(70000, 100)
+        assert got == data
+        assert [int.from_bytes(value, "little") for _, kind, value in controls if kind == UDP_GRO] == [DATAGRAM]
+        assert machine.counter("tap_rx_frames") == 1 and machine.counter("drop_malformed") == 0
+
+
+@pytest.mark.parametrize("v6", [False, True])
+@pytest.mark.parametrize("taken", [True, False], ids=["uso", "no uso"])
+def test_a_group_of_datagrams_to_the_guest_is_one_frame_where_it_takes_that(v6: bool, taken: bool) -> None:
+    own, gateway, _ = names(v6)
+    features = ALL if taken else ALL & ~(1 << fe.GUEST_USO4 | 1 << fe.GUEST_USO6)
+    with Machine(features) as machine, host_socket(v6) as sock:
+        send(machine, own, 5000, gateway, sock.getsockname()[1], b"question")
+        _, source = sock.recvfrom(100)
+        data = os.urandom(DATAGRAM * DATAGRAMS)
+        for _ in range(2):  # the core joins what comes after the first group
+            host_group(sock, source, data)
+            found = machine.frames()
+            while sum(len(frame) for frame in found) < len(data):
+                found += machine.frames()
+        transport = 54 if v6 else 34
+        assert len(found) == (1 if taken else DATAGRAMS)
+        assert b"".join(frame[transport + 8 :] for frame in found) == data
+        flags, kind, _, size, start, offset = struct.unpack_from("<BBHHHH", machine.headers[-1])
+        assert (flags, start, offset) == (NEEDS_CSUM, transport, 6)
+        assert (kind, size) == ((UDP_L4, DATAGRAM) if taken else (0, 0))
 
 
 # --- starting, stopping, starting again ---
