@@ -8,7 +8,7 @@ from lab import Lab
 
 #: What takes minutes runs with `make test-vm` only.
 LONG = bool(os.environ.get("PASTA_LONG"))
-_LONG_FILES = ("test_qemu_long.py", "test_qemu_clients.py", "test_qemu_vhost.py", "test_libvirt.py", "test_uml.py")
+_LONG_FILES = ("test_qemu_long.py", "test_qemu_clients.py", "test_qemu_vhost.py", "test_libvirt.py", "test_uml.py", "test_dpdk.py")
 collect_ignore = [] if LONG else list(_LONG_FILES)
 
 
