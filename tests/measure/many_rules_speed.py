@@ -7,9 +7,11 @@ each opens and closes connections for half a second, then takes a stream for hal
 ratios. $PASTA_UNDER_TEST names the program.
 """
 
+import contextlib
 import json
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,20 +67,30 @@ def ask(guest: Guest) -> tuple[float, float]:
     return rate, speed
 
 
+@contextlib.contextmanager
+def serving(lab: Lab) -> Iterator[None]:
+    server = lab.remote.popen(sys.executable, "-c", SERVE)
+    assert server.stdout and server.stdout.readline() == "ready\n"
+    yield
+
+
+def tell(taken: "list[tuple[tuple[float, float], tuple[float, float]]]", first: str, second: str) -> None:
+    """Print what each of two guests had."""
+    for what, index, unit in (("connections", 0, 1.0), ("stream", 1, 125e6)):
+        one, other = ([each[which][index] / unit for each in taken] for which in (0, 1))
+        ratio = statistics.median(b / a for a, b in zip(one, other, strict=True))
+        shown = "a second" if index == 0 else "Gb/s"
+        both = f"{statistics.median(one):.1f} {shown} {first}, {statistics.median(other):.1f} {second}"
+        print(f"{what}: {both}: {ratio:.2f}")
+
+
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    with Lab() as lab:
-        server = lab.remote.popen(sys.executable, "-c", SERVE)
-        assert server.stdout and server.stdout.readline() == "ready\n"
+    with Lab() as lab, serving(lab):
         rules = ("--egress-file", many_rules.file(str(lab.directory), 10_000), "--allow", REMOTE4)
         with lab.guest(*NO_PORTS) as without, lab.guest(*NO_PORTS, *rules) as ruled:
             taken = [(ask(without), ask(ruled)) for _ in range(pairs)]
-    for what, index, unit in (("connections", 0, 1.0), ("stream", 1, 125e6)):
-        plain, with_rules = ([each[which][index] / unit for each in taken] for which in (0, 1))
-        ratio = statistics.median(b / a for a, b in zip(plain, with_rules, strict=True))
-        shown = "a second" if index == 0 else "Gb/s"
-        both = f"{statistics.median(plain):.1f} {shown} without, {statistics.median(with_rules):.1f} with 10,000 rules"
-        print(f"{what}: {both}: {ratio:.2f}")
+    tell(taken, "without", "with 10,000 rules")
 
 
 if __name__ == "__main__":
