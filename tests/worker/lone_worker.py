@@ -17,7 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "control"))
 from process_helpers import PYTHON, PYTHONPATH, user_prefix
 
 _START = (
-    "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; main(int(sys.argv[1]))"
+    "import sys; sys.path += sys.argv[2].split(':'); from pasta_py.worker.__main__ import main; "
+    "main(int(sys.argv[1]), modules=('port_rules',))"
 )
 
 
