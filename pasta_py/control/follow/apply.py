@@ -62,6 +62,11 @@ class _Change:
         old_addresses = {address.interface: address for address in ours.addresses}
         old_routes = set(ours.routes)
         new = [a for a in wanted.addresses if old_addresses.get(a.interface) != a]
+        kept = {a.interface for a in wanted.addresses}
+        going_addresses = [a for a in ours.addresses if a.interface not in kept]
+        # An interface has an IPv6 address once, whatever the length of its prefix: the old one goes before the new one comes.
+        arriving_ips = {a.interface.ip for a in new if a.interface.version == 6}
+        self._remove([], [a for a in going_addresses if a.interface.ip in arriving_ips], set())
         set_addresses = self._set_addresses(new, old_addresses)
         automatic = self._drop_automatic(set_addresses)
         staying, arriving = set(wanted.routes), [r for r in wanted.routes if r not in old_routes]
@@ -72,8 +77,6 @@ class _Change:
             if (route.destination, route.metric) in merging and self._is_there(route, self._routes):
                 self._try_delete(route)
         set_routes = self._set_routes(arriving)
-        kept = {a.interface for a in wanted.addresses}
-        going_addresses = [a for a in ours.addresses if a.interface not in kept]
         self._remove(going_routes, going_addresses, set(automatic))
         unset = {a.interface for a in new} - {a.interface for a in set_addresses}
         addresses = tuple(a for a in wanted.addresses if a.interface not in unset)
