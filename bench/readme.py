@@ -11,9 +11,10 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 COLUMNS = 100  # of a page
 FAST = """\
-- **It is fast.** A stream to the guest ran at {small[pasta-py]} Gb/s at MTU 1500, where passt carries {small[passt]}, and at
-{large[pasta-py]} at 65520, where passt carries {large[passt]}; without a translator it is {small[no translator]}. Idle it takes
-{memory[pasta-py]} MB, passt {memory[passt]}. ({date}, {cores} cores: [docs/performance.md](docs/performance.md).)"""
+- **It carries much.** A stream to the guest ran at {small[pasta-py]} Gb/s at MTU 1500, where passt carries {small[passt]} and a
+link without a translator {small[no translator]}; at MTU 65520 it ran at {large[pasta-py]}, with passt at {large[passt]}. Idle it
+takes {memory[pasta-py]} MB, passt {memory[passt]}. Starts take longer than passt's. ({date}, {cores} cores:
+[docs/performance.md](docs/performance.md).)"""
 ROWS = {
     "TCP to the guest, MTU 1500; 65520": "{small}; {large} Gb/s",
     "TCP request and response": "{request} µs",
@@ -43,7 +44,7 @@ def written(readme: str, page: str) -> str:
     if not about:
         raise ValueError("docs/performance.md does not say when and on how many cores it was measured")
     sentence = FAST.format(**figures, cores=about[1], date=about[2]).replace("\n", " ")
-    places = {r"- \*\*It is fast\.\*\*(?:.|\n)*?(?=\n- \*\*)": textwrap.fill(
+    places = {r"- \*\*It carries much\.\*\*(?:.|\n)*?(?=\n- \*\*)": textwrap.fill(
         sentence, COLUMNS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )}  # fmt: skip
     for row, form in ROWS.items():

@@ -109,12 +109,12 @@ def test_a_container_whose_verified_connections_take_another_way(machine: Machin
 
 @pytest.mark.parametrize("program", ["podman", "buildah"])
 def test_a_build_under_rules(machine: Machine, program: str) -> None:
-    machine.run("sh", "-c", "cat .config/containers/containers.conf - >rules.conf", input=_conf())
+    machine.run("sh", "-c", "cat >rules.conf", input=_conf())
     steps = "FROM base\nCOPY script /script\nRUN sh /script >/shown 2>&1; true\n"
     machine.run("sh", "-ec", "mkdir -p ruled; cat >ruled/script", input=SCRIPT)
     machine.run("sh", "-ec", "cat >ruled/Containerfile", input=steps)
     words = ("build", "-q", "-t", "ruled", "ruled") if program == "podman" else ("bud", "-q", "-t", "ruled", "ruled")
-    machine.run("env", "CONTAINERS_CONF=/home/user/rules.conf", program, *words, timeout=120)
+    machine.run("env", "CONTAINERS_CONF_OVERRIDE=/home/user/rules.conf", program, *words, timeout=120)
     holds(machine.podman("run", "--rm", "--network=none", "ruled", "cat", "/shown"))
 
 
