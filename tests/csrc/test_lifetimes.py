@@ -291,6 +291,6 @@ def test_the_time_of_day_is_for_stamps_only() -> None:
     folders = (ROOT / "csrc", ROOT / "pasta_py" / "worker")
     found = {path.name for folder in folders for path in folder.rglob("*.[chp]*") if path.suffix in (".c", ".h", ".py")
              and pattern.search(path.read_text())}  # fmt: skip
-    stamps = {"capture.c", "capture_packet.c", "log.py", "metrics.py", "event_readers.py", "logs_and_control.py"}
+    stamps = {"capture.c", "capture_packet.c", "captures.c", "log.py", "metrics.py", "event_readers.py", "logs_and_control.py"}
     stamps |= {"decision_lines.py", "decisions.py", "learning.py"}
     assert found == stamps
