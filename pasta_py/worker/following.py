@@ -36,9 +36,9 @@ def start(null: int, ours: int) -> "_socket.socket":
 def _command() -> "list[bytes]":
     """What starts a Python for a change. It finds modules where this one does."""
     places = [sys.modules["pasta_py"].__path__[0].rpartition("/")[0]]
-    backend = sys.modules["_cffi_backend"].__file__
-    if backend and not backend.startswith(places[0] + "/"):
-        places.append(backend.rpartition("/")[0])
+    backend = (sys.modules["_cffi_backend"].__file__ or "").rpartition("/")[0]
+    if backend not in ("", *places):
+        places.append(backend)
     words = [sys.executable, "-I", "-S", "-B", "-c", _PROGRAM, *places]
     return list(map(worker_protocol.path_bytes, words))
 
