@@ -139,6 +139,7 @@ def test_what_the_two_processes_may_do() -> None:
 WAITING_KIB = 600
 
 
+@pytest.mark.unsanitized
 def test_waiting_takes_little_memory() -> None:
     """The anonymous pages of both, those included that they share with the process that they are forks of."""
     with following() as f:
@@ -146,6 +147,7 @@ def test_waiting_takes_little_memory() -> None:
         assert sum(map(int, pages)) <= WAITING_KIB
 
 
+@pytest.mark.unsanitized
 def test_a_change_needs_no_call_that_the_filter_refuses() -> None:
     """Of the processes that wait, and of the programs that they start. A call that is refused fails with ENOSYS."""
     with following(grace=0) as f:
