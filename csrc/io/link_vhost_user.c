@@ -363,7 +363,8 @@ static bool keep(struct vhost_link *v, const struct iovec *from, int pieces)
 	memcpy(v->kept + v->kept_to, &bytes, sizeof(bytes));
 	v->kept_to += (uint32_t)sizeof(bytes);
 	for (int i = 0; i < pieces; i++) {
-		memcpy(v->kept + v->kept_to, from[i].iov_base, from[i].iov_len);
+		if (from[i].iov_len) /* an empty piece has no address */
+			memcpy(v->kept + v->kept_to, from[i].iov_base, from[i].iov_len);
 		v->kept_to += (uint32_t)from[i].iov_len;
 	}
 	return true;

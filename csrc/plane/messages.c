@@ -105,7 +105,8 @@ bool messages_send_to_guest(struct messages *m, const struct iovec *from, int pi
 	message->max_count = FRAMES_MAX;
 	message->max_bytes = FRAMES_MAX_BYTES;
 	for (int i = 0; i < pieces; i++) {
-		memcpy(message->data + at, from[i].iov_base, from[i].iov_len);
+		if (from[i].iov_len) /* an empty piece has no address */
+			memcpy(message->data + at, from[i].iov_base, from[i].iov_len);
 		at += (uint32_t)from[i].iov_len;
 	}
 	if (!message_queue_put(&m->shard[0]->queue, message))
