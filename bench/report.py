@@ -157,18 +157,18 @@ def filled(paragraph: str, indent: str = "") -> str:
     return textwrap.fill(paragraph, PAGE_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def split_document(path: Path) -> tuple[str, str]:
-    """What stands before and after the document's table. ValueError where the markers are missing."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def split_document(path: Path, marks: tuple[str, str] = (BEGIN, END)) -> tuple[str, str]:
+    """What stands before and after the document's table. ValueError where its two marks are missing."""
+    before, begin, rest = path.read_text().partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{path}: no lines '{BEGIN}' and '{END}' for the table to stand between")
+        raise ValueError(f"{path}: no lines '{marks[0]}' and '{marks[1]}' for the table to stand between")
     return before, after
 
 
-def into_document(path: Path, table: str) -> None:
-    before, after = split_document(path)
-    path.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
+def into_document(path: Path, table: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    before, after = split_document(path, marks)
+    path.write_text(f"{before}{marks[0]}\n\n{table}\n\n{marks[1]}{after}")
 
 
 def ours_failed(results: dict[str, Any]) -> bool:

@@ -123,11 +123,10 @@ def above(results: dict[str, Any]) -> str:
 
 def into(path: Path, text: str) -> None:
     """Between its markers. BenchError where these are missing."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchError(f"{path}: no lines '{BEGIN}' and '{END}' for the table to stand between")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    try:
+        report.into_document(path, text, (BEGIN, END))
+    except ValueError as error:
+        raise BenchError(str(error)) from None
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def frames_pass(machine: Machine, number: int) -> None:
 
 
 def goes_on(machine: Machine) -> None:
-    """The device starts again in the same memory, which is changed meanwhile; nobody waits for the answers."""
+    """The device starts again in the same memory, which is changed meanwhile. No answer is waited for."""
     for index, queue in enumerate(machine.queues):
         struct.pack_into("<H", machine.memory, queue.used + 2, queue.offered)
         where = (queue.descriptors, queue.used, queue.available, 0)

@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 
 #define HOT 8u         /* entries that are written to */
-#define RARELY 20000u  /* one in so many stays wrong */
+#define RARELY 20000u  /* one change in this number stays wrong */
 #define GROUP 6        /* arguments of a ring */
 #define FIELDS 4u      /* modes that have one */
 #define RIGHT_TURNS 30 /* of a loop: how long a value is right before it is wrong again */
