@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import sid
-from followed import SOON_S, following
+from followed import SOON_S, Followed, following
 from lab import (
     GATEWAY4,
     GATEWAY6,
@@ -22,6 +22,7 @@ from lab import (
     REMOTE6,
     Guest,
     Lab,
+    Space,
     comm,
     dual,
     wait_until,
@@ -317,14 +318,18 @@ while True:
 _CONNECT = "import socket; socket.create_connection(('203.0.113.10', 7500), 20); print('connected')"
 
 
+def _is_accepted(f: Followed, machine: Space) -> None:
+    server = machine.popen(sys.executable, "-c", _ACCEPT)
+    assert server.stdout and server.stdout.readline() == "ready\n"
+    assert f.guest.run(sys.executable, "-c", _CONNECT).stdout == "connected\n"
+
+
 def test_rules_about_the_hosts_networks_follow_the_host() -> None:
     """A network that the host joins while the guest runs is @lan from then on."""
     with following(extra=("--deny", "@lan")) as f:
         f.lab.remote.setup("addr add 203.0.113.10/24 dev eth0")
         f.change(f"route add 203.0.113.0/24 via {REMOTE4}")
-        server = f.lab.remote.popen(sys.executable, "-c", _ACCEPT)
-        assert server.stdout and server.stdout.readline() == "ready\n"
-        assert f.guest.run(sys.executable, "-c", _CONNECT).stdout == "connected\n"
+        _is_accepted(f, f.lab.remote)
         f.change("addr add 203.0.113.2/24 dev eth0")
         f.says("address 203.0.113.2/24 is new")
         refused = f.guest.run(sys.executable, "-c", _CONNECT, check=False)
@@ -336,9 +341,7 @@ def test_a_rule_about_the_host_follows_the_host() -> None:
     with following(extra=("--deny", "@host")) as f:
         f.lab.remote.setup("addr add 203.0.113.10/32 dev eth0")
         f.change(f"route add 203.0.113.10/32 via {REMOTE4}")
-        server = f.lab.remote.popen(sys.executable, "-c", _ACCEPT)
-        assert server.stdout and server.stdout.readline() == "ready\n"
-        assert f.guest.run(sys.executable, "-c", _CONNECT).stdout == "connected\n"
+        _is_accepted(f, f.lab.remote)
         f.change("link add other up type veth peer name unused\naddr add 203.0.113.10/32 dev other")
         own = f.lab.host.popen(sys.executable, "-c", _ACCEPT)
         assert own.stdout and own.stdout.readline() == "ready\n"
