@@ -64,6 +64,7 @@ _MAX_DEPTH = 12
 MAX_PLAN_BYTES = 16 << 20
 _CHUNK_BYTES = 64 << 10
 _ARGUMENTS_BYTES = 256
+_LINE_BYTES = 4096
 _CHANGE_BYTES = 1 << 10  # room for one rule: a worker that is short of memory must still notice that control is gone
 _FDS_PER_MESSAGE = 250  # SCM_MAX_FD is 253
 _FD_BYTES = 4
@@ -185,6 +186,19 @@ def send_line(sock: "_socket.socket", line: str) -> None:
         sock.send(line.replace("\n", " ").encode("utf-8", "replace") + b"\n")
     except OSError:
         pass
+
+
+def recv_line(sock: "_socket.socket") -> "tuple[str, str]":
+    """What the worker says next, as control gets it: the word and the rest of the line, or ("", "") when it has ended.
+
+    If the worker ended before it read all that control had sent, the kernel reports ECONNRESET once, before the last line.
+    """
+    try:
+        message = sock.recv(_LINE_BYTES)
+    except ConnectionResetError:
+        message = sock.recv(_LINE_BYTES)
+    word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
+    return word, rest
 
 
 def send_plan(sock: "_socket.socket", plan: model.WorkerPlan, fds: "Sequence[int]") -> None:

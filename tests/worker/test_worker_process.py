@@ -31,6 +31,17 @@ def test_the_end_of_control_ends_it() -> None:
         eventually(lambda: not alive(pid), "it quits")
 
 
+def test_its_error_is_heard_although_it_ended_before_it_read_the_plan() -> None:
+    """With a user that it cannot become it ends so, at times: the plan may be sent by then or not."""
+    ours, theirs = pair()
+    with theirs:
+        worker_protocol.send_plan(ours, sample_plan(), [])
+        worker_protocol.send_line(theirs, "error there is no such user")
+    with ours:
+        assert worker_protocol.recv_line(ours) == ("error", "there is no such user")
+        assert worker_protocol.recv_line(ours) == ("", "")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGQUIT])
 def test_once_let_go_it_outlives_control_until_a_signal(signum: int) -> None:
     guest, tap = pair()

@@ -23,7 +23,6 @@ else:
     import _signal
 
 _WORKER_FD = 3
-_MESSAGE_BYTES = 4096
 _BOOTSTRAP = (
     "import sys; sys.path += sys.argv[1:{0}]; from pasta_py.worker.__main__ import main; "
     "main({1}, by_chroot={2}, called=sys.argv[{0}:], modules={3})"
@@ -68,7 +67,7 @@ class WorkerProcess:
             if meanwhile:
                 meanwhile()
             while not self.pid:
-                self._take(self._sock.recv(_MESSAGE_BYTES), options)
+                self._take(*worker_protocol.recv_line(self._sock), options)
         except TimeoutError:
             late = f"the worker process was not ready after {defaults.WORKER_READY_S} s"
             raise WorkerError(f"{late}: is the machine overloaded?") from None
@@ -77,8 +76,7 @@ class WorkerProcess:
         if self._starter != self.pid:
             os.waitpid(self._starter, 0)  # its child in a PID namespace is the worker
 
-    def _take(self, message: bytes, options: "Options") -> None:
-        word, _, rest = message.decode("utf-8", "replace").strip().partition(" ")
+    def _take(self, word: str, rest: str, options: "Options") -> None:
         if word == "ready" and rest.isdigit():
             self.pid = int(rest)
         elif word == "warning":
@@ -95,7 +93,7 @@ class WorkerProcess:
         """
         try:
             worker_protocol.send_change(self._sock, rule, fd)
-            word, _, rest = self._sock.recv(_MESSAGE_BYTES).decode("utf-8", "replace").strip().partition(" ")
+            word, rest = worker_protocol.recv_line(self._sock)
         except OSError as error:
             raise WorkerError(f"the worker process cannot be reached: {error.strerror}") from None
         if word != "done":
