@@ -214,8 +214,12 @@ class _Client:
         self._await_room()
 
     def _take_requests(self) -> None:
-        """Answer what is complete. While an answer is under way, the next request waits."""
+        """Answer what is complete. While an answer is under way, the next request waits. What follows on a capture ends it."""
         while not self._listing and not self._unsent and not self._gone:
+            if self._capture and self._request:
+                self._request = b""
+                self._end_capture()
+                continue
             line, newline, rest = self._request.partition(b"\n")
             if len(line) > self.server.request_bytes:
                 self._refuse(ControlError(f"a request has at most {self.server.request_bytes} bytes"))

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from lab import NO_PORTS, REMOTE4, UID, Lab, program
+from lab import NO_PORTS, PATIENCE_S, REMOTE4, UID, Lab, cmdline, program, tool, wait_until
 
-PATIENCE_S = 30
 END = b"\xff" * 16
 
 
@@ -31,19 +30,18 @@ class Instance(NamedTuple):
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "0\n"
 
-    def capture(self, *words: object) -> "subprocess.Popen[str]":
-        """The command, once the instance captures for it."""
-        known = self.clients()
-        process = self.lab.host.popen(program("pasta-py"), "capture", self.path, *words)
-        deadline = time.monotonic() + PATIENCE_S
-        while self.clients() == known:
-            assert time.monotonic() < deadline and process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        return process
+    def capture(self, file: Path, *words: object, first: str = "") -> "subprocess.Popen[str]":
+        """The command, once the instance captures for it. `first`: the name of the first file of a ring."""
+        return capturing(self.lab, self.path, file, *words, first=first)
 
-    def clients(self) -> int:
-        """How many are connected to the control socket; one asks here, by its bytes, and one captures."""
-        return int(self.lab.host.run("sh", "-c", f"ss -xH state established | grep -c {self.path.name} || :").stdout)
+
+def capturing(lab: Lab, path: Path, file: Path, *words: object, first: str = "") -> "subprocess.Popen[str]":
+    """`pasta-py capture` to a file, once the instance captures: its file begins when the instance has answered."""
+    process = lab.host.popen(program("pasta-py"), "capture", path, "-w", file, *words)
+    begun = file.with_name(first or file.name)
+    wait_until(lambda: process.poll() is not None or (begun.exists() and begun.stat().st_size), PATIENCE_S, "it captures")
+    assert process.poll() is None, process.communicate()
+    return process
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def test_a_capture_begins_and_ends_while_the_guest_goes_on(instance: Instance) -
     """Ctrl-C ends it; what came before and after is not in it."""
     path = instance.lab.directory / "attached.pcap"
     instance.ping(3)
-    capture = instance.capture("-w", path, "icmp", "and", "host", REMOTE4)
+    capture = instance.capture(path, "icmp", "and", "host", REMOTE4)
     instance.ping(5)
     capture.send_signal(signal.SIGINT)
     out, said = capture.communicate(timeout=PATIENCE_S)
@@ -81,7 +79,7 @@ def test_a_capture_begins_and_ends_while_the_guest_goes_on(instance: Instance) -
 
 def test_pcapng_has_the_direction_and_the_number_of_frames_that_are_missing(instance: Instance) -> None:
     path = instance.lab.directory / "attached.pcapng"
-    capture = instance.capture("-w", path, "--snaplen", "60", "icmp")
+    capture = instance.capture(path, "--snaplen", "60", "icmp")
     instance.ping(2, 500)
     capture.send_signal(signal.SIGTERM)
     capture.communicate(timeout=PATIENCE_S)
@@ -105,7 +103,7 @@ def test_a_program_reads_it_live_and_ends_it(instance: Instance, reader: str) ->
 
 def test_a_ring_of_files_and_an_end_after_a_count(instance: Instance) -> None:
     path = instance.lab.directory / "ring.pcap"
-    capture = instance.capture("-w", path, "--size", "2000", "--files", "3", "--count", "100", "icmp")
+    capture = instance.capture(path, "--size", "2000", "--files", "3", "--count", "100", "icmp", first="ring.1.pcap")
     instance.ping(60)
     _, said = capture.communicate(timeout=PATIENCE_S)
     assert said == "pasta-py capture: 100 frames written, 0 left out\n"
@@ -118,7 +116,7 @@ def test_a_ring_of_files_and_an_end_after_a_count(instance: Instance) -> None:
 @pytest.mark.parametrize("instance", [3], indirect=True)
 def test_several_capture_at_once_up_to_a_limit(instance: Instance) -> None:
     paths = [instance.lab.directory / f"one-of-{number}.pcap" for number in range(4)]
-    captures = [instance.capture("-w", path, "icmp") for path in paths]
+    captures = [instance.capture(path, "icmp") for path in paths]
     done = instance.lab.host.run(program("pasta-py"), "capture", instance.path, "-w", "/dev/null", check=False)
     assert done.returncode == 1 and "others capture already, as many as can: end one of them" in done.stderr
     instance.ping(3)
@@ -129,10 +127,35 @@ def test_several_capture_at_once_up_to_a_limit(instance: Instance) -> None:
     instance.ping()
 
 
+def handles(pid: int, number: int) -> bool:
+    """Whether it is a `pasta-py capture` with a handler of this signal (proc(5), SigCgt)."""
+    words = cmdline(pid)
+    if "capture" not in words or words[0] == tool():
+        return False
+    return bool(int(Path(f"/proc/{pid}/status").read_text().partition("SigCgt:")[2].split()[0], 16) >> number - 1 & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_instance_has_answered_ends_it_as_later_ones_do(instance: Instance, number: int) -> None:
+    """The instance is busy: it has accepted nobody yet. The request is there, so the signal asks for the end behind it."""
+    path = instance.lab.directory / "early.pcap"
+    worker = instance.lab.translator().pid
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        capture = instance.lab.host.popen(program("pasta-py"), "capture", instance.path, "-w", path, "icmp")
+        wait_until(lambda: any(handles(pid, signal.SIGHUP) for pid in instance.lab.descendants()), PATIENCE_S, "it is about to ask")
+        capture.send_signal(number)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    _, said = capture.communicate(timeout=PATIENCE_S)
+    assert (capture.returncode, said) == (0, "pasta-py capture: 0 frames written, 0 left out\n")
+    instance.ping()
+
+
 class Raw:
     """A client of the socket that does what it should not."""
 
-    def __init__(self, path: Path, **members: object) -> None:
+    def __init__(self, path: Path, more: bytes = b"", **members: object) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         root = os.geteuid() == 0  # the instance serves its own user alone, whom the socket names at connect(2)
@@ -143,7 +166,7 @@ class Raw:
         finally:
             if root:
                 os.seteuid(0)
-        self.sock.sendall(json.dumps({"command": "capture", **members}).encode() + b"\n")
+        self.sock.sendall(json.dumps({"command": "capture", **members}).encode() + b"\n" + more)
 
     def __enter__(self) -> "Raw":
         return self
@@ -172,6 +195,15 @@ def test_a_client_that_does_not_read_loses_frames_and_the_guest_none(instance: I
         assert captured["dropped"] > 0 and captured["frames"] > 0
         assert captured["bytes"] + 16 * captured["frames"] == len(records)
         client.sock.sendall(b'{"command":"status"}\n')  # the connection goes on
+        assert client.line()["program"] == "pasta-py"
+
+
+def test_what_follows_on_the_request_ends_the_capture_though_it_comes_in_one_piece_with_it(instance: Instance) -> None:
+    with Raw(instance.path, more=b'{"command":"end"}\n') as client:
+        assert client.line()["capturing"] is True
+        assert client.sock.recv(len(END), socket.MSG_WAITALL) == END
+        assert client.line()["captured"] == {"frames": 0, "bytes": 0, "dropped": 0}
+        client.sock.sendall(b'{"command":"status"}\n')
         assert client.line()["program"] == "pasta-py"
 
 
@@ -244,7 +276,7 @@ def test_requests_that_cannot_be_are_refused(instance: Instance, members: dict[s
 
 def test_the_end_of_the_instance_is_told(instance: Instance) -> None:
     path = instance.lab.directory / "end.pcap"
-    capture = instance.capture("-w", path, "icmp")
+    capture = instance.capture(path, "icmp")
     instance.ping(2)
     assert instance.process.stdin is not None
     instance.process.stdin.close()

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program, wait_until
+from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program
 from servers import DNS_NAME, named_web
+from test_capture_command import capturing
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +97,9 @@ def test_a_pcapng_file_of_pcap_has_the_names_of_flows(lab: Lab, options: tuple[s
 def test_a_capture_as_pcapng_has_the_names_of_flows(lab: Lab, options: tuple[str, ...]) -> None:
     path, file = lab.directory / "capture.sock", lab.directory / "named.pcapng"
     with lab.guest(*NO_PORTS, *options, "--control", path, entry="pasta-py") as guest:
-        words = ("capture", path, "-w", file, "tcp port 80")
-        with lab.host.popen(program("pasta-py"), *words, stdin=subprocess.DEVNULL) as capture:
-            wait_until(lambda: clients(lab, path) == 1, PATIENCE_S, "it captures")
-            with held(guest):
-                capture.send_signal(signal.SIGINT)
-                _, said = capture.communicate(timeout=PATIENCE_S)
+        with capturing(lab, path, file, "tcp port 80") as capture, held(guest):
+            capture.send_signal(signal.SIGINT)
+            _, said = capture.communicate(timeout=PATIENCE_S)
         assert capture.returncode == 0 and " 0 left out" in said
     check_names(file)
 
@@ -113,20 +111,13 @@ def test_a_capture_in_the_middle_of_a_flow_names_it_when_it_can(lab: Lab) -> Non
         assert listed(lab, path) == []
         with contextlib.ExitStack() as connection:
             connection.enter_context(held(guest))
-            words = ("capture", path, "-w", file, "tcp port 80")
-            with lab.host.popen(program("pasta-py"), *words, stdin=subprocess.DEVNULL) as capture:
-                wait_until(lambda: clients(lab, path) == 1, PATIENCE_S, "it captures")
+            with capturing(lab, path, file, "tcp port 80") as capture:
                 connection.close()
                 capture.send_signal(signal.SIGINT)
                 capture.communicate(timeout=PATIENCE_S)
     found = named(file)
     assert found[0][1] == DNS_NAME and not any(comment or flag == SYN for _, comment, flag in found[1:]), found
     file.unlink()
-
-
-def clients(lab: Lab, path: Path) -> int:
-    """How many are connected to the control socket."""
-    return int(lab.host.run("sh", "-c", f"ss -xH state established | grep -c {path.name} || :").stdout)
 
 
 class held:  # used as a function

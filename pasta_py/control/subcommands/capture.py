@@ -32,6 +32,7 @@ _ETHERNET = 1  # LINKTYPE_ETHERNET
 _REQUEST_BYTES = 15 << 10
 _BLOCK_HEAD = struct.Struct("=II")  # type and length (draft-ietf-opsawg-pcapng, 3.1)
 _HEADS, _NAMES, _FRAME, _OTHER = range(4)  # kinds of records
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Section header and interface, name resolution, enhanced packet (draft-ietf-opsawg-pcapng, 4.1, 4.2, 4.5, 4.3)
 _KINDS = {0x0A0D0D0A: _HEADS, 1: _HEADS, 4: _NAMES, 6: _FRAME}
 
@@ -171,7 +172,7 @@ class _Session:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(defaults.CONTROL_ANSWER_S)
                 sock.connect(self._instance.path)
-                sock.sendall(json.dumps(self._request).encode() + b"\n")
+                self._begin(sock)
                 self._capture(sock, output, count)
         except TimeoutError:
             raise ControlError(f"instance {self._instance.pid} does not answer: is it stopped?") from None
@@ -185,6 +186,20 @@ class _Session:
         complain(f"pasta-py capture: {output.written} frames written, {lost}\n")
         return 0
 
+    def _begin(self, sock: socket.socket) -> None:
+        """Send the request. A signal that comes from then on asks for the end, also before the instance has answered."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        for number in _ENDING:
+            signal.signal(number, lambda *_: self._end(sock))
+        sock.sendall(json.dumps(self._request).encode() + b"\n")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+
+    def _end(self, sock: socket.socket) -> None:
+        """Ask for the end, once: what was captured before still comes."""
+        if not self._ended:
+            self._ended = True
+            sock.sendall(b'{"command":"end"}\n')
+
     def _capture(self, sock: socket.socket, output: _Output, count: int) -> None:
         chunks = self._chunks(sock)
         line, _, rest = self._line(chunks)
@@ -194,23 +209,14 @@ class _Session:
         if answer.get("format", "pcap") != self._format:
             raise ControlError(f"instance {self._instance.pid} is of a version that does not send pcapng: choose a .pcap file")
         sock.settimeout(None)
-
-        def end(*_: object) -> None:
-            """Ask for the end, once: what was captured before still comes."""
-            if not self._ended:
-                self._ended = True
-                sock.sendall(b'{"command":"end"}\n')
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, end)
         try:
             for kind, record in self._records(rest, chunks, output):
                 if kind != _FRAME or not self._ended or not count:
                     output.add(kind, record)
                 if count and output.written >= count:
-                    end()
+                    self._end(sock)
         except BrokenPipeError:  # the program behind the pipe has ended
-            end()
+            self._end(sock)
             self._dropped = 0
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
