@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import select
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from lab import (
@@ -94,16 +97,45 @@ class Followed:
 
     def process(self, name: str) -> int:
         """The PID of pasta-watch or pasta-apply."""
-        found: list[int] = []
+        return self.lab.descendant(lambda pid: comm(pid) == name, f"{name} runs")
 
-        def seen() -> bool:
-            found[:] = [
-                pid for pid in self.lab.descendants() if comm(pid) == name
-            ]
-            return len(found) == 1
 
-        wait_until(seen, SOON_S, f"{name} runs")
-        return found[0]
+class Monitor:
+    """The changes of a guest's addresses and routes from now on, with the time of each by the guest's kernel."""
+
+    MARK = "10.255.255.1/32"
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest, self._process = guest, guest.popen("ip", "-ts", "-o", "monitor", "address", "route")
+        self.lines: list[str] = []
+        wait_until(self._hears, SOON_S, "the monitor hears of a change")
+
+    def _hears(self) -> bool:
+        self._guest.setup(f"addr replace {self.MARK} dev lo")
+        return bool(select.select([self._process.stdout], [], [], 0)[0])
+
+    def now(self) -> float:
+        """In seconds, by the same clock."""
+        self._guest.setup(f"addr replace {self.MARK} dev lo\naddr del {self.MARK} dev lo")
+        return self.times(f"Deleted .* inet {self.MARK}")[0]
+
+    def times(self, *patterns: str) -> list[float]:
+        """Wait for changes of these kinds, in any order: when each came, in seconds."""
+        found: dict[str, float] = {}
+        assert self._process.stdout
+        while len(found) < len(patterns):
+            line = self._process.stdout.readline()
+            assert line, "the monitor has ended"
+            self.lines.append(line)
+            moment = datetime.fromisoformat(line[1 : line.index("]")]).timestamp()
+            found |= {pattern: moment for pattern in patterns if re.search(pattern, line)}
+        return [found[pattern] for pattern in patterns]
+
+    def end(self) -> list[str]:
+        """All changes, but those of the loopback interface."""
+        self._process.terminate()
+        self.lines += self._process.communicate()[0].splitlines()
+        return [line for line in self.lines if ": lo " not in line and " dev lo " not in line]
 
 
 @contextmanager

@@ -333,14 +333,20 @@ class Lab:
 
     def held(self, what: str, token: str) -> int:
         """The PID, as seen from here, of the labtool that was started as "hold TOKEN" or "stray TOKEN"."""
+        return self.descendant(lambda pid: cmdline(pid) == [tool(), what, token], f"{what} {token}")
+
+    def descendant(self, wanted: "Callable[[int], bool]", what: str) -> int:
+        """The PID, as seen from here, of the one process inside that is wanted, when it is there.
+
+        The kernel's lists of children may lack one while another ends (proc_pid_children(5)), so a single look proves nothing.
+        """
         found: list[int] = []
 
         def seen() -> bool:
-            """The kernel's lists of children may lack one while another ends (proc_pid_children(5))."""
-            found[:] = [pid for pid in self.descendants() if cmdline(pid) == [tool(), what, token]]
+            found[:] = [pid for pid in self.descendants() if wanted(pid)]
             return bool(found)
 
-        wait_until(seen, 5, f"{what} {token}")
+        wait_until(seen, 5, what)
         (pid,) = found
         return pid
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import BIG, PROGRAMS, REMOTE4, Guest, Lab, descriptors, program, tool, wait_until
+from lab import BIG, PROGRAMS, REMOTE4, Guest, Lab, comm, descriptors, program, tool, wait_until
 
 REFUSE = PROGRAMS / "refuse.py"
 AT_FDCWD = -100
@@ -149,8 +149,7 @@ def free(lab: Lab, calls: list[Call], victim: int) -> int:
 
 
 def helper(lab: Lab) -> int:
-    (pid,) = [pid for pid in lab.descendants() if (Path(f"/proc/{pid}/comm").read_text()) == "pasta-helper\n"]
-    return pid
+    return lab.descendant(lambda pid: comm(pid) == "pasta-helper", "the helper")
 
 
 def worker(lab: Lab, guest: Guest) -> Target:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from lab import GATEWAY4, HOST4, REMOTE4, REMOTE6, UID, Guest, Lab, program, tool, wait_until
-from traffic import LONG, Bulk, said
+from traffic import LONG, Bulk, hear
 
 PORT = 7690
 PACED = 5_000_000  # bytes a second each way: a stream that is there, and leaves the processors alone
@@ -94,10 +94,9 @@ print(json.dumps({"made": len(made), "errors": errors}))
 def test_descriptors_end(lab: Lab, answering: None, kind: str) -> None:
     with lab.guest(limit="-n 100") as guest, streaming(lab, guest):
         many = json.loads(guest.run(sys.executable, "-c", MANY, kind, 150, REMOTE4, PORT + 1, timeout=60).stdout)
-        log = said(guest)
         assert 40 <= many["made"] < 100
         assert many["errors"] == {"ECONNREFUSED" if kind == "tcp" else "silence": 150 - many["made"]}
-        assert re.search(rf"{kind.upper()} .*refused with \d+ open: Too many open files; raise the limit of open files", log)
+        hear(guest, rf"{kind.upper()} .*refused with \d+ open: Too many open files; raise the limit of open files")
         # The slow path answers as before. ip fails where traffic makes an entry again before it looks.
         guest.run("ip", "neigh", "flush", "all", check=False)
         if kind == "tcp":
@@ -116,7 +115,7 @@ def test_memory_ends(lab: Lab, answering: None) -> None:
         subprocess.run(["prlimit", f"--pid={worker.pid}", f"--as={limit}"], check=True, **as_user)  # type: ignore[call-overload]
         many = json.loads(guest.run(sys.executable, "-c", MANY, "tcp", 5000, REMOTE4, PORT + 1, timeout=60).stdout)
         assert 0 < many["errors"].get("ECONNREFUSED", 0) < 5000, many
-        assert re.search(r"TCP connection refused with \d+ open: Cannot allocate memory", said(guest))
+        hear(guest, r"TCP connection refused with \d+ open: Cannot allocate memory")
         # The slow path answers as before. ip fails where traffic makes an entry again before it looks.
         guest.run("ip", "neigh", "flush", "all", check=False)
         assert worker.pid == lab.translator().pid
@@ -134,7 +133,7 @@ def tiny(lab: Lab) -> Iterator[str]:
 
 def test_the_disk_is_full_under_a_capture(lab: Lab, tiny: str) -> None:
     with lab.guest("--pcap", f"{tiny}/all.pcap") as guest, streaming(lab, guest):
-        wait_until(lambda: "capture ended" in said(guest), 5, "a line about the capture")
+        hear(guest, "capture ended")
     read = lab.host.run("tshark", "-r", f"{tiny}/all.pcap", "-T", "fields", "-e", "frame.number")
     assert "cut short" not in read.stderr and int(read.stdout.split()[-1]) > 2
 

@@ -42,8 +42,7 @@ def refused(lab: Lab, *arguments: object, caps: bool = False) -> str:
 
 
 def outer(lab: Lab, inner: int) -> int:
-    (pid,) = [pid for pid in lab.descendants() if lab.inner_pid(pid) == inner]
-    return pid
+    return lab.descendant(lambda pid: lab.inner_pid(pid) == inner, f"process {inner}")
 
 
 # Commands

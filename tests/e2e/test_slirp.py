@@ -342,7 +342,7 @@ def test_it_ends_with_its_tap(lab: Lab) -> None:
         guest.run("ip", "link", "del", "tap0")
         ended = running.end("wait")
         assert ended["status"] == 0 and "the tap is gone" in str(ended["err"])
-        assert not lab.translators()
+        wait_until(lambda: not lab.translators(), 3, "nothing holds the tap any more")
 
 
 def test_it_does_not_end_with_the_process_alone(lab: Lab) -> None:
@@ -350,8 +350,7 @@ def test_it_does_not_end_with_the_process_alone(lab: Lab) -> None:
     with lab.stray() as guest:
         other = guest.popen("sleep", "31.7")
         running = start(lab, "ours", "-c", lab.inner_pid(guest.pid), "tap0")
-        wait_until(lambda: [pid for pid in lab.descendants() if cmdline(pid) == ["sleep", "31.7"]], 5, "the other one runs")
-        (left,) = [pid for pid in lab.descendants() if cmdline(pid) == ["sleep", "31.7"]]
+        left = lab.descendant(lambda pid: cmdline(pid) == ["sleep", "31.7"], "the other one")
         os.kill(guest.pid, signal.SIGKILL)
         wait_until(lambda: not cmdline(guest.pid), 5, "the process has ended")
         left_behind = Guest(lab, guest.process, left)
@@ -365,8 +364,7 @@ def test_neither_process_outlives_the_other(lab: Lab) -> None:
         running.end(f"kill {int(signal.SIGKILL)}")
         wait_until(lambda: not lab.translators(), 3, "the worker ends with the program")
     with connected(lab, "ours", "-c") as (_guest, running):
-        (worker,) = lab.translators()
-        os.kill(worker, signal.SIGKILL)
+        os.kill(lab.translator().pid, signal.SIGKILL)
         ended = running.end("wait")
         assert ended["status"] == 1 and "the worker process ended by signal 9" in str(ended["err"])
 

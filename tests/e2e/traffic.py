@@ -4,10 +4,11 @@ import bisect
 import contextlib
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable
 
-from lab import PROGRAMS, Guest, Lab, Script, Space
+from lab import PROGRAMS, Guest, Lab, Script, Space, wait_until
 
 Window = tuple[float, float]
 LONG = bool(os.environ.get("PASTA_LONG"))  # make soak: what takes too long for every run of the tests
@@ -63,6 +64,17 @@ def received_by(marks: list[list[float]], moment: float) -> float:
         return marks[-1][1] if at else 0
     (t0, n0), (t1, n1) = marks[at - 1], marks[at]
     return n0 + (n1 - n0) * (moment - t0) / (t1 - t0)
+
+
+def hear(guest: Guest, pattern: str) -> None:
+    """Wait until the translator has said this, in however many pieces."""
+    heard: list[str] = []
+
+    def found() -> bool:
+        heard.append(said(guest))
+        return bool(re.search(pattern, "".join(heard)))
+
+    wait_until(found, 5, f"it says {pattern!r}")
 
 
 def said(guest: Guest) -> str:
