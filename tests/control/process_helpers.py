@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 UID = 12345
 WAIT_S = 30.0
+NO_PID = 1 << 22  # no process has this number, not even later: proc_sys_kernel(5), pid_max
 _RUN = "import sys; from pasta_py.control.start.main import run; sys.exit(run(sys.argv[1], sys.argv[2:]))"
 _AS_USER = ("setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", "--")
 MAPPED_ROOT = ("unshare", "-Ur", "--")

@@ -23,6 +23,14 @@ IP_PROTO, ETH_IP, TCP_SEQ = 23, 34, 38
 MUCH = memoryview(bytes(1 << 20))
 
 
+@pytest.fixture
+def guest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
+    """These guests take each segment as a new one: nothing is sent again because the test is slow."""
+    StillClock(monkeypatch)
+    with Guest() as made:
+        yield made
+
+
 def connected(guest: Guest, sport: int) -> tuple[TcpPeer, socket.socket]:
     with server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1], sport=sport, window=WINDOW)

@@ -1,4 +1,7 @@
-"""Sockets for -t and -u: bound as asked, or refused by name, with nothing left bound."""
+"""Sockets for -t and -u: bound as asked, or refused by name, with nothing left bound.
+
+In network namespaces of their own, where no other program has a port.
+"""
 
 import fcntl
 import os
@@ -8,11 +11,14 @@ import sys
 from contextlib import closing
 
 import pytest
+from isolated import isolated
 
 from pasta_py.control.commandline import options
 from pasta_py.control.forwarding import bind_ports
 from pasta_py.errors import HostError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP
+
+PORT = 8080
 
 
 def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
@@ -24,34 +30,27 @@ def _bind(*arguments: str) -> list[tuple[int, int, bytes, int, socket.socket]]:
     ]
 
 
-def _free_port(kind: int = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET6, kind) as sock:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(("::", 0))
-        return int(sock.getsockname()[1])
-
-
 def test_by_default_nothing_is_bound() -> None:
     assert _bind() == []
 
 
+@isolated
 def test_a_plain_tcp_port_listens_on_both_families() -> None:
-    port = _free_port()
-    ((proto, number, target, target_port, sock),) = _bind("-t", str(port))
+    ((proto, number, target, target_port, sock),) = _bind("-t", str(PORT))
     with sock:
-        assert (proto, number, target, target_port) == (IPPROTO_TCP, port, b"", port)
+        assert (proto, number, target, target_port) == (IPPROTO_TCP, PORT, b"", PORT)
         for host in ("127.0.0.1", "::1"):
-            socket.create_connection((host, port), timeout=30).close()
+            socket.create_connection((host, PORT), timeout=30).close()
         assert not os.get_blocking(sock.fileno())
         assert fcntl.fcntl(sock.fileno(), fcntl.F_GETFD) & fcntl.FD_CLOEXEC
 
 
+@isolated
 def test_a_udp_port_tells_where_a_datagram_was_sent_to() -> None:
-    port = _free_port(socket.SOCK_DGRAM)
-    ((proto, _number, _target, _target_port, sock),) = _bind("-u", str(port))
+    ((proto, _number, _target, _target_port, sock),) = _bind("-u", str(PORT))
     with sock, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         assert proto == IPPROTO_UDP
-        client.sendto(b"x", ("127.0.0.9", port))
+        client.sendto(b"x", ("127.0.0.9", PORT))
         sock.settimeout(30)
         _data, ancillary, _flags, peer = sock.recvmsg(16, 256)
         levels = {(level, kind): data for level, kind, data in ancillary}
@@ -59,25 +58,26 @@ def test_a_udp_port_tells_where_a_datagram_was_sent_to() -> None:
         assert levels[(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)][:16] == bytes(10) + b"\xff\xff\x7f\x00\x00\x09"
 
 
+@isolated
 def test_one_family_alone_leaves_the_other_one_free() -> None:
-    port = _free_port()
-    ((*_, sock),) = _bind("-4", "-t", str(port))
+    ((*_, sock),) = _bind("-4", "-t", str(PORT))
     with sock:
         assert sock.family == socket.AF_INET
-    ((*_, sock),) = _bind("-6", "-t", str(port))
+    ((*_, sock),) = _bind("-6", "-t", str(PORT))
     with sock, socket.socket(socket.AF_INET) as other:
-        other.bind(("0.0.0.0", port))
+        other.bind(("0.0.0.0", PORT))
 
 
 @pytest.mark.parametrize("kind", ["-t", "-u"])
+@isolated
 def test_any_address_of_each_family_is_that_family_alone(kind: str) -> None:
-    port = str(_free_port(socket.SOCK_STREAM if kind == "-t" else socket.SOCK_DGRAM))
-    bound = _bind(kind, f"::/{port}", kind, f"0.0.0.0/{port}")
+    bound = _bind(kind, f"::/{PORT}", kind, f"0.0.0.0/{PORT}")
     assert [sock.family for *_, sock in bound] == [socket.AF_INET6, socket.AF_INET]
     for *_, sock in bound:
         sock.close()
 
 
+@isolated
 def test_ranges_targets_and_exclusions() -> None:
     bound = _bind("-t", "127.0.0.1/18000-18003:192.0.2.7/19000-19003,~18002")
     try:
@@ -93,12 +93,14 @@ def test_ranges_targets_and_exclusions() -> None:
             sock.close()
 
 
+@isolated
 def test_an_interface_binds_to_the_device() -> None:
-    ((*_, sock),) = _bind("-t", f"%lo/{_free_port()}")
+    ((*_, sock),) = _bind("-t", "%lo/8080")
     with sock:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16).rstrip(b"\0") == b"lo"
 
 
+@isolated
 def test_a_port_in_use_is_refused_by_name_and_the_others_are_let_go() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
@@ -114,6 +116,7 @@ def test_a_port_in_use_is_refused_by_name_and_the_others_are_let_go() -> None:
 
 
 @pytest.mark.option("--freebind")
+@isolated
 def test_an_address_the_host_lacks_needs_freebind() -> None:
     with pytest.raises(HostError, match=r"address 192\.0\.2\.77: Cannot assign requested address: .*--freebind"):
         _bind("-t", "192.0.2.77/8080")
@@ -161,6 +164,7 @@ def test_an_automatic_rule_keeps_what_stands_beside_it() -> None:
     assert rule.address == bytes(10) + b"\xff\xff\xc0\x00\x02\x01"
 
 
+@isolated
 def test_all_ports_end_with_a_warning_where_descriptors_do() -> None:
     """In a process of its own, since a limit that was lowered stays low."""
     program = (

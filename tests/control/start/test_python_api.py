@@ -30,20 +30,13 @@ def netns() -> "Iterator[int]":
         process.communicate(timeout=30)
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def test_a_connection_has_addresses_and_ports_until_it_is_closed(netns: int) -> None:
-    port = free_port()
     inside = ["nsenter", "-t", str(netns), "-U", "-n", "--preserve-credentials", sys.executable, "-m", "http.server", "8080"]
     with subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", bufsize=0) as server:
         try:
             network = "pasta:--ipv4-only,-a,10.0.2.100,-n,24,-g,10.0.2.2"
-            with pasta_py.connect(netns, network=network, ports=[f"127.0.0.1:{port}:8080"]) as connection:
+            with pasta_py.connect(netns, network=network, ports=["127.0.0.1:0:8080"]) as connection:
+                (port,) = (each.port for each in connection.ports)
                 assert [str(address) for address in connection.addresses] == ["10.0.2.100/24"]
                 eventually(lambda: _answers(port), "the published port answers")
                 assert alive(connection.pid) and not connection.closed

@@ -15,16 +15,15 @@ from process_helpers import WAIT_S, command_line, environment, running
 pytestmark = pytest.mark.as_built
 
 GATEWAY = "169.254.2.2"  # of an instance without a network: the host's loopback
-#: Sends a datagram. Then for each line connects where nothing listens, and sends another one.
+#: Sends a datagram, and connects where nothing listens: once that is refused, the datagram has passed. For each line it
+#: connects there again, and sends another one.
 GUEST = f"""
 import socket, sys
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"12345", ("{GATEWAY}", 98))
+socket.socket().connect_ex(("{GATEWAY}", 9))
 print("up", flush=True)
 for line in sys.stdin:
-    try:
-        socket.create_connection(("{GATEWAY}", 9))
-    except ConnectionRefusedError:
-        pass
+    socket.socket().connect_ex(("{GATEWAY}", 9))
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"12345", ("{GATEWAY}", 99))
 """
 COMMAND = "import sys; from pasta_py.control.start.typer_command import main; main()"

@@ -129,11 +129,16 @@ def test_on_a_terminal_it_shows_flows_obeys_keys_and_leaves_all_as_it_was(runtim
     argv = [*as_user_words(), command_line("x")[0], "-c", code, "top", "--interval", "0.1"]
     env = environment({"XDG_RUNTIME_DIR": str(runtime), "TERM": "xterm-256color"})
     with instance(runtime) as (process, _path):
+        go, seen = os.pipe()
         pid, terminal = pty.fork()
         if not pid:
+            os.read(go, 1)  # it changes the terminal once it runs
             os.execvpe(argv[0], argv, env)
         ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         before = termios.tcgetattr(terminal)
+        os.write(seen, b"x")
+        os.close(seen)
+        os.close(go)
         first = read_until(terminal, f"pasta-py {process.pid} sh -c echo up;")
         assert "\x1b[?1049h" in first  # the other screen
         os.write(terminal, b"s")
