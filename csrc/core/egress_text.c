@@ -315,6 +315,12 @@ static const char *meant_by(const char *word, uint32_t len)
 	return NULL;
 }
 
+/* Whether a word is more likely the next option, before which the rule is missing. A host of that name has a dot at its end. */
+static bool is_option(const char *word, uint32_t len)
+{
+	return len && word[0] == '-' && !memchr(word, '.', len);
+}
+
 /* --- the parts of a rule --- */
 
 static bool read_destination(const struct text *t, uint32_t *at, struct rule *out)
@@ -331,6 +337,9 @@ static bool read_destination(const struct text *t, uint32_t *at, struct rule *ou
 	}
 	if (ends_as_address(t, end))
 		return read_addresses(t, at, &out->kind, out);
+	if (is_option(t->at, end))
+		return refuse(t, 0, "'%.*s' looks like an option: give a destination such as example.org:443 before it",
+			      SHOWN(t, 0, end));
 	below = end >= 2 && !memcmp(t->at, "*.", 2);
 	meant = meant_by(t->at, end);
 	if (meant)
@@ -507,10 +516,12 @@ uint32_t egress_text_print(const uint8_t *rules, uint32_t len, char *out, uint32
 	if (rule.kind == EGRESS_ANY || rule.kind == EGRESS_BELOW)
 		p = put(p, rule.kind == EGRESS_ANY ? "*" : "*.");
 	if (named) {
+		const char *name = p;
+
 		memcpy(p, rules + rule.name_at, rule.name_len);
 		p += rule.name_len;
 		if (rule.kind == EGRESS_NAME)
-			p = put(p, meant_by(p - rule.name_len, rule.name_len) ? "." : "");
+			p = put(p, meant_by(name, rule.name_len) || is_option(name, rule.name_len) ? "." : "");
 		p = put(p, what ? "=" : "");
 	}
 	if (what == EGRESS_PREFIX)

@@ -4,12 +4,13 @@ Invariants: it keeps at most _KEPT things, however many the guest tries; a name 
 """
 
 import _socket
+import time
 
 from pasta_py.worker import dns_decide, frames, log, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pasta_py.worker import rule_set
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 PING = "ping"
 _KEPT = 1000
+_SECOND = 1.0
 _SHOWN = 20
 _REVERSE = ".arpa"
 #: What a flow did that had to name a name first, by its reason.
@@ -31,10 +33,14 @@ _ANY_PORT = 443  # for a name of which nothing but the query is known, where the
 class Denials:
     """Counts denied flows and names."""
 
-    def __init__(self, core: "plane.Plane", rules: "rule_set.RuleSet", search: "tuple[str, ...]") -> None:
-        """`search`: the guest's search domains."""
-        self._core, self._rules, self._search = core, rules, search
+    def __init__(
+        self, core: "plane.Plane", rules: "rule_set.RuleSet", search: "tuple[str, ...]",
+        clock: "Callable[[], float]" = time.monotonic,
+    ) -> None:  # fmt: skip
+        """`search`: the guest's search domains. `clock`: seconds."""
+        self._core, self._rules, self._search, self._clock = core, rules, search, clock
         self._counts: dict[Key, int] = {}
+        self._queries_at: dict[Key, float] = {}  # when each that a query led to was last counted
         self._others = 0
 
     def on_records(self, records: bytes) -> None:
@@ -52,12 +58,20 @@ class Denials:
     def on_query(self, judgement: "dns_decide.Judgement", _name: str, _kind: int, _guest: bytes) -> None:
         """As Service.on_judged has it."""
         if judgement.what == dns_decide.DENIED and not judgement.owner.endswith(_REVERSE):
-            self._count((judgement.owner,))
+            self._count_query((judgement.owner,))
 
     def on_withheld(self, judgement: "dns_decide.Judgement", addresses: "list[str]", _guest: bytes) -> None:
         """As Service.on_withheld has it."""
         for address in addresses:
-            self._count((judgement.owner, address, judgement.rule))
+            self._count_query((judgement.owner, address, judgement.rule))
+
+    def _count_query(self, key: "Key") -> None:
+        """Once a second, as the core tells of flows: a resolver asks for two types, and again with a search domain."""
+        now = self._clock()
+        if now - self._queries_at.get(key, now - _SECOND) >= _SECOND:
+            self._count(key)
+            if key in self._counts:
+                self._queries_at[key] = now
 
     def _count(self, key: "Key") -> None:
         if key in self._counts or len(self._counts) < _KEPT:

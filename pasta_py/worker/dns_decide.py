@@ -113,7 +113,7 @@ class Decider:
     def __init__(self, rules: "Rules", host_names: "Iterable[bytes]" = (), *, pins_all: bool = False) -> None:
         """`pins_all`: addresses of names that no rule names are pinned too, because a proxy is asked for names."""
         self._rules, self._host_names, self._pins_all = rules, frozenset(name.lower() for name in host_names), pins_all
-        self._derived: dict[bytes, tuple[str, int, float]] = {}  # owner, its rule, the end; the oldest first
+        self._derived: dict[bytes, tuple[str, float]] = {}  # owner, the end; the oldest first
         self._names: dict[bytes, tuple[Found, ...]] = {}  # by address; the oldest first
         self.on_name: Callable[[bytes, str], None] = lambda _address, _name: None  # hears of each before the guest does
 
@@ -138,9 +138,9 @@ class Decider:
             if found.by_rule:
                 return Judgement(DENIED, counted, "rule", "a rule denies this name", found.rule)
         for candidate in (name, service):
-            derived = self._derived.get(candidate)
-            if derived and derived[2] > now_s:
-                return self._typed(shown, derived[0], derived[1], kind, "derived")
+            owner, until_s = self._derived.get(candidate, ("", 0.0))
+            if until_s > now_s and (found := self._rules.name(owner)).allow:  # the rules may have changed since the answer
+                return self._typed(shown, owner, found.rule, kind, "derived")
         if name in _CANARIES:
             return Judgement(DENIED, shown, "canary", "asks for a way around this nameserver")
         if self._rules.above(shown):
@@ -212,7 +212,7 @@ class Decider:
                 if data != record.data:
                     touched.add((record.name.lower(), record.kind))
             if record.kind in _DERIVING:
-                self._derive(record, owner, judgement.rule, now_s + max(ttl, defaults.PIN_MIN_S))
+                self._derive(record, owner, now_s + max(ttl, defaults.PIN_MIN_S))
             kept.append(Rr(record.name, record.kind, ttl, data))
         kept += [r for r in chain if r.kind == dns_wire.RRSIG and (r.name.lower(), _covered(r)) not in touched]
         flags = answer.flags & 15 | (answer.flags & dns_wire.AD if not touched else 0)
@@ -270,16 +270,16 @@ class Decider:
             result += key.to_bytes(2, "big") + len(value).to_bytes(2, "big") + value
         return result
 
-    def _derive(self, record: Rr, owner: str, rule: int, until_s: float) -> None:
+    def _derive(self, record: Rr, owner: str, until_s: float) -> None:
         """Let the target of an alias or service be asked too: some clients follow it themselves."""
         target = dns_wire.target(record).lower()
         if target in (b"", b"\0"):
             return
         derived = self._derived
         known = derived.pop(target, None)
-        if known and known[0] != owner and known[2] > until_s:
-            until_s = known[2]
-        derived[target] = (owner, rule, until_s)
+        if known and known[0] != owner and known[1] > until_s:
+            until_s = known[1]
+        derived[target] = (owner, until_s)
         if len(derived) > _DERIVED_MAX:
             del derived[next(iter(derived))]
 

@@ -37,16 +37,17 @@ class Client:
     __slots__ = ("reply", "most_bytes", "guest")
 
     def __init__(self, reply: "Callable[[bytes], None]", most_bytes: int, guest: bytes = b"") -> None:
+        """`guest`: b"" where it is no query of the guest."""
         self.reply, self.most_bytes, self.guest = reply, most_bytes, guest
 
 
 class Waiting:
     """A question that is asked upstream, and who waits for the answer."""
 
-    __slots__ = ("judgement", "clients", "denial", "until")
+    __slots__ = ("clients", "denial", "until")
 
-    def __init__(self, judgement: dns_decide.Judgement, until: float) -> None:
-        self.judgement, self.until = judgement, until
+    def __init__(self, until: float) -> None:
+        self.until = until
         self.clients: list[tuple[Message, Client]] = []
         self.denial: Message | None = None  # NXDOMAIN, while another type is asked
 
@@ -156,24 +157,24 @@ class Service:
             self._on_question(query, client)
 
     def _on_question(self, query: Message, client: Client) -> None:
-        name, now = query.name.lower(), self._clock()
-        judgement = self._decider.judge(name, query.kind, now)
-        for tell in self.on_judged:
-            tell(judgement, dns_wire.text(name), query.kind, client.guest)
+        name = query.name.lower()
+        judgement = self._judge(name, query.kind, client)
         if judgement.what == dns_decide.ALLOWED:
-            self._ask(query, name, client, judgement)
-            return
-        if judgement.what == dns_decide.LOCALHOST:
+            self._ask(query, name, client)
+        elif judgement.what == dns_decide.LOCALHOST:
             records = dns_decide.localhost(query.name, query.kind)
             own = Message(0, dns_wire.NOERROR, query.name, query.kind, sections=(records, [], []))
             if not records:
                 own.sections[1].append(dns_decide.soa(query.name))
             _answer(query, client, own)
-            return
-        if self._may_deny():
-            rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
-            own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
-            _answer(query, client, own, error=(_BLOCKED, _explained(judgement)))
+        elif self._may_deny():
+            _deny(query, client, judgement)
+
+    def _judge(self, name: bytes, kind: int, client: Client) -> "dns_decide.Judgement":
+        judgement = self.judge(name, kind)
+        for tell in self.on_judged:
+            tell(judgement, dns_wire.text(name), kind, client.guest)
+        return judgement
 
     def _flooded(self) -> bool:
         """Whether the bucket for answers that say no is empty."""
@@ -201,13 +202,12 @@ class Service:
         `done` is called when the addresses in the answer are pinned, or there is no answer; perhaps at once.
         """
         wire, kind = dns_wire.from_text(name), dns_wire.A if frames.ipv4(address) else dns_wire.AAAA
-        judgement = self._decider.judge(wire, kind, self._clock())
         waits = Client(lambda _answer: done(), dns_wire.MESSAGE_MAX_BYTES)
-        allowed = judgement.what == dns_decide.ALLOWED
-        if not allowed or not self._ask(Message(0, dns_wire.RD, wire, kind), wire, waits, judgement):
+        allowed = self.judge(wire, kind).what == dns_decide.ALLOWED
+        if not allowed or not self._ask(Message(0, dns_wire.RD, wire, kind), wire, waits):
             done()
 
-    def _ask(self, query: Message, name: bytes, client: Client, judgement: dns_decide.Judgement) -> bool:
+    def _ask(self, query: Message, name: bytes, client: Client) -> bool:
         """Whether the client will get an answer."""
         key = (name, query.kind, bool(query.edns and query.edns.do), bool(query.flags & dns_wire.CD))
         waiting = self._waiting.get(key)
@@ -216,7 +216,7 @@ class Service:
                 return False
             waiting.clients.append((query, client))
             return True
-        waiting = self._waiting[key] = Waiting(judgement, self._clock() + _FORGOTTEN_S)
+        waiting = self._waiting[key] = Waiting(self._clock() + _FORGOTTEN_S)
         waiting.clients.append((query, client))
         if not self._upstream.ask(name, query.kind, lambda answer: self._answered(key, answer), do=key[2], cd=key[3]):
             del self._waiting[key]
@@ -252,13 +252,24 @@ class Service:
                 error = (_NO_REACHABLE_AUTHORITY, "no nameserver of the host answers") if answer is None else None
                 _answer(query, client, failure, error=error)
             return
-        told, withheld = self._decider.filtered(key[0], key[1], waiting.judgement, answer, self._clock())
+        judgement = self.judge(key[0], key[1])
+        if judgement.what != dns_decide.ALLOWED:  # the rules have changed since the question
+            for query, client in waiting.clients:
+                _deny(query, client, self._judge(key[0], key[1], client) if client.guest else judgement)
+            return
+        told, withheld = self._decider.filtered(key[0], key[1], judgement, answer, self._clock())
         for tell in self.on_withheld if withheld else ():
-            tell(waiting.judgement, withheld, waiting.clients[0][1].guest)
+            tell(judgement, withheld, waiting.clients[0][1].guest)
         for query, client in waiting.clients:
-            why = f"pasta-py: {waiting.judgement.owner} may not lead to {', '.join(withheld[:3])}"
+            why = f"pasta-py: {judgement.owner} may not lead to {', '.join(withheld[:3])}"
             error = (_BLOCKED, why) if withheld else None
             _answer(query, client, told, error=error)
+
+
+def _deny(query: Message, client: Client, judgement: "dns_decide.Judgement") -> None:
+    rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
+    own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
+    _answer(query, client, own, error=(_BLOCKED, _explained(judgement)))
 
 
 def _answer(

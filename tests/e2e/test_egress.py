@@ -107,6 +107,7 @@ def started(lab: Lab, *options: object) -> subprocess.CompletedProcess[str]:
     ("options", "said"),
     [
         (("--allow", "a.test:443,80"), "--allow: rule 'a.test:443,80', column 11: ',' has no place in a rule"),
+        (("--allow", "--sandbox"), "--allow: rule '--sandbox', column 1: '--sandbox' looks like an option: give a destination"),
         (("--egress", "closed"), "'closed' for --egress: expected one of open, internet, none"),
         (("--egress", "none", "--egress", "open"), "--egress none and --egress open are both given"),
         (("--egress-file", "nosuch"), "--egress-file 'nosuch': No such file or directory"),
@@ -128,6 +129,9 @@ def test_a_rule_without_effect_and_a_wide_one_are_warned_of(lab: Lab) -> None:
     assert done.returncode == 0
     assert "'deny 10.1.0.0/16:22' (--deny) has no effect: 'allow 10.0.0.0/8' (--allow) comes first" in done.stderr
     assert "'allow *.com' (--allow) allows every name that ends in .com" in done.stderr
+    for rule, warned in (("a.test", True), ("a.test:443/tcp", True), ("10.0.0.1:443", True), ("*.a.test:80", False)):
+        done = started(lab, "--verify-names", "--deny", "b.test:443", "--allow", rule)
+        assert done.returncode == 0 and ("--verify-names changes no rule" in done.stderr) == warned, (rule, done.stderr)
 
 
 # ---- ports ----
@@ -237,9 +241,9 @@ def told(lab: Lab, *options: str, command: str) -> list[str]:
 
 
 def test_a_command_ends_with_what_was_denied_and_the_rule_that_would_allow_it(lab: Lab, nameserver: None) -> None:
-    """Attempts at one destination within a second count once. The rules that are named do allow it."""
+    """Attempts at one destination within a second count once, queries for both types too. The rules that are named do allow it."""
     curl = f"curl -s -m 5 http://good.test:{PORT}/; "
-    more = f"getent ahostsv4 other.test; curl -s -m 5 http://{REMOTE4}:{PORT}/; ping -c1 {GATEWAY4}; curl -m 5 http://{METADATA}:80/"
+    more = f"getent ahosts other.test; curl -s -m 5 http://{REMOTE4}:{PORT}/; ping -c1 {GATEWAY4}; curl -m 5 http://{METADATA}:80/"
     lines = told(lab, "-4", "--allow", f"good.test:{PORT + 1}", "--deny", METADATA, command=curl + more)
     assert sorted(line.partition(": denied once: ")[2] for line in lines) == [
         f"{METADATA}:80/tcp: --deny: 'deny {METADATA}' closes it",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import test_egress_scenarios as scenarios
 from lab import FAR4, NO_PORTS, PATIENCE_S, Guest, Lab, program, wait_until
-from test_egress_scenarios import dig, fetched, refused
+from test_egress_scenarios import dig, fetched, refused, seen, status
 from test_flow_names import held
 
 lab = scenarios.lab
@@ -75,6 +75,16 @@ def live(lab: Lab, *options: object) -> Iterator[Live]:
             path.unlink(missing_ok=True)
 
 
+def test_a_derived_name_ends_with_the_rule_of_the_name_that_led_to_it(lab: Lab) -> None:
+    with live(lab, "--allow", "shop.test:80") as run:
+        assert dig(run.guest, "shop.test")[1:] == dig(run.guest, "e1.cdn.test") == [FAR4]
+        assert "under the rules of shop.test" in run.say("explain", "--query", "e1.cdn.test")
+        run.replace("allow api.test:80")
+        seen(lab)
+        assert status(run.guest, "e1.cdn.test") == "NXDOMAIN" and seen(lab) == []
+        assert "denied" in run.say("explain", "--query", "e1.cdn.test")
+
+
 @pytest.mark.option("--control")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_replaced_set_counts_at_once_and_ends_what_it_denies(lab: Lab, threads: int) -> None:
@@ -120,6 +130,9 @@ def test_what_is_asked_is_explained(lab: Lab) -> None:
         hint = "denied, no rule matches; --allow api.test:443/tcp would allow it"
         assert f"connection to api.test (at port 443): {hint}" in run.say("explain", "api.test")
         assert "denied, by deny *.bad.test" in run.say("explain", "--query", "x.bad.test")
+        said = run.say("explain", "other.test:443/tcp")
+        assert said.count("--allow other.test:443/tcp would allow it") == 2
+        assert "egress add: rule 'a..test', column 1" in run.say("add", "a..test", check=False)
         assert "query for other.test: denied, no rule matches; --allow other.test" in run.say("explain", "--query", "other.test")
         assert "allowed, by allow 203.0.114.0/24:22" in run.say("explain", "203.0.114.9:22")
         dig(run.guest, "api.test")

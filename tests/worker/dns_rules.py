@@ -9,13 +9,16 @@ class Rules:
     """`lines`: "allow NAME", "deny NAME", with "*." before a name for all below it, and "=PREFIX" for where it may lead."""
 
     def __init__(self, *lines: str, allow_others: bool = False, room: int = 10_000, verifies: bool = False) -> None:
+        self.replace(*lines)
+        self.allow_others, self.room, self.verifies = allow_others, room, verifies
+        self.pins: dict[tuple[str, str], int] = {}
+
+    def replace(self, *lines: str) -> None:
         self.rules = []
         for line in lines:
             verdict, _, rest = line.partition(" ")
             name, _, prefix = rest.partition("=")
             self.rules.append((verdict == "allow", name, ip_network(prefix) if prefix else None))
-        self.allow_others, self.room, self.verifies = allow_others, room, verifies
-        self.pins: dict[tuple[str, str], int] = {}
 
     def _matching(self, name: str) -> "tuple[int, bool, object] | None":
         for index, (allow, wanted, prefix) in enumerate(self.rules):

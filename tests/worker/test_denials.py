@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pasta_py.worker.denials import address_hint, name_hint
+from pasta_py.worker.denials import Denials, address_hint, name_hint
+from pasta_py.worker.dns_decide import DENIED, Judgement
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,19 @@ def test_the_port_of_a_hint(rules: list[str], port: str) -> None:
 def test_the_rule_for_an_address_of_a_name(rule: str, address: str, hint: str) -> None:
     rules = SimpleNamespace(rule=lambda _index: ("--allow", rule, "") if rule else None)
     assert address_hint(rules, "a.test", address, 0) == f"--allow {hint}"  # type: ignore[arg-type]
+
+
+def test_queries_for_a_name_count_once_a_second() -> None:
+    """A resolver asks for two types at once. What a name led to counts in the same way."""
+    now, lines = [10.0], list[str]()
+    rules = SimpleNamespace(texts=(), rule=lambda _index: None)
+    counted = Denials(None, rules, (), lambda: now[0])  # type: ignore[arg-type]
+    judgement = Judgement(DENIED, "new.test", "default")
+    for later_s in (0.0, 0.0, 0.9, 0.2, 3.0):
+        now[0] += later_s
+        counted.on_query(judgement, "new.test", 1, b"")
+        counted.on_withheld(judgement, ["10.0.0.1"], b"")
+    counted.tell(SimpleNamespace(write=lambda _level, line, asked: lines.append(line)))  # type: ignore[arg-type]
+    assert [line.partition(": --")[0] for line in lines] == [
+        "egress: denied 3 times: the name new.test", "egress: denied 3 times: the address 10.0.0.1 of new.test",
+    ]  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 from dns_rules import Rules
 from sample_plan import sample_plan
 
-from pasta_py.worker import dns_service, dns_wire
+from pasta_py.worker import dns_decide, dns_service, dns_wire
 from pasta_py.worker.dns_decide import Decider
 from pasta_py.worker.dns_service import Client, Service
 
@@ -209,6 +209,32 @@ def test_a_derived_name_may_be_asked_while_its_pin_lasts() -> None:
     assert ("shop.test", "2001:db8::1") in guest.rules.pins
     guest.now += 301
     assert guest.ask("e1.cdn.test").rcode() == dns.rcode.NXDOMAIN
+
+
+def test_a_derived_name_is_denied_once_no_rule_allows_the_name_that_led_to_it() -> None:
+    guest = Guest(Rules("allow shop.test", "allow other.test"), SHOP)
+    guest.ask("shop.test")
+    guest.rules.replace("allow other.test")
+    asked = len(guest.upstream.asked)
+    assert told(guest.ask("e1.cdn.test", use_edns=0)) == ("NXDOMAIN", "pasta-py: no rule allows this name: --allow e1.cdn.test")
+    assert len(guest.upstream.asked) == asked
+    guest.rules.replace("allow other.test", "allow shop.test")
+    assert texts(guest.ask("e1.cdn.test")) == ["e1.cdn.test. 192.0.2.1"]
+    assert guest.service.judge(dns_wire.from_text("e1.cdn.test"), 1).rule == 1  # where it stands now
+
+
+def test_an_answer_is_judged_by_the_rules_in_force_when_it_comes() -> None:
+    guest = Guest(Rules("allow api.test"), "api.test A 192.0.2.7", slow=True)
+    judged: list[bool] = []
+    guest.service.on_judged.append(lambda judgement, _name, _kind, _guest: judged.append(judgement.what == dns_decide.ALLOWED))
+    answers: list[bytes] = []
+    client = Client(answers.append, 4096, bytes(10) + b"\xff\xff\xc0\0\2\2")
+    guest.service.on_query(dns.message.make_query("api.test", "A").to_wire(), client)
+    guest.service.ask_again("api.test", bytes(10) + b"\xff\xff\xc0\0\2\7", lambda: answers.append(b""))
+    guest.rules.replace("allow other.test")
+    guest.upstream.later[0]()
+    assert dns.message.from_wire(answers[0]).rcode() == dns.rcode.NXDOMAIN and answers[1:] == [b""]
+    assert guest.rules.pins == {} and judged == [True, False]
 
 
 def test_srv_and_underscores() -> None:

@@ -128,7 +128,7 @@ def parse(text: str, *, allow: bool, where: str = "", note: str = "") -> Rule:
     try:
         return Rule(encoded=_read(data, allow), where=where, note=note)
     except _Refused as refused:
-        before = f"{where}: " if where and not where.startswith("-") else ""  # the reader of options names the option
+        before = f"{where}: " if ":" in where else ""  # file and line; the reader of options names the option
         column = 1 + len(data[: refused.at].decode("utf-8", "replace"))
         raise UsageError(f"{before}rule {text!r}, column {column}: {refused.why}") from None
 

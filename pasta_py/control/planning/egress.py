@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EXPANDED = 20  # rules whose meaning is spelled out
 _REMARKS = 20  # lines about rules
 _FILE_BYTES = 16 << 20
+_VERIFIES_NOTHING = "--verify-names changes no rule: it is for rules such as example.org:443 and example.org:80"
 _ONLY_NETWORK = "--sandbox confines the network of what is joined: its files, and UNIX sockets among them, stay as they are"
 
 
@@ -78,18 +79,18 @@ def _learned(path: str) -> Rules:
     """The rules that the file of --learn has already. They count behind all others; its default does not."""
     import os.path
 
-    data = _contents(path) if os.path.isfile(path) else b""
+    data = _contents(path, "--learn") if os.path.isfile(path) else b""
     return egress_rule.parse_file(data, path).rules if data.strip() else Rules()
 
 
-def _contents(path: str) -> bytes:
+def _contents(path: str, option: str = "--egress-file") -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(_FILE_BYTES + 1)
     except OSError as error:
-        raise HostError(f"--egress-file {path!r}: {reason(error, 'give a file that can be read')}") from None
+        raise HostError(f"{option} {path!r}: {reason(error, 'give a file that can be read')}") from None
     if len(data) > _FILE_BYTES:
-        raise UsageError(f"--egress-file {path!r} has more than {_FILE_BYTES} bytes")
+        raise UsageError(f"{option} {path!r} has more than {_FILE_BYTES} bytes")
     return data
 
 
@@ -112,8 +113,17 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     notices = plan.notices + tuple(_expansions(said))
     if options.sandbox and not options.spawn and options.program != "passt":
         notices += (_ONLY_NETWORK,)
-    changed: Plan = plan.replace(worker=worker, warnings=plan.warnings + warnings(said, strict=options.sandbox), notices=notices)
+    found = warnings(said, strict=options.sandbox)
+    if said.verify and not any(map(_is_verified, said.rules)):
+        found += (_VERIFIES_NOTHING,)
+    changed: Plan = plan.replace(worker=worker, warnings=plan.warnings + found, notices=notices)
     return changed
+
+
+def _is_verified(rule: Rule) -> bool:
+    """Whether --verify-names makes it a rule for TLS or HTTP: as verify_names() of csrc/core/egress_read.c."""
+    ports, protocols = rule.ports, egress_rule.TCP | egress_rule.UDP
+    return rule.allow and rule.name != "" and ports in ((443, 443), (80, 80)) and rule.protocols == protocols
 
 
 def _expansions(said: Said) -> "Iterable[str]":

@@ -69,8 +69,10 @@ def _served(options: "Options", maps: dict[int, Mapping], guest: Guest, view: Vi
     forwarders = tuple(_forwarders(maps, guest))
     others = [address for address in options.dns or () if address not in forwarders]
     if others:
-        why = "with --egress-dns pasta-py answers the guest's queries itself"
-        raise UsageError(f"--dns {others[0]}: {why}: leave it out, or say --dns-host {others[0]}")
+        other = f"[{others[0]}]" if others[0].version == 6 else str(others[0])
+        why = "with an egress policy or --egress-dns the guest's queries are answered here"
+        by_rule = f"--allow {other}:53 opens it to programs that name it themselves"
+        raise UsageError(f"--dns {others[0]}: {why}: leave it out, or say --dns-host {others[0]}; {by_rule}")
     announced = forwarders if options.dns is None else options.dns
     return Names(announced=announced, view=view, forwarders=forwarders, only_dns=not options.dns_forward)
 
