@@ -27,6 +27,7 @@ struct vhost_machine {
 	struct link *link[VHOST_PAIRS_MAX];
 	struct loop *loops[VHOST_PAIRS_MAX];
 	atomic_bool gone;   /* the guest's memory has shrunk */
+	atomic_bool told;   /* of a ring that the guest broke; until none is broken */
 	struct turns turns; /* of the threads beside the first */
 };
 
@@ -72,7 +73,7 @@ static inline bool vhost_link_is_gone(struct link *l)
 	return true;
 }
 
-/* One line for a ring that the guest broke. A ring in memory that has gone is broken too. */
+/* One line for the rings that the guest broke. A ring in memory that has gone is broken too. */
 void vhost_link_broken(struct link *l, const struct vhost_queue *q);
 
 /* --- from the guest --- */

@@ -136,9 +136,13 @@ static void put_lent(struct vhost_link *v, const struct iovec *head, uint32_t bo
 }
 
 /* Whether a frame that has found no room may be tried again: the guest has offered more. Else it will kick when it does. */
-static bool more_room(const struct link *l, struct vhost_queue *q)
+static bool more_room(struct link *l, struct vhost_queue *q)
 {
-	return vhost_queue_runs(((const struct vhost_link *)l->state)->device, q) && !virtq_wait(&q->ring) && !q->ring.broken;
+	if (!vhost_queue_runs(((const struct vhost_link *)l->state)->device, q) || virtq_wait(&q->ring))
+		return false;
+	if (q->ring.broken)
+		vhost_link_broken(l, q);
+	return !q->ring.broken;
 }
 
 /* Puts a frame, or takes another look at what the guest offers. False: there is no room, and the guest will kick. */

@@ -18,7 +18,7 @@
 
 void vhost_link_broken(struct link *l, const struct vhost_queue *q)
 {
-	if (!vhost_link_is_gone(l))
+	if (!vhost_link_is_gone(l) && !atomic_exchange(&((struct vhost_link *)l->state)->machine->told, true))
 		l->fault = q->ring.broken;
 }
 
@@ -38,6 +38,7 @@ static void begin_anew(struct vhost_machine *m, int fd)
 		m->link[i]->buffered = false;
 	}
 	atomic_store(&m->gone, false);
+	atomic_store(&m->told, false);
 }
 
 static int join(struct link *l, struct link *first)
@@ -67,6 +68,14 @@ static void put_handed_over(struct link *l, const uint8_t *bytes, uint32_t len)
 
 /* --- the front end --- */
 
+static bool any_is_broken(const struct vhost_user *d)
+{
+	for (uint32_t i = 0; i < 2 * d->pairs; i++)
+		if (d->queue[i].ring.broken)
+			return true;
+	return false;
+}
+
 /* Messages of the front end: they are about all links. */
 static int hear(struct link *l, struct vhost_machine *m)
 {
@@ -81,6 +90,8 @@ static int hear(struct link *l, struct vhost_machine *m)
 	rc = vhost_user_receive(&m->device);
 	COUNT_ADD(l->counters, vhost_messages, m->device.handled - before);
 	l->fault = m->device.fault;
+	if (!any_is_broken(&m->device))
+		atomic_store(&m->told, false);
 	for (uint32_t i = 0; i < m->count; i++) {
 		struct vhost_link *v = m->link[i]->state;
 

@@ -27,7 +27,7 @@ NO_DESCRIPTOR = 0x100
 # Features.
 CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6, MRG_RXBUF, MQ = 0, 1, 7, 8, 11, 12, 15, 22
 INDIRECT, EVENT_IDX, PROTOCOL_FEATURES, VERSION_1, GUEST_USO4, GUEST_USO6, HOST_USO = 28, 29, 30, 32, 54, 55, 56
-REPLY_ACK = 3
+PROTOCOL_MQ, REPLY_ACK = 0, 3
 #: What is offered.
 ALL = sum(
     1 << bit for bit in (CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6, MRG_RXBUF, INDIRECT, EVENT_IDX,
@@ -63,7 +63,7 @@ class Queue:
         self.descriptors, self.available = at, at + 16 * size
         self.used = (self.available + 6 + 2 * size + 3) & ~3
         self.kick, self.call = -1, -1
-        self.offered = self.seen = 0
+        self.offered = self.seen = self.next_buffer = 0
 
     def describe(self, index: int, address: int, length: int, flags: int = 0, following: int = 0) -> None:
         struct.pack_into("<QIHH", self.memory, self.descriptors + 16 * index, address, length, flags, following)
@@ -90,15 +90,25 @@ class Queue:
 
 
 class Machine(Guest):
-    """A guest behind a vhost-user front end that takes `features`."""
+    """A guest behind a vhost-user front end that takes `features`, with `pairs` of queues: frames leave through `pair`."""
 
     def __init__(
-        self, features: int = PLAIN, *, size: int = 256, buffer_bytes: int = 2048, start: bool = True, **changes: object
+        self,
+        features: int = PLAIN,
+        *,
+        size: int = 256,
+        buffer_bytes: int = 2048,
+        start: bool = True,
+        pairs: int = 1,
+        **changes: object,
     ) -> None:
         self.plane = plane.Plane(plan(vhost_user=True, **changes), -1)
         self.plane.tick(1)
         self.logs, self.punts, self.ended = list[str](), list[bytes](), list[int]()
+        if pairs > 1:
+            self.plane.add_shards([-1] * (pairs - 1))
         self.features, self.size, self.buffer_bytes = features, size, buffer_bytes
+        self.pairs, self.pair = pairs, 0
         self.header_bytes = 12 if features & (1 << VERSION_1 | 1 << MRG_RXBUF) else 10
         self.headers, self.held = list[bytes](), list[int]()
         self.fds: list[int] = []
@@ -154,14 +164,17 @@ class Machine(Guest):
 
     # --- a device that starts, as QEMU does it ---
 
-    def make_memory(self, size: int = MEMORY) -> None:
+    def make_memory(self) -> None:
         self.memfd = self.keep(os.memfd_create("guest"))
-        os.ftruncate(self.memfd, size)
-        self.memory = mmap.mmap(self.memfd, size)
+        os.ftruncate(self.memfd, self.pairs * MEMORY)
+        self.memory = mmap.mmap(self.memfd, self.pairs * MEMORY)
         self.queues = [
-            Queue(self.memory, 0x1000, 0x100000, self.size, self.buffer_bytes),
-            Queue(self.memory, 0x9000, 0x200000, self.size, self.buffer_bytes),
+            Queue(self.memory, 0x1000 + 0x8000 * index, 0x100000 * (1 + index), self.size, self.buffer_bytes)
+            for index in range(2 * self.pairs)
         ]
+
+    def ring(self, direction: int) -> Queue:
+        return self.queues[2 * self.pair + direction]
 
     def tell_memory(self, *regions: tuple[int, int, int, int]) -> None:
         """Regions of (guest's address, bytes, front end's address, offset in the file); none: all of the memory."""
@@ -180,17 +193,17 @@ class Machine(Guest):
         self.tell(SET_VRING_CALL, struct.pack("=Q", index), [queue.call])
 
     def enable(self, on: int = 1) -> None:
-        for index in (TO_GUEST, FROM_GUEST):
+        for index in range(2 * self.pairs):
             self.tell(SET_VRING_ENABLE, struct.pack("=II", index, on))
 
     def start(self) -> None:
         self.make_memory()
         self.tell(SET_OWNER)
-        self.tell(SET_PROTOCOL_FEATURES, struct.pack("=Q", 1 << REPLY_ACK))
-        self.tell(SET_FEATURES, struct.pack("=Q", self.features))
+        self.tell(SET_PROTOCOL_FEATURES, struct.pack("=Q", 1 << REPLY_ACK | (self.pairs > 1) << PROTOCOL_MQ))
+        self.tell(SET_FEATURES, struct.pack("=Q", self.features | (self.pairs > 1) << MQ))
         self.tell_memory()
-        self.tell_queue(TO_GUEST)
-        self.tell_queue(FROM_GUEST)
+        for index in range(2 * self.pairs):
+            self.tell_queue(index)
         self.enable()
         self.fill()
         self.pump()
@@ -199,18 +212,18 @@ class Machine(Guest):
 
     def fill(self) -> None:
         """Offer every buffer to the back end."""
-        queue = self.queues[TO_GUEST]
-        for index in range(queue.size):
-            queue.describe(index, queue.buffers + index * queue.buffer_bytes, queue.buffer_bytes, WRITE)
-        queue.offer(*range(queue.size))
-        queue.wake()
+        for queue in self.queues[TO_GUEST::2]:
+            for index in range(queue.size):
+                queue.describe(index, queue.buffers + index * queue.buffer_bytes, queue.buffer_bytes, WRITE)
+            queue.offer(*range(queue.size))
+            queue.wake()
 
     def send(self, frame: bytes, header: bytes = b"") -> None:
         """One frame, in as many descriptors as buffers are needed; `header` as in struct virtio_net_hdr."""
-        queue = self.queues[FROM_GUEST]
+        queue = self.ring(FROM_GUEST)
         data = header.ljust(self.header_bytes, b"\0") + frame
         count = -(-len(data) // queue.buffer_bytes)
-        first = 0 if queue.offered == queue.used_index() else self.next_buffer
+        first = 0 if queue.offered == queue.used_index() else queue.next_buffer
         if first + count > queue.size:
             self.pump()
             assert queue.offered == queue.used_index(), "the guest's frames were not taken"
@@ -220,7 +233,7 @@ class Machine(Guest):
             piece = data[part * queue.buffer_bytes : (part + 1) * queue.buffer_bytes]
             self.memory[at : at + len(piece)] = piece
             queue.describe(first + part, at, len(piece), 0 if last else NEXT, first + part + 1)
-        self.next_buffer = first + count
+        queue.next_buffer = first + count
         queue.offer(first)
         queue.wake()
 
@@ -239,7 +252,7 @@ class Machine(Guest):
 
     def take(self, offer_again: bool = True) -> list[bytes]:
         """The frames that are in the guest's buffers now; their headers are added to `headers`."""
-        queue, out = self.queues[TO_GUEST], list[bytes]()
+        queue, out = self.ring(TO_GUEST), list[bytes]()
         returned = queue.returned()
         while returned:
             head, written = returned[0]
@@ -259,9 +272,9 @@ class Machine(Guest):
 
     def give_back(self, count: int) -> None:
         """Offer the first `count` of the buffers whose frames were taken again."""
-        self.queues[TO_GUEST].offer(*self.held[:count])
+        self.ring(TO_GUEST).offer(*self.held[:count])
         del self.held[:count]
-        self.queues[TO_GUEST].wake()
+        self.ring(TO_GUEST).wake()
 
     def frames(self) -> list[bytes]:
         self.pump()

@@ -629,6 +629,33 @@ def test_a_guest_that_breaks_the_ring_of_its_buffers() -> None:
         assert len(machine.logs) == 1 and "to be read among those to be written" in machine.logs[0]
 
 
+def test_a_guest_that_breaks_both_rings_gets_one_line() -> None:
+    with Machine(ALL) as machine:
+        works(machine)
+        for queue in machine.queues:
+            queue.offered += 1000
+            queue.offer(0)
+        machine.queues[fe.FROM_GUEST].wake()
+        for _ in range(300):  # more than fit into the buffers that were offered before
+            machine.plane.send(GUEST_MAC + bytes(54))
+        machine.pump()
+        assert machine.logs == [NO_NETWORK.format("more chains than the ring has entries")]
+
+
+def test_a_ring_that_breaks_while_a_frame_waits_for_room() -> None:
+    with Machine(ALL, size=8) as machine:
+        queue = machine.queues[fe.TO_GUEST]
+        for _ in range(12):
+            machine.plane.send(GUEST_MAC + bytes(54))
+        machine.pump()
+        assert queue.used_index() == 8
+        queue.offered += 1000
+        queue.offer(0)
+        queue.wake()
+        machine.pump()
+        assert machine.logs == [NO_NETWORK.format("more chains than the ring has entries")] and not machine.ended
+
+
 @pytest.mark.parametrize("shrunk", [0, 0x100000])
 def test_memory_that_shrinks_ends_the_connection_only(shrunk: int) -> None:
     with Machine(ALL) as machine:
