@@ -96,7 +96,7 @@ class Decisions:
     def on_withheld(self, judgement: "dns_decide.Judgement", addresses: "list[str]", guest: bytes) -> None:
         """Addresses that an answer led to and the guest does not get."""
         for address in addresses:
-            hint = denials.address_hint(self._rules, judgement.owner, address, judgement.rule)
+            hint = denials.address_hint(self._rules.rule(judgement.rule), judgement.owner, address)
             members: Members = {"name": judgement.owner, "address": address, "guest": _shown(guest), "hint": hint}
             self.lines.tell(self._members("answer", True, "withheld", judgement.rule, members))
 

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
     from pasta_py.worker import rule_set
 
-    #: a name; or a name, an address that it led to, and the name's rule; or destination, port, protocol and rule of a flow, and
-    #: what was wrong with the name in it
-    Key = tuple[str] | tuple[str, str, int] | tuple[bytes, int, str, int, str]
+    #: where a rule stands, the rule with its verdict, its note; None: no rule
+    Rule = tuple[str, str, str] | None
+    #: a name and the rule; or a name, an address that it led to, and the name's rule; or destination, port, protocol and rule of a
+    #: flow, and what was wrong with the name in it
+    Key = tuple[str, Rule] | tuple[str, str, Rule] | tuple[bytes, int, str, Rule, str]
 
 PING = "ping"
 _KEPT = 1000
@@ -47,23 +49,27 @@ class Denials:
         """Records of flow events, as of Plane.take_events()."""
         for flow in plane.judged_flows(records):
             if flow.outcome in plane.DENIED:
-                self._count((flow.dest, flow.port, flow.protocol, flow.rule, self._wrong(flow)))
+                self._count((flow.dest, flow.port, flow.protocol, self._rules.rule(flow.rule), self._wrong(flow)))
 
     def _wrong(self, flow: "plane.JudgedFlow") -> str:
-        if flow.outcome != plane.OTHER_NAME:
-            return _UNPROVED.get(flow.outcome, "")
-        named = self._core.named_last(flow.dest, flow.port)
-        return f"it named {named}: {proof_hint(self._core, named, flow)} would allow it" if named else "it named another name"
+        """What a rule that wants a proof says of a flow without one; "" for other rules."""
+        if flow.outcome == plane.OTHER_NAME:
+            named = self._core.named_last(flow.dest, flow.port)
+            wrong = f"it named {named}: {proof_hint(self._core, named, flow)} would allow it" if named else "it named another name"
+        else:
+            wrong = _UNPROVED.get(flow.outcome, "")
+        proof = {"tls": "TLS", "http": "HTTP"}.get(self._core.verifies(flow.rule), "TLS or HTTP") if wrong else ""
+        return wrong and f"wants {proof} that names it, and {wrong}"
 
     def on_query(self, judgement: "dns_decide.Judgement", _name: str, _kind: int, _guest: bytes) -> None:
         """As Service.on_judged has it."""
         if judgement.what == dns_decide.DENIED and not judgement.owner.endswith(_REVERSE):
-            self._count_query((judgement.owner,))
+            self._count_query((judgement.owner, self._rules.rule(judgement.rule)))
 
     def on_withheld(self, judgement: "dns_decide.Judgement", addresses: "list[str]", _guest: bytes) -> None:
         """As Service.on_withheld has it."""
         for address in addresses:
-            self._count_query((judgement.owner, address, judgement.rule))
+            self._count_query((judgement.owner, address, self._rules.rule(judgement.rule)))
 
     def _count_query(self, key: "Key") -> None:
         """Once a second, as the core tells of flows: a resolver asks for two types, and again with a search domain."""
@@ -92,29 +98,32 @@ class Denials:
 
     def _is_search(self, key: "Key") -> bool:
         """Whether a resolver has put a search domain behind another name that it also asked for."""
-        name = key[0]
-        if len(key) > 1 or not isinstance(name, str):
+        if len(key) != 2 or key[1]:
             return False
-        bare = (name.removesuffix(f".{domain}") for domain in self._search)
-        return any(other != name and (other,) in self._counts for other in bare)
+        bare = (key[0].removesuffix(f".{domain}") for domain in self._search)
+        return any(other != key[0] and (other, None) in self._counts for other in bare)
 
     def _explained(self, key: "Key") -> tuple[str, str]:
         """What was denied, and what would allow it."""
-        if len(key) == 1:
-            return f"the name {key[0]}", f"{name_hint(self._rules, key[0])} would allow it, if this is the port"
+        if len(key) == 2:
+            name, rule = key
+            return f"the name {name}", _closes(rule) or f"{name_hint(self._rules, name)} would allow it, if this is the port"
         if len(key) == 3:
-            name, address, index = key
-            return f"the address {address} of {name}", f"{address_hint(self._rules, name, address, index)} would allow it"
-        dest, port, protocol, index, wrong = key
+            name, address, rule = key
+            return f"the address {address} of {name}", f"{address_hint(rule, name, address)} would allow it"
+        dest, port, protocol, rule, wrong = key
         what = f"{_text(dest)}{end(port, protocol)}"
-        rule = self._rules.rule(index)
-        if rule:
-            where, text, note = rule
-            if wrong:
-                how = {"tls": "TLS", "http": "HTTP"}.get(self._core.verifies(index), "TLS or HTTP")
-                return what, f"{where}: {text!r} wants {how} that names it, and {wrong}"
-            return what, f"{where}: {text!r} closes it" + (f" ({note})" if note else "")
-        return what, f"{flow_hint(self._core, dest, port, protocol)} would allow it"
+        if rule and wrong:
+            return what, f"{rule[0]}: {rule[1]!r} {wrong}"
+        return what, _closes(rule) or f"{flow_hint(self._core, dest, port, protocol)} would allow it"
+
+
+def _closes(rule: "Rule") -> str:
+    """That a rule denies it; "" without a rule. A rule that allows it would have to stand before that one."""
+    if not rule:
+        return ""
+    where, text, note = rule
+    return f"{where}: {text!r} closes it" + (f" ({note})" if note else "")
 
 
 def flow_hint(core: "plane.Plane", dest: bytes, port: int, protocol: str) -> str:
@@ -134,10 +143,9 @@ def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
     return f"--allow {name}:{ports.pop() if len(ports) == 1 else _ANY_PORT}"
 
 
-def address_hint(rules: "rule_set.RuleSet", name: str, address: str, index: int) -> str:
+def address_hint(rule: "Rule", name: str, address: str) -> str:
     """The same for an address that a name led to, and that rules for the name do not open: the name with this address alone, and
     with the ports and the protocol of the name's rule."""
-    rule = rules.rule(index)
     _dest, ports, ending = rule[1].partition(":") if rule and "=" not in rule[1] else ("", "", "")
     return f"--allow {name}={f'[{address}]' if ':' in address else address}{ports}{ending}"
 

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from pasta_py.control.commandline import egress_rule
 from pasta_py.control.commandline.egress_rule import HOST, LAN, METADATA, MULTICAST, PRIVATE, Rules
-from pasta_py.control.planning import egress_encode
+from pasta_py.control.planning import egress_encode, egress_groups
 
 module = internals.build()
 ffi, lib = module.ffi, module.lib
@@ -36,7 +36,7 @@ GROUPS = {
     "224.0.0.0/4": MULTICAST,
     "ff00::/8": MULTICAST,
 }
-NAT64 = ("64:ff9b::/96", "2001:db8:64::/48")
+OWN_NAT64 = "2001:db8:64::/48"
 
 
 def packed(text: str) -> bytes:
@@ -61,7 +61,7 @@ def policy(*lines: str, allow_others: bool = False, names: int = egress_encode.N
             allow_others=allow_others,
             names=names,
             groups=tuple((*prefix(text), groups) for text, groups in GROUPS.items()),
-            nat64=tuple(map(prefix, NAT64)),
+            nat64=(*egress_groups.nat64(), prefix(OWN_NAT64)),
         )
     )
 
@@ -142,6 +142,7 @@ def test_an_allowed_group_does_not_open_the_host_or_the_metadata_in_it() -> None
     "form",
     [
         "64:ff9b::{0:02x}{1:02x}:{2:02x}{3:02x}",
+        "64:ff9b:1::{0:02x}{1:02x}:{2:02x}{3:02x}",
         "2001:db8:64:{0:02x}{1:02x}:{2:02x}:{3:02x}00::",
         "2002:{0:02x}{1:02x}:{2:02x}{3:02x}::1",
     ],

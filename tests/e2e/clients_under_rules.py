@@ -1,7 +1,7 @@
 """`make test-clients`: programs of several languages and validating resolvers under an egress policy.
 
-Go with its own resolver and with libc's, Node.js, Java; on the host's side unbound, which validates, and behind it named with a
-signed zone that has a DNAME; in the guest delv, which validates again. tests/clients/fetch.sh fetches what a machine lacks.
+Go with its own resolver and with libc's, Node.js, c-ares, Java; on the host's side unbound, which validates, and behind it named
+with a signed zone that has a DNAME; in the guest delv, which validates again. tests/clients/fetch.sh fetches what a machine lacks.
 """
 
 from __future__ import annotations
@@ -60,6 +60,15 @@ int main(int argc, char **argv)
     printf("%d %s\\n", count, connect(fd, found->ai_addr, found->ai_addrlen) ? "not reached" : "reached");
 }
 """
+#: By c-ares, which asks the nameserver itself: its word for what it gets, or the answer.
+C_ARES = """
+const dns = require('dns').promises;
+(async () => {
+    for (const [ask, name] of JSON.parse(process.argv[1])) {
+        try { console.log(JSON.stringify(await dns[ask](name))); } catch (e) { console.log(e.code); }
+    }
+})();
+"""
 #: What each says of a name that there is not.
 NO_SUCH_NAME = {"go": "no such host", "go with libc": "no such host", "node": "ENOTFOUND", "java": "UnknownHostException"}
 
@@ -107,6 +116,20 @@ def test_each_reaches_an_allowed_name_and_hears_at_once_of_a_denied_one(
 def test_each_goes_by_ipv4_where_ipv6_is_denied(lab: Lab, clients: dict[str, tuple[object, ...]], kind: str) -> None:
     with lab.guest(*NO_PORTS, "--deny", "[::/0]", "--allow", "api.test:80") as guest:
         assert guest.run(*clients[kind], "api.test:80").stdout == f"connected {FAR4}{':80' if kind.startswith('go') else ''}\n"
+
+
+def test_c_ares_gets_what_there_is_and_no_missing_name_for_a_missing_type(lab: Lab) -> None:
+    """The long answer comes over TCP. Of a denied name and of a type without data it hears at once."""
+    asked = {
+        ("resolve4", "api.test"): [FAR4], ("resolve6", "api.test"): [FAR6], ("resolveTxt", "api.test"): [["hello"]],
+        ("resolve4", "v4only.test"): [FAR4], ("resolve6", "v4only.test"): "ENODATA", ("resolve4", "files.test"): "ENOTFOUND",
+        ("resolveAny", "api.test"): "ENODATA", ("resolveCname", "shop.test"): ["e1.cdn.test"],
+        ("resolveSrv", "_http._tcp.mirror.test"): [{"name": "m1.cdn.test", "port": 80, "priority": 1, "weight": 1}],
+    }  # fmt: skip
+    with lab.guest(*allow("api.test:80", "v4only.test:80", "shop.test:80", "mirror.test:80", "many.test:80")) as guest:
+        lines = guest.run("node", "-e", C_ARES, json.dumps([*asked, ("resolve4", "many.test")])).stdout.splitlines()
+    found = [json.loads(line) if line[0] in "[{" else line for line in lines]
+    assert dict(zip(asked, found)) == asked and len(found[-1]) == 300
 
 
 def test_musl_takes_no_type_that_is_missing_for_a_missing_name(lab: Lab) -> None:

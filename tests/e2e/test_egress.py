@@ -244,13 +244,15 @@ def test_a_command_ends_with_what_was_denied_and_the_rule_that_would_allow_it(la
     """Attempts at one destination within a second count once, queries for both types too. The rules that are named do allow it."""
     curl = f"curl -s -m 5 http://good.test:{PORT}/; "
     more = f"getent ahosts other.test; curl -s -m 5 http://{REMOTE4}:{PORT}/; ping -c1 {GATEWAY4}; curl -m 5 http://{METADATA}:80/"
-    lines = told(lab, "-4", "--allow", f"good.test:{PORT + 1}", "--deny", METADATA, command=curl + more)
+    rules = ("--allow", f"good.test:{PORT + 1}", "--deny", METADATA, "--deny", "*.bad.test")
+    lines = told(lab, "-4", *rules, command=f"{curl}{more}; getent ahosts x.bad.test")
     assert sorted(line.partition(": denied once: ")[2] for line in lines) == [
         f"{METADATA}:80/tcp: --deny: 'deny {METADATA}' closes it",
         f"{GATEWAY4}/icmp: --allow {GATEWAY4}/icmp would allow it",
         f"{REMOTE4}:{PORT}/tcp: --allow {REMOTE4}:{PORT}/tcp would allow it",
         f"{PUBLIC4}:{PORT}/tcp: --allow good.test:{PORT}/tcp would allow it",
         f"the name other.test: --allow other.test:{PORT + 1} would allow it, if this is the port",
+        "the name x.bad.test: --deny: 'deny *.bad.test' closes it",
     ]
     assert told(lab, "-4", "--allow", f"good.test:{PORT}/tcp", command=curl) == []
 

@@ -217,11 +217,14 @@ def test_srv_and_underscores(lab: Lab) -> None:
 
 
 def test_idna(lab: Lab) -> None:
-    with lab.guest(*allow("bücher.test")) as guest:
+    log = lab.directory / "idna.json"
+    with lab.guest(*allow("bücher.test"), "--decision-log", log) as guest:
         for name in ("xn--bcher-kva.test", "XN--BCHER-KVA.test.", "Xn--Bcher-Kva.TEST"):
             assert dig(guest, "+noidnin", name) == [FAR4]
         assert status(guest, "+noidnin", "b\\195\\188cher.test") == "NXDOMAIN"
         assert status(guest, "+noidnin", "xn--bcher-9cd.test") == "NXDOMAIN"
+    first = json.loads(log.read_text().splitlines()[0])
+    assert (first["name"], first["rule"], first["note"]) == ("xn--bcher-kva.test", "allow xn--bcher-kva.test", "bücher.test")
 
 
 def test_channels_in_what_is_allowed(lab: Lab) -> None:

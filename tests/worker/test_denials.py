@@ -38,8 +38,7 @@ def test_the_port_of_a_hint(rules: list[str], port: str) -> None:
     ],
 )
 def test_the_rule_for_an_address_of_a_name(rule: str, address: str, hint: str) -> None:
-    rules = SimpleNamespace(rule=lambda _index: ("--allow", rule, "") if rule else None)
-    assert address_hint(rules, "a.test", address, 0) == f"--allow {hint}"  # type: ignore[arg-type]
+    assert address_hint(("--allow", rule, "") if rule else None, "a.test", address) == f"--allow {hint}"
 
 
 def test_queries_for_a_name_count_once_a_second() -> None:

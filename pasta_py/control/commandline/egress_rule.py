@@ -123,10 +123,10 @@ class _Refused(Exception):
 
 
 def parse(text: str, *, allow: bool, where: str = "", note: str = "") -> Rule:
-    """The rule in `text`. UsageError: it is none; the message has the column, counted from 1."""
+    """The rule in `text`; one that is not ASCII is its own note. UsageError: it is none; the message has the column, from 1."""
     data = text.encode("utf-8", "surrogateescape")
     try:
-        return Rule(encoded=_read(data, allow), where=where, note=note)
+        return Rule(encoded=_read(data, allow), where=where, note=note or ("" if text.isascii() else text))
     except _Refused as refused:
         before = f"{where}: " if ":" in where else ""  # file and line; the reader of options names the option
         column = 1 + len(data[: refused.at].decode("utf-8", "replace"))
@@ -198,7 +198,7 @@ def parse_file(data: bytes, path: str) -> Parsed:
             if not no.foreign:
                 _refuse(data, path, no)
             try:
-                read = read[: no.at] + _to_ascii(read[no.at : no.end], no.at) + read[no.end :]
+                read = _in_ascii(read, no.at, no.end)
             except _Refused:
                 _refuse(data, path, no)
         if not file.count and not file.preset:
@@ -208,6 +208,14 @@ def parse_file(data: bytes, path: str) -> Parsed:
         return Parsed(rules=Rules(encoded=encoded, texts=tuple(texts.split("\n")[:-1])), default=_SAID[file.preset])
     finally:
         lib.egress_file_free(file)
+
+
+def _in_ascii(data: bytes, at: int, end: int) -> bytes:
+    """A file with the A-labels of a name that is not ASCII; the line as it was is its note, if it has none."""
+    line_end = (data.find(b"\n", end) + 1 or len(data) + 1) - 1
+    line = data[data.rfind(b"\n", 0, at) + 1 : line_end].rstrip()
+    note = b"" if b"#" in line else b"  # " + line.split()[-1]
+    return data[:at] + _to_ascii(data[at:end], at) + data[end:line_end].rstrip() + note + data[line_end:]
 
 
 def _refuse(data: bytes, path: str, no: "Any") -> None:

@@ -40,7 +40,8 @@ _METADATA = (
     "fd00:42::42/128",
     "fe80::a9fe:a9fe/128",  # OpenStack
 )
-_NAT64 = ("64:ff9b::/96",)  # RFC 6052, 2.1
+# RFC 6052, 2.1; RFC 8215: of the prefix for a network's own use the first /96. The rest of it counts as private.
+_NAT64 = ("64:ff9b::/96", "64:ff9b:1::/96")
 
 
 def _prefix(network: "Network") -> "tuple[bytes, int]":

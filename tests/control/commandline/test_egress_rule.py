@@ -36,7 +36,7 @@ def read(text: str) -> Rule:
     ],
 )
 def test_a_rule_is_read_and_printed(text: str, printed: str) -> None:
-    assert str(read(text)) == printed and read(printed) == read(text)
+    assert str(read(text)) == printed and read(printed).encoded == read(text).encoded
 
 
 def test_what_is_not_said_is_wide_within_the_destination() -> None:
@@ -145,13 +145,13 @@ def test_a_proof_needs_a_name(text: str) -> None:
 @given((st.tuples(DESTINATIONS, ENDS) | PROVED).map("".join))
 def test_property_printing_is_the_inverse_of_reading(text: str) -> None:
     rule = read(text)
-    assert read(str(rule)) == rule and str(read(str(rule))) == str(rule)
+    assert read(str(rule)).encoded == rule.encoded and str(read(str(rule))) == str(rule)
 
 
 @given(st.text(max_size=40) | st.text("a.test:*/[]@=-1239,tcpudip ", max_size=30))
 def test_property_any_text_is_a_rule_or_refused_with_a_column(text: str) -> None:
     try:
-        assert read(str(read(text))) == read(text)
+        assert read(str(read(text))).encoded == read(text).encoded
     except UsageError as error:
         assert "column" in str(error)
 
@@ -173,6 +173,15 @@ def test_names_of_a_file_that_are_not_ascii_are_mapped_and_its_errors_have_the_c
     assert parsed.rules.texts[7].split("\t") == ["r\u00fcles:8", f"allow {seventh}", "n\u00f6te 7"]
     with pytest.raises(UsageError, match=r"rules:51: rule 'b\u00fccher.test:https', column 13"):
         egress_rule.parse_file("\n".join([*lines, "deny  b\u00fccher.test:https"]).encode(), "rules")
+
+
+def test_a_rule_that_is_not_ascii_is_its_own_note() -> None:
+    assert (read("B\u00fccher.test:443").note, read("a.test").note) == ("B\u00fccher.test:443", "")
+    assert egress_rule.parse("\u00e9.test", allow=False, note="why").note == "why"
+    lines = ("allow  *.b\u00fccher.test:443 ", "allow \u00e9.test#mine", "deny a.test", "deny \u00e9.b\u00e9.test")
+    for end in ("\n", "\r\n"):
+        notes = [rule.note for rule in egress_rule.parse_file(end.join(lines).encode(), "f").rules]
+        assert notes == ["*.b\u00fccher.test:443", "mine", "", "\u00e9.b\u00e9.test"]
 
 
 @given(st.lists(st.tuples(st.booleans(), DESTINATIONS, ENDS, st.text("ab #\t\u00fc", max_size=5)), max_size=8))
