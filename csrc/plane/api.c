@@ -122,7 +122,7 @@ int plane_add_barred_source(struct plane *p, const uint8_t addr[16])
 int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t count, int to_host, const uint8_t target[16],
 			uint16_t target_port)
 {
-	struct listener l = {-1, 1, to_host, {addr_from_v6(target), target_port}};
+	struct listener l = {.fd = -1, .count = 1, .to_host = to_host, .target = {addr_from_v6(target), target_port}};
 	struct shard *s = p->shard[0];
 	int rc = proto == IPPROTO_TCP || proto == IPPROTO_UDP ? 0 : -EPROTONOSUPPORT;
 

@@ -88,7 +88,7 @@ int listen_add(struct listeners *ls, const struct listener *l)
 	if (rc < 0)
 		return rc;
 	i = grows ? ls->count - 1 : place(ls);
-	rc = loop_add(ls->io->loop, l->fd, rests(ls, l) ? 0 : EPOLLIN, tag_of(i, grows ? ls->at[i].count : 0));
+	rc = loop_add(ls->io->loop, l->fd, rests(ls, l) ? 0 : EPOLLIN, tag_of(i, grows ? ls->at[i].skipped + ls->at[i].count : 0));
 	if (grows)
 		ls->at[i].count += rc >= 0;
 	else if (rc < 0)
@@ -105,10 +105,11 @@ static void retag(struct listeners *ls, uint32_t index)
 	const struct listener *l = &ls->at[index];
 
 	for (uint32_t k = 0; l->fd >= 0 && k < l->count; k++)
-		loop_modify(ls->io->loop, l->fd + (int)k, rests(ls, l) ? 0 : EPOLLIN, tag_of(index, k));
+		loop_modify(ls->io->loop, l->fd + (int)k, rests(ls, l) ? 0 : EPOLLIN, tag_of(index, l->skipped + k));
 }
 
-/* Takes one socket out of a listener. The sockets behind it become a listener of their own. */
+/* Takes one socket out of a listener. Those behind it become a listener of their own, unless it was the first one: a range is closed
+ * from its first port on, and new tags for all others each time would take seconds. */
 static void take_out(struct listeners *ls, uint32_t index, uint32_t offset)
 {
 	struct listener tail = ls->at[index];
@@ -117,15 +118,16 @@ static void take_out(struct listeners *ls, uint32_t index, uint32_t offset)
 	tail.fd += (int)offset + 1;
 	tail.count -= offset + 1;
 	tail.target.port = (uint16_t)(tail.target.port + offset + 1);
+	tail.skipped = offset ? 0 : (uint16_t)(tail.skipped + 1);
 	if (tail.count && offset)
 		rest = place(ls);
 	ls->at[index].count = offset;
-	if (tail.count) {
+	if (tail.count)
 		ls->at[rest] = tail;
-		retag(ls, rest);
-	} else if (!offset) {
+	else if (!offset)
 		vacate(ls, index);
-	}
+	if (rest != index)
+		retag(ls, rest);
 	ls->sockets--;
 }
 
@@ -300,12 +302,12 @@ void listen_accept(struct listeners *ls, uint32_t index, uint32_t offset, uint32
 		struct endpoint peer;
 		int fd;
 
-		if (l.fd < 0 || offset >= l.count)
+		if (l.fd < 0 || offset < l.skipped || offset - l.skipped >= l.count)
 			return;
 		if (rests(ls, &l) && !(events & EPOLLHUP)) /* a resting socket still reports that it was shut down */
 			return;
-		l.fd += (int)offset;
-		l.target.port = (uint16_t)(l.target.port + offset);
+		l.fd += (int)(offset - l.skipped);
+		l.target.port = (uint16_t)(l.target.port + offset - l.skipped);
 		fd = accept4(l.fd, (struct sockaddr *)&ss, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd < 0 && errno == EAGAIN)
 			return;

@@ -11,7 +11,8 @@
 struct listener {
 	int fd; /* of the first port; -1: a free place */
 	uint32_t count;
-	bool to_host; /* listens in the guest's namespace, for a target on the host's loopback */
+	bool to_host;     /* listens in the guest's namespace, for a target on the host's loopback */
+	uint16_t skipped; /* how many sockets were taken out before the first: the tags of the others stay as they are */
 	/* Of the first port. No address: the guest's own, or the loopback address that the client connected to. */
 	struct endpoint target;
 };

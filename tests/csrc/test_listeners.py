@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import random
+import resource
 import select
 import socket
 import threading
@@ -109,6 +110,30 @@ def test_consecutive_ports_lead_where_they_should_whatever_is_removed_and_added(
             clients.append(client.getsockname()[1])  # two may have the same, to different ports
         syns = {(segment.sport, segment.dport) for segment in guest.wait_segments(len(there))}
         assert syns == {(clients[number], 8000 + number) for number in there}
+
+
+MANY, MORE_THAN = 2000, 20
+
+
+def test_a_range_of_ports_goes_from_either_end_at_the_same_cost() -> None:
+    """Programs that forward a range close it from its first port on; new tags for all others each time would take seconds."""
+    fds = list(range(FIRST_FD, FIRST_FD + MANY))
+    many = Listener(proto=IPPROTO_TCP, port=1, target=b"", target_port=8000, count=MANY)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits[1], 2 * MANY), limits[1]))
+    took = []
+    with server() as listening, Guest() as guest, contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        for fd in fds:
+            os.dup2(listening.fileno(), fd)
+            stack.callback(os.close, fd)
+        for order in (fds[::-1], fds):
+            guest.plane.add_listeners(many, fds)
+            begun = time.process_time()
+            for fd in order:
+                guest.plane.remove_listener(fd)
+            took.append(time.process_time() - begun)
+    assert took[1] < MORE_THAN * took[0], took
 
 
 class Heap(ctypes.Structure):

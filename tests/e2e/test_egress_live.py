@@ -111,11 +111,16 @@ def test_a_replaced_set_counts_at_once_and_ends_what_it_denies(lab: Lab, threads
 def test_a_rule_for_a_while_ends_and_its_connections_with_it(lab: Lab) -> None:
     with live(lab, "--allow", "db.test:80") as run:
         assert "Could not resolve" in refused(run.guest, "http://api.test/")
-        assert "in force" in run.say("add", "api.test:80", "--for", "5s")
-        held = run.hold("api.test")
-        assert "allow api.test:80  (added, for" in run.say("show")
+        assert "in force" in run.say("add", "index.test:80", "--for", "1h")
+        assert "allow index.test:80  (added, for" in run.say("show")
+        held = run.guest.popen(sys.executable, "-c", f"print('ready', flush=True); input(){HOLD}", "api.test")
+        assert held.stdin and held.stdout and held.stdout.readline() == "ready\n"
+        run.say("add", "api.test:80", "--for", "5s")
+        held.stdin.write("now\n")
+        held.stdin.flush()
+        assert held.stdout.readline() == "open\n"
         assert ended(held) == "reset"
-        assert "api.test" not in run.say("show")
+        assert "api.test" not in run.say("show") and "index.test" in run.say("show")
         assert "Could not resolve" in refused(run.guest, "http://api.test/")
         run.say("add", "--deny", "db.test")
         assert "Could not resolve" in refused(run.guest, "http://db.test/")

@@ -15,7 +15,22 @@ from pathlib import Path
 
 import pytest
 import sid
-from lab import GATEWAY4, GATEWAY6, HERE, HOST4, HOST6, NO_PORTS, PROGRAMS, REMOTE4, REMOTE6, Guest, Lab, Space, dual
+from lab import (
+    GATEWAY4,
+    GATEWAY6,
+    HERE,
+    HOST4,
+    HOST6,
+    NO_PORTS,
+    PATIENCE_S,
+    PROGRAMS,
+    REMOTE4,
+    REMOTE6,
+    Guest,
+    Lab,
+    Space,
+    dual,
+)
 from shapes import SHAPES, Shape, no_ipv6, only_loopback, second_interface
 
 RECORDED = HERE / "shapes.json"
@@ -23,7 +38,7 @@ DIFFERENCES = HERE.parents[1] / "docs" / "differences.md"
 PORTS = ("-t", "7001,7003:7004", "-u", "7002", "-T", "7005", "-U", "7006")
 OUR_PORTS = range(7001, 7010)
 LOOPBACKS = ("*%lo", "0.0.0.0%lo", "[::1]", "[::]%lo")
-TOLD_S = 0.5  # for what does not come
+TOLD_S = 0.5  # for what does not come; PATIENCE_S for what does, as is recorded
 #: Keys of `ip -j addr` that say where an address is, or where from, not what it is.
 OWN = ("ifindex", "link_index", "link_netnsid", "valid_life_time", "preferred_life_time", "nodad", "noprefixroute", "dynamic")
 Facts = dict[str, object]
@@ -68,10 +83,17 @@ class Seen:
         self.shape, self.lab, self.guest, self.ours, self.peers = shape, lab, guest, ours, peers
 
 
-def facts(lab: Lab, guest: Guest) -> Facts:
+def told_s(name: str, fact: str, peer: Path | None) -> float:
+    """How long to wait for what the guest asks for."""
+    table = recorded().get(name, {})
+    known = {**table.get("pasta", {}), **({} if peer else table.get("ours, where it differs", {}))}
+    return PATIENCE_S if known.get(fact) else TOLD_S
+
+
+def facts(lab: Lab, guest: Guest, dhcp_s: float) -> Facts:
     """What the guest sees of its network, and what listens on both sides."""
     asked = ["ip -j -d addr", "ip -j -4 route", "ip -j -6 route", "ss -tulnH"]
-    asked.append(f"{sys.executable} {PROGRAMS / 'told.py'} $(ip -br link | grep -v ^lo | cut -d' ' -f1) {TOLD_S} dhcp")
+    asked.append(f"{sys.executable} {PROGRAMS / 'told.py'} $(ip -br link | grep -v ^lo | cut -d' ' -f1) {dhcp_s} dhcp")
     said = guest.run("sh", "-c", "; echo; ".join(asked)).stdout.split("\n\n")
     links = [link for link in json.loads(said[0]) if link["ifname"] != "lo"]
     found: Facts = {"interfaces": [link["ifname"] for link in links]}
@@ -93,7 +115,7 @@ def listening(text: str) -> list[str]:
     return sorted({f"{proto} {'lo' if address in LOOPBACKS else address}:{port}" for proto, address, port in ours})
 
 
-def advertisement(lab: Lab, shape: Shape, peer: Path | None) -> Facts:
+def advertisement(lab: Lab, name: str, shape: Shape, peer: Path | None) -> Facts:
     """What a guest that configures itself is told by its router."""
     options = ("--dhcp-dns", "--dhcp-search", *NO_PORTS)
     with lab.guest(*options, *shape.options, config=False, limit=shape.limit, peer=peer) as guest:
@@ -101,25 +123,27 @@ def advertisement(lab: Lab, shape: Shape, peer: Path | None) -> Facts:
         guest.sysctl(ipv6__conf__all__accept_dad=0)
         guest.sysctl(**{f"ipv6__conf__{link}__accept_dad": 0})
         guest.setup(f"link set {link} up")
-        told = guest.script("told.py", link, TOLD_S, "ra")["ra"]
+        told = guest.script("told.py", link, told_s(name, "ra", peer), "ra")["ra"]
     if isinstance(told, dict):
         del told["router"]  # of the host's own interface, whose address is another each time
     return {"ra": told}
 
 
-def everything(lab: Lab, shape: Shape, peer: Path | None, stack: contextlib.ExitStack) -> tuple[Facts, Guest | None]:
+def everything(
+    lab: Lab, name: str, shape: Shape, peer: Path | None, stack: contextlib.ExitStack
+) -> tuple[Facts, Guest | None]:
     """Facts, and the guest, which stays; or that it does not start."""
     found: Facts = {}
     try:
         if shape.advertised:
-            found = advertisement(lab, shape, peer)
+            found = advertisement(lab, name, shape, peer)
         options = ("--dhcp-dns", "--dhcp-search", *PORTS, *shape.options)
         guest = stack.enter_context(lab.guest(*options, limit=shape.limit, peer=peer))
     except AssertionError as error:
         if "did not start" not in str(error):
             raise
         return {"starts": False}, None
-    return {**found, **facts(lab, guest)}, guest
+    return {**found, **facts(lab, guest, told_s(name, "dhcp", peer))}, guest
 
 
 def recorded() -> dict[str, dict[str, Facts]]:
@@ -149,10 +173,10 @@ def seen(request: pytest.FixtureRequest, peer: Path | None) -> Iterator[Seen]:
         lab.resolv(shape.resolv)
         if peer:
             with contextlib.ExitStack() as alone:  # one after the other: their ports are the same
-                peers, _guest = everything(lab, shape, peer, alone)
+                peers, _guest = everything(lab, name, shape, peer, alone)
         else:
             peers = recorded()[name]["pasta"]
-        ours, guest = everything(lab, shape, None, stack)
+        ours, guest = everything(lab, name, shape, None, stack)
         if "starts" in ours or "starts" in peers:  # nothing else to compare
             ours, peers = ({"starts": facts.get("starts", True)} for facts in (ours, peers))
         if os.environ.get("PASTA_RECORD_SHAPES"):

@@ -1,8 +1,8 @@
 """How long clients wait for the end of each attempt, and what it is.
 
-    denied.py     a JSON array of [KIND, ADDRESS, PORT] on standard input; KIND is tcp, udp or ping. Prints {"results": [[WHAT,
-                  MILLISECONDS], ...]}; WHAT is "answered", "end" without an answer, "silence" after 5 s, or the name of an
-                  errno
+    denied.py     a JSON array of [KIND, ADDRESS, PORT] or [KIND, ADDRESS, PORT, WAIT] on standard input; KIND is tcp, udp or
+                  ping. Prints {"results": [[WHAT, MILLISECONDS], ...]}; WHAT is "answered", "end" without an answer, "silence"
+                  after WAIT seconds, or the name of an errno
 """
 
 import errno
@@ -11,16 +11,16 @@ import socket
 import sys
 import time
 
-WAIT_S = 5
+WAIT_S = 20  # for what has to come; whoever expects silence gives a shorter WAIT
 SO_BROADCAST = 6
 
 
-def attempt(kind: str, address: str, port: int) -> str:
+def attempt(kind: str, address: str, port: int, wait: float = WAIT_S) -> str:
     v6 = ":" in address
     proto = (socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) if kind == "ping" else 0
     family, style = socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM
     with socket.socket(family, style, proto) as sock:
-        sock.settimeout(WAIT_S)
+        sock.settimeout(wait)
         try:
             if kind != "tcp":
                 sock.setsockopt(socket.SOL_SOCKET, SO_BROADCAST, 1)
@@ -38,9 +38,9 @@ def attempt(kind: str, address: str, port: int) -> str:
 
 def main() -> None:
     results = []
-    for kind, address, port in json.load(sys.stdin):
+    for question in json.load(sys.stdin):
         began = time.monotonic()
-        what = attempt(kind, address, port)
+        what = attempt(*question)
         results.append([what, (time.monotonic() - began) * 1000])
     print(json.dumps({"results": results}))
 
