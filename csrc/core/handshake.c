@@ -302,6 +302,22 @@ static void status_byte(struct handshake *h, uint8_t byte)
 	h->got_len++;
 }
 
+/* RFC 9110, 15.2: responses that may come before the final one, whether asked for or not. 101 would be another protocol. */
+static bool is_interim(uint16_t code)
+{
+	return code >= 100 && code < 200 && code != 101;
+}
+
+static void http_fields_end(struct handshake *h)
+{
+	if (!is_interim(h->code)) {
+		h->state = HANDSHAKE_DONE;
+		return;
+	}
+	h->step = HTTP_STATUS;
+	h->code = 0;
+}
+
 static void http_byte(struct handshake *h, uint8_t byte)
 {
 	if (++h->taken > HANDSHAKE_ANSWER_BYTES) {
@@ -314,11 +330,11 @@ static void http_byte(struct handshake *h, uint8_t byte)
 			return;
 		h->step = HTTP_FIELDS;
 		h->got_len = 0;
-		if (h->code < 200 || h->code > 299)
+		if (!is_interim(h->code) && (h->code < 200 || h->code > 299))
 			refuse(h, h->code);
 	} else if (byte == '\n') { /* the line may lack its CR (RFC 9112, 2.2) */
 		if (!h->got_len)
-			h->state = HANDSHAKE_DONE;
+			http_fields_end(h);
 		h->got_len = 0;
 	} else if (byte != '\r') {
 		h->got_len++;

@@ -125,13 +125,15 @@ FIELDS = st.lists(
 )
 
 
-@given(status=st.integers(200, 299), reason=st.sampled_from([b"", b" ", b" Connection established"]), fields=FIELDS,
+@given(interim=st.lists(st.sampled_from([100, 102, 103, 199]), max_size=2), status=st.integers(200, 299),
+       reason=st.sampled_from([b"", b" ", b" Connection established"]), fields=FIELDS,
        end=st.sampled_from([b"\n", b"\r\n"]), cuts=st.lists(st.integers(0, 700)))  # fmt: skip
 def test_an_http_answer_may_be_cut_anywhere(
-    status: int, reason: bytes, fields: list[bytes], end: bytes, cuts: list[int]
+    interim: list[int], status: int, reason: bytes, fields: list[bytes], end: bytes, cuts: list[int]
 ) -> None:
     talk = Talk(HTTP, name=b"a.test", user=b"me", password=b"pass")
-    answer = b"HTTP/1.1 %d" % status + reason + end + b"".join(field + end for field in fields) + end
+    head = reason + end + b"".join(field + end for field in fields) + end
+    answer = b"".join(b"HTTP/1.1 %d" % code + head for code in [*interim, status])
     assert talk.hear(answer + BEHIND, cuts) == BEHIND and talk.it.state == DONE
     login = base64.b64encode(b"me:pass")
     assert (
@@ -164,8 +166,19 @@ def test_an_http_status_becomes_the_error_of_a_direct_connection(status: int, er
     assert (talk.it.state, talk.it.code, lib.handshake_error(talk.it)) == (REFUSED, status, error)
 
 
+def test_an_interim_answer_is_not_the_answer() -> None:
+    talk = Talk(HTTP)
+    talk.hear(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
+    assert talk.it.state == GOES_ON
+    talk.hear(b"HTTP/1.1 403 No\r\n\r\n")
+    assert (talk.it.state, talk.it.code) == (REFUSED, 403)
+    endless = Talk(HTTP)
+    endless.hear(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+    assert (endless.it.state, endless.it.code) == (REFUSED, 0)
+
+
 @pytest.mark.parametrize("answer", [b"HTTP/2 200 \r\n", b"http/1.1 200\r\n", b"HTTP/1.1 20\r\n", b"HTTP/1.1 2000\r\n", b"\5\0",
-                                    b"SSH-2.0",
+                                    b"SSH-2.0", b"HTTP/1.1 099\r\n",
                                     b"HTTP/1.1  200\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 3000])  # fmt: skip
 def test_what_is_no_http_answer_is_a_refusal(answer: bytes) -> None:
     talk = Talk(HTTP)
