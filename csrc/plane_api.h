@@ -119,17 +119,17 @@ int plane_add_listeners(struct plane *p, int proto, const int fds[], uint32_t co
 			uint16_t target_port);
 /* Stops forwarding from this socket. UDP: its flows end. */
 int plane_remove_listener(struct plane *p, int fd);
-/* fd: the plane's end of a socketpair. A helper serves the other end with helper_serve(). */
+/* fd: a socket to a helper (helper_start()). */
 void plane_set_helper(struct plane *p, int fd);
 /* Asks the helper for a bound socket (TCP: listening) in the guest's namespace. An unspecified address means the loopback interface
  * only. Returns the descriptor or -errno. */
 int plane_listen_in_guest(struct plane *p, int proto, const uint8_t addr[16], uint16_t port);
 /* Asks the helper for a sock_diag(7) socket in the guest's namespace. Returns the descriptor or -errno. */
 int plane_diag_in_guest(struct plane *p);
-/* Runs the helper, in a process of its own: enters the namespaces that it receives, then makes sockets there until the other end
- * closes. Its first answer is 32 bits: 0; -errno; or a positive errno if the helper works but has no system call filter.
- * by_chroot: as for confine_root(). */
-int helper_serve(int sock, uint32_t by_chroot);
+/* Forks the helper, which enters the namespaces that it receives, then makes sockets there until the other end closes. Its first answer
+ * is 32 bits: 0; -errno; or a positive errno if the helper works but has no system call filter. null: becomes its standard streams.
+ * ours: the number that the caller's end of the socket to it gets. by_chroot: as for confine_root(). 0 or -errno. */
+int helper_start(int null, int ours, uint32_t by_chroot);
 
 /* Captures frames, from before plane_add_shards() on. */
 enum plane_capture_flags {

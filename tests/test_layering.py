@@ -31,7 +31,8 @@ CROSSINGS = (
     *(("__init__.py", f"pasta_py.control.api.{name}") for name in ("arguments", "command", "connection", "network")),
     ("__main__.py", "pasta_py.control.start.typer_command.main"),
     ("control/start/dispatch.py", "pasta_py.worker.__main__"),
-    *(("worker/follow_change.py", f"pasta_py.control.follow.{name}") for name in ("apply", "packing", "replan", "state")),
+    ("worker/follow_change.py", "pasta_py.control.follow"),
+    *(("worker/follow_change.py", f"pasta_py.control.follow.{name}") for name in ("apply", "packing", "replan")),
 )
 IMPORTERS = ("import_module", "__import__")
 LEAN = {

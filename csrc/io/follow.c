@@ -5,11 +5,11 @@
  *                       └─exec── a program   for each change (pasta_py/worker/follow_change.py): makes the plan again, tells
  *                                            the worker and the applier, writes the state down, and says what to wait for next
  *
- * How: the fork comes from the worker before it confines itself. It gives its memory back, then waits for a message with
- * descriptors. So waiting takes no more memory than a small program does. What a change needs is loaded by a Python of its own, which
- * ends after it; it gets the descriptors that it needs, in the order of `enum given`. The state between two changes is in a memory
- * file that only these programs read. The watcher reads nothing from the worker after the first message, and the applier nothing at
- * all: it starts a program for what arrives.
+ * How: the fork comes from the worker before it confines itself, and takes nothing of the interpreter along (small_fork.c). It waits
+ * for a message with descriptors. So waiting takes no more memory than a small program does. What a change needs is loaded by a Python
+ * of its own, which ends after it; it gets the descriptors that it needs, in the order of `enum given`. The state between two changes
+ * is in a memory file that only these programs read. The watcher reads nothing from the worker after the first message, and the
+ * applier nothing at all: it starts a program for what arrives.
  *
  * When the worker ends, so do both. When one of them ends, so does the other, and the worker says that following has ended.
  *
@@ -38,7 +38,7 @@
 
 #include "base/bytes.h"
 #include "core/follow_events.h"
-#include "io/memory.h"
+#include "io/small_fork.h"
 #include "plane_api.h"
 
 /* A change comes as a burst of events. It is read when the burst may be over, so that it is read once. */
@@ -53,8 +53,6 @@
 #define GIVEN_FIRST 3 /* behind the standard streams */
 #define ABOVE_GIVEN 16
 #define FAILED 1
-#define CLOSE_RANGE 436  /* the same on all architectures; some headers are older */
-#define OPEN_BEFORE 1024 /* the worker has a handful of descriptors yet */
 
 /* Descriptors that come with the first message, each named by a letter there; the last ones are made here. */
 enum { STATE, LOOK, NETLINK, INOTIFY, USERNS, NETNS, NAMED, WORKER = NAMED, APPLIER, DESCRIPTORS };
@@ -109,12 +107,6 @@ static size_t keep_words(const char *words, size_t len, size_t used, char *list[
 		list[(*count)++] = self.text + at;
 	}
 	return used + len;
-}
-
-/* fork() of the C library would run what other libraries have registered for it, and their memory is gone. */
-static pid_t plain_fork(void)
-{
-	return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
 /* The same descriptor with a number that no program is given, so that dup2() to one of those closes no descriptor that we need. */
@@ -468,30 +460,13 @@ static void serve(int sock)
 
 int follow_start(int null, int ours, const char *words, uint32_t words_len, const char *environment, uint32_t environment_len)
 {
-	int pair[2], rc = prepare(words, words_len, environment, environment_len);
-	pid_t child;
+	int rc = prepare(words, words_len, environment, environment_len);
 
-	if (rc < 0)
-		return rc;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-		return -errno;
-	child = plain_fork();
-	if (child == 0) {
-		for (int stream = 0; stream < GIVEN_FIRST; stream++)
-			(void)dup2(null, stream);
-		(void)dup3(pair[1], GIVEN_FIRST, O_CLOEXEC);
-		if (syscall(CLOSE_RANGE, GIVEN_FIRST + 1, UINT32_MAX, 0)) /* before Linux 5.9 */
-			for (int fd = GIVEN_FIRST + 1; fd < OPEN_BEFORE; fd++)
-				close(fd);
-		memory_release();
-		serve(GIVEN_FIRST);
+	if (rc == 0)
+		rc = small_fork(null, ours);
+	if (rc > 0) {
+		serve(SMALL_FORK_SOCKET);
 		_exit(0);
 	}
-	rc = child < 0 ? -errno : 0;
-	close(pair[1]);
-	if (pair[0] != ours && !rc && dup3(pair[0], ours, O_CLOEXEC) < 0)
-		rc = -errno;
-	if (pair[0] != ours)
-		close(pair[0]);
 	return rc;
 }

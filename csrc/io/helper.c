@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "io/small_fork.h"
 #include "io/sock.h"
 #include "plane_api.h"
 
@@ -185,7 +186,7 @@ static int lock_in(uint32_t by_chroot)
 	return -confine_calls(CONFINE_HELPER);
 }
 
-int helper_serve(int sock, uint32_t by_chroot)
+static int serve(int sock, uint32_t by_chroot)
 {
 	int32_t result;
 	struct request r;
@@ -217,6 +218,15 @@ int helper_serve(int sock, uint32_t by_chroot)
 			return (int)n;
 	}
 	return (int)n;
+}
+
+int helper_start(int null, int ours, uint32_t by_chroot)
+{
+	int rc = small_fork(null, ours);
+
+	if (rc > 0)
+		_exit(serve(SMALL_FORK_SOCKET, by_chroot) < 0);
+	return rc;
 }
 
 /* --- the core's side --- */

@@ -69,23 +69,24 @@ def _plan() -> None:
 
 
 def _plan_again(worker: "_socket.socket", applier: "_socket.socket | None") -> None:
-    from pasta_py.control.follow import replan, state
+    from pasta_py.control import follow
+    from pasta_py.control.follow import packing, replan
 
     inotify = _INOTIFY if _is_open(_INOTIFY) else -1
-    data, ours, index = _read_state()
-    made = replan.run(data, inotify, time.monotonic_ns() // 1_000_000)
+    was, ours, index = packing.read_state(os.pread(_STATE, os.fstat(_STATE).st_size, 0))
+    made = replan.run(was, inotify, time.monotonic_ns() // 1_000_000)
     told = [(INFO, f"the host's network has changed: {line}") for line in made.lines]
     if made.update:
         _tell(worker, made.update, told)
         told = []
     if made.link and applier:
-        ours, failed = _ask(applier, (index, ours, made.link))
+        ours, failed = _ask(applier, (index, made.before if ours is None else ours, made.link))
         told += [(WARNING, line) for line in failed]
     if told:
         _tell(worker, b"", told)
-    _write_state((made.state, ours, index))
+    _write_state(follow.written(made.state, ours, index))
     changed = bool(made.link or made.update or made.lines)
-    os.write(_LOOK, state.look(made.links, made.names, due_ms=made.due_ms, changed=changed))
+    os.write(_LOOK, follow.look(made.links, made.names, due_ms=made.due_ms, changed=changed))
 
 
 def _is_open(fd: int) -> bool:
@@ -103,12 +104,7 @@ def _tell(worker: "_socket.socket", update: bytes, lines: "list[tuple[int, str]]
         pass  # it has ended
 
 
-def _read_state() -> "Any":
-    return worker_protocol.decode(os.pread(_STATE, os.fstat(_STATE).st_size, 0))
-
-
-def _write_state(state: "worker_protocol.Value") -> None:
-    data = worker_protocol.encode(state)
+def _write_state(data: bytes) -> None:
     os.ftruncate(_STATE, 0)
     at = 0
     while at < len(data):

@@ -9,7 +9,7 @@ import _socket
 import errno
 import posix as os  # os takes 0.8 ms to import
 
-from pasta_py import descriptors, hostports, model, worker_protocol
+from pasta_py import hostports, model, worker_protocol
 from pasta_py.errors import HostError, reason
 from pasta_py.worker import plane
 
@@ -34,23 +34,7 @@ def start(null: int, ours: int, *, by_chroot: bool = False) -> None:
     `null`: a descriptor of /dev/null, which becomes the helper's standard streams. With the caller's streams, a reader that waits
     for their end would wait for the helper. `by_chroot`: see sandbox.enter.
     """
-    here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-    if os.fork() == 0:
-        status = 1
-        try:
-            for stream in (0, 1, 2):
-                os.dup2(null, stream)
-            os.dup2(there.fileno(), 3)
-            descriptors.close_from(4)
-            status = 0 if plane.serve_helper(3, by_chroot=by_chroot) == 0 else 1
-        finally:
-            os._exit(status)
-    there.close()
-    if here.fileno() != ours:
-        os.dup2(here.fileno(), ours, inheritable=False)
-        here.close()
-    else:
-        here.detach()
+    plane.start_helper(null, ours, by_chroot=by_chroot)
 
 
 def enter(fd: int, userns: "int | None", netns: int) -> str:

@@ -430,10 +430,10 @@ def event_ends(records: bytes) -> "Iterator[tuple[bytes, int]]":
 BYTE_ORDER: "Literal['little', 'big']" = "little" if sys.byteorder == "little" else "big"
 
 
-def serve_helper(fd: int, *, by_chroot: bool) -> int:
-    """Make sockets for the other end of fd until it closes; 0 or -errno. `by_chroot`: as in confine.empty_root."""
-    result: int = lib.helper_serve(fd, by_chroot)
-    return result
+def start_helper(null: int, ours: int, *, by_chroot: bool) -> None:
+    """Fork the helper; OSError. `ours` becomes the socket to it, `null` its standard streams. `by_chroot`: as in
+    confine.empty_root."""
+    raise_errno(lib.helper_start(null, ours, by_chroot))
 
 
 # ---- following the host (pasta_py.worker.following) ----

@@ -59,25 +59,32 @@ def asks(machine: Machine, name: str, url: str = WEB) -> None:
     wait_until(lambda: "404" in machine.run(*command, check=False).stdout, SOON_S, f"{name} reaches {url}")
 
 
+@contextlib.contextmanager
+def network_of(machine: Machine, kind: str) -> "Iterator[tuple[str, ...]]":
+    """What `podman run` gets for a container of that kind. In the end no container and no network of it is left."""
+    try:
+        if kind == "pod":
+            machine.podman("pod", "create", "--name", "pod")
+            yield "--pod", "pod"
+        elif kind == "bridge":
+            machine.podman("network", "create", "net")
+            yield "--network", "net"
+        else:
+            yield ()
+    finally:
+        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
+        machine.run("podman", "network", "rm", "-f", "net", check=False)
+
+
 @pytest.mark.parametrize("kind", ["container", "pod", "bridge"])
 def test_started_without_network_it_has_one_when_the_host_has(machine: Machine, kind: str) -> None:
     change(machine, NO_NETWORK)
-    options: tuple[str, ...] = ()
-    if kind == "pod":
-        machine.podman("pod", "create", "--name", "pod")
-        options = ("--pod", "pod")
-    elif kind == "bridge":
-        machine.podman("network", "create", "net")
-        options = ("--network", "net")
-    try:
+    with network_of(machine, kind) as options:
         machine.podman("run", "-d", "--name", "early", *options, "base", "sleep", "1000")
         change(machine, NETWORK)
         if kind != "bridge":  # there the namespace of all bridges has them
             has(machine.podman, "early", HOST[4], HOST[6])
         asks(machine, "early")
-    finally:
-        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
-        machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
 def test_rootlesskit_started_without_network_has_one_when_the_host_has(machine: Machine) -> None:
@@ -103,11 +110,7 @@ def test_a_default_route_that_comes_after_the_address_reaches_the_container(mach
 
 @pytest.mark.parametrize("kind", ["container", "bridge"])
 def test_another_adapter_with_its_own_nameserver_comes_and_goes(machine: Machine, kind: str) -> None:
-    options: tuple[str, ...] = ()
-    if kind == "bridge":
-        machine.podman("network", "create", "net")
-        options = ("--network", "net")
-    try:
+    with network_of(machine, kind) as options:
         machine.podman("run", "-d", "--name", "laptop", *options, "base", "sleep", "1000")
         asks(machine, "laptop")
         change(machine, f"{OTHER_ADAPTER}; ip link set eth0 down")
@@ -120,29 +123,19 @@ def test_another_adapter_with_its_own_nameserver_comes_and_goes(machine: Machine
         if kind == "container":
             wait_until(lambda: HOST[4] in addresses(machine.podman, "laptop"), SOON_S, "the address of the first adapter")
         asks(machine, "laptop")
-    finally:
-        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
-        machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
 @pytest.mark.parametrize("kind", ["container", "bridge"])
 def test_a_container_that_is_started_after_a_switch_of_adapters_has_a_network(machine: Machine, kind: str) -> None:
     """With both, with the other one alone, and back: no route of the one that has lost is in the way."""
-    options: tuple[str, ...] = ()
-    if kind == "bridge":
-        machine.podman("network", "create", "net")
-        options = ("--network", "net")
     back = f"ip link set eth1 down; {NO_NETWORK}; {NETWORK}"
     other = f"http://{OTHER}2:8000/"
-    try:
+    with network_of(machine, kind) as options:
         for script, url in ((OTHER_ADAPTER, other), ("ip link set eth0 down", other), (back, WEB)):
             change(machine, script)
             machine.podman("run", "-d", "--name", "new", *options, "base", "sleep", "1000")
             asks(machine, "new", url)
             machine.podman("rm", "-f", "-t", "0", "new")
-    finally:
-        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
-        machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
 TUNNEL = {"near": "10.8.0.6", "far": "10.8.0.1"}
@@ -171,12 +164,11 @@ def far_end(machine: Machine) -> "Iterator[None]":
 
 @pytest.mark.parametrize(("way", "kind"), [("halves", "container"), ("default", "bridge")])
 def test_a_container_starts_beside_a_vpn_and_goes_on_without_it(machine: Machine, far_end: None, way: str, kind: str) -> None:
-    options: tuple[str, ...] = ()
-    if kind == "bridge":
-        machine.podman("network", "create", "net")
-        options = ("--network", "net")
-    client = machine.popen(*end_of_tunnel("near", REMOTE[4]), root=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with network_of(machine, kind) as options, contextlib.ExitStack() as stack:
+        near = end_of_tunnel("near", REMOTE[4])
+        client = machine.popen(*near, root=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(machine.root_run, "ip", "route", "del", REMOTE[4], "dev", "eth0", check=False)
+        stack.callback(end, client)
         wait_until(lambda: machine.root_run("ip", "link", "show", "tun0", check=False).returncode == 0, SOON_S, "the tunnel is up")
         change(machine, f"ip route add {REMOTE[4]} dev eth0; {THROUGH_TUNNEL[way]}")
         machine.podman("run", "-d", "--name", "new", *options, "base", "sleep", "1000")
@@ -184,11 +176,6 @@ def test_a_container_starts_beside_a_vpn_and_goes_on_without_it(machine: Machine
         asks(machine, "new")
         end(client)  # its interface and its routes go with it
         asks(machine, "new")
-    finally:
-        end(client)
-        machine.root_run("ip", "route", "del", REMOTE[4], "dev", "eth0", check=False)
-        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
-        machine.run("podman", "network", "rm", "-f", "net", check=False)
 
 
 def test_a_vpn_in_a_container_of_a_network_leaves_the_others_theirs(machine: Machine, far_end: None) -> None:
@@ -212,23 +199,15 @@ def test_a_vpn_in_a_container_of_a_network_leaves_the_others_theirs(machine: Mac
 
 @pytest.mark.parametrize("kind", ["container", "bridge"])
 def test_the_host_is_reached_by_its_name_also_when_its_address_has_changed(machine: Machine, kind: str) -> None:
-    options: tuple[str, ...] = ()
-    if kind == "bridge":
-        machine.podman("network", "create", "net")
-        options = ("--network", "net")
     url = "http://host.containers.internal:8001/"
     moved = f"ip address del {HOST[4]}/24 dev eth0; ip address add 192.0.2.33/24 dev eth0; ip route add default via {REMOTE[4]}"
-    try:
-        with machine.serving("busybox", "httpd", "-f", "-p", "8001", "-h", "/opt"):
-            machine.podman("run", "-d", "--name", "guest", *options, "base", "sleep", "1000")
-            asks(machine, "guest", url)
-            change(machine, moved)
-            if kind == "container":
-                has(machine.podman, "guest", "192.0.2.33", HOST[6])
-            asks(machine, "guest", url)
-    finally:
-        machine.run("podman", "rm", "-fa", "-t", "0", check=False)
-        machine.run("podman", "network", "rm", "-f", "net", check=False)
+    with network_of(machine, kind) as options, machine.serving("busybox", "httpd", "-f", "-p", "8001", "-h", "/opt"):
+        machine.podman("run", "-d", "--name", "guest", *options, "base", "sleep", "1000")
+        asks(machine, "guest", url)
+        change(machine, moved)
+        if kind == "container":
+            has(machine.podman, "guest", "192.0.2.33", HOST[6])
+        asks(machine, "guest", url)
 
 
 @pytest.fixture

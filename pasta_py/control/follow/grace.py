@@ -12,7 +12,7 @@ For each family:
 Nameservers stay while the host names none.
 """
 
-from pasta_py.control.follow.state import Counted
+from pasta_py.control.follow import Counted
 from pasta_py.control.netlink.links_addresses_routes import Address, Route
 from pasta_py.control.planning.guest_family import is_copied
 from pasta_py.control.planning.host import Family, HostSnapshot

@@ -1,13 +1,15 @@
-"""Records, addresses and tuples of these as bytes, and back: what the processes that follow the host keep and hand on.
+"""Records, addresses and tuples of these out of plain values: what the processes that follow the host keep and hand on.
 
-The bytes are those of worker_protocol, with two kinds of values more: an address, network or interface, and a record by its class's
-name. Decoding makes nothing but the classes named here, with the fields that they have.
+This makes nothing but the classes named here, with the fields that they have. What one process says to another is encoded as
+worker_protocol does it.
 """
+
+import marshal
 
 from pasta_py import worker_protocol
 from pasta_py.control import ip
 from pasta_py.control.commandline.options import Options
-from pasta_py.control.follow.state import Counted, State
+from pasta_py.control.follow import Counted, State, plain
 from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning.host import Family, HostSnapshot
 from pasta_py.control.planning.plan import LinkPlan
@@ -22,23 +24,31 @@ if TYPE_CHECKING:
 
 _CLASSES = (State, Counted, Options, Address, Link, NextHop, Route, Family, HostSnapshot, LinkPlan, Resolv)
 _RECORDS = {each.__name__: each for each in _CLASSES}
-_ADDRESSES: "dict[str, tuple[Callable[[str], Any], tuple[type, ...]]]" = {
-    "a": (ip.ip_address, (ip.IPv4Address, ip.IPv6Address)),
-    "i": (ip.ip_interface, (ip.IPv4Interface, ip.IPv6Interface)),
-    "n": (ip.ip_network, (ip.IPv4Network, ip.IPv6Network)),
-}
-_CLASS_TAGS = {cls: tag for tag, (_make, classes) in _ADDRESSES.items() for cls in classes}
+_ADDRESSES: "dict[str, Callable[[str], Any]]" = {"a": ip.ip_address, "i": ip.ip_interface, "n": ip.ip_network}
 
 
 def pack(value: "Any") -> bytes:
     """The bytes of a value; TypeError for a type that has no encoding."""
-    return worker_protocol.encode(_plain(value))
+    return worker_protocol.encode(plain(value))
 
 
 def unpack(data: bytes) -> "Any":
     """The value that `data` encodes; WireError for anything else."""
+    return _checked(worker_protocol.decode(data))
+
+
+def read_state(data: bytes) -> "tuple[State, bytes | None, int]":
+    """What follow.written() has made bytes of; WireError for anything else."""
     try:
-        return _rich(worker_protocol.decode(data))
+        values, ours, index = marshal.loads(data)
+    except (EOFError, TypeError, ValueError) as error:
+        raise WireError(f"not a state: {error}") from None
+    return _checked(values), ours, index
+
+
+def _checked(values: "Any") -> "Any":
+    try:
+        return _rich(values)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         raise WireError(f"not a value: {error}") from None
 
@@ -51,15 +61,6 @@ def _egress_record(name: str) -> "type[Record]":
     return {"Rule": Rule, "Rules": Rules, "Said": Said}[name]
 
 
-def _plain(value: "Any") -> "Any":
-    if isinstance(value, tuple):
-        return ("t", *map(_plain, value))
-    if isinstance(value, Record):
-        return ("r", type(value).__name__, *map(_plain, value.__dict__.values()))
-    tag = _CLASS_TAGS.get(type(value))
-    return (tag, str(value)) if tag else value
-
-
 def _rich(value: "Any") -> "Any":
     if not isinstance(value, tuple):
         return value
@@ -69,4 +70,4 @@ def _rich(value: "Any") -> "Any":
     if tag == "r":
         cls = _RECORDS.get(value[1]) or _egress_record(value[1])
         return cls(**dict(zip(cls._fields, map(_rich, value[2:]), strict=True)))
-    return _ADDRESSES[tag][0](value[1])
+    return _ADDRESSES[tag](value[1])

@@ -1,7 +1,8 @@
 """After a change of the host: the plan again, and how it differs from the one before."""
 
 from pasta_py import model, worker_protocol
-from pasta_py.control.follow import grace, packing, sentences, state
+from pasta_py.control import follow
+from pasta_py.control.follow import grace, packing, sentences
 from pasta_py.control.ip import packed
 from pasta_py.control.planning import host, plan, resolv_conf
 from pasta_py.errors import PastaError
@@ -9,9 +10,10 @@ from pasta_py.record import Record
 
 
 class Replanned(Record):
-    """`state`, `link` and `update` are encoded; b"" for a link plan or worker's update that does not differ."""
+    """`before`, `link` and `update` are encoded; b"" for a link plan or worker's update that does not differ."""
 
-    state: bytes
+    state: follow.State
+    before: bytes = b""  # the link plan up to now
     link: bytes = b""
     update: bytes = b""
     lines: tuple[str, ...] = ()  # for the log
@@ -20,11 +22,10 @@ class Replanned(Record):
     links: tuple[int, ...] = ()  # indices of interfaces whose events matter
 
 
-def run(data: bytes, inotify: int, now_ms: int) -> Replanned:
-    """From the encoded state to the next one. Where the host has nothing to offer, or not what the options name, all stays as it
-    was, and one line says why."""
-    names = tuple(state.watch_resolv_conf(inotify))
-    was: state.State = packing.unpack(data)
+def run(was: follow.State, inotify: int, now_ms: int) -> Replanned:
+    """From one state to the next. Where the host has nothing to offer, or not what the options name, all stays as it was, and one
+    line says why."""
+    names = tuple(follow.watch_resolv_conf(inotify))
     options = was.options
     try:
         seen = host.snapshot(*plan.interfaces(options))
@@ -33,25 +34,26 @@ def run(data: bytes, inotify: int, now_ms: int) -> Replanned:
     except PastaError as error:
         said = f"the guest keeps its network as it is: {error}"
         return Replanned(
-            state=packing.pack(was.replace(trouble=said)),
+            state=was.replace(trouble=said),
             lines=() if was.trouble == said else (said,),
             names=names,
-            links=tuple(state.links_that_matter(was.counted.host)),
+            links=tuple(follow.links_that_matter(was.counted.host)),
         )
-    became = was.replace(counted=counted, trouble="")
+    differs = now.link != before.link
     update = _update(now, counted)
     return Replanned(
-        state=packing.pack(became),
-        link=packing.pack(now.link) if now.link != before.link else b"",
+        state=was.replace(counted=counted, trouble=""),
+        before=packing.pack(before.link) if differs else b"",
+        link=packing.pack(now.link) if differs else b"",
         update=worker_protocol.encode(update) if update != _update(before, was.counted) else b"",
         lines=tuple(sentences.lines(before, now)),
         due_ms=due_ms,
         names=names,
-        links=tuple({*state.links_that_matter(seen), *state.links_that_matter(counted.host)}),
+        links=tuple({*follow.links_that_matter(seen), *follow.links_that_matter(counted.host)}),
     )
 
 
-def _plan(now: "state.State") -> plan.Plan:
+def _plan(now: follow.State) -> plan.Plan:
     made = plan.build(now.options, now.counted.host, now.counted.resolv, shares_etc=now.shares_etc)
     if not now.policy:
         return made
@@ -60,5 +62,5 @@ def _plan(now: "state.State") -> plan.Plan:
     return egress.into(made, now.policy, now.options, now.counted.host)
 
 
-def _update(made: plan.Plan, counted: state.Counted) -> model.HostUpdate:
+def _update(made: plan.Plan, counted: follow.Counted) -> model.HostUpdate:
     return model.host_update(made.worker, tuple(map(packed, counted.gone)))

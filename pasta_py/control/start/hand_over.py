@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pasta_py.control.commandline.options import Options
-    from pasta_py.control.follow.state import Sources
+    from pasta_py.control.follow import Sources
     from pasta_py.control.guest.namespaces import Guest
     from pasta_py.control.guest.spawn import Command
     from pasta_py.control.guest.tap import Tap
@@ -488,7 +488,7 @@ def _plan(options: "Options") -> "tuple[Plan, Options, tuple[HostSnapshot, Resol
 
 def _sources(options: "Options", guest: "Guest | None", stack: ExitStack) -> "Sources | None":
     """What will say that the host has changed, from now on."""
-    from pasta_py.control.follow.state import Sources
+    from pasta_py.control.follow import Sources
 
     try:
         sources = Sources(guest.inotify if guest else -1)

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasta_py.control.commandline import options
-from pasta_py.control.follow import packing, sentences
+from pasta_py.control.follow import Counted, State, packing, sentences, written
 from pasta_py.control.follow.grace import settle
-from pasta_py.control.follow.state import Counted, State
 from pasta_py.control.netlink.links_addresses_routes import Address, Link, NextHop, Route
 from pasta_py.control.planning import plan
 from pasta_py.control.planning.host import Family, HostSnapshot
@@ -144,6 +143,8 @@ def test_what_is_packed_is_unpacked_as_it_was(walk: list[HostSnapshot]) -> None:
         now, _due = settle(state.counted, each, Resolv(nameservers=(ip_address("fe80::1%eth0"),)), 5, GRACE)
         state = state.replace(counted=now)
         assert packing.unpack(packing.pack(state)) == state
+        assert packing.read_state(written(state, None, 7)) == (state, None, 7)
+        assert packing.read_state(written(state, b"ours", 7)) == (state, b"ours", 7)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +153,13 @@ def test_what_is_packed_is_unpacked_as_it_was(walk: list[HostSnapshot]) -> None:
 def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         packing.unpack(data)
+
+
+def test_a_state_that_is_cut_short_is_refused() -> None:
+    state = State(options=options.parse([], "pasta-py"), shares_etc=True, counted=counted(ONE))
+    for length in (0, 1, 20):
+        with pytest.raises(WireError):
+            packing.read_state(written(state, None, 7)[:length])
 
 
 def test_each_change_is_a_sentence() -> None:
