@@ -154,14 +154,14 @@ struct plane_captured {
 int plane_capture_end(struct plane *p, struct plane_captured *captured);
 const char *plane_capture_error_text(int error);
 /* Begins a capture to a stream socket, while the plane runs: `first`, then a pcapng file, or without that flag records of a pcap file
- * without its header, whose highest bit of the original length tells that a frame is for the guest. Frames for which it has no room are
- * left out. Returns a number for plane_capture_detach(), or -errno (-EBUSY: there are too many). */
+ * without its header, whose highest bit of the original length tells that a frame is for the guest. file_bytes: a pcapng file that would
+ * be longer ends, and the next one comes behind it; 0: there is one. Frames for which the socket has no room are left out. Returns a number for plane_capture_detach(), or -errno (-EBUSY: there are too many). */
 int plane_capture_attach(struct plane *p, int fd, const void *filter, uint32_t filter_len, uint32_t snaplen, uint32_t flags,
-			 const char *first, uint32_t first_len);
+			 uint64_t file_bytes, const char *first, uint32_t first_len);
 /* An address has this name, as plain text: captures in pcapng tell it. While there is one, PLANE_EVENTS comes before the next frame
  * once an answer waits (plane_want_names()). */
 void plane_capture_name(struct plane *p, const uint8_t addr[16], const char *name, uint32_t len);
-#define PLANE_CAPTURE_REST_BYTES 262808
+#define PLANE_CAPTURE_REST_BYTES 263000
 /* Ends it. rest: gets what the socket has not taken of the last record, and the end of a pcapng file. Returns its length. */
 uint32_t plane_capture_detach(struct plane *p, uint32_t number, struct plane_captured *captured, uint8_t *rest);
 /* Writes one line of a log, newline included. Never waits for the reader: -EAGAIN if there is no room. */

@@ -12,6 +12,7 @@ MAC = bytes.fromhex("9a559a559a55")  # of the translator on the guest's link
 RUNAS_ID = 65534  # UID and GID, where real root starts it
 LOG_SIZE_BYTES = 1 << 20
 FLOW_LOG_SIZE_BYTES = 64 << 20
+CAPTURE_FILE_MIN_BYTES = 4096  # --pcap-size: a ring of smaller files would hold no frame
 FLOW_LOG_FILES = 2  # FILE and FILE.1, written in turn, each up to its part of that size; decision log and report too
 CAPTURE_FILES = 2  # of --pcap-size
 FOLLOW_GRACE_S = 10

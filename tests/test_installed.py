@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pasta_py.control.start import notices
+from pasta_py.control.commandline import notices
 
 pytestmark = [pytest.mark.as_built, pytest.mark.unsanitized]
 

@@ -65,6 +65,32 @@ static void mark_to_guest(uint8_t *record)
 	memcpy(record + 12, &full_len, sizeof(full_len));
 }
 
+static size_t put_header(struct capture_client *c, uint8_t *out)
+{
+	size_t len = pcap_file_header(true, c->choice.snaplen, out);
+
+	c->at = len;
+	c->used = false;
+	*c->told = (struct capture_told){0};
+	return len;
+}
+
+static size_t put_end(const struct capture_client *c, uint8_t *out)
+{
+	const struct pcap_statistics end = {(uint64_t)clock_ns(CLOCK_REALTIME), c->seen, c->counters.frames + c->counters.dropped,
+					    c->counters.dropped};
+
+	return pcap_file_end(c->told, &end, out);
+}
+
+/* Whether a frame with this name and the end do not fit into the present file. A file has one frame at least. */
+static bool is_full(const struct capture_client *c, const struct pcap_frame *frame, const struct capture_name *name)
+{
+	size_t size = pcap_record_size(true, frame->len, name ? name->len : 0) + (name ? PCAP_NAME_BLOCK_MAX_BYTES : 0);
+
+	return c->file_bytes && c->used && c->at + size + PCAP_STATISTICS_BYTES > c->file_bytes;
+}
+
 /* Makes the record in c->record. */
 static void make_record(struct capture_client *c, const struct capture_packet *packet, struct pcap_frame *frame,
 			const struct iovec *iov, int iovcnt)
@@ -73,9 +99,16 @@ static void make_record(struct capture_client *c, const struct capture_packet *p
 	const struct capture_name *name = NULL;
 	uint8_t *record = c->record, *data;
 	struct capture_mark mark;
+	uint32_t counted = 0;
 
 	if (pcapng)
 		name = capture_name_of(c->names, c->told, packet->direction, iov, &mark);
+	if (pcapng && is_full(c, frame, name)) {
+		record += put_end(c, record);
+		record += put_header(c, record);
+		counted = (uint32_t)(record - c->record);
+		name = capture_name_of(c->names, c->told, packet->direction, iov, &mark);
+	}
 	if (name) {
 		if (mark.name_is_new)
 			record += pcap_name_block(&name->addr, name->text, name->len, record);
@@ -92,6 +125,8 @@ static void make_record(struct capture_client *c, const struct capture_packet *p
 		mark_to_guest(record);
 	c->len = (uint32_t)(record - c->record) + (uint32_t)pcap_record_size(pcapng, frame->len, frame->comment_len);
 	c->sent = 0;
+	c->at += c->len - counted;
+	c->used = true;
 }
 
 static void put(void *to, const struct capture_packet *packet, const struct iovec *iov, int iovcnt)
@@ -159,13 +194,15 @@ static int begin_pcapng(struct captures *cs, struct capture_client *c)
 	if (!c->told || captures_want_names(cs))
 		return -ENOMEM;
 	c->names = &cs->names;
-	c->len += (uint32_t)pcap_file_header(true, c->choice.snaplen, c->record + c->len);
+	c->len += (uint32_t)put_header(c, c->record + c->len);
 	return 0;
 }
 
-int captures_attach(struct captures *cs, int fd, struct capture_choice choice, bool pcapng, const void *first, uint32_t first_len)
+int captures_attach(struct captures *cs, int fd, struct capture_choice choice, bool pcapng, uint64_t file_bytes, const void *first,
+		    uint32_t first_len)
 {
-	struct capture_client c = {.fd = fd, .choice = choice, .record = malloc(CAPTURE_CLIENT_BYTES), .len = first_len};
+	struct capture_client c = {
+		.fd = fd, .choice = choice, .record = malloc(CAPTURE_CLIENT_BYTES), .len = first_len, .file_bytes = file_bytes};
 	int number = 0;
 
 	while (number < CAPTURE_CLIENTS_MAX && cs->client[number].fd >= 0)
@@ -186,13 +223,11 @@ int captures_attach(struct captures *cs, int fd, struct capture_choice choice, b
 /* What a client has not got, and the end of its file. */
 static uint32_t take_rest(const struct capture_client *c, uint8_t rest[CAPTURE_CLIENT_BYTES])
 {
-	const struct pcap_statistics end = {(uint64_t)clock_ns(CLOCK_REALTIME), c->seen, c->counters.frames + c->counters.dropped,
-					    c->counters.dropped};
 	uint32_t left = c->failed ? 0 : c->len - c->sent;
 
 	if (left)
 		memcpy(rest, c->record + c->sent, left);
-	return left + (uint32_t)pcap_file_end(c->told, &end, rest + left);
+	return left + (uint32_t)put_end(c, rest + left);
 }
 
 uint32_t captures_detach(struct captures *cs, uint32_t number, struct capture_counters *counters,

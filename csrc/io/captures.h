@@ -15,8 +15,8 @@
 
 #define CAPTURE_CLIENTS_MAX 4
 #define CAPTURE_CLIENT_TO_GUEST 0x80000000u /* in the original length of a record of pcap: the frame is for the guest */
-/* What a client gets at a time: a frame with its name, and at the end what a pcapng file ends with. */
-#define CAPTURE_CLIENT_BYTES (PCAP_NAME_BLOCK_MAX_BYTES + PCAP_RECORD_MAX_BYTES + PCAP_STATISTICS_BYTES)
+/* What a client gets at a time: the end of a file and the beginning of the next, a frame with its name, and at last another end. */
+#define CAPTURE_CLIENT_BYTES (PCAP_HEADER_MAX_BYTES + PCAP_NAME_BLOCK_MAX_BYTES + PCAP_RECORD_MAX_BYTES + 2 * PCAP_STATISTICS_BYTES)
 
 struct capture_client {
 	int fd; /* -1: a free place */
@@ -25,7 +25,10 @@ struct capture_client {
 	struct capture_counters counters;
 	uint64_t seen;
 	const struct capture_names *names;
-	struct capture_told *told; /* with pcapng; else NULL */
+	struct capture_told *told; /* in this file; with pcapng, else NULL */
+	uint64_t file_bytes;       /* after which a new file begins; 0: never */
+	uint64_t at;               /* bytes in the present file */
+	bool used;                 /* it has a frame */
 	/* The record that is being sent. A socket may take a part of one. */
 	uint8_t *record;
 	uint32_t len, sent;
@@ -58,9 +61,11 @@ void captures_end_names(struct captures *cs);
 /* The name of an address, as plain text; nothing happens unless a capture has a place for it. */
 void captures_learn(struct captures *cs, const struct addr *a, const char *name, uint32_t len);
 
-/* Begins a capture to a socket, which stays the caller's; the choice does not. first: is sent before any record. Returns its number, or -errno (-EBUSY: there are
- * CAPTURE_CLIENTS_MAX). */
-int captures_attach(struct captures *cs, int fd, struct capture_choice choice, bool pcapng, const void *first, uint32_t first_len);
+/* Begins a capture to a socket, which stays the caller's; the choice does not. file_bytes: with pcapng, a file that would be longer
+ * ends, and another one comes behind it; 0: there is one. first: is sent before any record. Returns its number, or -errno (-EBUSY:
+ * there are CAPTURE_CLIENTS_MAX). */
+int captures_attach(struct captures *cs, int fd, struct capture_choice choice, bool pcapng, uint64_t file_bytes, const void *first,
+		    uint32_t first_len);
 
 /* Ends it. rest: gets what the socket has not taken of the last record, and the end of a pcapng file. Returns its length. */
 uint32_t captures_detach(struct captures *cs, uint32_t number, struct capture_counters *counters,

@@ -72,13 +72,13 @@ void plane_capture_name(struct plane *p, const uint8_t addr[16], const char *nam
 }
 
 int plane_capture_attach(struct plane *p, int fd, const void *filter, uint32_t filter_len, uint32_t snaplen, uint32_t flags,
-			 const char *first, uint32_t first_len)
+			 uint64_t file_bytes, const char *first, uint32_t first_len)
 {
 	struct capture_choice choice;
 	int rc = capture_choose(&choice, snaplen, (const struct packet_filter_insn *)filter, filter_len);
 
 	if (!rc)
-		rc = captures_attach(&p->captures, fd, choice, flags & PLANE_CAPTURE_PCAPNG, first, first_len);
+		rc = captures_attach(&p->captures, fd, choice, flags & PLANE_CAPTURE_PCAPNG, file_bytes, first, first_len);
 	tell_links(p);
 	return rc;
 }

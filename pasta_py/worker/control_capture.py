@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: In place of the header of a record: what follows is a line again.
 END = b"\xff" * 16
 _ROOM_BYTES = 2 << 20  # asked for in the socket; the kernel gives what it allows (net.core.wmem_max)
-_MAX_SNAPLEN = 262144
+_MAX_SNAPLEN, _MAX_SIZE = 262144, 1 << 38
 _SOL_SOCKET, _SO_SNDBUF = 1, 7  # asm-generic/socket.h
 
 
@@ -28,6 +28,13 @@ def format_of(request: "Object") -> str:
     raise ControlError("format is pcap or pcapng")
 
 
+def _number(request: "Object", name: str, most: int) -> int:
+    value = request.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise ControlError(f"{name} is a number from 0 to {most}")
+    return value
+
+
 class Capture:
     """A capture to one client."""
 
@@ -35,9 +42,8 @@ class Capture:
         self, core: "plane.Plane", readers: "event_readers.Readers", sock: "_socket.socket", request: "Object", answer: bytes
     ) -> None:  # fmt: skip
         """`answer`: the line that goes before the frames. ControlError: what is asked for is refused."""
-        code, snaplen = request.get("filter", ""), request.get("snaplen", 0)
-        if not isinstance(snaplen, int) or isinstance(snaplen, bool) or not 0 <= snaplen <= _MAX_SNAPLEN:
-            raise ControlError(f"snaplen is a number from 0 to {_MAX_SNAPLEN}")
+        code = request.get("filter", "")
+        snaplen, size = _number(request, "snaplen", _MAX_SNAPLEN), _number(request, "size", _MAX_SIZE)
         try:
             if not isinstance(code, str):
                 raise ValueError
@@ -49,7 +55,7 @@ class Capture:
         pcapng = format_of(request) == "pcapng"
         sock.setsockopt(_SOL_SOCKET, _SO_SNDBUF, _ROOM_BYTES)
         try:
-            self._number = core.attach_capture(sock.fileno(), program, snaplen, answer, pcapng=pcapng)
+            self._number = core.attach_capture(sock.fileno(), program, snaplen, answer, pcapng=pcapng, size=size)
         except BlockingIOError:
             raise ControlError("others capture already, as many as can: end one of them") from None
         except OSError as error:

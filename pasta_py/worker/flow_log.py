@@ -1,20 +1,18 @@
 """The flow log (--flow-log): a JSON line for each flow opened, refused and closed, as docs/control.md describes them."""
 
-from pasta_py.worker import plane, rotating
+from pasta_py.worker import plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pasta_py.worker import event_readers
+    from pasta_py.worker import event_readers, rotating
 
 
 class FlowLog:
     """A reader that writes to files."""
 
-    def __init__(self, core: "plane.Plane", fds: "list[int]", limit: int, hub: "event_readers.Readers") -> None:
-        """`limit`: bytes in each of the files."""
-        self._core, self._readers = core, hub
-        self._files = rotating.Rotating(fds, limit)
-        hub.add(self._files.write)
+    def __init__(self, core: "plane.Plane", files: "rotating.Rotating", hub: "event_readers.Readers") -> None:
+        self._core, self._files, self._readers = core, files, hub
+        hub.add(files.write)
 
     def finish(self) -> None:
         """The end: what waits, and a line for each flow that is still open."""

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, event_readers, flow_log, learning, log, plane, rule_set
+    from pasta_py.worker import control_server, event_readers, flow_log, learning, log, plane, rotating, rule_set
 
     Handlers = dict[int, Callable[[], int | None]]
 
 _NEVER = float("inf")
+_WARNING = 1  # log level, as in WorkerPlan.log_level
 
 
 def owner_of(sock: "_socket.socket") -> int:
@@ -73,17 +74,21 @@ class LogsAndControl:
         """The capture (--pcap) has a place for names."""
         self.readers().name_captures(True)
 
+    def _files(self, what: str, fds: "list[int]", limit: int) -> "rotating.Rotating":
+        from pasta_py.worker import rotating
+
+        why = "it takes no more (is the disk full, or its reader slow?)"
+        return rotating.Rotating(fds, limit, lambda: self._log.write(_WARNING, f"lines of the {what} are lost: {why}"))
+
     def log_flows(self, fds: "list[int]", limit: int) -> None:
         """Write the flow log to these files, `limit` bytes each."""
         from pasta_py.worker import flow_log
 
-        self._flow_log = flow_log.FlowLog(self._core, fds, limit, self.readers())
+        self._flow_log = flow_log.FlowLog(self._core, self._files("flow log", fds, limit), self.readers())
 
     def log_decisions(self, fds: "list[int]", limit: int) -> None:
         """Write the decision log to these files, `limit` bytes each."""
-        from pasta_py.worker import rotating
-
-        files = rotating.Rotating(fds, limit)
+        files = self._files("decision log", fds, limit)
         assert self.policy
         self.policy.decisions().lines.add(lambda line, _denied: files.write(line))
 

@@ -164,11 +164,14 @@ class Plane:
         text = name.encode("ascii")
         lib.plane_capture_name(self._plane, address, text, len(text))
 
-    def attach_capture(self, fd: int, code: bytes, snaplen: int, first: bytes, *, pcapng: bool = False) -> int:
-        """Send `first` and then frames to a stream socket; a number for detach_capture. BlockingIOError: too many capture."""
+    def attach_capture(self, fd: int, code: bytes, snaplen: int, first: bytes, *, pcapng: bool = False, size: int = 0) -> int:
+        """Send `first` and then frames to a stream socket; a number for detach_capture. BlockingIOError: too many capture.
+
+        `size`: bytes after which another pcapng file begins; 0: never.
+        """
         filtered = ffi.from_buffer(code), len(code) // _INSTRUCTION_BYTES
         flags = lib.PLANE_CAPTURE_PCAPNG if pcapng else 0
-        number: int = lib.plane_capture_attach(self._plane, fd, *filtered, snaplen, flags, first, len(first))
+        number: int = lib.plane_capture_attach(self._plane, fd, *filtered, snaplen, flags, size, first, len(first))
         if number == -_EBUSY:
             raise BlockingIOError(_EBUSY, "too many captures")
         raise_errno(number)

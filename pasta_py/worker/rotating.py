@@ -11,17 +11,22 @@ import posix as os  # os takes 0.8 ms to import
 
 from pasta_py.worker import event_readers, plane
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
 class Rotating:
     """Files of at most `limit` bytes each, or one stream."""
 
-    def __init__(self, fds: "list[int]", limit: int) -> None:
-        self._fds, self._limit = fds, limit
+    def __init__(self, fds: "list[int]", limit: int, on_loss: "Callable[[], None]") -> None:
+        """`on_loss`: called once, when a line finds no room."""
+        self._fds, self._limit, self._on_loss = fds, limit, on_loss
         self._turn = self._size = 0  # the file that is written, and how much of it is
         self._stream = os.fstat(fds[0]).st_mode & _TYPE != _REGULAR
-        self.lost = 0
+        self.lost, self._told = 0, False
 
     def write(self, lines: bytes) -> None:
         """Write whole lines, each with its newline."""
@@ -39,6 +44,9 @@ class Rotating:
             self.lost = 0
         if self.lost or not self._put(lines):
             self.lost += lines.count(b"\n")
+            if not self._told:
+                self._told = True
+                self._on_loss()
 
     def _put(self, lines: bytes) -> bool:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program
+from lab import HOST4, NO_PORTS, PATIENCE_S, REMOTE4, Guest, Lab, program
 from servers import DNS_NAME, named_web
 from test_capture_command import capturing
 
@@ -102,6 +102,28 @@ def test_a_capture_as_pcapng_has_the_names_of_flows(lab: Lab, options: tuple[str
             _, said = capture.communicate(timeout=PATIENCE_S)
         assert capture.returncode == 0 and " 0 left out" in said
     check_names(file)
+
+
+def test_each_file_of_a_ring_has_the_names_of_its_own_frames(lab: Lab) -> None:
+    """One flow that lasts: the first of its frames in each file has the name, and so has the address."""
+    path, file = lab.directory / "ring.sock", lab.directory / "ring.pcapng"
+    with lab.guest(*NO_PORTS, "--control", path, entry="pasta-py") as guest:
+        with capturing(lab, path, file, "--size", "4096", "--files", "9", "icmp", first="ring.1.pcapng") as capture:
+            guest.run("ping", "-q", "-4", "-c", "60", "-i", "0.01", DNS_NAME)
+            capture.send_signal(signal.SIGINT)
+            _, said = capture.communicate(timeout=PATIENCE_S)
+        assert capture.returncode == 0 and said == "pasta-py capture: 120 frames written, 0 left out\n"
+    files = [lab.directory / f"ring.{number}.pcapng" for number in range(1, 6)]
+    for each in files:
+        found = named(each)
+        assert [comment for _, comment, _ in found] == [DNS_NAME] + [""] * (len(found) - 1)
+        assert {DNS_NAME, HOST4} == {name for name, _, _ in found}
+        said = subprocess.run(["capinfos", each], capture_output=True, text=True, check=True).stdout
+        assert f"Number of packets:   {len(found)}" in said and each.stat().st_size <= 4096
+    assert sum(len(named(each)) for each in files) == 120
+    assert not (lab.directory / "ring.6.pcapng").exists()
+    for each in files:
+        each.unlink()
 
 
 def test_a_capture_in_the_middle_of_a_flow_names_it_when_it_can(lab: Lab) -> None:

@@ -50,6 +50,12 @@ def test_a_page_on_standard_output_is_there_alone(lab: Lab) -> None:
     assert done.stdout.startswith("<!DOCTYPE html>") and done.stdout.rstrip().endswith("</html>")
 
 
+def test_a_page_goes_to_a_program_too(lab: Lab) -> None:
+    script = '"$@" --report fifo -- true & cat fifo; wait $!'
+    done = lab.host.run("sh", "-c", f"rm -f fifo; mkfifo fifo; {script}", "sh", program("pasta-py"), *NO_PORTS)
+    assert done.stdout.startswith("<!DOCTYPE html>") and done.stdout.rstrip().endswith("</html>") and "report" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

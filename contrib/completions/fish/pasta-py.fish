@@ -415,7 +415,7 @@ complete -c pasta-py -n '__pasta_py_subcommand doctor' -f
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l write -s w -r -F -d '`-` is standard output; .pcapng gives that format'
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l instance -s i -x -a '(__pasta_py_instances)' -d 'An instance by its name in ps'
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l snaplen -x -d 'How much of each frame; 0: all'
-complete -c pasta-py -n '__pasta_py_subcommand capture' -l size -x -d 'Write a ring of files, none of them longer than this'
+complete -c pasta-py -n '__pasta_py_subcommand capture' -l size -x -d 'Write a ring of files of at most this size'
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l files -x -d 'How many files --size writes in turn'
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l count -s c -x -d 'End after this many frames; 0: do not'
 complete -c pasta-py -n '__pasta_py_subcommand capture' -l help -s h -d 'Show the help and exit'

@@ -1,4 +1,4 @@
-"""Makes the control socket of --conf-path or --control, for its owner alone. It replaces a socket that no program serves any more.
+"""Makes the UNIX socket of --conf-path, --control or --metrics, for its owner alone. It replaces a socket that no program serves.
 
 The worker is locked in and cannot remove its socket at the end. So a socket that refuses connections is stale.
 """

@@ -17,7 +17,8 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
-from pasta_py import defaults, descriptors, errors, worker_protocol
+from pasta_py import defaults, descriptors, worker_protocol
+from pasta_py.control.commandline.notices import refuse, warn
 from pasta_py.control.guest import syscalls
 from pasta_py.control.guest.environment import environment
 from pasta_py.control.guest.namespaces import flush_streams, map_ids, write_setting
@@ -257,7 +258,7 @@ def _make_namespaces(program: str, hostname: str, *, pidns: bool, userns: bool) 
         # Ping sockets for the guest's root, as under passt's pasta. The setting is per network namespace.
         write_setting(_PING_GROUPS, "0 0")
     except OSError as error:  # in a container, /proc/sys is often read-only
-        _warn(program, f"the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}")
+        warn(program, f"the command gets no ping sockets: {_PING_GROUPS}: {error.strerror}")
     syscalls.mount("", "/", "", syscalls.MS_SLAVE | syscalls.MS_REC)
 
 
@@ -314,7 +315,7 @@ def _init(
             os.close(fd)
         status = _wait(child, resolv)
     except OSError as error:
-        _refuse(program, f"Failed to start command or shell: {reason(error)}")
+        refuse(program, f"Failed to start command or shell: {reason(error)}")
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -333,15 +334,7 @@ def _mount_proc(program: str) -> None:
         syscalls.mount("proc", "/proc", "proc", _PROC_FLAGS)
     except OSError as error:
         # In a container that hides parts of /proc, the kernel refuses a new mount of it.
-        _warn(program, f"no fresh /proc for the command: {error.strerror}")
-
-
-def _warn(program: str, line: str) -> None:
-    print(f"{program}: {errors.bold(program, 'warning:', errors.YELLOW)} {line}", file=sys.stderr, flush=True)
-
-
-def _refuse(program: str, line: str) -> None:
-    print(f"{errors.bold(program, f'{program}:', errors.RED)} {line}", file=sys.stderr, flush=True)
+        warn(program, f"no fresh /proc for the command: {error.strerror}")
 
 
 def _own_resolv(program: str, encoded: bytes) -> "OwnResolv":
@@ -354,7 +347,7 @@ def _own_resolv(program: str, encoded: bytes) -> "OwnResolv":
     try:
         own.start()
     except HostError as error:
-        _warn(program, str(error))
+        warn(program, str(error))
     return own
 
 
@@ -387,7 +380,7 @@ def _execute(program: str, command: "Sequence[str]", before: "Mapping[_signal.Si
                 return
         _replace_process(_paths(file), argv)
     except OSError as error:
-        _refuse(program, f"Failed to start command or shell: {file}: {_why_not(program, error, command)}")
+        refuse(program, f"Failed to start command or shell: {file}: {_why_not(program, error, command)}")
         if program == "pasta-py":
             status = _NOT_FOUND if error.errno == errno.ENOENT else _CANNOT_EXECUTE
     except BaseException:

@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from pasta_py import pesto_protocol
-from pasta_py.control.commandline import getopt_long, port_spec
-from pasta_py.control.start import notices
+from pasta_py.control.commandline import getopt_long, notices, port_spec
 from pasta_py.control.start.main import failed, leave
 from pasta_py.errors import ConfError, HostError, PastaError, UsageError
 from pasta_py.model import IPPROTO_TCP, IPPROTO_UDP, ForwardRule

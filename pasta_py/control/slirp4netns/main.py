@@ -9,10 +9,10 @@ import errno
 import posix as os  # lean imports: docs/architecture.md
 import sys
 
+from pasta_py.control.commandline.notices import complain, show
 from pasta_py.control.slirp4netns import options
 from pasta_py.control.slirp4netns.options import PROGRAM, SlirpOptions
 from pasta_py.control.start import worker_process
-from pasta_py.control.start.notices import complain, show
 from pasta_py.errors import HostError, PastaError, UsageError, WorkerError
 
 TYPE_CHECKING = False
@@ -90,10 +90,10 @@ def _keep_from_others(name: str, fd: int, ours: set[int]) -> None:
 
 
 def _serve(asked: SlirpOptions, worker: "WorkerProcess") -> int:
+    from pasta_py.control.commandline.notices import WARNING, tell
     from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.ip import IPv4Address
     from pasta_py.control.slirp4netns import plan
-    from pasta_py.control.start.notices import WARNING, tell
 
     with ExitStack() as stack:
         pasta = plan.as_pasta(asked, _mac(asked))
@@ -206,10 +206,10 @@ def _hand_over(
     """Set up everything, up to a worker that serves; what was read of the host. `control`: its control socket, or -1. `updates`:
     the worker's end of the socket that says what changes on the host, or -1."""
     from pasta_py import model
+    from pasta_py.control.commandline.notices import WARNING, tell
     from pasta_py.control.exit_stack import ExitStack
     from pasta_py.control.planning import host, plan, resolv_conf
     from pasta_py.control.slirp4netns import plan as slirp_plan
-    from pasta_py.control.start.notices import WARNING, tell
 
     seen, names = host.snapshot(*plan.interfaces(pasta)), resolv_conf.read()
     made = slirp_plan.build(asked, pasta, seen, names)
@@ -240,8 +240,8 @@ def _follow(
     asked: SlirpOptions, pasta: "Options", sock: "_socket.socket", seen: "HostSnapshot", names: "Resolv"
 ) -> "Nameservers | None":
     """Begin to follow the host's nameservers. `sock`: to the worker. `seen`, `names`: what the worker has."""
+    from pasta_py.control.commandline.notices import WARNING, tell
     from pasta_py.control.slirp4netns import nameservers, plan
-    from pasta_py.control.start.notices import WARNING, tell
 
     try:
         return nameservers.Nameservers(names, lambda now: plan.build(asked, pasta, seen, now).worker, sock)

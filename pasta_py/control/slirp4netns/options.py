@@ -88,7 +88,7 @@ def help_text() -> str:
 def version_text() -> str:
     """What `podman info` stores; the lines that scripts read, with "none" for what is not in here."""
     from pasta_py import __version__
-    from pasta_py.control.start.notices import commit
+    from pasta_py.control.commandline.notices import commit
 
     values = {"commit": commit() or "none", "libslirp": "none"}
     values |= {"SLIRP_CONFIG_VERSION_MAX": str(_LIBSLIRP_INTERFACE), "libseccomp": "none"}

@@ -9,13 +9,13 @@ advertisement, so that they are usable when the program is ready.
 
 from pasta_py import defaults
 from pasta_py.control.commandline import options
+from pasta_py.control.commandline.notices import WARNING
 from pasta_py.control.ip import IPv4Network, IPv6Address, ip_interface, packed
 from pasta_py.control.netlink.links_addresses_routes import Ip
 from pasta_py.control.planning import our_addresses, plan
 from pasta_py.control.planning.host import HostSnapshot
 from pasta_py.control.planning.resolv_conf import Resolv
 from pasta_py.control.slirp4netns.options import PROGRAM, SlirpOptions
-from pasta_py.control.start.notices import WARNING
 
 GATEWAY, DNS, DHCP, DHCP_LAST, GUEST = 2, 3, 15, 30, 100  # within the network
 PREFIX6 = IPv6Address("fd00::")

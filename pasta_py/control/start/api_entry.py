@@ -11,9 +11,9 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import options
+from pasta_py.control.commandline.notices import refuse
 from pasta_py.control.start import launch
 from pasta_py.control.start.main import leave
-from pasta_py.control.start.notices import refuse
 from pasta_py.errors import HostError, PastaError, last_resort
 
 

@@ -2,7 +2,7 @@
 
 import posix as os  # lean imports: docs/architecture.md
 
-from pasta_py.control.start.notices import WARNING, tell
+from pasta_py.control.commandline.notices import WARNING, tell
 from pasta_py.errors import WorkerError
 
 TYPE_CHECKING = False

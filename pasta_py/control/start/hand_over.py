@@ -7,8 +7,8 @@ import _socket
 import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import defaults, model
+from pasta_py.control.commandline.notices import DEBUG, INFO, WARNING, complain, tell, version
 from pasta_py.control.exit_stack import ExitStack
-from pasta_py.control.start.notices import DEBUG, INFO, WARNING, complain, tell, version
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False

@@ -14,8 +14,8 @@ import time
 
 from pasta_py import defaults, descriptors, model
 from pasta_py.control.commandline import egress_rule
+from pasta_py.control.commandline.notices import WARNING, tell
 from pasta_py.control.planning import egress, egress_groups
-from pasta_py.control.start.notices import WARNING, tell
 from pasta_py.errors import HostError, UsageError, reason
 
 TYPE_CHECKING = False

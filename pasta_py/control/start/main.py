@@ -8,7 +8,7 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py.control.commandline import option_table, options
-from pasta_py.control.start.notices import complain, refuse, show, use_json, version
+from pasta_py.control.commandline.notices import complain, refuse, show, use_json, version
 from pasta_py.errors import PastaError, UnknownOption, last_resort
 
 TYPE_CHECKING = False

@@ -19,7 +19,7 @@ def path_of(value: str) -> str:
 def listen(value: str) -> int:
     """A listening, non-blocking descriptor, which the caller owns."""
     if value.startswith(_UNIX):
-        return pesto_socket.listen(path_of(value))
+        return pesto_socket.listen(path_of(value), "--metrics")
     host, colon, port = value.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:

@@ -3,7 +3,7 @@
 import posix as os  # lean imports: docs/architecture.md
 
 from pasta_py import defaults, model
-from pasta_py.control.start.notices import WARNING, tell
+from pasta_py.control.commandline.notices import WARNING, tell
 from pasta_py.errors import HostError, reason
 
 TYPE_CHECKING = False
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pasta_py.control.commandline.options import Options
 
 _READ_BYTES = 1 << 20
+_TYPE, _REGULAR = 0o170000, 0o100000  # inode(7)
 
 
 class Report:
@@ -39,12 +40,12 @@ class Report:
         title = shlex.join(self._options.command) or "the guest"
         data = page.render(flows.read(self._lines()), title).encode("utf-8", "replace")
         try:
-            if self._options.report != "-":
+            if os.fstat(self._page).st_mode & _TYPE == _REGULAR and self._options.report != "-":
                 os.ftruncate(self._page, 0)
             while data:
                 data = data[os.write(self._page, data) :]
         except OSError as error:
-            tell(self._options, WARNING, f"Couldn't write report {self._options.report!r}: {reason(error)}")
+            tell(self._options, WARNING, f"Couldn't write report {self._options.report!r}: {reason(error, 'choose another path')}")
 
     def close(self) -> None:
         for fd in (self._page, *self._logs):

@@ -9,7 +9,7 @@ import posix as os  # lean imports: docs/architecture.md
 import sys
 
 from pasta_py import defaults, worker_protocol
-from pasta_py.control.start.notices import WARNING, tell
+from pasta_py.control.commandline.notices import WARNING, tell
 from pasta_py.errors import WorkerError, reason
 
 TYPE_CHECKING = False

@@ -10,11 +10,12 @@ import socket
 import stat
 import struct
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from pasta_py import defaults
+from pasta_py.control.commandline.notices import complain
 from pasta_py.control.start import capture_filter
-from pasta_py.control.start.notices import complain
 from pasta_py.control.subcommands import command, instances
 from pasta_py.errors import ControlError, HostError, UsageError, reason
 
@@ -31,10 +32,10 @@ _TO_GUEST = 1 << 31  # in the full length
 _ETHERNET = 1  # LINKTYPE_ETHERNET
 _REQUEST_BYTES = 15 << 10
 _BLOCK_HEAD = struct.Struct("=II")  # type and length (draft-ietf-opsawg-pcapng, 3.1)
-_HEADS, _NAMES, _FRAME, _OTHER = range(4)  # kinds of records
+_FILE, _FRAME, _OTHER = range(3)  # kinds of records
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Section header and interface, name resolution, enhanced packet (draft-ietf-opsawg-pcapng, 4.1, 4.2, 4.5, 4.3)
-_KINDS = {0x0A0D0D0A: _HEADS, 1: _HEADS, 4: _NAMES, 6: _FRAME}
+# Section header, with which a file begins, and enhanced packet (draft-ietf-opsawg-pcapng, 4.1, 4.3)
+_KINDS = {0x0A0D0D0A: _FILE, 6: _FRAME}
 
 
 def main(argv: "Sequence[str]") -> int:
@@ -55,8 +56,9 @@ def main(argv: "Sequence[str]") -> int:
             int, typer.Option(metavar="BYTES", min=0, max=capture_filter.MAX_BYTES, help="How much of each frame; 0: all.")
         ] = 0,
         size: Annotated[
-            int, typer.Option(metavar="BYTES", min=0, help="Write a ring of files, none of them longer than this.")
-        ] = 0,
+            int | None,
+            typer.Option(metavar="BYTES", min=defaults.CAPTURE_FILE_MIN_BYTES, help="Write a ring of files of at most this size."),
+        ] = None,
         files: Annotated[int, typer.Option(metavar="COUNT", min=2, max=1000, help="How many files --size writes in turn.")] = 2,
         count: Annotated[
             int, typer.Option("--count", "-c", metavar="FRAMES", min=0, help="End after this many frames; 0: do not.")
@@ -66,8 +68,8 @@ def main(argv: "Sequence[str]") -> int:
             raise UsageError("no file is named: give --write FILE, or --write - and a program behind a pipe")
         target, expression = _divide(words or [], instance)
         code = capture_filter.compiled(expression, "the filter")
-        output = _Output(write, size, files, snaplen or capture_filter.MAX_BYTES)
-        return _Session(instances.find(target), code, snaplen, output.format).run(output, count)
+        output = _Output(write, size or 0, files, snaplen or capture_filter.MAX_BYTES)
+        return _Session(instances.find(target), code, snaplen, output.format, size or 0).run(output, count)
 
     return command.run("capture", argv, capture, summary=_SUMMARY)
 
@@ -98,7 +100,6 @@ class _Output:
         if path == "-" and os.isatty(1):
             raise UsageError("standard output is a terminal: send the capture to a file or a program (> FILE, | PROGRAM)")
         self._head = b"" if self.format == "pcapng" else _pcap_head(snaplen)
-        self._names = b""  # blocks that each file has; those that take the room of frames are left out
         self._file = self._open()
         self.written = 0
 
@@ -112,29 +113,39 @@ class _Output:
         except OSError as error:
             why = reason(error, "choose a path that can be written")
             raise HostError(f"Couldn't open the capture file {str(path)!r}: {why}") from None
-        file.write(self._head + self._names)
-        self._at, self._used = len(self._head) + len(self._names), False
+        with self._refusing():
+            file.write(self._head)
+        self._at, self._used = len(self._head), False
         return file
 
     def add(self, kind: int, record: bytes) -> None:
-        if kind == _HEADS:
-            self._head += record
-        if kind == _NAMES and self._size:
-            if len(self._head) + len(self._names) + len(record) > self._size // 2:
-                return
-            self._names += record
-        if kind == _FRAME:
-            if self._size and self._used and self._at + len(record) > self._size:
+        """The instance itself divides pcapng into files: each has the names of its own frames."""
+        with self._refusing():
+            full = self._head and kind == _FRAME and self._size and self._at + len(record) > self._size
+            if self._used and (full or kind == _FILE):
                 self._file.close()
                 self._file = self._open()
-            self._used = True
-            self.written += 1
-        self._file.write(record)
+            if kind == _FRAME:
+                self._used = True
+                self.written += 1
+            self._file.write(record)
         self._at += len(record)
 
     def flush(self) -> None:
         """For a reader that shows what comes."""
-        self._file.flush()
+        with self._refusing():
+            self._file.flush()
+
+    @contextmanager
+    def _refusing(self) -> "Iterator[None]":
+        """A file that takes nothing ends the capture. A reader that has gone is for the caller."""
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            what = "standard output" if self._path == "-" else f"the capture file {self._path!r}"
+            raise HostError(f"Couldn't write to {what}: {reason(error, 'choose another place')}") from None
 
 
 def _pcap_head(snaplen: int) -> bytes:
@@ -159,12 +170,12 @@ def _pcapng_block(data: bytes, at: int) -> tuple[int, int, bytes]:
 class _Session:
     """One capture over a control socket."""
 
-    def __init__(self, instance: "instances.Instance", code: bytes, snaplen: int, form: str) -> None:
+    def __init__(self, instance: "instances.Instance", code: bytes, snaplen: int, form: str, size: int) -> None:
         if len(code) * 2 > _REQUEST_BYTES:
             raise UsageError("the filter is too long for a running instance: make it simpler, or start with --pcap-filter")
         self._instance, self._ended, self._format = instance, False, form
         request = {"v": instances.VERSION, "command": "capture", "filter": code.hex(), "snaplen": snaplen}
-        self._request = {**request, "format": form} if form != "pcap" else request
+        self._request = {**request, "format": form, "size": size} if form != "pcap" else request
         self._dropped: int | None = None  # None: the instance has not said
 
     def run(self, output: _Output, count: int) -> int:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 
-from pasta_py.control.start.notices import complain, refuse
+from pasta_py.control.commandline.notices import complain, refuse
 from pasta_py.control.start.typer_command import without_types
 from pasta_py.errors import PastaError, last_resort
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pasta_py.control.commandline import option_table
+from pasta_py.control.commandline.notices import refuse, show
 from pasta_py.control.pesto import main as pesto
 from pasta_py.control.slirp4netns import options as slirp4netns
-from pasta_py.control.start.notices import refuse, show
-from pasta_py.errors import HostError, PastaError, UsageError, reason
+from pasta_py.errors import HostError, PastaError, UsageError, last_resort, reason
 from pasta_py.record import Record
 
 if TYPE_CHECKING:
@@ -455,6 +455,8 @@ def paths(shell: str, home: Path) -> list[Path]:
 
 def _shell(option: str, words: list[str]) -> str:
     shell = words[0] if words else Path(os.environ.get("SHELL", "")).name
+    if not shell:
+        raise UsageError(f"{option}: $SHELL does not say which shell is meant: name one of {', '.join(SHELLS)}")
     if len(words) > 1 or shell not in SHELLS:
         raise UsageError(f"{option} {' '.join(words) or shell}: expected one of {', '.join(SHELLS)}")
     return shell
@@ -485,6 +487,9 @@ def main(argv: list[str]) -> int:
     except PastaError as error:
         refuse("pasta-py", str(error))
         return error.status
+    except OSError as error:  # of standard output
+        refuse("pasta-py", f"cannot go on: {last_resort(error)}")
+        return 1
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ import os
 import sys
 
 from pasta_py import defaults
+from pasta_py.control.commandline.notices import show
 from pasta_py.control.guest import tap, try_namespaces
 from pasta_py.control.requirements import kernel, names, runtimes, tun, user
 from pasta_py.control.requirements.finding import FINE, WRONG, Finding, fine, wrong
 from pasta_py.control.requirements.settings import Cause
-from pasta_py.control.start.notices import show
 from pasta_py.control.subcommands import command
 from pasta_py.errors import HostError
 

@@ -19,6 +19,7 @@ from pasta_py.errors import ControlError, UsageError
 
 VERSION = 1
 _RECEIVE_BYTES = 256 << 10
+_GIVE = "give the socket of --control, a PID, or a name from 'pasta-py ps'"
 
 
 def plain(text: object) -> str:
@@ -102,8 +103,8 @@ def find(target: str) -> Instance:
             if stat.S_ISSOCK(os.stat(target).st_mode):
                 return Instance(target, 0)
         except OSError as error:
-            raise ControlError(f"{target!r}: {error.strerror}") from None
-        raise ControlError(f"{target!r} is no socket: give that of --control, a PID, or a name from 'pasta-py ps'")
+            raise ControlError(f"{target!r}: {error.strerror}: {_GIVE}") from None
+        raise ControlError(f"{target!r} is no socket: {_GIVE}")
     instances = running()
     if target.isdigit():
         chosen = [instance for instance in instances if instance.pid == int(target)]

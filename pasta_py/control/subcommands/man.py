@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pasta_py import __version__
 from pasta_py.control.commandline import man as pasta_py_page
+from pasta_py.control.commandline.notices import show
 from pasta_py.control.pesto import main as pesto
 from pasta_py.control.slirp4netns import options as slirp4netns
-from pasta_py.control.start.notices import show
 from pasta_py.control.subcommands import command
 from pasta_py.errors import HostError, UsageError
 

@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
+from pasta_py.control.commandline.notices import complain
 from pasta_py.control.report import flows, page
-from pasta_py.control.start.notices import complain
 from pasta_py.control.subcommands import command
 from pasta_py.errors import HostError, UsageError, reason
 
@@ -30,7 +30,12 @@ def main(argv: "Sequence[str]") -> int:
     ) -> int:
         if not output and logs[0] == "-":
             raise UsageError("a log from standard input has no name for the page: name it with --output")
-        text = page.render(flows.read(_lines(logs)), title or (Path(logs[0]).name if logs[0] != "-" else "a flow log"))
+        log = flows.read(_lines(logs))
+        if log.unreadable and not log.flows:
+            raise UsageError(f"no line of {logs[0]!r} is of a flow log: name one that --flow-log wrote")
+        if log.unreadable:
+            complain(f"pasta-py report: warning: {log.unreadable} lines are left out: they are not of a flow log\n")
+        text = page.render(log, title or (Path(logs[0]).name if logs[0] != "-" else "a flow log"))
         return write(text, output or f"{logs[0]}.html")
 
     return command.run("report", argv, report, summary=_SUMMARY)

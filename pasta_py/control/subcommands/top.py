@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 SUMMARY = "Watch the flows of an instance. Keys: q quits, / filters, r s d a t n sort, p pauses."
-_KEYS = "q quit  / filter  sort: r rate  s sent  d received  a age  t round trip  n name  p pause"
+_KEYS = "q quit  / filter  p pause  sort: r rate s sent d received a age t RTT n name"
 _HEAD_LINES = 4  # above the flows, the table's own head included
 _ESCAPE, _ENTER, _ERASE = "\x1b", ("\r", "\n"), ("\x7f", "\b")
 

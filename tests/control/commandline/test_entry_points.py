@@ -11,9 +11,9 @@ import pytest
 
 from pasta_py import __version__
 from pasta_py.control.commandline import man, option_table
+from pasta_py.control.commandline.notices import version
 from pasta_py.control.start import typer_command
 from pasta_py.control.start.main import plain_help
-from pasta_py.control.start.notices import version
 
 ROOT = Path(__file__).resolve().parents[3]
 CALLS = {

@@ -252,6 +252,9 @@ def test_the_page_is_written_beside_the_log_or_where_the_user_says(tmp_path: Pat
     assert Page((tmp_path / "flows.jsonl.html").read_text()).texts["h1"] == ["flows.jsonl"]
     done = run("-", "-o", "-", "--title", "build", text=b"".join(LOG))
     assert Page(done.stdout.decode()).texts["h1"] == ["build"] and not done.stderr
+    done = run("-", "-o", "-", text=b"no record\n" + b"".join(LOG))
+    left_out = b"pasta-py report: warning: 1 lines are left out: they are not of a flow log\n"
+    assert done.returncode == 0 and done.stderr == left_out and Page(done.stdout.decode())
 
 
 @pytest.mark.parametrize(
@@ -259,6 +262,7 @@ def test_the_page_is_written_beside_the_log_or_where_the_user_says(tmp_path: Pat
     [
         (("/none.jsonl",), "Couldn't read the flow log '/none.jsonl': No such file or directory: name one that --flow-log wrote"),
         (("-",), "a log from standard input has no name for the page: name it with --output"),
+        ((__file__, "-o", "/none/x"), f"no line of {__file__!r} is of a flow log: name one that --flow-log wrote"),
         (("/dev/null", "-o", "/none/x"), "Couldn't write the report '/none/x': No such file or directory: name another file"),
     ],
 )

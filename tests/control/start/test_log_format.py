@@ -61,10 +61,21 @@ def test_an_error_and_a_log_file_are_objects_too(runtime: Path) -> None:
     done = pasta("--log-format", "json", "--netns", "/nowhere", name="pasta")
     (line,) = done.stderr.splitlines()
     assert done.returncode and json.loads(line)["level"] == "error" and "/nowhere" in json.loads(line)["message"]
+    done = pasta("--log-format", "json", "--", "/none/program", name="pasta-py")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 127 and json.loads(line)["level"] == "error" and "/none/program" in json.loads(line)["message"]
     path = runtime / "log"
     done = pasta("--log-format", "json", "--log-file", str(path), "--", "true", name="pasta-py")
     assert done.returncode == 0, done.stderr
     assert {json.loads(line)["program"] for line in path.read_text().splitlines()} == {"pasta-py"}
+
+
+@pytest.mark.parametrize("log", ["flow", "decision"])
+def test_a_full_disk_of_a_log_of_flows_is_told_once(log: str, runtime: Path) -> None:
+    words = (f"--{log}-log", "/dev/full", "--", command_line("x")[0], "-c", f"{REFUSED}\n{REFUSED}")
+    done = pasta(*words, name="pasta-py", env={"XDG_RUNTIME_DIR": str(runtime)})
+    why = "it takes no more (is the disk full, or its reader slow?)"
+    assert done.stderr.splitlines() == [f"pasta-py: warning: lines of the {log} log are lost: {why}"]
 
 
 def test_the_journal_has_the_level_the_program_and_the_flow() -> None:

@@ -36,6 +36,7 @@ def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
         (("-6", "-t", "127.0.0.1/8080", *TRUE), "port 8080, address 127.0.0.1: IPv4 is switched off: leave this port out"),
         (("-t", "8080-8090,8085", *TRUE), "port specification '8080-8090,8085' names 8085 twice: once is enough"),
         (("-t", "fe80::1/8080", *TRUE), "Invalid argument: a link-local address needs its interface, as in fe80::1%eth0/8080"),
+        (("--metrics", "unix:/none/x", *TRUE), "--metrics '/none/x': No such file or directory: choose a path that can be written"),
         (("-P", "/dev/full", *TRUE), "pidfile '/dev/full': No space left on device: choose another place"),
         (("-p", "/dev/full", *TRUE), "Couldn't write to the capture file: No space left on device: choose another for --pcap"),
         (("-l", "/none/log", *TRUE), "log file '/none/log': No such file or directory: choose a path that can be written"),

@@ -54,7 +54,7 @@ def complain(text: str) -> None:
 
 
 def use_json() -> None:
-    """From now on what refuse() and tell() print are JSON objects (--log-format json)."""
+    """From now on what refuse(), warn() and tell() print are JSON objects (--log-format json)."""
     global _as_json
     _as_json = True
 
@@ -84,10 +84,18 @@ def _discard(fd: int) -> None:
 
 def tell(options: "Options", level: int, line: str) -> None:
     """Print one line, unless the options exclude its level."""
-    if options.log_level < level:
-        return
+    if options.log_level >= level:
+        _say(options.program, level, line)
+
+
+def warn(name: str, line: str) -> None:
+    """Print a warning of the program `name`."""
+    _say(name, WARNING, line)
+
+
+def _say(name: str, level: int, line: str) -> None:
     if _as_json:
-        print(_object(options.program, level, line), file=sys.stderr, flush=True)
+        print(_object(name, level, line), file=sys.stderr, flush=True)
     else:
-        prefix = errors.bold(options.program, "warning:", errors.YELLOW) + " " if level == WARNING else ""
-        print(f"{options.program}: {prefix}{line}", file=sys.stderr, flush=True)
+        prefix = errors.bold(name, "warning:", errors.YELLOW) + " " if level == WARNING else ""
+        print(f"{name}: {prefix}{line}", file=sys.stderr, flush=True)
