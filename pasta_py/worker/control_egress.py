@@ -72,8 +72,8 @@ def explain(context: "Context", request: "Request") -> "dict[str, Value]":
     denied = judgement.what in (dns_decide.DENIED, dns_decide.NEGATIVE)
     query = _explained(ruled, not denied, judgement.reason, judgement.rule, judgement.why)
     if denied and judgement.rule < 0:
-        hint = denials.name_hint(ruled.rules, judgement.owner)
-        query["hint"] = hint if port is None else f"--allow {judgement.owner}{denials.end(port, protocol)}"
+        asked = f"--allow {judgement.owner}{denials.end(port or 0, protocol)}"
+        query["hint"] = ruled.rules.hint(judgement.owner) if port is None else asked
     addresses: "list[Value]" = [dns_decide.shown_address(each) for each in ruled.dns.addresses(name.lower())]
     answer: "dict[str, Value]" = {"query": query, "addresses": addresses}
     if judgement.owner != name.lower():

@@ -82,7 +82,7 @@ class Decisions:
         if judgement.owner != name:
             members["via"] = judgement.owner
         if denied and judgement.reason == "default":
-            members["hint"] = denials.name_hint(self._rules, judgement.owner)
+            members["hint"] = self._rules.hint(judgement.owner)
         told = self._members("query", denied, judgement.reason, judgement.rule, members)
         bare, rest = [], name
         while domain := next((each for each in self._search if rest.endswith(each)), ""):

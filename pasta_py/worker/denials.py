@@ -10,7 +10,7 @@ from pasta_py.worker import dns_decide, frames, log, plane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pasta_py.worker import rule_set
 
@@ -29,7 +29,6 @@ _REVERSE = ".arpa"
 _UNPROVED = {
     "without_name": "it named no name", "not_verified": "it was something else", "name_late": "no name came in time",
 }  # fmt: skip
-_ANY_PORT = 443  # for a name of which nothing but the query is known, where the rules name no port
 
 
 class Denials:
@@ -107,7 +106,7 @@ class Denials:
         """What was denied, and what would allow it."""
         if len(key) == 2:
             name, rule = key
-            return f"the name {name}", _closes(rule) or f"{name_hint(self._rules, name)} would allow it, if this is the port"
+            return f"the name {name}", _closes(rule) or f"{self._rules.hint(name)} would allow it, if this is the port"
         if len(key) == 3:
             name, address, rule = key
             return f"the address {address} of {name}", f"{address_hint(rule, name, address)} would allow it"
@@ -137,12 +136,6 @@ def proof_hint(core: "plane.Plane", named: str, flow: "plane.JudgedFlow") -> str
     return f"--allow {named}:{flow.port}/{core.verifies(flow.rule) or flow.protocol}"
 
 
-def name_hint(rules: "rule_set.RuleSet", name: str) -> str:
-    """The same for a name of which nothing but the query is known: for the port that the rules name, if they name one."""
-    ports = {rule.rpartition(":")[2] for rule in _allowed_names(rules)}
-    return f"--allow {name}:{ports.pop() if len(ports) == 1 else _ANY_PORT}"
-
-
 def address_hint(rule: "Rule", name: str, address: str) -> str:
     """The same for an address that a name led to, and that rules for the name do not open: the name with this address alone, and
     with the ports and the protocol of the name's rule."""
@@ -153,15 +146,6 @@ def address_hint(rule: "Rule", name: str, address: str) -> str:
 def end(port: int, protocol: str) -> str:
     """How a rule for this flow ends."""
     return "/icmp" if protocol in (PING, "icmp") else f":{port}/{protocol}"
-
-
-def _allowed_names(rules: "rule_set.RuleSet") -> "Iterable[str]":
-    """Rules that allow one port of a name."""
-    for text in rules.texts:
-        rule = text.split("\t")[1].removesuffix("/tcp").removesuffix("/udp")
-        dest, _, port = rule.rpartition(":")
-        if dest.startswith("allow ") and port.isdigit() and any(c.isalpha() for c in dest[6:]) and "@" not in dest:
-            yield rule
 
 
 def _text(address: bytes) -> str:

@@ -65,6 +65,7 @@ class Service:
         # Readers of what is decided: of a query, with its name, type and the guest's address; of addresses that are left out.
         self.on_judged: list[Callable[[dns_decide.Judgement, str, int, bytes], None]] = []
         self.on_withheld: list[Callable[[dns_decide.Judgement, list[str], bytes], None]] = []
+        self.hint: Callable[[str], str] = "--allow {}".format  # the option that would allow a name
         self._waiting: dict[tuple[bytes, int, bool, bool], Waiting] = {}
         self._streams: dict[int, Stream] = {}
         self._denials, self._denials_at = float(_DENIALS_BURST), clock()
@@ -168,7 +169,7 @@ class Service:
                 own.sections[1].append(dns_decide.soa(query.name))
             _answer(query, client, own)
         elif self._may_deny():
-            _deny(query, client, judgement)
+            self._deny(query, client, judgement)
 
     def _judge(self, name: bytes, kind: int, client: Client) -> "dns_decide.Judgement":
         judgement = self.judge(name, kind)
@@ -255,7 +256,7 @@ class Service:
         judgement = self.judge(key[0], key[1])
         if judgement.what != dns_decide.ALLOWED:  # the rules have changed since the question
             for query, client in waiting.clients:
-                _deny(query, client, self._judge(key[0], key[1], client) if client.guest else judgement)
+                self._deny(query, client, self._judge(key[0], key[1], client) if client.guest else judgement)
             return
         told, withheld = self._decider.filtered(key[0], key[1], judgement, answer, self._clock())
         for tell in self.on_withheld if withheld else ():
@@ -265,11 +266,12 @@ class Service:
             error = (_BLOCKED, why) if withheld else None
             _answer(query, client, told, error=error)
 
-
-def _deny(query: Message, client: Client, judgement: "dns_decide.Judgement") -> None:
-    rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
-    own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
-    _answer(query, client, own, error=(_BLOCKED, _explained(judgement)))
+    def _deny(self, query: Message, client: Client, judgement: "dns_decide.Judgement") -> None:
+        """Say no, with a line that tells a person what to do, in the answer itself."""
+        rcode = dns_wire.NXDOMAIN if judgement.what == dns_decide.DENIED else dns_wire.NOERROR
+        own = Message(0, rcode, query.name, query.kind, sections=([], [dns_decide.soa(query.name)], []))
+        what_to_do = f"rule {judgement.rule + 1}" if judgement.rule >= 0 else self.hint(judgement.owner)
+        _answer(query, client, own, error=(_BLOCKED, f"pasta-py: {judgement.why}: {what_to_do}"))
 
 
 def _answer(
@@ -292,10 +294,3 @@ def _answer(
 
 
 _UDP_BYTES = 1232  # DNS Flag Day 2020
-
-
-def _explained(judgement: dns_decide.Judgement) -> str:
-    """The line that tells a person what to do, in the answer itself."""
-    if judgement.rule >= 0:
-        return f"pasta-py: {judgement.why}: rule {judgement.rule + 1}"
-    return f"pasta-py: {judgement.why}: --allow {judgement.owner}"

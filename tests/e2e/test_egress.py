@@ -135,6 +135,9 @@ def test_a_rule_without_effect_and_a_wide_one_are_warned_of(lab: Lab) -> None:
     assert done.returncode == 0
     assert "'deny 10.1.0.0/16:22' (--deny) has no effect: 'allow 10.0.0.0/8' (--allow) comes first" in done.stderr
     assert "'allow *.com' (--allow) allows every name that ends in .com" in done.stderr
+    done = lab.host.run(program("pasta-py"), "--allow", "a.test", "--allow", "b.test:443", "--allow", "@lan", "--", "true")
+    wide = "egress rule 'allow a.test' (--allow) is for every port of TCP and UDP, and for ping"
+    assert done.stderr == f"pasta-py: warning: {wide}\n"
     for rule, warned in (("a.test", True), ("a.test:443/tcp", True), ("10.0.0.1:443", True), ("*.a.test:80", False)):
         done = started(lab, "--verify-names", "--deny", "b.test:443", "--allow", rule)
         assert done.returncode == 0 and ("--verify-names changes no rule" in done.stderr) == warned, (rule, done.stderr)

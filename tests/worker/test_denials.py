@@ -1,30 +1,11 @@
-"""What would allow a name of which only a query is known: the port is the one that the rules name, or any; or an address of it."""
+"""What is told of denials at the end of a command: how often, and what would allow it."""
 
 from types import SimpleNamespace
 
 import pytest
 
-from pasta_py.worker.denials import Denials, address_hint, name_hint
+from pasta_py.worker.denials import Denials, address_hint
 from pasta_py.worker.dns_decide import DENIED, Judgement
-
-
-@pytest.mark.parametrize(
-    ("rules", "port"),
-    [
-        (["allow api.test:8443"], "8443"),
-        (["allow api.test:8443/tcp", "allow *.cdn.test:8443"], "8443"),
-        (["allow api.test=192.0.2.0/24:8443"], "8443"),
-        (["allow api.test=192.0.2.0/24"], "443"),
-        (["allow api.test=192.0.2.7"], "443"),
-        (["allow host1"], "443"),
-        (["allow [2001:db8::a]"], "443"),
-        (["allow api.test:80", "allow api.test:8443"], "443"),
-        (["allow @lan:22", "deny other.test:22"], "443"),
-    ],
-)
-def test_the_port_of_a_hint(rules: list[str], port: str) -> None:
-    texts = tuple(f"--allow\t{rule}\t" for rule in rules)
-    assert name_hint(SimpleNamespace(texts=texts), "new.test") == f"--allow new.test:{port}"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +25,7 @@ def test_the_rule_for_an_address_of_a_name(rule: str, address: str, hint: str) -
 def test_queries_for_a_name_count_once_a_second() -> None:
     """A resolver asks for two types at once. What a name led to counts in the same way."""
     now, lines = [10.0], list[str]()
-    rules = SimpleNamespace(texts=(), rule=lambda _index: None)
+    rules = SimpleNamespace(hint="--allow {}".format, rule=lambda _index: None)
     counted = Denials(None, rules, (), lambda: now[0])  # type: ignore[arg-type]
     judgement = Judgement(DENIED, "new.test", "default")
     for later_s in (0.0, 0.0, 0.9, 0.2, 3.0):

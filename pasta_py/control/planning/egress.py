@@ -12,7 +12,6 @@ from pasta_py.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
 
     from pasta_py.control.commandline.options import Options
     from pasta_py.control.planning.host import HostSnapshot
@@ -110,10 +109,13 @@ def into(plan: "Plan", said: Said, options: "Options", host: "HostSnapshot") -> 
     worker = plan.worker.replace(egress=policy, egress_rules=all_rules(said).texts, pin_grace_s=options.pin_grace)
     worker = worker.replace(egress_default=said.default, egress_dns=options.egress_dns, egress_dns_said=said.dns_said)
     worker = worker.replace(tells_denials=options.spawn, whole_sandbox=options.sandbox)
-    notices = plan.notices + tuple(_expansions(said))
+    found = warnings(said, strict=options.sandbox)
+    named, others = _expansions(said)
+    if options.program == "pasta-py":  # the others say no more than they have to
+        found += named
+    notices = plan.notices + others + (() if options.program == "pasta-py" else named)
     if options.sandbox and not options.spawn and options.program != "passt":
         notices += (_ONLY_NETWORK,)
-    found = warnings(said, strict=options.sandbox)
     if said.verify and not any(map(_is_verified, said.rules)):
         found += (_VERIFIES_NOTHING,)
     changed: Plan = plan.replace(worker=worker, warnings=plan.warnings + found, notices=notices)
@@ -126,10 +128,14 @@ def _is_verified(rule: Rule) -> bool:
     return rule.allow and rule.name != "" and ports in ((443, 443), (80, 80)) and rule.protocols == protocols
 
 
-def _expansions(said: Said) -> "Iterable[str]":
+def _expansions(said: Said) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is meant by rules without a port: of those for names, which may mean less; of others."""
+    named, others = list[str](), list[str]()
     for _, rule in zip(range(_EXPANDED), said.rules):
         if rule.allow and (rule.ports[0], rule.protocols) == (0, egress_rule.ALL_PROTOCOLS):
-            yield f"egress rule {_named(rule.where, f'allow {rule}')} is for every port of TCP and UDP, and for ping"
+            line = f"egress rule {_named(rule.where, f'allow {rule}')} is for every port of TCP and UDP, and for ping"
+            (named if rule.name else others).append(line)
+    return tuple(named), tuple(others)
 
 
 def compiled(said: Said, names: int, host: "HostSnapshot", worker: "WorkerPlan") -> bytes:
