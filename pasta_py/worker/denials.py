@@ -91,9 +91,10 @@ class Denials:
         for count, what, hint in shown[:_SHOWN]:
             times = "once" if count == 1 else f"{count} times"
             journal.write(log.INFO, f"egress: denied {times}: {what}: {hint}", asked=True)
-        more = len(shown) - _SHOWN
-        if more > 0 or self._others:
-            journal.write(log.INFO, f"egress: {max(more, 0) + self._others} other destinations were denied", asked=True)
+        more = max(len(shown) - _SHOWN, 0) + self._others
+        if more:
+            others = "another destination was" if more == 1 else f"{more} other destinations were"
+            journal.write(log.INFO, f"egress: {others} denied", asked=True)
 
     def _is_search(self, key: "Key") -> bool:
         """Whether a resolver has put a search domain behind another name that it also asked for."""

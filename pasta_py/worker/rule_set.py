@@ -82,7 +82,7 @@ class RuleSet:
     def hint(self, name: str) -> str:
         """The narrowest option that would allow a name of which nothing but the query is known."""
         self._port = self._port or port_of_names(self.texts)  # of thousands of rules it takes 10 ms
-        return f"--allow {name}:{self._port}"
+        return f"{'' if self._names else '--egress-dns rules '}--allow {name}:{self._port}"
 
     def left_s(self, index: int) -> "float | None":
         """For how long a rule is in force; None: to the end."""

@@ -270,3 +270,6 @@ def test_what_is_told_has_an_end(lab: Lab) -> None:
     many = " ".join(f"{REMOTE4}:{port}" for port in range(1, 31))
     lines = told(lab, "-4", "--egress", "none", command=f"for at in {many}; do curl -s -m 5 http://$at/; done")
     assert len(lines) == 21 and lines[-1] == "egress: 10 other destinations were denied", lines
+    lines = told(lab, "--egress-dns", "none", "--allow", "a.test:80", command="getent ahosts a.test")
+    hint = "--egress-dns rules --allow a.test:80 would allow it, if this is the port"
+    assert lines == [f"egress: denied once: the name a.test: {hint}"]

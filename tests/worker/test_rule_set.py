@@ -43,6 +43,8 @@ def test_a_hint_reads_the_rules_once_and_again_when_they_change() -> None:
     plan = sample_plan().replace(egress=bytes((1, 0, 1)) + bytes(9), egress_rules=texts, egress_default="none")
     rules = RuleSet(SimpleNamespace(set_egress=lambda _policy: True), plan)  # type: ignore[arg-type]
     assert {rules.hint("new.test") for _ in range(10)} == {"--allow new.test:8443"} and Counted.reads == 5
+    closed = RuleSet(SimpleNamespace(), plan.replace(egress=bytes(12)))  # type: ignore[arg-type]
+    assert closed.hint("new.test") == "--egress-dns rules --allow new.test:8443"
     rules.add(Added("added\tallow other.test:22\t", b"", float("inf")))
     assert rules.hint("new.test") == "--allow new.test:443"
     rules.replace(Base(("f:1\tallow other.test:22\t",), b"", "none"))
