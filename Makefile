@@ -182,7 +182,7 @@ test-clients: dev ## languages, browsers, HTTP/3, FTP, WebRTC and validating res
 # `make test` has a short form: one boot.
 test-vm: dev ## real virtual machines under QEMU behind passt, without acceleration
 	tests/as_installed.sh $(VENV) build/as-installed
-	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm
+	PASTA_LONG=1 $(AS_INSTALLED) $(PYTEST) tests/vm tests/e2e/test_machine_storms.py
 
 .PHONY: wheels-native wheels-arm64 wheels-musl wheels test-arm64 test-musl
 WHEELS = sh packaging/wheels.sh build/wheels $(SDIST)

@@ -1,7 +1,8 @@
 /* Purpose: fuzz target: a hostile vhost-user front end and its guest. The input is a script of messages, of writes to the shared
- * memory, and of what the core does meanwhile.
+ * memory, and of what the core does meanwhile, with two pairs of queues.
  *
  * How: the socket, the memory and the descriptors are real ones of this process. Each command is one byte, with arguments behind it.
+ * One thread does the work of both pairs, in turn.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,6 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define MEMORY_BYTES 0x8000u
 #define BUFFERS 0x4000u
 #define SIZE 16u
+#define PAIRS 2u
+#define QUEUES (2 * PAIRS)
 #define FDS 3 /* for messages: memory, a counter, neither */
 
 struct script {
@@ -27,13 +30,14 @@ struct script {
 };
 
 static struct {
-	struct link link;
-	struct loop loop;
+	struct link link[PAIRS];
+	struct loop loop[PAIRS];
+	uint32_t pair; /* whose link is used */
 	struct counters counters;
 	int front_end, ours;
 	int fds[FDS];
 	uint8_t *memory;
-	uint16_t offered[2];
+	uint16_t offered[QUEUES];
 } g;
 
 static uint32_t next(struct script *s, uint32_t bytes)
@@ -76,12 +80,12 @@ static void connect_front_end(void)
 	REQUIRE(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
 	g.front_end = pair[0];
 	g.ours = pair[1];
-	REQUIRE(!link_attach(&g.link, g.ours));
+	REQUIRE(!link_attach(&g.link[0], g.ours));
 }
 
 static void disconnect(void)
 {
-	link_detach(&g.link);
+	link_detach(&g.link[0]);
 	close(g.front_end);
 	close(g.ours);
 }
@@ -90,11 +94,10 @@ static void handle_messages(void)
 {
 	uint8_t answers[4096];
 
-	if (link_event(&g.link, 0)) {
+	if (link_event(&g.link[0], 0)) {
 		disconnect();
 		connect_front_end();
 	}
-	g.link.fault = NULL;
 	while (recv(g.front_end, answers, sizeof(answers), MSG_DONTWAIT) > 0)
 		;
 }
@@ -106,7 +109,7 @@ static void start(uint64_t features)
 
 	say(2, 1, &features, 8, 0);
 	say(5, 1, table, 40, 1);
-	for (uint32_t q = 0; q < 2; q++) {
+	for (uint32_t q = 0; q < QUEUES; q++) {
 		uint32_t size[2] = {q, SIZE}, base[2] = {q, 0}, on[2] = {q, 1};
 		uint64_t number = q, at = q * 0x1000u, where[5] = {q, at, at + 0x800, at + 0x400, 0};
 
@@ -123,10 +126,10 @@ static void start(uint64_t features)
 
 static void describe(struct script *s)
 {
-	uint32_t q = next(s, 1) & 1, index = next(s, 1) % SIZE;
+	uint32_t q = next(s, 1) % QUEUES, index = next(s, 1) % SIZE;
 	uint64_t address = next(s, 3), rest = next(s, 2);
 
-	rest |= (uint64_t)(next(s, 1) ^ (q ? 0 : 2)) << 32;
+	rest |= (uint64_t)(next(s, 1) ^ (q & 1 ? 0 : 2)) << 32;
 	rest |= (uint64_t)next(s, 1) << 48;
 	memcpy(g.memory + (size_t)q * 0x1000 + (size_t)index * 16, &address, 8);
 	memcpy(g.memory + (size_t)q * 0x1000 + (size_t)index * 16 + 8, &rest, 8);
@@ -134,11 +137,27 @@ static void describe(struct script *s)
 
 static void offer(struct script *s)
 {
-	uint32_t q = next(s, 1) & 1;
+	uint32_t q = next(s, 1) % QUEUES;
 	uint16_t head = (uint16_t)next(s, 1);
 
 	memcpy(g.memory + q * 0x1000 + 0x400 + 4 + g.offered[q]++ % SIZE * 2, &head, 2);
 	memcpy(g.memory + q * 0x1000 + 0x400 + 2, &g.offered[q], 2);
+}
+
+/* What the second pair cannot send itself. */
+static bool hand_over(struct link *l, const struct iovec *from, int pieces)
+{
+	static uint8_t frame[sizeof(struct vnet_hdr) + 2 + LINK_FRAME_MAX];
+	uint32_t len = 0;
+
+	(void)l;
+	for (int i = 0; i < pieces; len += (uint32_t)from[i++].iov_len) {
+		REQUIRE(from[i].iov_len <= sizeof(frame) - len);
+		if (from[i].iov_len)
+			memcpy(frame + len, from[i].iov_base, from[i].iov_len);
+	}
+	link_put(&g.link[0], frame, len);
+	return true;
 }
 
 static void read_frames(void)
@@ -146,7 +165,7 @@ static void read_frames(void)
 	struct link_frame f;
 
 	for (int i = 0; i < 4; i++) {
-		int rc = link_read(&g.link, &f);
+		int rc = link_read(&g.link[g.pair], &f);
 
 		REQUIRE(rc == 0 || rc == -EBADMSG || rc == -EAGAIN || rc == -EFAULT);
 		if (rc == -EFAULT) { /* a region is larger than its file */
@@ -173,7 +192,7 @@ static void send_frame(struct script *s)
 	tx.body_len = next(s, 2) % (LINK_FRAME_MAX - tx.head_len);
 	tx.gso_size = (uint16_t)(536 + next(s, 1));
 	tx.gso_type = VNET_GSO_TCPV4;
-	link_send(&g.link, &tx);
+	link_send(&g.link[g.pair], &tx);
 }
 
 static void run(struct script *s)
@@ -182,7 +201,7 @@ static void run(struct script *s)
 	uint32_t request, flags, bytes;
 
 	while (s->left) {
-		switch (next(s, 1) % 10) {
+		switch (next(s, 1) % 11) {
 		case 0:
 			request = next(s, 1) % 20;
 			flags = next(s, 1);
@@ -221,11 +240,13 @@ static void run(struct script *s)
 			break;
 		case 9:
 			g.memory[next(s, 2) % MEMORY_BYTES] = (uint8_t)next(s, 1);
-			link_event(&g.link, 1);
-			link_flush(&g.link);
+			link_event(&g.link[g.pair], 1);
+			link_flush(&g.link[g.pair]);
+			break;
+		case 10:
+			g.pair = (g.pair + 1) % PAIRS;
 			break;
 		}
-		g.link.fault = NULL;
 	}
 }
 
@@ -244,12 +265,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	memset(g.memory, 0, MEMORY_BYTES);
 	lowest = dup(0);
 	close(lowest);
-	REQUIRE(!loop_init(&g.loop) && !link_init(&g.link, &g.loop, &link_vhost_user, -1, 0, false, &g.counters));
+	g.pair = 0;
+	for (uint32_t i = 0; i < PAIRS; i++) {
+		struct link *l = &g.link[i];
+
+		REQUIRE(!loop_init(&g.loop[i]) && !link_init(l, &g.loop[i], &link_vhost_user, -1, 0, false, &g.counters));
+		l->hand_over = hand_over;
+		REQUIRE(!i || !link_join(l, &g.link[0]));
+	}
 	connect_front_end();
 	run(&s);
 	disconnect();
-	link_free(&g.link);
-	loop_free(&g.loop);
+	for (uint32_t i = PAIRS; i-- > 0;) {
+		link_free(&g.link[i]);
+		loop_free(&g.loop[i]);
+	}
 	REQUIRE(dup(0) == lowest, "a descriptor is left open");
 	close(lowest);
 	return 0;
