@@ -121,18 +121,25 @@ def above(results: dict[str, Any]) -> str:
     )
 
 
-def into(path: Path, text: str) -> None:
-    """Between its markers. BenchError where these are missing."""
+def marked(path: Path) -> None:
+    """BenchError where it has no markers for the table, or cannot be read: told before the minutes of a run."""
     try:
-        report.into_document(path, text, (BEGIN, END))
-    except ValueError as error:
-        raise BenchError(str(error)) from None
+        report.split_document(path, (BEGIN, END))
+    except (OSError, ValueError) as error:
+        raise BenchError(f"--doc '{path}': {error}") from None
+
+
+def into(path: Path, text: str) -> None:
+    """Between its markers, which are there (marked())."""
+    report.into_document(path, text, (BEGIN, END))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     chosen = {key: work for key, work in works().items() if options.only in f"{NAMES[key[0]]}, {key[1]}, MTU {key[2]}"}
     if not chosen:
         raise BenchError(f"--only '{options.only}': no row has this in its name")
+    if options.doc:
+        marked(Path(options.doc))
     fetch()
     compared, busy = subjects(), report.busy_share()
     with tempfile.TemporaryDirectory(prefix="pasta-bench-") as directory:

@@ -433,6 +433,15 @@ def test_the_table_of_machines_goes_between_its_markers(tmp_path: Path) -> None:
     page.write_text(f"before\n{vm.BEGIN}\nold\n{vm.END}\nafter\n")
     vm.into(page, "new")
     assert page.read_text() == f"before\n{vm.BEGIN}\n\nnew\n\n{vm.END}\nafter\n"
+
+
+def test_a_page_without_markers_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
     page.write_text("no table\n")
-    with pytest.raises(program.BenchError, match="no lines"):
-        vm.into(page, "new")
+    monkeypatch.setattr(vm, "fetch", lambda: pytest.fail("it went on"))
+    for each, said in ((page, "no lines"), (tmp_path / "none.md", "No such file")):
+        monkeypatch.setattr("sys.argv", ["vm", "--doc", str(each)])
+        with pytest.raises(program.BenchError, match=said):
+            vm.main()

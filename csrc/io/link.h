@@ -56,6 +56,7 @@ struct link_tx;
 /* What a link can do; chosen once, when the link is made. A function that is NULL does nothing. */
 struct link_kind {
 	bool offloads;               /* takes segments of up to 64 KiB with partial checksums, at any MTU */
+	bool trains;                 /* takes the segments of several frames of TCP as one, up to SCRATCH_BYTES of payload */
 	int (*init)(struct link *l); /* makes `state` and `rx`, before there is a peer. 0 or -errno */
 	void (*free)(struct link *l);
 	int (*attach)(struct link *l); /* fd is that of a new peer. 0 or -errno */
@@ -92,6 +93,7 @@ struct link {
 	int fd;                            /* of the peer; -1: there is none */
 	bool blocked;                      /* the peer takes nothing now, or there is none: data that can wait stays where it is */
 	bool buffered;                     /* the next link_read() has a frame without asking the kernel */
+	bool drained;                      /* a frame was read, and the kernel had no more behind it */
 	bool uso;                          /* the tap takes UDP segmentation offload frames */
 	uint8_t header_bytes;              /* of the virtio-net header; 0: there is none */
 	struct neighbour_table neighbours; /* learnt from the guest's frames */

@@ -3,9 +3,11 @@
  *
  * How: one system call reads all that waits, up to RX_BYTES. Frames are handed out from there. Consecutive segments of a stream are
  * joined (wire/coalesce.h), because a guest behind such a socket has no offloads, unless a capture wants the frames as they came.
+ * When a read has not filled the buffer, the socket is empty, and the next one waits for an event.
  *
  * Towards the peer, small frames are collected and leave with link_flush(), at the end of a turn. A large one leaves at once with those
- * before it; its payload is not copied. What the socket does not take is kept, the rest of a frame first. While something is kept
+ * before it; its payload is not copied. What TCP has read at once comes as a train, whose segments leave in few calls: the peer wakes
+ * for many frames, not for each. What the socket does not take is kept, the rest of a frame first. While something is kept
  * the link is `blocked`: TCP leaves its data in the host's sockets, so nothing of it is lost. Other frames are kept too while there
  * is room, then dropped.
  *
@@ -22,7 +24,7 @@
 #include <sys/socket.h>
 
 #include "base/bytes.h"
-#include "io/link.h"
+#include "io/io.h"
 #include "wire/coalesce.h"
 #include "wire/offload.h"
 #include "wire/tcp.h"
@@ -31,16 +33,17 @@
 #define FRAME_MAX 65535 /* as passt has it: a packet for the largest MTU and its Ethernet header fit */
 
 #define RX_BYTES (256u << 10)
-#define TX_BYTES (256u << 10)
-#define TX_EARLY_BYTES (64u << 10) /* collected frames that leave before the end of the turn */
-#define SMALL_BYTES 4096           /* copying a frame up to this costs less than a system call */
-#define SEGMENTS 64                /* in one system call */
+#define TX_BYTES ((256u << 10) + SCRATCH_BYTES) /* a whole train and more */
+#define TX_EARLY_BYTES (64u << 10)              /* collected frames that leave before the end of the turn */
+#define SMALL_BYTES 4096                        /* copying a frame up to this costs less than a system call */
+#define SEGMENTS 128                            /* in one system call */
 /* For the kernel to hold towards a peer that is slower. A UNIX socket takes more only when three quarters of this have been read, and
  * with the 208 KiB of the default that leaves no time between "full" and "empty". */
 #define SOCKET_BYTES (1 << 20)
 
 struct stream {
 	bool packets;
+	bool emptied; /* the last read took all that the socket had */
 	uint32_t rx_from, rx_len;
 	uint32_t tx_from, tx_len;
 	uint8_t tx[TX_BYTES];
@@ -71,6 +74,7 @@ static int attach(struct link *l)
 		return -errno;
 	s->packets = type != SOCK_STREAM;
 	s->rx_from = s->rx_len = s->tx_from = s->tx_len = 0;
+	s->emptied = false;
 	return 0;
 }
 
@@ -98,6 +102,7 @@ static int fill(struct link *l, struct stream *s)
 		return -errno;
 	if (!n)
 		return -ENODEV;
+	s->emptied = !s->packets && (uint32_t)n < RX_BYTES - s->rx_len;
 	s->rx_len += (uint32_t)n;
 	return 0;
 }
@@ -157,6 +162,7 @@ static int read_frame(struct link *l, struct link_frame *f)
 	if (!l->captures)
 		join(l, s, f);
 	l->buffered = next_length(l, s) != 0;
+	l->drained = !l->buffered && s->emptied;
 	return link_received(l, f);
 }
 
@@ -347,5 +353,11 @@ static bool send_frame(struct link *l, const struct link_tx *tx)
 	return send_segments(l, tx);
 }
 
-const struct link_kind link_stream = {
-	.offloads = false, .init = make, .free = destroy, .attach = attach, .read = read_frame, .send = send_frame, .flush = flush};
+const struct link_kind link_stream = {.offloads = false,
+				      .trains = true,
+				      .init = make,
+				      .free = destroy,
+				      .attach = attach,
+				      .read = read_frame,
+				      .send = send_frame,
+				      .flush = flush};

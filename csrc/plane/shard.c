@@ -203,7 +203,8 @@ static void read_tap(struct shard *s)
 {
 	uint32_t bytes = 0;
 
-	for (int count = 0; count < SCHED_TAP_FRAMES && bytes < SCHED_TAP_BYTES && !s->slow.len; count++) {
+	s->link.drained = false;
+	for (int count = 0; count < SCHED_TAP_FRAMES && bytes < SCHED_TAP_BYTES && !s->slow.len && !s->link.drained; count++) {
 		struct link_frame frame;
 		int rc = link_read(&s->link, &frame);
 

@@ -52,7 +52,8 @@ static uint32_t transmit(struct io *io, const struct flow_key *key, uint8_t *hea
 			     .csum_offset = TCP_CSUM_OFFSET,
 			     .gso_size = mss};
 	uint64_t before = io->counters->v[CTR_tap_tx_frames];
-	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, tcp_len + len));
+	/* The lengths in the headers of a train (struct link_kind) are too short: those of each of its segments replace them. */
+	uint16_t sum = csum_fold(ip_pseudo_sum(&key->dest, &key->guest, IPPROTO_TCP, (uint16_t)(tcp_len + len)));
 
 	tx.gso_type = addr_is_v4(&key->guest) ? VNET_GSO_TCPV4 : VNET_GSO_TCPV6;
 	memcpy(head + l4 + TCP_CSUM_OFFSET, &sum, 2);

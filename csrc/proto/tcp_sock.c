@@ -227,18 +227,21 @@ static void count_sent(struct io *io, struct tcp_flow *f, uint32_t len)
 	f->snd_nxt = seq_add(f->snd_nxt, len);
 }
 
-/* Payload that one frame may carry. */
-static uint32_t frame_room(const struct tcp_flow *f)
+/* Payload that one frame may carry: whole segments if the link has to make them, or each frame would leave a small one. */
+static uint32_t frame_room(const struct io *io, const struct tcp_flow *f)
 {
-	return IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
+	uint32_t most = IP_MAX_BYTES - TCP_HLEN - (addr_is_v4(&f->flow.key.guest) ? IP4_HLEN : 0);
+
+	return io->link->kind->offloads || most < f->mss ? most : most - most % f->mss;
 }
 
 /* Bytes that may be sent now, in `frames` frames at most. A piece smaller than a segment and than half of the window waits
  * until nothing is in flight (RFC 9293, 3.8.6.2.1). */
-static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_t frames)
+static uint32_t send_room(const struct tcp *t, const struct io *io, const struct tcp_flow *f, uint32_t frames)
 {
 	uint32_t flight = tcp_in_flight(f), room = f->snd_wnd > flight ? f->snd_wnd - flight : 0;
-	uint32_t small = u32_min(f->mss, f->snd_wnd / 2), frame = frame_room(f), rest;
+	uint32_t small = u32_min(f->mss, f->snd_wnd / 2), frame = frame_room(io, f), rest;
+	uint32_t whole = io->link->kind->offloads ? frame : u32_min(frame, f->mss);
 
 	if (!t->peek_offset)
 		room = u32_min(room,
@@ -246,7 +249,7 @@ static uint32_t send_room(const struct tcp *t, const struct tcp_flow *f, uint32_
 	if (flight && room < small)
 		return 0;
 	room = u32_min(room, u32_min(frames * frame, SCRATCH_BYTES));
-	rest = room % frame;
+	rest = room % whole;
 	return room > frame && rest < small ? room - rest : room;
 }
 
@@ -268,12 +271,12 @@ static bool ends_after(struct tcp *t, struct tcp_flow *f, uint32_t offset)
  * counts the frames. */
 static uint32_t send_read(struct io *io, struct tcp_flow *f, const uint8_t *at, uint32_t len, bool fin, uint32_t *frames)
 {
-	uint32_t part;
+	uint32_t frame = frame_room(io, f), most = io->link->kind->trains ? SCRATCH_BYTES : frame, part;
 
-	for (; len && !io->link->blocked; at += part, len -= part, ++*frames) {
-		bool last = fin && len <= frame_room(f);
+	for (; len && !io->link->blocked; at += part, len -= part, *frames += (part + frame - 1) / frame) {
+		bool last = fin && len <= most;
 
-		part = u32_min(len, frame_room(f));
+		part = u32_min(len, most);
 		tcp_send(io, f, (uint8_t)(TCP_ACK | TCP_PSH | (last ? TCP_FIN : 0)), f->snd_nxt, at, part);
 		count_sent(io, f, part + last);
 		account_received(&f->account, 0, part);
@@ -295,7 +298,7 @@ static ssize_t peek_to_send(struct tcp *t, struct io *io, struct tcp_flow *f, ui
 	const struct iovec *parts;
 
 	if (tcp_in_flight(f) && t->peek_offset && !is_copied(io, f))
-		lent = link_lend(io->link, head, u32_min(*room, frame_room(f)), &parts, &count);
+		lent = link_lend(io->link, head, u32_min(*room, frame_room(io, f)), &parts, &count);
 	if (lent) {
 		ssize_t n = peek_parts(t, f, tcp_in_flight(f), parts, count);
 
@@ -315,7 +318,7 @@ static bool send_available(struct tcp *t, struct io *io, struct tcp_flow *f, uin
 	bool shaped = io->rate_in && !f->served;
 
 	while (f->flags & TCPF_READABLE && !(f->flags & TCPF_SOCK_EOF)) {
-		uint32_t room = send_room(t, f, u32_max(frames, 1));
+		uint32_t room = send_room(t, io, f, u32_max(frames, 1));
 		const uint8_t *at;
 		ssize_t n;
 
@@ -376,7 +379,7 @@ void tcp_retransmit_one(struct tcp *t, struct io *io, struct tcp_flow *f)
 
 	drop_acked(io, f);
 	/* The lost frame carried this much at most: send no more again. */
-	data = u32_min(data, io->link->kind->offloads ? frame_room(f) : f->mss);
+	data = u32_min(data, io->link->kind->offloads ? frame_room(io, f) : f->mss);
 	if (data)
 		n = peek(t, f, 0, io->scratch, data);
 	COUNT(io->counters, tcp_retransmits);

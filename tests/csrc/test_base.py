@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import random
 
 import internals
 import pytest
@@ -42,6 +43,14 @@ def test_checksum_put_in_place_verifies(data: bytes) -> None:
     value = ~folded(blank) & 0xFFFF
     whole = blank[:10] + value.to_bytes(2, __import__("sys").byteorder) + blank[12:]
     assert folded(whole) == 0xFFFF
+
+
+@pytest.mark.parametrize("length", [511, 512, 513, 575, 576, 65483, 65535])
+def test_checksum_of_long_runs_wherever_they_begin(length: int) -> None:
+    data = random.Random(length).randbytes(length + 64)
+    for at in (0, 1, 31):
+        part = data[at : at + length]
+        assert ~folded(part) & 0xFFFF == native(checksum(part))
 
 
 def test_checksum_of_64_kib_of_ones_does_not_overflow() -> None:

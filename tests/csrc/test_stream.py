@@ -93,10 +93,12 @@ def machine() -> Iterator[Machine]:
         yield made
 
 
-def stream_from_host(machine: Machine, data: bytes, window: int = 65535) -> tuple[TcpPeer, socket.socket]:
+def stream_from_host(
+    machine: Machine, data: bytes, window: int = 65535, *, v6: bool = False, mss: int = 1460
+) -> tuple[TcpPeer, socket.socket]:
     """A connection of the guest whose host peer has sent data."""
-    with server() as listener:
-        peer = TcpPeer(machine, listener.getsockname()[1], window=window)
+    with server(v6) as listener:
+        peer = TcpPeer(machine, listener.getsockname()[1], window=window, v6=v6, mss=mss)
         peer.connect()
         host, _ = listener.accept()
     host.setblocking(False)
@@ -226,6 +228,30 @@ def test_each_segment_carries_at_most_the_guests_mss(machine: Machine) -> None:
     payload = peer.take([segment for segment in map(parse, frames) if isinstance(segment, Segment)])
     assert len(payload) >= 64000 and max(map(len, frames)) == 14 + 20 + 20 + 1460
     host.close()
+
+
+@pytest.mark.parametrize(("v6", "mss"), [(False, 536), (False, 65480), (True, 1440), (True, 65460)])
+def test_many_frames_leave_as_whole_segments(v6: bool, mss: int) -> None:
+    """Each has right lengths, numbers and checksums (parse()); a frame of 64 KiB leaves no small piece behind the last segment."""
+    data = random.Random(mss).randbytes(1 << 20)
+    longest = 65535 - 20 - (0 if v6 else 20)
+    with Machine(mtu=65520) as machine:
+        peer, host = stream_from_host(machine, b"", window=1 << 20, v6=v6, mss=mss)
+        sent, arrived, lengths = 0, bytearray(), list[int]()
+        deadline = time.monotonic() + 4 * PATIENCE_S
+        while len(arrived) < len(data) and time.monotonic() < deadline:
+            with suppress(BlockingIOError):
+                sent += host.send(data[sent:])
+            segments = [each for each in machine.received() if isinstance(each, Segment)]
+            lengths += [len(each.payload) for each in segments]
+            arrived += peer.take(segments)
+            if segments:
+                peer.send(ACK)
+        assert bytes(arrived) == data and max(lengths) == mss
+        if mss > 60000:
+            assert longest % mss not in lengths
+        assert machine.counter("tcp_retransmits") == 0 and machine.counter("tap_tx_dropped") == 0
+        host.close()
 
 
 def test_a_stream_of_the_guest_arrives_once_and_in_order(machine: Machine) -> None:
