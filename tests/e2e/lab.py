@@ -113,7 +113,7 @@ class Space:
         return process
 
     def run(
-        self, *command: object, caps: bool = False, timeout: float = 60, check: bool = True, input: str = ""
+        self, *command: object, caps: bool = False, timeout: float = 120, check: bool = True, input: str = ""
     ) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end, at most `timeout` seconds; a nonzero exit fails the test unless check=False."""
         process = self.popen(*command, caps=caps)
@@ -137,7 +137,7 @@ class Space:
         lines = [f"echo '{v}' > /proc/sys/net/{k.replace('__', '/')}" for k, v in values.items()]
         self.run("sh", "-ec", "\n".join(lines), caps=True)
 
-    def script(self, name: str, *args: object, timeout: float = 60) -> dict[str, object]:
+    def script(self, name: str, *args: object, timeout: float = 120) -> dict[str, object]:
         """Run one of the traffic programs (tests/programs); the JSON object that it printed."""
         return dict(json.loads(self.run(sys.executable, PROGRAMS / name, *args, timeout=timeout).stdout))
 
@@ -170,12 +170,12 @@ class Script:
         if line != "ready\n":
             raise AssertionError(f"traffic program said {line!r}\n{process.stderr.read()}")
 
-    def result(self, timeout: float = 60) -> dict[str, object]:
+    def result(self, timeout: float = 120) -> dict[str, object]:
         """Close its input, which tells a server to finish, and return what it printed."""
         return self.finished(self.process, timeout)
 
     @staticmethod
-    def finished(process: "subprocess.Popen[str]", timeout: float = 60) -> dict[str, object]:
+    def finished(process: "subprocess.Popen[str]", timeout: float = 120) -> dict[str, object]:
         """The same for a program that was started by other means, and says no "ready"."""
         out, err = process.communicate(timeout=timeout)
         assert process.returncode == 0, err

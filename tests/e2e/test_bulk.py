@@ -45,11 +45,11 @@ def test_a_large_file_arrives_unharmed(lab: Lab, digests: dict[int, str], direct
         with lab.guest("--mtu", mtu, "--pcap", capture) as guest:
             guest.run("sh", "-ec", PATIENT)
             if direction == "down":
-                command = f"curl -sS -f --max-time 60 {URLS[family]}/{mtu}.bin | sha256sum"
-                seen = guest.run("bash", "-o", "pipefail", "-ec", command, timeout=70).stdout.split()[0]
+                command = f"curl -sS -f --max-time 200 {URLS[family]}/{mtu}.bin | sha256sum"
+                seen = guest.run("bash", "-o", "pipefail", "-ec", command, timeout=210).stdout.split()[0]
             else:
-                upload = ("curl", "-sS", "-f", "--max-time", "60", "-T", f"{BIG}/www/{mtu}.bin")
-                guest.run(*upload, f"{URLS[family]}/up.bin", timeout=70)
+                upload = ("curl", "-sS", "-f", "--max-time", "200", "-T", f"{BIG}/www/{mtu}.bin")
+                guest.run(*upload, f"{URLS[family]}/up.bin", timeout=210)
                 seen = lab.host.run("sha256sum", f"{BIG}/www/up.bin").stdout.split()[0]
         assert seen == digests[mtu]
         lab.host.run("rm", "-f", f"{BIG}/www/up.bin")
@@ -72,7 +72,7 @@ def test_what_many_streams_send_at_once_finds_room_in_the_tap(lab: Lab) -> None:
         worker = lab.translator().pid
         os.kill(worker, signal.SIGSTOP)
         try:
-            sent, dropped = map(int, crowd.communicate("go\n", timeout=60)[0].split())
+            sent, dropped = map(int, crowd.communicate("go\n", timeout=240)[0].split())
         finally:
             os.kill(worker, signal.SIGCONT)
     assert dropped == 0 and sent > 1500

@@ -41,7 +41,7 @@ def test_a_thousand_connections_in_every_order_of_close(lab: Lab, family: int) -
     with lab.guest() as guest:
         translator = lab.translator()
         before = translator.descriptors()
-        client = guest.script("exchange.py", "connect", address, 7000 + family, AT_ONCE, SIZE, timeout=90)
+        client = guest.script("exchange.py", "connect", address, 7000 + family, AT_ONCE, SIZE, timeout=240)
         assert_as_before(translator, before)
     served = server.result()
     wanted = {order: len(range(index, AT_ONCE, len(ORDERS))) for index, order in enumerate(ORDERS)}

@@ -104,7 +104,7 @@ def test_tcp_finds_the_path_mtu(far_lab: Lab, sender: str, family: int) -> None:
     mine, theirs = ("send", "read") if sender == "guest" else ("read", "send")
     remote = far_lab.remote.start("stream.py", theirs, address, port, size, 0, "listen")
     with far_lab.guest() as guest:
-        local = guest.script("stream.py", mine, address, port, size, 0, "connect", timeout=90)
+        local = guest.script("stream.py", mine, address, port, size, 0, "connect", timeout=240)
         if sender == "guest":
             (route,) = json.loads(far_lab.host.run("ip", "-j", "route", "get", address).stdout)
             assert route["metrics"][0]["mtu"] == PATH_MTU, "the host's own kernel has not learnt the path MTU"

@@ -237,7 +237,7 @@ def to_everywhere() -> Iterator[bytes]:
 
 def send(guest: Guest, these: Iterator[bytes]) -> int:
     text = "\n".join(frame.hex() for frame in these)
-    done = guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input=text, timeout=90)
+    done = guest.run(sys.executable, PROGRAMS / "reach.py", "send", guest.interface(), input=text, timeout=240)
     return int(json.loads(done.stdout)["sent"])
 
 

@@ -25,7 +25,7 @@ for command; do
 done
 exit 0
 """
-LIMIT_S = 60
+LIMIT_S = 120
 #: Of example.org: rules about names and private addresses treat no address of documentation as public.
 PUBLIC = ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c")
 

@@ -176,10 +176,10 @@ def digest(lab: Lab) -> str:
 def test_files_arrive_unharmed_both_ways(lab: Lab, digest: str, served: Passt, family: int, mtu: int) -> None:
     up = f"{BIG}/www/up.bin"
     with machine(lab, served.socket, mtu=mtu) as guest:
-        command = f"curl -sS -f --max-time 60 {URLS[family]}/big.bin | sha256sum"
-        assert guest.run("bash", "-o", "pipefail", "-ec", command, timeout=70).stdout.split()[0] == digest
+        command = f"curl -sS -f --max-time 200 {URLS[family]}/big.bin | sha256sum"
+        assert guest.run("bash", "-o", "pipefail", "-ec", command, timeout=210).stdout.split()[0] == digest
         guest.run(
-            "curl", "-sS", "-f", "--max-time", "60", "-T", f"{BIG}/www/big.bin", f"{URLS[family]}/up.bin", timeout=70
+            "curl", "-sS", "-f", "--max-time", "200", "-T", f"{BIG}/www/big.bin", f"{URLS[family]}/up.bin", timeout=210
         )
         try:
             assert lab.host.run("sha256sum", up).stdout.split()[0] == digest

@@ -15,7 +15,7 @@ def test_the_documented_session(lab: Lab) -> None:
     for name in NAMES:
         where = f"{lab.directory}/{name}"
         script = f"mkdir {where} && cd {where} && PATH={path(name).rpartition('/')[0]}:$PATH\nset -ex\n{commands}\n"
-        done = lab.host.run("sh", "-c", script, timeout=60, check=False)
+        done = lab.host.run("sh", "-c", script, timeout=240, check=False)
         assert done.returncode == 0, done
         assert '{"return":{"id":1}}' in done.stdout and '"host_port":8080' in done.stdout
         assert done.stdout.endswith('{"return":{}}\n')

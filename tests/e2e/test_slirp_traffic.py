@@ -188,7 +188,7 @@ def test_advertisements(lab: Lab) -> None:
         with connected(lab, name, "-6") as (guest, _running):
             guest.sysctl(ipv6__conf__tap0__accept_dad=0)
             guest.setup("link set lo up\nlink set tap0 up")
-            said = guest.run("rdisc6", "-1", "-r3", "-w20000", "tap0", timeout=90).stdout
+            said = guest.run("rdisc6", "-1", "-r3", "-w20000", "tap0", timeout=240).stdout
             found = [re.search(pattern, said) for pattern in (r"Prefix +: (\S+)", r"DNS server +: (\S+)", r"from (fe80::\S+)")]
             heard[name] = [one[1] if one else "" for one in found]
             with_ipv6(guest)
@@ -296,7 +296,7 @@ def test_a_bridge_with_several_stations(lab: Lab, name: str) -> None:
     web = lab.remote.serve("python3", "-m", "http.server", "7600", port=7600)
     with connected(lab, name) as (guest, _running):
         script = f"SCRIPT={PROGRAMS}/dhclient-script\ncd {lab.directory}\n{BRIDGED}"
-        said = guest.run("unshare", "-m", "sh", "-c", script, timeout=60)
+        said = guest.run("unshare", "-m", "sh", "-c", script, timeout=240)
     web.kill()
     wanted = ["new_ip_address=10.0.2.15", "new_ip_address=10.0.2.16", "they see each other", str(size), str(size)]
     assert said.stdout.splitlines() == wanted, said

@@ -86,7 +86,7 @@ def test_connections_in_every_order_of_close(lab: Lab, family: int, threads: int
     with lab.guest("--threads", threads) as guest:
         translator = lab.translator()
         before = translator.descriptors()
-        client = guest.script("exchange.py", "connect", REMOTES[family], 7400, CONNECTIONS, SIZE, timeout=90)
+        client = guest.script("exchange.py", "connect", REMOTES[family], 7400, CONNECTIONS, SIZE, timeout=240)
         wait_until(lambda: translator.descriptors() == before, 30, "descriptors as before")
     served = server.result()
     wanted = {order: len(range(index, CONNECTIONS, len(ORDERS))) for index, order in enumerate(ORDERS)}
@@ -135,7 +135,7 @@ def test_one_capture_has_what_all_threads_see(lab: Lab) -> None:
     path = f"{BIG}/threads.pcap"
     server = lab.remote.start("exchange.py", "serve", REMOTE4, 7402)
     with lab.guest("--threads", 4, "--pcap", path) as guest:
-        client = guest.script("exchange.py", "connect", REMOTE4, 7402, 36, SIZE, timeout=60)
+        client = guest.script("exchange.py", "connect", REMOTE4, 7402, 36, SIZE, timeout=240)
         guest.run("ping", "-c2", "-i0.2", REMOTE4)
     assert client["errors"] == server.result()["errors"] == []
     found = frames(lab.host, path)

@@ -41,10 +41,10 @@ def switches(lab: Lab) -> dict[str, int]:
 def files_pass(lab: Lab, guest: Guest, digest: str, family: int) -> None:
     """Many at once, each way, unharmed."""
     url = URLS[family]
-    down = f"curl -sS -f --max-time 80 {url}/queues.bin | sha256sum"
-    up = f"curl -sS -f --max-time 80 -T {BIG}/www/queues.bin {url}/up-$i.bin"
+    down = f"curl -sS -f --max-time 200 {url}/queues.bin | sha256sum"
+    up = f"curl -sS -f --max-time 200 -T {BIG}/www/queues.bin {url}/up-$i.bin"
     script = f"for i in $(seq {STREAMS}); do {{ {down}; {up}; }} & done; wait"
-    said = guest.run("bash", "-o", "pipefail", "-ec", script, timeout=120).stdout
+    said = guest.run("bash", "-o", "pipefail", "-ec", script, timeout=240).stdout
     assert said.split() == [digest, "-"] * STREAMS
     names = [f"{BIG}/www/up-{i}.bin" for i in range(1, STREAMS + 1)]
     assert {line.split()[0] for line in lab.host.run("sha256sum", *names).stdout.splitlines()} == {digest}

@@ -50,9 +50,9 @@ def test_files_arrive_unharmed_both_ways(lab: Lab, digest: str, family: int, fea
     up = f"{BIG}/www/up.bin"
     url = URLS[family]
     with passt(lab, "--vhost-user", "-m", mtu) as made, machine(lab, made.socket, mtu=mtu, vhost_user=features) as guest:
-        command = f"curl -sS -f --max-time 60 {url}/big.bin | sha256sum"
-        assert guest.run("bash", "-o", "pipefail", "-ec", command, timeout=70).stdout.split()[0] == digest
-        guest.run("curl", "-sS", "-f", "--max-time", "60", "-T", f"{BIG}/www/big.bin", f"{url}/up.bin", timeout=70)
+        command = f"curl -sS -f --max-time 200 {url}/big.bin | sha256sum"
+        assert guest.run("bash", "-o", "pipefail", "-ec", command, timeout=210).stdout.split()[0] == digest
+        guest.run("curl", "-sS", "-f", "--max-time", "200", "-T", f"{BIG}/www/big.bin", f"{url}/up.bin", timeout=210)
         try:
             assert lab.host.run("sha256sum", up).stdout.split()[0] == digest
         finally:

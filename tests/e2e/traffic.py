@@ -8,14 +8,17 @@ import re
 import sys
 from collections.abc import Iterable
 
-from lab import PROGRAMS, Guest, Lab, Script, Space, wait_until
+from lab import PATIENCE_S, PROGRAMS, Guest, Lab, Script, Space, wait_until
 
 Window = tuple[float, float]
 LONG = bool(os.environ.get("PASTA_LONG"))  # make soak: what takes too long for every run of the tests
 
 
 class Bulk:
-    """Bytes both ways between the guest and the remote, as fast as they go unless `rate` (bytes a second) says otherwise."""
+    """Bytes both ways between the guest and the remote, as fast as they go unless `rate` (bytes a second) says otherwise.
+
+    They flow when this has been made.
+    """
 
     ports = itertools.count(7700)
 
@@ -23,15 +26,18 @@ class Bulk:
         self.port = port = next(self.ports)
         self.remote = lab.remote.start("bulk.py", address, port, "listen", rate, patience)
         self.guest = guest.popen(sys.executable, PROGRAMS / "bulk.py", address, port, "connect", rate, patience)
+        assert self.guest.stdout and self.guest.stderr
+        if self.guest.stdout.readline() != "flows\n":
+            raise AssertionError(f"nothing flows: {self.guest.communicate(timeout=PATIENCE_S)[1]}")
 
-    def finish(self, timeout: float = 60) -> "Bulk":
+    def finish(self, timeout: float = 120) -> "Bulk":
         """End it; fails unless each side has received exactly what the other sent."""
         self.stop(timeout)
         assert self.ours["errors"] == self.theirs["errors"] == []
         assert self.ours["received"] == self.theirs["sent"] and self.ours["sent"] == self.theirs["received"]
         return self
 
-    def stop(self, timeout: float = 60) -> None:
+    def stop(self, timeout: float = 120) -> None:
         """End it, whatever has arrived."""
         assert self.guest.stdin and self.remote.process.stdin
         self.guest.stdin.close()
@@ -40,7 +46,7 @@ class Bulk:
         self.ours = Script.finished(self.guest, timeout)
         self.theirs = Script.finished(self.remote.process, timeout)
 
-    def abandon(self, timeout: float = 30) -> dict[str, object]:
+    def abandon(self, timeout: float = 60) -> dict[str, object]:
         """End it where the connection is gone: what the remote has to say."""
         assert self.guest.stdin and self.remote.process.stdin
         self.guest.kill()

@@ -3,9 +3,10 @@
     bulk.py ADDRESS PORT listen|connect [RATE [PATIENCE]]      RATE: bytes a second that this side sends; default 0: what it can;
                                                                PATIENCE: seconds for what is on its way at the end
 
-Whoever listens says "ready" first. EOF on standard input ends the sending of this side; the connection ends when both have
-ended. Prints a JSON object: {"sent": N, "received": N, "marks": [[CLOCK_MONOTONIC in seconds, received so far]...],
-"errors": [text]}. What a side received is right if it is as much as the other sent: a wrong byte is an error.
+The side that listens says "ready" first, the one that connects "flows" at the first bytes from the other side. EOF on standard
+input ends the sending of this side; the connection ends when both have ended. Prints a JSON object: {"sent": N, "received": N,
+"marks": [[CLOCK_MONOTONIC in seconds, received so far]...], "errors": [text]}. What a side received is right if it is as much as
+the other sent: a wrong byte is an error.
 """
 
 import hashlib
@@ -23,8 +24,8 @@ PATTERN = hashlib.shake_128(b"bulk").digest(PERIOD) * 2
 
 
 class Stream:
-    def __init__(self, sock: socket.socket, rate: float) -> None:
-        self.sock, self.rate = sock, rate
+    def __init__(self, sock: socket.socket, rate: float, tells: bool) -> None:
+        self.sock, self.rate, self.tells = sock, rate, tells
         self.sent = self.received = 0
         self.marks: list[tuple[float, int]] = []
         self.errors: list[str] = []
@@ -47,6 +48,8 @@ class Stream:
             now, at = time.monotonic(), self.received % PERIOD
             if data != PATTERN[at : at + len(data)]:
                 raise ValueError(f"a wrong byte within {len(data)} after {self.received}")
+            if self.tells and not self.received:
+                print("flows", flush=True)
             self.received += len(data)
             if now >= due:
                 self.marks.append((now, self.received))
@@ -78,7 +81,7 @@ def main(address: str, port: int, how: str, rate: float = 0, patience: float = L
     else:
         sock = socket.create_connection((address, port), timeout=LIMIT_S)
     sock.settimeout(LIMIT_S)
-    Stream(sock, rate).run(patience)
+    Stream(sock, rate, how == "connect").run(patience)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
     reach.py leave INTERFACE      the same of what goes out to a loopback address
     reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are, but that a source of zeroes
                                   becomes the interface's MAC address; prints {"sent": N}
-    reach.py ask                  a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]};
-                                  KIND is tcp, udp or ping
+    reach.py ask [LEAST]          a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]},
+                                  after a while, or when so many were; KIND is tcp, udp or ping
 """
 
 import fcntl
@@ -18,6 +18,7 @@ import time
 
 PACKET_OUTGOING = 4
 QUIET_S = 0.7
+PATIENCE_S = 20  # for answers that have to come
 PAUSE_S = 0.0005  # between frames: more than the tap's queue holds would be lost before anybody saw them
 SO_BROADCAST = 6
 HEAD_BYTES = 80  # an IPv6 header and a neighbour solicitation
@@ -105,25 +106,30 @@ def begin(kind: str, address: str, port: int) -> socket.socket | None:
     return sock
 
 
-def ask() -> None:
-    questions = [tuple(question) for question in json.load(sys.stdin)]
-    socks = [(question, begin(*question)) for question in questions]
-    time.sleep(QUIET_S)
-    answered = []
-    for question, sock in socks:
-        if sock is None:
-            continue
-        try:
-            if question[0] == "tcp":
-                sock.getpeername()
-            else:
-                sock.recv(1000)
-            answered.append(question)
-        except OSError:
-            pass
+def is_answered(kind: str, sock: socket.socket) -> bool:
+    try:
+        if kind == "tcp":
+            sock.getpeername()
+        else:
+            sock.recv(1000)
+    except OSError:
+        return False
+    return True
+
+
+def ask(least: str = "0") -> None:
+    begun = [(question, begin(*question)) for question in json.load(sys.stdin)]
+    waiting = [(question, sock) for question, sock in begun if sock]
+    answered: list[list[object]] = []
+    deadline = time.monotonic() + (PATIENCE_S if int(least) else QUIET_S)
+    while time.monotonic() < deadline and not 0 < int(least) <= len(answered):
+        time.sleep(0.02)
+        now = [each for each in waiting if is_answered(each[0][0], each[1])]
+        waiting = [each for each in waiting if each not in now]
+        answered += [question for question, _ in now]
     print(json.dumps({"answered": answered}))
 
 
 if __name__ == "__main__":
-    what = {"watch": watch, "named": named, "leave": lambda name: watch(name, leave=True), "send": send, "ask": lambda: ask()}
+    what = {"watch": watch, "named": named, "leave": lambda name: watch(name, leave=True), "send": send, "ask": ask}
     what[sys.argv[1]](*sys.argv[2:])

@@ -132,7 +132,8 @@ def end(process: "subprocess.Popen[str]") -> None:
     """End what popen() started: nsenter goes with its child, not the other way round where that has changed its credentials."""
     if process.poll() is None:
         for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ends by itself
+                os.kill(int(child), signal.SIGTERM)
     process.communicate(timeout=30)
 
 
