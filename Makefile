@@ -177,6 +177,7 @@ test-clients: dev ## languages, browsers, HTTP/3, FTP, WebRTC and validating res
 	command -v chromium >/dev/null || apt-get install -y -q --no-install-recommends chromium
 	sh tests/clients/fetch.sh build/clients
 	sh tests/sid.sh build/clients-sid curl nginx
+	[ -e build/clients-dotnet/dotnetcore2 ] || $(BIN)/pip install -q --no-deps --target build/clients-dotnet dotnetcore2==3.1.23
 	$(AS_INSTALLED) $(PYTEST) tests/e2e/clients_under_rules.py tests/e2e/applications_under_rules.py
 
 # `make test` has a short form: one boot.

@@ -22,13 +22,14 @@ from lab import BIG, FAR4, FAR6, HOST4, NO_PORTS, PROGRAMS, Guest, Lab, program,
 NEW = FETCHED.with_name(FETCHED.name + "-sid") / "usr"  # tests/sid.sh
 NAMES = ("a.test", "b.test", "shop.test", "ftp.test", "turn.test", "db.test")
 HELLOS, CONTROL, PASSIVE, TURN = 8443, 2121, 50000, 3478
+BROWSER_S = 400  # for a browser to come up and show a page, on a machine however busy; what waits goes on at once
 ECH, KEY_SHARE, ML_KEM = 0xFE0D, 51, 0x11EC  # RFC 9849; RFC 8446; X25519MLKEM768 of the IANA's registry
 SEGMENT_BYTES = 1460
 
 _RECORD = f"""
 import socket
 server = socket.create_server(("{FAR4}", {HELLOS}))
-server.settimeout(200)
+server.settimeout({BROWSER_S + 20})
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
@@ -85,11 +86,11 @@ def chromium(guest: Guest, lab: Lab, url: str, *words: str) -> subprocess.Popen[
     """It writes the page as it shows it, and ends."""
     flags = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
     profile = f"--user-data-dir={lab.directory}/chromium"
-    return guest.popen("timeout", "180", "chromium", *flags, profile, *words, url, stderr=subprocess.DEVNULL)
+    return guest.popen("timeout", BROWSER_S, "chromium", *flags, profile, *words, url, stderr=subprocess.DEVNULL)
 
 
 def page(guest: Guest, lab: Lab, url: str, *words: str) -> str:
-    return chromium(guest, lab, url, "--dump-dom", *words).communicate(timeout=200)[0]
+    return chromium(guest, lab, url, "--dump-dom", *words).communicate(timeout=BROWSER_S + 20)[0]
 
 
 def firefox(guest: Guest, lab: Lab, url: str) -> subprocess.Popen[str]:
@@ -97,7 +98,7 @@ def firefox(guest: Guest, lab: Lab, url: str) -> subprocess.Popen[str]:
     guest.run("mkdir", "-p", profile)
     path = next(FETCHED.glob("usr/lib/firefox*/firefox-esr"))
     words = ("--headless", "--no-remote", "--profile", profile, url)
-    return guest.popen("env", f"LD_LIBRARY_PATH={LIBRARIES}", "timeout", "180", path, *words, stderr=subprocess.DEVNULL)
+    return guest.popen("env", f"LD_LIBRARY_PATH={LIBRARIES}", "timeout", BROWSER_S, path, *words, stderr=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -297,7 +298,7 @@ channel.onopen = () => channel.send('heard');
 _HEARD = f"""
 import socket
 server = socket.create_server(("{FAR4}", 8000))
-server.settimeout(200)
+server.settimeout({BROWSER_S + 20})
 print("ready", flush=True)
 while True:
     client, _ = server.accept()
@@ -333,7 +334,7 @@ def database(lab: Lab) -> None:
     places = [place for root in (FETCHED, Path("/")) for place in root.glob("usr/lib/postgresql/*/bin")]
     where = next(place for place in places if (place / "initdb").exists())
     data, libraries = lab.directory / "database", ("env", f"LD_LIBRARY_PATH={LIBRARIES}")
-    lab.remote.run(*libraries, where / "initdb", "-D", data, "-U", "guest", "-A", "trust", "-N")
+    lab.remote.run(*libraries, where / "initdb", "-D", data, "-U", "guest", "-A", "trust", "-N", timeout=300)
     pem, key = certificate(lab), lab.directory / "shop.key"
     allowed = f"echo host all all 0.0.0.0/0 trust >>{data}/pg_hba.conf"
     lab.remote.run("sh", "-ec", f"{allowed}; cp {key} {data}/key; chmod 600 {data}/key")

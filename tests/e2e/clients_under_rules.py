@@ -1,7 +1,8 @@
 """`make test-clients`: programs of several languages and validating resolvers under an egress policy.
 
-Go with its own resolver and with libc's, Node.js, c-ares, Java; on the host's side unbound, which validates, and behind it named
-with a signed zone that has a DNAME; in the guest delv, which validates again. tests/clients/fetch.sh fetches what a machine lacks.
+Go with its own resolver and with libc's, Node.js, c-ares, Java, .NET; on the host's side unbound, which validates, and behind it
+named with a signed zone that has a DNAME; in the guest delv, which validates again. tests/clients/fetch.sh and the Makefile fetch
+what a machine lacks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from test_egress_scenarios import OURS, allow, fetched, refused, status
 
 ROOT = Path(__file__).resolve().parents[2]
 FETCHED = Path(os.environ.get("PASTA_CLIENTS") or ROOT / "build/clients")
+DOTNET = Path(os.environ.get("PASTA_DOTNET") or ROOT / "build/clients-dotnet") / "dotnetcore2/bin"
 LIBRARIES = ":".join(str(FETCHED / "usr/lib" / each) for each in ("x86_64-linux-gnu", "aarch64-linux-gnu", "."))
 lab = scenarios.lab
 
@@ -43,6 +45,21 @@ public class Client {
         try (var s = new java.net.Socket(words[0].split(":")[0], 80)) {
             System.out.println("connected " + s.getInetAddress().getHostAddress());
         } catch (Exception e) { System.out.println("error " + e); }
+    }
+}
+"""
+CSHARP = """
+using System;
+using System.Net;
+using System.Net.Sockets;
+public static class Client {
+    public static void Main(string[] words) {
+        try {
+            using (var client = new TcpClient(words[0].Split(':')[0], 80)) {
+                var address = ((IPEndPoint) client.Client.RemoteEndPoint).Address;
+                Console.WriteLine("connected " + (address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address));
+            }
+        } catch (SocketException e) { Console.WriteLine("error " + e.SocketErrorCode); }
     }
 }
 """
@@ -70,7 +87,10 @@ const dns = require('dns').promises;
 })();
 """
 #: What each says of a name that there is not.
-NO_SUCH_NAME = {"go": "no such host", "go with libc": "no such host", "node": "ENOTFOUND", "java": "UnknownHostException"}
+NO_SUCH_NAME = {
+    "go": "no such host", "go with libc": "no such host", "node": "ENOTFOUND", "java": "UnknownHostException",
+    ".net": "HostNotFound",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +114,28 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object,
         "go with libc": ("env", "GODEBUG=netdns=cgo", where / "go with libc"),
         "node": ("node", "-e", NODE),
         "java": ("java", "-cp", where, "Client"),
+        ".net": dotnet(where),
     }
+
+
+def dotnet(where: Path) -> tuple[object, ...]:
+    """Compile with Mono's compiler for the .NET of PyPI, which is a runtime alone; the command."""
+    (framework,) = DOTNET.glob("shared/Microsoft.NETCore.App/*")
+    (where / "client.cs").write_text(CSHARP)
+    options = {
+        "framework": {"name": framework.parent.name, "version": framework.name},
+        "configProperties": {"System.Globalization.Invariant": True},  # else it wants ICU
+    }
+    (where / "client.runtimeconfig.json").write_text(json.dumps({"runtimeOptions": options}))
+    mono = FETCHED / "usr/lib/mono/4.5"
+    kinds = ("System.*.dll", "Microsoft.Win32.Primitives.dll", "mscorlib.dll")
+    references = [f"-r:{each}" for kind in kinds for each in framework.glob(kind)]
+    compiler = (FETCHED / "usr/bin/mono-sgen", mono / "mcs.exe", "-nostdlib", "-noconfig")
+    environment = {**os.environ, "MONO_CFG_DIR": str(FETCHED / "etc"), "MONO_PATH": str(mono)}
+    command = (*compiler, *references, f"-out:{where / 'client.dll'}", where / "client.cs")
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    (DOTNET / "dotnet").chmod(0o755)  # the wheel has it without
+    return ("env", "DOTNET_CLI_TELEMETRY_OPTOUT=1", DOTNET / "dotnet", where / "client.dll")
 
 
 @pytest.mark.parametrize("kind", list(NO_SUCH_NAME))
