@@ -101,6 +101,14 @@ def is_socket(path: Path) -> bool:
     return path.exists() and stat.S_ISSOCK(path.stat().st_mode)
 
 
+def configure_guest(guest: Guest) -> None:
+    """The addresses and routes that passt gives to a machine."""
+    guest.setup(
+        f"addr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}\n"
+        f"addr add {HOST6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6} metric 1"
+    )
+
+
 @contextlib.contextmanager
 def machine(
     lab: Lab,
@@ -125,10 +133,7 @@ def machine(
         guest.sysctl(ipv6__conf__eth0__accept_dad=0)
         guest.setup(f"link set lo up\nlink set eth0 mtu {mtu} txqueuelen 10000\nlink set eth0 up")
         if configure:
-            guest.setup(
-                f"addr add {HOST4}/24 dev eth0\nroute add default via {GATEWAY4}\n"
-                f"addr add {HOST6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6} metric 1"
-            )
+            configure_guest(guest)
         try:
             yield guest
         finally:

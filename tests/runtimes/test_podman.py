@@ -125,8 +125,8 @@ def test_the_clients_address_reaches_nginx(machine: Machine) -> None:
     name = machine.podman("run", "-d", "-p", "8080:80", "base", "nginx")
     for family, url in ((4, f"http://{HOST[4]}:8080/"), (6, f"http://[{HOST[6]}]:8080/")):
         wait_until(lambda url=url: get(machine, url, remote=True) == "hello", 5, "nginx answers")
-        logged = machine.podman("logs", name)
-        assert f"{REMOTE[family]} - - " in logged
+        line = f"{REMOTE[family]} - - "  # nginx writes it when it has answered
+        wait_until(lambda line=line: line in machine.podman("logs", name), 5, "nginx's log has the client's address")
 
 
 def test_exec_stop_and_rm(machine: Machine) -> None:
