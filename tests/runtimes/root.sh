@@ -1,6 +1,6 @@
 #!/bin/sh
 # root.sh DIRECTORY [ahead]: a Debian root with podman and the other runtimes, and this project installed in it as a user would.
-# With "ahead" only what is Debian's; whoever comes meanwhile waits for it.
+# With "ahead" only what is Debian's; another start meanwhile waits for it.
 #
 # SUITE (trixie) chooses Debian's suite, MIRROR the archive. What is there already is kept, but for our own program. As root.
 set -eu
@@ -46,5 +46,8 @@ rm -f "$root"/src/pasta_py/*.so "$root"/src/pasta_py/_*.c
 # Everything that a pip of this machine is told by its environment counts inside too.
 chroot "$root" sh -c '
     [ -x /opt/pasta-py/bin/pip ] || python3 -m venv /opt/pasta-py
-    /opt/pasta-py/bin/pip install -q --disable-pip-version-check /src &&
-    /opt/pasta-py/bin/pip install -q --disable-pip-version-check --force-reinstall --no-deps /src'
+    pip="/opt/pasta-py/bin/pip -q --disable-pip-version-check"
+    rm -rf /wheel
+    $pip wheel --no-deps -w /wheel /src && # compiled once: what the package needs, then the package itself, whatever is there
+    $pip install /wheel/*.whl &&
+    $pip install --force-reinstall --no-deps /wheel/*.whl'
