@@ -21,15 +21,18 @@ ROOT = Path(__file__).resolve().parents[2]
 MOVED = """
 #include <time.h>
 #undef clock_gettime
-int64_t moved_ms[2], slow_from_ms;
+int64_t moved_ms[2], counted_us, count_us;
 int clock_gettime(clockid_t clock, struct timespec *t);
 int moved_clock_gettime(clockid_t clock, struct timespec *t)
 {
 	int64_t ms = moved_ms[clock == CLOCK_REALTIME];
 	int rc = clock_gettime(clock, t);
 
-	if (slow_from_ms && clock != CLOCK_REALTIME)
-		ms -= (t->tv_sec * 1000 + t->tv_nsec / 1000000 - slow_from_ms) * 19 / 20;
+	if (count_us && clock != CLOCK_REALTIME) {
+		counted_us += count_us;
+		t->tv_sec = counted_us / 1000000;
+		t->tv_nsec = counted_us % 1000000 * 1000;
+	}
 
 	t->tv_sec += ms / 1000;
 	t->tv_nsec += ms % 1000 * 1000000;
@@ -47,11 +50,11 @@ int moved_clock_gettime(clockid_t clock, struct timespec *t)
 
 @functools.cache
 def build() -> Any:
-    """The module, with `ffi` and `lib` as pasta_py._plane has them, and lib.moved_ms: [monotonic, real time], lib.slow_from_ms."""
+    """The module, with `ffi` and `lib` as pasta_py._plane has them, and MOVED; lib.moved_ms is [monotonic, real time]."""
     also = counted.build("clocked")
     recipe = counted.load("_build_plane", ROOT / "csrc" / "build.py")
     builder = recipe.cffi.FFI()
-    builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2], slow_from_ms;")
+    builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2], counted_us, count_us;")
     builder.set_source(
         "_clocked",
         recipe.INCLUDES + MOVED,
@@ -68,7 +71,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.module = build()
-        self.module.lib.moved_ms[0] = self.module.lib.moved_ms[1] = self.module.lib.slow_from_ms = 0
+        lib = self.module.lib
+        lib.moved_ms[0] = lib.moved_ms[1] = lib.count_us = 0
         monkeypatch.setattr(plane, "ffi", self.module.ffi)
         monkeypatch.setattr(plane, "lib", self.module.lib)
 
@@ -79,36 +83,21 @@ class Clock:
             seconds -= step
             guest.pump()
 
-    def slow_down(self) -> None:
-        """From now on twenty times slower, for a test of what happens within milliseconds."""
-        self.module.lib.slow_from_ms = time.monotonic_ns() // 10**6
-
     def set_wall(self, seconds: float) -> None:
         """Put the clock of the wall so far from the real one."""
         self.module.lib.moved_ms[1] = round(1000 * seconds)
 
 
-class StillClock(Clock):
-    """A clock that stands still while Python runs, however slow that is; it goes while the core does."""
+class CountedClock(Clock):
+    """A clock that goes by half a millisecond whenever the core looks at it, however long that takes: for a core of one thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(monkeypatch)
-        self.moved = self.module.lib.moved_ms
-        self.moved[0] = 10**6  # it is only ever put back by what has passed in Python, but stays ahead of the real one
-        self.left = self.now_ms()
-        run = plane.Plane.run
-
-        def held(core: plane.Plane) -> tuple[int, int, bytes]:
-            self.moved[0] -= self.now_ms() - self.left
-            event = run(core)
-            self.left = self.now_ms()
-            return event
-
-        monkeypatch.setattr(plane.Plane, "run", held)
+        self.module.lib.counted_us = time.monotonic_ns() // 1000
+        self.module.lib.count_us = 500
 
     def now_ms(self) -> int:
-        return time.monotonic_ns() // 10**6 + int(self.moved[0])
+        return int(self.module.lib.counted_us) // 1000 + int(self.module.lib.moved_ms[0])
 
     def pass_ms(self, duration: int) -> None:
-        self.moved[0] += duration
-        self.left += duration
+        self.module.lib.moved_ms[0] += duration

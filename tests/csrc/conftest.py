@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from clocked import CountedClock
 from guest import Guest
+
+
+@pytest.fixture
+def counted_clock(monkeypatch: pytest.MonkeyPatch) -> CountedClock:
+    """For guests that take each segment as a new one: nothing is sent again because the machine is slow."""
+    return CountedClock(monkeypatch)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import socket
 import pytest
 from datagrams import frames, host_socket, names, send
 from guest import ACK, GATEWAY4, GUEST4, PSH, RST, SYN, Guest, TcpPeer, connected, mapped, plan, server, silent_server
+from isolated import isolated
 from test_shards import Shards, Streams
 
 V4, V6 = mapped("127.0.0.1"), mapped("::1")
@@ -20,6 +21,7 @@ def test_old_flows_go_on_and_new_ones_follow_the_new_mapping(guest: Guest) -> No
     assert sock.recv(100) == b"before and after"
     sock.sendall(b"answer")
     assert peer.take(guest.wait_segments()[-1:]) == b"answer"
+    peer.send()
     with server() as listener:
         port = listener.getsockname()[1]
         listener.setblocking(False)
@@ -34,6 +36,7 @@ def test_old_flows_go_on_and_new_ones_follow_the_new_mapping(guest: Guest) -> No
     sock.close()
 
 
+@isolated
 def test_names_are_asked_of_the_new_nameserver_at_once() -> None:
     forward = dict(dns_forward4=mapped("10.0.2.3"))
     with Guest(**forward, dns_host4=V4) as guest, host_socket(port=53) as old, host_socket(True, port=53) as new:

@@ -11,6 +11,8 @@ import pytest
 from guest import ACK, FIN, GATEWAY4, GUEST4, PATIENCE_S, PSH, RST, SYN, Guest, Packet, TcpPeer, connected, server
 from isolated import ip, isolated, refused_destinations
 
+pytestmark = pytest.mark.usefixtures("counted_clock")
+
 NO_PEEK_OFF = 128
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 from guest import ACK, FIN, PATIENCE_S, SYN, Guest, TcpPeer, server
 
+pytestmark = pytest.mark.usefixtures("counted_clock")
+
 SACK_PERMITTED = b"\x01\x01\x04\x02"
 OOO_BYTES, RANGES = 256 << 10, 32
 

@@ -6,8 +6,11 @@ import re
 import socket
 import subprocess
 
+import pytest
 from guest import ACK, PSH, Guest, TcpPeer, connected
 from isolated import isolated
+
+pytestmark = pytest.mark.usefixtures("counted_clock")
 
 COUNT_MAX = 127  # TCP_KEEPCNT, tcp(7)
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clocked import Clock
+from clocked import CountedClock
 from guest import ACK, FIN, PATIENCE_S, PSH, RST, SYN, Guest, Segment, TcpPeer, connected, server
 from isolated import isolated
 
@@ -27,7 +27,7 @@ RCVBUF = 4096  # of the host, which then holds only a few thousand bytes
 
 
 @pytest.fixture(params=[0, NO_PEEK_OFF], ids=["peek_off", "discard"])
-def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
+def guest(request: pytest.FixtureRequest, counted_clock: CountedClock) -> Iterator[Guest]:
     with Guest(extra_flags=request.param) as made:
         yield made
 
@@ -172,9 +172,8 @@ def test_words_of_a_server_that_resets_at_once_reach_the_guest(guest: Guest) -> 
     assert got[0].payload == b"go away" and got[-1].flags & RST
 
 
-def test_syn_ack_is_repeated_however_talkative_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_syn_ack_is_repeated_however_talkative_the_server(counted_clock: CountedClock) -> None:
     """Events of the socket do not push the timer back on which the SYN-ACK depends."""
-    clock = Clock(monkeypatch)
     with Guest() as guest, server() as listener:
         peer = TcpPeer(guest, listener.getsockname()[1])
         peer.send(SYN, options=peer.options())
@@ -184,7 +183,7 @@ def test_syn_ack_is_repeated_however_talkative_the_server(monkeypatch: pytest.Mo
             again: list[Segment] = []
             for _ in range(32):
                 sock.sendall(b"x")
-                clock.pass_(guest, 0.05)
+                counted_clock.pass_(guest, 0.05)
                 again += guest.segments()
             assert again and again[0].flags == SYN | ACK
 

@@ -13,22 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from clocked import StillClock
+from clocked import CountedClock
 from datagrams import host_socket, send
 from guest import GATEWAY4, GUEST4, PATIENCE_S, Guest, TcpPeer, server
+
+pytestmark = pytest.mark.usefixtures("counted_clock")
 
 WINDOW = 4 << 20
 TOTAL = 24 << 20
 IP_PROTO, ETH_IP, TCP_SEQ = 23, 34, 38
 MUCH = memoryview(bytes(1 << 20))
-
-
-@pytest.fixture
-def guest(monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
-    """These guests take each segment as a new one: nothing is sent again because the test is slow."""
-    StillClock(monkeypatch)
-    with Guest() as made:
-        yield made
 
 
 def connected(guest: Guest, sport: int) -> tuple[TcpPeer, socket.socket]:
@@ -208,7 +202,7 @@ def test_a_short_message_waits_for_two_turns_at_most(guest: Guest) -> None:
 class Beside:
     """A long stream to the guest, and somebody who says a word to it now and then."""
 
-    def __init__(self, guest: Guest, clock: StillClock) -> None:
+    def __init__(self, guest: Guest, clock: CountedClock) -> None:
         self.guest, self.clock = guest, clock
         (self.stream, self.source), (self.small, self.talker) = connected(guest, 40000), connected(guest, 40001)
 
@@ -244,36 +238,34 @@ class Beside:
             self.hear(said=False)
 
 
-def test_who_has_just_spoken_waits_for_three_frames_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_just_spoken_waits_for_three_frames_at_most(counted_clock: CountedClock) -> None:
     """A long stream goes on in small turns while somebody else has short messages."""
-    clock = StillClock(monkeypatch)
     passed_again: list[int] = []
     end = time.monotonic() + 4 * PATIENCE_S
     with Guest() as guest:
-        beside = Beside(guest, clock)
+        beside = Beside(guest, counted_clock)
         while len(passed_again) < 20:
             assert time.monotonic() < end, "the stream is hardly ever in line: this measures nothing"
             beside.silence()
-            begun = clock.now_ms()
+            begun = counted_clock.now_ms()
             first, again = beside.word(), beside.word()
             # Else the stream had little, as where its sender waits for the processor; or the first word may have been forgotten.
-            if first > 4 * 65535 and clock.now_ms() - begun < 15:
+            if first > 4 * 65535 and counted_clock.now_ms() - begun < 15:
                 passed_again.append(again)
         beside.close()
     assert max(passed_again) <= 3 * 65535, "a turn that had begun, where the stream comes into line and has its step there; and one"
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monkeypatch: pytest.MonkeyPatch, answered: bool) -> None:
-    clock = StillClock(monkeypatch)
+def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(counted_clock: CountedClock, answered: bool) -> None:
     passed: list[int] = []
     with Guest() as guest, host_socket() as service:
-        beside = Beside(guest, clock)
+        beside = Beside(guest, counted_clock)
         port = service.getsockname()[1]
         while len(passed) < 10:
             beside.silence()
             for number in range(3):
-                begun = clock.now_ms()
+                begun = counted_clock.now_ms()
                 send(guest, GUEST4, 5000 if answered else 5000 + number, GATEWAY4, port)
                 guest.plane.run()
                 _, peer = service.recvfrom(10)
@@ -281,15 +273,14 @@ def test_datagrams_that_are_answered_make_turns_small_and_a_flood_does_not(monke
                     service.sendto(b"!", peer)
                 beside.hear(said=False)
             wait = beside.word()
-            if not answered or clock.now_ms() - begun < 15:  # else the last answer may have been forgotten
+            if not answered or counted_clock.now_ms() - begun < 15:  # else the last answer may have been forgotten
                 passed.append(wait)
         beside.close()
     assert max(passed) <= 3 * 65535 if answered else max(passed) > 4 * 65535
 
 
-def test_what_is_acknowledged_in_line_is_not_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_acknowledged_in_line_is_not_sent_again(counted_clock: CountedClock) -> None:
     """RFC 6298, 5.3: it restarts the timer, though its flow's turn comes later, and we were stopped meanwhile."""
-    clock = StillClock(monkeypatch)
     size = 100_000  # two frames: all that the core's socket takes at first
     with Guest() as guest:
         streams = [connected(guest, 40000 + number) for number in range(6)]
@@ -298,7 +289,7 @@ def test_what_is_acknowledged_in_line_is_not_sent_again(monkeypatch: pytest.Monk
 
         def hear() -> None:
             """One turn of the core's."""
-            clock.pass_ms(1)
+            counted_clock.pass_ms(1)
             guest.plane.run()
             for port, _, payload in payloads(guest):
                 ends[port - 40000].append(ends[port - 40000][-1] + len(payload))
@@ -321,7 +312,7 @@ def test_what_is_acknowledged_in_line_is_not_sent_again(monkeypatch: pytest.Monk
         for (peer, _), each in zip(streams, ends, strict=False):
             peer.ack = (peer.ack + each[-2]) % 2**32
             peer.send()
-        clock.pass_ms(600)
+        counted_clock.pass_ms(600)
         until(lambda: all(each[-1] >= size for each in ends[:6]))
         assert guest.counter("tcp_retransmits") == 0
         for _, sock in streams:

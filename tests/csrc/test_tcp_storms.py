@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from clocked import Clock
+from clocked import CountedClock
 from datagrams import host_socket, names, send
 from guest import ACK, GATEWAY4, RST, SYN, Guest, Segment, TcpPeer, mapped, server, silent_server
 
@@ -18,11 +18,6 @@ from pasta_py.model import IPPROTO_TCP, Listener
 from pasta_py.worker import plane
 
 STORM = 500
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
 
 
 @contextlib.contextmanager
@@ -132,29 +127,28 @@ def flood(guest: Guest, port: int, sport: int = 40000) -> None:
             guest.pump(1)
 
 
-def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first(clock: Clock) -> None:
+def test_connects_without_an_answer_give_way_to_new_ones_the_oldest_first(counted_clock: CountedClock) -> None:
     with Guest() as guest, server() as listener, silent_server() as port, descriptors_left(50):
-        clock.slow_down()
         flood(guest, port)
         assert guest.counter("tcp_flows") == 50 and guest.counter("tcp_displaced") == 0, "not before an answer can have come"
         assert guest.counter("tcp_rate_limit") == STORM - 50 and not guest.frames(), "what is not answered comes again"
-        clock.pass_(guest, 1)
+        counted_clock.pass_(guest, 1)
         TcpPeer(guest, listener.getsockname()[1], sport=30000).connect()
         assert guest.counter("tcp_displaced") == 1 and guest.counter("tcp_opened") == 51
         for number in range(1, 50):
             TcpPeer(guest, port, sport=40000 + number).send(SYN)
         guest.pump()
         assert guest.counter("tcp_opened") == 51, "the others are there as before"
-        clock.pass_(guest, 1)
+        counted_clock.pass_(guest, 1)
         TcpPeer(guest, port, sport=40000).send(SYN)
         guest.pump()
         assert guest.counter("tcp_displaced") == 2 and guest.counter("tcp_opened") == 52, "the oldest begins anew"
 
 
-def test_connects_without_an_answer_leave_descriptors_to_others(clock: Clock) -> None:
+def test_connects_without_an_answer_leave_descriptors_to_others(counted_clock: CountedClock) -> None:
     with host_socket() as sock, silent_server() as port, descriptors_left(200), Guest() as guest:
         flood(guest, port)
-        clock.pass_(guest, 1)
+        counted_clock.pass_(guest, 1)
         flood(guest, port, 50000)
         assert guest.counter("tcp_displaced") > 0
         own, gateway, _ = names(False)

@@ -12,9 +12,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
-import pytest
 from checker.frame import IPv6, decode
-from clocked import Clock
+from clocked import CountedClock
 from datagrams import UDP, frames, host_socket, names, quoted, send, udp_packet, whole
 from guest import GATEWAY4, GUEST4, GUEST6, GUEST_MAC, OUR_MAC, Guest, ip_frame, mapped
 from isolated import ip, isolated, narrow_link, refused_destinations
@@ -511,16 +510,15 @@ def test_frames_of_noise_open_nothing_and_crash_nothing(guest: Guest) -> None:
 
 
 @isolated
-def test_an_answered_dns_question_is_forgotten_after_ten_seconds_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
+def test_an_answered_dns_question_is_forgotten_after_ten_seconds_and_others_are_not(counted_clock: CountedClock) -> None:
     with Guest() as guest, host_socket(port=53) as server, host_socket() as other:
         for port, sock in ((5000, server), (5001, other)):
             send(guest, GUEST4, port, GATEWAY4, sock.getsockname()[1])
             sock.sendto(b"answer", sock.recvfrom(100)[1])
         assert len(frames(guest, 2)) == 2
-        clock.pass_(guest, 9)
+        counted_clock.pass_(guest, 9)
         assert guest.counter("udp_flows") == 2
-        clock.pass_(guest, 2)
+        counted_clock.pass_(guest, 2)
         send(guest, GUEST4, 5001, GATEWAY4, other.getsockname()[1], b"still open")
         assert other.recv(100) == b"still open"
         assert guest.counter("udp_flows") == 1 and guest.counter("udp_opened") == 2

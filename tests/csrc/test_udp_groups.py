@@ -6,9 +6,8 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-import pytest
 from checker.frame import Frame, IPv4, decode
-from clocked import Clock
+from clocked import CountedClock
 from datagrams import UDP, frames, quoted, send, udp_packet
 from guest import GUEST4, GUEST6, PATIENCE_S, RST, SYN, Guest, Segment, TcpPeer, ip_frame
 from isolated import ip, isolated, narrow_link
@@ -60,8 +59,7 @@ def test_multicast_leaves_with_its_ttl_and_a_port_of_the_host_kernel_s_choice() 
 
 
 @isolated
-def test_members_answer_from_anywhere_for_two_minutes_after_the_last_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
+def test_members_answer_from_anywhere_for_two_minutes_after_the_last_question(counted_clock: CountedClock) -> None:
     ip("addr add 198.51.100.7/32 dev lo")
     with on_the_wire(multicast=True) as (guest, wire), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as member:
         member.bind(("198.51.100.7", 0))
@@ -75,19 +73,19 @@ def test_members_answer_from_anywhere_for_two_minutes_after_the_last_question(mo
             question = seen(wire)
             assert question.udp
             port = question.udp.sport
-            clock.pass_(guest, 119)
+            counted_clock.pass_(guest, 119)
         (reply,) = answered(b"late")
         assert reply.ip and reply.udp and reply.payload == b"late"
         assert (str(reply.ip.src), reply.udp.sport) == member.getsockname()
         assert (str(reply.ip.dst), reply.udp.dport) == (GUEST4, 5000)
         # The conversation with the member has a life of its own; nothing else comes in when the group's has ended.
-        clock.pass_(guest, 2)
+        counted_clock.pass_(guest, 2)
         assert len(answered(b"again")) == 1
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.bind(("198.51.100.7", 0))
             stranger.sendto(b"too late", ("192.0.2.2", port))
             assert guest.frames() == [] and guest.counter("udp_unsolicited") == 1
-        clock.pass_(guest, 121)
+        counted_clock.pass_(guest, 121)
         assert guest.counter("udp_flows") == 0
 
 

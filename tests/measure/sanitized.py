@@ -121,9 +121,10 @@ def check_canaries(target: Path, python: Path, sanitizers: str) -> None:
             sys.exit(f"a mistake made on purpose ({wanted}) was not reported: {found(target)!r}, {done}")
 
 
-def run(target: Path, python: Path, arguments: list[str]) -> int:
+def run(target: Path, python: Path, sanitizers: str, arguments: list[str]) -> int:
     clear(target)
     environment = {**os.environ, "PASTA_UNDER_TEST": str(target / "bin" / "pasta"), "PYTHONPATH": str(target)}
+    environment["PASTA_SANITIZE"] = sanitizers  # for what tests build themselves
     status = subprocess.run([python, "-m", "pytest", *arguments], cwd=target, env=environment, check=False).returncode
     if text := found(target):
         print(f"found by sanitizers, also in processes that cannot say it:\n{explained(text)}")
@@ -143,7 +144,7 @@ def main() -> int:
     python = interpreter(target, sanitizers)
     programs(target, python)
     check_canaries(target, python, sanitizers)
-    return run(target, python, arguments) if arguments else 0
+    return run(target, python, sanitizers, arguments) if arguments else 0
 
 
 if __name__ == "__main__":
