@@ -84,7 +84,7 @@ def _child(libc: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> tu
 
 def ip(*words: str) -> Any:
     """The output of `ip -j WORDS`, decoded."""
-    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(["ip", "-j", *words], capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr.strip()}"
     return json.loads(done.stdout) if done.stdout.strip() else []
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,13 +137,18 @@ def children(pid: int) -> list[int]:
 def descendants(pid: int) -> list[int]:
     found: list[int] = []
     for child in children(pid):
-        found += [child, *descendants(child)]
+        found.append(child)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += descendants(child)
     return found
 
 
 def worker_of(pid: int) -> int:
     """The worker among the children of a control process in the foreground, once it is ready: by its name."""
     names = ("pasta\n", "pasta-py\n", "slirp4netns\n")
-    found = [child for child in children(pid) if Path(f"/proc/{child}/comm").read_text() in names]
+    found = []
+    for child in children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += [child] if Path(f"/proc/{child}/comm").read_text() in names else []
     assert len(found) == 1, found
     return found[0]

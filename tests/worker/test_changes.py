@@ -56,7 +56,7 @@ def refused(proto: int, port: int) -> bool:
         try:
             client.connect(("127.0.0.1", port))
             client.send(b"hello")
-            client.settimeout(1)
+            client.settimeout(30)
             client.recv(1)  # the ICMP error of a datagram
         except ConnectionRefusedError:
             return True

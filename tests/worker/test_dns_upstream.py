@@ -34,7 +34,7 @@ class Loop:
         while not (until() if callable(until) else until):
             readers = [fd for fd, (_, connect) in self.handlers.items() if not connect]
             writers = [fd for fd, (_, connect) in self.handlers.items() if connect]
-            ready = select.select(readers, writers, [], 20)
+            ready = select.select(readers, writers, [], 60)
             assert any(ready), "nothing comes"
             for fd in ready[0] + ready[1]:
                 self.handlers[fd][0]()
@@ -48,8 +48,8 @@ class Nameserver:
         self.address = self.tcp.getsockname()
         self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.udp.bind(self.address)
-        self.udp.settimeout(20)
-        self.tcp.settimeout(20)
+        self.udp.settimeout(60)
+        self.tcp.settimeout(60)
         self.raw: list[bytes] = []
 
     def take(self) -> tuple[dns.message.Message, tuple[str, int]]:
