@@ -89,7 +89,10 @@ class Clock:
 
 
 class CountedClock(Clock):
-    """A clock that goes by half a millisecond whenever the core looks at it, however long that takes: for a core of one thread."""
+    """A clock that goes by half a millisecond whenever the core looks at it, however long that takes.
+
+    For a core of one thread, and what does not depend on times that the kernel tells.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(monkeypatch)

@@ -217,14 +217,6 @@ def test_ack_of_what_was_never_sent_is_challenged(guest: Guest) -> None:
         assert guest.wait_segments()[0].ack == peer.seq
 
 
-def test_keepalive_probe_is_answered(guest: Guest) -> None:
-    peer, sock = connected(guest)
-    with sock:
-        peer.send(ACK, seq=peer.seq - 1)
-        answer = guest.wait_segments()[0]
-        assert answer.flags == ACK and answer.ack == peer.seq and not answer.payload
-
-
 def test_overlap_is_cut_and_a_hole_is_asked_for(guest: Guest) -> None:
     peer, sock = connected(guest)
     with sock:

@@ -1,4 +1,7 @@
-"""Keepalive probes of the guest: one of the host's for each, and an answer when the host's peer has shown life."""
+"""Keepalive probes of the guest: one of the host's for each, and an answer when the host's peer has shown life.
+
+The kernel's clock decides when that was, so the core's goes with it here.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,8 @@ import re
 import socket
 import subprocess
 
-import pytest
 from guest import ACK, PSH, Guest, TcpPeer, connected
 from isolated import isolated
-
-pytestmark = pytest.mark.usefixtures("counted_clock")
 
 COUNT_MAX = 127  # TCP_KEEPCNT, tcp(7)
 
@@ -54,6 +54,24 @@ def lost(guest: Guest, outage: Outage, count: int) -> None:
     while outage.lost() < count:
         assert not guest.segments()
     assert outage.lost() == count
+
+
+def test_keepalive_probe_is_answered(guest: Guest) -> None:
+    peer, sock = connected(guest)
+    with sock:
+        peer.send(ACK, seq=peer.seq - 1)
+        answer = guest.wait_segments()[0]
+        assert answer.flags == ACK and answer.ack == peer.seq and not answer.payload
+
+
+def test_every_keepalive_probe_is_answered_however_many_come_at_once(guest: Guest) -> None:
+    """The limit of challenge ACKs (RFC 5961, 7) is not one of answers to probes: connections without any would end."""
+    peer, sock = connected(guest)
+    with sock:
+        for _ in range(250):
+            peer.send(ACK, seq=peer.seq - 1)
+            assert [s.ack for s in guest.wait_segments()] == [peer.seq]
+    assert guest.counter("tcp_challenges") == 0
 
 
 @isolated
