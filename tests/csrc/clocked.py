@@ -7,6 +7,7 @@ nothing of it.
 from __future__ import annotations
 
 import functools
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ int moved_clock_gettime(clockid_t clock, struct timespec *t)
 def build() -> Any:
     """The module, with `ffi` and `lib` as pasta_py._plane has them, and MOVED; lib.moved_ms is [monotonic, real time]."""
     also = counted.build("clocked")
+    if sanitize := os.environ.get("PASTA_SANITIZE"):  # as the extension is built then
+        also.compile_args += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-O1", "-g1"]
+        also.link_args.append(f"-fsanitize={sanitize}")
     recipe = counted.load("_build_plane", ROOT / "csrc" / "build.py")
     builder = recipe.cffi.FFI()
     builder.cdef(recipe.cdef() + "\nextern int64_t moved_ms[2], counted_us, count_us;")

@@ -1,7 +1,4 @@
-"""Separate builds of single folders count for gcov too: `make test` sets PASTA_COVERAGE, a directory (tests/measure).
-
-They have the sanitizers of PASTA_SANITIZE, as the extension has: `make sanitize` sets it.
-"""
+"""Separate builds of single folders count for gcov too: `make test` sets PASTA_COVERAGE, a directory (tests/measure)."""
 
 from __future__ import annotations
 
@@ -33,9 +30,6 @@ def build(name: str) -> Build:
     directory = tempfile.mkdtemp(prefix=f"pasta-{name}-", dir=kept)
     if not kept:
         atexit.register(shutil.rmtree, directory, ignore_errors=True)
-        if sanitize := os.environ.get("PASTA_SANITIZE"):
-            flags = [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all"]
-            return Build(directory, compile_args=[*flags, "-fno-omit-frame-pointer", "-O1", "-g"], link_args=flags[:1])
         return Build(directory)
     counters = ["-fprofile-arcs", "-ftest-coverage", "-fprofile-update=atomic", "-fprofile-info-section=gcov_info"]
     where = [f'-DPASTA_COVERAGE="{kept}"', "-DPASTA_COVERAGE_OF_PARTS"]
