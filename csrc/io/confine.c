@@ -81,10 +81,11 @@ int confine_privileges(uint32_t kept, int inherited)
 	if (syscall(SYS_capset, &header, sets))
 		return -errno;
 	/* Shrinking the bounding set takes CAP_SETPCAP. Without it the set stays, which does no harm: no_new_privs keeps exec from
-	 * granting a capability. */
-	for (unsigned long cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) && errno != EPERM)
-			return -errno;
+	 * granting a capability. EINVAL: there are no more. */
+	for (unsigned long cap = 0; !prctl(PR_CAPBSET_DROP, cap, 0, 0, 0); cap++)
+		;
+	if (errno != EPERM && errno != EINVAL)
+		return -errno;
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) && errno != EINVAL)
 		return -errno;
 	memset(sets, 0, sizeof(sets));

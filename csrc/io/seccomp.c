@@ -9,6 +9,9 @@
  *
  * For the processes that follow the host (seccomp_follow.c) "kill" is an error, ENOSYS.
  *
+ * The calls are sorted, and a block of them is passed over where the number is greater than its last one: the kernel runs the program
+ * once for each number when it takes it, which takes half the time so.
+ *
  * For a call without conditions the program reads no argument. Kernels since 5.11 then know the answer from a bitmap, and do not
  * run the program. Calls of the data path have no conditions.
  *
@@ -39,6 +42,8 @@
 #endif
 
 #define PROGRAM_MAX 1024 /* of the kernel's 4096 (BPF_MAXINSNS) */
+#define CALLS_MAX 256
+#define BLOCK_CALLS 8
 
 struct program {
 	struct sock_filter code[PROGRAM_MAX];
@@ -93,36 +98,71 @@ static void put_row(struct program *p, const struct seccomp_row *row)
 		p->code[failed[i]].jf = (uint8_t)(p->len - failed[i] - 1);
 }
 
-/* Adds one call, with its rows for `who`. row: its first row; left: rows up to the end of the table. Returns how many rows it
- * has. */
-static size_t put_call(struct program *p, const struct seccomp_row *row, size_t left, uint32_t who)
+/* How many rows in succession are about the call of the first one. */
+static size_t rows_of_call(const struct seccomp_row *row, size_t left)
 {
-	size_t rows = 1, ours = 0;
-	uint16_t skip;
+	size_t rows = 1;
 
 	while (rows < left && row[rows].call == row->call)
 		rows++;
+	return rows;
+}
+
+/* A jump whose end put_end() sets. Returns its place. */
+static uint16_t put_jump(struct program *p)
+{
+	put(p, BPF_JMP | BPF_JA, 0, 0, 0);
+	return p->len;
+}
+
+static void put_end(struct program *p, uint16_t jump)
+{
+	if (!p->full)
+		p->code[jump - 1].k = (uint32_t)(p->len - jump);
+}
+
+/* Adds one call, with its rows for `who`. */
+static void put_call(struct program *p, const struct seccomp_row *row, size_t rows, uint32_t who)
+{
+	size_t ours = 0;
+	uint16_t skip;
+
 	for (size_t i = 0; i < rows; i++)
 		ours += (row[i].who & who) != 0;
-	if (row->call == SECCOMP_ABSENT || !ours)
-		return rows;
+	if (!ours)
+		return;
 	put(p, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)row->call, 1, 0);
-	skip = p->len;
-	put(p, BPF_JMP | BPF_JA, 0, 0, 0);
+	skip = put_jump(p);
 	for (size_t i = 0; i < rows; i++)
 		if (row[i].who & who)
 			put_row(p, &row[i]);
 	put_result(p, p->refusal);
-	if (!p->full)
-		p->code[skip].k = (uint32_t)(p->len - skip - 1);
-	return rows;
+	put_end(p, skip);
+}
+
+/* The places of each call's first row, by the numbers of the calls. Returns how many there are, at most CALLS_MAX. */
+static size_t sorted(const struct seccomp_row table[], size_t rows, size_t first[CALLS_MAX])
+{
+	size_t count = 0;
+
+	for (size_t row = 0; row < rows && count < CALLS_MAX; row += rows_of_call(&table[row], rows - row)) {
+		size_t at = count;
+
+		if (table[row].call == SECCOMP_ABSENT)
+			continue;
+		for (; at && table[first[at - 1]].call > table[row].call; at--)
+			first[at] = first[at - 1];
+		first[at] = row;
+		count++;
+	}
+	return count;
 }
 
 static int build(struct program *p, uint32_t who)
 {
 	bool follows = who & (CONFINE_WATCHER | CONFINE_APPLIER);
 	const struct seccomp_row *table = follows ? seccomp_follow_table : seccomp_table;
-	size_t rows = follows ? seccomp_follow_rows : seccomp_rows;
+	size_t rows = follows ? seccomp_follow_rows : seccomp_rows, first[CALLS_MAX], calls = sorted(table, rows, first);
 
 	p->refusal = follows ? SECCOMP_RET_ERRNO | ENOSYS : SECCOMP_RET_KILL_PROCESS;
 	put_load(p, offsetof(struct seccomp_data, arch));
@@ -133,10 +173,19 @@ static int build(struct program *p, uint32_t who)
 	put(p, BPF_JMP | BPF_JGE | BPF_K, X32_BIT, 0, 1);
 	put_result(p, SECCOMP_RET_KILL_PROCESS);
 #endif
-	for (size_t i = 0; i < rows;)
-		i += put_call(p, &table[i], rows - i, who);
+	for (size_t at = 0; at < calls;) {
+		size_t end = at + BLOCK_CALLS < calls ? at + BLOCK_CALLS : calls;
+		uint16_t skip;
+
+		put(p, BPF_JMP | BPF_JGE | BPF_K, (uint32_t)table[first[end - 1]].call + 1, 0, 1);
+		skip = put_jump(p);
+		for (; at < end; at++)
+			put_call(p, &table[first[at]], rows_of_call(&table[first[at]], rows - first[at]), who);
+		put_result(p, p->refusal);
+		put_end(p, skip);
+	}
 	put_result(p, p->refusal);
-	return p->full ? -E2BIG : 0;
+	return p->full || calls == CALLS_MAX ? -E2BIG : 0;
 }
 
 int confine_calls(uint32_t who)

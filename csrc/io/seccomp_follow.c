@@ -101,7 +101,6 @@ const struct seccomp_row seccomp_follow_table[] = {
 	{__NR_prctl, BOTH, {IS(0, PR_SET_NAME)}}, /* a program gives up what it does not need */
 	{__NR_prctl, BOTH, {IS(0, PR_SET_DUMPABLE)}}, /* the same */
 	{__NR_prctl, BOTH, {IS(0, PR_SET_NO_NEW_PRIVS)}}, /* the same */
-	{__NR_prctl, BOTH, {IS(0, PR_CAPBSET_READ)}}, /* the same */
 	{__NR_prctl, BOTH, {IS(0, PR_CAPBSET_DROP)}}, /* the same */
 	{__NR_prctl, BOTH, {IS(0, PR_CAP_AMBIENT), IS(1, PR_CAP_AMBIENT_CLEAR_ALL)}}, /* the same */
 	{__NR_capget, BOTH, {{0}}}, /* the same */

@@ -50,6 +50,35 @@ def test_without_it_the_guest_stays_as_it_is() -> None:
         assert not [pid for pid in f.lab.descendants() if comm(pid).startswith(("pasta-watch", "pasta-apply"))]
 
 
+def test_ipv6_is_switched_off_and_on_again_on_the_host() -> None:
+    with following(grace=0) as f:
+        f.lab.host.sysctl(ipv6__conf__all__disable_ipv6=1)
+        f.has(HOST4)
+        f.lab.host.sysctl(ipv6__conf__all__disable_ipv6=0)
+        f.change(f"addr add {HOST6}/64 dev eth0 nodad\n-6 route add default via {GATEWAY6}")
+        f.is_as_fresh()
+        f.has(HOST4, HOST6)
+
+
+def test_ipv4_is_followed_where_the_guest_has_switched_ipv6_off() -> None:
+    with following() as f:
+        f.guest.sysctl(ipv6__conf__all__disable_ipv6=1)
+        f.change("addr add 192.0.2.77/24 dev eth0\naddr add 2001:db8::77/64 dev eth0 nodad")
+        f.has(HOST4, "192.0.2.77")
+        assert comm(f.process("pasta-apply")) == "pasta-apply"
+
+
+def test_the_hosts_interface_gets_another_name_or_leaves() -> None:
+    with following(grace=0) as f:
+        both = BOTH.replace("eth0", "lan0").replace(" add", " replace")
+        f.change(f"link set eth0 down\nlink set eth0 name lan0\nlink set lan0 up\n{both}")
+        f.is_as_fresh()
+        f.has(HOST4, HOST6)
+        with f.lab.stray() as other:
+            f.change(f"link set lan0 netns {f.lab.inner_pid(other.pid)}")
+            f.is_as_fresh()
+
+
 def test_a_start_without_network_gets_each_family_when_it_comes() -> None:
     with following(build=bare) as f:
         f.says("local mode")

@@ -106,6 +106,29 @@ def test_resolv_conf_is_replaced_linked_elsewhere_gone_and_back() -> None:
         f.lab.host.run("rm", "/run/one/resolv.conf")
         write(f.lab, "/run/one/resolv.conf", f"nameserver {REMOTE4}\n")
         asks(REMOTE4)
+        f.lab.host.run("rm", "-r", "/run/one")
+        f.lab.host.run("mkdir", "/run/one")
+        write(f.lab, "/run/one/resolv.conf", f"nameserver {REMOTE6}\n")
+        asks(REMOTE6)
+
+
+def test_a_resolv_conf_that_is_none_keeps_nothing_from_being_followed() -> None:
+    """A FIFO without a writer, a directory, a file without end: the change after it is followed, and the nameserver after that."""
+
+    def build(lab: Lab) -> None:
+        dual(lab)
+        own_etc(lab)
+        write(lab, "/etc/resolv.conf", f"nameserver {REMOTE4}\n")
+
+    with following("--dns-forward", "10.53.53.53", build=build, grace=600) as f:
+        for number, made in enumerate(("mkfifo {}", "mkdir {}", "yes 'options x' | head -c 3000000 >{}", "ln -s /dev/zero {}")):
+            path = "/etc/resolv.conf"
+            f.lab.host.run("sh", "-ec", f"rm -rf {path}; {made.format(path)}")
+            f.change(f"addr add 192.0.2.{80 + number}/24 dev eth0")
+            f.says(f"address 192.0.2.{80 + number}/24 is new")
+        f.lab.host.run("rm", "/etc/resolv.conf")
+        write(f.lab, "/etc/resolv.conf", f"nameserver {REMOTE6}\n")
+        f.says(REMOTE6)
 
 
 def test_our_own_nameserver_asks_the_new_one() -> None:

@@ -4,6 +4,8 @@ The grammar is resolv.conf(5)'s: a keyword at the start of the line, `domain` an
 the last one wins. A line that is not valid is left out, as every resolver does.
 """
 
+import posix as os  # lean imports: docs/architecture.md
+
 from pasta_py.control.ip import IPv4Address, IPv6Address, ip_address
 from pasta_py.record import Record
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 PATH = "/etc/resolv.conf"
 MAX_BYTES = 1 << 20
+_READ_BYTES = 64 << 10
 _HEAD = "# Made by pasta-py for this namespace out of the host's resolv.conf, and again when that changes."
 
 
@@ -94,7 +97,15 @@ def _domains(words: "Iterable[str]") -> tuple[str, ...]:
 def read(path: str = PATH) -> Resolv:
     """A resolv.conf on disk; one that is missing or unreadable counts as empty."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse(file.read(MAX_BYTES))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for a writer
     except OSError:
         return Resolv()
+    try:
+        data = b""
+        while len(data) < MAX_BYTES and (more := os.read(fd, min(_READ_BYTES, MAX_BYTES - len(data)))):
+            data += more
+    except OSError:
+        data = b""
+    finally:
+        os.close(fd)
+    return parse(data.decode("utf-8", "replace"))

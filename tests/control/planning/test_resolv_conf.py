@@ -1,5 +1,6 @@
 """resolv.conf(5) as text, and from a file."""
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -56,6 +57,13 @@ def test_bytes_that_are_not_utf_8_do_not_hide_the_other_lines(tmp_path: Path) ->
     file = tmp_path / "resolv.conf"
     file.write_bytes(b"search \xff\xfe\nnameserver 192.0.2.1\n")
     assert resolv_conf.read(str(file)).nameservers == (ip_address("192.0.2.1"),)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_empty_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/null")):
+        assert resolv_conf.read(str(path)) == resolv_conf.Resolv()
 
 
 # ---- a namespace's own ----
