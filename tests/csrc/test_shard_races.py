@@ -1,4 +1,5 @@
-"""ThreadSanitizer: nothing that shards share is written without a lock. The tests of shards run again, on a core built for it.
+"""ThreadSanitizer: nothing that shards share is written without a lock. The tests of shards, with a tap and with vhost-user, run
+again on a core built for it.
 
 Only the extension is instrumented: its library comes into a plain Python with LD_PRELOAD. What it finds fails the run, as a race
 that is made on purpose shows.
@@ -41,9 +42,9 @@ def run(directory: Path, *arguments: object) -> "subprocess.CompletedProcess[str
         "LD_PRELOAD": os.path.realpath(library),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *packages]),
         "PASTA_TESTS_ALONE": "",
-        "TSAN_OPTIONS": f"exitcode=66 log_path={directory}/report",
+        "TSAN_OPTIONS": f"exitcode=66 log_path={directory}/report suppressions={ROOT}/tests/measure/tsan.supp",
     }
-    return subprocess.run([python, *map(str, arguments)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    return subprocess.run([python, *map(str, arguments)], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=400)
 
 
 def reports(directory: Path) -> str:
@@ -58,7 +59,7 @@ def test_a_race_is_seen(tmp_path: Path) -> None:
     assert done.returncode == 66 and "data race" in reports(tmp_path), done.stderr
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_shards_have_no_race(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name not in ("PASTA_COVERAGE", "LD_PRELOAD")}
     subprocess.run(
@@ -66,6 +67,6 @@ def test_shards_have_no_race(tmp_path: Path) -> None:
         cwd=ROOT, env={**environment, "PASTA_SANITIZE": "thread"}, check=True, capture_output=True,
     )  # fmt: skip
     (extension,) = (tmp_path / "pasta_py").glob("_plane*.so")
-    done = run(tmp_path, "-c", TESTS, extension, HERE / "test_shards.py")
+    done = run(tmp_path, "-c", TESTS, extension, HERE / "test_shards.py", HERE / "test_vhost_pairs.py")
     assert not reports(tmp_path), reports(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -24,6 +24,7 @@ events {{ worker_connections 2048; }}
 http {{
     access_log off;
     sendfile on;
+    send_timeout 300s;
     client_max_body_size 0;
     client_body_temp_path {BIG}/body;
     proxy_temp_path {BIG}/proxy;

@@ -1,6 +1,7 @@
 """What a guest under QEMU must be able to do, whatever brought it to passt's socket."""
 
 import time
+from collections.abc import Callable
 
 from lab import BIG, GATEWAY4, HOST4, HOST6, REMOTE4, REMOTE6, REMOTES, Lab, wait_until
 from qemu import Vm
@@ -64,17 +65,19 @@ class Checks:
         vm.run(f"for i in $(seq {count // 2}); do {ask} || break; done >/tmp/small", timeout=900)
         assert vm.run("wc -l </tmp/small").strip() == str(count)
 
-    def paused_in_the_middle_of_a_file(self, vm: Vm) -> None:
-        """For longer than some timers of TCP: nothing may give up."""
+    def in_the_middle_of_a_file(self, vm: Vm, what: Callable[[], object]) -> None:
         served = lambda: self.lab.remote.run("ss", "-tnH", "state", "established", "sport = :80").stdout  # noqa: E731
         vm.start(f"wget -q -O - http://{REMOTE4}/vm.bin | sha256sum")
         wait_until(served, 20, "the request")
-        vm.qmp("stop")
-        time.sleep(3)
-        assert served(), "it was not paused in the middle"
+        what()
+        assert served(), "it was not in the middle"
         vm.qmp("cont")
         status, out = vm.result(200)
         assert status == 0 and out.split()[0] == self.digest
+
+    def paused_in_the_middle_of_a_file(self, vm: Vm) -> None:
+        """For longer than some timers of TCP: nothing may give up."""
+        self.in_the_middle_of_a_file(vm, lambda: (vm.qmp("stop"), time.sleep(3)))
 
     def all(self, vm: Vm) -> None:
         self.pings(vm)

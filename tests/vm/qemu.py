@@ -188,7 +188,7 @@ def qemu(
     *,
     more: Sequence[str] = (),
     device: str = "",
-    memory: int = 768,
+    memory: int | str = 768,
     files: "Mapping[str, bytes] | None" = None,
 ) -> Iterator[Vm]:
     """Boot it in the lab. `netdev`: the value of -netdev, with id=n, by its parts. `files`: as for initramfs()."""
