@@ -297,7 +297,7 @@ bench-start-versions: bench-start ## the same on further interpreters too (PYTHO
 		$(BIN)/python -m bench.starts --ours $$venv/bin --python $$venv/bin/python3 --peer build/peer/usr/bin/pasta \
 			--slirp4netns "$$(command -v slirp4netns || true)" $(BENCH) || exit 1; done
 
-bench-vm: dev ## passt with virtual machines beside the peer's, about five minutes
+bench-vm: dev ## passt with virtual machines beside the peer's, about six minutes
 	tests/as_installed.sh $(VENV) build/as-installed
 	$(AS_INSTALLED) $(BIN)/python -m bench.vm --doc docs/performance.md $(BENCH)
 

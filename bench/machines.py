@@ -17,9 +17,12 @@ from .model import Order, Subject
 from .translators import START_LIMIT_S, Running, StartError
 
 #: Kinds of subjects: the link, and what is at its far end.
-UML, VHOST, STREAM = "uml", "vhost", "stream"
-MACHINES = (UML, VHOST, STREAM)
-FRONT_ENDS = {VHOST: "vhost_tap", STREAM: "stream_tap"}
+UML, VHOST, PAIRS, STREAM = "uml", "vhost", "pairs", "stream"
+MACHINES = (UML, VHOST, PAIRS, STREAM)
+FRONT_ENDS = {VHOST: "vhost_tap", PAIRS: "vhost_tap", STREAM: "stream_tap"}
+#: A passt with threads has a pair of queues for each.
+THREADS = ("--threads", "2")
+ALL_FEATURES = "0xffffffffffffffff"
 GUEST = """
 addr add 192.0.2.2/24 dev eth0
 route add default via 192.0.2.1
@@ -142,7 +145,10 @@ class Machine(Running):
         """A front end of ours at its socket."""
         assert self.guest
         self.guest.run("ip", "link", "set", "lo", "up")
-        command = [self.order.endpoint, "in", self.netns, f"{self.order.directory}/{FRONT_ENDS[self.subject.kind]}", "eth0", socket]
+        program = f"{self.order.directory}/{FRONT_ENDS[self.subject.kind]}"
+        command = [self.order.endpoint, "in", self.netns, program, "eth0", socket]
+        if self.subject.options == THREADS:
+            command += [ALL_FEATURES, THREADS[1]]
         self.front_end = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.front_end.stdout
         if self.front_end.stdout.readline() != "ready\n":

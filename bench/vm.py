@@ -21,7 +21,7 @@ from typing import Any
 from . import report
 from .__main__ import CHECKOUT, BenchError, compile_endpoint, congestion_control, ours, run_inside, told, version_of
 from .figures import Samples, good, ratio
-from .machines import FRONT_ENDS, STREAM, UML, VHOST
+from .machines import FRONT_ENDS, PAIRS, STREAM, THREADS, UML, VHOST
 from .model import LARGE_MTU, OURS, PEER, Order, Subject, Work
 
 BEGIN, END = "<!-- machines: written by `make bench-vm` -->", "<!-- end of the machines -->"
@@ -30,9 +30,14 @@ UML_ROOT = CHECKOUT / "build" / "uml"
 PEER_PASST = CHECKOUT / "build" / "peer" / "usr" / "bin" / "passt"
 #: passt stalls where its window meets this kernel's send buffer: a ratio to what it carries then says nothing about us.
 STALLED_GBIT = 0.1
-NAMES = {UML: "user-mode Linux, vhost-user", VHOST: "our front end, vhost-user", STREAM: "our front end, stream"}
+NAMES = {
+    UML: "user-mode Linux, vhost-user",
+    VHOST: "our front end, vhost-user",
+    PAIRS: "our front end, vhost-user, 4 connections, ours with two queue pairs and threads",
+    STREAM: "our front end, stream",
+}
 #: What is asked of our figure, over the peer's: the rate by link and MTU, the processor time for a gigabyte.
-RATE_TARGET = {(UML, 1500): 3.0, (UML, LARGE_MTU): 1.5, (VHOST, 1500): 3.0, (VHOST, LARGE_MTU): 1.5}
+RATE_TARGET = {(UML, 1500): 3.0, (UML, LARGE_MTU): 1.5, (VHOST, 1500): 3.0, (VHOST, LARGE_MTU): 1.5, (PAIRS, 1500): 3.0}
 STREAM_TARGET, COST_TARGET, TIME_TARGET = 1.3, 0.3, 1.0
 WAYS = {"to the guest": (1, 0), "from the guest": (0, 1)}
 
@@ -45,6 +50,8 @@ def works() -> dict[tuple[str, str, int], Work]:
             for name, (to_guest, from_guest) in WAYS.items():
                 found[kind, name, mtu] = Work("tcp", mtu, a=to_guest, b=from_guest, kinds=(kind,))
         found[kind, "request/response, p50", 1500] = Work("rr", 1500, kinds=(kind,))
+    for name, (to_guest, from_guest) in WAYS.items():
+        found[PAIRS, name, 1500] = Work("tcp", 1500, a=4 * to_guest, b=4 * from_guest, kinds=(PAIRS,))
     return found
 
 
@@ -62,12 +69,15 @@ def subjects() -> list[Subject]:
     for name, path in ((OURS, ours().with_name("passt")), (PEER, PEER_PASST)):
         if not path.exists():
             raise BenchError(f"no {path}: install the project beside this Python, or set PASTA_UNDER_TEST")
-        found += [Subject(f"{name} {kind}", kind, str(path), version_of(str(path), "pasta")) for kind in NAMES]
+        version = version_of(str(path), "pasta")
+        for kind in NAMES:
+            options = THREADS if kind == PAIRS and name == OURS else ()
+            found.append(Subject(f"{name} {kind}", kind, str(path), version, options))
     return found
 
 
 def compile_front_ends(directory: str) -> None:
-    for name in FRONT_ENDS.values():
+    for name in set(FRONT_ENDS.values()):
         flags = ["-std=c11", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror"]
         subprocess.run(["cc", *flags, "-o", f"{directory}/{name}", PROGRAMS / f"{name}.c"], check=True)
 
