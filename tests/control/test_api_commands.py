@@ -35,8 +35,13 @@ def test_what_subprocess_raises() -> None:
     with pytest.raises(subprocess.CalledProcessError) as failed:
         pasta_py.run(["sh", "-c", "echo out; exit 5"], check=True, stdout=subprocess.PIPE)
     assert (failed.value.returncode, failed.value.stdout) == (5, b"out\n")
-    with pytest.raises(subprocess.TimeoutExpired):
+    with pytest.raises(subprocess.TimeoutExpired, match="'sleep', '300'"):
         pasta_py.run(["sleep", "300"], timeout=0.2)
+
+
+def test_a_process_is_shown_by_its_command() -> None:
+    with pasta_py.Popen(["true"]) as process:
+        assert process.args == ["true"] and "['true']" in repr(process)
 
 
 def test_options_are_keyword_arguments(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class Popen(subprocess.Popen[Any]):
                     encoding=encoding, errors=errors, bufsize=bufsize, umask=umask, start_new_session=start_new_session,
                     process_group=process_group,
                 )  # fmt: skip
+                self.args = args  # the caller's own, for its repr and errors, as of subprocess.Popen
                 try:
                     start.wait()
                 except BaseException:

@@ -68,7 +68,7 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
         # The pidfd comes first: if the PID is used again meanwhile, the pidfd shows that the process has ended.
         pidfd = _open_pidfd(pid)
         if pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {net_path}: No such file or directory (no process {pid})")
+            raise HostError(f"Couldn't open network namespace {net_path}: no process {pid} runs: give the PID of one that does")
         guest.pidfd = pidfd
         if _number_on_procfs(pidfd) not in (pid, _UNKNOWN):
             raise HostError(f"Couldn't open network namespace {net_path}: /proc is another PID namespace's: mount this one's there")
@@ -106,7 +106,7 @@ def _watch(guest: Guest, path: str) -> None:
     if owner:
         guest.pidfd = _open_pidfd(int(owner))
         if guest.pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {path}: No such file or directory (no process {owner})")
+            raise HostError(f"Couldn't open network namespace {path}: no process {owner} runs: give the path of one that does")
     if on_procfs and (owner or words[2] == "self"):
         of_thread = len(words) == 7 and words[3] == "task" and words[4].isdecimal()
         if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):
