@@ -13,12 +13,14 @@ from servers import make_file, nginx
 SIZES = {1500: 100_000_000, 65520: 1_000_000_000}
 #: Connections that all write at once: some 1,500 frames.
 CROWD = """
-import json, socket, subprocess, sys, time
+import fcntl, json, socket, subprocess, sys, time
+SIOCOUTQ = 0x5411  # tcp(7): how much is sent and not acknowledged
 streams = [socket.create_connection((sys.argv[1], 7100)) for _ in range(500)]
 for stream in streams:
     stream.send(b"opens the window")
     stream.setblocking(False)
-time.sleep(0.3)
+while any(any(fcntl.ioctl(stream, SIOCOUTQ, bytes(4))) for stream in streams):
+    time.sleep(0.01)
 print("ready", flush=True)
 sys.stdin.readline()
 for stream in streams:
