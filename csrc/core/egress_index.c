@@ -155,21 +155,8 @@ uint32_t egress_name_nodes(const struct egress_rules *r, const struct egress_rul
 	return n;
 }
 
-/* Labels that begin with "_" name a service of the host behind them (RFC 8552). */
-static void skip_service(const char **name, uint32_t *len)
+struct egress_name_search egress_name_search(const char *name, uint32_t len)
 {
-	const char *dot;
-
-	while (*len && **name == '_' && (dot = memchr(*name, '.', *len))) {
-		*len -= (uint32_t)(dot + 1 - *name);
-		*name = dot + 1;
-	}
-}
-
-struct egress_name_search egress_name_search(const char *name, uint32_t len, bool as_host)
-{
-	if (as_host)
-		skip_service(&name, &len);
 	return (struct egress_name_search){name, len, len, FNV_BASIS};
 }
 

@@ -31,8 +31,8 @@ struct egress_name_search {
 	uint32_t hash;
 };
 
-/* Begins a search for the lists of rules that fit the name. as_host: a service of a host counts as the host. */
-struct egress_name_search egress_name_search(const char *name, uint32_t len, bool as_host);
+/* Begins a search for the lists of rules that fit the name. */
+struct egress_name_search egress_name_search(const char *name, uint32_t len);
 /* The next of them: those of names above it first. NULL: there are no more. */
 const struct egress_list *egress_next_name(const struct egress_rules *r, struct egress_name_search *s);
 

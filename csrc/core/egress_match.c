@@ -181,7 +181,7 @@ static void search_all(const struct egress_rules *r, struct search *s, const cha
 			search_prefixes(r, &v->as_seen, BY_AS_SEEN, s);
 	}
 	if (name) {
-		struct egress_name_search names = egress_name_search(name, len, true);
+		struct egress_name_search names = egress_name_search(name, len);
 		const struct egress_list *l;
 
 		while ((l = egress_next_name(r, &names)))

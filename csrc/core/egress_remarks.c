@@ -60,7 +60,7 @@ static uint16_t by_name(struct search *s, uint16_t index)
 {
 	const struct egress_rule *rule = &s->r->rule[index];
 	const char *name = (const char *)s->r->policy + rule->name_at;
-	struct egress_name_search names = egress_name_search(name, rule->name_len, false);
+	struct egress_name_search names = egress_name_search(name, rule->name_len);
 	const struct egress_name_node *below;
 	const struct egress_list *l;
 	uint16_t found = EGRESS_NO_RULE;

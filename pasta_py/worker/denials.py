@@ -140,7 +140,8 @@ def proof_hint(core: "plane.Plane", named: str, flow: "plane.JudgedFlow") -> str
 def address_hint(rule: "Rule", name: str, address: str) -> str:
     """The same for an address that a name led to, and that rules for the name do not open: the name with this address alone, and
     with the ports and the protocol of the name's rule."""
-    _dest, ports, ending = rule[1].partition(":") if rule and "=" not in rule[1] else ("", "", "")
+    behind = rule[1].rpartition("]")[2] if rule else ""  # an IPv6 prefix has colons of its own
+    _dest, ports, ending = behind.partition(":")
     return f"--allow {name}={f'[{address}]' if ':' in address else address}{ports}{ending}"
 
 

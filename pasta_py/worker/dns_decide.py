@@ -1,8 +1,8 @@
 """Which names a guest may ask for, and what of an answer it gets. No input or output; the rules are asked through `Rules`.
 
-A name is judged in this order: the rules themselves; the same without leading underscore labels (_http._tcp.NAME counts as NAME);
-names derived from an answer; the default. What is never asked upstream without a rule: single labels and the host's own name, which
-the host's resolver would answer out of its own files, and names that are meant for one machine or link.
+A name is judged in this order: the rules, for the name and for what is behind leading underscore labels (_http._tcp.NAME counts
+as NAME); names derived from an answer; the default. What is never asked upstream without a rule: single labels and the host's own
+name, which the host's resolver would answer out of its own files, and names that are meant for one machine or link.
 
 An answer is rebuilt out of what belongs to the question: the chain of aliases and the records at its end. Records that lead
 where the rules do not allow are taken out, and their signatures with them.
@@ -124,19 +124,15 @@ class Decider:
             return Judgement(DENIED, shown, "no_name", "no name of a host")
         if name == _LOCALHOST or name.endswith(_LOCALHOST) and below(name, _LOCALHOST):
             return Judgement(LOCALHOST, shown, "localhost")
-        verdict = self._rules.name(shown)
-        if verdict.by_rule:
-            if not verdict.allow:
-                return Judgement(DENIED, shown, "rule", "a rule denies this name", verdict.rule)
-            return self._typed(shown, shown, verdict.rule, kind, "rule")
-        service = _without_underscores(name)
+        verdict, counted, service = self._rules.name(shown), shown, _without_underscores(name)
         if service != name:
-            counted = dns_wire.text(service)
-            found = self._rules.name(counted)
-            if found.by_rule and found.allow:
-                return self._typed(shown, counted, found.rule, kind, "rule")
-            if found.by_rule:
-                return Judgement(DENIED, counted, "rule", "a rule denies this name", found.rule)
+            found = self._rules.name(dns_wire.text(service))
+            if found.by_rule and (not verdict.by_rule or found.rule < verdict.rule):
+                verdict, counted = found, dns_wire.text(service)
+        if verdict.by_rule and not verdict.allow:
+            return Judgement(DENIED, counted, "rule", "a rule denies this name", verdict.rule)
+        if verdict.by_rule:
+            return self._typed(shown, counted, verdict.rule, kind, "rule")
         for candidate in (name, service):
             owner, until_s = self._derived.get(candidate, ("", 0.0))
             if until_s > now_s and (found := self._rules.name(owner)).allow:  # the rules may have changed since the answer

@@ -216,6 +216,19 @@ def test_srv_and_underscores(lab: Lab) -> None:
         assert status(guest, "_http._tcp.other.test", "SRV") == "NXDOMAIN"
 
 
+@pytest.mark.parametrize("rules", [("api.test:80",), ("_xmpp._tcp.db.test:5222", "api.test:80")])
+def test_labels_of_a_service_carry_no_more_than_the_name_of_one(lab: Lab, rules: tuple[str, ...]) -> None:
+    """More labels, or longer ones, would be a way out to the nameservers of the name. A rule may be for such a name itself."""
+    with lab.guest(*allow(*rules)) as guest:
+        seen(lab)
+        for name in ("_c._b._a.api.test", "_sixteen-letters-._tcp.api.test", f"_{'x' * 62}.api.test", "_a.db.test"):
+            assert status(guest, name, "SRV") == "NXDOMAIN"
+        assert asked(lab) == []
+        status(guest, "_http._tcp.api.test", "SRV")
+        status(guest, "_xmpp._tcp.db.test", "SRV")
+        assert asked(lab) == ["_http._tcp.api.test. in srv", "_xmpp._tcp.db.test. in srv"][: len(rules)]
+
+
 def test_idna(lab: Lab) -> None:
     log = lab.directory / "idna.json"
     with lab.guest(*allow("bücher.test"), "--decision-log", log) as guest:

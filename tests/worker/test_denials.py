@@ -14,7 +14,10 @@ from pasta_py.worker.dns_decide import DENIED, Judgement
         ("allow a.test:443", "10.1.2.3", "a.test=10.1.2.3:443"),
         ("allow *.test:8000-8010/tcp", "fd00::1", "a.test=[fd00::1]:8000-8010/tcp"),
         ("allow a.test", "10.1.2.3", "a.test=10.1.2.3"),
-        ("allow a.test=10.0.0.0/16:443", "10.1.2.3", "a.test=10.1.2.3"),
+        ("allow a.test=10.0.0.0/16:443", "10.1.2.3", "a.test=10.1.2.3:443"),
+        ("allow a.test=10.0.0.0/16", "10.1.2.3", "a.test=10.1.2.3"),
+        ("allow a.test=[fd00::/8]:443/tcp", "10.1.2.3", "a.test=10.1.2.3:443/tcp"),
+        ("allow a.test=[fd00::/8]", "fe80::1", "a.test=[fe80::1]"),
         ("", "10.1.2.3", "a.test=10.1.2.3"),
     ],
 )

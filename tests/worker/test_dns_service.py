@@ -250,6 +250,16 @@ def test_srv_and_underscores() -> None:
     assert len(guest.upstream.asked) == asked
 
 
+def test_a_name_with_underscores_has_its_own_rules_and_those_of_its_host_and_the_first_counts() -> None:
+    def judged(name: str, *lines: str) -> tuple[bool, str, int]:
+        found = Guest(Rules(*lines)).service.judge(dns_wire.from_text(name), dns_wire.SRV)
+        return found.what == dns_decide.ALLOWED, found.owner, found.rule
+
+    assert judged("_a._b.api.test", "deny api.test", "allow *.test") == (False, "api.test", 0)
+    assert judged("_a._b.api.test", "allow *.test", "deny api.test") == (True, "_a._b.api.test", 0)
+    assert judged("_a._b.api.test", "deny x.test", "allow _a._b.api.test") == (True, "_a._b.api.test", 1)
+
+
 REBINDING = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fd00::1", "::ffff:10.0.0.1")
 
 
