@@ -452,9 +452,9 @@ def test_a_guest_that_changes_descriptors_while_we_read_them(tmp_path: Path, san
     flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'csrc'}"]
     subprocess.run(
         [compiler, *flags, f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *map(str, sources), "-o", str(program)],
-        check=True, timeout=120,
+        check=True, timeout=280,
     )  # fmt: skip
-    done = subprocess.run([program, "40000"], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([program, "40000"], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     taken, broken = map(int, done.stdout.split())
     assert taken > 100 and broken > 100
