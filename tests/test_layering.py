@@ -18,7 +18,7 @@ FOLDERS = ("base", "wire", "core", "io", "proto", "plane")
 ABI = "plane_api.h"
 #: The folders that may know the ABI: the plane implements it, io declares the sandbox's calls.
 ABI_USERS = ("io", "plane")
-TYPER_USERS = ("control/start/typer_command.py", "control/subcommands/command.py", "control/subcommands/parameters.py")
+TYPER_USERS = ("control/start/typer_command.py", "control/subcommands/")
 PYROUTE2_USERS = ("control/netlink/pyroute2_messages.py",)
 EXTENSION_USERS = {
     "_plane": ("worker/plane.py", "worker/confine.py", "control/commandline/egress_rule.py"),

@@ -1,4 +1,4 @@
-"""The typer command of `pasta-py`, made from the option table. Beside the helps of subcommands it alone imports typer.
+"""The typer command of `pasta-py`, made from the option table; the only module that imports typer.
 
 typer gives --help with its sections. The values always go through options.parse(), so that
 `pasta` and `pasta-py` mean the same by the same words; typer's own parser sees only help. Importing

@@ -17,7 +17,6 @@ from pasta_py import defaults
 from pasta_py.control.commandline.notices import complain
 from pasta_py.control.start import capture_filter
 from pasta_py.control.subcommands import command, instances
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import ControlError, HostError, UsageError, reason
 
 TYPE_CHECKING = False
@@ -42,26 +41,27 @@ _KINDS = {0x0A0D0D0A: _FILE, 6: _FRAME}
 def main(argv: "Sequence[str]") -> int:
     from typing import Annotated
 
+    import typer
 
     def capture(
         words: Annotated[
             list[str] | None,
-            Argument(metavar="[PID|SOCKET] [FILTER]...", help="Which instance; which frames, in tcpdump's language."),
+            typer.Argument(metavar="[PID|SOCKET] [FILTER]...", help="Which instance; which frames, in tcpdump's language."),
         ] = None,
         write: Annotated[
-            str, Option("--write", "-w", metavar="FILE", help="`-` is standard output; .pcapng gives that format.")
+            str, typer.Option("--write", "-w", metavar="FILE", help="`-` is standard output; .pcapng gives that format.")
         ] = "",
-        instance: Annotated[str, Option("--instance", "-i", metavar="NAME", help="An instance by its name in ps.")] = "",
+        instance: Annotated[str, typer.Option("--instance", "-i", metavar="NAME", help="An instance by its name in ps.")] = "",
         snaplen: Annotated[
-            int, Option(metavar="BYTES", min=0, max=capture_filter.MAX_BYTES, help="How much of each frame; 0: all.")
+            int, typer.Option(metavar="BYTES", min=0, max=capture_filter.MAX_BYTES, help="How much of each frame; 0: all.")
         ] = 0,
         size: Annotated[
             int | None,
-            Option(metavar="BYTES", min=defaults.CAPTURE_FILE_MIN_BYTES, help="Write a ring of files of at most this size."),
+            typer.Option(metavar="BYTES", min=defaults.CAPTURE_FILE_MIN_BYTES, help="Write a ring of files of at most this size."),
         ] = None,
-        files: Annotated[int, Option(metavar="COUNT", min=2, max=1000, help="How many files --size writes in turn.")] = 2,
+        files: Annotated[int, typer.Option(metavar="COUNT", min=2, max=1000, help="How many files --size writes in turn.")] = 2,
         count: Annotated[
-            int, Option("--count", "-c", metavar="FRAMES", min=0, help="End after this many frames; 0: do not.")
+            int, typer.Option("--count", "-c", metavar="FRAMES", min=0, help="End after this many frames; 0: do not.")
         ] = 0,
     ) -> int:
         if not write:

@@ -1,4 +1,4 @@
-"""From the words behind a subcommand to a call of its function. typer shows its help.
+"""From the words behind a subcommand to a call of its function, by way of typer.
 
 A module of this wing has `main(argv) -> int`, which calls `run` with a function whose signature says what the subcommand takes.
 Errors are one line. A program may have the name of a subcommand: then the line says how to run that.
@@ -10,8 +10,7 @@ import sys
 
 from pasta_py.control.commandline.notices import complain, refuse
 from pasta_py.control.start.typer_command import without_types
-from pasta_py.control.subcommands import parameters
-from pasta_py.errors import PastaError, UsageError, last_resort
+from pasta_py.errors import PastaError, last_resort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,19 +44,21 @@ _describes = False
 
 def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, summary: str) -> int:
     """Call `function` with what `argv` says; the exit status. `summary`: for the help."""
+    import typer
+    from typer.core import TyperCommand
+
+    usage_error: "Any" = typer.BadParameter.__bases__[0]  # click's, which newer versions of typer contain
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    settings = {"help_option_names": ["-h", "--help"]}
+    app.command(name=word, cls=without_types(TyperCommand), help=summary, context_settings=settings)(function)
     if _describes:
-        raise Described(_typer_command(word, function, summary))
+        raise Described(typer.main.get_command(app))
     try:
-        values = parameters.read(function, argv)
-    except UsageError as error:
-        _say(word, f"{error} ('pasta-py {word} --help' says more)")
+        status = app(prog_name=f"pasta-py {word}", args=list(argv), standalone_mode=False)
+    except usage_error as error:
+        _say(word, f"{error.format_message()} ('pasta-py {word} --help' says more)")
         complain(_hint(word, argv))
         return 2
-    try:
-        if values is None:
-            _typer_command(word, function, summary)(prog_name=f"pasta-py {word}", args=["--help"], standalone_mode=False)
-            return 0
-        return function(**values)
     except PastaError as error:
         _say(word, str(error))
         return error.status
@@ -67,19 +68,9 @@ def run(word: str, argv: "Sequence[str]", function: "Callable[..., int]", *, sum
             return 0
         _say(word, f"cannot go on: {last_resort(error)}")
         return 1
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         return 130  # as a shell reports SIGINT
-
-
-def _typer_command(word: str, function: "Callable[..., int]", summary: str) -> "Any":
-    import typer
-    from typer.core import TyperCommand
-
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-    settings = {"help_option_names": ["-h", "--help"]}
-    shown = parameters.for_typer(function)
-    app.command(name=word, cls=without_types(TyperCommand), help=summary, context_settings=settings)(shown)
-    return typer.main.get_command(app)
+    return status if isinstance(status, int) else 0
 
 
 def _say(word: str, message: str) -> None:

@@ -14,7 +14,6 @@ from pasta_py.control.requirements import kernel, names, runtimes, tun, user
 from pasta_py.control.requirements.finding import FINE, WRONG, Finding, fine, wrong
 from pasta_py.control.requirements.settings import Cause
 from pasta_py.control.subcommands import command
-from pasta_py.control.subcommands.parameters import Option
 from pasta_py.errors import HostError
 
 TYPE_CHECKING = False
@@ -32,9 +31,10 @@ def main(argv: "Sequence[str]") -> int:
     """The exit status: 1 if anything is wrong."""
     from typing import Annotated
 
+    import typer
 
     def doctor(
-        as_json: Annotated[bool, Option("--json", help="One JSON document: checks and versions (docs/doctor.md).")] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="One JSON document: checks and versions (docs/doctor.md).")] = False,
     ) -> int:
         findings = look()
         show(_as_json(findings) if as_json else _as_text(findings))

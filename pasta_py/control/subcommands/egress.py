@@ -4,12 +4,13 @@ import json
 import time
 from typing import Annotated, Any
 
+import typer
+
 from pasta_py.control.commandline import egress_rule, port_spec
 from pasta_py.control.planning import egress as planning
 from pasta_py.control.subcommands import command, instances
 from pasta_py.control.subcommands.flows import INSTANCE
 from pasta_py.control.subcommands.instances import plain
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import ControlError, HostError, UsageError, reason
 
 TYPE_CHECKING = False
@@ -34,15 +35,17 @@ def main(argv: "Sequence[str]") -> int:
 
 
 def overview(
-    action: Annotated[str, Argument(metavar="show|explain|denials|replace|add", help="What to do: each has --help.")] = "",
+    action: Annotated[str, typer.Argument(metavar="show|explain|denials|replace|add", help="What to do: each has --help.")] = "",
 ) -> int:
-    said = f"{action!r} is none" if action else "no word is given"
-    raise UsageError(f"{said} of show, explain, denials, replace and add: {_WORDS}")
+    if action:
+        raise UsageError(f"{action!r} is not understood: show, explain, denials, replace and add are")
+    print(f"pasta-py egress: give one of show, explain, denials, replace, add. {_WORDS}")
+    return 0
 
 
 def show(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
-    as_json: Annotated[bool, Option("--json", help="One JSON object.")] = False,
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> int:
     """The rules in force, in their order, and what no rule matches."""
     state = read(instances.find(instance))
@@ -58,10 +61,10 @@ def show(
 
 
 def explain(
-    destination: Annotated[str, Argument(help="DEST[:PORT][/PROTO]; without a port 443.", show_default=False)] = "",
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
-    query: Annotated[str, Option("--query", metavar="NAME", help="A name: is a query for it answered?")] = "",
-    as_json: Annotated[bool, Option("--json", help="The answer as a JSON object.")] = False,
+    destination: Annotated[str, typer.Argument(help="DEST[:PORT][/PROTO]; without a port 443.", show_default=False)] = "",
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    query: Annotated[str, typer.Option("--query", metavar="NAME", help="A name: is a query for it answered?")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as a JSON object.")] = False,
 ) -> int:
     """What the rules say of a connection or a query, and why."""
     if query and destination and instance:
@@ -79,7 +82,7 @@ def explain(
 
 
 def denials(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
 ) -> int:
     """A JSON line for each denial, from now on, as in the decision log: docs/egress.md."""
     for answer in instances.find(instance).lines("egress-denials", follow=True):
@@ -89,8 +92,8 @@ def denials(
 
 
 def replace(
-    file: Annotated[str, Argument(metavar="FILE", help="Rules, as --egress-file takes them.", show_default=False)],
-    instance: Annotated[str, Argument(metavar="PATH", help=CHANGED, show_default=False)],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Rules, as --egress-file takes them.", show_default=False)],
+    instance: Annotated[str, typer.Argument(metavar="PATH", help=CHANGED, show_default=False)],
 ) -> int:
     """Put the rules of a file in place of all. Connections that they deny end within a second."""
     try:
@@ -109,10 +112,10 @@ def replace(
 
 
 def add(
-    rule: Annotated[str, Argument(metavar="RULE", help="As --allow takes it.", show_default=False)],
-    instance: Annotated[str, Argument(metavar="PATH", help=CHANGED, show_default=False)],
-    seconds: Annotated[str, Option("--for", metavar="TIME", help="How long: 90s, 10m, 2h, 1d. Default: to the end.")] = "",
-    deny: Annotated[bool, Option("--deny", help="The rule denies.")] = False,
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="As --allow takes it.", show_default=False)],
+    instance: Annotated[str, typer.Argument(metavar="PATH", help=CHANGED, show_default=False)],
+    seconds: Annotated[str, typer.Option("--for", metavar="TIME", help="How long: 90s, 10m, 2h, 1d. Default: to the end.")] = "",
+    deny: Annotated[bool, typer.Option("--deny", help="The rule denies.")] = False,
 ) -> int:
     """Add a rule before all others. When its time is over, connections that only it allowed end."""
     made = egress_rule.joined([egress_rule.parse(rule, allow=not deny, where="added")])

@@ -3,9 +3,10 @@
 import json
 from typing import Annotated, Any
 
+import typer
+
 from pasta_py.control.subcommands import command, instances
 from pasta_py.control.subcommands.instances import plain, size, span, table
-from pasta_py.control.subcommands.parameters import Argument, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ def main(argv: "Sequence[str]") -> int:
 
 
 def flows(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
-    as_json: Annotated[bool, Option("--json", help="One JSON object for each flow, a line each: docs/control.md.")] = False,
-    follow: Annotated[bool, Option("--follow", "-f", help="Then a line for each flow opened, refused and closed.")] = False,
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each flow, a line each: docs/control.md.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Then a line for each flow opened, refused and closed.")] = False,
 ) -> int:
     chosen = instances.find(instance)
     if not follow:

@@ -14,7 +14,6 @@ from pasta_py.control.commandline.notices import show
 from pasta_py.control.pesto import main as pesto
 from pasta_py.control.slirp4netns import options as slirp4netns
 from pasta_py.control.subcommands import command
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import HostError, UsageError
 
 TYPE_CHECKING = False
@@ -140,10 +139,11 @@ def pages() -> dict[str, str]:
 def main(argv: "Sequence[str]") -> int:
     from typing import Annotated
 
+    import typer
 
     def manual(
-        program: Annotated[str, Argument(metavar="PROGRAM", show_default=False, help="Default: pasta-py.")] = "pasta-py",
-        roff: Annotated[bool, Option("--roff", help="Print the source of the page.")] = False,
+        program: Annotated[str, typer.Argument(metavar="PROGRAM", show_default=False, help="Default: pasta-py.")] = "pasta-py",
+        roff: Annotated[bool, typer.Option("--roff", help="Print the source of the page.")] = False,
     ) -> int:
         found = pages()
         if program not in found:

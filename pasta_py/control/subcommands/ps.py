@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
+
 from pasta_py.control.subcommands import command, containers, instances
 from pasta_py.control.subcommands.instances import Instance, plain, size, span, table
-from pasta_py.control.subcommands.parameters import Option
 from pasta_py.errors import ControlError
 
 TYPE_CHECKING = False
@@ -22,7 +23,7 @@ def main(argv: "Sequence[str]") -> int:
     return command.run("ps", argv, ps, summary=SUMMARY)
 
 
-def ps(as_json: Annotated[bool, Option("--json", help="One JSON object for each instance, a line each.")] = False) -> int:
+def ps(as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each instance, a line each.")] = False) -> int:
     found = [described(instance) for instance in instances.running()]
     if as_json:
         for each in found:

@@ -7,7 +7,6 @@ from pathlib import Path
 from pasta_py.control.commandline.notices import complain
 from pasta_py.control.report import flows, page
 from pasta_py.control.subcommands import command
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import HostError, UsageError, reason
 
 TYPE_CHECKING = False
@@ -20,13 +19,14 @@ _SUMMARY = "Make one HTML page of a flow log (--flow-log): where a guest connect
 def main(argv: "Sequence[str]") -> int:
     from typing import Annotated
 
+    import typer
 
     def report(
-        logs: Annotated[list[str], Argument(metavar="FLOWLOG...", help="Files of a flow log; `-` is standard input.")],
+        logs: Annotated[list[str], typer.Argument(metavar="FLOWLOG...", help="Files of a flow log; `-` is standard input.")],
         output: Annotated[
-            str, Option("--output", "-o", metavar="FILE", help="Default: FLOWLOG.html; `-` is standard output.")
+            str, typer.Option("--output", "-o", metavar="FILE", help="Default: FLOWLOG.html; `-` is standard output.")
         ] = "",
-        title: Annotated[str, Option(metavar="TEXT", help="Default: the name of the log.")] = "",
+        title: Annotated[str, typer.Option(metavar="TEXT", help="Default: the name of the log.")] = "",
     ) -> int:
         if not output and logs[0] == "-":
             raise UsageError("a log from standard input has no name for the page: name it with --output")

@@ -5,12 +5,13 @@ from ipaddress import ip_address, ip_interface
 from types import SimpleNamespace
 from typing import Annotated, Any, cast
 
+import typer
+
 from pasta_py import __version__, worker_protocol
 from pasta_py.control.planning import summary
 from pasta_py.control.subcommands import command, instances
 from pasta_py.control.subcommands.flows import INSTANCE
 from pasta_py.control.subcommands.instances import plain
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import ControlError, WireError
 from pasta_py.model import WorkerPlan
 
@@ -26,8 +27,8 @@ def main(argv: "Sequence[str]") -> int:
 
 
 def show(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
-    as_json: Annotated[bool, Option("--json", help="A JSON array of the lines.")] = False,
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array of the lines.")] = False,
 ) -> int:
     found = [plain(line) for line in lines(instances.find(instance).ask("show"))]
     print(json.dumps(found) if as_json else "\n".join(found))

@@ -3,10 +3,11 @@
 import json
 from typing import Annotated
 
+import typer
+
 from pasta_py.control.subcommands import command, instances
 from pasta_py.control.subcommands.flows import INSTANCE
 from pasta_py.control.subcommands.instances import plain, table
-from pasta_py.control.subcommands.parameters import Argument, Option
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ def main(argv: "Sequence[str]") -> int:
 
 
 def stats(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
-    as_json: Annotated[bool, Option("--json", help="One JSON object with all counters.")] = False,
-    all_of_them: Annotated[bool, Option("--all", help="Show those that are 0 too.")] = False,
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with all counters.")] = False,
+    all_of_them: Annotated[bool, typer.Option("--all", help="Show those that are 0 too.")] = False,
 ) -> int:
     counters = instances.find(instance).ask("stats")["counters"]
     if as_json:

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import typer
+
 from pasta_py.control.subcommands import command, containers, instances
 from pasta_py.control.subcommands.flows import INSTANCE, end
 from pasta_py.control.subcommands.instances import Instance, plain, size, span
-from pasta_py.control.subcommands.parameters import Argument, Option
 from pasta_py.errors import HostError
 
 TYPE_CHECKING = False
@@ -172,9 +173,9 @@ def main(argv: "Sequence[str]") -> int:
 
 
 def top(
-    instance: Annotated[str, Argument(help=INSTANCE, show_default=False)] = "",
+    instance: Annotated[str, typer.Argument(help=INSTANCE, show_default=False)] = "",
     interval: Annotated[
-        float, Option("--interval", "-i", metavar="SECONDS", min=0.1, max=3600, help="How long between two looks.")
+        float, typer.Option("--interval", "-i", metavar="SECONDS", min=0.1, help="How long between two looks.")
     ] = 1.0,
 ) -> int:
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -161,8 +161,7 @@ def test_text_for_a_terminal_has_an_arrow_before_each_command_and_no_control_cha
 
 def test_wrong_words_are_refused_and_help_is_there() -> None:
     done = doctor_says("--jsn")
-    said = "pasta-py doctor: unrecognized option '--jsn': did you mean '--json'?"
-    assert done.returncode == 2 and done.stderr.startswith(said), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("pasta-py doctor: No such option: --jsn"), done.stderr
     done = doctor_says("--help")
     assert done.returncode == 0 and "pasta-py doctor" in done.stdout and "--json" in done.stdout
 
