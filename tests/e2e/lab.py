@@ -44,8 +44,10 @@ NO_PORTS = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
 def program(name: str = "pasta") -> str:
     """The path of the entry point to test, or "direct"."""
     chosen = os.environ.get("PASTA_UNDER_TEST")
-    if chosen == "direct" or (chosen and name == "pasta"):
+    if chosen == "direct":
         return chosen
+    if chosen and name == "pasta":
+        return os.path.abspath(chosen)
     path = (Path(chosen) if chosen else Path(sys.executable)).parent / name
     if not path.exists():
         raise RuntimeError(f"{path} does not exist: install the project beside this Python, or set PASTA_UNDER_TEST")
