@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from process_helpers import (
     MAPPED_ROOT,
-    NO_PID,
     PYTHON,
     UID,
     WAIT_S,
@@ -554,11 +553,6 @@ def test_a_missing_namespace_is_named() -> None:
 
 def test_a_file_that_is_no_namespace_is_refused() -> None:
     _refused(pasta("--netns", "/etc/passwd"), "Couldn't open network namespace /etc/passwd: it is no network namespace")
-
-
-def test_a_vanished_process_is_named() -> None:
-    text = f"Couldn't open network namespace /proc/{NO_PID}/ns/net: No such file or directory"
-    _refused(pasta(str(NO_PID)), text)
 
 
 def test_an_unwritable_pidfile_fails_before_anything_else() -> None:
