@@ -40,6 +40,7 @@ _GONE = (
     | syscalls.IN_ONLYDIR
 )
 _FILES = {"network": "net", "user": "user"}
+_MISSING = os.strerror(errno.ENOENT)  # in the words of pasta and slirp4netns, for callers that look for them
 
 
 class Guest:
@@ -68,7 +69,7 @@ def by_pid(pid: int, *, netns_only: bool = False, userns: str = "", watch: bool 
         # The pidfd comes first: if the PID is used again meanwhile, the pidfd shows that the process has ended.
         pidfd = _open_pidfd(pid)
         if pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {net_path}: no process {pid} runs: give the PID of one that does")
+            raise HostError(f"Couldn't open network namespace {net_path}: {_MISSING}: give the PID of a process that runs")
         guest.pidfd = pidfd
         if _number_on_procfs(pidfd) not in (pid, _UNKNOWN):
             raise HostError(f"Couldn't open network namespace {net_path}: /proc is another PID namespace's: mount this one's there")
@@ -106,7 +107,7 @@ def _watch(guest: Guest, path: str) -> None:
     if owner:
         guest.pidfd = _open_pidfd(int(owner))
         if guest.pidfd < 0:
-            raise HostError(f"Couldn't open network namespace {path}: no process {owner} runs: give the path of one that does")
+            raise HostError(f"Couldn't open network namespace {path}: {_MISSING}: give the path of a process that runs")
     if on_procfs and (owner or words[2] == "self"):
         of_thread = len(words) == 7 and words[3] == "task" and words[4].isdecimal()
         if (of_thread or len(words) == 5) and words[-2] in ("ns", "fd"):

@@ -31,7 +31,7 @@ def lines(result: "subprocess.CompletedProcess[str]") -> list[str]:
         (("--netns", "/etc/passwd"), "it is no network namespace: give a path such as /proc/PID/ns/net"),
         (("--userns", "/etc/passwd", "--netns", "/proc/self/ns/net"), "give a path such as /proc/PID/ns/user"),
         (("1",), "/proc/1/ns/net: Permission denied: only its owner and root can open it"),
-        ((str(NO_PID),), f"/proc/{NO_PID}/ns/net: no process {NO_PID} runs: give the PID of one that does"),
+        ((str(NO_PID),), f"/proc/{NO_PID}/ns/net: No such file or directory: give the PID of a process that runs"),
         (("-i", "none9", *TRUE), "the host has no interface 'none9': name one of its own (lo)"),
         (("-6", "-t", "127.0.0.1/8080", *TRUE), "port 8080, address 127.0.0.1: IPv4 is switched off: leave this port out"),
         (("-t", "8080-8090,8085", *TRUE), "port specification '8080-8090,8085' names 8085 twice: once is enough"),
