@@ -4,17 +4,18 @@ import _socket
 import sys
 import time
 
+from pasta_py.worker import log
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pasta_py.model import WorkerPlan
-    from pasta_py.worker import control_server, event_readers, flow_log, learning, log, plane, rotating, rule_set
+    from pasta_py.worker import control_server, event_readers, flow_log, learning, plane, rotating, rule_set
 
     Handlers = dict[int, Callable[[], int | None]]
 
 _NEVER = float("inf")
-_WARNING = 1  # log level, as in WorkerPlan.log_level
 
 
 def owner_of(sock: "_socket.socket") -> int:
@@ -78,7 +79,7 @@ class LogsAndControl:
         from pasta_py.worker import rotating
 
         why = "it takes no more (is the disk full, or its reader slow?)"
-        return rotating.Rotating(fds, limit, lambda: self._log.write(_WARNING, f"lines of the {what} are lost: {why}"))
+        return rotating.Rotating(fds, limit, lambda: self._log.write(log.WARNING, f"lines of the {what} are lost: {why}"))
 
     def log_flows(self, fds: "list[int]", limit: int) -> None:
         """Write the flow log to these files, `limit` bytes each."""
