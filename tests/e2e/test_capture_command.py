@@ -144,7 +144,7 @@ def handles(pid: int, number: int) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_instance_has_answered_ends_it_as_later_ones_do(instance: Instance, number: int) -> None:
-    """The instance is busy: it has accepted nobody yet. The request is there, so the signal asks for the end behind it."""
+    """The instance is busy: it has not accepted yet. The request is there, so the signal asks for the end behind it."""
     path = instance.lab.directory / "early.pcap"
     worker = instance.lab.translator().pid
     os.kill(worker, signal.SIGSTOP)

@@ -37,7 +37,7 @@ def send(guest: Guest, these: "Iterator[bytes]") -> int:
 
 
 def ask(guest: Guest, these: list[tuple[str, str, int]], least: int = 0) -> list[list[object]]:
-    """Those that are answered, soon or when so many are."""
+    """Those that are answered after a while, or when `least` were."""
     text = json.dumps(these).replace("{interface}", guest.interface())
     done = guest.run(sys.executable, PROGRAMS / "reach.py", "ask", least, input=text)
     return list(json.loads(done.stdout)["answered"])

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 
-WAIT_S = 20  # for what has to come; whoever expects silence gives a shorter WAIT
+WAIT_S = 20  # for what has to come; a caller that expects silence gives a shorter WAIT
 SO_BROADCAST = 6
 
 

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 
-ANSWER_S = 20  # for what has to be answered; whoever expects silence gives a shorter WAIT
+ANSWER_S = 20  # for what has to be answered; a caller that expects silence gives a shorter WAIT
 IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_MTU = 10, 2, 14
 IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO, IPV6_MTU = 23, 2, 24
 IP_RECVERR, IPV6_RECVERR = 11, 25

@@ -6,7 +6,7 @@
     reach.py send INTERFACE       frames in hexadecimal on standard input, one a line, sent as they are, but that a source of zeroes
                                   becomes the interface's MAC address; prints {"sent": N}
     reach.py ask [LEAST]          a JSON array of [KIND, ADDRESS, PORT] on standard input, prints {"answered": [those that were]},
-                                  after a while, or when so many were; KIND is tcp, udp or ping
+                                  after a while, or when LEAST were; KIND is tcp, udp or ping
 """
 
 import fcntl
